@@ -1,0 +1,30 @@
+// O = softmax_j(R) v with R never written: the streaming-softmax consumer over the pairs.
+#include "attention.hpp"
+
+#include "operations.hpp"
+
+namespace rk {
+
+template <class T>
+void attention(const Array<const T>& q, const Array<const T>& k, const Array<const T>& v, const Mlp<T>* phi,
+               const Mlp<T>* psi, T scale, const Array<const std::uint8_t>& mask, bool causal,
+               const Array<T>& out, const Array<T>& lse) {
+    for_each_item(q.batch(2), [&](const Team& team, long item) {
+        const std::vector<Operand<T>> columns = {
+            {points_of(k, item, psi), Operand<T>::columns},
+            {points_of<T>(v, item, nullptr), Operand<T>::values},
+        };
+        walk_pairs(team, points_of(q, item, phi), columns, scale, 1,
+                   SoftmaxAccumulate<T>{v.dim(1), out.item(item, 2), out.step(2), lse.item(item, 1),
+                                        mask_of(mask, causal, item)});
+    });
+}
+
+#define RK_INSTANTIATE(T)                                                                               \
+    template void attention(const Array<const T>&, const Array<const T>&, const Array<const T>&,        \
+                            const Mlp<T>*, const Mlp<T>*, T, const Array<const std::uint8_t>&, bool,    \
+                            const Array<T>&, const Array<T>&);
+RK_INSTANTIATE(float)
+RK_INSTANTIATE(double)
+
+}  // namespace rk

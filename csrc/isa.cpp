@@ -1,0 +1,97 @@
+#include "isa.hpp"
+
+#include <stdexcept>
+
+#include "kernels.hpp"
+
+namespace rk {
+
+#define RK_DECLARE(isa)                                \
+    namespace isa {                                    \
+    extern const Kernels<float> kernels_float;         \
+    extern const Kernels<double> kernels_double;       \
+    }
+RK_DECLARE(portable)
+#if defined(RK_HAVE_X86)
+RK_DECLARE(avx2)
+RK_DECLARE(avx512)
+#endif
+#undef RK_DECLARE
+
+namespace {
+
+struct Isa {
+    const char* name;
+    bool (*present)();
+    const Kernels<float>* single_precision;
+    const Kernels<double>* double_precision;
+};
+
+#if defined(RK_HAVE_X86)
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool has_avx512() {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
+// Best first.
+const Isa table[] = {
+#if defined(RK_HAVE_X86)
+    {"avx512", has_avx512, &avx512::kernels_float, &avx512::kernels_double},
+    {"avx2", has_avx2, &avx2::kernels_float, &avx2::kernels_double},
+#endif
+    {"portable", [] { return true; }, &portable::kernels_float, &portable::kernels_double},
+};
+
+const Isa* chosen = nullptr;
+
+std::string join(const std::vector<std::string>& names) {
+    std::string all;
+    for (const std::string& name : names) all += (all.empty() ? "" : ", ") + name;
+    return all;
+}
+
+}  // namespace
+
+std::vector<std::string> available_isas() {
+    std::vector<std::string> names;
+    for (const Isa& isa : table)
+        if (isa.present()) names.push_back(isa.name);
+    return names;
+}
+
+void select_isa(const std::string& wanted) {
+    for (const Isa& isa : table) {
+        if (!isa.present() || (!wanted.empty() && wanted != isa.name)) continue;
+        chosen = &isa;
+        return;
+    }
+    throw std::invalid_argument("RELKERNELS_ISA: expected one of " + join(available_isas()) +
+                                " (what this processor can run), got '" + wanted + "'");
+}
+
+const char* isa_name() { return chosen->name; }
+
+template <>
+const Kernels<float>& kernels<float>() {
+    return *chosen->single_precision;
+}
+template <>
+const Kernels<double>& kernels<double>() {
+    return *chosen->double_precision;
+}
+
+std::vector<std::pair<std::string, bool>> cpu_features() {
+#if defined(RK_HAVE_X86)
+    return {{"avx2", bool(__builtin_cpu_supports("avx2"))},
+            {"fma", bool(__builtin_cpu_supports("fma"))},
+            {"avx512f", bool(__builtin_cpu_supports("avx512f"))},
+            {"avx512_bf16", bool(__builtin_cpu_supports("avx512bf16"))},
+            {"amx_bf16", bool(__builtin_cpu_supports("amx-bf16"))}};
+#else
+    return {};
+#endif
+}
+
+}  // namespace rk

@@ -1,0 +1,130 @@
+// The table of tile kernels: what each instruction set must provide, and nothing else.
+//
+// Everything above this line of the design (loops over batches, rows and columns, threads, workspace)
+// is compiled once; everything below is compiled once per instruction set from the same text
+// (csrc/kernels/). The table is chosen at import (isa.cpp), and code above never asks again.
+//
+// Layouts
+//   rows     A(r, k) = a[r * a_row + k * a_depth]: any strides, nothing is packed.
+//   panels   B(k, j) = panels[(j / nr) * panel_stride + k * nr + j % nr]: columns in groups of nr,
+//            depth-major inside a group, the last group padded with zeros.
+//   tile     C(r, j) = c[r * c_row + j]: row-major, unit column stride.
+#pragma once
+
+#include <cstdint>
+
+#include "activation.hpp"
+
+namespace rk {
+
+enum class Link : int { identity, exp, relu, square };
+enum class Loss : int { squared, logistic, hinge, softmax };
+
+// Which of the pairs of a tile may attend: a boolean matrix of any strides (null: all), and the causal
+// rule. Indices are those of the whole relation, not of the tile.
+struct Mask {
+    const std::uint8_t* data = nullptr;
+    long row_stride = 0, col_stride = 0;
+    enum Causal : int { none, lower, upper } causal = none;  // lower: j <= i; upper: j >= i
+
+    bool empty() const { return data == nullptr && causal == none; }
+    bool allows(long i, long j) const {
+        if (causal == lower && j > i) return false;
+        if (causal == upper && j < i) return false;
+        return data == nullptr || data[i * row_stride + j * col_stride] != 0;
+    }
+};
+
+// What the loss of a tile of pairs needs besides the inner products. Element (i, j) of a matrix is
+// p[i * row + j * col]; a null pointer means "absent". Targets come as a matrix or as labels.
+template <class T>
+struct PairTargets {
+    const T* target = nullptr;
+    long target_row = 0, target_col = 0;
+    const std::int64_t* row_label = nullptr;
+    const std::int64_t* col_label = nullptr;
+    const T* weight = nullptr;
+    long weight_row = 0, weight_col = 0;
+    T uniform_weight = T(1);
+    // softmax only: log-sum-exp of each sample and one over the sum of its targets. The sample is the
+    // row of the relation; sample_stride_* say which of the tile's indices that is.
+    const T* lse = nullptr;
+    const T* inverse_mass = nullptr;
+    long sample_row = 1, sample_col = 0;
+};
+
+template <class T>
+struct Kernels {
+    int mr;  // rows of a micro-tile
+    int nr;  // columns of a panel
+
+    // panels <- columns j of src(k, j) = src[k * depth_stride + j * col_stride], k < depth, j < cols.
+    void (*pack)(const T* src, long depth_stride, long col_stride, long depth, long cols, T* panels,
+                 long panel_stride);
+
+    // c <- scale * (a . b) + bias, or c <- c + a . b where accumulate. Each element is one chain of
+    // fused multiply-adds over at most 256 depths, chains added in order: its value depends on the
+    // depth alone, never on its place in the tile. bias (null: none) is padded to a multiple of nr.
+    void (*product)(const T* a, long a_row, long a_depth, const T* panels, long panel_stride, long rows,
+                    long cols, long depth, T* c, long c_row, T scale, const T* bias, bool accumulate);
+
+    // As product with accumulate, but pairs the mask forbids are left out rather than multiplied by
+    // zero, so that a NaN in b reaches only the rows that depend on it. Slow; for tiles with one.
+    void (*masked_product)(const T* a, long a_row, const T* panels, long panel_stride, long rows,
+                           long cols, long depth, T* c, long c_row, const Mask& mask, long i0, long j0);
+
+    bool (*all_finite)(const T* p, long n);
+    void (*transpose)(const T* src, long src_row, long rows, long cols, T* dst, long dst_row);
+
+    void (*activate)(Activation a, T parameter, T* z, long ld, long rows, long cols);
+    void (*activate_vjp)(Activation a, T parameter, const T* z, long ldz, T* grad, long ldg, long rows,
+                         long cols);
+    // sums[j] += sum over r of c(r, j)
+    void (*add_column_sums)(const T* c, long c_row, long rows, long cols, T* sums);
+    // into[i] += from[i]
+    void (*add)(T* into, const T* from, long n);
+
+    // r(i, j) <- value where the mask forbids the pair (i0 + i, j0 + j).
+    void (*mask_tile)(T* r, long ld, long rows, long cols, const Mask& mask, long i0, long j0, T value);
+
+    // Streaming softmax (Milakov & Gimelshein 2018): r <- exp(r - max'), where max' = max(max, row
+    // maximum of r); sum and the weighted sums acc are rescaled by exp(max - max') and sum is updated.
+    void (*softmax_accept)(T* r, long ld, long rows, long cols, T* max, T* sum, T* acc, long acc_row,
+                           long width);
+    // State a <- merge of states a and b (log-sum-exp).
+    void (*softmax_merge)(T* max, T* sum, T* acc, const T* max_b, const T* sum_b, const T* acc_b,
+                          long rows, long width);
+    // out <- acc / sum (0 where sum is 0), lse <- max + log(sum); lse may be null.
+    void (*softmax_finish)(const T* max, const T* sum, const T* acc, long rows, long width, T* out,
+                           long out_row, T* lse);
+    // max[i] <- max(max[i], row maximum of r)
+    void (*row_max)(const T* r, long ld, long rows, long cols, T* max);
+    // r <- exp(r - max) / sum, row by row (0 where max is -inf).
+    void (*softmax_rows)(T* r, long ld, long rows, long cols, const T* max);
+    // p <- exp(p - lse), dp <- p * (dp - delta). lse and delta are indexed by row (by_row) or by column
+    // of the tile.
+    void (*softmax_vjp)(T* p, T* dp, long ld, long rows, long cols, const T* lse, const T* delta,
+                        bool by_row);
+
+    // Columns of row r that could enter its k best: those not below the threshold. Returns how many of
+    // the cols candidates were written to columns (ascending).
+    long (*candidates)(const T* r, long cols, T threshold, std::int32_t* columns);
+
+    // r <- link(r)
+    void (*link)(Link link, T* r, long ld, long rows, long cols);
+    // acc[i] += sum over j of link(r(i, j)) v[j]
+    void (*link_dot)(Link link, const T* r, long ld, long rows, long cols, const T* v, T* acc);
+
+    // r <- weighted derivative of the loss at r; values[i] += weighted loss of row i.
+    void (*loss)(Loss loss, T* r, long ld, long rows, long cols, const PairTargets<T>& targets, long i0,
+                 long j0, double* values);
+
+    // Elementwise function by name, for tests; false where the name is unknown.
+    bool (*vector_math)(const char* name, T parameter, const T* x, T* out, long n);
+};
+
+// The table of the instruction set in use.
+template <class T>
+const Kernels<T>& kernels();
+
+}  // namespace rk

@@ -1,0 +1,113 @@
+// Small verbs over row-major tiles: masks, top-k candidates, links, sums.
+#pragma once
+
+#include "kernels/math.hpp"
+#include "kernels/micro_kernel.hpp"
+
+namespace rk::RK_ISA {
+
+template <class T>
+static bool all_finite(const T* p, long n) {
+    V<T> zero{};  // x - x is 0 for finite x and NaN otherwise
+    for (long i = 0; i < n; i += kLanes<T>) {
+        const V<T> x = load_first(p + i, n - i);
+        zero += x - x;
+    }
+    return !any(zero != V<T>{});
+}
+
+template <class T>
+static void add(T* into, const T* from, long n) {
+    for (long i = 0; i < n; i += kLanes<T>)
+        store_first(into + i, load_first(into + i, n - i) + load_first(from + i, n - i), n - i);
+}
+
+template <class T>
+static void add_column_sums(const T* c, long c_row, long rows, long cols, T* sums) {
+    for (long j = 0; j < cols; j += kLanes<T>) {
+        V<T> sum{};
+        for (long r = 0; r < rows; ++r) sum += load_first(c + r * c_row + j, cols - j);
+        store_first(sums + j, load_first(sums + j, cols - j) + sum, cols - j);
+    }
+}
+
+template <class T>
+static void mask_tile(T* r, long ld, long rows, long cols, const Mask& mask, long i0, long j0, T value) {
+    for (long i = 0; i < rows; ++i) {
+        T* row = r + i * ld;
+        long from = 0, to = cols;  // the causal rule leaves columns [from, to)
+        if (mask.causal == Mask::lower) to = i0 + i - j0 + 1;
+        if (mask.causal == Mask::upper) from = i0 + i - j0;
+        to = to < 0 ? 0 : to > cols ? cols : to;
+        from = from < 0 ? 0 : from > cols ? cols : from;
+        for (long j = 0; j < from; ++j) row[j] = value;
+        for (long j = to; j < cols; ++j) row[j] = value;
+        if (!mask.data) continue;
+        const std::uint8_t* allowed = mask.data + (i0 + i) * mask.row_stride + j0 * mask.col_stride;
+        if (mask.col_stride == 1)
+            for (long j = from; j < to; ++j) row[j] = allowed[j] ? row[j] : value;
+        else
+            for (long j = from; j < to; ++j) row[j] = allowed[j * mask.col_stride] ? row[j] : value;
+    }
+}
+
+// `not (r <= threshold)` rather than `r > threshold`: a NaN threshold (fewer than k found) lets every
+// column through, and a NaN score comes through to be ranked with care by the caller.
+template <class T>
+static long candidates(const T* r, long cols, T threshold, std::int32_t* columns) {
+    const V<T> bar = broadcast<T>(threshold);
+    long found = 0;
+    for (long j = 0; j < cols; j += kLanes<T>) {
+        const I<T> below = load_first(r + j, cols - j) <= bar;
+        std::uint32_t left = bits(~below & first_lanes<T>(cols - j));
+        for (; left; left &= left - 1) columns[found++] = (std::int32_t)(j + __builtin_ctz(left));
+    }
+    return found;
+}
+
+template <class T, class Function>
+RK_INLINE void link_tile(Function link, T* r, long ld, long rows, long cols) {
+    for (long i = 0; i < rows; ++i)
+        for (long j = 0; j < cols; j += kLanes<T>) {
+            T* at = r + i * ld + j;
+            store_first(at, link(load_first(at, cols - j)), cols - j);
+        }
+}
+
+// acc[i] += sum_j link(r_ij) v_j: chains by lane, then across lanes.
+template <class T, class Function>
+RK_INLINE void link_dot_tile(Function link, const T* r, long ld, long rows, long cols, const T* v, T* acc) {
+    for (long i = 0; i < rows; ++i) {
+        V<T> sum{};
+        for (long j = 0; j < cols; j += kLanes<T>) {
+            const V<T> term = fma(link(load_first(r + i * ld + j, cols - j)),
+                                  load_first(v + j, cols - j), sum);
+            sum = first_lanes<T>(cols - j) ? term : sum;
+        }
+        acc[i] += sum_lanes<T>(sum);
+    }
+}
+
+// Calls f with the function that a link names.
+template <class T, class F>
+RK_INLINE void with_link(Link link, F f) {
+    switch (link) {
+        case Link::identity: return f([](V<T> r) RK_LAMBDA_INLINE { return r; });
+        case Link::exp: return f([](V<T> r) RK_LAMBDA_INLINE { return exp<T>(r); });
+        case Link::relu: return f([](V<T> r) RK_LAMBDA_INLINE { return r < V<T>{} ? V<T>{} : r; });
+        case Link::square: return f([](V<T> r) RK_LAMBDA_INLINE { return r * r; });
+    }
+}
+
+template <class T>
+static void link(Link kind, T* r, long ld, long rows, long cols) {
+    if (kind == Link::identity) return;
+    with_link<T>(kind, [&](auto f) RK_LAMBDA_INLINE { link_tile<T>(f, r, ld, rows, cols); });
+}
+
+template <class T>
+static void link_dot(Link kind, const T* r, long ld, long rows, long cols, const T* v, T* acc) {
+    with_link<T>(kind, [&](auto f) RK_LAMBDA_INLINE { link_dot_tile<T>(f, r, ld, rows, cols, v, acc); });
+}
+
+}  // namespace rk::RK_ISA

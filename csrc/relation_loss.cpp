@@ -1,0 +1,94 @@
+// Value and gradients of a loss over all pairs, streaming: neither R nor dR is written.
+//
+//   dF_i = sum_j dR_ij G_j,   dG_j = sum_i dR_ij F_i,   dR = d loss / dR  (kernels/losses.hpp)
+//
+// Two walks, over the rows of F and over those of G: each result has one owner. The softmax loss takes the
+// log-sum-exp of each row first, by the consumer of attention. State of a block of rows: the loss of each
+// row in double, and the gradient (rows x width).
+#include <algorithm>
+
+#include "attention.hpp"
+#include "operations.hpp"
+
+namespace rk {
+
+namespace {
+
+template <class T>
+struct LossGradient {
+    static constexpr bool kOrderFree = false;
+    static constexpr long kRowBlock = rk::kRowBlock;
+    Loss loss;
+    PairTargets<T> targets;
+    long width;
+    double* values;  // null in the walk over G
+    T* grad;         // contiguous
+
+    static double* values_in(const void* state) { return static_cast<double*>(const_cast<void*>(state)); }
+    static T* grad_in(const void* state, long rows) { return reinterpret_cast<T*>(values_in(state) + rows); }
+
+    std::size_t state_bytes(long rows) const {
+        return std::size_t(rows) * sizeof(double) + std::size_t(rows * width) * sizeof(T);
+    }
+    void init(void* state, long rows) const {
+        std::fill_n(values_in(state), rows, 0.0);
+        std::fill_n(grad_in(state, rows), rows * width, T(0));
+    }
+    bool skip(long, long, long, long) const { return false; }
+    void destination(Tile<T>&) const {}
+    void accept(void* state, const Tile<T>& t) const {
+        kernels<T>().loss(loss, t.r, t.ld, t.rows, t.cols, targets, t.i0, t.j0, values_in(state));
+        add_weighted(t.r, t.ld, t, t.operands[1], width, Mask{}, grad_in(state, t.rows));
+    }
+    void merge(void* into, const void* from, long rows) const {
+        for (long i = 0; i < rows; ++i) values_in(into)[i] += values_in(from)[i];
+        kernels<T>().add(grad_in(into, rows), grad_in(from, rows), rows * width);
+    }
+    void finish(void* state, long i0, long rows) const {
+        std::copy_n(grad_in(state, rows), rows * width, grad + i0 * width);
+        if (values) std::copy_n(values_in(state), rows, values + i0);
+    }
+};
+
+template <class T>
+PairTargets<T> transposed(PairTargets<T> t) {
+    std::swap(t.target_row, t.target_col);
+    std::swap(t.row_label, t.col_label);
+    std::swap(t.weight_row, t.weight_col);
+    std::swap(t.sample_row, t.sample_col);
+    return t;
+}
+
+}  // namespace
+
+// values, grad_f and grad_g are overwritten; contiguous.
+template <class T>
+void relation_loss(const Array<const T>& f, const Array<const T>& g, PairTargets<T> targets, Loss loss,
+                   double* values, T* grad_f, T* grad_g) {
+    const Team team(num_threads());
+    const Points<T> rows = points_of<T>(f, 0, nullptr), cols = points_of<T>(g, 0, nullptr);
+    const Buffer<T> lse(loss == Loss::softmax ? rows.count : 0);
+    if (loss == Loss::softmax) {
+        const std::vector<Operand<T>> columns = {{cols, Operand<T>::columns}};
+        walk_pairs(team, rows, columns, T(1), 1, SoftmaxAccumulate<T>{0, nullptr, 0, lse.get(), Mask{}});
+        targets.lse = lse.get();
+    }
+    const std::vector<Operand<T>> of_g = {{cols, Operand<T>::columns}, {cols, Operand<T>::values}};
+    walk_pairs(team, rows, of_g, T(1), 1, LossGradient<T>{loss, targets, rows.dim, values, grad_f});
+    const std::vector<Operand<T>> of_f = {{rows, Operand<T>::columns}, {rows, Operand<T>::values}};
+    walk_pairs(team, cols, of_f, T(1), 1,
+               LossGradient<T>{loss, transposed(targets), cols.dim, nullptr, grad_g});
+    if (loss == Loss::softmax)
+        for (long i = 0; i < rows.count; ++i) {
+            const T w = targets.weight ? targets.weight[i * targets.weight_row] : targets.uniform_weight;
+            values[i] += double(w) * double(lse.get()[i]);
+        }
+}
+
+#define RK_INSTANTIATE(T)                                                                                 \
+    template void relation_loss(const Array<const T>&, const Array<const T>&, PairTargets<T>, Loss, double*, \
+                                T*, T*);
+RK_INSTANTIATE(float)
+RK_INSTANTIATE(double)
+
+}  // namespace rk

@@ -1,0 +1,70 @@
+// u_i = sum_j link(R_ij) v_j with R never written. State: the partial sums (rows x c).
+#include "masks.hpp"
+#include "operations.hpp"
+#include "pairs.hpp"
+
+namespace rk {
+
+namespace {
+
+template <class T>
+struct LinkedSum {
+    static constexpr bool kOrderFree = false;
+    static constexpr long kRowBlock = rk::kRowBlock;
+    Link link;
+    const T* vector;  // v itself where it has one column of unit stride, else null
+    long width;
+    T* out;
+    long out_row;
+
+    std::size_t state_bytes(long rows) const { return std::size_t(rows * width) * sizeof(T); }
+    void init(void* state, long rows) const { std::fill_n(static_cast<T*>(state), rows * width, T(0)); }
+    bool skip(long, long, long, long) const { return false; }
+    void destination(Tile<T>&) const {}
+    void accept(void* state, const Tile<T>& t) const {
+        T* acc = static_cast<T*>(state);
+        if (vector) {
+            kernels<T>().link_dot(link, t.r, t.ld, t.rows, t.cols, vector + t.j0, acc);
+        } else {
+            kernels<T>().link(link, t.r, t.ld, t.rows, t.cols);
+            add_weighted(t.r, t.ld, t, t.operands[1], width, Mask{}, acc);
+        }
+    }
+    void merge(void* into, const void* from, long rows) const {
+        kernels<T>().add(static_cast<T*>(into), static_cast<const T*>(from), rows * width);
+    }
+    void finish(void* state, long i0, long rows) const {
+        const T* acc = static_cast<const T*>(state);
+        for (long i = 0; i < rows; ++i) std::copy_n(acc + i * width, width, out + (i0 + i) * out_row);
+    }
+};
+
+}  // namespace
+
+template <class T>
+void relation_matvec(const Array<const T>& x, const Array<const T>& y, const Array<const T>& v,
+                     const Mlp<T>* phi, const Mlp<T>* psi, Link link, T scale, const Array<T>& out) {
+    for_each_item(x.batch(2), [&](const Team& team, long item) {
+        const Points<T> values = points_of<T>(v, item, nullptr);
+        // One column is a dot product with each row of the tile; its stride must be 1.
+        const bool one = values.dim == 1;
+        const Buffer<T> space(one && values.row != 1 ? values.count : 0);
+        const T* vector = nullptr;
+        if (one) {
+            for (long j = 0; space.get() && j < values.count; ++j) space.get()[j] = *values.at(j);
+            vector = space.get() ? space.get() : values.data;
+        }
+        std::vector<Operand<T>> columns = {{points_of(y, item, psi), Operand<T>::columns}};
+        if (!one) columns.push_back({values, Operand<T>::values});
+        walk_pairs(team, points_of(x, item, phi), columns, scale, 1,
+                   LinkedSum<T>{link, vector, values.dim, out.item(item, 2), out.step(2)});
+    });
+}
+
+#define RK_INSTANTIATE(T)                                                                                \
+    template void relation_matvec(const Array<const T>&, const Array<const T>&, const Array<const T>&,   \
+                                  const Mlp<T>*, const Mlp<T>*, Link, T, const Array<T>&);
+RK_INSTANTIATE(float)
+RK_INSTANTIATE(double)
+
+}  // namespace rk
