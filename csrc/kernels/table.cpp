@@ -5,6 +5,7 @@
 #include "kernels/pack.hpp"
 #include "kernels/softmax.hpp"
 #include "kernels/tiles.hpp"
+#include "kernels/vector_math.hpp"
 
 namespace rk::RK_ISA {
 
