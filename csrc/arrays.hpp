@@ -42,12 +42,22 @@ struct Array {
     }
     // The same elements as one matrix, where the leading dimensions continue the rows.
     bool rows_continue() const {
-        for (int i = 0; i + 2 < ndim(); ++i)
-            if (stride[std::size_t(i)] != stride[std::size_t(i) + 1] * shape[std::size_t(i) + 1])
-                return false;
+        long expected = 0;  // of the next dimension outwards; 0: not known yet
+        for (int i = ndim() - 2; i >= 0; --i) {
+            const long size = shape[std::size_t(i)], step = stride[std::size_t(i)];
+            if (size == 1) continue;
+            if (expected != 0 && step != expected) return false;
+            if (step == 0) return false;
+            expected = step * size;
+        }
         return true;
     }
-    Array as_matrix() const { return {data, {batch(1), dim(1)}, {step(2), step(1)}}; }
+    Array as_matrix() const {
+        long row = 0;
+        for (int i = ndim() - 2; i >= 0 && row == 0; --i)
+            if (shape[std::size_t(i)] > 1) row = stride[std::size_t(i)];
+        return {data, {batch(1), dim(1)}, {row, step(1)}};
+    }
 };
 
 // Workspace shared by the threads of a call; 64-byte aligned, not initialized.

@@ -2,6 +2,9 @@
 #include "bindings/arrays.hpp"
 #include "isa.hpp"
 
+// By this symbol threadpoolctl tells our _core from those of other packages.
+extern "C" __attribute__((visibility("default"))) int relkernels_num_threads() { return rk::num_threads(); }
+
 namespace rk::bindings {
 
 namespace {

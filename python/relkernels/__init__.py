@@ -1,0 +1,71 @@
+"""Inner products of neural feature maps: relations, attention, retrieval and their gradients.
+
+``r(x, y) = <phi(x), psi(y)>`` with phi and psi multi-layer perceptrons, computed by compiled kernels
+that never store what they need not: see `relation_matrix`, `attention`, `retrieve`, `relation_matvec`
+and `relation_loss`. `SymmetricRelation` learns one from data.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._core import __version__
+from .activations import Activation, leaky_relu, relu_power
+from .config import get_num_threads, set_num_threads, show_config
+from .gradients import (
+    MLPGradient,
+    attention_vjp,
+    feature_map_vjp,
+    relation_loss,
+    relation_matrix_vjp,
+)
+from .mlp import MLP
+from .ops import (
+    attention,
+    attention_scores,
+    feature_map,
+    relation_matrix,
+    relation_matvec,
+    retrieve,
+)
+
+if TYPE_CHECKING:
+    from .estimators import SymmetricRelation
+
+__all__ = [
+    "MLP",
+    "Activation",
+    "MLPGradient",
+    "SymmetricRelation",
+    "__version__",
+    "attention",
+    "attention_scores",
+    "attention_vjp",
+    "feature_map",
+    "feature_map_vjp",
+    "get_num_threads",
+    "leaky_relu",
+    "relation_loss",
+    "relation_matrix",
+    "relation_matrix_vjp",
+    "relation_matvec",
+    "relu_power",
+    "retrieve",
+    "set_num_threads",
+    "show_config",
+]
+
+# Estimators import scikit-learn, which takes longer than everything else here together.
+_ESTIMATORS = {"SymmetricRelation"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ESTIMATORS:
+        from . import estimators
+
+        return getattr(estimators, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,73 @@
+"""Outputs, and the refusal of those that would not fit in memory."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import numpy as np
+
+# Smaller outputs are not worth the look at /proc (some 20 microseconds).
+_SMALL = 64 << 20
+
+
+def _limit_of_cgroup() -> int | None:
+    """Bytes left under the memory limit of this control group (version 2), if it has one."""
+    try:
+        with open("/sys/fs/cgroup/memory.max") as f:
+            limit = f.read().strip()
+        with open("/sys/fs/cgroup/memory.current") as f:
+            used = int(f.read())
+    except (OSError, ValueError):
+        return None
+    return None if limit == "max" else max(int(limit) - used, 0)
+
+
+def _limit_of_address_space() -> int | None:
+    """Bytes left under RLIMIT_AS, if it is set."""
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft == resource.RLIM_INFINITY:
+        return None
+    with open("/proc/self/statm") as f:
+        used = int(f.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    return max(soft - used, 0)
+
+
+def available() -> int | None:
+    """Bytes that an allocation may still take; None where the system does not say."""
+    limits: list[int | None] = []
+    try:
+        with open("/proc/meminfo") as f:
+            for line in f:
+                if line.startswith("MemAvailable:"):
+                    limits.append(int(line.split()[1]) * 1024)
+                    break
+        limits.append(_limit_of_address_space())
+    except OSError:
+        return None
+    limits.append(_limit_of_cgroup())
+    known = [limit for limit in limits if limit is not None]
+    return min(known) if known else None
+
+
+def _refusal(what: str, shape: tuple[int, ...], nbytes: int, left: int | None) -> MemoryError:
+    have = "" if left is None else f"; {left} bytes ({left / 2**30:.1f} GiB) are available"
+    return MemoryError(
+        f"{what}: the output of shape {shape} needs {nbytes} bytes ({nbytes / 2**30:.1f} GiB){have}"
+    )
+
+
+def empty(what: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Return an uninitialized array, or raise a MemoryError that names the bytes before any is taken."""
+    if math.prod(shape) * dtype.itemsize <= _SMALL:
+        return np.empty(shape, dtype)
+    nbytes = math.prod(shape) * dtype.itemsize
+    left = available()
+    if left is not None and nbytes > left:
+        raise _refusal(what, shape, nbytes, left)
+    try:
+        return np.empty(shape, dtype)
+    except (MemoryError, ValueError):  # ValueError: more bytes than an address can hold
+        raise _refusal(what, shape, nbytes, left) from None

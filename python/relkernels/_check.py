@@ -1,0 +1,219 @@
+"""Checks of arguments: every error message of the package is built here.
+
+A message names the argument, says what was expected and what came, shapes in full. Checks are ordered
+so that a correct call pays a few attribute look-ups and no string.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .mlp import MLP
+
+FLOATS = "float32 or float64"
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of dtype {value.dtype} and shape {value.shape}"
+    return f"{type(value).__name__} {value!r}"
+
+
+def floats(name: str, a: Any, ndim: int = 2, exact: bool = False) -> np.ndarray:
+    """Return `a` if it is a native float32 or float64 array of at least `ndim` dimensions.
+
+    Transposed, sliced, broadcast and read-only arrays pass as they are; only an array whose elements
+    are not aligned in memory is copied. `exact` asks for `ndim` dimensions and no more.
+    """
+    if not isinstance(a, np.ndarray) or isinstance(a, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected a NumPy array of {FLOATS}, got {_kind(a)}")
+    dtype = a.dtype
+    if dtype.char not in "fd" or not dtype.isnative:
+        raise TypeError(f"{name}: expected {FLOATS}, got {_kind(a)}")
+    if a.ndim < ndim or (exact and a.ndim != ndim):
+        bound = "" if exact else "at least "
+        raise ValueError(f"{name}: expected {bound}{ndim} dimensions, got shape {a.shape}")
+    return a if a.flags.aligned else a.copy()
+
+
+def features(name: str, a: Any) -> np.ndarray:
+    """Return `a` if its rows are points: at least two dimensions, the last not empty."""
+    a = floats(name, a)
+    if a.shape[-1] == 0:
+        raise ValueError(
+            f"{name}: expected rows of at least one feature (last dimension > 0), got shape {a.shape}"
+        )
+    return a
+
+
+def same_dtype(*named: tuple[str, Any]) -> None:
+    """All of the (name, array or MLP or None) pairs have one dtype."""
+    first_name, first = named[0]
+    for name, other in named[1:]:
+        if other is not None and other.dtype != first.dtype:
+            raise TypeError(
+                f"{name}: expected {first.dtype}, the dtype of {first_name}, got {other.dtype}"
+            )
+
+
+def mlp(name: str, value: Any, optional: bool = True) -> MLP | None:
+    """Return `value` if it is an MLP, or None where that stands for the identity map."""
+    from .mlp import MLP
+
+    if isinstance(value, MLP) or (value is None and optional):
+        return value
+    wanted = "an MLP or None (the identity map)" if optional else "an MLP"
+    raise TypeError(f"{name}: expected {wanted}, got {_kind(value)}")
+
+
+def mapped_width(name: str, a: np.ndarray, map_name: str, phi: MLP | None) -> int:
+    """Width of the features of `a` through `phi`."""
+    if phi is None:
+        return a.shape[-1]
+    if a.shape[-1] != phi.widths[0]:
+        raise ValueError(
+            f"{name}: expected rows of {phi.widths[0]} features, the input of {map_name} (widths "
+            f"{phi.widths}), got shape {a.shape}"
+        )
+    return phi.widths[-1]
+
+
+def same_width(
+    x_name: str, x: np.ndarray, width_x: int, y_name: str, y: np.ndarray, width_y: int
+) -> None:
+    """Both sides of an inner product have the same number of features."""
+    if width_x != width_y:
+        raise ValueError(
+            f"{y_name}: expected features as wide as those of {x_name}, {width_x} (from {x_name} of "
+            f"shape {x.shape}), got {width_y} (from {y_name} of shape {y.shape})"
+        )
+
+
+def batch_shape(*named: tuple[str, np.ndarray, int]) -> tuple[int, ...]:
+    """Broadcast the leading dimensions of (name, array, core dimensions)."""
+    leading = [a.shape[: a.ndim - core] for _, a, core in named]
+    if not any(leading):
+        return ()
+    try:
+        return np.broadcast_shapes(*leading)
+    except ValueError:
+        shapes = ", ".join(f"{name} of shape {a.shape}" for name, a, _ in named)
+        raise ValueError(
+            f"{named[0][0]}: expected leading dimensions that broadcast together, got {shapes}"
+        ) from None
+
+
+def mask(value: Any, rows: int, columns: int) -> np.ndarray | None:
+    """Return a boolean mask whose last dimensions broadcast to (rows, columns)."""
+    if value is None:
+        return None
+    if not isinstance(value, np.ndarray) or value.dtype != np.bool_:
+        raise TypeError(
+            f"mask: expected a boolean array (True = may be attended), got {_kind(value)}"
+        )
+    if value.ndim < 2:
+        value = value.reshape((1,) * (2 - value.ndim) + value.shape)
+    if value.shape[-2] not in (1, rows) or value.shape[-1] not in (1, columns):
+        raise ValueError(
+            f"mask: expected a shape that broadcasts to (..., {rows}, {columns}), got {value.shape}"
+        )
+    return value
+
+
+def scale(value: Any, default: float | None = None) -> float:
+    """Return a finite, non-negative factor; None stands for `default` where there is one."""
+    if value is None and default is not None:
+        return default
+    number = real("scale", value)
+    if not number >= 0 or number == math.inf:
+        raise ValueError(f"scale: expected a finite number >= 0, got {value!r}")
+    return number
+
+
+def real(name: str, value: Any) -> float:
+    """Return a real number as a float."""
+    if isinstance(value, (bool, np.bool_, str)):
+        raise TypeError(f"{name}: expected a real number, got {_kind(value)}")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected a real number, got {_kind(value)}") from None
+
+
+def integer(name: str, value: Any, low: int) -> int:
+    """Return an integer of at least `low`."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected an integer, got {_kind(value)}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer, got {_kind(value)}") from None
+    if number < low:
+        raise ValueError(f"{name}: expected an integer >= {low}, got {number}")
+    return number
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return a boolean."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, got {_kind(value)}")
+    return bool(value)
+
+
+def choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """Return one of the strings `choices`."""
+    wanted = ", ".join(repr(c) for c in choices)
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected one of {wanted}, got {_kind(value)}")
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {wanted}, got {value!r}")
+    return value
+
+
+def heads(value: Any, width: int) -> int:
+    """Return a number of heads that divides the feature width."""
+    number = integer("heads", value, 1)
+    if width % number:
+        raise ValueError(f"heads: expected a divisor of the feature width {width}, got {number}")
+    return number
+
+
+def output(
+    out: Any, shape: tuple[int, ...], dtype: np.dtype, *inputs: tuple[str, np.ndarray | None]
+) -> np.ndarray:
+    """Return `out` if a result of this shape and dtype can be written to it."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out: expected a NumPy array, got {_kind(out)}")
+    if out.dtype != dtype:
+        raise TypeError(f"out: expected dtype {dtype}, got {out.dtype}")
+    if out.shape != shape:
+        raise ValueError(f"out: expected shape {shape}, got {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError(f"out: expected a writable array, got a read-only one of shape {out.shape}")
+    if out.size and any(
+        step == 0 and size > 1 for step, size in zip(out.strides, out.shape, strict=True)
+    ):
+        raise ValueError(f"out: expected an array without repeated elements, got strides {out.strides}")
+    for name, a in inputs:
+        if a is not None and _overlap(out, a):
+            raise ValueError(f"out: expected memory apart from {name}, got an array that overlaps it")
+    return out
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
+    if not np.may_share_memory(a, b):
+        return False
+    try:
+        return np.shares_memory(a, b, max_work=100_000)
+    except np.exceptions.TooHardError:
+        return True  # too tangled to tell
+
+
+def fail(name: str, expected: str, got: object) -> NoReturn:
+    """Raise the ValueError of a check that only one place makes."""
+    raise ValueError(f"{name}: expected {expected}, got {got}")

@@ -1,0 +1,120 @@
+"""Activations of the hidden layers, by name or, where they have a parameter, by a function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import _check
+
+# Name -> default parameter; None where there is none to give.
+NAMES: dict[str, float | None] = {
+    "identity": None,
+    "relu": None,
+    "leaky_relu": 0.01,
+    "relu_power": None,
+    "gelu": None,
+    "gelu_tanh": None,
+    "silu": None,
+    "tanh": None,
+    "sigmoid": None,
+    "softplus": None,
+    "erf": None,
+    "sin": None,
+    "cos": None,
+}
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An activation function with its parameter.
+
+    Attributes
+    ----------
+    name : str
+        One of the names that `MLP` takes.
+    parameter : float or None
+        Slope of ``leaky_relu``, exponent of ``relu_power``, None for the others.
+
+    Examples
+    --------
+    >>> import relkernels as rk
+    >>> rk.relu_power(1.5)
+    Activation(name='relu_power', parameter=1.5)
+    """
+
+    name: str
+    parameter: float | None = None
+
+
+def relu_power(r: float) -> Activation:
+    """Return the activation z -> max(z, 0)**r.
+
+    Parameters
+    ----------
+    r : float
+        Exponent, finite and greater than 0; 1 is relu.
+
+    Returns
+    -------
+    Activation
+
+    Raises
+    ------
+    ValueError
+        If `r` is not a finite number greater than 0.
+
+    Examples
+    --------
+    >>> import relkernels as rk
+    >>> rk.MLP.random([2, 8, 1], activation=rk.relu_power(2)).activation
+    Activation(name='relu_power', parameter=2.0)
+    """
+    exponent = _check.real("r", r)
+    if not 0 < exponent < float("inf"):
+        _check.fail("r", "a finite number > 0", repr(r))
+    return Activation("relu_power", exponent)
+
+
+def leaky_relu(slope: float = 0.01) -> Activation:
+    """Return the activation z -> z for z > 0 and slope * z otherwise.
+
+    Parameters
+    ----------
+    slope : float, default 0.01
+        Finite slope for negative z.
+
+    Returns
+    -------
+    Activation
+
+    Raises
+    ------
+    ValueError
+        If `slope` is not finite.
+
+    Examples
+    --------
+    >>> import relkernels as rk
+    >>> rk.leaky_relu(0.2)
+    Activation(name='leaky_relu', parameter=0.2)
+    """
+    number = _check.real("slope", slope)
+    if not abs(number) < float("inf"):
+        _check.fail("slope", "a finite number", repr(slope))
+    return Activation("leaky_relu", number)
+
+
+def resolve(activation: str | Activation) -> Activation:
+    """Return the activation that a name or an `Activation` stands for."""
+    if isinstance(activation, Activation):
+        if activation.name == "relu_power":
+            return relu_power(activation.parameter)  # type: ignore[arg-type]
+        if activation.name == "leaky_relu" and activation.parameter is not None:
+            return leaky_relu(activation.parameter)
+        name = activation.name
+    else:
+        name = activation
+    name = _check.choice("activation", name, tuple(NAMES))
+    if name == "relu_power":
+        _check.fail("activation", "relkernels.relu_power(r), which gives the exponent", repr(name))
+    return Activation(name, NAMES[name])

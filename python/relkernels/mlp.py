@@ -1,0 +1,324 @@
+"""Multi-layer perceptrons: the feature maps phi and psi."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import _check, _core
+from .activations import Activation, resolve
+
+_FORMAT = "relkernels.MLP"
+_FORMAT_VERSION = "1"
+# Activations that let half of a symmetric law through: He et al. 2015 double the variance.
+_HE = {"relu", "leaky_relu", "relu_power", "gelu", "gelu_tanh", "silu"}
+
+
+class MLP:
+    """A multi-layer perceptron: hidden layers activated, output linear.
+
+    ``h_0 = x``, ``h_l = act(h_{l-1} @ W_l + b_l)`` for the hidden layers, and
+    ``phi(x) = h_{L-1} @ W_L + b_L``. Weights are copied and packed for the kernels once; an MLP does
+    not change afterwards.
+
+    Parameters
+    ----------
+    weights : sequence of ndarray
+        ``weights[l]`` has shape (d_in, d_out); all float32 or all float64.
+    biases : sequence of ndarray, optional
+        ``biases[l]`` has shape (d_out,); None for an MLP without biases.
+    activation : str or Activation, default "relu"
+        identity, relu, leaky_relu, gelu, gelu_tanh, silu, tanh, sigmoid, softplus, erf, sin, cos, or
+        the result of `relu_power` or `leaky_relu`.
+
+    Attributes
+    ----------
+    weights, biases : tuple of ndarray
+        Read-only copies of what was given (`biases` may be None).
+    activation : Activation
+    widths : tuple of int
+        Width of the input, of each hidden layer and of the output.
+    dtype : numpy.dtype
+    n_neurons : int
+        Number of hidden units.
+    n_parameters : int
+        Number of weights and biases.
+
+    Raises
+    ------
+    TypeError
+        If the arrays are not float32 or float64, or of more than one dtype.
+    ValueError
+        If the layers do not chain, or a width is 0.
+
+    Examples
+    --------
+    >>> import numpy as np, relkernels as rk
+    >>> phi = rk.MLP([np.eye(2), np.ones((2, 1))], activation="relu")
+    >>> phi(np.array([[1.0, -2.0], [3.0, 4.0]]))
+    array([[1.],
+           [7.]])
+    """
+
+    __slots__ = ("_handle", "activation", "biases", "dtype", "weights", "widths")
+
+    weights: tuple[np.ndarray, ...]
+    biases: tuple[np.ndarray, ...] | None
+    activation: Activation
+    widths: tuple[int, ...]
+    dtype: np.dtype
+
+    def __init__(
+        self,
+        weights: Sequence[np.ndarray],
+        biases: Sequence[np.ndarray] | None = None,
+        activation: str | Activation = "relu",
+    ) -> None:
+        self.activation = resolve(activation)
+        self.weights = _layers("weights", weights, 2)
+        if not self.weights:
+            _check.fail("weights", "at least one layer", "none")
+        self.dtype = self.weights[0].dtype
+        widths = [self.weights[0].shape[0]]
+        for i, w in enumerate(self.weights):
+            _check.same_dtype(("weights[0]", self.weights[0]), (f"weights[{i}]", w))
+            if w.shape[0] != widths[-1]:
+                _check.fail(
+                    f"weights[{i}]", f"{widths[-1]} rows, the width of the layer before", w.shape
+                )
+            if 0 in w.shape:
+                _check.fail(f"weights[{i}]", "widths of at least 1", w.shape)
+            widths.append(w.shape[1])
+        self.widths = tuple(widths)
+        self.biases = None
+        if biases is not None:
+            self.biases = _layers("biases", biases, 1)
+            if len(self.biases) != len(self.weights):
+                _check.fail("biases", f"{len(self.weights)} arrays, one a layer", len(self.biases))
+            for i, b in enumerate(self.biases):
+                _check.same_dtype(("weights[0]", self.weights[0]), (f"biases[{i}]", b))
+                if b.shape != (widths[i + 1],):
+                    _check.fail(f"biases[{i}]", f"shape ({widths[i + 1]},)", b.shape)
+        self._handle = _core.Mlp(
+            list(self.weights),
+            None if self.biases is None else list(self.biases),
+            self.activation.name,
+            self.activation.parameter or 0.0,
+        )
+
+    @classmethod
+    def random(
+        cls,
+        widths: Sequence[int],
+        activation: str | Activation = "relu",
+        seed: int = 0,
+        dtype: Any = "float32",
+        bias: bool = True,
+    ) -> MLP:
+        """Return an MLP with normal random weights and zero biases.
+
+        Weights have variance 2 / d_in for relu, leaky_relu, relu_power, gelu, gelu_tanh and silu
+        (He et al. 2015), 1 / d_in for the others (LeCun et al. 1998); those of the output layer,
+        which no activation follows, always 1 / d_in.
+
+        Parameters
+        ----------
+        widths : sequence of int
+            Width of the input, of each hidden layer and of the output.
+        activation : str or Activation, default "relu"
+        seed : int, default 0
+            The same seed gives the same weights on every machine.
+        dtype : {"float32", "float64"}, default "float32"
+        bias : bool, default True
+
+        Returns
+        -------
+        MLP
+
+        Examples
+        --------
+        >>> import relkernels as rk
+        >>> rk.MLP.random([64, 256, 64]).n_parameters
+        33088
+        """
+        act = resolve(activation)
+        if isinstance(widths, str) or not isinstance(widths, Sequence):
+            raise TypeError(f"widths: expected a sequence of integers, got {widths!r}")
+        sizes = [_check.integer(f"widths[{i}]", w, 1) for i, w in enumerate(widths)]
+        if len(sizes) < 2:
+            _check.fail("widths", "at least an input and an output width", list(widths))
+        kind = np.dtype(dtype)
+        if kind.char not in "fd":
+            raise TypeError(f"dtype: expected float32 or float64, got {kind}")
+        rng = np.random.default_rng(_check.integer("seed", seed, 0))
+        weights = []
+        for i, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+            hidden = i < len(sizes) - 2
+            gain = 2.0 if hidden and act.name in _HE else 1.0
+            w = rng.standard_normal((fan_in, fan_out)) * np.sqrt(gain / fan_in)
+            weights.append(w.astype(kind))
+        biases = [np.zeros(n, kind) for n in sizes[1:]] if _check.flag("bias", bias) else None
+        return cls(weights, biases, act)
+
+    @classmethod
+    def from_torch(cls, sequential: Any) -> MLP:
+        """Return the MLP that a ``torch.nn.Sequential`` of linear layers computes.
+
+        Parameters
+        ----------
+        sequential : torch.nn.Sequential
+            ``Linear`` layers with one and the same activation between them (ReLU, LeakyReLU, GELU,
+            SiLU, Tanh, Sigmoid, Softplus(beta=1), Identity or nothing) and none after the last.
+            Dropout counts as absent, as in evaluation.
+
+        Returns
+        -------
+        MLP
+            With copies of the weights, in their dtype.
+
+        Raises
+        ------
+        TypeError
+            If `sequential` is not a Sequential, or a layer has no equivalent here.
+        ValueError
+            If the activations differ, or follow the last layer.
+
+        Examples
+        --------
+        >>> import torch, relkernels as rk                                   # doctest: +SKIP
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+        >>> rk.MLP.from_torch(net).widths                                    # doctest: +SKIP
+        (4, 8, 2)
+        """
+        from ._torch_layers import read_sequential
+
+        return cls(*read_sequential(sequential))
+
+    @property
+    def n_neurons(self) -> int:
+        """Number of hidden units."""
+        return sum(self.widths[1:-1])
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of weights and biases."""
+        return sum(a.size for a in self.weights + (self.biases or ()))
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Return the features of `x`: the same as ``feature_map(x, self)``."""
+        from .ops import feature_map
+
+        return feature_map(x, self)
+
+    def __repr__(self) -> str:
+        bias = "" if self.biases is not None else ", no biases"
+        parameter = "" if self.activation.parameter is None else f"({self.activation.parameter:g})"
+        return f"MLP(widths={self.widths}, {self.activation.name}{parameter}, {self.dtype}{bias})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MLP, (self.weights, self.biases, self.activation)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the MLP to a safetensors file: data only, nothing that runs when it is read.
+
+        Parameters
+        ----------
+        path : path-like
+
+        Examples
+        --------
+        >>> import tempfile, os, relkernels as rk
+        >>> path = os.path.join(tempfile.mkdtemp(), "phi.safetensors")
+        >>> rk.MLP.random([3, 5, 2]).save(path)
+        >>> rk.MLP.load(path).widths
+        (3, 5, 2)
+        """
+        from safetensors.numpy import save_file
+
+        tensors = {f"weights.{i}": w for i, w in enumerate(self.weights)}
+        tensors.update({f"biases.{i}": b for i, b in enumerate(self.biases or ())})
+        metadata = {
+            "format": _FORMAT,
+            "version": _FORMAT_VERSION,
+            "activation": self.activation.name,
+            "layers": str(len(self.weights)),
+            "bias": str(self.biases is not None),
+        }
+        if self.activation.parameter is not None:
+            metadata["parameter"] = repr(self.activation.parameter)
+        save_file(tensors, os.fspath(path), metadata=metadata)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> MLP:
+        """Read an MLP that `save` wrote.
+
+        Parameters
+        ----------
+        path : path-like
+
+        Returns
+        -------
+        MLP
+            The same to the last bit.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is truncated, damaged or not an MLP; the message says which.
+
+        Examples
+        --------
+        >>> import relkernels as rk
+        >>> rk.MLP.load("nowhere.safetensors")
+        Traceback (most recent call last):
+            ...
+        FileNotFoundError: [Errno 2] No such file or directory: 'nowhere.safetensors'
+        """
+        from safetensors import SafetensorError, safe_open
+
+        name = os.fspath(path)
+        with open(name, "rb"):  # the system's own error where the file is absent or unreadable
+            pass
+        try:
+            with safe_open(name, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, ValueError, TypeError, KeyError, OSError, AttributeError) as error:
+            raise ValueError(f"{name}: not a readable safetensors file: {error}") from None
+        if metadata.get("format") != _FORMAT:
+            raise ValueError(
+                f"{name}: expected a file of format {_FORMAT!r}, got {metadata.get('format')!r}"
+            )
+        if metadata.get("version") != _FORMAT_VERSION:
+            raise ValueError(
+                f"{name}: expected version {_FORMAT_VERSION} of {_FORMAT}, got "
+                f"{metadata.get('version')!r}"
+            )
+        try:
+            layers = range(int(metadata["layers"]))
+            weights = [tensors[f"weights.{i}"] for i in layers]
+            has_bias = metadata["bias"] == "True"
+            biases = [tensors[f"biases.{i}"] for i in layers] if has_bias else None
+            parameter = float(metadata["parameter"]) if "parameter" in metadata else None
+            return cls(weights, biases, Activation(metadata["activation"], parameter))
+        except KeyError as error:
+            raise ValueError(f"{name}: {error.args[0]!r} is missing") from None
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name}: {error}") from None
+
+
+def _layers(name: str, arrays: Any, ndim: int) -> tuple[np.ndarray, ...]:
+    """Read-only copies of a sequence of arrays."""
+    if isinstance(arrays, np.ndarray) or not isinstance(arrays, Sequence):
+        raise TypeError(f"{name}: expected a sequence of arrays, got {type(arrays).__name__}")
+    copies = []
+    for i, a in enumerate(arrays):
+        copy = _check.floats(f"{name}[{i}]", a, ndim, exact=True).copy(order="C")
+        copy.flags.writeable = False
+        copies.append(copy)
+    return tuple(copies)
