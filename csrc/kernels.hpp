@@ -35,8 +35,8 @@ struct Mask {
     }
 };
 
-// What the loss of a tile of pairs needs besides the inner products. Element (i, j) of a matrix is
-// p[i * row + j * col]; a null pointer means "absent". Targets come as a matrix or as labels.
+// What the loss of pairs needs besides their inner products. Element (i, j) of a matrix is p[i * row + j *
+// col]; a null pointer means "absent". Targets come as a matrix or as labels.
 template <class T>
 struct PairTargets {
     const T* target = nullptr;
@@ -46,11 +46,22 @@ struct PairTargets {
     const T* weight = nullptr;
     long weight_row = 0, weight_col = 0;
     T uniform_weight = T(1);
-    // softmax only: log-sum-exp of each sample and one over the sum of its targets. The sample is the
-    // row of the relation; sample_stride_* say which of the tile's indices that is.
+    // softmax only: log-sum-exp of each sample and one over the sum of its targets. The sample is the row
+    // of the relation: sample_row and sample_col say which of the two indices that is.
     const T* lse = nullptr;
     const T* inverse_mass = nullptr;
     long sample_row = 1, sample_col = 0;
+
+    // The same, with pair (i0, j0) as pair (0, 0).
+    PairTargets from(long i0, long j0) const {
+        PairTargets t = *this;
+        if (target) t.target += i0 * target_row + j0 * target_col;
+        if (row_label) t.row_label += i0, t.col_label += j0;
+        if (weight) t.weight += i0 * weight_row + j0 * weight_col;
+        if (lse) t.lse += i0 * sample_row + j0 * sample_col;
+        if (inverse_mass) t.inverse_mass += i0 * sample_row + j0 * sample_col;
+        return t;
+    }
 };
 
 template <class T>
@@ -115,9 +126,10 @@ struct Kernels {
     // acc[i] += sum over j of link(r(i, j)) v[j]
     void (*link_dot)(Link link, const T* r, long ld, long rows, long cols, const T* v, T* acc);
 
-    // r <- weighted derivative of the loss at r; values[i] += weighted loss of row i.
-    void (*loss)(Loss loss, T* r, long ld, long rows, long cols, const PairTargets<T>& targets, long i0,
-                 long j0, double* values);
+    // r <- weighted derivative of the loss at r; values[i] += weighted loss of row i. Pair (0, 0) of the
+    // targets is that of the tile.
+    void (*loss)(Loss loss, T* r, long ld, long rows, long cols, const PairTargets<T>& targets,
+                 double* values);
 
     // Elementwise function by name, for tests; false where the name is unknown.
     bool (*vector_math)(const char* name, T parameter, const T* x, T* out, long n);

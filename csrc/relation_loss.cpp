@@ -37,7 +37,18 @@ struct LossGradient {
     bool skip(long, long, long, long) const { return false; }
     void destination(Tile<T>&) const {}
     void accept(void* state, const Tile<T>& t) const {
-        kernels<T>().loss(loss, t.r, t.ld, t.rows, t.cols, targets, t.i0, t.j0, values_in(state));
+        const Kernels<T>& k = kernels<T>();
+        Arena::Scope scratch;
+        PairTargets<T> here = targets.from(t.i0, t.j0);
+        if (here.target && here.target_row == 1 && here.target_col != 1) {
+            // The walk over G reads the targets' columns: turned round once, they are read as rows.
+            T* turned = scratch.take<T>(t.rows * kTileColumns);
+            k.transpose(here.target, here.target_col, t.cols, t.rows, turned, kTileColumns);
+            here.target = turned;
+            here.target_row = kTileColumns;
+            here.target_col = 1;
+        }
+        k.loss(loss, t.r, t.ld, t.rows, t.cols, here, values_in(state));
         add_weighted(t.r, t.ld, t, t.operands[1], width, Mask{}, grad_in(state, t.rows));
     }
     void merge(void* into, const void* from, long rows) const {
@@ -61,7 +72,7 @@ PairTargets<T> transposed(PairTargets<T> t) {
 
 }  // namespace
 
-// values, grad_f and grad_g are overwritten; contiguous.
+// values, grad_f and grad_g are overwritten; contiguous. grad_g may be null: not wanted.
 template <class T>
 void relation_loss(const Array<const T>& f, const Array<const T>& g, PairTargets<T> targets, Loss loss,
                    double* values, T* grad_f, T* grad_g) {
@@ -75,9 +86,11 @@ void relation_loss(const Array<const T>& f, const Array<const T>& g, PairTargets
     }
     const std::vector<Operand<T>> of_g = {{cols, Operand<T>::columns}, {cols, Operand<T>::values}};
     walk_pairs(team, rows, of_g, T(1), 1, LossGradient<T>{loss, targets, rows.dim, values, grad_f});
-    const std::vector<Operand<T>> of_f = {{rows, Operand<T>::columns}, {rows, Operand<T>::values}};
-    walk_pairs(team, cols, of_f, T(1), 1,
-               LossGradient<T>{loss, transposed(targets), cols.dim, nullptr, grad_g});
+    if (grad_g) {
+        const std::vector<Operand<T>> of_f = {{rows, Operand<T>::columns}, {rows, Operand<T>::values}};
+        walk_pairs(team, cols, of_f, T(1), 1,
+                   LossGradient<T>{loss, transposed(targets), cols.dim, nullptr, grad_g});
+    }
     if (loss == Loss::softmax)
         for (long i = 0; i < rows.count; ++i) {
             const T w = targets.weight ? targets.weight[i * targets.weight_row] : targets.uniform_weight;

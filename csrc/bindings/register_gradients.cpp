@@ -58,7 +58,7 @@ void attention_vjp(const py::array& f, const py::array& g, const py::array& v, c
 
 void relation_loss(const py::array& f, const py::array& g, const Maybe& target, const Maybe& labels_f,
                    const Maybe& labels_g, const Maybe& weight, const Maybe& row_scale, const std::string& loss,
-                   const py::array& values, const py::array& grad_f, const py::array& grad_g) {
+                   const py::array& values, const py::array& grad_f, const Maybe& grad_g) {
     with_dtype(f, [&]<class T>() {
         const auto rows = view<const T>(f), columns = view<const T>(g);
         const Loss kind = loss_named(loss);
@@ -81,7 +81,7 @@ void relation_loss(const py::array& f, const py::array& g, const Maybe& target, 
         targets.uniform_weight = T(1.0 / terms);
         targets.inverse_mass = data_or_null<const T>(row_scale);
         double* value = view<double>(values).data;
-        T *to_f = view<T>(grad_f).data, *to_g = view<T>(grad_g).data;
+        T *to_f = view<T>(grad_f).data, *to_g = data_or_null<T>(grad_g);
         without_gil([&] { rk::relation_loss<T>(rows, columns, targets, kind, value, to_f, to_g); });
     });
 }

@@ -40,17 +40,15 @@ RK_INLINE V<T> targets_of(const PairTargets<T>& t, long i, long j, long n) {
 }
 
 template <class T, Loss kind>
-RK_INLINE void loss_tile(T* r, long ld, long rows, long cols, const PairTargets<T>& t, long i0, long j0,
-                         double* values) {
+RK_INLINE void loss_tile(T* r, long ld, long rows, long cols, const PairTargets<T>& t, double* values) {
     for (long i = 0; i < rows; ++i) {
         V<T> value{};
         for (long j = 0; j < cols; j += kLanes<T>) {
             const long n = cols - j;
             T* at = r + i * ld + j;
             const V<T> x = load_first(at, n);
-            const V<T> target = targets_of<T>(t, i0 + i, j0 + j, n);
-            const V<T> w = t.weight ? gather_first<T>(t.weight + (i0 + i) * t.weight_row +
-                                                          (j0 + j) * t.weight_col,
+            const V<T> target = targets_of<T>(t, i, j, n);
+            const V<T> w = t.weight ? gather_first<T>(t.weight + i * t.weight_row + j * t.weight_col,
                                                       t.weight_col, n)
                                     : broadcast<T>(t.uniform_weight);
             V<T> l, d;
@@ -67,7 +65,7 @@ RK_INLINE void loss_tile(T* r, long ld, long rows, long cols, const PairTargets<
                 l = margin <= V<T>{} ? V<T>{} : margin;
                 d = margin <= V<T>{} ? V<T>{} : (margin == margin ? -sign : margin);
             } else {
-                const long sample = (i0 + i) * t.sample_row + (j0 + j) * t.sample_col;
+                const long sample = i * t.sample_row + j * t.sample_col;
                 const V<T> lse = gather_first<T>(t.lse + sample, t.sample_col, n);
                 const V<T> share = target * gather_first<T>(t.inverse_mass + sample, t.sample_col, n);
                 l = -share * x;
@@ -81,13 +79,12 @@ RK_INLINE void loss_tile(T* r, long ld, long rows, long cols, const PairTargets<
 }
 
 template <class T>
-static void loss(Loss kind, T* r, long ld, long rows, long cols, const PairTargets<T>& t, long i0, long j0,
-                 double* values) {
+static void loss(Loss kind, T* r, long ld, long rows, long cols, const PairTargets<T>& t, double* values) {
     switch (kind) {
-        case Loss::squared: return loss_tile<T, Loss::squared>(r, ld, rows, cols, t, i0, j0, values);
-        case Loss::logistic: return loss_tile<T, Loss::logistic>(r, ld, rows, cols, t, i0, j0, values);
-        case Loss::hinge: return loss_tile<T, Loss::hinge>(r, ld, rows, cols, t, i0, j0, values);
-        case Loss::softmax: return loss_tile<T, Loss::softmax>(r, ld, rows, cols, t, i0, j0, values);
+        case Loss::squared: return loss_tile<T, Loss::squared>(r, ld, rows, cols, t, values);
+        case Loss::logistic: return loss_tile<T, Loss::logistic>(r, ld, rows, cols, t, values);
+        case Loss::hinge: return loss_tile<T, Loss::hinge>(r, ld, rows, cols, t, values);
+        case Loss::softmax: return loss_tile<T, Loss::softmax>(r, ld, rows, cols, t, values);
     }
 }
 

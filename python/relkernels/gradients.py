@@ -452,9 +452,17 @@ def relation_loss(
 
     f = _features(x, phi)
     g = f if y is None and one_map else _features(other, psi)
+    # Where loss and relation are symmetric, so is the derivative: both sides have one gradient.
+    mirrored = (
+        f is g and targets.labels_x is targets.labels_y and targets.matrix is None
+        and weights is None and loss != "softmax"
+    )
     values = np.empty(n)
-    grad_f, grad_g = np.empty(f.shape, x.dtype), np.empty(g.shape, x.dtype)
-    _core.relation_loss(f, g, *targets, weights, row_scale, loss, values, grad_f, grad_g)
+    grad_f = np.empty(f.shape, x.dtype)
+    grad_g = grad_f if mirrored else np.empty(g.shape, x.dtype)
+    _core.relation_loss(
+        f, g, *targets, weights, row_scale, loss, values, grad_f, None if mirrored else grad_g
+    )
     value = float(values.sum()) / total
     if weights is not None:
         grad_f *= x.dtype.type(1 / total)
