@@ -1,0 +1,1 @@
+"""Studies on real data that the command line runs."""
