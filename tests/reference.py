@@ -1,0 +1,178 @@
+"""Float64 definitions of every operation: slow, obvious, and what all tests compare with.
+
+Inputs of any dtype are taken to float64 first; nothing here is fast or clever on purpose.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import special
+
+
+def float64(a):
+    return np.asarray(a, dtype=np.float64)
+
+
+def activation(name, z, parameter=None):
+    if name == "identity":
+        return z
+    if name == "relu":
+        return np.maximum(z, 0)
+    if name == "leaky_relu":
+        return np.where(z < 0, parameter * z, z)
+    if name == "relu_power":
+        return np.maximum(z, 0) ** parameter
+    if name == "gelu":
+        return z * special.ndtr(z)
+    if name == "gelu_tanh":
+        return z / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)))
+    if name == "silu":
+        return z * special.expit(z)
+    if name == "tanh":
+        return np.tanh(z)
+    if name == "sigmoid":
+        return special.expit(z)
+    if name == "softplus":
+        return np.logaddexp(0, z)
+    return {"erf": special.erf, "sin": np.sin, "cos": np.cos}[name](z)
+
+
+def feature_map(x, mlp):
+    h = float64(x)
+    if mlp is None:
+        return h
+    biases = mlp.biases or [np.zeros(w.shape[1]) for w in mlp.weights]
+    for layer, (w, b) in enumerate(zip(mlp.weights, biases, strict=True)):
+        h = h @ float64(w) + float64(b)
+        if layer < len(mlp.weights) - 1:
+            h = activation(mlp.activation.name, h, mlp.activation.parameter)
+    return h
+
+
+def feature_magnitude(x, mlp):
+    """|x| through |weights|: the size of the terms that rounding errors of a feature are relative to.
+
+    Random cases of a few numbers can cancel almost to zero, where ||out - ref|| / ||ref|| says nothing.
+    """
+    h = np.abs(float64(x))
+    if mlp is None:
+        return h
+    biases = mlp.biases or [np.zeros(w.shape[1]) for w in mlp.weights]
+    for w, b in zip(mlp.weights, biases, strict=True):
+        h = h @ np.abs(float64(w)) + np.abs(float64(b))
+    if mlp.activation.name == "relu_power":
+        h = h ** max(1, mlp.activation.parameter) + h
+    return h
+
+
+def both_features(x, y, phi, psi):
+    psi = phi if psi is None else psi
+    return feature_map(x, phi), feature_map(x if y is None else y, psi)
+
+
+def relation_matrix(x, y=None, phi=None, psi=None, scale=1.0, heads=1):
+    f, g = both_features(x, y, phi, psi)
+    if heads == 1:
+        return scale * f @ np.swapaxes(g, -1, -2)
+    f = np.stack(np.split(f, heads, axis=-1), axis=-3)
+    g = np.stack(np.split(g, heads, axis=-1), axis=-3)
+    return scale * f @ np.swapaxes(g, -1, -2)
+
+
+def allowed(shape, mask, causal):
+    n, m = shape[-2:]
+    may = np.ones(shape, bool) if mask is None else np.broadcast_to(mask, shape).copy()
+    if causal:
+        may &= np.arange(m)[None, :] <= np.arange(n)[:, None]
+    return may
+
+
+def scores_and_lse(q, k, phi=None, psi=None, scale=None, mask=None, causal=False):
+    f, g = both_features(q, k, phi, psi)
+    r = (1 / np.sqrt(f.shape[-1]) if scale is None else scale) * f @ np.swapaxes(g, -1, -2)
+    lead = r.shape if mask is None else np.broadcast_shapes(r.shape, np.shape(mask))
+    may = allowed(lead, mask, causal)
+    r = np.where(may, r, -np.inf)
+    top = np.max(r, axis=-1, keepdims=True, initial=-np.inf)
+    p = np.exp(r - np.where(top == -np.inf, 0, top))
+    total = p.sum(axis=-1, keepdims=True)
+    with np.errstate(divide="ignore"):
+        lse = np.where(top == -np.inf, 0, top) + np.log(total)
+    return np.where(total == 0, 0, p / np.where(total == 0, 1, total)), lse[..., 0]
+
+
+def attention_scores(q, k, phi=None, psi=None, **options):
+    return scores_and_lse(q, k, phi, psi, **options)[0]
+
+
+def attention(q, k, v, phi=None, psi=None, **options):
+    scores, lse = scores_and_lse(q, k, phi, psi, **options)
+    out = scores @ float64(v)
+    return out, np.broadcast_to(lse, out.shape[:-1])
+
+
+def link(name, r):
+    return {
+        "identity": lambda: r,
+        "exp": lambda: np.exp(r),
+        "relu": lambda: np.maximum(r, 0),
+        "square": lambda: r * r,
+    }[name]()
+
+
+def relation_matvec(x, y, v, phi=None, psi=None, link_name="identity", scale=1.0):
+    """With v of shape (..., m, c)."""
+    return link(link_name, relation_matrix(x, y, phi, psi, scale)) @ float64(v)
+
+
+def retrieve(r, k, mask=None):
+    """Best k of given scores: value descending, then index ascending; NaN last."""
+    may = allowed(r.shape, mask, False)
+    values = np.full((*r.shape[:-1], k), -np.inf)
+    indices = np.full((*r.shape[:-1], k), -1)
+    for row in np.ndindex(r.shape[:-1]):
+        columns = [j for j in range(r.shape[-1]) if may[row][j]]
+        columns.sort(key=lambda j: (np.isnan(r[row][j]), -r[row][j] if r[row][j] == r[row][j] else 0, j))
+        for place, j in enumerate(columns[:k]):
+            values[row][place], indices[row][place] = r[row][j], j
+    return values, indices
+
+
+def relation_loss(x, y, target, phi=None, psi=None, loss="squared", weight=None):
+    """With target (n, m); weight (n,) or (n, m)."""
+    f, g = both_features(x, y, phi, psi)
+    r, t = f @ g.T, np.broadcast_to(float64(target), (len(f), len(g)))
+    if loss == "softmax":
+        terms = special.logsumexp(r, axis=1) - (t * r).sum(axis=1) / t.sum(axis=1)
+    elif loss == "squared":
+        terms = (r - t) ** 2
+    elif loss == "logistic":
+        terms = np.logaddexp(0, r) - t * r
+    else:
+        terms = np.maximum(0, 1 - (2 * t - 1) * r)
+    w = np.ones_like(terms) if weight is None else float64(weight)
+    if w.ndim < terms.ndim:
+        w = np.broadcast_to(w[:, None], terms.shape)
+    return float((w * terms).sum() / w.sum())
+
+
+def error_and_norm(out, reference):
+    """||out - reference|| and ||reference|| over finite entries; the non-finite ones must agree."""
+    out, reference = float64(out), float64(reference)
+    assert out.shape == reference.shape, (out.shape, reference.shape)
+    finite = np.isfinite(reference)
+    np.testing.assert_array_equal(np.where(finite, 0, out), np.where(finite, 0, reference))
+    assert np.isfinite(out[finite]).all()
+    return np.linalg.norm(out[finite] - reference[finite]), np.linalg.norm(reference[finite])
+
+
+def relative_error(out, reference):
+    """||out - reference|| / ||reference||, the measure of the numerical promises."""
+    error, norm = error_and_norm(out, reference)
+    return error / norm if norm > 0 else error
+
+
+def assert_close(out, reference, bound, magnitude):
+    """||out - reference|| <= bound * ||magnitude||: for cases that may cancel to nothing."""
+    error, norm = error_and_norm(out, reference)
+    assert error <= bound * max(norm, np.linalg.norm(magnitude)), (error, norm)
