@@ -144,8 +144,8 @@ RK_INLINE V<T> tanh(V<T> x) {
                           T(-0.0014558190700396024), T(0.00058990512006748429), T(-0.00023847198564355908),
                           T(9.4549417589351517e-5), T(-3.3718010044053526e-5), T(7.8725195848760261e-6));
     const V<T> small = fma(x * z, p, x);
-    const V<T> large = copysign(T(1) - T(2) / (exp<T>(a + a) + T(1)), x);
-    return a < broadcast<T>(T(0.55)) ? small : large;
+    const V<T> large = T(1) - T(2) / (exp<T>(a + a) + T(1));
+    return copysign(a < broadcast<T>(T(0.55)) ? small : large, x);
 }
 
 // exp(-|x|) / (1 + exp(-|x|)) or 1 / (1 + exp(-|x|)): no overflow, and small values keep their digits.

@@ -1,0 +1,203 @@
+"""Vector-Jacobian products: against central finite differences in float64, and float32 against float64."""
+
+import numpy as np
+import pytest
+import reference
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import ACTIVATIONS, lay_out, mlp, normal, seeds
+
+import relkernels as rk
+
+SMOOTH = tuple(a for a in ACTIVATIONS if str(a) not in ("relu",) and getattr(a, "name", "") != "leaky_relu")
+
+
+def difference(f, array, direction, step=1e-6):
+    """Derivative of f along a direction in one of its arrays (changed in place and put back)."""
+    kept = array.copy()
+    array += step * direction
+    high = f()
+    array[...] = kept - step * direction
+    low = f()
+    array[...] = kept
+    return (high - low) / (2 * step)
+
+
+def check_directions(f, pairs, rng, tolerance=2e-7):
+    """<gradient, direction> equals the derivative along it, for each (array, gradient)."""
+    for array, gradient in pairs:
+        assert gradient.shape == array.shape
+        direction = rng.standard_normal(array.shape)
+        expected = difference(f, array, direction)
+        scale = max(np.linalg.norm(gradient) * np.linalg.norm(direction), 1e-2)
+        assert abs(expected - (gradient * direction).sum()) <= tolerance * scale
+
+
+class Parameters:
+    """Float64 weights that can be changed, and the MLP they make."""
+
+    def __init__(self, rng, widths, activation="tanh", bias=True):
+        made = mlp(rng, widths, np.float64, activation, bias)
+        self.weights = [w.copy() for w in made.weights]
+        self.biases = [b.copy() for b in made.biases] if bias else None
+        self.activation = activation
+
+    def mlp(self):
+        return rk.MLP(self.weights, self.biases, self.activation)
+
+    def pairs(self, gradient):
+        assert (gradient.biases is None) == (self.biases is None)
+        return list(zip(self.weights, gradient.weights, strict=True)) + list(
+            zip(self.biases or [], gradient.biases or [], strict=True)
+        )
+
+
+@pytest.mark.parametrize("activation", SMOOTH, ids=str)
+def test_feature_map_vjp_of_every_activation(activation, rng):
+    phi = Parameters(rng, [5, 9, 7, 3], activation)
+    x, grad = normal(rng, (21, 5), np.float64), normal(rng, (21, 3), np.float64)
+    if getattr(activation, "name", "") == "relu_power":  # twice differentiable away from 0
+        x = np.abs(x)
+    grad_x, gradient = rk.feature_map_vjp(x, phi.mlp(), grad)
+
+    def value():
+        return (grad * reference.feature_map(x, phi.mlp())).sum()
+
+    check_directions(value, [(x, grad_x), *phi.pairs(gradient)], rng, 1e-5 if "relu" in str(activation) else 2e-7)
+
+
+@pytest.mark.parametrize("activation", ["relu", rk.leaky_relu(0.2)], ids=str)
+def test_feature_map_vjp_of_kinked_activations(activation, rng):
+    phi = mlp(rng, [4, 6, 2], np.float64, activation)
+    x, grad = normal(rng, (70, 4), np.float64), normal(rng, (70, 2), np.float64)
+    grad_x, gradient = rk.feature_map_vjp(x, phi, grad)
+    slope = 0.0 if activation == "relu" else 0.2
+    z = x @ phi.weights[0] + phi.biases[0]
+    delta = (grad @ phi.weights[1].T) * np.where(z > 0, 1, slope)
+    np.testing.assert_allclose(grad_x, delta @ phi.weights[0].T, rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(gradient.weights[0], x.T @ delta, rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(gradient.biases[0], delta.sum(0), rtol=1e-11, atol=1e-12)
+
+
+@given(
+    st.sampled_from([0, 1, 63, 64, 65, 200]),
+    st.sampled_from([1, 2, 16, 33]),
+    st.sampled_from([1, 3, 32]),
+    st.sampled_from(["plain", "transposed", "sliced", "reversed"]),
+    seeds,
+)
+def test_feature_map_vjp_shapes_and_layouts(n, d, width, layout, seed):
+    rng = np.random.default_rng(seed)
+    phi = mlp(rng, [d, width, 4], np.float64, "tanh", bias=bool(seed % 2))
+    x, grad = normal(rng, (2, n, d), np.float64), normal(rng, (2, n, 4), np.float64)
+    grad_x, gradient = rk.feature_map_vjp(lay_out(x, layout), phi, lay_out(grad, layout))
+    bias = phi.biases[0] if phi.biases else 0
+    h = np.tanh(x @ phi.weights[0] + bias)
+    delta = grad @ phi.weights[1].T * (1 - h**2)
+    np.testing.assert_allclose(grad_x, delta @ phi.weights[0].T, rtol=1e-10, atol=1e-11)
+    expected = np.einsum("bni,bnj->ij", x, delta)
+    np.testing.assert_allclose(gradient.weights[0], expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(gradient.weights[1], np.einsum("bni,bnj->ij", h, grad), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+@pytest.mark.parametrize("kind", ["asymmetric", "one map", "symmetric", "two maps of x", "broadcast"])
+def test_relation_matrix_vjp(kind, heads, rng):
+    phi, psi = Parameters(rng, [4, 8, 6]), Parameters(rng, [5, 7, 6])
+    x, y = normal(rng, (2, 11, 4), np.float64), normal(rng, (2, 13, 5), np.float64)
+    if kind == "broadcast":
+        x = x[:1, :].copy()
+        y = normal(rng, (3, 1, 13, 5), np.float64)
+    if kind in ("one map", "two maps of x"):
+        psi = phi if kind == "one map" else Parameters(rng, [4, 7, 6])
+        y = normal(rng, (2, 13, 4), np.float64)
+    no_y = kind in ("symmetric", "two maps of x")
+    no_psi = kind in ("one map", "symmetric")
+
+    def relation():
+        second = None if no_psi else psi.mlp()
+        return rk.relation_matrix(x, None if no_y else y, phi.mlp(), second, scale=0.7, heads=heads)
+
+    grad = normal(rng, relation().shape, np.float64)
+    grad_x, grad_y, grad_phi, grad_psi = rk.relation_matrix_vjp(
+        x, None if no_y else y, grad, phi.mlp(), None if no_psi else psi.mlp(), scale=0.7, heads=heads
+    )
+    pairs = [(x, grad_x), *phi.pairs(grad_phi)]
+    assert (grad_y is None) == no_y
+    assert (grad_psi is None) == no_psi
+    if not no_y:
+        pairs.append((y, grad_y))
+    if not no_psi:
+        pairs += psi.pairs(grad_psi)
+    check_directions(lambda: (grad * relation()).sum(), pairs, rng)
+
+
+def test_relation_matrix_vjp_reads_any_strides(rng):
+    f, g = normal(rng, (300, 7), np.float64), normal(rng, (520, 7), np.float64)
+    grad = normal(rng, (300, 520), np.float64)
+    for layout in ("plain", "transposed", "sliced", "reversed", "broadcast"):
+        laid = lay_out(grad, layout)
+        grad_f, grad_g, _, _ = rk.relation_matrix_vjp(f, g, laid)
+        np.testing.assert_allclose(grad_f, laid @ g, rtol=1e-10, atol=1e-10)
+        np.testing.assert_allclose(grad_g, laid.T @ f, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("one_map", [False, True])
+def test_attention_vjp(causal, masked, one_map, rng):
+    phi = Parameters(rng, [4, 8, 6])
+    psi = phi if one_map else Parameters(rng, [4, 5, 6])
+    q, k = normal(rng, (2, 9, 4), np.float64), normal(rng, (1, 15, 4), np.float64)
+    v, grad = normal(rng, (15, 3), np.float64), normal(rng, (2, 9, 3), np.float64)
+    mask = rng.random((9, 15)) < 0.6 if masked else None
+    options = {"mask": mask, "causal": causal}
+    second = None if one_map else psi.mlp()
+    grad_q, grad_k, grad_v, grad_phi, grad_psi = rk.attention_vjp(q, k, v, grad, phi.mlp(), second, **options)
+
+    def value():
+        maps = (phi.mlp(), None if one_map else psi.mlp())
+        return (grad * reference.attention(q, k, v, *maps, **options)[0]).sum()
+
+    pairs = [(q, grad_q), (k, grad_k), (v, grad_v), *phi.pairs(grad_phi)]
+    assert (grad_psi is None) == one_map
+    check_directions(value, pairs + ([] if one_map else psi.pairs(grad_psi)), rng)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (97, 257), (300, 2300), (2300, 70)])
+def test_attention_vjp_over_tiles_and_chunks(n, m, causal, rng):
+    q, k, v = (normal(rng, s, np.float64) for s in [(n, 5), (m, 5), (m, 3)])
+    grad = normal(rng, (n, 3), np.float64)
+    grad_q, grad_k, grad_v, _, _ = rk.attention_vjp(q, k, v, grad, causal=causal)
+    scores, _ = reference.scores_and_lse(q, k, causal=causal)
+    above = grad @ v.T
+    below = scores * (above - (grad * (scores @ v)).sum(1, keepdims=True)) / np.sqrt(5)
+    np.testing.assert_allclose(grad_q, below @ k, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(grad_k, below.T @ q, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(grad_v, scores.T @ grad, rtol=1e-9, atol=1e-11)
+
+
+def test_float32_gradients_are_those_of_float64(rng):
+    """Norm-wise within 1e-5: sums of hundreds of float32 terms with cancellation."""
+    phi = mlp(rng, [6, 40, 8], np.float64, "gelu")
+    small = rk.MLP([w.astype("f4") for w in phi.weights], [b.astype("f4") for b in phi.biases], "gelu")
+    x, y, v = (normal(rng, s, np.float64) for s in [(150, 6), (310, 6), (310, 4)])
+    grad_a, grad_r = normal(rng, (150, 4), np.float64), normal(rng, (150, 310), np.float64)
+
+    def flat(result):
+        parts = [a for a in result if isinstance(a, np.ndarray)]
+        for gradient in result:
+            if isinstance(gradient, rk.MLPGradient):
+                parts += gradient.weights + gradient.biases
+        return parts
+
+    cases = [
+        (rk.attention_vjp(x, y, v, grad_a, phi), [x, y, v, grad_a], rk.attention_vjp),
+        (rk.relation_matrix_vjp(x, y, grad_r, phi), [x, y, grad_r], rk.relation_matrix_vjp),
+    ]
+    for expected, arguments, operation in cases:
+        got = operation(*(a.astype("f4") for a in arguments), small)
+        for a, b in zip(flat(got), flat(expected), strict=True):
+            assert a.dtype == np.float32
+            assert reference.relative_error(a, b) <= 1e-5
