@@ -111,7 +111,8 @@ def test_specials(dtype):
         want = np.array([value for _, value in cases] + [nan], dtype)
         got = run(name, x)
         np.testing.assert_array_equal(got, want, err_msg=name)
-        np.testing.assert_array_equal(np.signbit(got[:-1]), np.signbit(want[:-1]), err_msg=name)
+        number = ~np.isnan(want)
+        np.testing.assert_array_equal(np.signbit(got[number]), np.signbit(want[number]), err_msg=name)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -1,0 +1,153 @@
+"""Calls from many threads, after a fork, and interrupted: the pool holds, and results stay the same."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from strategies import mlp, normal
+from threadpoolctl import threadpool_info, threadpool_limits
+
+import relkernels as rk
+
+
+def test_many_python_threads_at_once(rng):
+    phi = mlp(rng, [16, 64, 16], np.float32, "gelu")
+    x, v = normal(rng, (400, 16), np.float32), normal(rng, (400, 8), np.float32)
+    operations = [
+        lambda: phi(x),
+        lambda: rk.relation_matrix(x, phi=phi),
+        lambda: rk.attention(x, x, v, phi),
+        lambda: rk.retrieve(x, x, 7, phi)[1],
+        lambda: rk.feature_map_vjp(x, phi, x)[1].weights[0],
+    ]
+    expected = [f() for f in operations]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(10):
+            futures = [pool.submit(operations[i % 5]) for i in range(40)]
+            for i, future in enumerate(futures):
+                np.testing.assert_array_equal(future.result(timeout=60), expected[i % 5])
+
+
+def test_the_first_vjp_of_a_map_from_many_threads(rng):
+    """The transposed weights are made at the first gradient, once."""
+    x = normal(rng, (64, 16), np.float32)
+    for _ in range(20):
+        phi = mlp(rng, [16, 64, 16], np.float32)
+        with ThreadPoolExecutor(4) as pool:
+            results = list(pool.map(lambda _: rk.feature_map_vjp(x, phi, x)[0], range(4)))
+        for result in results:
+            np.testing.assert_array_equal(result, results[0])
+
+
+def test_the_gil_is_released():
+    """Another Python thread counts while a call runs."""
+    x = np.ones((6000, 64), np.float32)
+    count, running = 0, True
+
+    def counter():
+        nonlocal count
+        while running:
+            count += 1
+            time.sleep(0.0005)
+
+    thread = threading.Thread(target=counter)
+    thread.start()
+    time.sleep(0.01)
+    before = count
+    for _ in range(3):
+        rk.attention(x, x, x)
+    during = count - before
+    running = False
+    thread.join()
+    assert during > 3
+
+
+def test_a_forked_child_computes(rng):
+    x = normal(rng, (500, 16), np.float32)
+    expected = rk.relation_matrix(x)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(write, b"y" if np.array_equal(rk.relation_matrix(x), expected) else b"n")
+        os._exit(0)
+    os.close(write)
+    for _ in range(600):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.05)
+    else:
+        os.kill(child, signal.SIGKILL)
+        pytest.fail("the child hangs")
+    assert status == 0
+    assert os.read(read, 1) == b"y"
+    np.testing.assert_array_equal(rk.relation_matrix(x), expected)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "rk.attention(x, x, x)",
+        "rk.retrieve(x, x, 10)",
+        "rk.relation_matvec(x[:1], np.broadcast_to(x[:1], (200_000_000, 64)), np.broadcast_to(x[0, 0], (200_000_000,)))",
+        "[rk.relation_matrix(x[:6000]) for _ in range(10_000)]",
+        "rk.feature_map_vjp(np.broadcast_to(x, (40, 400_000, 64)), phi, np.broadcast_to(x, (40, 400_000, 64)))",
+    ],
+)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_ctrl_c_stops_a_long_call(call, threads):
+    code = f"""
+    import sys
+    import numpy as np, relkernels as rk
+    x = np.ones((400_000, 64), np.float32)
+    phi = rk.MLP.random([64, 64])
+    rk.set_num_threads({threads})
+    print("begun", flush=True)
+    try:
+        {call}
+    except KeyboardInterrupt:
+        rk.relation_matrix(np.ones((300, 4)))  # still usable
+        print("interrupted", flush=True)
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    time.sleep(0.7)
+    process.send_signal(signal.SIGINT)
+    try:
+        rest, _ = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        pytest.fail("the call goes on")
+    assert rest == "interrupted\n"
+
+
+def test_threadpoolctl_reaches_us():
+    before = rk.get_num_threads()
+    (ours,) = [lib for lib in threadpool_info() if lib["user_api"] == "relkernels"]
+    assert ours["num_threads"] == before
+    with threadpool_limits(limits=1):
+        assert rk.get_num_threads() == 1
+    assert rk.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [({"RELKERNELS_NUM_THREADS": "3", "OMP_NUM_THREADS": "5"}, "3"), ({"OMP_NUM_THREADS": "5"}, "5")],
+)
+def test_environment_sets_the_number_of_threads(environment, expected):
+    kept = {k: v for k, v in os.environ.items() if k not in ("RELKERNELS_NUM_THREADS", "OMP_NUM_THREADS")}
+    code = "import relkernels as rk; print(rk.get_num_threads())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=kept | environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == expected
