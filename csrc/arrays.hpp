@@ -13,7 +13,8 @@ namespace rk {
 inline long round_up(long n, long multiple) { return (n + multiple - 1) / multiple * multiple; }
 inline long ceil_div(long n, long by) { return (n + by - 1) / by; }
 
-// Leading dimensions are a batch; the last `core` ones (2, or 3 with heads) are the operation's own.
+// Leading dimensions are a batch; the last `core` ones (2, or 3 with heads) are the operation's
+// own.
 template <class T>
 struct Array {
     T* data = nullptr;
@@ -66,7 +67,8 @@ class Buffer {
    public:
     Buffer() = default;
     explicit Buffer(long n)
-        : data_(n > 0 ? static_cast<T*>(std::aligned_alloc(64, std::size_t(round_up(n * long(sizeof(T)), 64))))
+        : data_(n > 0 ? static_cast<T*>(
+                            std::aligned_alloc(64, std::size_t(round_up(n * long(sizeof(T)), 64))))
                       : nullptr) {
         if (n > 0 && !data_) throw std::bad_alloc();
     }
@@ -79,8 +81,8 @@ class Buffer {
     std::unique_ptr<T, Free> data_;
 };
 
-// f(team, item) for each item of a batch: many items side by side, each on one thread, or one after the
-// other, each on all of them.
+// f(team, item) for each item of a batch: many items side by side, each on one thread, or one after
+// the other, each on all of them.
 template <class F>
 void for_each_item(long items, const F& f) {
     const Team all(num_threads()), alone(1);

@@ -1,5 +1,5 @@
-// A = softmax_j(R): R is written to the output block by block of rows, its row maxima beside it, and the
-// softmax is taken in place when a block of rows is complete.
+// A = softmax_j(R): R is written to the output block by block of rows, its row maxima beside it,
+// and the softmax is taken in place when a block of rows is complete.
 #include "masks.hpp"
 #include "operations.hpp"
 #include "pairs.hpp"
@@ -42,18 +42,20 @@ struct Scores {
 }  // namespace
 
 template <class T>
-void attention_scores(const Array<const T>& q, const Array<const T>& k, const Mlp<T>* phi, const Mlp<T>* psi,
-                      T scale, const Array<const std::uint8_t>& mask, bool causal, const Array<T>& out) {
+void attention_scores(const Array<const T>& q, const Array<const T>& k, const Mlp<T>* phi,
+                      const Mlp<T>* psi, T scale, const Array<const std::uint8_t>& mask,
+                      bool causal, const Array<T>& out) {
     for_each_item(q.batch(2), [&](const Team& team, long item) {
         const std::vector<Operand<T>> columns = {{points_of(k, item, psi), Operand<T>::columns}};
-        walk_pairs(team, points_of(q, item, phi), columns, scale, 1,
-                   Scores<T>{out.item(item, 2), out.step(2), k.dim(2), mask_of(mask, causal, item)});
+        walk_pairs(
+            team, points_of(q, item, phi), columns, scale, 1,
+            Scores<T>{out.item(item, 2), out.step(2), k.dim(2), mask_of(mask, causal, item)});
     });
 }
 
-#define RK_INSTANTIATE(T)                                                                             \
-    template void attention_scores(const Array<const T>&, const Array<const T>&, const Mlp<T>*,       \
-                                   const Mlp<T>*, T, const Array<const std::uint8_t>&, bool,          \
+#define RK_INSTANTIATE(T)                                                                       \
+    template void attention_scores(const Array<const T>&, const Array<const T>&, const Mlp<T>*, \
+                                   const Mlp<T>*, T, const Array<const std::uint8_t>&, bool,    \
                                    const Array<T>&);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)

@@ -1,8 +1,9 @@
 // Vector-Jacobian product of phi: given dF, the gradients of x, weights and biases.
 //
-// Order of sums: rows are cut into at most kParts parts (by their number alone), each part adds up its
-// gradients in order, and the parts are added in order. Activations are computed again, a block of
-// Mlp::kVjpRows rows at a time, so memory is kParts gradients and not the hidden layers of every row.
+// Order of sums: rows are cut into at most kParts parts (by their number alone), each part adds up
+// its gradients in order, and the parts are added in order. Activations are computed again, a block
+// of Mlp::kVjpRows rows at a time, so memory is kParts gradients and not the hidden layers of every
+// row.
 #include <algorithm>
 
 #include "operations.hpp"
@@ -68,9 +69,10 @@ void feature_map_vjp(const Array<const T>& x, const Mlp<T>& map, const Array<con
     }
 }
 
-#define RK_INSTANTIATE(T)                                                                               \
-    template void feature_map_vjp(const Array<const T>&, const Mlp<T>&, const Array<const T>&,          \
-                                  const Array<T>&, const std::vector<T*>&, const std::vector<T*>&);
+#define RK_INSTANTIATE(T)                                                                      \
+    template void feature_map_vjp(const Array<const T>&, const Mlp<T>&, const Array<const T>&, \
+                                  const Array<T>&, const std::vector<T*>&,                     \
+                                  const std::vector<T*>&);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)
 

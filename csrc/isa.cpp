@@ -6,10 +6,10 @@
 
 namespace rk {
 
-#define RK_DECLARE(isa)                                \
-    namespace isa {                                    \
-    extern const Kernels<float> kernels_float;         \
-    extern const Kernels<double> kernels_double;       \
+#define RK_DECLARE(isa)                          \
+    namespace isa {                              \
+    extern const Kernels<float> kernels_float;   \
+    extern const Kernels<double> kernels_double; \
     }
 RK_DECLARE(portable)
 #if defined(RK_HAVE_X86)

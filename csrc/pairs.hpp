@@ -1,30 +1,30 @@
 // The walk over pairs: tiles of features -> inner products -> consumer.
 //
-// Every operation on relations is this walk with a consumer of its own (pair_store.cpp and so on). The walk
-// decides on blocks, threads and workspace; a consumer says what to do with a tile of R and how partial
-// results merge:
+// Every operation on relations is this walk with a consumer of its own (pair_store.cpp and so on).
+// The walk decides on blocks, threads and workspace; a consumer says what to do with a tile of R
+// and how partial results merge:
 //
 //   state_bytes(rows)                what it keeps for a block of rows
 //   init(state, rows)                an empty state
 //   skip(i0, rows, j0, cols)         true where the tile can be left out
-//   destination(tile)                may set tile.r, tile.ld to where R is to be written (else scratch)
-//   accept(state, tile)              folds a tile of R into the state
-//   merge(into, from, rows)          joins the states of two ranges of columns, left to right
-//   finish(state, i0, rows)          writes the result of a block of rows
-//   kOrderFree                       merge and accept commute exactly (store, top-k)
-//   kRowBlock                        rows of a block
+//   destination(tile)                may set tile.r, tile.ld to where R is to be written (else
+//   scratch) accept(state, tile)              folds a tile of R into the state merge(into, from,
+//   rows)          joins the states of two ranges of columns, left to right finish(state, i0, rows)
+//   writes the result of a block of rows kOrderFree                       merge and accept commute
+//   exactly (store, top-k) kRowBlock                        rows of a block
 //
-// Tiles: kRowBlock x kTileColumns values of R (96 x 256 floats: 96 KiB, in L2), made from kTileColumns
-// packed columns (256 x 64 floats: 64 KiB, in L2) of which one panel at a time is in L1.
+// Tiles: kRowBlock x kTileColumns values of R (96 x 256 floats: 96 KiB, in L2), made from
+// kTileColumns packed columns (256 x 64 floats: 64 KiB, in L2) of which one panel at a time is in
+// L1.
 //
-// Order of sums (invariant): within a tile as the kernels fix it; the tiles of a chunk of kChunk columns
-// in order, from an empty state; chunks merged in order. Chunks begin at multiples of kChunk, so a row's
-// result depends neither on threads nor on the other rows. Several threads share a block of rows by taking
-// different chunks, and the merges stay in order.
+// Order of sums (invariant): within a tile as the kernels fix it; the tiles of a chunk of kChunk
+// columns in order, from an empty state; chunks merged in order. Chunks begin at multiples of
+// kChunk, so a row's result depends neither on threads nor on the other rows. Several threads share
+// a block of rows by taking different chunks, and the merges stay in order.
 //
-// Memory: features of at most kWorkspace bytes of rows and of columns at a time, besides the states. More
-// rows or columns are taken in turn (super-blocks); columns are then mapped again for every super-block of
-// rows, which costs under 3 % for an MLP of 64-256-256-64.
+// Memory: features of at most kWorkspace bytes of rows and of columns at a time, besides the
+// states. More rows or columns are taken in turn (super-blocks); columns are then mapped again for
+// every super-block of rows, which costs under 3 % for an MLP of 64-256-256-64.
 #pragma once
 
 #include <algorithm>
@@ -67,8 +67,8 @@ Points<T> features_in(const Points<T>& p, T* space, long space_row) {
     return {space, p.count, p.width(), space_row, 1, nullptr};
 }
 
-// Columns of the relation, packed tile by tile: as columns to multiply with (depth = features), or as
-// values to sum with weights from a tile of R (depth = the columns of the tile).
+// Columns of the relation, packed tile by tile: as columns to multiply with (depth = features), or
+// as values to sum with weights from a tile of R (depth = the columns of the tile).
 template <class T>
 struct Operand {
     enum Layout { columns, values };
@@ -77,9 +77,12 @@ struct Operand {
 
     long tile_size() const {
         const long nr = kernels<T>().nr;
-        return layout == columns ? kTileColumns * points.width() : round_up(points.width(), nr) * kTileColumns;
+        return layout == columns ? kTileColumns * points.width()
+                                 : round_up(points.width(), nr) * kTileColumns;
     }
-    long panel_stride() const { return kernels<T>().nr * (layout == columns ? points.width() : kTileColumns); }
+    long panel_stride() const {
+        return kernels<T>().nr * (layout == columns ? points.width() : kTileColumns);
+    }
 
     void pack(long j0, long cols, T* tile) const {
         Arena::Scope scratch;
@@ -103,16 +106,18 @@ struct Tile {
     const T* const* operands;  // of this tile, in the order given to the walk
 };
 
-// acc(i, :) += sum_j p(i, j) values(j, :) for a tile p. Pairs that the mask forbids contribute nothing,
-// even where their values are NaN or infinite.
+// acc(i, :) += sum_j p(i, j) values(j, :) for a tile p. Pairs that the mask forbids contribute
+// nothing, even where their values are NaN or infinite.
 template <class T>
-void add_weighted(const T* p, long ld, const Tile<T>& t, const T* values, long width, const Mask& mask, T* acc) {
+void add_weighted(const T* p, long ld, const Tile<T>& t, const T* values, long width,
+                  const Mask& mask, T* acc) {
     const Kernels<T>& k = kernels<T>();
     const long stride = k.nr * kTileColumns;
     bool clean = mask.empty();
     for (long j = 0; !clean && j < width; j += k.nr)
         if (!k.all_finite(values + j / k.nr * stride, t.cols * k.nr)) {
-            k.masked_product(p, ld, values, stride, t.rows, width, t.cols, acc, width, mask, t.i0, t.j0);
+            k.masked_product(p, ld, values, stride, t.rows, width, t.cols, acc, width, mask, t.i0,
+                             t.j0);
             return;
         }
     k.product(p, ld, 1, values, stride, t.rows, width, t.cols, acc, width, T(1), nullptr, true);
@@ -121,9 +126,14 @@ void add_weighted(const T* p, long ld, const Tile<T>& t, const T* values, long w
 template <class T, class Consumer>
 class PairWalk {
    public:
-    PairWalk(const Team& team, const Points<T>& rows, const std::vector<Operand<T>>& operands, T scale,
-             long heads, const Consumer& consumer)
-        : team_(team), rows_(rows), operands_(operands), scale_(scale), heads_(heads), consumer_(consumer) {}
+    PairWalk(const Team& team, const Points<T>& rows, const std::vector<Operand<T>>& operands,
+             T scale, long heads, const Consumer& consumer)
+        : team_(team),
+          rows_(rows),
+          operands_(operands),
+          scale_(scale),
+          heads_(heads),
+          consumer_(consumer) {}
 
     void run() {
         const long width = rows_.width();
@@ -137,7 +147,8 @@ class PairWalk {
         }
         const long block = row_block();
         const long per_block = block * width * long(sizeof(T)) * (rows_.map ? 1 : 0) + state;
-        const long super_rows = block * std::max(kWorkspace / std::max(per_block, 1L), 2L * team_.size());
+        const long super_rows =
+            block * std::max(kWorkspace / std::max(per_block, 1L), 2L * team_.size());
         const long super_columns = kChunk * std::max(kWorkspace / (column_bytes * kChunk), 1L);
 
         for (long i = 0; i < rows_.count; i += super_rows) {
@@ -154,7 +165,8 @@ class PairWalk {
                 if (shared) pack(j, m, packed.get());
                 step(s, j, m, shared ? packed.get() : nullptr);
             }
-            team_.for_each(blocks, [&](long b) { consumer_.finish(s.state(b), s.first(b), s.rows(b)); });
+            team_.for_each(blocks,
+                           [&](long b) { consumer_.finish(s.state(b), s.first(b), s.rows(b)); });
         }
     }
 
@@ -189,7 +201,8 @@ class PairWalk {
         if (!part.map) return part;
         const long width = part.width();
         team_.for_each(ceil_div(n, block), [&](long b) {
-            features_in(part.sub(b * block, std::min(block, n - b * block)), space + b * block * width, width);
+            features_in(part.sub(b * block, std::min(block, n - b * block)),
+                        space + b * block * width, width);
         });
         return {space, n, width, width, 1, nullptr};
     }
@@ -214,7 +227,8 @@ class PairWalk {
         if (s.blocks() >= team_.size() || chunks == 1) {
             team_.for_each(s.blocks(), [&](long b) {
                 Arena::Scope scratch;
-                void* partial = Consumer::kOrderFree ? nullptr : scratch.bytes(std::size_t(s.state_size));
+                void* partial =
+                    Consumer::kOrderFree ? nullptr : scratch.bytes(std::size_t(s.state_size));
                 for (long c = 0; c < chunks; ++c) {
                     poll();
                     if constexpr (Consumer::kOrderFree) {
@@ -233,14 +247,17 @@ class PairWalk {
         const Buffer<std::byte> partials(s.blocks() * wave * s.state_size);
         for (long c0 = 0; c0 < chunks; c0 += wave) {
             const long count = std::min(wave, chunks - c0);
-            const auto partial = [&](long b, long c) { return partials.get() + (b * wave + c) * s.state_size; };
+            const auto partial = [&](long b, long c) {
+                return partials.get() + (b * wave + c) * s.state_size;
+            };
             team_.for_each(s.blocks() * count, [&](long task) {
                 const long b = task / count, c = task % count;
                 consumer_.init(partial(b, c), s.rows(b));
                 chunk(s, b, j, m, c0 + c, packed, partial(b, c));
             });
             for (long b = 0; b < s.blocks(); ++b)
-                for (long c = 0; c < count; ++c) consumer_.merge(s.state(b), partial(b, c), s.rows(b));
+                for (long c = 0; c < count; ++c)
+                    consumer_.merge(s.state(b), partial(b, c), s.rows(b));
         }
     }
 
@@ -275,8 +292,8 @@ class PairWalk {
                     r.ld = kTileColumns;
                 }
                 k.product(f + h * depth * s.features.col, s.features.row, s.features.col,
-                          operands[0] + h * depth * k.nr, operands_[0].panel_stride(), rows, cols, depth,
-                          r.r, r.ld, scale_, nullptr, false);
+                          operands[0] + h * depth * k.nr, operands_[0].panel_stride(), rows, cols,
+                          depth, r.r, r.ld, scale_, nullptr, false);
                 consumer_.accept(state, r);
             }
         }
@@ -291,8 +308,8 @@ class PairWalk {
 };
 
 template <class T, class Consumer>
-void walk_pairs(const Team& team, const Points<T>& rows, const std::vector<Operand<T>>& operands, T scale,
-                long heads, const Consumer& consumer) {
+void walk_pairs(const Team& team, const Points<T>& rows, const std::vector<Operand<T>>& operands,
+                T scale, long heads, const Consumer& consumer) {
     if (rows.count == 0) return;
     PairWalk<T, Consumer>(team, rows, operands, scale, heads, consumer).run();
 }

@@ -1,8 +1,9 @@
 // The k largest R_ij of each row with their columns, R never written.
 //
-// Order: larger values first, equal ones by lower column, NaN below every number. It is a total order of
-// (value, column), so partial results merge exactly whatever the order: state of a row is a binary heap of
-// its k best with the worst on top, whose value is the bar that the next candidates must pass.
+// Order: larger values first, equal ones by lower column, NaN below every number. It is a total
+// order of (value, column), so partial results merge exactly whatever the order: state of a row is
+// a binary heap of its k best with the worst on top, whose value is the bar that the next
+// candidates must pass.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -47,7 +48,8 @@ struct TopK {
     }
 
     std::size_t state_bytes(long rows) const {
-        return std::size_t(round_up(rows, 2)) * sizeof(long) + std::size_t(rows * k) * sizeof(Hit<T>);
+        return std::size_t(round_up(rows, 2)) * sizeof(long) +
+               std::size_t(rows * k) * sizeof(Hit<T>);
     }
     void init(void* state, long rows) const { std::fill_n(view(state, rows).found, rows, 0); }
     bool skip(long, long, long, long) const { return false; }
@@ -77,7 +79,8 @@ struct TopK {
         for (long i = 0; i < t.rows; ++i)
             for (long j = 0; j < t.cols; j += kPiece) {
                 const T* r = t.r + i * t.ld + j;
-                const long found = kernels<T>().candidates(r, std::min(kPiece, t.cols - j), bar(s, i), columns);
+                const long found =
+                    kernels<T>().candidates(r, std::min(kPiece, t.cols - j), bar(s, i), columns);
                 for (long c = 0; c < found; ++c) {
                     const long column = t.j0 + j + columns[c];
                     if (mask.allows(t.i0 + i, column)) offer(s, i, {r[columns[c]], column});
@@ -96,7 +99,8 @@ struct TopK {
             std::sort_heap(hits, hits + s.found[i], better<T>);
             for (long c = 0; c < k; ++c) {
                 const bool found = c < s.found[i];
-                values[(i0 + i) * k + c] = found ? hits[c].value : -std::numeric_limits<T>::infinity();
+                values[(i0 + i) * k + c] =
+                    found ? hits[c].value : -std::numeric_limits<T>::infinity();
                 indices[(i0 + i) * k + c] = found ? hits[c].column : -1;
             }
         }
@@ -106,8 +110,8 @@ struct TopK {
 }  // namespace
 
 template <class T>
-void retrieve(const Array<const T>& q, const Array<const T>& keys, const Mlp<T>* phi, const Mlp<T>* psi,
-              const Array<const std::uint8_t>& mask, const Array<T>& values,
+void retrieve(const Array<const T>& q, const Array<const T>& keys, const Mlp<T>* phi,
+              const Mlp<T>* psi, const Array<const std::uint8_t>& mask, const Array<T>& values,
               const Array<std::int64_t>& indices) {
     for_each_item(q.batch(2), [&](const Team& team, long item) {
         const std::vector<Operand<T>> columns = {{points_of(keys, item, psi), Operand<T>::columns}};
@@ -117,9 +121,10 @@ void retrieve(const Array<const T>& q, const Array<const T>& keys, const Mlp<T>*
     });
 }
 
-#define RK_INSTANTIATE(T)                                                                             \
-    template void retrieve(const Array<const T>&, const Array<const T>&, const Mlp<T>*, const Mlp<T>*, \
-                           const Array<const std::uint8_t>&, const Array<T>&, const Array<std::int64_t>&);
+#define RK_INSTANTIATE(T)                                                                    \
+    template void retrieve(const Array<const T>&, const Array<const T>&, const Mlp<T>*,      \
+                           const Mlp<T>*, const Array<const std::uint8_t>&, const Array<T>&, \
+                           const Array<std::int64_t>&);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)
 

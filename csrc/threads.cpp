@@ -21,7 +21,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr auto kPollInterval = std::chrono::milliseconds(50);
-// Workers spin this many times before they sleep: some 20 microseconds, the gap between two short calls.
+// Workers spin this many times before they sleep: some 20 microseconds, the gap between two short
+// calls.
 constexpr int kSpins = 2000;
 constexpr std::size_t kAlignment = 64;
 constexpr std::size_t kArenaBlock = std::size_t(1) << 20;
@@ -139,8 +140,8 @@ class Pool {
     int workers_ = 0;
 };
 
-// Never destroyed: workers sleep on it until the process ends. A forked child has none of the parent's
-// threads, and its copy of the locks may be held, so it starts over with a new pool.
+// Never destroyed: workers sleep on it until the process ends. A forked child has none of the
+// parent's threads, and its copy of the locks may be held, so it starts over with a new pool.
 std::atomic<Pool*> pool{nullptr};
 std::mutex* pool_creation = new std::mutex;
 
@@ -237,7 +238,8 @@ void* Arena::Scope::bytes(std::size_t n) {
         a.used_ = 0;
     }
     std::byte* base = a.blocks_[a.block_].memory.get();
-    const std::size_t skew = (kAlignment - reinterpret_cast<std::uintptr_t>(base) % kAlignment) % kAlignment;
+    const std::size_t skew =
+        (kAlignment - reinterpret_cast<std::uintptr_t>(base) % kAlignment) % kAlignment;
     std::byte* at = base + skew + a.used_;
     a.used_ += n;
     return at;

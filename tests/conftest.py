@@ -5,7 +5,6 @@ import os
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
-
 from relkernels import _core
 
 settings.register_profile(

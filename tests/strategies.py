@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import strategies as st
-
 import relkernels as rk
+from hypothesis import strategies as st
 
 DTYPES = (np.float32, np.float64)
 ACTIVATIONS = (

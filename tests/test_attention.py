@@ -3,23 +3,48 @@
 import numpy as np
 import pytest
 import reference
+import relkernels as rk
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import DTYPES, columns, dtypes, lay_out, layouts, leads, maps, normal, rows, seeds, widths
-
-import relkernels as rk
+from strategies import (
+    DTYPES,
+    columns,
+    dtypes,
+    lay_out,
+    layouts,
+    leads,
+    maps,
+    normal,
+    rows,
+    seeds,
+    widths,
+)
 
 BOUND = {np.float32: 5e-6, np.float64: 1e-13}
 
 
 @st.composite
 def masks(draw, lead, n, m, rng):
-    shape = (*draw(st.sampled_from([lead, ()])), draw(st.sampled_from([n, 1])), draw(st.sampled_from([m, 1])))
+    shape = (
+        *draw(st.sampled_from([lead, ()])),
+        draw(st.sampled_from([n, 1])),
+        draw(st.sampled_from([m, 1])),
+    )
     mask = rng.random(shape) < draw(st.sampled_from([0.05, 0.5, 0.95]))
     return mask.swapaxes(-1, -2).copy().swapaxes(-1, -2) if draw(st.booleans()) else mask
 
 
-@given(st.data(), dtypes, rows, columns, widths, widths, st.sampled_from([1, 3, 16, 33]), layouts, seeds)
+@given(
+    st.data(),
+    dtypes,
+    rows,
+    columns,
+    widths,
+    widths,
+    st.sampled_from([1, 3, 16, 33]),
+    layouts,
+    seeds,
+)
 def test_equals_its_definition(data, dtype, n, m, d_q, d_k, d_v, layout, seed):
     rng = np.random.default_rng(seed)
     width = data.draw(widths)
@@ -38,7 +63,10 @@ def test_equals_its_definition(data, dtype, n, m, d_q, d_k, d_v, layout, seed):
     expected, expected_lse = reference.attention(q, k, v, phi, psi, **options)
     out, lse = rk.attention(q, k, v, phi, psi, return_lse=True, **options)
     # An error of the scores is one of the exponents: relative to the scores' terms.
-    f, g = reference.feature_magnitude(q, phi), reference.feature_magnitude(k, phi if psi is None else psi)
+    f, g = (
+        reference.feature_magnitude(q, phi),
+        reference.feature_magnitude(k, phi if psi is None else psi),
+    )
     largest = 1 + np.max(f, initial=0) * np.max(g, initial=0) * (options["scale"] or 1) * width
     bound = BOUND[dtype] * largest
     reference.assert_close(out, expected, bound, v)
@@ -61,7 +89,11 @@ def test_several_chunks_of_keys(dtype, causal, rng):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_large_scores_do_not_overflow(dtype, rng):
-    q, k, v = normal(rng, (40, 8), dtype) * 50, normal(rng, (60, 8), dtype) * 50, normal(rng, (60, 4), dtype)
+    q, k, v = (
+        normal(rng, (40, 8), dtype) * 50,
+        normal(rng, (60, 8), dtype) * 50,
+        normal(rng, (60, 4), dtype),
+    )
     out = rk.attention(q, k, v)
     assert np.isfinite(out).all()
     # Scores of thousands: the bound on the weights grows with the size of the exponents.

@@ -3,11 +3,23 @@
 import numpy as np
 import pytest
 import reference
+import relkernels as rk
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import ACTIVATIONS, DTYPES, dtypes, lay_out, layouts, leads, maps, mlp, normal, rows, seeds, widths
-
-import relkernels as rk
+from strategies import (
+    ACTIVATIONS,
+    DTYPES,
+    dtypes,
+    lay_out,
+    layouts,
+    leads,
+    maps,
+    mlp,
+    normal,
+    rows,
+    seeds,
+    widths,
+)
 
 BOUND = {np.float32: 1e-6, np.float64: 1e-14}
 

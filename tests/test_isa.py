@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from strategies import mlp, normal
-
 import relkernels as rk
 from relkernels import _core
+from strategies import mlp, normal
 
 CODE = """
 import sys, numpy as np, relkernels as rk
@@ -74,7 +73,9 @@ def test_objects_share_no_definition():
     if not objects:
         pytest.skip("no build directory: set RELKERNELS_BUILD_DIR")
     for isa, path in objects.items():
-        done = subprocess.run(["nm", "-C", "--defined-only", path], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["nm", "-C", "--defined-only", path], capture_output=True, text=True, check=True
+        )
         symbols = done.stdout.splitlines()
         assert any(f"rk::{isa}::kernels_float" in line for line in symbols)
         weak = [line for line in symbols if line.split(maxsplit=2)[1] in "WVu"]

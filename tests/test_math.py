@@ -3,9 +3,8 @@
 import mpmath
 import numpy as np
 import pytest
-from scipy import special
-
 from relkernels import _core
+from scipy import special
 
 mpmath.mp.prec = 160
 DTYPES = (np.float32, np.float64)
@@ -38,7 +37,12 @@ def sample(name, dtype, rng, n=2500):
     bits = {np.float32: np.uint32, np.float64: np.uint64}[dtype]
     anywhere = rng.integers(0, np.iinfo(bits).max, n // 2, dtype=bits, endpoint=True).view(dtype)
     reach = 90 if dtype == np.float32 else 720
-    parts = [anywhere, rng.uniform(-2, 2, n), rng.uniform(-12, 12, n), rng.uniform(-reach, reach, n)]
+    parts = [
+        anywhere,
+        rng.uniform(-2, 2, n),
+        rng.uniform(-12, 12, n),
+        rng.uniform(-reach, reach, n),
+    ]
     parts.append(rng.standard_normal(n // 2) * 1e-4)
     parts.append(np.arange(1, 60) * np.pi / 2)
     if name == "log":
@@ -136,7 +140,19 @@ def test_tails_do_not_vanish(dtype):
 
 @pytest.mark.parametrize(
     "name",
-    ["leaky_relu", "relu_power", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "softplus", "erf", "sin", "cos"],
+    [
+        "leaky_relu",
+        "relu_power",
+        "gelu",
+        "gelu_tanh",
+        "silu",
+        "tanh",
+        "sigmoid",
+        "softplus",
+        "erf",
+        "sin",
+        "cos",
+    ],
 )
 def test_derivatives(name, rng):
     x = rng.uniform(-5, 5, 400)

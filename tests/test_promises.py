@@ -6,9 +6,8 @@ import textwrap
 
 import numpy as np
 import pytest
-from strategies import mlp, normal
-
 import relkernels as rk
+from strategies import mlp, normal
 
 
 @pytest.fixture
@@ -100,9 +99,20 @@ def test_a_row_does_not_depend_on_the_batch(name, dtype, rng):
     operation = ROW_WISE[name]
     phi = mlp(rng, [6, 33, 4], dtype, "silu")
     for m in (70, 4500):
-        x, y, v = normal(rng, (205, 6), dtype), normal(rng, (m, 6), dtype), normal(rng, (m, 3), dtype)
+        x, y, v = (
+            normal(rng, (205, 6), dtype),
+            normal(rng, (m, 6), dtype),
+            normal(rng, (m, 3), dtype),
+        )
         whole = operation(x, y, v, phi)
-        for rows in [slice(0, 1), slice(17, 18), slice(3, 6), slice(100, 113), slice(9, 206), slice(0, 97)]:
+        for rows in [
+            slice(0, 1),
+            slice(17, 18),
+            slice(3, 6),
+            slice(100, 113),
+            slice(9, 206),
+            slice(0, 97),
+        ]:
             np.testing.assert_array_equal(operation(x[rows], y, v, phi), whole[rows])
         order = rng.permutation(205)
         np.testing.assert_array_equal(operation(x[order], y, v, phi), whole[order])
@@ -128,7 +138,11 @@ def test_items_of_a_batch_are_those_computed_alone(rng):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_nan_reaches_what_depends_on_it_and_nothing_else(dtype, bad, rng):
     phi = mlp(rng, [4, 9, 5], dtype, "tanh")
-    x, y, v = normal(rng, (140, 4), dtype), normal(rng, (310, 4), dtype), normal(rng, (310, 6), dtype)
+    x, y, v = (
+        normal(rng, (140, 4), dtype),
+        normal(rng, (310, 4), dtype),
+        normal(rng, (310, 6), dtype),
+    )
     clean = {
         "map": phi(x), "relation": rk.relation_matrix(x, y, phi), "attention": rk.attention(x, y, v, phi),
         "matvec": rk.relation_matvec(x, y, v, phi, link="exp"), "best": rk.retrieve(x, y, 4, phi)[0],
@@ -156,7 +170,9 @@ def test_nan_reaches_what_depends_on_it_and_nothing_else(dtype, bad, rng):
     np.testing.assert_array_equal(np.delete(got, 3, 1), np.delete(clean["attention"], 3, 1))
     symmetric = rk.relation_matrix(row, phi=phi)
     assert np.isnan(symmetric[77]).all()
-    np.testing.assert_array_equal(symmetric[others][:, others], rk.relation_matrix(x, phi=phi)[others][:, others])
+    np.testing.assert_array_equal(
+        symmetric[others][:, others], rk.relation_matrix(x, phi=phi)[others][:, others]
+    )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import reference
+import relkernels as rk
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import lay_out, mlp, normal, seeds
 from test_vjp import Parameters, check_directions
-
-import relkernels as rk
 
 LOSSES = ["squared", "logistic", "hinge", "softmax"]
 
@@ -52,7 +51,9 @@ def test_shapes_and_layouts(loss, n, m, layout, seed):
     target = lay_out(rng.random((n, m)), layout)
     phi = mlp(rng, [3, 2], np.float64)
     value, gradient, _ = rk.relation_loss(x, y, target, phi, loss=loss)
-    assert value == pytest.approx(reference.relation_loss(x, y, target, phi, None, loss), rel=1e-11, abs=1e-13)
+    assert value == pytest.approx(
+        reference.relation_loss(x, y, target, phi, None, loss), rel=1e-11, abs=1e-13
+    )
     f, g = phi(x), phi(y)
     r = f @ g.T
     if loss == "squared":

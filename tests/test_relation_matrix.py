@@ -3,16 +3,39 @@
 import numpy as np
 import pytest
 import reference
+import relkernels as rk
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import DTYPES, columns, dtypes, lay_out, layouts, leads, maps, mlp, normal, rows, seeds, widths
-
-import relkernels as rk
+from strategies import (
+    DTYPES,
+    columns,
+    dtypes,
+    lay_out,
+    layouts,
+    leads,
+    maps,
+    mlp,
+    normal,
+    rows,
+    seeds,
+    widths,
+)
 
 BOUND = {np.float32: 1e-6, np.float64: 1e-14}
 
 
-@given(st.data(), dtypes, rows, columns, widths, widths, layouts, layouts, st.sampled_from([1, 2, 3]), seeds)
+@given(
+    st.data(),
+    dtypes,
+    rows,
+    columns,
+    widths,
+    widths,
+    layouts,
+    layouts,
+    st.sampled_from([1, 2, 3]),
+    seeds,
+)
 def test_asymmetric(data, dtype, n, m, d_x, d_y, layout_x, layout_y, heads, seed):
     rng = np.random.default_rng(seed)
     width = heads * data.draw(st.sampled_from([1, 4, 11]))

@@ -3,11 +3,22 @@
 import numpy as np
 import pytest
 import reference
+import relkernels as rk
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import DTYPES, columns, dtypes, lay_out, layouts, leads, maps, normal, rows, seeds, widths
-
-import relkernels as rk
+from strategies import (
+    DTYPES,
+    columns,
+    dtypes,
+    lay_out,
+    layouts,
+    leads,
+    maps,
+    normal,
+    rows,
+    seeds,
+    widths,
+)
 
 LINKS = ["identity", "exp", "relu", "square"]
 BOUND = {np.float32: 5e-6, np.float64: 1e-13}
@@ -25,7 +36,17 @@ def conditioning(x, y, phi, psi, scale):
     return 1 + scale * f.shape[-1] * np.max(f, initial=0) * np.max(g, initial=0)
 
 
-@given(st.data(), dtypes, rows, columns, widths, st.sampled_from([None, 1, 2, 7]), st.sampled_from(LINKS), layouts, seeds)
+@given(
+    st.data(),
+    dtypes,
+    rows,
+    columns,
+    widths,
+    st.sampled_from([None, 1, 2, 7]),
+    st.sampled_from(LINKS),
+    layouts,
+    seeds,
+)
 def test_equals_its_definition(data, dtype, n, m, d, c, link, layout, seed):
     rng = np.random.default_rng(seed)
     phi = data.draw(maps(dtype, d, 4, rng))
@@ -46,7 +67,11 @@ def test_equals_its_definition(data, dtype, n, m, d, c, link, layout, seed):
 @pytest.mark.parametrize("n", [1, 150])
 @pytest.mark.parametrize("link", LINKS)
 def test_several_chunks(n, link, dtype, rng):
-    x, y, v = normal(rng, (n, 8), dtype), normal(rng, (6001, 8), dtype), normal(rng, (6001, 3), dtype)
+    x, y, v = (
+        normal(rng, (n, 8), dtype),
+        normal(rng, (6001, 8), dtype),
+        normal(rng, (6001, 3), dtype),
+    )
     out = rk.relation_matvec(x, y, v, link=link, scale=0.3)
     expected = reference.relation_matvec(x, y, v, None, None, link, 0.3)
     assert np.linalg.norm(out - expected) <= BOUND[dtype] * magnitude(x, y, v, None, None, link, 0.3)
@@ -56,6 +81,10 @@ def test_several_chunks(n, link, dtype, rng):
 
 
 def test_batched_vectors(rng):
-    x, y, v = normal(rng, (2, 5, 3), np.float64), normal(rng, (2, 7, 3), np.float64), normal(rng, (2, 7), np.float64)
+    x, y, v = (
+        normal(rng, (2, 5, 3), np.float64),
+        normal(rng, (2, 7, 3), np.float64),
+        normal(rng, (2, 7), np.float64),
+    )
     out = rk.relation_matvec(x, y, v)
     np.testing.assert_allclose(out, (x @ y.swapaxes(1, 2) @ v[..., None])[..., 0], rtol=1e-13)

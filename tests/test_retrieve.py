@@ -3,11 +3,21 @@
 import numpy as np
 import pytest
 import reference
+import relkernels as rk
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import dtypes, lay_out, layouts, leads, maps, normal, rows, seeds, some_columns, widths
-
-import relkernels as rk
+from strategies import (
+    dtypes,
+    lay_out,
+    layouts,
+    leads,
+    maps,
+    normal,
+    rows,
+    seeds,
+    some_columns,
+    widths,
+)
 
 
 @given(st.data(), dtypes, rows, some_columns, widths, layouts, seeds)

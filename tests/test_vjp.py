@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import reference
+import relkernels as rk
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import ACTIVATIONS, lay_out, mlp, normal, seeds
-
-import relkernels as rk
 
 SMOOTH = tuple(a for a in ACTIVATIONS if str(a) not in ("relu",) and getattr(a, "name", "") != "leaky_relu")
 
@@ -63,7 +62,9 @@ def test_feature_map_vjp_of_every_activation(activation, rng):
     def value():
         return (grad * reference.feature_map(x, phi.mlp())).sum()
 
-    check_directions(value, [(x, grad_x), *phi.pairs(gradient)], rng, 1e-5 if "relu" in str(activation) else 2e-7)
+    check_directions(
+        value, [(x, grad_x), *phi.pairs(gradient)], rng, 1e-5 if "relu" in str(activation) else 2e-7
+    )
 
 
 @pytest.mark.parametrize("activation", ["relu", rk.leaky_relu(0.2)], ids=str)
@@ -120,7 +121,13 @@ def test_relation_matrix_vjp(kind, heads, rng):
 
     grad = normal(rng, relation().shape, np.float64)
     grad_x, grad_y, grad_phi, grad_psi = rk.relation_matrix_vjp(
-        x, None if no_y else y, grad, phi.mlp(), None if no_psi else psi.mlp(), scale=0.7, heads=heads
+        x,
+        None if no_y else y,
+        grad,
+        phi.mlp(),
+        None if no_psi else psi.mlp(),
+        scale=0.7,
+        heads=heads,
     )
     pairs = [(x, grad_x), *phi.pairs(grad_phi)]
     assert (grad_y is None) == no_y

@@ -9,9 +9,9 @@ namespace rk::bindings {
 namespace {
 
 // In the order of enum class Activation.
-constexpr std::array<const char*, 13> kActivations = {"identity", "relu", "leaky_relu", "relu_power", "gelu",
-                                                      "gelu_tanh", "silu", "tanh", "sigmoid", "softplus",
-                                                      "erf", "sin", "cos"};
+constexpr std::array<const char*, 13> kActivations = {
+    "identity", "relu",    "leaky_relu", "relu_power", "gelu", "gelu_tanh", "silu",
+    "tanh",     "sigmoid", "softplus",   "erf",        "sin",  "cos"};
 
 Activation activation_named(const std::string& name) {
     for (std::size_t i = 0; i < kActivations.size(); ++i)
@@ -19,7 +19,8 @@ Activation activation_named(const std::string& name) {
     throw std::invalid_argument("no activation is called '" + name + "'");
 }
 
-MlpHandle make_mlp(const std::vector<py::array>& weights, const std::optional<std::vector<py::array>>& biases,
+MlpHandle make_mlp(const std::vector<py::array>& weights,
+                   const std::optional<std::vector<py::array>>& biases,
                    const std::string& activation, double parameter) {
     MlpHandle handle;
     with_dtype(weights.at(0), [&]<class T>() {

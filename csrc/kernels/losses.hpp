@@ -5,9 +5,9 @@
 //   hinge      w max(0, 1 - s R), s = 2T - 1          dR = -w s [1 - s R > 0]
 //   softmax    w_i (lse_i - sum_j T_ij R_ij / mass_i)  dR = w_i (exp(R - lse_i) - T_ij / mass_i)
 //
-// The tile of R is overwritten with dR. Sums over a row of the tile are taken in T, by lane and then
-// across lanes, and added in double: the value of a row of pairs does not depend on other rows. The
-// lse_i of the softmax is added by the caller, once a row.
+// The tile of R is overwritten with dR. Sums over a row of the tile are taken in T, by lane and
+// then across lanes, and added in double: the value of a row of pairs does not depend on other
+// rows. The lse_i of the softmax is added by the caller, once a row.
 #pragma once
 
 #include "kernels/math.hpp"
@@ -31,7 +31,8 @@ RK_INLINE V<T> gather_first(const T* p, long stride, long n) {
 
 template <class T>
 RK_INLINE V<T> targets_of(const PairTargets<T>& t, long i, long j, long n) {
-    if (t.target) return gather_first<T>(t.target + i * t.target_row + j * t.target_col, t.target_col, n);
+    if (t.target)
+        return gather_first<T>(t.target + i * t.target_row + j * t.target_col, t.target_col, n);
     T same[kLanes<T>] = {};
     const std::int64_t row = t.row_label[i];
     const long count = n < kLanes<T> ? n : (long)kLanes<T>;
@@ -40,7 +41,8 @@ RK_INLINE V<T> targets_of(const PairTargets<T>& t, long i, long j, long n) {
 }
 
 template <class T, Loss kind>
-RK_INLINE void loss_tile(T* r, long ld, long rows, long cols, const PairTargets<T>& t, double* values) {
+RK_INLINE void loss_tile(T* r, long ld, long rows, long cols, const PairTargets<T>& t,
+                         double* values) {
     for (long i = 0; i < rows; ++i) {
         V<T> value{};
         for (long j = 0; j < cols; j += kLanes<T>) {
@@ -48,9 +50,10 @@ RK_INLINE void loss_tile(T* r, long ld, long rows, long cols, const PairTargets<
             T* at = r + i * ld + j;
             const V<T> x = load_first(at, n);
             const V<T> target = targets_of<T>(t, i, j, n);
-            const V<T> w = t.weight ? gather_first<T>(t.weight + i * t.weight_row + j * t.weight_col,
-                                                      t.weight_col, n)
-                                    : broadcast<T>(t.uniform_weight);
+            const V<T> w = t.weight
+                               ? gather_first<T>(t.weight + i * t.weight_row + j * t.weight_col,
+                                                 t.weight_col, n)
+                               : broadcast<T>(t.uniform_weight);
             V<T> l, d;
             if constexpr (kind == Loss::squared) {
                 const V<T> difference = x - target;
@@ -67,7 +70,8 @@ RK_INLINE void loss_tile(T* r, long ld, long rows, long cols, const PairTargets<
             } else {
                 const long sample = i * t.sample_row + j * t.sample_col;
                 const V<T> lse = gather_first<T>(t.lse + sample, t.sample_col, n);
-                const V<T> share = target * gather_first<T>(t.inverse_mass + sample, t.sample_col, n);
+                const V<T> share =
+                    target * gather_first<T>(t.inverse_mass + sample, t.sample_col, n);
                 l = -share * x;
                 d = exp<T>(x - lse) - share;
             }
@@ -79,12 +83,17 @@ RK_INLINE void loss_tile(T* r, long ld, long rows, long cols, const PairTargets<
 }
 
 template <class T>
-static void loss(Loss kind, T* r, long ld, long rows, long cols, const PairTargets<T>& t, double* values) {
+static void loss(Loss kind, T* r, long ld, long rows, long cols, const PairTargets<T>& t,
+                 double* values) {
     switch (kind) {
-        case Loss::squared: return loss_tile<T, Loss::squared>(r, ld, rows, cols, t, values);
-        case Loss::logistic: return loss_tile<T, Loss::logistic>(r, ld, rows, cols, t, values);
-        case Loss::hinge: return loss_tile<T, Loss::hinge>(r, ld, rows, cols, t, values);
-        case Loss::softmax: return loss_tile<T, Loss::softmax>(r, ld, rows, cols, t, values);
+        case Loss::squared:
+            return loss_tile<T, Loss::squared>(r, ld, rows, cols, t, values);
+        case Loss::logistic:
+            return loss_tile<T, Loss::logistic>(r, ld, rows, cols, t, values);
+        case Loss::hinge:
+            return loss_tile<T, Loss::hinge>(r, ld, rows, cols, t, values);
+        case Loss::softmax:
+            return loss_tile<T, Loss::softmax>(r, ld, rows, cols, t, values);
     }
 }
 

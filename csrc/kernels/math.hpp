@@ -1,13 +1,14 @@
 // Elementary functions on vectors: exp, log, tanh, sigmoid, softplus, erf, erfc.
 //
-// Accuracy: at most 2 ulp over the whole range in float32 and float64, on every instruction set, with
-// or without fused multiply-add (tests/test_math.py measures it); infinities, NaN and signed zeros as
-// in the C library. Every lane is computed alone: a value does not depend on its neighbours.
+// Accuracy: at most 2 ulp over the whole range in float32 and float64, on every instruction set,
+// with or without fused multiply-add (tests/test_math.py measures it); infinities, NaN and signed
+// zeros as in the C library. Every lane is computed alone: a value does not depend on its
+// neighbours.
 //
 // Polynomials are near-minimax: interpolation at Chebyshev nodes in 60-digit arithmetic, with the
 // largest error of the exact polynomial given beside each. Ranges are reduced as in Cody & Waite,
-// Software Manual for the Elementary Functions (1980); the constants subtracted have trailing zeros, so
-// that their products with small integers are exact without a fused multiply-add.
+// Software Manual for the Elementary Functions (1980); the constants subtracted have trailing
+// zeros, so that their products with small integers are exact without a fused multiply-add.
 #pragma once
 
 #include "simd/simd.hpp"
@@ -47,7 +48,8 @@ struct Format<double> {
     static constexpr double far = 27.5;
 };
 
-// x * 2^n for n in the range that a product of two powers of two reaches: subnormal results included.
+// x * 2^n for n in the range that a product of two powers of two reaches: subnormal results
+// included.
 template <class T>
 RK_INLINE V<T> scale_by_power(V<T> x, I<T> n) {
     using F = Format<T>;
@@ -82,9 +84,10 @@ RK_INLINE V<T> exp(V<T> x) {
                           T(0.00139345419), T(0.000198919813));
     else  // 1.6e-18
         p = polynomial<T>(r, T(0.5), T(0.16666666666666671), T(0.04166666666666667),
-                          T(0.0083333333333255447), T(0.0013888888888883327), T(0.00019841269876864355),
-                          T(2.4801587327007187e-5), T(2.755725283351691e-6), T(2.75572718102198e-7),
-                          T(2.5106274733573295e-8), T(2.0915442297780115e-9));
+                          T(0.0083333333333255447), T(0.0013888888888883327),
+                          T(0.00019841269876864355), T(2.4801587327007187e-5),
+                          T(2.755725283351691e-6), T(2.75572718102198e-7), T(2.5106274733573295e-8),
+                          T(2.0915442297780115e-9));
     return scale_by_power<T>(fma(r * r, p, r) + T(1), n);
 }
 
@@ -139,16 +142,18 @@ RK_INLINE V<T> tanh(V<T> x) {
         p = polynomial<T>(z, T(-0.333333333), T(0.133333242), T(-0.0539646961), T(0.0218184037),
                           T(-0.0085261408), T(0.0025261092));
     else  // 2.2e-19
-        p = polynomial<T>(z, T(-0.33333333333333333), T(0.13333333333333312), T(-0.053968253968220271),
-                          T(0.021869488534068168), T(-0.0088632354629846868), T(0.0035921267673025662),
-                          T(-0.0014558190700396024), T(0.00058990512006748429), T(-0.00023847198564355908),
-                          T(9.4549417589351517e-5), T(-3.3718010044053526e-5), T(7.8725195848760261e-6));
+        p = polynomial<T>(
+            z, T(-0.33333333333333333), T(0.13333333333333312), T(-0.053968253968220271),
+            T(0.021869488534068168), T(-0.0088632354629846868), T(0.0035921267673025662),
+            T(-0.0014558190700396024), T(0.00058990512006748429), T(-0.00023847198564355908),
+            T(9.4549417589351517e-5), T(-3.3718010044053526e-5), T(7.8725195848760261e-6));
     const V<T> small = fma(x * z, p, x);
     const V<T> large = T(1) - T(2) / (exp<T>(a + a) + T(1));
     return copysign(a < broadcast<T>(T(0.55)) ? small : large, x);
 }
 
-// exp(-|x|) / (1 + exp(-|x|)) or 1 / (1 + exp(-|x|)): no overflow, and small values keep their digits.
+// exp(-|x|) / (1 + exp(-|x|)) or 1 / (1 + exp(-|x|)): no overflow, and small values keep their
+// digits.
 template <class T>
 RK_INLINE V<T> sigmoid(V<T> x) {
     const V<T> e = exp<T>(-abs(x));
@@ -183,15 +188,16 @@ RK_INLINE V<T> erfc_positive(V<T> a) {
                           T(-0.054202406), T(-0.00804040137), T(0.00862958718), T(0.0012557605),
                           T(-0.00124893996), T(-0.000342583568), T(3.67332953e-5));
     else  // 7.2e-18
-        g = polynomial<T>(t, T(1.2769783815525287), T(-0.092763826585746055), T(-0.16603039761529129),
-                          T(0.16405128003344844), T(-0.054220000991899347), T(-0.0080340150826701),
-                          T(0.0087226538717628493), T(0.0012713389703157081), T(-0.0014568138877137612),
-                          T(-0.00045434087359338291), T(0.00020636667867790451), T(0.00015103941573631825),
-                          T(-1.5067788893614248e-6), T(-3.6424081957745205e-5), T(-1.3504585693286145e-5),
-                          T(3.7115250708687341e-6), T(5.2537981948360543e-6), T(1.5063589774327874e-6),
-                          T(-7.4644026710634221e-7), T(-8.4591299051751181e-7), T(-2.0661142005177401e-7),
-                          T(1.5780021524569815e-7), T(1.2505058099757192e-7), T(8.5278224932666851e-9),
-                          T(-2.0226260194345578e-8), T(-6.5492176680558837e-9), T(-2.68899874232115e-10));
+        g = polynomial<T>(
+            t, T(1.2769783815525287), T(-0.092763826585746055), T(-0.16603039761529129),
+            T(0.16405128003344844), T(-0.054220000991899347), T(-0.0080340150826701),
+            T(0.0087226538717628493), T(0.0012713389703157081), T(-0.0014568138877137612),
+            T(-0.00045434087359338291), T(0.00020636667867790451), T(0.00015103941573631825),
+            T(-1.5067788893614248e-6), T(-3.6424081957745205e-5), T(-1.3504585693286145e-5),
+            T(3.7115250708687341e-6), T(5.2537981948360543e-6), T(1.5063589774327874e-6),
+            T(-7.4644026710634221e-7), T(-8.4591299051751181e-7), T(-2.0661142005177401e-7),
+            T(1.5780021524569815e-7), T(1.2505058099757192e-7), T(8.5278224932666851e-9),
+            T(-2.0226260194345578e-8), T(-6.5492176680558837e-9), T(-2.68899874232115e-10));
     return exp<T>(-a * a) * (g / (a + a + T(1)));
 }
 
@@ -205,11 +211,12 @@ RK_INLINE V<T> erf(V<T> x) {
         p = polynomial<T>(z, T(0.128379167), T(-0.376126267), T(0.112835947), T(-0.026854212),
                           T(0.00518908742), T(-0.000801686429), T(7.87587506e-5));
     else  // 2.2e-21
-        p = polynomial<T>(z, T(0.1283791670955126), T(-0.37612638903183752), T(0.1128379167095512),
-                          T(-0.026866170645129841), T(0.0052239776254232983), T(-0.00085483270219348296),
-                          T(0.00012055332902888735), T(-1.4925647567519332e-5), T(1.6462045441468419e-6),
-                          T(-1.6364642158167615e-7), T(1.4792401209404813e-8), T(-1.216456005728345e-9),
-                          T(8.7090451290531067e-11), T(-4.2309458242953378e-12));
+        p = polynomial<T>(
+            z, T(0.1283791670955126), T(-0.37612638903183752), T(0.1128379167095512),
+            T(-0.026866170645129841), T(0.0052239776254232983), T(-0.00085483270219348296),
+            T(0.00012055332902888735), T(-1.4925647567519332e-5), T(1.6462045441468419e-6),
+            T(-1.6364642158167615e-7), T(1.4792401209404813e-8), T(-1.216456005728345e-9),
+            T(8.7090451290531067e-11), T(-4.2309458242953378e-12));
     const V<T> small = fma(x, p, x);  // 2/sqrt(pi) = 1 + 0.128...: the 1 is added last
     const V<T> large = copysign(T(1) - erfc_positive<T>(a), x);
     return a < broadcast<T>(T(1)) ? small : (x == x ? large : x);

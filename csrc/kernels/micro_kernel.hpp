@@ -4,13 +4,13 @@
 //   AVX-512   12 x 2   24 accumulators + 2 columns of B, of 32 registers
 //   AVX2       6 x 2   12 accumulators + 2 + 1 broadcast, of 16 registers
 //   portable   4 x 2    8 accumulators + 2 + 1 broadcast + 1 product (no fused multiply-add), of 16
-// At most three rows are left (a call with one query, say): they take four panels at a time, because
-// two accumulators a row do not cover the latency of the multiply-add.
+// At most three rows are left (a call with one query, say): they take four panels at a time,
+// because two accumulators a row do not cover the latency of the multiply-add.
 //
 // Contract: A is read by broadcast from any strides and only in rows that exist; B is packed and
 // padded (kernels.hpp), so whole vectors of it are read; C is written only in columns that exist.
-// Invariant: an element of C is one chain of multiply-adds in the order of k inside blocks of kDepth,
-// and blocks are added in order. Its value does not depend on the tile that held it.
+// Invariant: an element of C is one chain of multiply-adds in the order of k inside blocks of
+// kDepth, and blocks are added in order. Its value does not depend on the tile that held it.
 #pragma once
 
 #include "kernels.hpp"
@@ -28,17 +28,18 @@ static constexpr int kTileRows = 4;
 static constexpr int kPanelVectors = 2;
 template <class T>
 static constexpr int kPanel = kPanelVectors * kLanes<T>;
-// Depth of one chain: 2 x 64 bytes x 256 = 32 KiB, a panel block that stays in L1 on every machine with
-// 48 KiB and half in L1, half in L2 on the others; and short enough to keep rounding errors small.
+// Depth of one chain: 2 x 64 bytes x 256 = 32 KiB, a panel block that stays in L1 on every machine
+// with 48 KiB and half in L1, half in L2 on the others; and short enough to keep rounding errors
+// small.
 static constexpr long kDepth = 256;
 
 // What happens to a finished chain on its way to C.
 template <class T>
 struct Epilogue {
     T scale;
-    const T* bias;     // of the tile's first column, or null
-    bool add_to_c;     // a former block of depth, or the caller's accumulate, is in C already
-    bool last;         // scale and bias apply
+    const T* bias;  // of the tile's first column, or null
+    bool add_to_c;  // a former block of depth, or the caller's accumulate, is in C already
+    bool last;      // scale and bias apply
 };
 
 template <class T>
@@ -53,15 +54,16 @@ RK_INLINE void finish_vector(V<T> acc, T* c, long lanes, const Epilogue<T>& e, l
 
 // R rows x (P panels of W vectors). cols counts the columns that exist from the first panel on.
 template <class T, int R, int P, int W>
-RK_INLINE void micro_tile(const T* a, long a_row, long a_depth, const T* b, long panel_stride, long depth,
-                          T* c, long c_row, long cols, const Epilogue<T>& e) {
+RK_INLINE void micro_tile(const T* a, long a_row, long a_depth, const T* b, long panel_stride,
+                          long depth, T* c, long c_row, long cols, const Epilogue<T>& e) {
     V<T> acc[R][P * W];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
         for (int v = 0; v < P * W; ++v) acc[r][v] = V<T>{};
 
-    // One base pointer for four rows: x86 addresses base + {0, 1, 2, 3} * stride with two index registers.
+    // One base pointer for four rows: x86 addresses base + {0, 1, 2, 3} * stride with two index
+    // registers.
     const T* row[(R + 3) / 4];
 #pragma GCC unroll 4
     for (int g = 0; g < (R + 3) / 4; ++g) row[g] = a + 4 * g * a_row;
@@ -94,19 +96,20 @@ RK_INLINE void micro_tile(const T* a, long a_row, long a_depth, const T* b, long
 
 // The rows of one strip of columns: full micro-tiles, then what is left.
 template <class T, int P, int W, int R>
-static void row_strip(const T* a, long a_row, long a_depth, const T* b, long panel_stride, long rows,
-                      long depth, T* c, long c_row, long cols, const Epilogue<T>& e) {
+static void row_strip(const T* a, long a_row, long a_depth, const T* b, long panel_stride,
+                      long rows, long depth, T* c, long c_row, long cols, const Epilogue<T>& e) {
     for (; rows >= R; rows -= R, a += R * a_row, c += R * c_row)
         micro_tile<T, R, P, W>(a, a_row, a_depth, b, panel_stride, depth, c, c_row, cols, e);
     if constexpr (R > 1)
         if (rows > 0)
-            row_strip<T, P, W, R - 1>(a, a_row, a_depth, b, panel_stride, rows, depth, c,
-                                                    c_row, cols, e);
+            row_strip<T, P, W, R - 1>(a, a_row, a_depth, b, panel_stride, rows, depth, c, c_row,
+                                      cols, e);
 }
 
 template <class T>
-static void product(const T* a, long a_row, long a_depth, const T* panels, long panel_stride, long rows,
-                    long cols, long depth, T* c, long c_row, T scale, const T* bias, bool accumulate) {
+static void product(const T* a, long a_row, long a_depth, const T* panels, long panel_stride,
+                    long rows, long cols, long depth, T* c, long c_row, T scale, const T* bias,
+                    bool accumulate) {
     constexpr long kWide = 4;  // panels at a time when three rows or fewer are left in all
     for (long k = 0; k < depth; k += kDepth) {
         const long block = depth - k < kDepth ? depth - k : kDepth;
@@ -114,15 +117,16 @@ static void product(const T* a, long a_row, long a_depth, const T* panels, long 
         const T* b_block = panels + k * kPanel<T>;
         for (long j = 0; j < cols;) {
             const T* b = b_block + (j / kPanel<T>)*panel_stride;
-            const Epilogue<T> e{scale, bias ? bias + j : nullptr, accumulate || k > 0, k + block == depth};
+            const Epilogue<T> e{scale, bias ? bias + j : nullptr, accumulate || k > 0,
+                                k + block == depth};
             const long left = cols - j;
             if (rows <= 3 && left > (kWide - 1) * kPanel<T>) {
-                row_strip<T, kWide, kPanelVectors, 3>(a_block, a_row, a_depth, b, panel_stride, rows,
-                                                      block, c + j, c_row, left, e);
+                row_strip<T, kWide, kPanelVectors, 3>(a_block, a_row, a_depth, b, panel_stride,
+                                                      rows, block, c + j, c_row, left, e);
                 j += kWide * kPanel<T>;
             } else if (left > kLanes<T>) {
-                row_strip<T, 1, kPanelVectors, kTileRows>(a_block, a_row, a_depth, b, panel_stride, rows,
-                                                          block, c + j, c_row, left, e);
+                row_strip<T, 1, kPanelVectors, kTileRows>(a_block, a_row, a_depth, b, panel_stride,
+                                                          rows, block, c + j, c_row, left, e);
                 j += kPanel<T>;
             } else {
                 row_strip<T, 1, 1, kTileRows>(a_block, a_row, a_depth, b, panel_stride, rows, block,
@@ -135,8 +139,9 @@ static void product(const T* a, long a_row, long a_depth, const T* panels, long 
 
 // The same chains as product with accumulate and depth <= kDepth, one element at a time.
 template <class T>
-static void masked_product(const T* a, long a_row, const T* panels, long panel_stride, long rows, long cols,
-                           long depth, T* c, long c_row, const Mask& mask, long i0, long j0) {
+static void masked_product(const T* a, long a_row, const T* panels, long panel_stride, long rows,
+                           long cols, long depth, T* c, long c_row, const Mask& mask, long i0,
+                           long j0) {
     for (long r = 0; r < rows; ++r)
         for (long j = 0; j < cols; j += kLanes<T>) {
             const T* b = panels + (j / kPanel<T>)*panel_stride + j % kPanel<T>;

@@ -1,8 +1,9 @@
 // Packing: any strided matrix into panels, and transposition of row-major blocks.
 //
-// Panels are described in kernels.hpp. The two layouts that matter are read with vectors: columns with
-// unit stride are copied; depth with unit stride (rows of features) goes through a transposition of
-// kLanes x kLanes values in registers. Any other strides are read one value at a time.
+// Panels are described in kernels.hpp. The two layouts that matter are read with vectors: columns
+// with unit stride are copied; depth with unit stride (rows of features) goes through a
+// transposition of kLanes x kLanes values in registers. Any other strides are read one value at a
+// time.
 #pragma once
 
 #include "kernels/micro_kernel.hpp"
@@ -36,10 +37,12 @@ RK_INLINE void transpose_registers(V<T>* v) {
     transpose_stages<T, kLanes<T> / 2>(v);
 }
 
-// Reads `rows` rows of `cols` values (at most kLanes each) and writes them transposed; what is missing
-// counts as zero, and kLanes values are written in each of the cols output rows if `padded`.
+// Reads `rows` rows of `cols` values (at most kLanes each) and writes them transposed; what is
+// missing counts as zero, and kLanes values are written in each of the cols output rows if
+// `padded`.
 template <class T, bool padded>
-RK_INLINE void transpose_block(const T* src, long src_row, long rows, long cols, T* dst, long dst_row) {
+RK_INLINE void transpose_block(const T* src, long src_row, long rows, long cols, T* dst,
+                               long dst_row) {
     V<T> v[kLanes<T>];
     if (rows == kLanes<T> && cols == kLanes<T>) {
 #pragma GCC unroll 16
@@ -60,10 +63,9 @@ template <class T>
 static void transpose(const T* src, long src_row, long rows, long cols, T* dst, long dst_row) {
     for (long i = 0; i < rows; i += kLanes<T>)
         for (long j = 0; j < cols; j += kLanes<T>)
-            transpose_block<T, false>(src + i * src_row + j, src_row,
-                                      rows - i < kLanes<T> ? rows - i : (long)kLanes<T>,
-                                      cols - j < kLanes<T> ? cols - j : (long)kLanes<T>,
-                                      dst + j * dst_row + i, dst_row);
+            transpose_block<T, false>(
+                src + i * src_row + j, src_row, rows - i < kLanes<T> ? rows - i : (long)kLanes<T>,
+                cols - j < kLanes<T> ? cols - j : (long)kLanes<T>, dst + j * dst_row + i, dst_row);
 }
 
 template <class T>
@@ -85,7 +87,8 @@ static void pack(const T* src, long depth_stride, long col_stride, long depth, l
                 const long left = width - v * kLanes<T>;
                 const long rows = left < 0 ? 0 : left < kLanes<T> ? left : (long)kLanes<T>;
                 for (long k = 0; k < depth; k += kLanes<T>)
-                    transpose_block<T, true>(column + v * kLanes<T> * col_stride + k, col_stride, rows,
+                    transpose_block<T, true>(column + v * kLanes<T> * col_stride + k, col_stride,
+                                             rows,
                                              depth - k < kLanes<T> ? depth - k : (long)kLanes<T>,
                                              panels + k * kPanel<T> + v * kLanes<T>, kPanel<T>);
             }

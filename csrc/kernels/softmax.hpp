@@ -5,9 +5,9 @@
 //   merge    the same with the other state's max in the place of the tile's
 //   finish   acc / sum,  lse = m + log(sum)
 //
-// Milakov & Gimelshein 2018 (arXiv 1805.02867). A row that has met nothing but -inf keeps m = -inf and
-// sum = 0: exponents are then taken from 0, so that exp(-inf) = 0 and no inf - inf arises. NaN never
-// becomes the maximum; it enters through p and sum, so it spoils its own row alone.
+// Milakov & Gimelshein 2018 (arXiv 1805.02867). A row that has met nothing but -inf keeps m = -inf
+// and sum = 0: exponents are then taken from 0, so that exp(-inf) = 0 and no inf - inf arises. NaN
+// never becomes the maximum; it enters through p and sum, so it spoils its own row alone.
 #pragma once
 
 #include "kernels/math.hpp"
@@ -68,8 +68,8 @@ RK_INLINE void scale_row(T* x, long n, T factor) {
 }
 
 template <class T>
-static void softmax_accept(T* r, long ld, long rows, long cols, T* max, T* sum, T* acc, long acc_row,
-                           long width) {
+static void softmax_accept(T* r, long ld, long rows, long cols, T* max, T* sum, T* acc,
+                           long acc_row, long width) {
     for (long i = 0; i < rows; ++i) {
         const T tile_max = row_maximum(r + i * ld, cols);
         const T new_max = tile_max > max[i] ? tile_max : max[i];
@@ -86,8 +86,8 @@ static void softmax_accept(T* r, long ld, long rows, long cols, T* max, T* sum, 
 }
 
 template <class T>
-static void softmax_merge(T* max, T* sum, T* acc, const T* max_b, const T* sum_b, const T* acc_b, long rows,
-                          long width) {
+static void softmax_merge(T* max, T* sum, T* acc, const T* max_b, const T* sum_b, const T* acc_b,
+                          long rows, long width) {
     for (long i = 0; i < rows; ++i) {
         const T new_max = max_b[i] > max[i] ? max_b[i] : max[i];
         const T origin = exponent_origin(new_max);

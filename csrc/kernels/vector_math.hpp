@@ -12,7 +12,8 @@ RK_INLINE bool same_name(const char* a, const char* b) {
 
 template <class T, class F>
 RK_INLINE void map_array(const T* x, T* out, long n, F f) {
-    for (long i = 0; i < n; i += kLanes<T>) store_first(out + i, f(load_first(x + i, n - i)), n - i);
+    for (long i = 0; i < n; i += kLanes<T>)
+        store_first(out + i, f(load_first(x + i, n - i)), n - i);
 }
 
 // The functions of math.hpp that are no activation; then activations, and derivatives as "name'".
@@ -34,13 +35,19 @@ static bool vector_math(const char* name, T parameter, const T* x, T* out, long 
         const char *value, *derivative;
         Activation activation;
     } table[] = {
-        {"identity", "identity'", Activation::identity}, {"relu", "relu'", Activation::relu},
+        {"identity", "identity'", Activation::identity},
+        {"relu", "relu'", Activation::relu},
         {"leaky_relu", "leaky_relu'", Activation::leaky_relu},
-        {"relu_power", "relu_power'", Activation::relu_power}, {"gelu", "gelu'", Activation::gelu},
-        {"gelu_tanh", "gelu_tanh'", Activation::gelu_tanh}, {"silu", "silu'", Activation::silu},
-        {"tanh", "tanh'", Activation::tanh}, {"sigmoid", "sigmoid'", Activation::sigmoid},
-        {"softplus", "softplus'", Activation::softplus}, {"erf", "erf'", Activation::erf},
-        {"sin", "sin'", Activation::sin}, {"cos", "cos'", Activation::cos},
+        {"relu_power", "relu_power'", Activation::relu_power},
+        {"gelu", "gelu'", Activation::gelu},
+        {"gelu_tanh", "gelu_tanh'", Activation::gelu_tanh},
+        {"silu", "silu'", Activation::silu},
+        {"tanh", "tanh'", Activation::tanh},
+        {"sigmoid", "sigmoid'", Activation::sigmoid},
+        {"softplus", "softplus'", Activation::softplus},
+        {"erf", "erf'", Activation::erf},
+        {"sin", "sin'", Activation::sin},
+        {"cos", "cos'", Activation::cos},
     };
     for (const auto& row : table) {
         const bool value = same_name(name, row.value);

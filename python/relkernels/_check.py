@@ -56,9 +56,7 @@ def same_dtype(*named: tuple[str, Any]) -> None:
     first_name, first = named[0]
     for name, other in named[1:]:
         if other is not None and other.dtype != first.dtype:
-            raise TypeError(
-                f"{name}: expected {first.dtype}, the dtype of {first_name}, got {other.dtype}"
-            )
+            raise TypeError(f"{name}: expected {first.dtype}, the dtype of {first_name}, got {other.dtype}")
 
 
 def mlp(name: str, value: Any, optional: bool = True) -> MLP | None:
@@ -83,9 +81,7 @@ def mapped_width(name: str, a: np.ndarray, map_name: str, phi: MLP | None) -> in
     return phi.widths[-1]
 
 
-def same_width(
-    x_name: str, x: np.ndarray, width_x: int, y_name: str, y: np.ndarray, width_y: int
-) -> None:
+def same_width(x_name: str, x: np.ndarray, width_x: int, y_name: str, y: np.ndarray, width_y: int) -> None:
     """Both sides of an inner product have the same number of features."""
     if width_x != width_y:
         raise ValueError(
@@ -113,9 +109,7 @@ def mask(value: Any, rows: int, columns: int) -> np.ndarray | None:
     if value is None:
         return None
     if not isinstance(value, np.ndarray) or value.dtype != np.bool_:
-        raise TypeError(
-            f"mask: expected a boolean array (True = may be attended), got {_kind(value)}"
-        )
+        raise TypeError(f"mask: expected a boolean array (True = may be attended), got {_kind(value)}")
     if value.ndim < 2:
         value = value.reshape((1,) * (2 - value.ndim) + value.shape)
     if value.shape[-2] not in (1, rows) or value.shape[-1] not in (1, columns):
@@ -195,9 +189,7 @@ def output(
         raise ValueError(f"out: expected shape {shape}, got {out.shape}")
     if not out.flags.writeable:
         raise ValueError(f"out: expected a writable array, got a read-only one of shape {out.shape}")
-    if out.size and any(
-        step == 0 and size > 1 for step, size in zip(out.strides, out.shape, strict=True)
-    ):
+    if out.size and any(step == 0 and size > 1 for step, size in zip(out.strides, out.shape, strict=True)):
         raise ValueError(f"out: expected an array without repeated elements, got strides {out.strides}")
     for name, a in inputs:
         if a is not None and _overlap(out, a):
@@ -209,7 +201,7 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
     if not np.may_share_memory(a, b):
         return False
     try:
-        return np.shares_memory(a, b, max_work=100_000)
+        return np.shares_memory(a, b, max_work=100_000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True  # too tangled to tell
 

@@ -16,9 +16,7 @@ def read_sequential(
     import torch.nn as nn
 
     if not isinstance(sequential, nn.Sequential):
-        raise TypeError(
-            f"sequential: expected a torch.nn.Sequential, got {type(sequential).__name__}"
-        )
+        raise TypeError(f"sequential: expected a torch.nn.Sequential, got {type(sequential).__name__}")
     plain = {nn.ReLU: "relu", nn.SiLU: "silu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid"}
     linear: list[Any] = []
     between: list[list[Activation]] = []  # what follows each linear layer
@@ -52,9 +50,7 @@ def read_sequential(
     kinds = {tuple(found) for found in between[:-1]} or {()}
     if len(kinds) > 1 or len(next(iter(kinds))) > 1:
         names = [[a.name for a in found] for found in between[:-1]]
-        raise ValueError(
-            f"sequential: expected the same activation after each hidden layer, got {names}"
-        )
+        raise ValueError(f"sequential: expected the same activation after each hidden layer, got {names}")
     kind = next(iter(kinds))
     activation = kind[0] if kind else Activation("identity")
 

@@ -47,9 +47,7 @@ def _summed_to(grad: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if grad.shape == shape:
         return grad
     extra = grad.ndim - len(shape)
-    stretched = tuple(
-        i + extra for i, size in enumerate(shape) if size == 1 and grad.shape[i + extra] != 1
-    )
+    stretched = tuple(i + extra for i, size in enumerate(shape) if size == 1 and grad.shape[i + extra] != 1)
     total = grad.sum(axis=tuple(range(extra)) + stretched, keepdims=True)
     return total.reshape(shape)
 
@@ -58,9 +56,7 @@ def _features(x: np.ndarray, phi: MLP | None) -> np.ndarray:
     return x if phi is None else feature_map(x, phi)
 
 
-def _through(
-    x: np.ndarray, phi: MLP | None, grad: np.ndarray
-) -> tuple[np.ndarray, MLPGradient | None]:
+def _through(x: np.ndarray, phi: MLP | None, grad: np.ndarray) -> tuple[np.ndarray, MLPGradient | None]:
     """Take a gradient with respect to the features of `x` back to `x` and to the map."""
     return (grad, None) if phi is None else feature_map_vjp(x, phi, grad)
 
@@ -75,9 +71,7 @@ def _added(a: MLPGradient | None, b: MLPGradient | None) -> MLPGradient | None:
     return MLPGradient([p + q for p, q in zip(a.weights, b.weights, strict=True)], biases)
 
 
-def feature_map_vjp(
-    x: np.ndarray, mlp: MLP, grad: np.ndarray
-) -> tuple[np.ndarray, MLPGradient]:
+def feature_map_vjp(x: np.ndarray, mlp: MLP, grad: np.ndarray) -> tuple[np.ndarray, MLPGradient]:
     """Return the gradients of ``sum(grad * feature_map(x, mlp))``.
 
     Parameters
@@ -196,9 +190,7 @@ def relation_matrix_vjp(
     g = f if y is None and one_map else _features(other, psi)
     grad_f = empty("relation_matrix_vjp", (*lead, *f.shape[-2:]), x.dtype)
     grad_g = empty("relation_matrix_vjp", (*lead, *g.shape[-2:]), x.dtype)
-    _core.relation_matrix_vjp(
-        _spread(f, lead, 2), _spread(g, lead, 2), grad, factor, h, grad_f, grad_g
-    )
+    _core.relation_matrix_vjp(_spread(f, lead, 2), _spread(g, lead, 2), grad, factor, h, grad_f, grad_g)
     return _both_sides(x, y, phi, psi, one_map, grad_f, grad_g)
 
 
@@ -276,9 +268,7 @@ def attention_vjp(
     if grad.shape != expected:
         _check.fail("grad", f"shape {expected}, that of the attention", grad.shape)
     f, g = _features(q, a.phi), _features(k, a.psi)
-    out, lse = attention(
-        f, g, v, scale=a.scale, mask=mask, causal=a.causal, return_lse=True
-    )
+    out, lse = attention(f, g, v, scale=a.scale, mask=mask, causal=a.causal, return_lse=True)
     grad_f = empty("attention_vjp", (*a.lead, *f.shape[-2:]), a.dtype)
     grad_g = empty("attention_vjp", (*a.lead, *g.shape[-2:]), a.dtype)
     grad_v = empty("attention_vjp", a.v.shape, a.dtype)
@@ -347,9 +337,7 @@ def _targets(target: object, x: np.ndarray, y: np.ndarray) -> _Targets:
         _check.fail("target", f"a shape that broadcasts to ({n}, {m})", matrix.shape)
 
 
-def _pair_weights(
-    weight: object, x: np.ndarray, m: int, loss: str
-) -> tuple[np.ndarray | None, float]:
+def _pair_weights(weight: object, x: np.ndarray, m: int, loss: str) -> tuple[np.ndarray | None, float]:
     """Weights of the pairs as an (n, m) view, and their sum over the terms of the loss."""
     n = len(x)
     if weight is None:
@@ -362,7 +350,9 @@ def _pair_weights(
     total = float(w.sum(dtype=np.float64))
     if not (np.isfinite(total) and w.min() >= 0 and total > 0):
         _check.fail(
-            "sample_weight", "finite weights >= 0 with a positive sum", f"minimum {w.min()}, sum {total}"
+            "sample_weight",
+            "finite weights >= 0 with a positive sum",
+            f"minimum {w.min()}, sum {total}",
         )
     if w.ndim == 1:
         return np.broadcast_to(w[:, None], (n, m)), total * (1 if loss == "softmax" else m)
@@ -454,8 +444,11 @@ def relation_loss(
     g = f if y is None and one_map else _features(other, psi)
     # Where loss and relation are symmetric, so is the derivative: both sides have one gradient.
     mirrored = (
-        f is g and targets.labels_x is targets.labels_y and targets.matrix is None
-        and weights is None and loss != "softmax"
+        f is g
+        and targets.labels_x is targets.labels_y
+        and targets.matrix is None
+        and weights is None
+        and loss != "softmax"
     )
     values = np.empty(n)
     grad_f = np.empty(f.shape, x.dtype)

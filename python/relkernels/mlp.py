@@ -86,9 +86,7 @@ class MLP:
         for i, w in enumerate(self.weights):
             _check.same_dtype(("weights[0]", self.weights[0]), (f"weights[{i}]", w))
             if w.shape[0] != widths[-1]:
-                _check.fail(
-                    f"weights[{i}]", f"{widths[-1]} rows, the width of the layer before", w.shape
-                )
+                _check.fail(f"weights[{i}]", f"{widths[-1]} rows, the width of the layer before", w.shape)
             if 0 in w.shape:
                 _check.fail(f"weights[{i}]", "widths of at least 1", w.shape)
             widths.append(w.shape[1])
@@ -188,9 +186,9 @@ class MLP:
 
         Examples
         --------
-        >>> import torch, relkernels as rk                                   # doctest: +SKIP
-        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
-        >>> rk.MLP.from_torch(net).widths                                    # doctest: +SKIP
+        >>> from torch import nn  # doctest: +SKIP
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))  # doctest: +SKIP
+        >>> rk.MLP.from_torch(net).widths  # doctest: +SKIP
         (4, 8, 2)
         """
         from ._torch_layers import read_sequential
@@ -291,13 +289,10 @@ class MLP:
         except (SafetensorError, ValueError, TypeError, KeyError, OSError, AttributeError) as error:
             raise ValueError(f"{name}: not a readable safetensors file: {error}") from None
         if metadata.get("format") != _FORMAT:
-            raise ValueError(
-                f"{name}: expected a file of format {_FORMAT!r}, got {metadata.get('format')!r}"
-            )
+            raise ValueError(f"{name}: expected a file of format {_FORMAT!r}, got {metadata.get('format')!r}")
         if metadata.get("version") != _FORMAT_VERSION:
             raise ValueError(
-                f"{name}: expected version {_FORMAT_VERSION} of {_FORMAT}, got "
-                f"{metadata.get('version')!r}"
+                f"{name}: expected version {_FORMAT_VERSION} of {_FORMAT}, got {metadata.get('version')!r}"
             )
         try:
             layers = range(int(metadata["layers"]))

@@ -158,9 +158,7 @@ def relation_matrix(
     rows, columns = _spread(x, lead, 2), None if symmetric else _spread(other, lead, 2)
     return _written(
         result,
-        lambda to: _core.relation_matrix(
-            rows, columns, _handle(phi), _handle(psi), factor, h, to
-        ),
+        lambda to: _core.relation_matrix(rows, columns, _handle(phi), _handle(psi), factor, h, to),
     )
 
 
@@ -184,9 +182,7 @@ class _Attended:
         if v is not None:
             v = _check.floats("v", v)
             if v.shape[-2] != k.shape[-2]:
-                _check.fail(
-                    "v", f"{k.shape[-2]} rows, one for each row of {keys_name} {k.shape}", v.shape
-                )
+                _check.fail("v", f"{k.shape[-2]} rows, one for each row of {keys_name} {k.shape}", v.shape)
             named.append(("v", v))
         self.phi, self.psi = _check.mlp("phi", phi), _check.mlp("psi", psi)
         _check.same_dtype(*named, ("phi", self.phi), ("psi", self.psi))
@@ -206,9 +202,7 @@ class _Attended:
         self.lead = _check.batch_shape(*batched)
         self.q, self.k = _spread(q, self.lead, 2), _spread(k, self.lead, 2)
         self.v = None if v is None else _spread(v, self.lead, 2)
-        self.mask = (
-            None if mask is None else np.broadcast_to(mask, (*self.lead, self.n, self.m))
-        )
+        self.mask = None if mask is None else np.broadcast_to(mask, (*self.lead, self.n, self.m))
 
     @property
     def maps(self) -> tuple[Any, Any]:

@@ -40,9 +40,7 @@ def mercer_start(
 
     assert mlp.biases is not None
     hidden_weights = list(mlp.weights[:-1])
-    hidden_biases = [
-        (0.5 * rng.standard_normal(b.shape)).astype(mlp.dtype) for b in mlp.biases[:-1]
-    ]
+    hidden_biases = [(0.5 * rng.standard_normal(b.shape)).astype(mlp.dtype) for b in mlp.biases[:-1]]
     if not hidden_weights:
         hidden = X[rows]
     else:

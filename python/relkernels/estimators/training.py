@@ -67,6 +67,7 @@ class Progress:
 
     @property
     def exhausted(self) -> bool:
+        """Tell whether too many losses in a row brought nothing."""
         return self.stale >= PATIENCE
 
 
@@ -197,6 +198,12 @@ def fit_lbfgs(
             jac=True,
             method="L-BFGS-B",
             callback=after_iteration,
-            options={"maxiter": max_iter, "maxfun": 4 * max_iter, "ftol": tol, "gtol": 1e-10, "maxcor": 20},
+            options={
+                "maxiter": max_iter,
+                "maxfun": 4 * max_iter,
+                "ftol": tol,
+                "gtol": 1e-10,
+                "maxcor": 20,
+            },
         )
     return result.x, curve or [float(result.fun)], int(result.nit)

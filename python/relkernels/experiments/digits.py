@@ -116,9 +116,7 @@ def run(report: Callable[[str], None]) -> tuple[dict[str, Any], Split, Symmetric
     return {"symmetric": symmetric, "kernel": errors}, split, relation
 
 
-def plot(
-    directory: str, figures: dict[str, Any], split: Split, relation: SymmetricRelation
-) -> list[str]:
+def plot(directory: str, figures: dict[str, Any], split: Split, relation: SymmetricRelation) -> list[str]:
     """Save the relation of the held-out images ordered by digit, and the error against width."""
     import os
 
@@ -139,8 +137,8 @@ def plot(
     for edge in edges:
         ax.axhline(edge, color="black", linewidth=0.4)
         ax.axvline(edge, color="black", linewidth=0.4)
-    ax.set_xticks(centers, range(10))
-    ax.set_yticks(centers, range(10))
+    ax.set_xticks(centers, list("0123456789"))
+    ax.set_yticks(centers, list("0123456789"))
     ax.set_xlabel("digit")
     ax.set_ylabel("digit")
     ax.set_title(f"Learned same-digit relation, {len(digits)} held-out images")
@@ -152,9 +150,7 @@ def plot(
     fig, ax = plt.subplots(figsize=(5.5, 4), layout="constrained")
     widths = [row["width"] for row in figures["kernel"]]
     ax.loglog(widths, [row["sup_error"] for row in figures["kernel"]], "o-", label="largest")
-    ax.loglog(
-        widths, [row["rel_error"] for row in figures["kernel"]], "s-", label="relative (Frobenius)"
-    )
+    ax.loglog(widths, [row["rel_error"] for row in figures["kernel"]], "s-", label="relative (Frobenius)")
     ax.set_xticks(widths, [str(w) for w in widths])
     ax.minorticks_off()
     ax.set_xlabel("hidden width")

@@ -1,0 +1,56 @@
+"""
+Compiled kernels of relkernels. Arguments are checked by the Python functions above.
+"""
+from __future__ import annotations
+import collections.abc
+import numpy
+import typing
+__all__: list[str] = ['Mlp', 'attention', 'attention_scores', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'feature_map', 'feature_map_vjp', 'get_num_threads', 'isa', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'retrieve', 'set_num_threads', 'vector_math']
+class Mlp:
+    """
+    Packed weights of a multi-layer perceptron.
+    """
+    def __init__(self, weights: collections.abc.Sequence[numpy.ndarray], biases: collections.abc.Sequence[numpy.ndarray] | None, activation: str, parameter: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+def attention(q: numpy.ndarray, k: numpy.ndarray, v: numpy.ndarray, phi: Mlp, psi: Mlp, scale: typing.SupportsFloat | typing.SupportsIndex, mask: numpy.ndarray | None, causal: bool, out: numpy.ndarray, lse: numpy.ndarray | None) -> None:
+    ...
+def attention_scores(q: numpy.ndarray, k: numpy.ndarray, phi: Mlp, psi: Mlp, scale: typing.SupportsFloat | typing.SupportsIndex, mask: numpy.ndarray | None, causal: bool, out: numpy.ndarray) -> None:
+    ...
+def attention_vjp(f: numpy.ndarray, g: numpy.ndarray, v: numpy.ndarray, mask: numpy.ndarray | None, causal: bool, scale: typing.SupportsFloat | typing.SupportsIndex, out: numpy.ndarray, lse: numpy.ndarray, grad: numpy.ndarray, grad_f: numpy.ndarray, grad_g: numpy.ndarray, grad_v: numpy.ndarray) -> None:
+    ...
+def available_isas() -> list[str]:
+    """
+    Instruction sets this processor can run, best first.
+    """
+def build_info() -> dict:
+    """
+    Version, compiler and flags of this build.
+    """
+def cpu_info() -> dict:
+    """
+    Instruction-set extensions of this processor, by name.
+    """
+def feature_map(x: numpy.ndarray, mlp: Mlp, out: numpy.ndarray) -> None:
+    ...
+def feature_map_vjp(x: numpy.ndarray, mlp: Mlp, grad: numpy.ndarray, grad_x: numpy.ndarray, grad_weights: collections.abc.Sequence[numpy.ndarray], grad_biases: collections.abc.Sequence[numpy.ndarray] | None) -> None:
+    ...
+def get_num_threads() -> int:
+    ...
+def relation_loss(f: numpy.ndarray, g: numpy.ndarray, target: numpy.ndarray | None, labels_f: numpy.ndarray | None, labels_g: numpy.ndarray | None, weight: numpy.ndarray | None, row_scale: numpy.ndarray | None, loss: str, values: numpy.ndarray, grad_f: numpy.ndarray, grad_g: numpy.ndarray | None) -> None:
+    ...
+def relation_matrix(x: numpy.ndarray, y: numpy.ndarray | None, phi: Mlp, psi: Mlp, scale: typing.SupportsFloat | typing.SupportsIndex, heads: typing.SupportsInt | typing.SupportsIndex, out: numpy.ndarray) -> None:
+    ...
+def relation_matrix_vjp(f: numpy.ndarray, g: numpy.ndarray, grad: numpy.ndarray, scale: typing.SupportsFloat | typing.SupportsIndex, heads: typing.SupportsInt | typing.SupportsIndex, grad_f: numpy.ndarray, grad_g: numpy.ndarray) -> None:
+    ...
+def relation_matvec(x: numpy.ndarray, y: numpy.ndarray, v: numpy.ndarray, phi: Mlp, psi: Mlp, link: str, scale: typing.SupportsFloat | typing.SupportsIndex, out: numpy.ndarray) -> None:
+    ...
+def retrieve(q: numpy.ndarray, keys: numpy.ndarray, phi: Mlp, psi: Mlp, mask: numpy.ndarray | None, values: numpy.ndarray, indices: numpy.ndarray) -> None:
+    ...
+def set_num_threads(n: typing.SupportsInt | typing.SupportsIndex) -> None:
+    ...
+def vector_math(name: str, x: numpy.ndarray, parameter: typing.SupportsFloat | typing.SupportsIndex, out: numpy.ndarray) -> None:
+    """
+    Elementwise function of the kernels by name, for tests: out <- name(x), contiguous arrays.
+    """
+__version__: str = '0.1.0'
+isa: str = 'portable'

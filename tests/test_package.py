@@ -1,0 +1,112 @@
+"""The package as a whole: what importing it costs, what it says of itself, what its documentation shows."""
+
+import doctest
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import relkernels as rk
+from relkernels import _core
+
+ROOT = Path(__file__).parents[1]
+MODULES = ["ops", "gradients", "mlp", "activations", "config", "estimators.symmetric"]
+
+
+def test_importing_leaves_the_heavy_packages_alone():
+    code = "import sys, relkernels; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    heavy = {
+        "sklearn",
+        "scipy",
+        "matplotlib",
+        "torch",
+        "dask",
+        "cupy",
+        "rich",
+        "safetensors",
+        "pandas",
+    }
+    assert not loaded & heavy
+
+
+def test_one_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert rk.__version__ == project["version"] == _core.__version__ == _core.build_info()["version"]
+
+
+def test_show_config(capsys):
+    rk.show_config()
+    printed = capsys.readouterr().out
+    for word in ("version", "isa", _core.isa, "threads", "cuda", "compiler"):
+        assert word in printed
+
+
+def test_every_public_name_is_documented():
+    assert set(dir(rk)) == set(rk.__all__)
+    for name in rk.__all__:
+        thing = getattr(rk, name)
+        if name.startswith("__"):
+            continue
+        text = inspect.getdoc(thing)
+        assert text, name
+        assert "Examples\n--------" in text, name
+        if inspect.isfunction(thing) and inspect.signature(thing).parameters:
+            assert "Parameters\n----------" in text, name
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_of_the_docstrings(name):
+    module = importlib.import_module(f"relkernels.{name}")
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    result = doctest.testmod(module, optionflags=flags)
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+def test_tour_of_the_readme():
+    result = doctest.testfile(
+        str(ROOT / "README.md"),
+        module_relative=False,
+        optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE,
+    )
+    assert result.attempted >= 10
+    assert result.failed == 0
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        rk.nonsense  # noqa: B018
+
+
+def test_no_copy_is_made_of_strided_inputs():
+    """A call on a transposed view of a big array takes no more memory than its output."""
+    import tracemalloc
+
+    x = np.ones((64, 400_000), np.float32).T
+    phi = rk.MLP.random([64, 2])
+    tracemalloc.start()
+    phi(x)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 400_000 * 2 * 4 * 1.1
+
+
+def test_files_name_no_machine():
+    """No paths or hosts of a particular machine in what is tracked."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    pattern = re.compile(r"/root/|/home/\w|/work/|\.internal\b|://[\w.]*(pypi|registry|mirror)[\w.]*/")
+    for name in listed.stdout.split():
+        path = ROOT / name
+        if path.suffix in {".png", ".so"} or not path.is_file() or path.name == Path(__file__).name:
+            continue
+        found = pattern.search(path.read_text(errors="replace"))
+        assert not found, f"{name}: {found and found[0]}"
