@@ -152,7 +152,8 @@ def test_nan_reaches_what_depends_on_it_and_nothing_else(dtype, bad, rng):
     row = x.copy()
     row[77, 2] = np.nan
     for name, got in {
-        "map": phi(row), "relation": rk.relation_matrix(row, y, phi), "attention": rk.attention(row, y, v, phi),
+        "map": phi(row), "relation": rk.relation_matrix(row, y, phi),
+        "attention": rk.attention(row, y, v, phi),
         "matvec": rk.relation_matvec(row, y, v, phi, link="exp"), "best": rk.retrieve(row, y, 4, phi)[0],
         "gradient": rk.feature_map_vjp(row, phi, np.ones((140, 5), dtype))[0],
     }.items():  # fmt: skip

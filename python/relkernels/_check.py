@@ -201,7 +201,8 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
     if not np.may_share_memory(a, b):
         return False
     try:
-        return np.shares_memory(a, b, max_work=100_000)  # type: ignore[arg-type]
+        effort: Any = 100_000
+        return np.shares_memory(a, b, max_work=effort)
     except np.exceptions.TooHardError:
         return True  # too tangled to tell
 

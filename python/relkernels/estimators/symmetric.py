@@ -249,7 +249,7 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
                 "SymmetricRelation requires y to be passed, but the target y is None: expected labels, a "
                 "square matrix of relation values or a callable kernel"
             )
-        vars(self).pop("classes_", None)
+        self.__dict__.pop("classes_", None)
         if callable(y):
             return lambda rows: _values_of(y, X[rows], X[rows])
         if _is_matrix(y):
