@@ -67,9 +67,9 @@ class Buffer {
    public:
     Buffer() = default;
     explicit Buffer(long n)
-        : data_(n > 0 ? static_cast<T*>(
-                            std::aligned_alloc(64, std::size_t(round_up(n * long(sizeof(T)), 64))))
-                      : nullptr) {
+        : data_(n > 0
+                    ? static_cast<T*>(std::aligned_alloc(64, std::size_t(round_up(n * long(sizeof(T)), 64))))
+                    : nullptr) {
         if (n > 0 && !data_) throw std::bad_alloc();
     }
     T* get() const { return data_.get(); }

@@ -6,9 +6,9 @@
 namespace rk {
 
 template <class T>
-void attention(const Array<const T>& q, const Array<const T>& k, const Array<const T>& v,
-               const Mlp<T>* phi, const Mlp<T>* psi, T scale, const Array<const std::uint8_t>& mask,
-               bool causal, const Array<T>& out, const Array<T>& lse) {
+void attention(const Array<const T>& q, const Array<const T>& k, const Array<const T>& v, const Mlp<T>* phi,
+               const Mlp<T>* psi, T scale, const Array<const std::uint8_t>& mask, bool causal,
+               const Array<T>& out, const Array<T>& lse) {
     for_each_item(q.batch(2), [&](const Team& team, long item) {
         const std::vector<Operand<T>> columns = {
             {points_of(k, item, psi), Operand<T>::columns},
@@ -20,10 +20,10 @@ void attention(const Array<const T>& q, const Array<const T>& k, const Array<con
     });
 }
 
-#define RK_INSTANTIATE(T)                                                                        \
-    template void attention(const Array<const T>&, const Array<const T>&, const Array<const T>&, \
-                            const Mlp<T>*, const Mlp<T>*, T, const Array<const std::uint8_t>&,   \
-                            bool, const Array<T>&, const Array<T>&);
+#define RK_INSTANTIATE(T)                                                                            \
+    template void attention(const Array<const T>&, const Array<const T>&, const Array<const T>&,     \
+                            const Mlp<T>*, const Mlp<T>*, T, const Array<const std::uint8_t>&, bool, \
+                            const Array<T>&, const Array<T>&);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)
 

@@ -33,17 +33,15 @@ struct SoftmaxAccumulate {
         std::fill_n(s.max, rows, -std::numeric_limits<T>::infinity());
         std::fill_n(s.sum, rows * (1 + width), T(0));
     }
-    bool skip(long i0, long rows, long j0, long cols) const {
-        return forbidden(mask, i0, rows, j0, cols);
-    }
+    bool skip(long i0, long rows, long j0, long cols) const { return forbidden(mask, i0, rows, j0, cols); }
     void destination(Tile<T>&) const {}
     void accept(void* state, const Tile<T>& t) const {
         const State s = view(state, t.rows);
         apply_mask(t, mask, -std::numeric_limits<T>::infinity());
         kernels<T>().softmax_accept(t.r, t.ld, t.rows, t.cols, s.max, s.sum, s.acc, width, width);
         if (width > 0)
-            add_weighted(t.r, t.ld, t, t.operands[1], width,
-                         mask_in(mask, t.i0, t.rows, t.j0, t.cols), s.acc);
+            add_weighted(t.r, t.ld, t, t.operands[1], width, mask_in(mask, t.i0, t.rows, t.j0, t.cols),
+                         s.acc);
     }
     void merge(void* into, const void* from, long rows) const {
         const State a = view(into, rows), b = view(from, rows);

@@ -42,14 +42,12 @@ struct Scores {
 }  // namespace
 
 template <class T>
-void attention_scores(const Array<const T>& q, const Array<const T>& k, const Mlp<T>* phi,
-                      const Mlp<T>* psi, T scale, const Array<const std::uint8_t>& mask,
-                      bool causal, const Array<T>& out) {
+void attention_scores(const Array<const T>& q, const Array<const T>& k, const Mlp<T>* phi, const Mlp<T>* psi,
+                      T scale, const Array<const std::uint8_t>& mask, bool causal, const Array<T>& out) {
     for_each_item(q.batch(2), [&](const Team& team, long item) {
         const std::vector<Operand<T>> columns = {{points_of(k, item, psi), Operand<T>::columns}};
-        walk_pairs(
-            team, points_of(q, item, phi), columns, scale, 1,
-            Scores<T>{out.item(item, 2), out.step(2), k.dim(2), mask_of(mask, causal, item)});
+        walk_pairs(team, points_of(q, item, phi), columns, scale, 1,
+                   Scores<T>{out.item(item, 2), out.step(2), k.dim(2), mask_of(mask, causal, item)});
     });
 }
 

@@ -39,20 +39,17 @@ struct GradientOfPairs {
     void init(void* state, long rows) const {
         std::fill_n(static_cast<T*>(state), rows * (width + values_width), T(0));
     }
-    bool skip(long i0, long rows, long j0, long cols) const {
-        return forbidden(mask, i0, rows, j0, cols);
-    }
+    bool skip(long i0, long rows, long j0, long cols) const { return forbidden(mask, i0, rows, j0, cols); }
     void destination(Tile<T>&) const {}
     void accept(void* state, const Tile<T>& t) const {
         const Kernels<T>& k = kernels<T>();
         Arena::Scope scratch;
         T* dp = scratch.take<T>(t.rows * kTileColumns);
-        k.product(partner.at(t.i0), partner.row, partner.col, t.operands[1], k.nr * values_width,
-                  t.rows, t.cols, values_width, dp, kTileColumns, T(1), nullptr, false);
+        k.product(partner.at(t.i0), partner.row, partner.col, t.operands[1], k.nr * values_width, t.rows,
+                  t.cols, values_width, dp, kTileColumns, T(1), nullptr, false);
         // Both tiles have rows of kTileColumns: R is in the walk's scratch.
         const long at = rows_are_queries ? t.i0 : t.j0;
-        k.softmax_vjp(t.r, dp, kTileColumns, t.rows, t.cols, lse + at, delta + at,
-                      rows_are_queries);
+        k.softmax_vjp(t.r, dp, kTileColumns, t.rows, t.cols, lse + at, delta + at, rows_are_queries);
         const Mask m = mask_in(mask, t.i0, t.rows, t.j0, t.cols);
         if (!m.empty()) {
             k.mask_tile(t.r, kTileColumns, t.rows, t.cols, m, t.i0, t.j0, T(0));
@@ -61,12 +58,10 @@ struct GradientOfPairs {
         T* acc = static_cast<T*>(state);
         add_weighted(dp, kTileColumns, t, t.operands[2], width, m, acc);
         if (grad_values)
-            add_weighted(t.r, kTileColumns, t, t.operands[3], values_width, m,
-                         acc + t.rows * width);
+            add_weighted(t.r, kTileColumns, t, t.operands[3], values_width, m, acc + t.rows * width);
     }
     void merge(void* into, const void* from, long rows) const {
-        kernels<T>().add(static_cast<T*>(into), static_cast<const T*>(from),
-                         rows * (width + values_width));
+        kernels<T>().add(static_cast<T*>(into), static_cast<const T*>(from), rows * (width + values_width));
     }
     void finish(void* state, long i0, long rows) const {
         const T* acc = static_cast<const T*>(state);
@@ -81,15 +76,14 @@ struct GradientOfPairs {
 // grad_f, grad_g and grad_v are overwritten; they and lse are contiguous.
 template <class T>
 void attention_vjp(const Array<const T>& f, const Array<const T>& g, const Array<const T>& v,
-                   const Array<const std::uint8_t>& mask, bool causal, T scale,
-                   const Array<const T>& out, const Array<const T>& lse, const Array<const T>& grad,
-                   const Array<T>& grad_f, const Array<T>& grad_g, const Array<T>& grad_v) {
+                   const Array<const std::uint8_t>& mask, bool causal, T scale, const Array<const T>& out,
+                   const Array<const T>& lse, const Array<const T>& grad, const Array<T>& grad_f,
+                   const Array<T>& grad_g, const Array<T>& grad_v) {
     using Layout = typename Operand<T>::Layout;
     const Layout columns = Operand<T>::columns, values = Operand<T>::values;
     for_each_item(f.batch(2), [&](const Team& team, long item) {
         const auto side = [&](const Array<const T>& a) { return points_of<T>(a, item, nullptr); };
-        const Points<T> rows = side(f), keys = side(g), value = side(v), above = side(grad),
-                        o = side(out);
+        const Points<T> rows = side(f), keys = side(g), value = side(v), above = side(grad), o = side(out);
         const long n = rows.count, width = rows.dim, values_width = value.dim;
         const Buffer<T> delta(n);
         for (long i = 0; i < n; ++i) {
@@ -103,22 +97,21 @@ void attention_vjp(const Array<const T>& f, const Array<const T>& g, const Array
 
         const std::vector<Operand<T>> of_keys = {{keys, columns}, {value, columns}, {keys, values}};
         walk_pairs(team, rows, of_keys, scale, 1,
-                   GradientOfPairs<T>{above, lse_of, delta.get(), true, m, scale, width,
-                                      values_width, grad_f.item(item, 2), nullptr});
+                   GradientOfPairs<T>{above, lse_of, delta.get(), true, m, scale, width, values_width,
+                                      grad_f.item(item, 2), nullptr});
         const std::vector<Operand<T>> of_queries = {
             {rows, columns}, {above, columns}, {rows, values}, {above, values}};
-        walk_pairs(
-            team, keys, of_queries, scale, 1,
-            GradientOfPairs<T>{value, lse_of, delta.get(), false, transposed(m), scale, width,
-                               values_width, grad_g.item(item, 2), grad_v.item(item, 2)});
+        walk_pairs(team, keys, of_queries, scale, 1,
+                   GradientOfPairs<T>{value, lse_of, delta.get(), false, transposed(m), scale, width,
+                                      values_width, grad_g.item(item, 2), grad_v.item(item, 2)});
     });
 }
 
-#define RK_INSTANTIATE(T)                                                                        \
-    template void attention_vjp(                                                                 \
-        const Array<const T>&, const Array<const T>&, const Array<const T>&,                     \
-        const Array<const std::uint8_t>&, bool, T, const Array<const T>&, const Array<const T>&, \
-        const Array<const T>&, const Array<T>&, const Array<T>&, const Array<T>&);
+#define RK_INSTANTIATE(T)                                                                            \
+    template void attention_vjp(const Array<const T>&, const Array<const T>&, const Array<const T>&, \
+                                const Array<const std::uint8_t>&, bool, T, const Array<const T>&,    \
+                                const Array<const T>&, const Array<const T>&, const Array<T>&,       \
+                                const Array<T>&, const Array<T>&);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)
 

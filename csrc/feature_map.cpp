@@ -15,8 +15,7 @@ void feature_map(const Array<const T>& x, const Mlp<T>& map, const Array<T>& out
         const long block = std::min(share, kRowBlock);
         team.for_each(block ? ceil_div(rows.count, block) : 0, [&](long b) {
             const Points<T> part = rows.sub(b * block, std::min(block, rows.count - b * block));
-            map.forward(part.data, part.row, part.col, part.count, to + b * block * out.step(2),
-                        out.step(2));
+            map.forward(part.data, part.row, part.col, part.count, to + b * block * out.step(2), out.step(2));
         });
     });
 }

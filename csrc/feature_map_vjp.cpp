@@ -71,8 +71,7 @@ void feature_map_vjp(const Array<const T>& x, const Mlp<T>& map, const Array<con
 
 #define RK_INSTANTIATE(T)                                                                      \
     template void feature_map_vjp(const Array<const T>&, const Mlp<T>&, const Array<const T>&, \
-                                  const Array<T>&, const std::vector<T*>&,                     \
-                                  const std::vector<T*>&);
+                                  const Array<T>&, const std::vector<T*>&, const std::vector<T*>&);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)
 

@@ -77,39 +77,36 @@ struct Kernels {
     // c <- scale * (a . b) + bias, or c <- c + a . b where accumulate. Each element is one chain of
     // fused multiply-adds over at most 256 depths, chains added in order: its value depends on the
     // depth alone, never on its place in the tile. bias (null: none) is padded to a multiple of nr.
-    void (*product)(const T* a, long a_row, long a_depth, const T* panels, long panel_stride,
-                    long rows, long cols, long depth, T* c, long c_row, T scale, const T* bias,
-                    bool accumulate);
+    void (*product)(const T* a, long a_row, long a_depth, const T* panels, long panel_stride, long rows,
+                    long cols, long depth, T* c, long c_row, T scale, const T* bias, bool accumulate);
 
     // As product with accumulate, but pairs the mask forbids are left out rather than multiplied by
     // zero, so that a NaN in b reaches only the rows that depend on it. Slow; for tiles with one.
-    void (*masked_product)(const T* a, long a_row, const T* panels, long panel_stride, long rows,
-                           long cols, long depth, T* c, long c_row, const Mask& mask, long i0,
-                           long j0);
+    void (*masked_product)(const T* a, long a_row, const T* panels, long panel_stride, long rows, long cols,
+                           long depth, T* c, long c_row, const Mask& mask, long i0, long j0);
 
     bool (*all_finite)(const T* p, long n);
     void (*transpose)(const T* src, long src_row, long rows, long cols, T* dst, long dst_row);
 
     void (*activate)(Activation a, T parameter, T* z, long ld, long rows, long cols);
-    void (*activate_vjp)(Activation a, T parameter, const T* z, long ldz, T* grad, long ldg,
-                         long rows, long cols);
+    void (*activate_vjp)(Activation a, T parameter, const T* z, long ldz, T* grad, long ldg, long rows,
+                         long cols);
     // sums[j] += sum over r of c(r, j)
     void (*add_column_sums)(const T* c, long c_row, long rows, long cols, T* sums);
     // into[i] += from[i]
     void (*add)(T* into, const T* from, long n);
 
     // r(i, j) <- value where the mask forbids the pair (i0 + i, j0 + j).
-    void (*mask_tile)(T* r, long ld, long rows, long cols, const Mask& mask, long i0, long j0,
-                      T value);
+    void (*mask_tile)(T* r, long ld, long rows, long cols, const Mask& mask, long i0, long j0, T value);
 
     // Streaming softmax (Milakov & Gimelshein 2018): r <- exp(r - max'), where max' = max(max, row
     // maximum of r); sum and the weighted sums acc are rescaled by exp(max - max') and sum is
     // updated.
-    void (*softmax_accept)(T* r, long ld, long rows, long cols, T* max, T* sum, T* acc,
-                           long acc_row, long width);
+    void (*softmax_accept)(T* r, long ld, long rows, long cols, T* max, T* sum, T* acc, long acc_row,
+                           long width);
     // State a <- merge of states a and b (log-sum-exp).
-    void (*softmax_merge)(T* max, T* sum, T* acc, const T* max_b, const T* sum_b, const T* acc_b,
-                          long rows, long width);
+    void (*softmax_merge)(T* max, T* sum, T* acc, const T* max_b, const T* sum_b, const T* acc_b, long rows,
+                          long width);
     // out <- acc / sum (0 where sum is 0), lse <- max + log(sum); lse may be null.
     void (*softmax_finish)(const T* max, const T* sum, const T* acc, long rows, long width, T* out,
                            long out_row, T* lse);

@@ -22,8 +22,7 @@ inline Mask mask_of(const Array<const std::uint8_t>& mask, bool causal, long ite
 inline Mask transposed(const Mask& mask) {
     Mask t = mask;
     std::swap(t.row_stride, t.col_stride);
-    if (mask.causal != Mask::none)
-        t.causal = mask.causal == Mask::lower ? Mask::upper : Mask::lower;
+    if (mask.causal != Mask::none) t.causal = mask.causal == Mask::lower ? Mask::upper : Mask::lower;
     return t;
 }
 

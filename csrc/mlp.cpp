@@ -38,8 +38,7 @@ Mlp<T>::Mlp(const std::vector<Array<const T>>& weights, const std::vector<Array<
         if (has_bias_) {
             layer.bias = Buffer<T>(padded);
             std::fill_n(layer.bias.get(), padded, T(0));
-            copy_strided(biases[l].data, 0, biases[l].step(1), 1, layer.outputs, layer.bias.get(),
-                         0);
+            copy_strided(biases[l].data, 0, biases[l].step(1), 1, layer.outputs, layer.bias.get(), 0);
         }
         layers_.push_back(std::move(layer));
     }
@@ -49,8 +48,8 @@ template <class T>
 void Mlp<T>::layer(const Layer& layer, const T* in, long in_row, long in_col, long rows, T* out,
                    long out_row) const {
     const Kernels<T>& k = kernels<T>();
-    k.product(in, in_row, in_col, layer.panels.get(), layer.inputs * k.nr, rows, layer.outputs,
-              layer.inputs, out, out_row, T(1), layer.bias.get(), false);
+    k.product(in, in_row, in_col, layer.panels.get(), layer.inputs * k.nr, rows, layer.outputs, layer.inputs,
+              out, out_row, T(1), layer.bias.get(), false);
 }
 
 template <class T>
@@ -89,8 +88,7 @@ void Mlp<T>::make_transposed() const {
         std::vector<T> w(std::size_t(layer.inputs * layer.outputs));
         for (long j = 0; j < layer.outputs; ++j) {
             const T* panel = layer.panels.get() + j / k.nr * layer.inputs * k.nr + j % k.nr;
-            for (long i = 0; i < layer.inputs; ++i)
-                w[std::size_t(i * layer.outputs + j)] = panel[i * k.nr];
+            for (long i = 0; i < layer.inputs; ++i) w[std::size_t(i * layer.outputs + j)] = panel[i * k.nr];
         }
         layer.transposed = Buffer<T>(round_up(layer.inputs, k.nr) * layer.outputs);
         k.pack(w.data(), 1, layer.outputs, layer.outputs, layer.inputs, layer.transposed.get(),
@@ -99,9 +97,8 @@ void Mlp<T>::make_transposed() const {
 }
 
 template <class T>
-void Mlp<T>::vjp(const T* x, long x_row, long x_col, const T* grad, long grad_row, long grad_col,
-                 long rows, T* grad_x, long grad_x_row, T* const* grad_weights,
-                 T* const* grad_biases) const {
+void Mlp<T>::vjp(const T* x, long x_row, long x_col, const T* grad, long grad_row, long grad_col, long rows,
+                 T* grad_x, long grad_x_row, T* const* grad_weights, T* const* grad_biases) const {
     std::call_once(transposed_once_, [this] { make_transposed(); });
     const Kernels<T>& k = kernels<T>();
     Arena::Scope scratch;
@@ -117,8 +114,7 @@ void Mlp<T>::vjp(const T* x, long x_row, long x_col, const T* grad, long grad_ro
         z.push_back(scratch.take<T>(rows * row));
         h.push_back(scratch.take<T>(rows * row));
         layer(layers_[std::size_t(l)], in, in_row, in_col, rows, z.back(), row);
-        for (long i = 0; i < rows; ++i)
-            std::copy_n(z.back() + i * row, outputs(l), h.back() + i * row);
+        for (long i = 0; i < rows; ++i) std::copy_n(z.back() + i * row, outputs(l), h.back() + i * row);
         k.activate(activation_, parameter_, h.back(), row, rows, outputs(l));
         in = h.back();
         in_row = row;
@@ -137,15 +133,13 @@ void Mlp<T>::vjp(const T* x, long x_row, long x_col, const T* grad, long grad_ro
         const long input_row = first ? x_row : row, input_col = first ? x_col : 1;
         // dW += input^T delta: the depth of this product is the rows of the block.
         k.pack(delta, row, 1, rows, layer.outputs, panels, rows * k.nr);
-        k.product(input, input_col, input_row, panels, rows * k.nr, layer.inputs, layer.outputs,
-                  rows, grad_weights[l], layer.outputs, T(1), nullptr, true);
+        k.product(input, input_col, input_row, panels, rows * k.nr, layer.inputs, layer.outputs, rows,
+                  grad_weights[l], layer.outputs, T(1), nullptr, true);
         if (has_bias_) k.add_column_sums(delta, row, rows, layer.outputs, grad_biases[l]);
         k.product(delta, row, 1, layer.transposed.get(), layer.outputs * k.nr, rows, layer.inputs,
-                  layer.outputs, first ? grad_x : below, first ? grad_x_row : row, T(1), nullptr,
-                  false);
+                  layer.outputs, first ? grad_x : below, first ? grad_x_row : row, T(1), nullptr, false);
         if (first) break;
-        k.activate_vjp(activation_, parameter_, z[std::size_t(l) - 1], row, below, row, rows,
-                       layer.inputs);
+        k.activate_vjp(activation_, parameter_, z[std::size_t(l) - 1], row, below, row, rows, layer.inputs);
         std::swap(delta, below);
     }
 }

@@ -39,17 +39,15 @@ class Mlp {
     // after the other; biases may be null) to what is there, and writes that of x. At most kVjpRows
     // rows.
     static constexpr long kVjpRows = 64;
-    void vjp(const T* x, long x_row, long x_col, const T* grad, long grad_row, long grad_col,
-             long rows, T* grad_x, long grad_x_row, T* const* grad_weights,
-             T* const* grad_biases) const;
+    void vjp(const T* x, long x_row, long x_col, const T* grad, long grad_row, long grad_col, long rows,
+             T* grad_x, long grad_x_row, T* const* grad_weights, T* const* grad_biases) const;
 
    private:
     struct Layer {
         long inputs, outputs;
-        Buffer<T> panels;  // W: depth = inputs, columns = outputs
-        Buffer<T> bias;    // padded to whole panels with zeros
-        mutable Buffer<T>
-            transposed;  // W^T: depth = outputs, columns = inputs; made at the first vjp
+        Buffer<T> panels;              // W: depth = inputs, columns = outputs
+        Buffer<T> bias;                // padded to whole panels with zeros
+        mutable Buffer<T> transposed;  // W^T: depth = outputs, columns = inputs; made at the first vjp
     };
     void layer(const Layer& layer, const T* in, long in_row, long in_col, long rows, T* out,
                long out_row) const;

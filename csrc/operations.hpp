@@ -15,23 +15,22 @@ void feature_map(const Array<const T>& x, const Mlp<T>& map, const Array<T>& out
 // y absent: the symmetric relation of x with itself through phi. out has three core dimensions
 // (heads, n, m) where heads > 1.
 template <class T>
-void relation_matrix(const Array<const T>& x, const Array<const T>& y, const Mlp<T>* phi,
-                     const Mlp<T>* psi, T scale, long heads, const Array<T>& out);
+void relation_matrix(const Array<const T>& x, const Array<const T>& y, const Mlp<T>* phi, const Mlp<T>* psi,
+                     T scale, long heads, const Array<T>& out);
 
 template <class T>
-void attention_scores(const Array<const T>& q, const Array<const T>& k, const Mlp<T>* phi,
-                      const Mlp<T>* psi, T scale, const Array<const std::uint8_t>& mask,
-                      bool causal, const Array<T>& out);
+void attention_scores(const Array<const T>& q, const Array<const T>& k, const Mlp<T>* phi, const Mlp<T>* psi,
+                      T scale, const Array<const std::uint8_t>& mask, bool causal, const Array<T>& out);
 
 // lse may be absent.
 template <class T>
-void attention(const Array<const T>& q, const Array<const T>& k, const Array<const T>& v,
-               const Mlp<T>* phi, const Mlp<T>* psi, T scale, const Array<const std::uint8_t>& mask,
-               bool causal, const Array<T>& out, const Array<T>& lse);
+void attention(const Array<const T>& q, const Array<const T>& k, const Array<const T>& v, const Mlp<T>* phi,
+               const Mlp<T>* psi, T scale, const Array<const std::uint8_t>& mask, bool causal,
+               const Array<T>& out, const Array<T>& lse);
 
 template <class T>
-void retrieve(const Array<const T>& q, const Array<const T>& keys, const Mlp<T>* phi,
-              const Mlp<T>* psi, const Array<const std::uint8_t>& mask, const Array<T>& values,
+void retrieve(const Array<const T>& q, const Array<const T>& keys, const Mlp<T>* phi, const Mlp<T>* psi,
+              const Array<const std::uint8_t>& mask, const Array<T>& values,
               const Array<std::int64_t>& indices);
 
 template <class T>
@@ -46,19 +45,18 @@ void feature_map_vjp(const Array<const T>& x, const Mlp<T>& map, const Array<con
                      const std::vector<T*>& grad_biases);
 
 template <class T>
-void relation_matrix_vjp(const Array<const T>& f, const Array<const T>& g,
-                         const Array<const T>& grad, T scale, long heads, const Array<T>& grad_f,
-                         const Array<T>& grad_g);
+void relation_matrix_vjp(const Array<const T>& f, const Array<const T>& g, const Array<const T>& grad,
+                         T scale, long heads, const Array<T>& grad_f, const Array<T>& grad_g);
 
 template <class T>
 void attention_vjp(const Array<const T>& f, const Array<const T>& g, const Array<const T>& v,
-                   const Array<const std::uint8_t>& mask, bool causal, T scale,
-                   const Array<const T>& out, const Array<const T>& lse, const Array<const T>& grad,
-                   const Array<T>& grad_f, const Array<T>& grad_g, const Array<T>& grad_v);
+                   const Array<const std::uint8_t>& mask, bool causal, T scale, const Array<const T>& out,
+                   const Array<const T>& lse, const Array<const T>& grad, const Array<T>& grad_f,
+                   const Array<T>& grad_g, const Array<T>& grad_v);
 
 // Value of each row (weighted) and both gradients of a loss over all pairs of the features f and g.
 template <class T>
-void relation_loss(const Array<const T>& f, const Array<const T>& g, PairTargets<T> targets,
-                   Loss loss, double* values, T* grad_f, T* grad_g);
+void relation_loss(const Array<const T>& f, const Array<const T>& g, PairTargets<T> targets, Loss loss,
+                   double* values, T* grad_f, T* grad_g);
 
 }  // namespace rk

@@ -109,15 +109,14 @@ struct Tile {
 // acc(i, :) += sum_j p(i, j) values(j, :) for a tile p. Pairs that the mask forbids contribute
 // nothing, even where their values are NaN or infinite.
 template <class T>
-void add_weighted(const T* p, long ld, const Tile<T>& t, const T* values, long width,
-                  const Mask& mask, T* acc) {
+void add_weighted(const T* p, long ld, const Tile<T>& t, const T* values, long width, const Mask& mask,
+                  T* acc) {
     const Kernels<T>& k = kernels<T>();
     const long stride = k.nr * kTileColumns;
     bool clean = mask.empty();
     for (long j = 0; !clean && j < width; j += k.nr)
         if (!k.all_finite(values + j / k.nr * stride, t.cols * k.nr)) {
-            k.masked_product(p, ld, values, stride, t.rows, width, t.cols, acc, width, mask, t.i0,
-                             t.j0);
+            k.masked_product(p, ld, values, stride, t.rows, width, t.cols, acc, width, mask, t.i0, t.j0);
             return;
         }
     k.product(p, ld, 1, values, stride, t.rows, width, t.cols, acc, width, T(1), nullptr, true);
@@ -126,14 +125,9 @@ void add_weighted(const T* p, long ld, const Tile<T>& t, const T* values, long w
 template <class T, class Consumer>
 class PairWalk {
    public:
-    PairWalk(const Team& team, const Points<T>& rows, const std::vector<Operand<T>>& operands,
-             T scale, long heads, const Consumer& consumer)
-        : team_(team),
-          rows_(rows),
-          operands_(operands),
-          scale_(scale),
-          heads_(heads),
-          consumer_(consumer) {}
+    PairWalk(const Team& team, const Points<T>& rows, const std::vector<Operand<T>>& operands, T scale,
+             long heads, const Consumer& consumer)
+        : team_(team), rows_(rows), operands_(operands), scale_(scale), heads_(heads), consumer_(consumer) {}
 
     void run() {
         const long width = rows_.width();
@@ -147,8 +141,7 @@ class PairWalk {
         }
         const long block = row_block();
         const long per_block = block * width * long(sizeof(T)) * (rows_.map ? 1 : 0) + state;
-        const long super_rows =
-            block * std::max(kWorkspace / std::max(per_block, 1L), 2L * team_.size());
+        const long super_rows = block * std::max(kWorkspace / std::max(per_block, 1L), 2L * team_.size());
         const long super_columns = kChunk * std::max(kWorkspace / (column_bytes * kChunk), 1L);
 
         for (long i = 0; i < rows_.count; i += super_rows) {
@@ -165,8 +158,7 @@ class PairWalk {
                 if (shared) pack(j, m, packed.get());
                 step(s, j, m, shared ? packed.get() : nullptr);
             }
-            team_.for_each(blocks,
-                           [&](long b) { consumer_.finish(s.state(b), s.first(b), s.rows(b)); });
+            team_.for_each(blocks, [&](long b) { consumer_.finish(s.state(b), s.first(b), s.rows(b)); });
         }
     }
 
@@ -201,8 +193,8 @@ class PairWalk {
         if (!part.map) return part;
         const long width = part.width();
         team_.for_each(ceil_div(n, block), [&](long b) {
-            features_in(part.sub(b * block, std::min(block, n - b * block)),
-                        space + b * block * width, width);
+            features_in(part.sub(b * block, std::min(block, n - b * block)), space + b * block * width,
+                        width);
         });
         return {space, n, width, width, 1, nullptr};
     }
@@ -227,8 +219,7 @@ class PairWalk {
         if (s.blocks() >= team_.size() || chunks == 1) {
             team_.for_each(s.blocks(), [&](long b) {
                 Arena::Scope scratch;
-                void* partial =
-                    Consumer::kOrderFree ? nullptr : scratch.bytes(std::size_t(s.state_size));
+                void* partial = Consumer::kOrderFree ? nullptr : scratch.bytes(std::size_t(s.state_size));
                 for (long c = 0; c < chunks; ++c) {
                     poll();
                     if constexpr (Consumer::kOrderFree) {
@@ -256,8 +247,7 @@ class PairWalk {
                 chunk(s, b, j, m, c0 + c, packed, partial(b, c));
             });
             for (long b = 0; b < s.blocks(); ++b)
-                for (long c = 0; c < count; ++c)
-                    consumer_.merge(s.state(b), partial(b, c), s.rows(b));
+                for (long c = 0; c < count; ++c) consumer_.merge(s.state(b), partial(b, c), s.rows(b));
         }
     }
 
@@ -292,8 +282,8 @@ class PairWalk {
                     r.ld = kTileColumns;
                 }
                 k.product(f + h * depth * s.features.col, s.features.row, s.features.col,
-                          operands[0] + h * depth * k.nr, operands_[0].panel_stride(), rows, cols,
-                          depth, r.r, r.ld, scale_, nullptr, false);
+                          operands[0] + h * depth * k.nr, operands_[0].panel_stride(), rows, cols, depth, r.r,
+                          r.ld, scale_, nullptr, false);
                 consumer_.accept(state, r);
             }
         }
@@ -308,8 +298,8 @@ class PairWalk {
 };
 
 template <class T, class Consumer>
-void walk_pairs(const Team& team, const Points<T>& rows, const std::vector<Operand<T>>& operands,
-                T scale, long heads, const Consumer& consumer) {
+void walk_pairs(const Team& team, const Points<T>& rows, const std::vector<Operand<T>>& operands, T scale,
+                long heads, const Consumer& consumer) {
     if (rows.count == 0) return;
     PairWalk<T, Consumer>(team, rows, operands, scale, heads, consumer).run();
 }

@@ -24,12 +24,8 @@ struct LossGradient {
     double* values;  // null in the walk over G
     T* grad;         // contiguous
 
-    static double* values_in(const void* state) {
-        return static_cast<double*>(const_cast<void*>(state));
-    }
-    static T* grad_in(const void* state, long rows) {
-        return reinterpret_cast<T*>(values_in(state) + rows);
-    }
+    static double* values_in(const void* state) { return static_cast<double*>(const_cast<void*>(state)); }
+    static T* grad_in(const void* state, long rows) { return reinterpret_cast<T*>(values_in(state) + rows); }
 
     std::size_t state_bytes(long rows) const {
         return std::size_t(rows) * sizeof(double) + std::size_t(rows * width) * sizeof(T);
@@ -78,36 +74,33 @@ PairTargets<T> transposed(PairTargets<T> t) {
 
 // values, grad_f and grad_g are overwritten; contiguous. grad_g may be null: not wanted.
 template <class T>
-void relation_loss(const Array<const T>& f, const Array<const T>& g, PairTargets<T> targets,
-                   Loss loss, double* values, T* grad_f, T* grad_g) {
+void relation_loss(const Array<const T>& f, const Array<const T>& g, PairTargets<T> targets, Loss loss,
+                   double* values, T* grad_f, T* grad_g) {
     const Team team(num_threads());
     const Points<T> rows = points_of<T>(f, 0, nullptr), cols = points_of<T>(g, 0, nullptr);
     const Buffer<T> lse(loss == Loss::softmax ? rows.count : 0);
     if (loss == Loss::softmax) {
         const std::vector<Operand<T>> columns = {{cols, Operand<T>::columns}};
-        walk_pairs(team, rows, columns, T(1), 1,
-                   SoftmaxAccumulate<T>{0, nullptr, 0, lse.get(), Mask{}});
+        walk_pairs(team, rows, columns, T(1), 1, SoftmaxAccumulate<T>{0, nullptr, 0, lse.get(), Mask{}});
         targets.lse = lse.get();
     }
     const std::vector<Operand<T>> of_g = {{cols, Operand<T>::columns}, {cols, Operand<T>::values}};
     walk_pairs(team, rows, of_g, T(1), 1, LossGradient<T>{loss, targets, rows.dim, values, grad_f});
     if (grad_g) {
-        const std::vector<Operand<T>> of_f = {{rows, Operand<T>::columns},
-                                              {rows, Operand<T>::values}};
+        const std::vector<Operand<T>> of_f = {{rows, Operand<T>::columns}, {rows, Operand<T>::values}};
         walk_pairs(team, cols, of_f, T(1), 1,
                    LossGradient<T>{loss, transposed(targets), cols.dim, nullptr, grad_g});
     }
     if (loss == Loss::softmax)
         for (long i = 0; i < rows.count; ++i) {
-            const T w =
-                targets.weight ? targets.weight[i * targets.weight_row] : targets.uniform_weight;
+            const T w = targets.weight ? targets.weight[i * targets.weight_row] : targets.uniform_weight;
             values[i] += double(w) * double(lse.get()[i]);
         }
 }
 
-#define RK_INSTANTIATE(T)                                                                     \
-    template void relation_loss(const Array<const T>&, const Array<const T>&, PairTargets<T>, \
-                                Loss, double*, T*, T*);
+#define RK_INSTANTIATE(T)                                                                                    \
+    template void relation_loss(const Array<const T>&, const Array<const T>&, PairTargets<T>, Loss, double*, \
+                                T*, T*);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)
 

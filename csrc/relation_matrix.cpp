@@ -34,8 +34,7 @@ struct Store {
 constexpr long kSquare = 192;
 
 template <class T>
-void symmetric(const Team& team, const Points<T>& x, T scale, long heads, T* out, long head,
-               long row) {
+void symmetric(const Team& team, const Points<T>& x, T scale, long heads, T* out, long head, long row) {
     const Kernels<T>& k = kernels<T>();
     const long n = x.count, width = x.width(), depth = width / heads;
     const long blocks = ceil_div(n, kSquare);
@@ -45,8 +44,7 @@ void symmetric(const Team& team, const Points<T>& x, T scale, long heads, T* out
     team.for_each(blocks, [&](long b) {
         const Points<T> f = features_in(x.sub(b * kSquare, size(b)),
                                         x.map ? space.get() + b * kSquare * width : nullptr, width);
-        k.pack(f.data, f.col, f.row, width, f.count, panels.get() + b * kSquare * width,
-               width * k.nr);
+        k.pack(f.data, f.col, f.row, width, f.count, panels.get() + b * kSquare * width, width * k.nr);
     });
     const Points<T> f = x.map ? Points<T>{space.get(), n, width, width, 1, nullptr} : x;
 
@@ -58,8 +56,8 @@ void symmetric(const Team& team, const Points<T>& x, T scale, long heads, T* out
             T* upper = out + h * head + a * kSquare * row + b * kSquare;
             T* lower = out + h * head + b * kSquare * row + a * kSquare;
             k.product(f.at(a * kSquare) + h * depth * f.col, f.row, f.col,
-                      panels.get() + b * kSquare * width + h * depth * k.nr, width * k.nr, size(a),
-                      size(b), depth, upper, row, scale, nullptr, false);
+                      panels.get() + b * kSquare * width + h * depth * k.nr, width * k.nr, size(a), size(b),
+                      depth, upper, row, scale, nullptr, false);
             if (a != b) k.transpose(upper, row, size(a), size(b), lower, row);
         }
     });
@@ -68,8 +66,8 @@ void symmetric(const Team& team, const Points<T>& x, T scale, long heads, T* out
 }  // namespace
 
 template <class T>
-void relation_matrix(const Array<const T>& x, const Array<const T>& y, const Mlp<T>* phi,
-                     const Mlp<T>* psi, T scale, long heads, const Array<T>& out) {
+void relation_matrix(const Array<const T>& x, const Array<const T>& y, const Mlp<T>* phi, const Mlp<T>* psi,
+                     T scale, long heads, const Array<T>& out) {
     const int core = heads > 1 ? 3 : 2;
     const long head = heads > 1 ? out.step(3) : 0;
     for_each_item(x.batch(2), [&](const Team& team, long item) {
@@ -78,8 +76,7 @@ void relation_matrix(const Array<const T>& x, const Array<const T>& y, const Mlp
         if (y.empty()) {
             symmetric(team, rows, scale, heads, to, head, out.step(2));
         } else {
-            const std::vector<Operand<T>> columns = {
-                {points_of(y, item, psi), Operand<T>::columns}};
+            const std::vector<Operand<T>> columns = {{points_of(y, item, psi), Operand<T>::columns}};
             walk_pairs(team, rows, columns, scale, heads, Store<T>{to, head, out.step(2)});
         }
     });

@@ -12,15 +12,13 @@ namespace {
 
 // out(i, :) = scale * sum_j weights(i, j) points(j, :), weights in any strides.
 template <class T>
-void weighted_sum(const Team& team, const T* weights, long row, long col, long rows,
-                  const Points<T>& points, T scale, T* out, long out_row) {
+void weighted_sum(const Team& team, const T* weights, long row, long col, long rows, const Points<T>& points,
+                  T scale, T* out, long out_row) {
     const Kernels<T>& k = kernels<T>();
     const Operand<T> values{points, Operand<T>::values};
     const long width = points.width();
-    const long super =
-        kTileColumns * std::max(1L, kWorkspace / (values.tile_size() * long(sizeof(T))));
-    const Buffer<T> packed(values.tile_size() *
-                           ceil_div(std::min(super, points.count), kTileColumns));
+    const long super = kTileColumns * std::max(1L, kWorkspace / (values.tile_size() * long(sizeof(T))));
+    const Buffer<T> packed(values.tile_size() * ceil_div(std::min(super, points.count), kTileColumns));
     for (long i = 0; i < rows; ++i) std::fill_n(out + i * out_row, width, T(0));
     for (long j0 = 0; j0 < points.count; j0 += super) {
         const long m = std::min(super, points.count - j0);
@@ -42,12 +40,10 @@ void weighted_sum(const Team& team, const T* weights, long row, long col, long r
                     k.transpose(from, col, cols, n, block, kTileColumns);
                 else
                     for (long r = 0; r < n; ++r)
-                        for (long c = 0; c < cols; ++c)
-                            block[r * kTileColumns + c] = from[r * row + c * col];
-                k.product(block, kTileColumns, 1,
-                          packed.get() + t / kTileColumns * values.tile_size(),
-                          values.panel_stride(), n, width, cols, out + i * out_row, out_row, T(1),
-                          nullptr, true);
+                        for (long c = 0; c < cols; ++c) block[r * kTileColumns + c] = from[r * row + c * col];
+                k.product(block, kTileColumns, 1, packed.get() + t / kTileColumns * values.tile_size(),
+                          values.panel_stride(), n, width, cols, out + i * out_row, out_row, T(1), nullptr,
+                          true);
             }
         });
     }
@@ -59,9 +55,8 @@ void weighted_sum(const Team& team, const T* weights, long row, long col, long r
 
 // grad_f and grad_g are overwritten.
 template <class T>
-void relation_matrix_vjp(const Array<const T>& f, const Array<const T>& g,
-                         const Array<const T>& grad, T scale, long heads, const Array<T>& grad_f,
-                         const Array<T>& grad_g) {
+void relation_matrix_vjp(const Array<const T>& f, const Array<const T>& g, const Array<const T>& grad,
+                         T scale, long heads, const Array<T>& grad_f, const Array<T>& grad_g) {
     const int core = heads > 1 ? 3 : 2;
     const long head = heads > 1 ? grad.step(3) : 0;
     for_each_item(f.batch(2), [&](const Team& team, long item) {
@@ -82,10 +77,9 @@ void relation_matrix_vjp(const Array<const T>& f, const Array<const T>& g,
     });
 }
 
-#define RK_INSTANTIATE(T)                                                              \
-    template void relation_matrix_vjp(const Array<const T>&, const Array<const T>&,    \
-                                      const Array<const T>&, T, long, const Array<T>&, \
-                                      const Array<T>&);
+#define RK_INSTANTIATE(T)                                                                                  \
+    template void relation_matrix_vjp(const Array<const T>&, const Array<const T>&, const Array<const T>&, \
+                                      T, long, const Array<T>&, const Array<T>&);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)
 

@@ -18,9 +18,7 @@ struct LinkedSum {
     long out_row;
 
     std::size_t state_bytes(long rows) const { return std::size_t(rows * width) * sizeof(T); }
-    void init(void* state, long rows) const {
-        std::fill_n(static_cast<T*>(state), rows * width, T(0));
-    }
+    void init(void* state, long rows) const { std::fill_n(static_cast<T*>(state), rows * width, T(0)); }
     bool skip(long, long, long, long) const { return false; }
     void destination(Tile<T>&) const {}
     void accept(void* state, const Tile<T>& t) const {
@@ -37,8 +35,7 @@ struct LinkedSum {
     }
     void finish(void* state, long i0, long rows) const {
         const T* acc = static_cast<const T*>(state);
-        for (long i = 0; i < rows; ++i)
-            std::copy_n(acc + i * width, width, out + (i0 + i) * out_row);
+        for (long i = 0; i < rows; ++i) std::copy_n(acc + i * width, width, out + (i0 + i) * out_row);
     }
 };
 
@@ -46,8 +43,7 @@ struct LinkedSum {
 
 template <class T>
 void relation_matvec(const Array<const T>& x, const Array<const T>& y, const Array<const T>& v,
-                     const Mlp<T>* phi, const Mlp<T>* psi, Link link, T scale,
-                     const Array<T>& out) {
+                     const Mlp<T>* phi, const Mlp<T>* psi, Link link, T scale, const Array<T>& out) {
     for_each_item(x.batch(2), [&](const Team& team, long item) {
         const Points<T> values = points_of<T>(v, item, nullptr);
         // One column is a dot product with each row of the tile; its stride must be 1.
@@ -65,10 +61,9 @@ void relation_matvec(const Array<const T>& x, const Array<const T>& y, const Arr
     });
 }
 
-#define RK_INSTANTIATE(T)                                                                       \
-    template void relation_matvec(const Array<const T>&, const Array<const T>&,                 \
-                                  const Array<const T>&, const Mlp<T>*, const Mlp<T>*, Link, T, \
-                                  const Array<T>&);
+#define RK_INSTANTIATE(T)                                                                              \
+    template void relation_matvec(const Array<const T>&, const Array<const T>&, const Array<const T>&, \
+                                  const Mlp<T>*, const Mlp<T>*, Link, T, const Array<T>&);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)
 

@@ -48,8 +48,7 @@ struct TopK {
     }
 
     std::size_t state_bytes(long rows) const {
-        return std::size_t(round_up(rows, 2)) * sizeof(long) +
-               std::size_t(rows * k) * sizeof(Hit<T>);
+        return std::size_t(round_up(rows, 2)) * sizeof(long) + std::size_t(rows * k) * sizeof(Hit<T>);
     }
     void init(void* state, long rows) const { std::fill_n(view(state, rows).found, rows, 0); }
     bool skip(long, long, long, long) const { return false; }
@@ -99,8 +98,7 @@ struct TopK {
             std::sort_heap(hits, hits + s.found[i], better<T>);
             for (long c = 0; c < k; ++c) {
                 const bool found = c < s.found[i];
-                values[(i0 + i) * k + c] =
-                    found ? hits[c].value : -std::numeric_limits<T>::infinity();
+                values[(i0 + i) * k + c] = found ? hits[c].value : -std::numeric_limits<T>::infinity();
                 indices[(i0 + i) * k + c] = found ? hits[c].column : -1;
             }
         }
@@ -110,21 +108,20 @@ struct TopK {
 }  // namespace
 
 template <class T>
-void retrieve(const Array<const T>& q, const Array<const T>& keys, const Mlp<T>* phi,
-              const Mlp<T>* psi, const Array<const std::uint8_t>& mask, const Array<T>& values,
+void retrieve(const Array<const T>& q, const Array<const T>& keys, const Mlp<T>* phi, const Mlp<T>* psi,
+              const Array<const std::uint8_t>& mask, const Array<T>& values,
               const Array<std::int64_t>& indices) {
     for_each_item(q.batch(2), [&](const Team& team, long item) {
         const std::vector<Operand<T>> columns = {{points_of(keys, item, psi), Operand<T>::columns}};
-        walk_pairs(team, points_of(q, item, phi), columns, T(1), 1,
-                   TopK<T>{values.dim(1), values.item(item, 2), indices.item(item, 2),
-                           mask_of(mask, false, item)});
+        walk_pairs(
+            team, points_of(q, item, phi), columns, T(1), 1,
+            TopK<T>{values.dim(1), values.item(item, 2), indices.item(item, 2), mask_of(mask, false, item)});
     });
 }
 
-#define RK_INSTANTIATE(T)                                                                    \
-    template void retrieve(const Array<const T>&, const Array<const T>&, const Mlp<T>*,      \
-                           const Mlp<T>*, const Array<const std::uint8_t>&, const Array<T>&, \
-                           const Array<std::int64_t>&);
+#define RK_INSTANTIATE(T)                                                                              \
+    template void retrieve(const Array<const T>&, const Array<const T>&, const Mlp<T>*, const Mlp<T>*, \
+                           const Array<const std::uint8_t>&, const Array<T>&, const Array<std::int64_t>&);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)
 

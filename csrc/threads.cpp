@@ -238,8 +238,7 @@ void* Arena::Scope::bytes(std::size_t n) {
         a.used_ = 0;
     }
     std::byte* base = a.blocks_[a.block_].memory.get();
-    const std::size_t skew =
-        (kAlignment - reinterpret_cast<std::uintptr_t>(base) % kAlignment) % kAlignment;
+    const std::size_t skew = (kAlignment - reinterpret_cast<std::uintptr_t>(base) % kAlignment) % kAlignment;
     std::byte* at = base + skew + a.used_;
     a.used_ += n;
     return at;

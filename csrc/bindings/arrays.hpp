@@ -26,8 +26,7 @@ struct MlpHandle {
     template <class T>
     const Mlp<T>& as() const {
         const auto* held = std::get_if<std::shared_ptr<Mlp<T>>>(&mlp);
-        if (!held)
-            throw std::invalid_argument("the dtype of an MLP differs from that of the arrays");
+        if (!held) throw std::invalid_argument("the dtype of an MLP differs from that of the arrays");
         return **held;
     }
 };

@@ -15,8 +15,7 @@ bool signal_raised() {
 }  // namespace
 
 PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
-    m.doc() =
-        "Compiled kernels of relkernels. Arguments are checked by the Python functions above.";
+    m.doc() = "Compiled kernels of relkernels. Arguments are checked by the Python functions above.";
     const char* wanted = std::getenv("RELKERNELS_ISA");
     try {
         rk::select_isa(wanted ? wanted : "");

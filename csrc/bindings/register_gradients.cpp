@@ -17,8 +17,8 @@ Loss loss_named(const std::string& name) {
     throw std::invalid_argument("no loss is called '" + name + "'");
 }
 
-void feature_map_vjp(const py::array& x, const MlpHandle& mlp, const py::array& grad,
-                     const py::array& grad_x, const std::vector<py::array>& grad_weights,
+void feature_map_vjp(const py::array& x, const MlpHandle& mlp, const py::array& grad, const py::array& grad_x,
+                     const std::vector<py::array>& grad_weights,
                      const std::optional<std::vector<py::array>>& grad_biases) {
     with_dtype(x, [&]<class T>() {
         const auto from = view<const T>(x), above = view<const T>(grad);
@@ -32,37 +32,34 @@ void feature_map_vjp(const py::array& x, const MlpHandle& mlp, const py::array& 
     });
 }
 
-void relation_matrix_vjp(const py::array& f, const py::array& g, const py::array& grad,
-                         double scale, long heads, const py::array& grad_f,
-                         const py::array& grad_g) {
+void relation_matrix_vjp(const py::array& f, const py::array& g, const py::array& grad, double scale,
+                         long heads, const py::array& grad_f, const py::array& grad_g) {
     with_dtype(f, [&]<class T>() {
         const auto rows = view<const T>(f), columns = view<const T>(g), above = view<const T>(grad);
         const auto to_f = view<T>(grad_f), to_g = view<T>(grad_g);
-        without_gil(
-            [&] { rk::relation_matrix_vjp<T>(rows, columns, above, T(scale), heads, to_f, to_g); });
+        without_gil([&] { rk::relation_matrix_vjp<T>(rows, columns, above, T(scale), heads, to_f, to_g); });
     });
 }
 
-void attention_vjp(const py::array& f, const py::array& g, const py::array& v, const Maybe& mask,
-                   bool causal, double scale, const py::array& out, const py::array& lse,
-                   const py::array& grad, const py::array& grad_f, const py::array& grad_g,
-                   const py::array& grad_v) {
+void attention_vjp(const py::array& f, const py::array& g, const py::array& v, const Maybe& mask, bool causal,
+                   double scale, const py::array& out, const py::array& lse, const py::array& grad,
+                   const py::array& grad_f, const py::array& grad_g, const py::array& grad_v) {
     with_dtype(f, [&]<class T>() {
         const auto rows = view<const T>(f), columns = view<const T>(g), values = view<const T>(v);
         const auto o = view<const T>(out), l = view<const T>(lse), above = view<const T>(grad);
         const auto to_f = view<T>(grad_f), to_g = view<T>(grad_g), to_v = view<T>(grad_v);
         const auto allowed = view_or_none<Byte>(mask);
         without_gil([&] {
-            rk::attention_vjp<T>(rows, columns, values, allowed, causal, T(scale), o, l, above,
-                                 to_f, to_g, to_v);
+            rk::attention_vjp<T>(rows, columns, values, allowed, causal, T(scale), o, l, above, to_f, to_g,
+                                 to_v);
         });
     });
 }
 
-void relation_loss(const py::array& f, const py::array& g, const Maybe& target,
-                   const Maybe& labels_f, const Maybe& labels_g, const Maybe& weight,
-                   const Maybe& row_scale, const std::string& loss, const py::array& values,
-                   const py::array& grad_f, const Maybe& grad_g) {
+void relation_loss(const py::array& f, const py::array& g, const Maybe& target, const Maybe& labels_f,
+                   const Maybe& labels_g, const Maybe& weight, const Maybe& row_scale,
+                   const std::string& loss, const py::array& values, const py::array& grad_f,
+                   const Maybe& grad_g) {
     with_dtype(f, [&]<class T>() {
         const auto rows = view<const T>(f), columns = view<const T>(g);
         const Loss kind = loss_named(loss);
@@ -81,8 +78,7 @@ void relation_loss(const py::array& f, const py::array& g, const Maybe& target,
             targets.weight_row = w.step(2);
             targets.weight_col = w.step(1);
         }
-        const double terms =
-            double(rows.dim(2)) * (kind == Loss::softmax ? 1.0 : double(columns.dim(2)));
+        const double terms = double(rows.dim(2)) * (kind == Loss::softmax ? 1.0 : double(columns.dim(2)));
         targets.uniform_weight = T(1.0 / terms);
         targets.inverse_mass = data_or_null<const T>(row_scale);
         double* value = view<double>(values).data;
@@ -97,14 +93,13 @@ void register_gradients(py::module_& m) {
     using py::arg;
     m.def("feature_map_vjp", &feature_map_vjp, arg("x"), arg("mlp"), arg("grad"), arg("grad_x"),
           arg("grad_weights"), arg("grad_biases"));
-    m.def("relation_matrix_vjp", &relation_matrix_vjp, arg("f"), arg("g"), arg("grad"),
-          arg("scale"), arg("heads"), arg("grad_f"), arg("grad_g"));
+    m.def("relation_matrix_vjp", &relation_matrix_vjp, arg("f"), arg("g"), arg("grad"), arg("scale"),
+          arg("heads"), arg("grad_f"), arg("grad_g"));
     m.def("attention_vjp", &attention_vjp, arg("f"), arg("g"), arg("v"), arg("mask"), arg("causal"),
-          arg("scale"), arg("out"), arg("lse"), arg("grad"), arg("grad_f"), arg("grad_g"),
-          arg("grad_v"));
+          arg("scale"), arg("out"), arg("lse"), arg("grad"), arg("grad_f"), arg("grad_g"), arg("grad_v"));
     m.def("relation_loss", &relation_loss, arg("f"), arg("g"), arg("target"), arg("labels_f"),
-          arg("labels_g"), arg("weight"), arg("row_scale"), arg("loss"), arg("values"),
-          arg("grad_f"), arg("grad_g"));
+          arg("labels_g"), arg("weight"), arg("row_scale"), arg("loss"), arg("values"), arg("grad_f"),
+          arg("grad_g"));
 }
 
 }  // namespace rk::bindings

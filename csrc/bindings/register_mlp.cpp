@@ -19,8 +19,7 @@ Activation activation_named(const std::string& name) {
     throw std::invalid_argument("no activation is called '" + name + "'");
 }
 
-MlpHandle make_mlp(const std::vector<py::array>& weights,
-                   const std::optional<std::vector<py::array>>& biases,
+MlpHandle make_mlp(const std::vector<py::array>& weights, const std::optional<std::vector<py::array>>& biases,
                    const std::string& activation, double parameter) {
     MlpHandle handle;
     with_dtype(weights.at(0), [&]<class T>() {

@@ -36,30 +36,27 @@ void relation_matrix(const py::array& x, const Maybe& y, const MlpHandle* phi, c
     });
 }
 
-void attention_scores(const py::array& q, const py::array& k, const MlpHandle* phi,
-                      const MlpHandle* psi, double scale, const Maybe& mask, bool causal,
-                      const py::array& out) {
+void attention_scores(const py::array& q, const py::array& k, const MlpHandle* phi, const MlpHandle* psi,
+                      double scale, const Maybe& mask, bool causal, const py::array& out) {
     with_dtype(q, [&]<class T>() {
         const auto rows = view<const T>(q), columns = view<const T>(k);
         const auto to = view<T>(out);
         const auto allowed = view_or_none<Byte>(mask);
         const auto f = map_or_null<T>(phi), g = map_or_null<T>(psi);
-        without_gil(
-            [&] { rk::attention_scores<T>(rows, columns, f, g, T(scale), allowed, causal, to); });
+        without_gil([&] { rk::attention_scores<T>(rows, columns, f, g, T(scale), allowed, causal, to); });
     });
 }
 
 void attention(const py::array& q, const py::array& k, const py::array& v, const MlpHandle* phi,
-               const MlpHandle* psi, double scale, const Maybe& mask, bool causal,
-               const py::array& out, const Maybe& lse) {
+               const MlpHandle* psi, double scale, const Maybe& mask, bool causal, const py::array& out,
+               const Maybe& lse) {
     with_dtype(q, [&]<class T>() {
         const auto rows = view<const T>(q), columns = view<const T>(k), values = view<const T>(v);
         const auto to = view<T>(out), log_sum = view_or_none<T>(lse);
         const auto allowed = view_or_none<Byte>(mask);
         const auto f = map_or_null<T>(phi), g = map_or_null<T>(psi);
-        without_gil([&] {
-            rk::attention<T>(rows, columns, values, f, g, T(scale), allowed, causal, to, log_sum);
-        });
+        without_gil(
+            [&] { rk::attention<T>(rows, columns, values, f, g, T(scale), allowed, causal, to, log_sum); });
     });
 }
 
@@ -75,16 +72,14 @@ void retrieve(const py::array& q, const py::array& keys, const MlpHandle* phi, c
     });
 }
 
-void relation_matvec(const py::array& x, const py::array& y, const py::array& v,
-                     const MlpHandle* phi, const MlpHandle* psi, const std::string& link,
-                     double scale, const py::array& out) {
+void relation_matvec(const py::array& x, const py::array& y, const py::array& v, const MlpHandle* phi,
+                     const MlpHandle* psi, const std::string& link, double scale, const py::array& out) {
     with_dtype(x, [&]<class T>() {
         const auto rows = view<const T>(x), columns = view<const T>(y), values = view<const T>(v);
         const auto to = view<T>(out);
         const auto f = map_or_null<T>(phi), g = map_or_null<T>(psi);
         const Link kind = link_named(link);
-        without_gil(
-            [&] { rk::relation_matvec<T>(rows, columns, values, f, g, kind, T(scale), to); });
+        without_gil([&] { rk::relation_matvec<T>(rows, columns, values, f, g, kind, T(scale), to); });
     });
 }
 
@@ -97,10 +92,10 @@ void register_operations(py::module_& m) {
           arg("psi").none(true), arg("scale"), arg("heads"), arg("out"));
     m.def("attention_scores", &attention_scores, arg("q"), arg("k"), arg("phi").none(true),
           arg("psi").none(true), arg("scale"), arg("mask"), arg("causal"), arg("out"));
-    m.def("attention", &attention, arg("q"), arg("k"), arg("v"), arg("phi").none(true),
-          arg("psi").none(true), arg("scale"), arg("mask"), arg("causal"), arg("out"), arg("lse"));
-    m.def("retrieve", &retrieve, arg("q"), arg("keys"), arg("phi").none(true),
-          arg("psi").none(true), arg("mask"), arg("values"), arg("indices"));
+    m.def("attention", &attention, arg("q"), arg("k"), arg("v"), arg("phi").none(true), arg("psi").none(true),
+          arg("scale"), arg("mask"), arg("causal"), arg("out"), arg("lse"));
+    m.def("retrieve", &retrieve, arg("q"), arg("keys"), arg("phi").none(true), arg("psi").none(true),
+          arg("mask"), arg("values"), arg("indices"));
     m.def("relation_matvec", &relation_matvec, arg("x"), arg("y"), arg("v"), arg("phi").none(true),
           arg("psi").none(true), arg("link"), arg("scale"), arg("out"));
 }

@@ -3,16 +3,13 @@
 #include "isa.hpp"
 
 // By this symbol threadpoolctl tells our _core from those of other packages.
-extern "C" __attribute__((visibility("default"))) int relkernels_num_threads() {
-    return rk::num_threads();
-}
+extern "C" __attribute__((visibility("default"))) int relkernels_num_threads() { return rk::num_threads(); }
 
 namespace rk::bindings {
 
 namespace {
 
-void vector_math(const std::string& name, const py::array& x, double parameter,
-                 const py::array& out) {
+void vector_math(const std::string& name, const py::array& x, double parameter, const py::array& out) {
     with_dtype(x, [&]<class T>() {
         const Array<const T> from = view<const T>(x);
         const Array<T> to = view<T>(out);
@@ -40,14 +37,12 @@ py::dict cpu_info() {
 void register_system(py::module_& m) {
     m.attr("__version__") = RK_VERSION;
     m.attr("isa") = isa_name();
-    m.def("available_isas", &available_isas,
-          "Instruction sets this processor can run, best first.");
+    m.def("available_isas", &available_isas, "Instruction sets this processor can run, best first.");
     m.def("cpu_info", &cpu_info, "Instruction-set extensions of this processor, by name.");
     m.def("build_info", &build_info, "Version, compiler and flags of this build.");
     m.def("get_num_threads", &num_threads);
     m.def("set_num_threads", &set_num_threads, py::arg("n"));
-    m.def("vector_math", &vector_math, py::arg("name"), py::arg("x"), py::arg("parameter"),
-          py::arg("out"),
+    m.def("vector_math", &vector_math, py::arg("name"), py::arg("x"), py::arg("parameter"), py::arg("out"),
           "Elementwise function of the kernels by name, for tests: out <- name(x), contiguous "
           "arrays.");
 }

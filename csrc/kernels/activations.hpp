@@ -68,9 +68,7 @@ struct ReluPower {
 };
 template <class T>
 struct Gelu {
-    RK_INLINE V<T> value(V<T> z) const {
-        return zero_at_minus_infinity<T>(z, z * normal_cdf<T>(z));
-    }
+    RK_INLINE V<T> value(V<T> z) const { return zero_at_minus_infinity<T>(z, z * normal_cdf<T>(z)); }
     RK_INLINE V<T> derivative(V<T> z) const {
         return normal_cdf<T>(z) + zero_at_infinities<T>(z, z * normal_density<T>(z));
     }
@@ -81,14 +79,12 @@ template <class T>
 struct GeluTanh {
     static constexpr double kTwoRoot = 1.5957691216057308, kCubic = 0.044715;
     RK_INLINE V<T> gate(V<T> z) const {
-        return sigmoid<T>(
-            z * fma(z * z, broadcast<T>(T(kTwoRoot * kCubic)), broadcast<T>(T(kTwoRoot))));
+        return sigmoid<T>(z * fma(z * z, broadcast<T>(T(kTwoRoot * kCubic)), broadcast<T>(T(kTwoRoot))));
     }
     RK_INLINE V<T> value(V<T> z) const { return zero_at_minus_infinity<T>(z, z * gate(z)); }
     RK_INLINE V<T> derivative(V<T> z) const {
         const V<T> s = gate(z);
-        const V<T> slope =
-            fma(z * z, broadcast<T>(T(3 * kTwoRoot * kCubic)), broadcast<T>(T(kTwoRoot)));
+        const V<T> slope = fma(z * z, broadcast<T>(T(3 * kTwoRoot * kCubic)), broadcast<T>(T(kTwoRoot)));
         // s (1 - s) vanishes faster than any power of z; beyond 1e3 the product is 0.
         const V<T> bend = abs(z) > broadcast<T>(T(1e3)) ? V<T>{} : z * s * (T(1) - s) * slope;
         return s + bend;
@@ -147,32 +143,19 @@ struct Cos {
 template <class T, class F>
 RK_INLINE void with_activation(Activation a, T parameter, F f) {
     switch (a) {
-        case Activation::identity:
-            return f(Identity<T>{});
-        case Activation::relu:
-            return f(Relu<T>{});
-        case Activation::leaky_relu:
-            return f(LeakyRelu<T>{parameter});
-        case Activation::relu_power:
-            return f(ReluPower<T>{parameter});
-        case Activation::gelu:
-            return f(Gelu<T>{});
-        case Activation::gelu_tanh:
-            return f(GeluTanh<T>{});
-        case Activation::silu:
-            return f(Silu<T>{});
-        case Activation::tanh:
-            return f(Tanh<T>{});
-        case Activation::sigmoid:
-            return f(Sigmoid<T>{});
-        case Activation::softplus:
-            return f(Softplus<T>{});
-        case Activation::erf:
-            return f(Erf<T>{});
-        case Activation::sin:
-            return f(Sin<T>{});
-        case Activation::cos:
-            return f(Cos<T>{});
+        case Activation::identity: return f(Identity<T>{});
+        case Activation::relu: return f(Relu<T>{});
+        case Activation::leaky_relu: return f(LeakyRelu<T>{parameter});
+        case Activation::relu_power: return f(ReluPower<T>{parameter});
+        case Activation::gelu: return f(Gelu<T>{});
+        case Activation::gelu_tanh: return f(GeluTanh<T>{});
+        case Activation::silu: return f(Silu<T>{});
+        case Activation::tanh: return f(Tanh<T>{});
+        case Activation::sigmoid: return f(Sigmoid<T>{});
+        case Activation::softplus: return f(Softplus<T>{});
+        case Activation::erf: return f(Erf<T>{});
+        case Activation::sin: return f(Sin<T>{});
+        case Activation::cos: return f(Cos<T>{});
     }
 }
 
@@ -191,15 +174,14 @@ static void activate(Activation a, T parameter, T* z, long ld, long rows, long c
 
 // grad <- grad * act'(z)
 template <class T>
-static void activate_vjp(Activation a, T parameter, const T* z, long ldz, T* grad, long ldg,
-                         long rows, long cols) {
+static void activate_vjp(Activation a, T parameter, const T* z, long ldz, T* grad, long ldg, long rows,
+                         long cols) {
     with_activation<T>(a, parameter, [&](auto act) RK_LAMBDA_INLINE {
         for (long i = 0; i < rows; ++i)
             for (long j = 0; j < cols; j += kLanes<T>) {
                 const long n = cols - j;
                 T* at = grad + i * ldg + j;
-                store_first(at, load_first(at, n) * act.derivative(load_first(z + i * ldz + j, n)),
-                            n);
+                store_first(at, load_first(at, n) * act.derivative(load_first(z + i * ldz + j, n)), n);
             }
     });
 }

@@ -31,8 +31,7 @@ RK_INLINE V<T> gather_first(const T* p, long stride, long n) {
 
 template <class T>
 RK_INLINE V<T> targets_of(const PairTargets<T>& t, long i, long j, long n) {
-    if (t.target)
-        return gather_first<T>(t.target + i * t.target_row + j * t.target_col, t.target_col, n);
+    if (t.target) return gather_first<T>(t.target + i * t.target_row + j * t.target_col, t.target_col, n);
     T same[kLanes<T>] = {};
     const std::int64_t row = t.row_label[i];
     const long count = n < kLanes<T> ? n : (long)kLanes<T>;
@@ -41,8 +40,7 @@ RK_INLINE V<T> targets_of(const PairTargets<T>& t, long i, long j, long n) {
 }
 
 template <class T, Loss kind>
-RK_INLINE void loss_tile(T* r, long ld, long rows, long cols, const PairTargets<T>& t,
-                         double* values) {
+RK_INLINE void loss_tile(T* r, long ld, long rows, long cols, const PairTargets<T>& t, double* values) {
     for (long i = 0; i < rows; ++i) {
         V<T> value{};
         for (long j = 0; j < cols; j += kLanes<T>) {
@@ -50,10 +48,9 @@ RK_INLINE void loss_tile(T* r, long ld, long rows, long cols, const PairTargets<
             T* at = r + i * ld + j;
             const V<T> x = load_first(at, n);
             const V<T> target = targets_of<T>(t, i, j, n);
-            const V<T> w = t.weight
-                               ? gather_first<T>(t.weight + i * t.weight_row + j * t.weight_col,
-                                                 t.weight_col, n)
-                               : broadcast<T>(t.uniform_weight);
+            const V<T> w =
+                t.weight ? gather_first<T>(t.weight + i * t.weight_row + j * t.weight_col, t.weight_col, n)
+                         : broadcast<T>(t.uniform_weight);
             V<T> l, d;
             if constexpr (kind == Loss::squared) {
                 const V<T> difference = x - target;
@@ -70,8 +67,7 @@ RK_INLINE void loss_tile(T* r, long ld, long rows, long cols, const PairTargets<
             } else {
                 const long sample = i * t.sample_row + j * t.sample_col;
                 const V<T> lse = gather_first<T>(t.lse + sample, t.sample_col, n);
-                const V<T> share =
-                    target * gather_first<T>(t.inverse_mass + sample, t.sample_col, n);
+                const V<T> share = target * gather_first<T>(t.inverse_mass + sample, t.sample_col, n);
                 l = -share * x;
                 d = exp<T>(x - lse) - share;
             }
@@ -83,17 +79,12 @@ RK_INLINE void loss_tile(T* r, long ld, long rows, long cols, const PairTargets<
 }
 
 template <class T>
-static void loss(Loss kind, T* r, long ld, long rows, long cols, const PairTargets<T>& t,
-                 double* values) {
+static void loss(Loss kind, T* r, long ld, long rows, long cols, const PairTargets<T>& t, double* values) {
     switch (kind) {
-        case Loss::squared:
-            return loss_tile<T, Loss::squared>(r, ld, rows, cols, t, values);
-        case Loss::logistic:
-            return loss_tile<T, Loss::logistic>(r, ld, rows, cols, t, values);
-        case Loss::hinge:
-            return loss_tile<T, Loss::hinge>(r, ld, rows, cols, t, values);
-        case Loss::softmax:
-            return loss_tile<T, Loss::softmax>(r, ld, rows, cols, t, values);
+        case Loss::squared: return loss_tile<T, Loss::squared>(r, ld, rows, cols, t, values);
+        case Loss::logistic: return loss_tile<T, Loss::logistic>(r, ld, rows, cols, t, values);
+        case Loss::hinge: return loss_tile<T, Loss::hinge>(r, ld, rows, cols, t, values);
+        case Loss::softmax: return loss_tile<T, Loss::softmax>(r, ld, rows, cols, t, values);
     }
 }
 

@@ -39,17 +39,15 @@ RK_INLINE Vd reduce_angle(Vd x, Vd& r_low, Id& n) {
 // sin(r + low) and cos(r + low) for |r| <= pi/4, errors 1.2e-20 and 6.7e-22.
 RK_INLINE Vd sin_kernel(Vd r, Vd low) {
     const Vd z = r * r, cube = z * r;
-    const Vd p =
-        polynomial<double>(z, 0.0083333333333333314, -0.00019841269841264942, 2.7557319219243675e-6,
-                           -2.5052106199361818e-8, 1.6058526388142103e-10, -7.5863895547052155e-13);
+    const Vd p = polynomial<double>(z, 0.0083333333333333314, -0.00019841269841264942, 2.7557319219243675e-6,
+                                    -2.5052106199361818e-8, 1.6058526388142103e-10, -7.5863895547052155e-13);
     return r - ((z * (low * 0.5 - cube * p) - low) - cube * -0.16666666666666667);
 }
 RK_INLINE Vd cos_kernel(Vd r, Vd low) {
     const Vd z = r * r;
-    const Vd p =
-        polynomial<double>(z, 0.041666666666666667, -0.0013888888888888888, 2.4801587301584578e-5,
-                           -2.7557319221349734e-7, 2.0876755772685473e-9, -1.1470457979362018e-11,
-                           4.745700902269626e-14);
+    const Vd p = polynomial<double>(z, 0.041666666666666667, -0.0013888888888888888, 2.4801587301584578e-5,
+                                    -2.7557319221349734e-7, 2.0876755772685473e-9, -1.1470457979362018e-11,
+                                    4.745700902269626e-14);
     const Vd half = z * 0.5;
     const Vd w = 1.0 - half;
     return w + (((1.0 - w) - half) + (z * z * p - r * low));
@@ -95,8 +93,8 @@ RK_INLINE V<T> pow(V<T> x, T r) {
     if (r == T(0)) return broadcast<T>(T(1));
     if constexpr (sizeof(T) == 4) {
         const double exponent = r;
-        return through_double(
-            x, [&](Vd d) RK_LAMBDA_INLINE { return exp<double>(log<double>(d) * exponent); });
+        return through_double(x,
+                              [&](Vd d) RK_LAMBDA_INLINE { return exp<double>(log<double>(d) * exponent); });
     } else {
         for (int l = 0; l < kLanes<T>; ++l) x[l] = __builtin_pow(x[l], r);
         return x;

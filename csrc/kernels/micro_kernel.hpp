@@ -54,8 +54,8 @@ RK_INLINE void finish_vector(V<T> acc, T* c, long lanes, const Epilogue<T>& e, l
 
 // R rows x (P panels of W vectors). cols counts the columns that exist from the first panel on.
 template <class T, int R, int P, int W>
-RK_INLINE void micro_tile(const T* a, long a_row, long a_depth, const T* b, long panel_stride,
-                          long depth, T* c, long c_row, long cols, const Epilogue<T>& e) {
+RK_INLINE void micro_tile(const T* a, long a_row, long a_depth, const T* b, long panel_stride, long depth,
+                          T* c, long c_row, long cols, const Epilogue<T>& e) {
     V<T> acc[R][P * W];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
@@ -71,8 +71,7 @@ RK_INLINE void micro_tile(const T* a, long a_row, long a_depth, const T* b, long
     for (long k = 0; k < depth; ++k) {
         V<T> column[P * W];
 #pragma GCC unroll 8
-        for (int v = 0; v < P * W; ++v)
-            column[v] = load(b + (v / W) * panel_stride + (v % W) * kLanes<T>);
+        for (int v = 0; v < P * W; ++v) column[v] = load(b + (v / W) * panel_stride + (v % W) * kLanes<T>);
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) {
             const V<T> x = broadcast<T>(row[r / 4][(r % 4) * a_row]);
@@ -89,27 +88,24 @@ RK_INLINE void micro_tile(const T* a, long a_row, long a_depth, const T* b, long
 #pragma GCC unroll 8
         for (int v = 0; v < P * W; ++v) {
             const long column = (v / W) * kPanel<T> + (v % W) * kLanes<T>;
-            if (column < cols)
-                finish_vector<T>(acc[r][v], c + r * c_row + column, cols - column, e, column);
+            if (column < cols) finish_vector<T>(acc[r][v], c + r * c_row + column, cols - column, e, column);
         }
 }
 
 // The rows of one strip of columns: full micro-tiles, then what is left.
 template <class T, int P, int W, int R>
-static void row_strip(const T* a, long a_row, long a_depth, const T* b, long panel_stride,
-                      long rows, long depth, T* c, long c_row, long cols, const Epilogue<T>& e) {
+static void row_strip(const T* a, long a_row, long a_depth, const T* b, long panel_stride, long rows,
+                      long depth, T* c, long c_row, long cols, const Epilogue<T>& e) {
     for (; rows >= R; rows -= R, a += R * a_row, c += R * c_row)
         micro_tile<T, R, P, W>(a, a_row, a_depth, b, panel_stride, depth, c, c_row, cols, e);
     if constexpr (R > 1)
         if (rows > 0)
-            row_strip<T, P, W, R - 1>(a, a_row, a_depth, b, panel_stride, rows, depth, c, c_row,
-                                      cols, e);
+            row_strip<T, P, W, R - 1>(a, a_row, a_depth, b, panel_stride, rows, depth, c, c_row, cols, e);
 }
 
 template <class T>
-static void product(const T* a, long a_row, long a_depth, const T* panels, long panel_stride,
-                    long rows, long cols, long depth, T* c, long c_row, T scale, const T* bias,
-                    bool accumulate) {
+static void product(const T* a, long a_row, long a_depth, const T* panels, long panel_stride, long rows,
+                    long cols, long depth, T* c, long c_row, T scale, const T* bias, bool accumulate) {
     constexpr long kWide = 4;  // panels at a time when three rows or fewer are left in all
     for (long k = 0; k < depth; k += kDepth) {
         const long block = depth - k < kDepth ? depth - k : kDepth;
@@ -117,20 +113,19 @@ static void product(const T* a, long a_row, long a_depth, const T* panels, long 
         const T* b_block = panels + k * kPanel<T>;
         for (long j = 0; j < cols;) {
             const T* b = b_block + (j / kPanel<T>)*panel_stride;
-            const Epilogue<T> e{scale, bias ? bias + j : nullptr, accumulate || k > 0,
-                                k + block == depth};
+            const Epilogue<T> e{scale, bias ? bias + j : nullptr, accumulate || k > 0, k + block == depth};
             const long left = cols - j;
             if (rows <= 3 && left > (kWide - 1) * kPanel<T>) {
-                row_strip<T, kWide, kPanelVectors, 3>(a_block, a_row, a_depth, b, panel_stride,
-                                                      rows, block, c + j, c_row, left, e);
+                row_strip<T, kWide, kPanelVectors, 3>(a_block, a_row, a_depth, b, panel_stride, rows, block,
+                                                      c + j, c_row, left, e);
                 j += kWide * kPanel<T>;
             } else if (left > kLanes<T>) {
-                row_strip<T, 1, kPanelVectors, kTileRows>(a_block, a_row, a_depth, b, panel_stride,
-                                                          rows, block, c + j, c_row, left, e);
+                row_strip<T, 1, kPanelVectors, kTileRows>(a_block, a_row, a_depth, b, panel_stride, rows,
+                                                          block, c + j, c_row, left, e);
                 j += kPanel<T>;
             } else {
-                row_strip<T, 1, 1, kTileRows>(a_block, a_row, a_depth, b, panel_stride, rows, block,
-                                              c + j, c_row, left, e);
+                row_strip<T, 1, 1, kTileRows>(a_block, a_row, a_depth, b, panel_stride, rows, block, c + j,
+                                              c_row, left, e);
                 j += kPanel<T>;
             }
         }
@@ -139,9 +134,8 @@ static void product(const T* a, long a_row, long a_depth, const T* panels, long 
 
 // The same chains as product with accumulate and depth <= kDepth, one element at a time.
 template <class T>
-static void masked_product(const T* a, long a_row, const T* panels, long panel_stride, long rows,
-                           long cols, long depth, T* c, long c_row, const Mask& mask, long i0,
-                           long j0) {
+static void masked_product(const T* a, long a_row, const T* panels, long panel_stride, long rows, long cols,
+                           long depth, T* c, long c_row, const Mask& mask, long i0, long j0) {
     for (long r = 0; r < rows; ++r)
         for (long j = 0; j < cols; j += kLanes<T>) {
             const T* b = panels + (j / kPanel<T>)*panel_stride + j % kPanel<T>;

@@ -41,8 +41,7 @@ RK_INLINE void transpose_registers(V<T>* v) {
 // missing counts as zero, and kLanes values are written in each of the cols output rows if
 // `padded`.
 template <class T, bool padded>
-RK_INLINE void transpose_block(const T* src, long src_row, long rows, long cols, T* dst,
-                               long dst_row) {
+RK_INLINE void transpose_block(const T* src, long src_row, long rows, long cols, T* dst, long dst_row) {
     V<T> v[kLanes<T>];
     if (rows == kLanes<T> && cols == kLanes<T>) {
 #pragma GCC unroll 16
@@ -52,8 +51,7 @@ RK_INLINE void transpose_block(const T* src, long src_row, long rows, long cols,
         for (int i = 0; i < kLanes<T>; ++i) store(dst + i * dst_row, v[i]);
         return;
     }
-    for (int i = 0; i < kLanes<T>; ++i)
-        v[i] = i < rows ? load_first(src + i * src_row, cols) : V<T>{};
+    for (int i = 0; i < kLanes<T>; ++i) v[i] = i < rows ? load_first(src + i * src_row, cols) : V<T>{};
     transpose_registers<T>(v);
     for (int i = 0; i < kLanes<T>; ++i)
         if (i < cols) store_first(dst + i * dst_row, v[i], padded ? (long)kLanes<T> : rows);
@@ -79,24 +77,21 @@ static void pack(const T* src, long depth_stride, long col_stride, long depth, l
                 for (long v = 0; v < kPanelVectors; ++v) {
                     const long left = width - v * kLanes<T>;
                     store(panels + k * kPanel<T> + v * kLanes<T>,
-                          left > 0 ? load_first(column + k * depth_stride + v * kLanes<T>, left)
-                                   : V<T>{});
+                          left > 0 ? load_first(column + k * depth_stride + v * kLanes<T>, left) : V<T>{});
                 }
         } else if (depth_stride == 1) {
             for (long v = 0; v < kPanelVectors; ++v) {
                 const long left = width - v * kLanes<T>;
                 const long rows = left < 0 ? 0 : left < kLanes<T> ? left : (long)kLanes<T>;
                 for (long k = 0; k < depth; k += kLanes<T>)
-                    transpose_block<T, true>(column + v * kLanes<T> * col_stride + k, col_stride,
-                                             rows,
+                    transpose_block<T, true>(column + v * kLanes<T> * col_stride + k, col_stride, rows,
                                              depth - k < kLanes<T> ? depth - k : (long)kLanes<T>,
                                              panels + k * kPanel<T> + v * kLanes<T>, kPanel<T>);
             }
         } else {
             for (long k = 0; k < depth; ++k)
                 for (long c = 0; c < kPanel<T>; ++c)
-                    panels[k * kPanel<T> + c] =
-                        c < width ? column[k * depth_stride + c * col_stride] : T(0);
+                    panels[k * kPanel<T> + c] = c < width ? column[k * depth_stride + c * col_stride] : T(0);
         }
     }
 }

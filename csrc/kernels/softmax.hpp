@@ -63,13 +63,12 @@ RK_INLINE T exponentiate_row(T* r, long cols, T origin) {
 
 template <class T>
 RK_INLINE void scale_row(T* x, long n, T factor) {
-    for (long j = 0; j < n; j += kLanes<T>)
-        store_first(x + j, load_first(x + j, n - j) * factor, n - j);
+    for (long j = 0; j < n; j += kLanes<T>) store_first(x + j, load_first(x + j, n - j) * factor, n - j);
 }
 
 template <class T>
-static void softmax_accept(T* r, long ld, long rows, long cols, T* max, T* sum, T* acc,
-                           long acc_row, long width) {
+static void softmax_accept(T* r, long ld, long rows, long cols, T* max, T* sum, T* acc, long acc_row,
+                           long width) {
     for (long i = 0; i < rows; ++i) {
         const T tile_max = row_maximum(r + i * ld, cols);
         const T new_max = tile_max > max[i] ? tile_max : max[i];
@@ -86,8 +85,8 @@ static void softmax_accept(T* r, long ld, long rows, long cols, T* max, T* sum, 
 }
 
 template <class T>
-static void softmax_merge(T* max, T* sum, T* acc, const T* max_b, const T* sum_b, const T* acc_b,
-                          long rows, long width) {
+static void softmax_merge(T* max, T* sum, T* acc, const T* max_b, const T* sum_b, const T* acc_b, long rows,
+                          long width) {
     for (long i = 0; i < rows; ++i) {
         const T new_max = max_b[i] > max[i] ? max_b[i] : max[i];
         const T origin = exponent_origin(new_max);

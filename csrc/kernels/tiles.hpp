@@ -32,8 +32,7 @@ static void add_column_sums(const T* c, long c_row, long rows, long cols, T* sum
 }
 
 template <class T>
-static void mask_tile(T* r, long ld, long rows, long cols, const Mask& mask, long i0, long j0,
-                      T value) {
+static void mask_tile(T* r, long ld, long rows, long cols, const Mask& mask, long i0, long j0, T value) {
     for (long i = 0; i < rows; ++i) {
         T* row = r + i * ld;
         long from = 0, to = cols;  // the causal rule leaves columns [from, to)
@@ -77,8 +76,7 @@ RK_INLINE void link_tile(Function link, T* r, long ld, long rows, long cols) {
 
 // acc[i] += sum_j link(r_ij) v_j: chains by lane, then across lanes.
 template <class T, class Function>
-RK_INLINE void link_dot_tile(Function link, const T* r, long ld, long rows, long cols, const T* v,
-                             T* acc) {
+RK_INLINE void link_dot_tile(Function link, const T* r, long ld, long rows, long cols, const T* v, T* acc) {
     for (long i = 0; i < rows; ++i) {
         V<T> sum{};
         for (long j = 0; j < cols; j += kLanes<T>) {
@@ -94,14 +92,10 @@ RK_INLINE void link_dot_tile(Function link, const T* r, long ld, long rows, long
 template <class T, class F>
 RK_INLINE void with_link(Link link, F f) {
     switch (link) {
-        case Link::identity:
-            return f([](V<T> r) RK_LAMBDA_INLINE { return r; });
-        case Link::exp:
-            return f([](V<T> r) RK_LAMBDA_INLINE { return exp<T>(r); });
-        case Link::relu:
-            return f([](V<T> r) RK_LAMBDA_INLINE { return r < V<T>{} ? V<T>{} : r; });
-        case Link::square:
-            return f([](V<T> r) RK_LAMBDA_INLINE { return r * r; });
+        case Link::identity: return f([](V<T> r) RK_LAMBDA_INLINE { return r; });
+        case Link::exp: return f([](V<T> r) RK_LAMBDA_INLINE { return exp<T>(r); });
+        case Link::relu: return f([](V<T> r) RK_LAMBDA_INLINE { return r < V<T>{} ? V<T>{} : r; });
+        case Link::square: return f([](V<T> r) RK_LAMBDA_INLINE { return r * r; });
     }
 }
 
@@ -113,8 +107,7 @@ static void link(Link kind, T* r, long ld, long rows, long cols) {
 
 template <class T>
 static void link_dot(Link kind, const T* r, long ld, long rows, long cols, const T* v, T* acc) {
-    with_link<T>(kind,
-                 [&](auto f) RK_LAMBDA_INLINE { link_dot_tile<T>(f, r, ld, rows, cols, v, acc); });
+    with_link<T>(kind, [&](auto f) RK_LAMBDA_INLINE { link_dot_tile<T>(f, r, ld, rows, cols, v, acc); });
 }
 
 }  // namespace rk::RK_ISA

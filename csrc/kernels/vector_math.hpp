@@ -12,8 +12,7 @@ RK_INLINE bool same_name(const char* a, const char* b) {
 
 template <class T, class F>
 RK_INLINE void map_array(const T* x, T* out, long n, F f) {
-    for (long i = 0; i < n; i += kLanes<T>)
-        store_first(out + i, f(load_first(x + i, n - i)), n - i);
+    for (long i = 0; i < n; i += kLanes<T>) store_first(out + i, f(load_first(x + i, n - i)), n - i);
 }
 
 // The functions of math.hpp that are no activation; then activations, and derivatives as "name'".

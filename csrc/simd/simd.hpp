@@ -224,8 +224,7 @@ RK_INLINE Vf copysign(Vf magnitude, Vf sign) {
     return (Vf)(((If)magnitude & 0x7fffffff) | ((If)sign & (std::int32_t)0x80000000));
 }
 RK_INLINE Vd copysign(Vd magnitude, Vd sign) {
-    return (Vd)(((Id)magnitude & 0x7fffffffffffffff) |
-                ((Id)sign & (std::int64_t)0x8000000000000000ull));
+    return (Vd)(((Id)magnitude & 0x7fffffffffffffff) | ((Id)sign & (std::int64_t)0x8000000000000000ull));
 }
 
 // ---- masks -------------------------------------------------------------------------------------
