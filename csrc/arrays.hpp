@@ -13,8 +13,7 @@ namespace rk {
 inline long round_up(long n, long multiple) { return (n + multiple - 1) / multiple * multiple; }
 inline long ceil_div(long n, long by) { return (n + by - 1) / by; }
 
-// Leading dimensions are a batch; the last `core` ones (2, or 3 with heads) are the operation's
-// own.
+// Leading dimensions are a batch; the last `core` ones (2, or 3 with heads) are the operation's own.
 template <class T>
 struct Array {
     T* data = nullptr;
@@ -53,6 +52,13 @@ struct Array {
         }
         return true;
     }
+    // True where every item of the batch is the same elements.
+    bool repeats() const {
+        for (int i = 0; i + 2 < ndim(); ++i)
+            if (shape[std::size_t(i)] > 1 && stride[std::size_t(i)] != 0) return false;
+        return true;
+    }
+    Array first_item() const { return {data, {dim(2), dim(1)}, {step(2), step(1)}}; }
     Array as_matrix() const {
         long row = 0;
         for (int i = ndim() - 2; i >= 0 && row == 0; --i)
@@ -60,6 +66,15 @@ struct Array {
         return {data, {batch(1), dim(1)}, {row, step(1)}};
     }
 };
+
+// True where a batch of rows meets the same columns in every item, so that all rows may be taken as
+// one matrix: maps and packs the columns once. No result changes, since a row's does not depend on
+// the batch.
+template <class T>
+bool one_relation(const Array<const T>& rows, const Array<const T>& columns, const Array<T>& out) {
+    return rows.ndim() > 2 && rows.batch(1) > 0 && columns.repeats() && rows.rows_continue() &&
+           out.rows_continue();
+}
 
 // Workspace shared by the threads of a call; 64-byte aligned, not initialized.
 template <class T>
@@ -81,8 +96,8 @@ class Buffer {
     std::unique_ptr<T, Free> data_;
 };
 
-// f(team, item) for each item of a batch: many items side by side, each on one thread, or one after
-// the other, each on all of them.
+// f(team, item) for each item of a batch: many items side by side, each on one thread, or one after the
+// other, each on all of them.
 template <class F>
 void for_each_item(long items, const F& f) {
     const Team all(num_threads()), alone(1);

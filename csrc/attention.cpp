@@ -9,6 +9,11 @@ template <class T>
 void attention(const Array<const T>& q, const Array<const T>& k, const Array<const T>& v, const Mlp<T>* phi,
                const Mlp<T>* psi, T scale, const Array<const std::uint8_t>& mask, bool causal,
                const Array<T>& out, const Array<T>& lse) {
+    if (mask.empty() && !causal && v.repeats() && one_relation(q, k, out)) {
+        const Array<T> flat_lse = lse.empty() ? lse : Array<T>{lse.data, {q.batch(1)}, {1}};  // contiguous
+        return attention(q.as_matrix(), k.first_item(), v.first_item(), phi, psi, scale, mask, causal,
+                         out.as_matrix(), flat_lse);
+    }
     for_each_item(q.batch(2), [&](const Team& team, long item) {
         const std::vector<Operand<T>> columns = {
             {points_of(k, item, psi), Operand<T>::columns},

@@ -1,5 +1,5 @@
-// A = softmax_j(R): R is written to the output block by block of rows, its row maxima beside it,
-// and the softmax is taken in place when a block of rows is complete.
+// A = softmax_j(R): R is written to the output block by block of rows, its row maxima beside it, and the
+// softmax is taken in place when a block of rows is complete.
 #include "masks.hpp"
 #include "operations.hpp"
 #include "pairs.hpp"

@@ -1,12 +1,11 @@
-// Gradients of attention (Dao et al. 2022, FlashAttention, algorithm 4), on features F, G and
-// values v:
+// Gradients of attention (Dao et al. 2022, FlashAttention, algorithm 4), on features F, G and values v:
 //
 //   P = exp(R - lse),  dP_ij = <dO_i, v_j>,  D_i = <dO_i, O_i>,  dR = P * (dP - D)
 //   dF = scale dR G,   dG = scale dR^T F,    dv = P^T dO
 //
-// R is made again from F and G. Two walks, one over the queries' rows for dF and one over the keys'
-// rows for dG and dv: each result has one owner, so no thread waits for another and the order of
-// sums is fixed, for one product of R more than a single walk with shared sums would take.
+// R is made again from F and G. Two walks, one over the queries' rows for dF and one over the keys' rows
+// for dG and dv: each result has one owner, so no thread waits for another and the order of sums is
+// fixed, for one product of R more than a single walk with shared sums would take.
 #include <algorithm>
 
 #include "masks.hpp"
@@ -16,8 +15,7 @@ namespace rk {
 
 namespace {
 
-// Each side of a walk: features, and what the values' gradient pairs with them (dO with F, v with
-// G).
+// Each side of a walk: features, and what the values' gradient pairs with them (dO with F, v with G).
 template <class T>
 struct GradientOfPairs {
     static constexpr bool kOrderFree = false;
@@ -31,8 +29,7 @@ struct GradientOfPairs {
     T* grad_features;  // contiguous
     T* grad_values;    // contiguous; null in the walk over queries
 
-    // operands: 0 features as columns, 1 partner as columns, 2 features as values, 3 partner as
-    // values
+    // operands: 0 features as columns, 1 partner as columns, 2 features as values, 3 partner as values
     std::size_t state_bytes(long rows) const {
         return std::size_t(rows * (width + values_width)) * sizeof(T);
     }

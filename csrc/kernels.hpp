@@ -1,8 +1,8 @@
 // The table of tile kernels: what each instruction set must provide, and nothing else.
 //
-// Everything above this line of the design (loops over batches, rows and columns, threads,
-// workspace) is compiled once; everything below is compiled once per instruction set from the same
-// text (csrc/kernels/). The table is chosen at import (isa.cpp), and code above never asks again.
+// Everything above this line of the design (loops over batches, rows and columns, threads, workspace)
+// is compiled once; everything below is compiled once per instruction set from the same text
+// (csrc/kernels/). The table is chosen at import (isa.cpp), and code above never asks again.
 //
 // Layouts
 //   rows     A(r, k) = a[r * a_row + k * a_depth]: any strides, nothing is packed.
@@ -20,8 +20,8 @@ namespace rk {
 enum class Link : int { identity, exp, relu, square };
 enum class Loss : int { squared, logistic, hinge, softmax };
 
-// Which of the pairs of a tile may attend: a boolean matrix of any strides (null: all), and the
-// causal rule. Indices are those of the whole relation, not of the tile.
+// Which of the pairs of a tile may attend: a boolean matrix of any strides (null: all), and the causal
+// rule. Indices are those of the whole relation, not of the tile.
 struct Mask {
     const std::uint8_t* data = nullptr;
     long row_stride = 0, col_stride = 0;
@@ -35,8 +35,8 @@ struct Mask {
     }
 };
 
-// What the loss of pairs needs besides their inner products. Element (i, j) of a matrix is p[i *
-// row + j * col]; a null pointer means "absent". Targets come as a matrix or as labels.
+// What the loss of pairs needs besides their inner products. Element (i, j) of a matrix is p[i * row + j *
+// col]; a null pointer means "absent". Targets come as a matrix or as labels.
 template <class T>
 struct PairTargets {
     const T* target = nullptr;
@@ -46,8 +46,8 @@ struct PairTargets {
     const T* weight = nullptr;
     long weight_row = 0, weight_col = 0;
     T uniform_weight = T(1);
-    // softmax only: log-sum-exp of each sample and one over the sum of its targets. The sample is
-    // the row of the relation: sample_row and sample_col say which of the two indices that is.
+    // softmax only: log-sum-exp of each sample and one over the sum of its targets. The sample is the row
+    // of the relation: sample_row and sample_col say which of the two indices that is.
     const T* lse = nullptr;
     const T* inverse_mass = nullptr;
     long sample_row = 1, sample_col = 0;
@@ -69,8 +69,7 @@ struct Kernels {
     int mr;  // rows of a micro-tile
     int nr;  // columns of a panel
 
-    // panels <- columns j of src(k, j) = src[k * depth_stride + j * col_stride], k < depth, j <
-    // cols.
+    // panels <- columns j of src(k, j) = src[k * depth_stride + j * col_stride], k < depth, j < cols.
     void (*pack)(const T* src, long depth_stride, long col_stride, long depth, long cols, T* panels,
                  long panel_stride);
 
@@ -100,8 +99,7 @@ struct Kernels {
     void (*mask_tile)(T* r, long ld, long rows, long cols, const Mask& mask, long i0, long j0, T value);
 
     // Streaming softmax (Milakov & Gimelshein 2018): r <- exp(r - max'), where max' = max(max, row
-    // maximum of r); sum and the weighted sums acc are rescaled by exp(max - max') and sum is
-    // updated.
+    // maximum of r); sum and the weighted sums acc are rescaled by exp(max - max') and sum is updated.
     void (*softmax_accept)(T* r, long ld, long rows, long cols, T* max, T* sum, T* acc, long acc_row,
                            long width);
     // State a <- merge of states a and b (log-sum-exp).
@@ -114,13 +112,13 @@ struct Kernels {
     void (*row_max)(const T* r, long ld, long rows, long cols, T* max);
     // r <- exp(r - max) / sum, row by row (0 where max is -inf).
     void (*softmax_rows)(T* r, long ld, long rows, long cols, const T* max);
-    // p <- exp(p - lse), dp <- p * (dp - delta). lse and delta are indexed by row (by_row) or by
-    // column of the tile.
+    // p <- exp(p - lse), dp <- p * (dp - delta). lse and delta are indexed by row (by_row) or by column
+    // of the tile.
     void (*softmax_vjp)(T* p, T* dp, long ld, long rows, long cols, const T* lse, const T* delta,
                         bool by_row);
 
-    // Columns of row r that could enter its k best: those not below the threshold. Returns how many
-    // of the cols candidates were written to columns (ascending).
+    // Columns of row r that could enter its k best: those not below the threshold. Returns how many of
+    // the cols candidates were written to columns (ascending).
     long (*candidates)(const T* r, long cols, T threshold, std::int32_t* columns);
 
     // r <- link(r)
@@ -128,8 +126,8 @@ struct Kernels {
     // acc[i] += sum over j of link(r(i, j)) v[j]
     void (*link_dot)(Link link, const T* r, long ld, long rows, long cols, const T* v, T* acc);
 
-    // r <- weighted derivative of the loss at r; values[i] += weighted loss of row i. Pair (0, 0)
-    // of the targets is that of the tile.
+    // r <- weighted derivative of the loss at r; values[i] += weighted loss of row i. Pair (0, 0) of the
+    // targets is that of the tile.
     void (*loss)(Loss loss, T* r, long ld, long rows, long cols, const PairTargets<T>& targets,
                  double* values);
 

@@ -6,8 +6,8 @@ namespace rk {
 
 namespace {
 
-// Row stride of an internal block of rows: whole cache lines, and never a multiple of 4096 bytes,
-// at which the rows of a micro-tile would compete for the same few sets of L1.
+// Row stride of an internal block of rows: whole cache lines, and never a multiple of 4096 bytes, at
+// which the rows of a micro-tile would compete for the same few sets of L1.
 template <class T>
 long padded_row(long width) {
     const long line = 64 / long(sizeof(T));

@@ -2,9 +2,8 @@
 //
 //   h_0 = x,   h_l = act(h_{l-1} W_l + b_l) for hidden layers,   phi(x) = h_{L-1} W_L + b_L
 //
-// Weights are packed once, when the handle is made. forward() takes a block of rows through all
-// layers while its activations stay in L2; feature_map.cpp and pairs.hpp cut the rows into such
-// blocks.
+// Weights are packed once, when the handle is made. forward() takes a block of rows through all layers
+// while its activations stay in L2; feature_map.cpp and pairs.hpp cut the rows into such blocks.
 #pragma once
 
 #include <mutex>
@@ -15,8 +14,8 @@
 
 namespace rk {
 
-// Rows that go through the layers together: 96 rows x 2 x 256 floats are 192 KiB, well inside an L2
-// of 1 MiB beside 256 KiB of weights; a multiple of every micro-tile's rows.
+// Rows that go through the layers together: 96 rows x 2 x 256 floats are 192 KiB, well inside an L2 of
+// 1 MiB beside 256 KiB of weights; a multiple of every micro-tile's rows.
 inline constexpr long kRowBlock = 96;
 
 template <class T>
@@ -35,9 +34,8 @@ class Mlp {
     // out <- phi(x) for rows of x with any strides; out has unit column stride. Any number of rows.
     void forward(const T* x, long x_row, long x_col, long rows, T* out, long out_row) const;
 
-    // Adds the gradients of sum <grad, phi(x)> with respect to weights and biases (row-major, one
-    // after the other; biases may be null) to what is there, and writes that of x. At most kVjpRows
-    // rows.
+    // Adds the gradients of sum <grad, phi(x)> with respect to weights and biases (row-major, one after
+    // the other; biases may be null) to what is there, and writes that of x. At most kVjpRows rows.
     static constexpr long kVjpRows = 64;
     void vjp(const T* x, long x_row, long x_col, const T* grad, long grad_row, long grad_col, long rows,
              T* grad_x, long grad_x_row, T* const* grad_weights, T* const* grad_biases) const;

@@ -1,6 +1,6 @@
-// The operations, as the bindings call them: one file each. Arguments are checked by the caller;
-// leading dimensions are equal (broadcast ones have stride 0). A null map is the identity.
-// Definitions: docs of the Python functions of the same names.
+// The operations, as the bindings call them: one file each. Arguments are checked by the caller; leading
+// dimensions are equal (broadcast ones have stride 0). A null map is the identity. Definitions:
+// docs of the Python functions of the same names.
 #pragma once
 
 #include "arrays.hpp"
@@ -12,8 +12,8 @@ namespace rk {
 template <class T>
 void feature_map(const Array<const T>& x, const Mlp<T>& map, const Array<T>& out);
 
-// y absent: the symmetric relation of x with itself through phi. out has three core dimensions
-// (heads, n, m) where heads > 1.
+// y absent: the symmetric relation of x with itself through phi. out has three core dimensions (heads, n,
+// m) where heads > 1.
 template <class T>
 void relation_matrix(const Array<const T>& x, const Array<const T>& y, const Mlp<T>* phi, const Mlp<T>* psi,
                      T scale, long heads, const Array<T>& out);
@@ -37,8 +37,8 @@ template <class T>
 void relation_matvec(const Array<const T>& x, const Array<const T>& y, const Array<const T>& v,
                      const Mlp<T>* phi, const Mlp<T>* psi, Link link, T scale, const Array<T>& out);
 
-// Gradients. grad_biases is empty for a map without biases. What they are added to or written over
-// is said in each file.
+// Gradients. grad_biases is empty for a map without biases. What they are added to or written over is
+// said in each file.
 template <class T>
 void feature_map_vjp(const Array<const T>& x, const Mlp<T>& map, const Array<const T>& grad,
                      const Array<T>& grad_x, const std::vector<T*>& grad_weights,

@@ -1,30 +1,30 @@
 // The walk over pairs: tiles of features -> inner products -> consumer.
 //
-// Every operation on relations is this walk with a consumer of its own (pair_store.cpp and so on).
-// The walk decides on blocks, threads and workspace; a consumer says what to do with a tile of R
-// and how partial results merge:
+// Every operation on relations is this walk with a consumer of its own (pair_store.cpp and so on). The walk
+// decides on blocks, threads and workspace; a consumer says what to do with a tile of R and how partial
+// results merge:
 //
 //   state_bytes(rows)                what it keeps for a block of rows
 //   init(state, rows)                an empty state
 //   skip(i0, rows, j0, cols)         true where the tile can be left out
-//   destination(tile)                may set tile.r, tile.ld to where R is to be written (else
-//   scratch) accept(state, tile)              folds a tile of R into the state merge(into, from,
-//   rows)          joins the states of two ranges of columns, left to right finish(state, i0, rows)
-//   writes the result of a block of rows kOrderFree                       merge and accept commute
-//   exactly (store, top-k) kRowBlock                        rows of a block
+//   destination(tile)                may set tile.r, tile.ld to where R is to be written (else scratch)
+//   accept(state, tile)              folds a tile of R into the state
+//   merge(into, from, rows)          joins the states of two ranges of columns, left to right
+//   finish(state, i0, rows)          writes the result of a block of rows
+//   kOrderFree                       merge and accept commute exactly (store, top-k)
+//   kRowBlock                        rows of a block
 //
-// Tiles: kRowBlock x kTileColumns values of R (96 x 256 floats: 96 KiB, in L2), made from
-// kTileColumns packed columns (256 x 64 floats: 64 KiB, in L2) of which one panel at a time is in
-// L1.
+// Tiles: kRowBlock x kTileColumns values of R (96 x 256 floats: 96 KiB, in L2), made from kTileColumns
+// packed columns (256 x 64 floats: 64 KiB, in L2) of which one panel at a time is in L1.
 //
-// Order of sums (invariant): within a tile as the kernels fix it; the tiles of a chunk of kChunk
-// columns in order, from an empty state; chunks merged in order. Chunks begin at multiples of
-// kChunk, so a row's result depends neither on threads nor on the other rows. Several threads share
-// a block of rows by taking different chunks, and the merges stay in order.
+// Order of sums (invariant): within a tile as the kernels fix it; the tiles of a chunk of kChunk columns
+// in order, from an empty state; chunks merged in order. Chunks begin at multiples of kChunk, so a row's
+// result depends neither on threads nor on the other rows. Several threads share a block of rows by taking
+// different chunks, and the merges stay in order.
 //
-// Memory: features of at most kWorkspace bytes of rows and of columns at a time, besides the
-// states. More rows or columns are taken in turn (super-blocks); columns are then mapped again for
-// every super-block of rows, which costs under 3 % for an MLP of 64-256-256-64.
+// Memory: features of at most kWorkspace bytes of rows and of columns at a time, besides the states. More
+// rows or columns are taken in turn (super-blocks); columns are then mapped again for every super-block of
+// rows, which costs under 3 % for an MLP of 64-256-256-64.
 #pragma once
 
 #include <algorithm>
@@ -67,8 +67,8 @@ Points<T> features_in(const Points<T>& p, T* space, long space_row) {
     return {space, p.count, p.width(), space_row, 1, nullptr};
 }
 
-// Columns of the relation, packed tile by tile: as columns to multiply with (depth = features), or
-// as values to sum with weights from a tile of R (depth = the columns of the tile).
+// Columns of the relation, packed tile by tile: as columns to multiply with (depth = features), or as
+// values to sum with weights from a tile of R (depth = the columns of the tile).
 template <class T>
 struct Operand {
     enum Layout { columns, values };
@@ -106,8 +106,8 @@ struct Tile {
     const T* const* operands;  // of this tile, in the order given to the walk
 };
 
-// acc(i, :) += sum_j p(i, j) values(j, :) for a tile p. Pairs that the mask forbids contribute
-// nothing, even where their values are NaN or infinite.
+// acc(i, :) += sum_j p(i, j) values(j, :) for a tile p. Pairs that the mask forbids contribute nothing,
+// even where their values are NaN or infinite.
 template <class T>
 void add_weighted(const T* p, long ld, const Tile<T>& t, const T* values, long width, const Mask& mask,
                   T* acc) {
@@ -132,14 +132,14 @@ class PairWalk {
     void run() {
         const long width = rows_.width();
         const long columns = operands_[0].points.count;
-        const long state = round_up(long(consumer_.state_bytes(Consumer::kRowBlock)), 64);
+        const long block = row_block();
+        const long state = round_up(long(consumer_.state_bytes(block)), 64);
         long column_bytes = 0;
         bool mapped = false;
         for (const Operand<T>& o : operands_) {
             column_bytes += o.tile_size() * long(sizeof(T)) / kTileColumns;
             mapped = mapped || o.points.map;
         }
-        const long block = row_block();
         const long per_block = block * width * long(sizeof(T)) * (rows_.map ? 1 : 0) + state;
         const long super_rows = block * std::max(kWorkspace / std::max(per_block, 1L), 2L * team_.size());
         const long super_columns = kChunk * std::max(kWorkspace / (column_bytes * kChunk), 1L);

@@ -2,9 +2,9 @@
 //
 //   dF_i = sum_j dR_ij G_j,   dG_j = sum_i dR_ij F_i,   dR = d loss / dR  (kernels/losses.hpp)
 //
-// Two walks, over the rows of F and over those of G: each result has one owner. The softmax loss
-// takes the log-sum-exp of each row first, by the consumer of attention. State of a block of rows:
-// the loss of each row in double, and the gradient (rows x width).
+// Two walks, over the rows of F and over those of G: each result has one owner. The softmax loss takes the
+// log-sum-exp of each row first, by the consumer of attention. State of a block of rows: the loss of each
+// row in double, and the gradient (rows x width).
 #include <algorithm>
 
 #include "attention.hpp"

@@ -1,8 +1,8 @@
 // R = scale <phi(x_i), psi(y_j)>, written tile by tile.
 //
-// Symmetric relation: only blocks on and above the diagonal are multiplied; each is then mirrored
-// while it is in L2. The result equals its transpose to the last bit because R_ij and R_ji are the
-// same chain of multiply-adds with the factors exchanged.
+// Symmetric relation: only blocks on and above the diagonal are multiplied; each is then mirrored while it
+// is in L2. The result equals its transpose to the last bit because R_ij and R_ji are the same chain of
+// multiply-adds with the factors exchanged.
 #include "operations.hpp"
 #include "pairs.hpp"
 
@@ -29,8 +29,8 @@ struct Store {
     void finish(void*, long, long) const {}
 };
 
-// Rows and columns of a block of the symmetric relation: 192 x 192 floats are 144 KiB, and 192 is a
-// multiple of every micro-tile's rows and panel's columns.
+// Rows and columns of a block of the symmetric relation: 192 x 192 floats are 144 KiB, and 192 is a multiple
+// of every micro-tile's rows and panel's columns.
 constexpr long kSquare = 192;
 
 template <class T>
@@ -68,6 +68,8 @@ void symmetric(const Team& team, const Points<T>& x, T scale, long heads, T* out
 template <class T>
 void relation_matrix(const Array<const T>& x, const Array<const T>& y, const Mlp<T>* phi, const Mlp<T>* psi,
                      T scale, long heads, const Array<T>& out) {
+    if (heads == 1 && !y.empty() && one_relation(x, y, out))
+        return relation_matrix(x.as_matrix(), y.first_item(), phi, psi, scale, heads, out.as_matrix());
     const int core = heads > 1 ? 3 : 2;
     const long head = heads > 1 ? out.step(3) : 0;
     for_each_item(x.batch(2), [&](const Team& team, long item) {

@@ -44,6 +44,9 @@ struct LinkedSum {
 template <class T>
 void relation_matvec(const Array<const T>& x, const Array<const T>& y, const Array<const T>& v,
                      const Mlp<T>* phi, const Mlp<T>* psi, Link link, T scale, const Array<T>& out) {
+    if (v.repeats() && one_relation(x, y, out))
+        return relation_matvec(x.as_matrix(), y.first_item(), v.first_item(), phi, psi, link, scale,
+                               out.as_matrix());
     for_each_item(x.batch(2), [&](const Team& team, long item) {
         const Points<T> values = points_of<T>(v, item, nullptr);
         // One column is a dot product with each row of the tile; its stride must be 1.

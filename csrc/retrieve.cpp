@@ -1,9 +1,8 @@
 // The k largest R_ij of each row with their columns, R never written.
 //
-// Order: larger values first, equal ones by lower column, NaN below every number. It is a total
-// order of (value, column), so partial results merge exactly whatever the order: state of a row is
-// a binary heap of its k best with the worst on top, whose value is the bar that the next
-// candidates must pass.
+// Order: larger values first, equal ones by lower column, NaN below every number. It is a total order of
+// (value, column), so partial results merge exactly whatever the order: state of a row is a binary heap of
+// its k best with the worst on top, whose value is the bar that the next candidates must pass.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -111,6 +110,9 @@ template <class T>
 void retrieve(const Array<const T>& q, const Array<const T>& keys, const Mlp<T>* phi, const Mlp<T>* psi,
               const Array<const std::uint8_t>& mask, const Array<T>& values,
               const Array<std::int64_t>& indices) {
+    if (mask.empty() && one_relation(q, keys, values))
+        return retrieve(q.as_matrix(), keys.first_item(), phi, psi, mask, values.as_matrix(),
+                        indices.as_matrix());
     for_each_item(q.batch(2), [&](const Team& team, long item) {
         const std::vector<Operand<T>> columns = {{points_of(keys, item, psi), Operand<T>::columns}};
         walk_pairs(

@@ -10,7 +10,7 @@
 #include <cstdlib>
 #include <exception>
 #include <mutex>
-#include <new>
+#include <system_error>
 #include <thread>
 
 namespace rk {
@@ -21,8 +21,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr auto kPollInterval = std::chrono::milliseconds(50);
-// Workers spin this many times before they sleep: some 20 microseconds, the gap between two short
-// calls.
+// Workers spin this many times before they sleep: some 20 microseconds, the gap between two short calls.
 constexpr int kSpins = 2000;
 constexpr std::size_t kAlignment = 64;
 constexpr std::size_t kArenaBlock = std::size_t(1) << 20;
@@ -72,12 +71,12 @@ class Pool {
     bool run(Job& job, int threads) {
         const std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
         if (!turn) return false;
-        grow(threads - 1);
+        const int workers = grow(threads - 1);
         {
             const std::lock_guard<std::mutex> lock(mutex_);
             job_ = &job;
-            wanted_ = threads - 1;
-            running_ = threads - 1;
+            wanted_ = workers;
+            running_ = workers;
             ++generation_;
         }
         wake_.notify_all();
@@ -87,11 +86,17 @@ class Pool {
     }
 
    private:
-    void grow(int workers) {
-        for (; workers_ < workers; ++workers_) {
-            const std::uint64_t seen = generation_;
-            std::thread([this, index = workers_, seen] { live(index, seen); }).detach();
+    // Starts workers up to this number, or as many as the system allows; returns how many may be
+    // used.
+    int grow(int workers) {
+        try {
+            for (; workers_ < workers; ++workers_) {
+                const std::uint64_t seen = generation_;
+                std::thread([this, index = workers_, seen] { live(index, seen); }).detach();
+            }
+        } catch (const std::system_error&) {
         }
+        return workers_ < workers ? workers_ : workers;
     }
 
     void live(int index, std::uint64_t seen) {
@@ -140,8 +145,8 @@ class Pool {
     int workers_ = 0;
 };
 
-// Never destroyed: workers sleep on it until the process ends. A forked child has none of the
-// parent's threads, and its copy of the locks may be held, so it starts over with a new pool.
+// Never destroyed: workers sleep on it until the process ends. A forked child has none of the parent's
+// threads, and its copy of the locks may be held, so it starts over with a new pool.
 std::atomic<Pool*> pool{nullptr};
 std::mutex* pool_creation = new std::mutex;
 

@@ -1,8 +1,8 @@
-// Threads: a pool of our own (OpenMP's hangs in a forked child), scratch memory for each thread,
-// and the way for a user to stop a long call.
+// Threads: a pool of our own (OpenMP's hangs in a forked child), scratch memory for each thread, and
+// the way for a user to stop a long call.
 //
-// No result depends on what happens here: kernels fix the order of every sum by the shape of the
-// data (pairs.hpp), and a loop may run on any number of threads or on the caller's alone.
+// No result depends on what happens here: kernels fix the order of every sum by the shape of the data
+// (pairs.hpp), and a loop may run on any number of threads or on the caller's alone.
 #pragma once
 
 #include <cstddef>
@@ -12,8 +12,8 @@
 
 namespace rk {
 
-// Thrown out of a call that the user stopped. The bindings set interrupt_check, which returns true
-// when a signal handler has raised; it is called on the caller's thread only, every 50 ms or so.
+// Thrown out of a call that the user stopped. The bindings set interrupt_check, which returns true when
+// a signal handler has raised; it is called on the caller's thread only, every 50 ms or so.
 struct Interrupted {};
 extern bool (*interrupt_check)();
 
@@ -29,16 +29,16 @@ class Team {
     explicit Team(int size) : size_(size) {}
     int size() const { return size_; }
 
-    // f(task) for task = 0 .. tasks - 1, each once, in any order, on any of the team's threads. The
-    // first exception stops the loop and is thrown here.
+    // f(task) for task = 0 .. tasks - 1, each once, in any order, on any of the team's threads. The first
+    // exception stops the loop and is thrown here.
     void for_each(long tasks, const std::function<void(long)>& f) const;
 
    private:
     int size_;
 };
 
-// Scratch memory of the calling thread, kept from call to call: taken within a Scope, given back
-// when the Scope ends. Scopes nest.
+// Scratch memory of the calling thread, kept from call to call: taken within a Scope, given back when
+// the Scope ends. Scopes nest.
 class Arena {
    public:
     class Scope {

@@ -6,6 +6,7 @@ import textwrap
 
 import numpy as np
 import pytest
+import reference
 import relkernels as rk
 from strategies import mlp, normal
 
@@ -132,6 +133,22 @@ def test_items_of_a_batch_are_those_computed_alone(rng):
     for i in range(20):
         np.testing.assert_array_equal(r[i], rk.relation_matrix(x[i], phi=phi))
         np.testing.assert_array_equal(o[i], rk.attention(x[i], x[i], v[i], phi))
+
+
+def test_rows_and_columns_beyond_the_workspace(rng):
+    """More features than the 16 MiB held at a time: super-blocks change no bit of a row's result."""
+    phi, psi = mlp(rng, [3, 1600], np.float64), mlp(rng, [5, 1600], np.float64)
+    x, y, v = (normal(rng, shape, np.float64) for shape in [(2500, 3), (4500, 5), (4500, 2)])
+    out = rk.attention(x, y, v, phi, psi)
+    found = rk.retrieve(x, y, 3, phi, psi)
+    product = rk.relation_matvec(x, y, v, phi, psi, link="relu")
+    r = rk.relation_matrix(x, y, phi, psi)
+    assert reference.relative_error(r, reference.relation_matrix(x, y, phi, psi)) <= 1e-14
+    np.testing.assert_array_equal(found[1], np.argsort(-r, axis=1, kind="stable")[:, :3])
+    np.testing.assert_allclose(product, np.maximum(r, 0) @ v, rtol=1e-9, atol=1e-7)
+    assert reference.relative_error(out, reference.attention(x, y, v, phi, psi)[0]) <= 1e-12
+    for rows in (slice(0, 1), slice(2000, 2100)):
+        np.testing.assert_array_equal(rk.attention(x[rows], y, v, phi, psi), out[rows])
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -95,7 +95,7 @@ def test_a_forked_child_computes(rng):
     [
         "rk.attention(x, x, x)",
         "rk.retrieve(x, x, 10)",
-        "m = 2 * 10**8; rk.relation_matvec(x[:1], np.broadcast_to(x[:1], (m, 64)), np.broadcast_to(x[0, 0], m))",
+        "m = 10**9; rk.relation_matvec(x[:1], np.broadcast_to(x[0], (m, 64)), np.broadcast_to(x[0, 0], m))",
         "[rk.relation_matrix(x[:6000]) for _ in range(10_000)]",
         "rk.feature_map_vjp(np.broadcast_to(x, (40, *x.shape)), phi, np.broadcast_to(x, (40, *x.shape)))",
     ],

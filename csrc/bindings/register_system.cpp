@@ -43,8 +43,7 @@ void register_system(py::module_& m) {
     m.def("get_num_threads", &num_threads);
     m.def("set_num_threads", &set_num_threads, py::arg("n"));
     m.def("vector_math", &vector_math, py::arg("name"), py::arg("x"), py::arg("parameter"), py::arg("out"),
-          "Elementwise function of the kernels by name, for tests: out <- name(x), contiguous "
-          "arrays.");
+          "Elementwise function of the kernels by name, for tests: out <- name(x), contiguous arrays.");
 }
 
 }  // namespace rk::bindings

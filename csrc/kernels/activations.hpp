@@ -1,8 +1,8 @@
 // Activations of the hidden layers: value and derivative with respect to the pre-activation z.
 //
-// Each is a functor on vectors; the two loops at the end apply one to a row-major block of rows.
-// Limits are taken where a formula has none: value and derivative at z = +-inf are those of the
-// function, not inf * 0. NaN stays NaN.
+// Each is a functor on vectors; the two loops at the end apply one to a row-major block of rows. Limits
+// are taken where a formula has none: value and derivative at z = +-inf are those of the function, not
+// inf * 0. NaN stays NaN.
 #pragma once
 
 #include "activation.hpp"
@@ -11,8 +11,7 @@
 
 namespace rk::RK_ISA {
 
-// product, but 0 where z is -inf (or of either infinite sign): the limit of z times a factor that
-// vanishes.
+// product, but 0 where z is -inf (or of either infinite sign): the limit of z times a factor that vanishes.
 template <class T>
 RK_INLINE V<T> zero_at_minus_infinity(V<T> z, V<T> product) {
     return z == broadcast<T>(T(-__builtin_inff())) ? V<T>{} : product;
@@ -22,8 +21,7 @@ RK_INLINE V<T> zero_at_infinities(V<T> z, V<T> product) {
     return abs(z) == broadcast<T>(T(__builtin_inff())) ? V<T>{} : product;
 }
 
-// Cumulative distribution of the standard normal law: erfc(-z / sqrt 2) / 2, accurate in both
-// tails.
+// Cumulative distribution of the standard normal law: erfc(-z / sqrt 2) / 2, accurate in both tails.
 template <class T>
 RK_INLINE V<T> normal_cdf(V<T> z) {
     const V<T> tail = erfc_positive<T>(abs(z) * T(0.70710678118654752)) * T(0.5);
@@ -73,8 +71,7 @@ struct Gelu {
         return normal_cdf<T>(z) + zero_at_infinities<T>(z, z * normal_density<T>(z));
     }
 };
-// z s(2u) with s the sigmoid and u = sqrt(2/pi) (z + 0.044715 z^3): (1 + tanh u)/2 without
-// cancellation.
+// z s(2u) with s the sigmoid and u = sqrt(2/pi) (z + 0.044715 z^3): (1 + tanh u)/2 without cancellation.
 template <class T>
 struct GeluTanh {
     static constexpr double kTwoRoot = 1.5957691216057308, kCubic = 0.044715;
@@ -101,8 +98,8 @@ struct Silu {
 template <class T>
 struct Tanh {
     RK_INLINE V<T> value(V<T> z) const { return tanh<T>(z); }
-    // 1 / cosh^2 = 4 s (1 - s) with s = sigmoid(2 |z|) would cancel; 4 e / (1 + e)^2, e = exp(-2
-    // |z|), does not.
+    // 1 / cosh^2 = 4 s (1 - s) with s = sigmoid(2 |z|) would cancel; 4 e / (1 + e)^2, e = exp(-2 |z|), does
+    // not.
     RK_INLINE V<T> derivative(V<T> z) const {
         const V<T> e = exp<T>(abs(z) * T(-2));
         const V<T> d = e + T(1);

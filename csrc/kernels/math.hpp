@@ -1,14 +1,13 @@
 // Elementary functions on vectors: exp, log, tanh, sigmoid, softplus, erf, erfc.
 //
-// Accuracy: at most 2 ulp over the whole range in float32 and float64, on every instruction set,
-// with or without fused multiply-add (tests/test_math.py measures it); infinities, NaN and signed
-// zeros as in the C library. Every lane is computed alone: a value does not depend on its
-// neighbours.
+// Accuracy: at most 2 ulp over the whole range in float32 and float64, on every instruction set, with
+// or without fused multiply-add (tests/test_math.py measures it); infinities, NaN and signed zeros as
+// in the C library. Every lane is computed alone: a value does not depend on its neighbours.
 //
 // Polynomials are near-minimax: interpolation at Chebyshev nodes in 60-digit arithmetic, with the
 // largest error of the exact polynomial given beside each. Ranges are reduced as in Cody & Waite,
-// Software Manual for the Elementary Functions (1980); the constants subtracted have trailing
-// zeros, so that their products with small integers are exact without a fused multiply-add.
+// Software Manual for the Elementary Functions (1980); the constants subtracted have trailing zeros, so
+// that their products with small integers are exact without a fused multiply-add.
 #pragma once
 
 #include "simd/simd.hpp"
@@ -48,8 +47,7 @@ struct Format<double> {
     static constexpr double far = 27.5;
 };
 
-// x * 2^n for n in the range that a product of two powers of two reaches: subnormal results
-// included.
+// x * 2^n for n in the range that a product of two powers of two reaches: subnormal results included.
 template <class T>
 RK_INLINE V<T> scale_by_power(V<T> x, I<T> n) {
     using F = Format<T>;
@@ -150,8 +148,7 @@ RK_INLINE V<T> tanh(V<T> x) {
     return copysign(a < broadcast<T>(T(0.55)) ? small : large, x);
 }
 
-// exp(-|x|) / (1 + exp(-|x|)) or 1 / (1 + exp(-|x|)): no overflow, and small values keep their
-// digits.
+// exp(-|x|) / (1 + exp(-|x|)) or 1 / (1 + exp(-|x|)): no overflow, and small values keep their digits.
 template <class T>
 RK_INLINE V<T> sigmoid(V<T> x) {
     const V<T> e = exp<T>(-abs(x));

@@ -1,8 +1,7 @@
 // sin, cos and powers with a real exponent, on vectors. Accuracy as in math.hpp.
 //
-// Float32 goes through float64, where argument reduction and logarithm have bits to spare. In
-// float64 the rare lanes beyond the reach of the reduction, and powers, are taken one at a time
-// from the C library.
+// Float32 goes through float64, where argument reduction and logarithm have bits to spare. In float64 the
+// rare lanes beyond the reach of the reduction, and powers, are taken one at a time from the C library.
 #pragma once
 
 #include "kernels/math.hpp"

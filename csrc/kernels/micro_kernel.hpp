@@ -4,13 +4,13 @@
 //   AVX-512   12 x 2   24 accumulators + 2 columns of B, of 32 registers
 //   AVX2       6 x 2   12 accumulators + 2 + 1 broadcast, of 16 registers
 //   portable   4 x 2    8 accumulators + 2 + 1 broadcast + 1 product (no fused multiply-add), of 16
-// At most three rows are left (a call with one query, say): they take four panels at a time,
-// because two accumulators a row do not cover the latency of the multiply-add.
+// At most three rows are left (a call with one query, say): they take four panels at a time, because
+// two accumulators a row do not cover the latency of the multiply-add.
 //
 // Contract: A is read by broadcast from any strides and only in rows that exist; B is packed and
 // padded (kernels.hpp), so whole vectors of it are read; C is written only in columns that exist.
-// Invariant: an element of C is one chain of multiply-adds in the order of k inside blocks of
-// kDepth, and blocks are added in order. Its value does not depend on the tile that held it.
+// Invariant: an element of C is one chain of multiply-adds in the order of k inside blocks of kDepth,
+// and blocks are added in order. Its value does not depend on the tile that held it.
 #pragma once
 
 #include "kernels.hpp"
@@ -28,9 +28,8 @@ static constexpr int kTileRows = 4;
 static constexpr int kPanelVectors = 2;
 template <class T>
 static constexpr int kPanel = kPanelVectors * kLanes<T>;
-// Depth of one chain: 2 x 64 bytes x 256 = 32 KiB, a panel block that stays in L1 on every machine
-// with 48 KiB and half in L1, half in L2 on the others; and short enough to keep rounding errors
-// small.
+// Depth of one chain: 2 x 64 bytes x 256 = 32 KiB, a panel block that stays in L1 on every machine with
+// 48 KiB and half in L1, half in L2 on the others; and short enough to keep rounding errors small.
 static constexpr long kDepth = 256;
 
 // What happens to a finished chain on its way to C.
@@ -62,8 +61,7 @@ RK_INLINE void micro_tile(const T* a, long a_row, long a_depth, const T* b, long
 #pragma GCC unroll 8
         for (int v = 0; v < P * W; ++v) acc[r][v] = V<T>{};
 
-    // One base pointer for four rows: x86 addresses base + {0, 1, 2, 3} * stride with two index
-    // registers.
+    // One base pointer for four rows: x86 addresses base + {0, 1, 2, 3} * stride with two index registers.
     const T* row[(R + 3) / 4];
 #pragma GCC unroll 4
     for (int g = 0; g < (R + 3) / 4; ++g) row[g] = a + 4 * g * a_row;

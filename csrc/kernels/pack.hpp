@@ -1,9 +1,8 @@
 // Packing: any strided matrix into panels, and transposition of row-major blocks.
 //
-// Panels are described in kernels.hpp. The two layouts that matter are read with vectors: columns
-// with unit stride are copied; depth with unit stride (rows of features) goes through a
-// transposition of kLanes x kLanes values in registers. Any other strides are read one value at a
-// time.
+// Panels are described in kernels.hpp. The two layouts that matter are read with vectors: columns with
+// unit stride are copied; depth with unit stride (rows of features) goes through a transposition of
+// kLanes x kLanes values in registers. Any other strides are read one value at a time.
 #pragma once
 
 #include "kernels/micro_kernel.hpp"
@@ -37,9 +36,8 @@ RK_INLINE void transpose_registers(V<T>* v) {
     transpose_stages<T, kLanes<T> / 2>(v);
 }
 
-// Reads `rows` rows of `cols` values (at most kLanes each) and writes them transposed; what is
-// missing counts as zero, and kLanes values are written in each of the cols output rows if
-// `padded`.
+// Reads `rows` rows of `cols` values (at most kLanes each) and writes them transposed; what is missing
+// counts as zero, and kLanes values are written in each of the cols output rows if `padded`.
 template <class T, bool padded>
 RK_INLINE void transpose_block(const T* src, long src_row, long rows, long cols, T* dst, long dst_row) {
     V<T> v[kLanes<T>];

@@ -5,9 +5,9 @@
 //   merge    the same with the other state's max in the place of the tile's
 //   finish   acc / sum,  lse = m + log(sum)
 //
-// Milakov & Gimelshein 2018 (arXiv 1805.02867). A row that has met nothing but -inf keeps m = -inf
-// and sum = 0: exponents are then taken from 0, so that exp(-inf) = 0 and no inf - inf arises. NaN
-// never becomes the maximum; it enters through p and sum, so it spoils its own row alone.
+// Milakov & Gimelshein 2018 (arXiv 1805.02867). A row that has met nothing but -inf keeps m = -inf and
+// sum = 0: exponents are then taken from 0, so that exp(-inf) = 0 and no inf - inf arises. NaN never
+// becomes the maximum; it enters through p and sum, so it spoils its own row alone.
 #pragma once
 
 #include "kernels/math.hpp"

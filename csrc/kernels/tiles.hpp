@@ -51,8 +51,8 @@ static void mask_tile(T* r, long ld, long rows, long cols, const Mask& mask, lon
     }
 }
 
-// `not (r <= threshold)` rather than `r > threshold`: a NaN threshold (fewer than k found) lets
-// every column through, and a NaN score comes through to be ranked with care by the caller.
+// `not (r <= threshold)` rather than `r > threshold`: a NaN threshold (fewer than k found) lets every
+// column through, and a NaN score comes through to be ranked with care by the caller.
 template <class T>
 static long candidates(const T* r, long cols, T threshold, std::int32_t* columns) {
     const V<T> bar = broadcast<T>(threshold);

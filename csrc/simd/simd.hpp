@@ -1,14 +1,13 @@
 // SIMD vocabulary of the kernels: one text, compiled once per instruction set.
 //
-// V<T> holds kLanes<T> values of float or double in one hardware register; I<T> holds signed
-// integers as wide as T, and is also the type of a mask (all bits set where true). Arithmetic,
-// comparison, bitwise operators and the choice `mask ? a : b` are the vector extensions of GCC and
-// Clang, so they are written as for scalars. The few operations that the extensions lack (fused
-// multiply-add, masked access, bit masks) are functions below, with a branch per instruction set.
+// V<T> holds kLanes<T> values of float or double in one hardware register; I<T> holds signed integers
+// as wide as T, and is also the type of a mask (all bits set where true). Arithmetic, comparison,
+// bitwise operators and the choice `mask ? a : b` are the vector extensions of GCC and Clang, so they
+// are written as for scalars. The few operations that the extensions lack (fused multiply-add, masked
+// access, bit masks) are functions below, with a branch per instruction set.
 //
 // Invariants
-// - Everything lives in namespace RK_ISA and is force-inlined: an object compiled for one
-// instruction
+// - Everything lives in namespace RK_ISA and is force-inlined: an object compiled for one instruction
 //   set must not define a weak symbol that the linker could pick for another (ARCHITECTURE.md).
 // - No operation reads or writes memory outside the lanes it is asked for.
 // - Contraction is off (-ffp-contract=off): a product and a sum are fused only by fma(). Where the

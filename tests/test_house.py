@@ -1,0 +1,33 @@
+"""The README's two commands and the checks that run them stay one and the same."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FIRST_SCREEN = 25  # lines
+
+
+def test_ci_runs_the_two_commands_of_the_first_screen():
+    """Each is one line, and `.ci/run` reads it from the README instead of repeating it."""
+    readme = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    commands = [block.rstrip("\n") for block in blocks[:2]]
+    assert "relkernels demo" in commands[0]
+    assert "pytest" in commands[1]
+    script = (ROOT / ".ci" / "run").read_text()
+    extract = re.search(r"^command_of_readme\(\) \{.*?^\}", script, re.DOTALL | re.MULTILINE)
+    assert extract
+    for number, command in enumerate(commands, start=1):
+        assert command.count("\n") == 0
+        assert command in readme.splitlines()[:FIRST_SCREEN]
+        assert command not in script
+        assert f'bash -euo pipefail -c "$(command_of_readme {number})"' in script
+        told = subprocess.run(
+            ["bash", "-euc", f"root={shlex.quote(str(ROOT))}\n{extract[0]}\ncommand_of_readme {number}"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert told.stdout == command + "\n"
