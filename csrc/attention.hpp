@@ -34,9 +34,12 @@ struct SoftmaxAccumulate {
         std::fill_n(s.sum, rows * (1 + width), T(0));
     }
     bool skip(long i0, long rows, long j0, long cols) const { return forbidden(mask, i0, rows, j0, cols); }
-    void destination(Tile<T>&) const {}
-    void accept(void* state, const Tile<T>& t) const {
-        const State s = view(state, t.rows);
+    template <class A>
+    void destination(Tile<A>&, Finish<T>&) const {}
+    template <class A>
+    void accept(void* state, const Tile<A>& t) const {
+        const State all = view(state, t.block);
+        const State s = {all.max + t.first, all.sum + t.first, all.acc + t.first * width};
         apply_mask(t, mask, -std::numeric_limits<T>::infinity());
         kernels<T>().softmax_accept(t.r, t.ld, t.rows, t.cols, s.max, s.sum, s.acc, width, width);
         if (width > 0)

@@ -21,13 +21,15 @@ struct Scores {
         std::fill_n(static_cast<T*>(state), rows, -std::numeric_limits<T>::infinity());
     }
     bool skip(long, long, long, long) const { return false; }
-    void destination(Tile<T>& t) const {
+    template <class A>
+    void destination(Tile<A>& t, Finish<T>&) const {
         t.r = out + t.i0 * row + t.j0;
         t.ld = row;
     }
-    void accept(void* state, const Tile<T>& t) const {
+    template <class A>
+    void accept(void* state, const Tile<A>& t) const {
         apply_mask(t, mask, -std::numeric_limits<T>::infinity());
-        kernels<T>().row_max(t.r, t.ld, t.rows, t.cols, static_cast<T*>(state));
+        kernels<T>().row_max(t.r, t.ld, t.rows, t.cols, static_cast<T*>(state) + t.first);
     }
     void merge(void* into, const void* from, long rows) const {
         T* a = static_cast<T*>(into);
@@ -43,17 +45,20 @@ struct Scores {
 
 template <class T>
 void attention_scores(const Array<const T>& q, const Array<const T>& k, const Mlp<T>* phi, const Mlp<T>* psi,
-                      T scale, const Array<const std::uint8_t>& mask, bool causal, const Array<T>& out) {
+                      Precision precision, T scale, const Array<const std::uint8_t>& mask, bool causal,
+                      const Array<T>& out) {
     for_each_item(q.batch(2), [&](const Team& team, long item) {
-        const std::vector<Operand<T>> columns = {{points_of(k, item, psi), Operand<T>::columns}};
-        walk_pairs(team, points_of(q, item, phi), columns, scale, 1,
-                   Scores<T>{out.item(item, 2), out.step(2), k.dim(2), mask_of(mask, causal, item)});
+        with_arithmetic<T>(precision, [&]<class A>() {
+            const std::vector<Operand<A>> columns = {{points_of(k, item, psi), Operand<A>::columns}};
+            walk_pairs(team, points_of(q, item, phi), columns, scale, 1,
+                       Scores<T>{out.item(item, 2), out.step(2), k.dim(2), mask_of(mask, causal, item)});
+        });
     });
 }
 
-#define RK_INSTANTIATE(T)                                                                       \
-    template void attention_scores(const Array<const T>&, const Array<const T>&, const Mlp<T>*, \
-                                   const Mlp<T>*, T, const Array<const std::uint8_t>&, bool,    \
+#define RK_INSTANTIATE(T)                                                                               \
+    template void attention_scores(const Array<const T>&, const Array<const T>&, const Mlp<T>*,         \
+                                   const Mlp<T>*, Precision, T, const Array<const std::uint8_t>&, bool, \
                                    const Array<T>&);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)

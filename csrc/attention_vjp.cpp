@@ -10,6 +10,7 @@
 
 #include "masks.hpp"
 #include "operations.hpp"
+#include "pairs.hpp"
 
 namespace rk {
 
@@ -37,13 +38,15 @@ struct GradientOfPairs {
         std::fill_n(static_cast<T*>(state), rows * (width + values_width), T(0));
     }
     bool skip(long i0, long rows, long j0, long cols) const { return forbidden(mask, i0, rows, j0, cols); }
-    void destination(Tile<T>&) const {}
-    void accept(void* state, const Tile<T>& t) const {
+    template <class A>
+    void destination(Tile<A>&, Finish<T>&) const {}
+    template <class A>
+    void accept(void* state, const Tile<A>& t) const {
         const Kernels<T>& k = kernels<T>();
         Arena::Scope scratch;
         T* dp = scratch.take<T>(t.rows * kTileColumns);
         k.product(partner.at(t.i0), partner.row, partner.col, t.operands[1], k.nr * values_width, t.rows,
-                  t.cols, values_width, dp, kTileColumns, T(1), nullptr, false);
+                  t.cols, values_width, dp, kTileColumns, {});
         // Both tiles have rows of kTileColumns: R is in the walk's scratch.
         const long at = rows_are_queries ? t.i0 : t.j0;
         k.softmax_vjp(t.r, dp, kTileColumns, t.rows, t.cols, lse + at, delta + at, rows_are_queries);
@@ -52,10 +55,10 @@ struct GradientOfPairs {
             k.mask_tile(t.r, kTileColumns, t.rows, t.cols, m, t.i0, t.j0, T(0));
             k.mask_tile(dp, kTileColumns, t.rows, t.cols, m, t.i0, t.j0, T(0));
         }
-        T* acc = static_cast<T*>(state);
+        T* acc = static_cast<T*>(state) + t.first * width;
+        T* acc_values = static_cast<T*>(state) + t.block * width + t.first * values_width;
         add_weighted(dp, kTileColumns, t, t.operands[2], width, m, acc);
-        if (grad_values)
-            add_weighted(t.r, kTileColumns, t, t.operands[3], values_width, m, acc + t.rows * width);
+        if (grad_values) add_weighted(t.r, kTileColumns, t, t.operands[3], values_width, m, acc_values);
     }
     void merge(void* into, const void* from, long rows) const {
         kernels<T>().add(static_cast<T*>(into), static_cast<const T*>(from), rows * (width + values_width));
@@ -76,8 +79,8 @@ void attention_vjp(const Array<const T>& f, const Array<const T>& g, const Array
                    const Array<const std::uint8_t>& mask, bool causal, T scale, const Array<const T>& out,
                    const Array<const T>& lse, const Array<const T>& grad, const Array<T>& grad_f,
                    const Array<T>& grad_g, const Array<T>& grad_v) {
-    using Layout = typename Operand<T>::Layout;
-    const Layout columns = Operand<T>::columns, values = Operand<T>::values;
+    using Layout = typename Operand<Full<T>>::Layout;
+    const Layout columns = Operand<Full<T>>::columns, values = Operand<Full<T>>::values;
     for_each_item(f.batch(2), [&](const Team& team, long item) {
         const auto side = [&](const Array<const T>& a) { return points_of<T>(a, item, nullptr); };
         const Points<T> rows = side(f), keys = side(g), value = side(v), above = side(grad), o = side(out);
@@ -92,11 +95,11 @@ void attention_vjp(const Array<const T>& f, const Array<const T>& g, const Array
         const Mask m = mask_of(mask, causal, item);
         const T* lse_of = lse.item(item, 1);
 
-        const std::vector<Operand<T>> of_keys = {{keys, columns}, {value, columns}, {keys, values}};
+        const std::vector<Operand<Full<T>>> of_keys = {{keys, columns}, {value, columns}, {keys, values}};
         walk_pairs(team, rows, of_keys, scale, 1,
                    GradientOfPairs<T>{above, lse_of, delta.get(), true, m, scale, width, values_width,
                                       grad_f.item(item, 2), nullptr});
-        const std::vector<Operand<T>> of_queries = {
+        const std::vector<Operand<Full<T>>> of_queries = {
             {rows, columns}, {above, columns}, {rows, values}, {above, values}};
         walk_pairs(team, keys, of_queries, scale, 1,
                    GradientOfPairs<T>{value, lse_of, delta.get(), false, transposed(m), scale, width,

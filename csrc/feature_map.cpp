@@ -5,9 +5,9 @@
 namespace rk {
 
 template <class T>
-void feature_map(const Array<const T>& x, const Mlp<T>& map, const Array<T>& out) {
+void feature_map(const Array<const T>& x, const Mlp<T>& map, Precision precision, const Array<T>& out) {
     if (x.ndim() > 2 && x.rows_continue() && out.rows_continue())
-        return feature_map(x.as_matrix(), map, out.as_matrix());
+        return feature_map(x.as_matrix(), map, precision, out.as_matrix());
     for_each_item(x.batch(2), [&](const Team& team, long item) {
         const Points<T> rows = points_of(x, item, &map);
         T* to = out.item(item, 2);
@@ -15,12 +15,15 @@ void feature_map(const Array<const T>& x, const Mlp<T>& map, const Array<T>& out
         const long block = std::min(share, kRowBlock);
         team.for_each(block ? ceil_div(rows.count, block) : 0, [&](long b) {
             const Points<T> part = rows.sub(b * block, std::min(block, rows.count - b * block));
-            map.forward(part.data, part.row, part.col, part.count, to + b * block * out.step(2), out.step(2));
+            with_arithmetic<T>(precision, [&]<class A>() {
+                map.template forward<A>(part.data, part.row, part.col, part.count,
+                                        to + b * block * out.step(2), out.step(2));
+            });
         });
     });
 }
 
-template void feature_map(const Array<const float>&, const Mlp<float>&, const Array<float>&);
-template void feature_map(const Array<const double>&, const Mlp<double>&, const Array<double>&);
+template void feature_map(const Array<const float>&, const Mlp<float>&, Precision, const Array<float>&);
+template void feature_map(const Array<const double>&, const Mlp<double>&, Precision, const Array<double>&);
 
 }  // namespace rk

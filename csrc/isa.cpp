@@ -10,11 +10,15 @@ namespace rk {
     namespace isa {                              \
     extern const Kernels<float> kernels_float;   \
     extern const Kernels<double> kernels_double; \
+    extern const KernelsBf16 kernels_bf16;       \
     }
 RK_DECLARE(portable)
 #if defined(RK_HAVE_X86)
 RK_DECLARE(avx2)
 RK_DECLARE(avx512)
+namespace avx512_bf16 {
+extern const KernelsBf16 kernels_bf16;
+}
 #endif
 #undef RK_DECLARE
 
@@ -25,6 +29,7 @@ struct Isa {
     bool (*present)();
     const Kernels<float>* single_precision;
     const Kernels<double>* double_precision;
+    const KernelsBf16* bf16;
 };
 
 #if defined(RK_HAVE_X86)
@@ -33,15 +38,19 @@ bool has_avx512() {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
 }
+bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 #endif
 
 // Best first.
 const Isa table[] = {
 #if defined(RK_HAVE_X86)
-    {"avx512", has_avx512, &avx512::kernels_float, &avx512::kernels_double},
-    {"avx2", has_avx2, &avx2::kernels_float, &avx2::kernels_double},
+    {"avx512_bf16", has_avx512_bf16, &avx512::kernels_float, &avx512::kernels_double,
+     &avx512_bf16::kernels_bf16},
+    {"avx512", has_avx512, &avx512::kernels_float, &avx512::kernels_double, &avx512::kernels_bf16},
+    {"avx2", has_avx2, &avx2::kernels_float, &avx2::kernels_double, &avx2::kernels_bf16},
 #endif
-    {"portable", [] { return true; }, &portable::kernels_float, &portable::kernels_double},
+    {"portable", [] { return true; }, &portable::kernels_float, &portable::kernels_double,
+     &portable::kernels_bf16},
 };
 
 const Isa* chosen = nullptr;
@@ -81,6 +90,8 @@ template <>
 const Kernels<double>& kernels<double>() {
     return *chosen->double_precision;
 }
+
+const KernelsBf16& kernels_bf16() { return *chosen->bf16; }
 
 std::vector<std::pair<std::string, bool>> cpu_features() {
 #if defined(RK_HAVE_X86)

@@ -11,7 +11,9 @@
 //   tile     C(r, j) = c[r * c_row + j]: row-major, unit column stride.
 #pragma once
 
+#include <bit>
 #include <cstdint>
+#include <limits>
 
 #include "activation.hpp"
 
@@ -64,6 +66,19 @@ struct PairTargets {
     }
 };
 
+// What happens to a sum of products on its way to C:  c <- max(floor, scale (c0 + a . b) + bias), where c0
+// is what C holds if `accumulate`, else 0. NaN passes the floor.
+template <class T>
+struct Finish {
+    T scale = T(1);
+    const T* bias = nullptr;  // padded to a multiple of nr; null: none
+    T floor = -std::numeric_limits<T>::infinity();
+    bool accumulate = false;
+    // Past the caches, where C is too large to be read from them again and lies on 64-byte boundaries
+    // (`c` and rows): saves reading each line before it is written.
+    bool stream = false;
+};
+
 template <class T>
 struct Kernels {
     int mr;  // rows of a micro-tile
@@ -72,12 +87,10 @@ struct Kernels {
     // panels <- columns j of src(k, j) = src[k * depth_stride + j * col_stride], k < depth, j < cols.
     void (*pack)(const T* src, long depth_stride, long col_stride, long depth, long cols, T* panels,
                  long panel_stride);
-
-    // c <- scale * (a . b) + bias, or c <- c + a . b where accumulate. Each element is one chain of
-    // fused multiply-adds over at most 256 depths, chains added in order: its value depends on the
-    // depth alone, never on its place in the tile. bias (null: none) is padded to a multiple of nr.
+    // C <- A B, finished. Each element is one chain of fused multiply-adds over at most 256 depths, chains
+    // added in order: its value depends on the depth alone, never on its place in the tile.
     void (*product)(const T* a, long a_row, long a_depth, const T* panels, long panel_stride, long rows,
-                    long cols, long depth, T* c, long c_row, T scale, const T* bias, bool accumulate);
+                    long cols, long depth, T* c, long c_row, const Finish<T>& finish);
 
     // As product with accumulate, but pairs the mask forbids are left out rather than multiplied by
     // zero, so that a NaN in b reaches only the rows that depend on it. Slow; for tiles with one.
@@ -85,7 +98,9 @@ struct Kernels {
                            long depth, T* c, long c_row, const Mask& mask, long i0, long j0);
 
     bool (*all_finite)(const T* p, long n);
-    void (*transpose)(const T* src, long src_row, long rows, long cols, T* dst, long dst_row);
+    // dst <- src, or its transpose; `stream` as in Finish.
+    void (*copy)(const T* src, long src_row, long rows, long cols, T* dst, long dst_row, bool stream);
+    void (*transpose)(const T* src, long src_row, long rows, long cols, T* dst, long dst_row, bool stream);
 
     void (*activate)(Activation a, T parameter, T* z, long ld, long rows, long cols);
     void (*activate_vjp)(Activation a, T parameter, const T* z, long ldz, T* grad, long ldg, long rows,
@@ -138,5 +153,29 @@ struct Kernels {
 // The table of the instruction set in use.
 template <class T>
 const Kernels<T>& kernels();
+
+// bfloat16: the upper half of a float.
+using bfloat16 = std::uint16_t;
+
+inline float to_float(bfloat16 x) { return std::bit_cast<float>(std::uint32_t(x) << 16); }
+
+// Products of factors rounded to bfloat16 (to nearest, ties to even), sums in float.
+//   rows     row-major, depth rounded up to a multiple of depth_multiple with zeros
+//   panels   as above, with depth in pairs: (k, j) at k / 2 * 2 nr + 2 (j % nr) + k % 2 of a panel
+struct KernelsBf16 {
+    int mr;              // rows of a micro-tile
+    int nr;              // columns of a panel
+    int depth_multiple;  // of factors
+
+    void (*pack)(const float* src, long depth_stride, long col_stride, long depth, long padded, long cols,
+                 bfloat16* panels, long panel_stride);
+    // dst(r, k) <- src[r * row + k * col] for k < depth, and 0 for depth <= k < padded
+    void (*convert)(const float* src, long row, long col, long rows, long depth, long padded, bfloat16* dst,
+                    long dst_row);
+    // As product of Kernels; depth is the padded one.
+    void (*product)(const bfloat16* a, long a_row, const bfloat16* panels, long panel_stride, long rows,
+                    long cols, long depth, float* c, long c_row, const Finish<float>& finish);
+};
+const KernelsBf16& kernels_bf16();
 
 }  // namespace rk

@@ -2,8 +2,8 @@
 #pragma once
 
 #include "arrays.hpp"
+#include "factors.hpp"
 #include "kernels.hpp"
-#include "pairs.hpp"
 
 namespace rk {
 
@@ -41,10 +41,10 @@ inline Mask mask_in(const Mask& mask, long i0, long rows, long j0, long cols) {
     return m;
 }
 
-template <class T>
-void apply_mask(const Tile<T>& t, const Mask& mask, T value) {
+template <class A>
+void apply_mask(const Tile<A>& t, const Mask& mask, typename A::Value value) {
     const Mask m = mask_in(mask, t.i0, t.rows, t.j0, t.cols);
-    if (!m.empty()) kernels<T>().mask_tile(t.r, t.ld, t.rows, t.cols, m, t.i0, t.j0, value);
+    if (!m.empty()) kernels<typename A::Value>().mask_tile(t.r, t.ld, t.rows, t.cols, m, t.i0, t.j0, value);
 }
 
 }  // namespace rk

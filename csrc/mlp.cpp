@@ -30,7 +30,7 @@ Mlp<T>::Mlp(const std::vector<Array<const T>>& weights, const std::vector<Array<
     const Kernels<T>& k = kernels<T>();
     for (std::size_t l = 0; l < weights.size(); ++l) {
         const Array<const T>& w = weights[l];
-        Layer layer{w.dim(2), w.dim(1), {}, {}, {}};
+        Layer layer{w.dim(2), w.dim(1), {}, {}, {}, {}};
         const long padded = round_up(layer.outputs, k.nr);
         layer.panels = Buffer<T>(padded * layer.inputs);
         k.pack(w.data, w.step(2), w.step(1), layer.inputs, layer.outputs, layer.panels.get(),
@@ -45,55 +45,99 @@ Mlp<T>::Mlp(const std::vector<Array<const T>>& weights, const std::vector<Array<
 }
 
 template <class T>
-void Mlp<T>::layer(const Layer& layer, const T* in, long in_row, long in_col, long rows, T* out,
-                   long out_row) const {
-    const Kernels<T>& k = kernels<T>();
-    k.product(in, in_row, in_col, layer.panels.get(), layer.inputs * k.nr, rows, layer.outputs, layer.inputs,
-              out, out_row, T(1), layer.bias.get(), false);
+T Mlp<T>::floor(bool hidden) const {
+    return hidden && activation_ == Activation::relu ? T(0) : Finish<T>{}.floor;
 }
 
 template <class T>
+bool Mlp<T>::activates(bool hidden) const {
+    return hidden && activation_ != Activation::relu && activation_ != Activation::identity;
+}
+
+template <class T>
+template <class A>
+const typename A::Factor* Mlp<T>::panels(const Layer& layer) const {
+    if constexpr (std::is_same_v<A, Bf16>)
+        return layer.panels_bf16.get();
+    else
+        return layer.panels.get();
+}
+
+template <class T>
+template <class A>
 void Mlp<T>::forward(const T* x, long x_row, long x_col, long rows, T* out, long out_row) const {
-    const Kernels<T>& k = kernels<T>();
-    long widest = 0;
+    using Factor = typename A::Factor;
+    if constexpr (std::is_same_v<A, Bf16>) std::call_once(bf16_once_, [this] { make_bf16(); });
+    long widest = inputs();
     for (long l = 0; l + 1 < depth(); ++l) widest = std::max(widest, outputs(l));
-    const long row = padded_row<T>(widest);
+    const long row = padded_row<T>(widest), factor_row = padded_row<Factor>(A::padded(widest));
     Arena::Scope scratch;
     T* hidden[2] = {nullptr, nullptr};
     const long most = std::min(rows, kRowBlock);
     if (depth() > 1) hidden[0] = scratch.take<T>(most * row);
     if (depth() > 2) hidden[1] = scratch.take<T>(most * row);
+    Factor* factors = A::kConverts ? scratch.take<Factor>(most * factor_row) : nullptr;
 
     for (long i = 0; i < rows; i += kRowBlock) {
         const long block = std::min(rows - i, kRowBlock);
         const T* in = x + i * x_row;
         long in_row = x_row, in_col = x_col;
-        for (long l = 0; l + 1 < depth(); ++l) {
-            T* to = hidden[l % 2];
-            layer(layers_[std::size_t(l)], in, in_row, in_col, block, to, row);
-            k.activate(activation_, parameter_, to, row, block, outputs(l));
+        for (long l = 0; l < depth(); ++l) {
+            const Layer& layer = layers_[std::size_t(l)];
+            const bool is_hidden = l + 1 < depth();
+            T* to = is_hidden ? hidden[l % 2] : out + i * out_row;
+            const long to_row = is_hidden ? row : out_row;
+            const Finish<T> finish{.bias = layer.bias.get(), .floor = floor(is_hidden)};
+            const long stride = A::nr() * A::padded(layer.inputs);
+            if constexpr (A::kConverts) {
+                A::convert(in, in_row, in_col, block, layer.inputs, factors, factor_row);
+                A::product(factors, factor_row, 1, panels<A>(layer), stride, block, layer.outputs,
+                           layer.inputs, to, to_row, finish);
+            } else {
+                A::product(in, in_row, in_col, panels<A>(layer), stride, block, layer.outputs, layer.inputs,
+                           to, to_row, finish);
+            }
+            if (activates(is_hidden))
+                kernels<T>().activate(activation_, parameter_, to, row, block, layer.outputs);
             in = to;
-            in_row = row;
+            in_row = to_row;
             in_col = 1;
         }
-        layer(layers_.back(), in, in_row, in_col, block, out + i * out_row, out_row);
     }
+}
+
+template <class T>
+std::vector<T> Mlp<T>::weights(const Layer& layer) const {
+    const long nr = kernels<T>().nr;
+    std::vector<T> w(std::size_t(layer.inputs * layer.outputs));
+    for (long j = 0; j < layer.outputs; ++j) {
+        const T* panel = layer.panels.get() + j / nr * layer.inputs * nr + j % nr;
+        for (long i = 0; i < layer.inputs; ++i) w[std::size_t(i * layer.outputs + j)] = panel[i * nr];
+    }
+    return w;
 }
 
 template <class T>
 void Mlp<T>::make_transposed() const {
     const Kernels<T>& k = kernels<T>();
     for (const Layer& layer : layers_) {
-        // W again from its panels, then packed the other way round.
-        std::vector<T> w(std::size_t(layer.inputs * layer.outputs));
-        for (long j = 0; j < layer.outputs; ++j) {
-            const T* panel = layer.panels.get() + j / k.nr * layer.inputs * k.nr + j % k.nr;
-            for (long i = 0; i < layer.inputs; ++i) w[std::size_t(i * layer.outputs + j)] = panel[i * k.nr];
-        }
+        const std::vector<T> w = weights(layer);
         layer.transposed = Buffer<T>(round_up(layer.inputs, k.nr) * layer.outputs);
         k.pack(w.data(), 1, layer.outputs, layer.outputs, layer.inputs, layer.transposed.get(),
                layer.outputs * k.nr);
     }
+}
+
+template <class T>
+void Mlp<T>::make_bf16() const {
+    if constexpr (std::is_same_v<T, float>)
+        for (const Layer& layer : layers_) {
+            const std::vector<float> w = weights(layer);
+            const long depth = Bf16::padded(layer.inputs);
+            layer.panels_bf16 = Buffer<bfloat16>(round_up(layer.outputs, Bf16::nr()) * depth);
+            Bf16::pack(w.data(), layer.outputs, 1, layer.inputs, layer.outputs, layer.panels_bf16.get(),
+                       Bf16::nr() * depth);
+        }
 }
 
 template <class T>
@@ -113,7 +157,9 @@ void Mlp<T>::vjp(const T* x, long x_row, long x_col, const T* grad, long grad_ro
     for (long l = 0; l + 1 < depth(); ++l) {
         z.push_back(scratch.take<T>(rows * row));
         h.push_back(scratch.take<T>(rows * row));
-        layer(layers_[std::size_t(l)], in, in_row, in_col, rows, z.back(), row);
+        const Layer& layer = layers_[std::size_t(l)];
+        k.product(in, in_row, in_col, layer.panels.get(), layer.inputs * k.nr, rows, layer.outputs,
+                  layer.inputs, z.back(), row, {.bias = layer.bias.get()});
         for (long i = 0; i < rows; ++i) std::copy_n(z.back() + i * row, outputs(l), h.back() + i * row);
         k.activate(activation_, parameter_, h.back(), row, rows, outputs(l));
         in = h.back();
@@ -134,10 +180,10 @@ void Mlp<T>::vjp(const T* x, long x_row, long x_col, const T* grad, long grad_ro
         // dW += input^T delta: the depth of this product is the rows of the block.
         k.pack(delta, row, 1, rows, layer.outputs, panels, rows * k.nr);
         k.product(input, input_col, input_row, panels, rows * k.nr, layer.inputs, layer.outputs, rows,
-                  grad_weights[l], layer.outputs, T(1), nullptr, true);
+                  grad_weights[l], layer.outputs, {.accumulate = true});
         if (has_bias_) k.add_column_sums(delta, row, rows, layer.outputs, grad_biases[l]);
         k.product(delta, row, 1, layer.transposed.get(), layer.outputs * k.nr, rows, layer.inputs,
-                  layer.outputs, first ? grad_x : below, first ? grad_x_row : row, T(1), nullptr, false);
+                  layer.outputs, first ? grad_x : below, first ? grad_x_row : row, {});
         if (first) break;
         k.activate_vjp(activation_, parameter_, z[std::size_t(l) - 1], row, below, row, rows, layer.inputs);
         std::swap(delta, below);
@@ -146,5 +192,8 @@ void Mlp<T>::vjp(const T* x, long x_row, long x_col, const T* grad, long grad_ro
 
 template class Mlp<float>;
 template class Mlp<double>;
+template void Mlp<float>::forward<Full<float>>(const float*, long, long, long, float*, long) const;
+template void Mlp<float>::forward<Bf16>(const float*, long, long, long, float*, long) const;
+template void Mlp<double>::forward<Full<double>>(const double*, long, long, long, double*, long) const;
 
 }  // namespace rk

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <vector>
 
+#include "arithmetic.hpp"
 #include "arrays.hpp"
 #include "kernels.hpp"
 
@@ -31,7 +32,9 @@ class Mlp {
     long outputs(long layer) const { return layers_[std::size_t(layer)].outputs; }
     bool has_bias() const { return has_bias_; }
 
-    // out <- phi(x) for rows of x with any strides; out has unit column stride. Any number of rows.
+    // out <- phi(x) in an arithmetic (arithmetic.hpp), for rows of x with any strides; out has unit column
+    // stride. Any number of rows.
+    template <class A>
     void forward(const T* x, long x_row, long x_col, long rows, T* out, long out_row) const;
 
     // Adds the gradients of sum <grad, phi(x)> with respect to weights and biases (row-major, one after
@@ -43,19 +46,26 @@ class Mlp {
    private:
     struct Layer {
         long inputs, outputs;
-        Buffer<T> panels;              // W: depth = inputs, columns = outputs
-        Buffer<T> bias;                // padded to whole panels with zeros
-        mutable Buffer<T> transposed;  // W^T: depth = outputs, columns = inputs; made at the first vjp
+        Buffer<T> panels;                      // W: depth = inputs, columns = outputs
+        Buffer<T> bias;                        // padded to whole panels with zeros
+        mutable Buffer<T> transposed;          // W^T: depth = outputs, columns = inputs
+        mutable Buffer<bfloat16> panels_bf16;  // W again
     };
-    void layer(const Layer& layer, const T* in, long in_row, long in_col, long rows, T* out,
-               long out_row) const;
+    // Panels of W in an arithmetic; all but T's own are made when first asked for.
+    template <class A>
+    const typename A::Factor* panels(const Layer& layer) const;
+    // The floor of a layer's product that does the activation's work, and whether it leaves more to do.
+    T floor(bool hidden) const;
+    bool activates(bool hidden) const;
+    std::vector<T> weights(const Layer& layer) const;  // row-major, from the panels
     void make_transposed() const;
+    void make_bf16() const;
 
     std::vector<Layer> layers_;
     Activation activation_;
     T parameter_;
     bool has_bias_;
-    mutable std::once_flag transposed_once_;
+    mutable std::once_flag transposed_once_, bf16_once_;
 };
 
 }  // namespace rk

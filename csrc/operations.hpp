@@ -3,6 +3,7 @@
 // docs of the Python functions of the same names.
 #pragma once
 
+#include "arithmetic.hpp"
 #include "arrays.hpp"
 #include "kernels.hpp"
 #include "mlp.hpp"
@@ -10,32 +11,34 @@
 namespace rk {
 
 template <class T>
-void feature_map(const Array<const T>& x, const Mlp<T>& map, const Array<T>& out);
+void feature_map(const Array<const T>& x, const Mlp<T>& map, Precision precision, const Array<T>& out);
 
 // y absent: the symmetric relation of x with itself through phi. out has three core dimensions (heads, n,
 // m) where heads > 1.
 template <class T>
 void relation_matrix(const Array<const T>& x, const Array<const T>& y, const Mlp<T>* phi, const Mlp<T>* psi,
-                     T scale, long heads, const Array<T>& out);
+                     Precision precision, T scale, long heads, const Array<T>& out);
 
 template <class T>
 void attention_scores(const Array<const T>& q, const Array<const T>& k, const Mlp<T>* phi, const Mlp<T>* psi,
-                      T scale, const Array<const std::uint8_t>& mask, bool causal, const Array<T>& out);
+                      Precision precision, T scale, const Array<const std::uint8_t>& mask, bool causal,
+                      const Array<T>& out);
 
 // lse may be absent.
 template <class T>
 void attention(const Array<const T>& q, const Array<const T>& k, const Array<const T>& v, const Mlp<T>* phi,
-               const Mlp<T>* psi, T scale, const Array<const std::uint8_t>& mask, bool causal,
-               const Array<T>& out, const Array<T>& lse);
+               const Mlp<T>* psi, Precision precision, T scale, const Array<const std::uint8_t>& mask,
+               bool causal, const Array<T>& out, const Array<T>& lse);
 
 template <class T>
 void retrieve(const Array<const T>& q, const Array<const T>& keys, const Mlp<T>* phi, const Mlp<T>* psi,
-              const Array<const std::uint8_t>& mask, const Array<T>& values,
+              Precision precision, const Array<const std::uint8_t>& mask, const Array<T>& values,
               const Array<std::int64_t>& indices);
 
 template <class T>
 void relation_matvec(const Array<const T>& x, const Array<const T>& y, const Array<const T>& v,
-                     const Mlp<T>* phi, const Mlp<T>* psi, Link link, T scale, const Array<T>& out);
+                     const Mlp<T>* phi, const Mlp<T>* psi, Precision precision, Link link, T scale,
+                     const Array<T>& out);
 
 // Gradients. grad_biases is empty for a map without biases. What they are added to or written over is
 // said in each file.

@@ -9,6 +9,7 @@
 
 #include "attention.hpp"
 #include "operations.hpp"
+#include "pairs.hpp"
 
 namespace rk {
 
@@ -35,21 +36,23 @@ struct LossGradient {
         std::fill_n(grad_in(state, rows), rows * width, T(0));
     }
     bool skip(long, long, long, long) const { return false; }
-    void destination(Tile<T>&) const {}
-    void accept(void* state, const Tile<T>& t) const {
+    template <class A>
+    void destination(Tile<A>&, Finish<T>&) const {}
+    template <class A>
+    void accept(void* state, const Tile<A>& t) const {
         const Kernels<T>& k = kernels<T>();
         Arena::Scope scratch;
         PairTargets<T> here = targets.from(t.i0, t.j0);
         if (here.target && here.target_row == 1 && here.target_col != 1) {
             // The walk over G reads the targets' columns: turned round once, they are read as rows.
             T* turned = scratch.take<T>(t.rows * kTileColumns);
-            k.transpose(here.target, here.target_col, t.cols, t.rows, turned, kTileColumns);
+            k.transpose(here.target, here.target_col, t.cols, t.rows, turned, kTileColumns, false);
             here.target = turned;
             here.target_row = kTileColumns;
             here.target_col = 1;
         }
-        k.loss(loss, t.r, t.ld, t.rows, t.cols, here, values_in(state));
-        add_weighted(t.r, t.ld, t, t.operands[1], width, Mask{}, grad_in(state, t.rows));
+        k.loss(loss, t.r, t.ld, t.rows, t.cols, here, values_in(state) + t.first);
+        add_weighted(t.r, t.ld, t, t.operands[1], width, Mask{}, grad_in(state, t.block) + t.first * width);
     }
     void merge(void* into, const void* from, long rows) const {
         for (long i = 0; i < rows; ++i) values_in(into)[i] += values_in(from)[i];
@@ -80,14 +83,16 @@ void relation_loss(const Array<const T>& f, const Array<const T>& g, PairTargets
     const Points<T> rows = points_of<T>(f, 0, nullptr), cols = points_of<T>(g, 0, nullptr);
     const Buffer<T> lse(loss == Loss::softmax ? rows.count : 0);
     if (loss == Loss::softmax) {
-        const std::vector<Operand<T>> columns = {{cols, Operand<T>::columns}};
+        const std::vector<Operand<Full<T>>> columns = {{cols, Operand<Full<T>>::columns}};
         walk_pairs(team, rows, columns, T(1), 1, SoftmaxAccumulate<T>{0, nullptr, 0, lse.get(), Mask{}});
         targets.lse = lse.get();
     }
-    const std::vector<Operand<T>> of_g = {{cols, Operand<T>::columns}, {cols, Operand<T>::values}};
+    const std::vector<Operand<Full<T>>> of_g = {{cols, Operand<Full<T>>::columns},
+                                                {cols, Operand<Full<T>>::values}};
     walk_pairs(team, rows, of_g, T(1), 1, LossGradient<T>{loss, targets, rows.dim, values, grad_f});
     if (grad_g) {
-        const std::vector<Operand<T>> of_f = {{rows, Operand<T>::columns}, {rows, Operand<T>::values}};
+        const std::vector<Operand<Full<T>>> of_f = {{rows, Operand<Full<T>>::columns},
+                                                    {rows, Operand<Full<T>>::values}};
         walk_pairs(team, cols, of_f, T(1), 1,
                    LossGradient<T>{loss, transposed(targets), cols.dim, nullptr, grad_g});
     }

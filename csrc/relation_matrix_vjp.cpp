@@ -15,7 +15,7 @@ template <class T>
 void weighted_sum(const Team& team, const T* weights, long row, long col, long rows, const Points<T>& points,
                   T scale, T* out, long out_row) {
     const Kernels<T>& k = kernels<T>();
-    const Operand<T> values{points, Operand<T>::values};
+    const Operand<Full<T>> values{points, Operand<Full<T>>::values};
     const long width = points.width();
     const long super = kTileColumns * std::max(1L, kWorkspace / (values.tile_size() * long(sizeof(T))));
     const Buffer<T> packed(values.tile_size() * ceil_div(std::min(super, points.count), kTileColumns));
@@ -37,13 +37,13 @@ void weighted_sum(const Team& team, const T* weights, long row, long col, long r
                 const long cols = std::min(kTileColumns, m - t);
                 const T* from = weights + i * row + (j0 + t) * col;
                 if (row == 1 && col != 1)
-                    k.transpose(from, col, cols, n, block, kTileColumns);
+                    k.transpose(from, col, cols, n, block, kTileColumns, false);
                 else
                     for (long r = 0; r < n; ++r)
                         for (long c = 0; c < cols; ++c) block[r * kTileColumns + c] = from[r * row + c * col];
                 k.product(block, kTileColumns, 1, packed.get() + t / kTileColumns * values.tile_size(),
-                          values.panel_stride(), n, width, cols, out + i * out_row, out_row, T(1), nullptr,
-                          true);
+                          values.panel_stride(), n, width, cols, out + i * out_row, out_row,
+                          {.accumulate = true});
             }
         });
     }

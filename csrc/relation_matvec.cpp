@@ -20,9 +20,11 @@ struct LinkedSum {
     std::size_t state_bytes(long rows) const { return std::size_t(rows * width) * sizeof(T); }
     void init(void* state, long rows) const { std::fill_n(static_cast<T*>(state), rows * width, T(0)); }
     bool skip(long, long, long, long) const { return false; }
-    void destination(Tile<T>&) const {}
-    void accept(void* state, const Tile<T>& t) const {
-        T* acc = static_cast<T*>(state);
+    template <class A>
+    void destination(Tile<A>&, Finish<T>&) const {}
+    template <class A>
+    void accept(void* state, const Tile<A>& t) const {
+        T* acc = static_cast<T*>(state) + t.first * width;
         if (vector) {
             kernels<T>().link_dot(link, t.r, t.ld, t.rows, t.cols, vector + t.j0, acc);
         } else {
@@ -43,10 +45,11 @@ struct LinkedSum {
 
 template <class T>
 void relation_matvec(const Array<const T>& x, const Array<const T>& y, const Array<const T>& v,
-                     const Mlp<T>* phi, const Mlp<T>* psi, Link link, T scale, const Array<T>& out) {
+                     const Mlp<T>* phi, const Mlp<T>* psi, Precision precision, Link link, T scale,
+                     const Array<T>& out) {
     if (v.repeats() && one_relation(x, y, out))
-        return relation_matvec(x.as_matrix(), y.first_item(), v.first_item(), phi, psi, link, scale,
-                               out.as_matrix());
+        return relation_matvec(x.as_matrix(), y.first_item(), v.first_item(), phi, psi, precision, link,
+                               scale, out.as_matrix());
     for_each_item(x.batch(2), [&](const Team& team, long item) {
         const Points<T> values = points_of<T>(v, item, nullptr);
         // One column is a dot product with each row of the tile; its stride must be 1.
@@ -57,16 +60,18 @@ void relation_matvec(const Array<const T>& x, const Array<const T>& y, const Arr
             for (long j = 0; space.get() && j < values.count; ++j) space.get()[j] = *values.at(j);
             vector = space.get() ? space.get() : values.data;
         }
-        std::vector<Operand<T>> columns = {{points_of(y, item, psi), Operand<T>::columns}};
-        if (!one) columns.push_back({values, Operand<T>::values});
-        walk_pairs(team, points_of(x, item, phi), columns, scale, 1,
-                   LinkedSum<T>{link, vector, values.dim, out.item(item, 2), out.step(2)});
+        with_arithmetic<T>(precision, [&]<class A>() {
+            std::vector<Operand<A>> columns = {{points_of(y, item, psi), Operand<A>::columns}};
+            if (!one) columns.push_back({values, Operand<A>::values});
+            walk_pairs(team, points_of(x, item, phi), columns, scale, 1,
+                       LinkedSum<T>{link, vector, values.dim, out.item(item, 2), out.step(2)});
+        });
     });
 }
 
 #define RK_INSTANTIATE(T)                                                                              \
     template void relation_matvec(const Array<const T>&, const Array<const T>&, const Array<const T>&, \
-                                  const Mlp<T>*, const Mlp<T>*, Link, T, const Array<T>&);
+                                  const Mlp<T>*, const Mlp<T>*, Precision, Link, T, const Array<T>&);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)
 

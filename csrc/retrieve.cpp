@@ -1,14 +1,17 @@
 // The k largest R_ij of each row with their columns, R never written.
 //
 // Order: larger values first, equal ones by lower column, NaN below every number. It is a total order of
-// (value, column), so partial results merge exactly whatever the order: state of a row is a binary heap of
-// its k best with the worst on top, whose value is the bar that the next candidates must pass.
+// (value, column), so partial results merge exactly whatever the order. State of a row: hits, of which the k
+// best are kept when the list is full; the worst of those is then the bar that later candidates must pass.
+// A full list costs one selection (linear time) for the hits since the last one, so a hit costs a few
+// nanoseconds where a heap of k would take log k steps.
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "masks.hpp"
 #include "operations.hpp"
+#include "pairs.hpp"
 
 namespace rk {
 
@@ -39,62 +42,70 @@ struct TopK {
 
     struct State {
         long* found;   // of each row
-        Hit<T>* hits;  // k of each row
+        T* bar;        // of each row: NaN (every column passes) until k were found
+        Hit<T>* hits;  // capacity() of each row
     };
-    static State view(void* state, long rows) {
+    // Room for as many hits again as are kept, within reason.
+    long capacity() const { return k + std::min(k, 1024L) + 16; }
+    State view(void* state, long rows) const {
         long* found = static_cast<long*>(state);
-        return {found, reinterpret_cast<Hit<T>*>(found + round_up(rows, 2))};
+        T* bar = reinterpret_cast<T*>(found + round_up(rows, 2));
+        return {found, bar, reinterpret_cast<Hit<T>*>(bar + round_up(rows, 4))};
     }
 
     std::size_t state_bytes(long rows) const {
-        return std::size_t(round_up(rows, 2)) * sizeof(long) + std::size_t(rows * k) * sizeof(Hit<T>);
+        return std::size_t(round_up(rows, 2)) * sizeof(long) + std::size_t(round_up(rows, 4)) * sizeof(T) +
+               std::size_t(rows * capacity()) * sizeof(Hit<T>);
     }
-    void init(void* state, long rows) const { std::fill_n(view(state, rows).found, rows, 0); }
+    void init(void* state, long rows) const {
+        const State s = view(state, rows);
+        std::fill_n(s.found, rows, 0);
+        std::fill_n(s.bar, rows, std::numeric_limits<T>::quiet_NaN());
+    }
     bool skip(long, long, long, long) const { return false; }
-    void destination(Tile<T>&) const {}
+    template <class A>
+    void destination(Tile<A>&, Finish<T>&) const {}
 
-    // NaN (every column passes) until k are found.
-    T bar(const State& s, long i) const {
-        return s.found[i] < k ? std::numeric_limits<T>::quiet_NaN() : s.hits[i * k].value;
+    // Keeps the k best hits of a row, and raises its bar to the worst of them.
+    void select(const State& s, long i) const {
+        Hit<T>* hits = s.hits + i * capacity();
+        if (s.found[i] < k) return;
+        std::nth_element(hits, hits + k - 1, hits + s.found[i], better<T>);
+        s.found[i] = k;
+        s.bar[i] = hits[k - 1].value;
     }
     void offer(const State& s, long i, const Hit<T>& hit) const {
-        Hit<T>* heap = s.hits + i * k;
-        if (s.found[i] < k) {
-            heap[s.found[i]++] = hit;
-            std::push_heap(heap, heap + s.found[i], better<T>);
-        } else if (better(hit, heap[0])) {
-            std::pop_heap(heap, heap + k, better<T>);
-            heap[k - 1] = hit;
-            std::push_heap(heap, heap + k, better<T>);
-        }
+        s.hits[i * capacity() + s.found[i]++] = hit;
+        if (s.found[i] == capacity()) select(s, i);
     }
 
-    void accept(void* state, const Tile<T>& t) const {
-        // The bar rises within a tile: candidates are asked for kPiece columns at a time.
-        constexpr long kPiece = 64;
-        const State s = view(state, t.rows);
-        std::int32_t columns[kPiece];
-        for (long i = 0; i < t.rows; ++i)
-            for (long j = 0; j < t.cols; j += kPiece) {
-                const T* r = t.r + i * t.ld + j;
-                const long found =
-                    kernels<T>().candidates(r, std::min(kPiece, t.cols - j), bar(s, i), columns);
-                for (long c = 0; c < found; ++c) {
-                    const long column = t.j0 + j + columns[c];
-                    if (mask.allows(t.i0 + i, column)) offer(s, i, {r[columns[c]], column});
-                }
+    template <class A>
+    void accept(void* state, const Tile<A>& t) const {
+        const State s = view(state, t.block);
+        std::int32_t columns[kTileColumns];
+        for (long r = 0; r < t.rows; ++r) {
+            const long i = t.first + r;
+            const T* row = t.r + r * t.ld;
+            const long found = kernels<T>().candidates(row, t.cols, s.bar[i], columns);
+            for (long c = 0; c < found; ++c) {
+                const long column = t.j0 + columns[c];
+                if (mask.allows(t.i0 + r, column)) offer(s, i, {row[columns[c]], column});
             }
+            // A first bar as early as can be, then only when the list is full.
+            if (s.bar[i] != s.bar[i]) select(s, i);
+        }
     }
     void merge(void* into, const void* from, long rows) const {
         const State a = view(into, rows), b = view(const_cast<void*>(from), rows);
         for (long i = 0; i < rows; ++i)
-            for (long c = 0; c < b.found[i]; ++c) offer(a, i, b.hits[i * k + c]);
+            for (long c = 0; c < b.found[i]; ++c) offer(a, i, b.hits[i * capacity() + c]);
     }
     void finish(void* state, long i0, long rows) const {
         const State s = view(state, rows);
         for (long i = 0; i < rows; ++i) {
-            Hit<T>* hits = s.hits + i * k;
-            std::sort_heap(hits, hits + s.found[i], better<T>);
+            Hit<T>* hits = s.hits + i * capacity();
+            select(s, i);
+            std::sort(hits, hits + s.found[i], better<T>);
             for (long c = 0; c < k; ++c) {
                 const bool found = c < s.found[i];
                 values[(i0 + i) * k + c] = found ? hits[c].value : -std::numeric_limits<T>::infinity();
@@ -108,22 +119,25 @@ struct TopK {
 
 template <class T>
 void retrieve(const Array<const T>& q, const Array<const T>& keys, const Mlp<T>* phi, const Mlp<T>* psi,
-              const Array<const std::uint8_t>& mask, const Array<T>& values,
+              Precision precision, const Array<const std::uint8_t>& mask, const Array<T>& values,
               const Array<std::int64_t>& indices) {
     if (mask.empty() && one_relation(q, keys, values))
-        return retrieve(q.as_matrix(), keys.first_item(), phi, psi, mask, values.as_matrix(),
+        return retrieve(q.as_matrix(), keys.first_item(), phi, psi, precision, mask, values.as_matrix(),
                         indices.as_matrix());
     for_each_item(q.batch(2), [&](const Team& team, long item) {
-        const std::vector<Operand<T>> columns = {{points_of(keys, item, psi), Operand<T>::columns}};
-        walk_pairs(
-            team, points_of(q, item, phi), columns, T(1), 1,
-            TopK<T>{values.dim(1), values.item(item, 2), indices.item(item, 2), mask_of(mask, false, item)});
+        with_arithmetic<T>(precision, [&]<class A>() {
+            const std::vector<Operand<A>> columns = {{points_of(keys, item, psi), Operand<A>::columns}};
+            walk_pairs(team, points_of(q, item, phi), columns, T(1), 1,
+                       TopK<T>{values.dim(1), values.item(item, 2), indices.item(item, 2),
+                               mask_of(mask, false, item)});
+        });
     });
 }
 
 #define RK_INSTANTIATE(T)                                                                              \
     template void retrieve(const Array<const T>&, const Array<const T>&, const Mlp<T>*, const Mlp<T>*, \
-                           const Array<const std::uint8_t>&, const Array<T>&, const Array<std::int64_t>&);
+                           Precision, const Array<const std::uint8_t>&, const Array<T>&,               \
+                           const Array<std::int64_t>&);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)
 

@@ -21,7 +21,7 @@ CASES = [
     (lambda: rk.feature_map([[1.0] * 4], PHI), TypeError, ["x:", "float32 or float64", "list"]),
     (lambda: rk.feature_map(np.ones((5, 4), int), PHI), TypeError, ["x:", "int64", "(5, 4)"]),
     (lambda: rk.feature_map(np.ones((5, 4), object), PHI), TypeError, ["x:", "object"]),
-    (lambda: rk.feature_map(np.ones((5, 4), np.float16), PHI), TypeError, ["x:", "float16"]),
+    (lambda: rk.feature_map(np.ones((5, 4), np.complex64), PHI), TypeError, ["x:", "complex64"]),
     (lambda: rk.feature_map(np.ones((5, 4), ">f4"), PHI), TypeError, ["x:", ">f4"]),
     (lambda: rk.feature_map(np.ma.masked_array(X), PHI), TypeError, ["x:"]),
     (lambda: rk.relation_matrix(X, np.ones((6, 4), complex)), TypeError, ["y:", "complex128"]),

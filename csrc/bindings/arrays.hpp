@@ -36,6 +36,13 @@ const Mlp<T>* map_or_null(const MlpHandle* handle) {
     return handle ? &handle->as<T>() : nullptr;
 }
 
+// "bf16", or None for the dtype's own.
+inline Precision precision_named(const std::optional<std::string>& name) {
+    if (!name) return Precision::full;
+    if (*name == "bf16") return Precision::bf16;
+    throw std::invalid_argument("no precision is called '" + *name + "'");
+}
+
 template <class T>
 bool holds(const py::array& a) {
     return py::isinstance<py::array_t<std::remove_const_t<T>>>(a);

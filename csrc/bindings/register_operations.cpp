@@ -7,6 +7,7 @@ namespace rk::bindings {
 namespace {
 
 using Maybe = std::optional<py::array>;
+using Name = std::optional<std::string>;
 using Byte = const std::uint8_t;
 
 Link link_named(const std::string& name) {
@@ -17,69 +18,78 @@ Link link_named(const std::string& name) {
     throw std::invalid_argument("no link is called '" + name + "'");
 }
 
-void feature_map(const py::array& x, const MlpHandle& mlp, const py::array& out) {
+void feature_map(const py::array& x, const MlpHandle& mlp, const Name& precision, const py::array& out) {
     with_dtype(x, [&]<class T>() {
         const auto from = view<const T>(x);
         const auto to = view<T>(out);
         const Mlp<T>& map = mlp.as<T>();
-        without_gil([&] { rk::feature_map<T>(from, map, to); });
+        const Precision p = precision_named(precision);
+        without_gil([&] { rk::feature_map<T>(from, map, p, to); });
     });
 }
 
 void relation_matrix(const py::array& x, const Maybe& y, const MlpHandle* phi, const MlpHandle* psi,
-                     double scale, long heads, const py::array& out) {
+                     const Name& precision, double scale, long heads, const py::array& out) {
     with_dtype(x, [&]<class T>() {
         const auto rows = view<const T>(x), columns = view_or_none<const T>(y);
         const auto to = view<T>(out);
         const auto f = map_or_null<T>(phi), g = map_or_null<T>(psi);
-        without_gil([&] { rk::relation_matrix<T>(rows, columns, f, g, T(scale), heads, to); });
+        const Precision p = precision_named(precision);
+        without_gil([&] { rk::relation_matrix<T>(rows, columns, f, g, p, T(scale), heads, to); });
     });
 }
 
 void attention_scores(const py::array& q, const py::array& k, const MlpHandle* phi, const MlpHandle* psi,
-                      double scale, const Maybe& mask, bool causal, const py::array& out) {
+                      const Name& precision, double scale, const Maybe& mask, bool causal,
+                      const py::array& out) {
     with_dtype(q, [&]<class T>() {
         const auto rows = view<const T>(q), columns = view<const T>(k);
         const auto to = view<T>(out);
         const auto allowed = view_or_none<Byte>(mask);
         const auto f = map_or_null<T>(phi), g = map_or_null<T>(psi);
-        without_gil([&] { rk::attention_scores<T>(rows, columns, f, g, T(scale), allowed, causal, to); });
+        const Precision p = precision_named(precision);
+        without_gil([&] { rk::attention_scores<T>(rows, columns, f, g, p, T(scale), allowed, causal, to); });
     });
 }
 
 void attention(const py::array& q, const py::array& k, const py::array& v, const MlpHandle* phi,
-               const MlpHandle* psi, double scale, const Maybe& mask, bool causal, const py::array& out,
-               const Maybe& lse) {
+               const MlpHandle* psi, const Name& precision, double scale, const Maybe& mask, bool causal,
+               const py::array& out, const Maybe& lse) {
     with_dtype(q, [&]<class T>() {
         const auto rows = view<const T>(q), columns = view<const T>(k), values = view<const T>(v);
         const auto to = view<T>(out), log_sum = view_or_none<T>(lse);
         const auto allowed = view_or_none<Byte>(mask);
         const auto f = map_or_null<T>(phi), g = map_or_null<T>(psi);
-        without_gil(
-            [&] { rk::attention<T>(rows, columns, values, f, g, T(scale), allowed, causal, to, log_sum); });
+        const Precision p = precision_named(precision);
+        without_gil([&] {
+            rk::attention<T>(rows, columns, values, f, g, p, T(scale), allowed, causal, to, log_sum);
+        });
     });
 }
 
 void retrieve(const py::array& q, const py::array& keys, const MlpHandle* phi, const MlpHandle* psi,
-              const Maybe& mask, const py::array& values, const py::array& indices) {
+              const Name& precision, const Maybe& mask, const py::array& values, const py::array& indices) {
     with_dtype(q, [&]<class T>() {
         const auto rows = view<const T>(q), columns = view<const T>(keys);
         const auto best = view<T>(values);
         const auto where = view<std::int64_t>(indices);
         const auto allowed = view_or_none<Byte>(mask);
         const auto f = map_or_null<T>(phi), g = map_or_null<T>(psi);
-        without_gil([&] { rk::retrieve<T>(rows, columns, f, g, allowed, best, where); });
+        const Precision p = precision_named(precision);
+        without_gil([&] { rk::retrieve<T>(rows, columns, f, g, p, allowed, best, where); });
     });
 }
 
 void relation_matvec(const py::array& x, const py::array& y, const py::array& v, const MlpHandle* phi,
-                     const MlpHandle* psi, const std::string& link, double scale, const py::array& out) {
+                     const MlpHandle* psi, const Name& precision, const std::string& link, double scale,
+                     const py::array& out) {
     with_dtype(x, [&]<class T>() {
         const auto rows = view<const T>(x), columns = view<const T>(y), values = view<const T>(v);
         const auto to = view<T>(out);
         const auto f = map_or_null<T>(phi), g = map_or_null<T>(psi);
+        const Precision p = precision_named(precision);
         const Link kind = link_named(link);
-        without_gil([&] { rk::relation_matvec<T>(rows, columns, values, f, g, kind, T(scale), to); });
+        without_gil([&] { rk::relation_matvec<T>(rows, columns, values, f, g, p, kind, T(scale), to); });
     });
 }
 
@@ -87,17 +97,17 @@ void relation_matvec(const py::array& x, const py::array& y, const py::array& v,
 
 void register_operations(py::module_& m) {
     using py::arg;
-    m.def("feature_map", &feature_map, arg("x"), arg("mlp"), arg("out"));
+    m.def("feature_map", &feature_map, arg("x"), arg("mlp"), arg("precision"), arg("out"));
     m.def("relation_matrix", &relation_matrix, arg("x"), arg("y"), arg("phi").none(true),
-          arg("psi").none(true), arg("scale"), arg("heads"), arg("out"));
+          arg("psi").none(true), arg("precision"), arg("scale"), arg("heads"), arg("out"));
     m.def("attention_scores", &attention_scores, arg("q"), arg("k"), arg("phi").none(true),
-          arg("psi").none(true), arg("scale"), arg("mask"), arg("causal"), arg("out"));
+          arg("psi").none(true), arg("precision"), arg("scale"), arg("mask"), arg("causal"), arg("out"));
     m.def("attention", &attention, arg("q"), arg("k"), arg("v"), arg("phi").none(true), arg("psi").none(true),
-          arg("scale"), arg("mask"), arg("causal"), arg("out"), arg("lse"));
+          arg("precision"), arg("scale"), arg("mask"), arg("causal"), arg("out"), arg("lse"));
     m.def("retrieve", &retrieve, arg("q"), arg("keys"), arg("phi").none(true), arg("psi").none(true),
-          arg("mask"), arg("values"), arg("indices"));
+          arg("precision"), arg("mask"), arg("values"), arg("indices"));
     m.def("relation_matvec", &relation_matvec, arg("x"), arg("y"), arg("v"), arg("phi").none(true),
-          arg("psi").none(true), arg("link"), arg("scale"), arg("out"));
+          arg("psi").none(true), arg("precision"), arg("link"), arg("scale"), arg("out"));
 }
 
 }  // namespace rk::bindings

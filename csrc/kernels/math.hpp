@@ -47,14 +47,22 @@ struct Format<double> {
     static constexpr double far = 27.5;
 };
 
-// x * 2^n for n in the range that a product of two powers of two reaches: subnormal results included.
+// x * 2^k = x * 2^n for an integer given as a float and as an integer, in the range that a product of two
+// powers of two reaches: subnormal results included.
 template <class T>
-RK_INLINE V<T> scale_by_power(V<T> x, I<T> n) {
+RK_INLINE V<T> scale_by_power(V<T> x, [[maybe_unused]] V<T> k, [[maybe_unused]] I<T> n) {
+#if defined(RK_ISA_AVX512)
+    if constexpr (sizeof(T) == 4)
+        return (V<T>)_mm512_maskz_scalef_ps(0xffff, (__m512)x, (__m512)k);
+    else
+        return (V<T>)_mm512_maskz_scalef_pd(0xff, (__m512d)x, (__m512d)k);
+#else
     using F = Format<T>;
     const I<T> half = n >> 1;
     const V<T> a = (V<T>)((half + F::bias) << F::mantissa);
     const V<T> b = (V<T>)((n - half + F::bias) << F::mantissa);
     return x * a * b;
+#endif
 }
 
 // Nearest integer of a value below 2^22 (2^51) in magnitude: as a float and as an integer.
@@ -71,8 +79,7 @@ template <class T>
 RK_INLINE V<T> exp(V<T> x) {
     using F = Format<T>;
     const V<T> low = broadcast<T>(F::exp_low), high = broadcast<T>(F::exp_high);
-    x = x < low ? low : x;  // comparisons keep NaN
-    x = x > high ? high : x;
+    x = min(high, max(low, x));  // NaN stays
     I<T> n;
     const V<T> k = nearest<T>(x * T(1.4426950408889634), n);
     const V<T> r = fma(k, broadcast<T>(-F::ln2_low), fma(k, broadcast<T>(-F::ln2_high), x));
@@ -85,7 +92,7 @@ RK_INLINE V<T> exp(V<T> x) {
                           T(0.0013888888888883327), T(0.00019841269876864355), T(2.4801587327007187e-5),
                           T(2.755725283351691e-6), T(2.75572718102198e-7), T(2.5106274733573295e-8),
                           T(2.0915442297780115e-9));
-    return scale_by_power<T>(fma(r * r, p, r) + T(1), n);
+    return scale_by_power<T>(fma(r * r, p, r) + T(1), k, n);
 }
 
 // log(x) = k ln 2 + log(m), m in [sqrt(1/2), sqrt(2)); with f = m - 1 and s = f / (2 + f),

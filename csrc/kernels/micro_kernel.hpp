@@ -35,18 +35,20 @@ static constexpr long kDepth = 256;
 // What happens to a finished chain on its way to C.
 template <class T>
 struct Epilogue {
-    T scale;
+    Finish<T> finish;
     const T* bias;  // of the tile's first column, or null
     bool add_to_c;  // a former block of depth, or the caller's accumulate, is in C already
-    bool last;      // scale and bias apply
+    bool last;      // scale, bias and floor apply
 };
 
 template <class T>
 RK_INLINE void finish_vector(V<T> acc, T* c, long lanes, const Epilogue<T>& e, long column) {
     if (e.add_to_c) acc = load_first(c, lanes) + acc;
     if (e.last) {
-        acc = acc * e.scale;
+        acc = acc * e.finish.scale;
         if (e.bias) acc += load(e.bias + column);
+        acc = max(broadcast<T>(e.finish.floor), acc);
+        if (e.finish.stream && lanes >= kLanes<T>) return stream(c, acc);
     }
     store_first(c, acc, lanes);
 }
@@ -103,7 +105,7 @@ static void row_strip(const T* a, long a_row, long a_depth, const T* b, long pan
 
 template <class T>
 static void product(const T* a, long a_row, long a_depth, const T* panels, long panel_stride, long rows,
-                    long cols, long depth, T* c, long c_row, T scale, const T* bias, bool accumulate) {
+                    long cols, long depth, T* c, long c_row, const Finish<T>& finish) {
     constexpr long kWide = 4;  // panels at a time when three rows or fewer are left in all
     for (long k = 0; k < depth; k += kDepth) {
         const long block = depth - k < kDepth ? depth - k : kDepth;
@@ -111,7 +113,8 @@ static void product(const T* a, long a_row, long a_depth, const T* panels, long 
         const T* b_block = panels + k * kPanel<T>;
         for (long j = 0; j < cols;) {
             const T* b = b_block + (j / kPanel<T>)*panel_stride;
-            const Epilogue<T> e{scale, bias ? bias + j : nullptr, accumulate || k > 0, k + block == depth};
+            const Epilogue<T> e{finish, finish.bias ? finish.bias + j : nullptr, finish.accumulate || k > 0,
+                                k + block == depth};
             const long left = cols - j;
             if (rows <= 3 && left > (kWide - 1) * kPanel<T>) {
                 row_strip<T, kWide, kPanelVectors, 3>(a_block, a_row, a_depth, b, panel_stride, rows, block,
@@ -128,6 +131,7 @@ static void product(const T* a, long a_row, long a_depth, const T* panels, long 
             }
         }
     }
+    if (finish.stream) stream_fence();
 }
 
 // The same chains as product with accumulate and depth <= kDepth, one element at a time.

@@ -39,14 +39,16 @@ RK_INLINE void transpose_registers(V<T>* v) {
 // Reads `rows` rows of `cols` values (at most kLanes each) and writes them transposed; what is missing
 // counts as zero, and kLanes values are written in each of the cols output rows if `padded`.
 template <class T, bool padded>
-RK_INLINE void transpose_block(const T* src, long src_row, long rows, long cols, T* dst, long dst_row) {
+RK_INLINE void transpose_block(const T* src, long src_row, long rows, long cols, T* dst, long dst_row,
+                               bool streams = false) {
     V<T> v[kLanes<T>];
     if (rows == kLanes<T> && cols == kLanes<T>) {
 #pragma GCC unroll 16
         for (int i = 0; i < kLanes<T>; ++i) v[i] = load(src + i * src_row);
         transpose_registers<T>(v);
 #pragma GCC unroll 16
-        for (int i = 0; i < kLanes<T>; ++i) store(dst + i * dst_row, v[i]);
+        for (int i = 0; i < kLanes<T>; ++i)
+            streams ? stream(dst + i * dst_row, v[i]) : store(dst + i * dst_row, v[i]);
         return;
     }
     for (int i = 0; i < kLanes<T>; ++i) v[i] = i < rows ? load_first(src + i * src_row, cols) : V<T>{};
@@ -56,31 +58,71 @@ RK_INLINE void transpose_block(const T* src, long src_row, long rows, long cols,
 }
 
 template <class T>
-static void transpose(const T* src, long src_row, long rows, long cols, T* dst, long dst_row) {
+static void copy(const T* src, long src_row, long rows, long cols, T* dst, long dst_row, bool streams) {
+    for (long i = 0; i < rows; ++i)
+        for (long j = 0; j < cols; j += kLanes<T>) {
+            const V<T> v = load_first(src + i * src_row + j, cols - j);
+            T* to = dst + i * dst_row + j;
+            streams&& cols - j >= kLanes<T> ? stream(to, v) : store_first(to, v, cols - j);
+        }
+    if (streams) stream_fence();
+}
+
+template <class T>
+static void transpose(const T* src, long src_row, long rows, long cols, T* dst, long dst_row, bool streams) {
     for (long i = 0; i < rows; i += kLanes<T>)
         for (long j = 0; j < cols; j += kLanes<T>)
             transpose_block<T, false>(
                 src + i * src_row + j, src_row, rows - i < kLanes<T> ? rows - i : (long)kLanes<T>,
-                cols - j < kLanes<T> ? cols - j : (long)kLanes<T>, dst + j * dst_row + i, dst_row);
+                cols - j < kLanes<T> ? cols - j : (long)kLanes<T>, dst + j * dst_row + i, dst_row, streams);
+    if (streams) stream_fence();
+}
+
+// Brings the rows that will be read some 16 KiB later into L2, in the order of memory. Packing reads faster
+// than the window of instructions in flight covers the latency of memory, and jumps between rows, where the
+// hardware's prefetchers do not follow. Prefetches past the end of the matrix do nothing.
+template <class T>
+RK_INLINE void prefetch_rows(const T* src, long row, long rows, long cols) {
+    constexpr long kAhead = 16 << 10, kLine = 64 / sizeof(T);
+    const long width = cols * (long)sizeof(T);
+    const std::uintptr_t from =
+        (std::uintptr_t)(src) + (std::uintptr_t)((kAhead / width + 1) * row * (long)sizeof(T));
+    for (long i = 0; i < rows; ++i)
+        for (long j = 0; j < cols; j += kLine)
+            __builtin_prefetch((const void*)(from + (std::uintptr_t)((i * row + j) * (long)sizeof(T))), 0, 2);
+}
+
+// Columns of unit stride: rows are copied, a few at a time into all panels, so that each is read once.
+template <class T>
+RK_INLINE void pack_rows(const T* src, long depth_stride, long depth, long cols, T* panels,
+                         long panel_stride) {
+    constexpr long kRows = 8;
+    for (long k0 = 0; k0 < depth; k0 += kRows) {
+        prefetch_rows(src + k0 * depth_stride, depth_stride, depth - k0 < kRows ? depth - k0 : kRows, cols);
+        for (long j = 0; j < cols; j += kPanel<T>) {
+            T* panel = panels + j / kPanel<T> * panel_stride;
+            for (long k = k0; k < depth && k < k0 + kRows; ++k)
+                for (long v = 0; v < kPanelVectors; ++v) {
+                    const long left = cols - j - v * kLanes<T>;
+                    store(panel + k * kPanel<T> + v * kLanes<T>,
+                          left > 0 ? load_first(src + k * depth_stride + j + v * kLanes<T>, left) : V<T>{});
+                }
+        }
+    }
 }
 
 template <class T>
 static void pack(const T* src, long depth_stride, long col_stride, long depth, long cols, T* panels,
                  long panel_stride) {
+    if (col_stride == 1) return pack_rows(src, depth_stride, depth, cols, panels, panel_stride);
     for (long j = 0; j < cols; j += kPanel<T>, panels += panel_stride) {
         const T* column = src + j * col_stride;
         const long width = cols - j < kPanel<T> ? cols - j : (long)kPanel<T>;
-        if (col_stride == 1) {
-            for (long k = 0; k < depth; ++k)
-                for (long v = 0; v < kPanelVectors; ++v) {
-                    const long left = width - v * kLanes<T>;
-                    store(panels + k * kPanel<T> + v * kLanes<T>,
-                          left > 0 ? load_first(column + k * depth_stride + v * kLanes<T>, left) : V<T>{});
-                }
-        } else if (depth_stride == 1) {
+        if (depth_stride == 1) {
             for (long v = 0; v < kPanelVectors; ++v) {
                 const long left = width - v * kLanes<T>;
                 const long rows = left < 0 ? 0 : left < kLanes<T> ? left : (long)kLanes<T>;
+                prefetch_rows(column + v * kLanes<T> * col_stride, col_stride, rows, depth);
                 for (long k = 0; k < depth; k += kLanes<T>)
                     transpose_block<T, true>(column + v * kLanes<T> * col_stride + k, col_stride, rows,
                                              depth - k < kLanes<T> ? depth - k : (long)kLanes<T>,

@@ -32,8 +32,16 @@ RK_INLINE T exponent_origin(T max) {
 // Maximum of a row, NaN left out; -inf for an empty one.
 template <class T>
 RK_INLINE T row_maximum(const T* r, long cols) {
-    V<T> best = broadcast<T>(-kInfinity<T>);
+    // Four chains: one would wait for the latency of each comparison.
+    V<T> best = broadcast<T>(-kInfinity<T>), best1 = best, best2 = best, best3 = best;
     long j = 0;
+    for (; j + 4 * kLanes<T> <= cols; j += 4 * kLanes<T>) {
+        best = max(load(r + j), best);
+        best1 = max(load(r + j + kLanes<T>), best1);
+        best2 = max(load(r + j + 2 * kLanes<T>), best2);
+        best3 = max(load(r + j + 3 * kLanes<T>), best3);
+    }
+    best = max(max(best1, best), max(best3, best2));
     for (; j + kLanes<T> <= cols; j += kLanes<T>) best = max(load(r + j), best);
     if (j < cols) {
         const V<T> tail = load_first(r + j, cols - j);

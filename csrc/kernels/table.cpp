@@ -16,6 +16,7 @@ namespace rk::RK_ISA {
      .product = product<T>,                 \
      .masked_product = masked_product<T>,   \
      .all_finite = all_finite<T>,           \
+     .copy = copy<T>,                       \
      .transpose = transpose<T>,             \
      .activate = activate<T>,               \
      .activate_vjp = activate_vjp<T>,       \

@@ -56,12 +56,15 @@ static void mask_tile(T* r, long ld, long rows, long cols, const Mask& mask, lon
 template <class T>
 static long candidates(const T* r, long cols, T threshold, std::int32_t* columns) {
     const V<T> bar = broadcast<T>(threshold);
-    long found = 0;
-    for (long j = 0; j < cols; j += kLanes<T>) {
-        const I<T> below = load_first(r + j, cols - j) <= bar;
-        std::uint32_t left = bits(~below & first_lanes<T>(cols - j));
+    long found = 0, j = 0;
+    const auto take = [&](std::uint32_t left) RK_LAMBDA_INLINE {
         for (; left; left &= left - 1) columns[found++] = (std::int32_t)(j + __builtin_ctz(left));
+    };
+    for (; j + kLanes<T> <= cols; j += kLanes<T>) {
+        const std::uint32_t passed = bits_not_at_most(load(r + j), bar);
+        if (__builtin_expect(passed != 0, 0)) take(passed);
     }
+    if (j < cols) take(bits_not_at_most(load_first(r + j, cols - j), bar) & ((1u << (cols - j)) - 1u));
     return found;
 }
 
@@ -78,10 +81,12 @@ RK_INLINE void link_tile(Function link, T* r, long ld, long rows, long cols) {
 template <class T, class Function>
 RK_INLINE void link_dot_tile(Function link, const T* r, long ld, long rows, long cols, const T* v, T* acc) {
     for (long i = 0; i < rows; ++i) {
+        const T* row = r + i * ld;
         V<T> sum{};
-        for (long j = 0; j < cols; j += kLanes<T>) {
-            const V<T> term =
-                fma(link(load_first(r + i * ld + j, cols - j)), load_first(v + j, cols - j), sum);
+        long j = 0;
+        for (; j + kLanes<T> <= cols; j += kLanes<T>) sum = fma(link(load(row + j)), load(v + j), sum);
+        if (j < cols) {
+            const V<T> term = fma(link(load_first(row + j, cols - j)), load_first(v + j, cols - j), sum);
             sum = first_lanes<T>(cols - j) ? term : sum;
         }
         acc[i] += sum_lanes<T>(sum);

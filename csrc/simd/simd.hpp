@@ -17,11 +17,19 @@
 #include <cstddef>
 #include <cstdint>
 
+// AVX-512 with bfloat16 products is AVX-512 in all else.
+#if defined(RK_ISA_AVX512_BF16)
+#define RK_ISA_AVX512
+#endif
+
 #if defined(RK_ISA_AVX512) || defined(RK_ISA_AVX2)
 #include <immintrin.h>
 #endif
 
-#if defined(RK_ISA_AVX512)
+#if defined(RK_ISA_AVX512_BF16)
+#define RK_ISA avx512_bf16
+#define RK_VECTOR_BYTES 64
+#elif defined(RK_ISA_AVX512)
 #define RK_ISA avx512
 #define RK_VECTOR_BYTES 64
 #elif defined(RK_ISA_AVX2)
@@ -103,6 +111,32 @@ RK_INLINE V<T> load(const T* p) {
 template <class T>
 RK_INLINE void store(T* p, V<T> v) {
     __builtin_memcpy(p, &v, sizeof v);
+}
+
+// Stores past the caches; p on a multiple of the vector's size. stream_fence() comes before another thread
+// reads what was streamed.
+RK_INLINE void stream(float* p, Vf v) {
+#if defined(RK_ISA_AVX512)
+    _mm512_stream_ps(p, (__m512)v);
+#elif defined(RK_ISA_AVX2)
+    _mm256_stream_ps(p, (__m256)v);
+#else
+    store(p, v);
+#endif
+}
+RK_INLINE void stream(double* p, Vd v) {
+#if defined(RK_ISA_AVX512)
+    _mm512_stream_pd(p, (__m512d)v);
+#elif defined(RK_ISA_AVX2)
+    _mm256_stream_pd(p, (__m256d)v);
+#else
+    store(p, v);
+#endif
+}
+RK_INLINE void stream_fence() {
+#if defined(RK_ISA_AVX512) || defined(RK_ISA_AVX2)
+    _mm_sfence();
+#endif
 }
 
 // Lanes from n on are zero and not read.
@@ -207,14 +241,42 @@ RK_INLINE Vd sqrt(Vd a) {
 #endif
 }
 
-// The larger of a and b; b where either is NaN (the rule of x86 MAXPS).
-template <class X>
-RK_INLINE X max(X a, X b) {
+// The larger of a and b, and the smaller; b where either is NaN or both are zero (the rule of x86 MAXPS).
+RK_INLINE Vf max(Vf a, Vf b) {
+#if defined(RK_ISA_AVX512)
+    return (Vf)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b);
+#elif defined(RK_ISA_AVX2)
+    return (Vf)_mm256_max_ps((__m256)a, (__m256)b);
+#else
     return a > b ? a : b;
+#endif
 }
-template <class X>
-RK_INLINE X min(X a, X b) {
+RK_INLINE Vd max(Vd a, Vd b) {
+#if defined(RK_ISA_AVX512)
+    return (Vd)_mm512_maskz_max_pd(0xff, (__m512d)a, (__m512d)b);
+#elif defined(RK_ISA_AVX2)
+    return (Vd)_mm256_max_pd((__m256d)a, (__m256d)b);
+#else
+    return a > b ? a : b;
+#endif
+}
+RK_INLINE Vf min(Vf a, Vf b) {
+#if defined(RK_ISA_AVX512)
+    return (Vf)_mm512_maskz_min_ps(0xffff, (__m512)a, (__m512)b);
+#elif defined(RK_ISA_AVX2)
+    return (Vf)_mm256_min_ps((__m256)a, (__m256)b);
+#else
     return a < b ? a : b;
+#endif
+}
+RK_INLINE Vd min(Vd a, Vd b) {
+#if defined(RK_ISA_AVX512)
+    return (Vd)_mm512_maskz_min_pd(0xff, (__m512d)a, (__m512d)b);
+#elif defined(RK_ISA_AVX2)
+    return (Vd)_mm256_min_pd((__m256d)a, (__m256d)b);
+#else
+    return a < b ? a : b;
+#endif
 }
 
 RK_INLINE Vf abs(Vf a) { return (Vf)((If)a & 0x7fffffff); }
@@ -249,6 +311,21 @@ RK_INLINE std::uint32_t bits(Id mask) {
     std::uint32_t r = 0;
     for (int l = 0; l < kLanes<double>; ++l) r |= (std::uint32_t)(mask[l] & 1) << l;
     return r;
+#endif
+}
+// Bit l set where not a <= b in lane l: where it is greater, or NaN is met.
+RK_INLINE std::uint32_t bits_not_at_most(Vf a, Vf b) {
+#if defined(RK_ISA_AVX512)
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NLE_UQ);
+#else
+    return bits(~(a <= b));
+#endif
+}
+RK_INLINE std::uint32_t bits_not_at_most(Vd a, Vd b) {
+#if defined(RK_ISA_AVX512)
+    return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_NLE_UQ);
+#else
+    return bits(~(a <= b));
 #endif
 }
 template <class M>

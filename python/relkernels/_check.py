@@ -6,6 +6,7 @@ so that a correct call pays a few attribute look-ups and no string.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -43,6 +44,16 @@ def floats(name: str, a: Any, ndim: int = 2, exact: bool = False) -> np.ndarray:
 
 def features(name: str, a: Any) -> np.ndarray:
     """Return `a` if its rows are points: at least two dimensions, the last not empty."""
+    # The ordinary case first: a call on a few points takes a few microseconds in all.
+    if (
+        type(a) is np.ndarray
+        and a.dtype.char in "fd"
+        and a.dtype.isnative
+        and a.ndim > 1
+        and a.shape[-1]
+        and a.flags.carray
+    ):
+        return a
     a = floats(name, a)
     if a.shape[-1] == 0:
         raise ValueError(
@@ -59,11 +70,27 @@ def same_dtype(*named: tuple[str, Any]) -> None:
             raise TypeError(f"{name}: expected {first.dtype}, the dtype of {first_name}, got {other.dtype}")
 
 
+def precision(value: str | None, dtype: np.dtype) -> str | None:
+    """Return the precision asked for, if arrays of `dtype` can have it."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or value != "bf16":
+        fail("precision", "None or 'bf16'", repr(value))
+    if dtype.char != "f":
+        fail("precision", f"None for {dtype} arrays ('bf16' is for float32)", repr(value))
+    return value
+
+
+@functools.cache
+def _mlp_class() -> type[MLP]:
+    from .mlp import MLP  # which imports this module
+
+    return MLP
+
+
 def mlp(name: str, value: Any, optional: bool = True) -> MLP | None:
     """Return `value` if it is an MLP, or None where that stands for the identity map."""
-    from .mlp import MLP
-
-    if isinstance(value, MLP) or (value is None and optional):
+    if (value is None and optional) or isinstance(value, _mlp_class()):
         return value
     wanted = "an MLP or None (the identity map)" if optional else "an MLP"
     raise TypeError(f"{name}: expected {wanted}, got {_kind(value)}")

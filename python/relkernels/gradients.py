@@ -260,7 +260,7 @@ def attention_vjp(
     >>> [g.shape for g in rk.attention_vjp(q, k, v, grad)[:3]]
     [(6, 3), (6, 3), (6, 3)]
     """
-    a = _Attended(q, k, v, phi, psi, scale, mask, causal)
+    a = _Attended(q, k, v, phi, psi, scale, mask, causal, None)
     assert a.v is not None
     grad = _check.floats("grad", grad)
     _check.same_dtype(("q", a.q), ("grad", grad))

@@ -2,8 +2,9 @@
 
 Shapes: `x` (..., n, d_x), `y` (..., m, d_y); leading dimensions broadcast. A map that is None is the
 identity. Arrays of one call and the maps have one dtype, float32 or float64; strides are free, nothing
-is copied. Bad arguments raise TypeError or ValueError that names the argument; an output that would not
-fit raises MemoryError that names the bytes.
+is copied. Arrays of bfloat16 and float16 are taken to float32, and results back to their dtype. Bad
+arguments raise TypeError or ValueError that names the argument; an output that would not fit raises
+MemoryError that names the bytes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from . import _check, _core
 from ._allocate import empty
+from ._half import accepts_half
 from .mlp import MLP
 
 LINKS = ("identity", "exp", "relu", "square")
@@ -30,7 +32,10 @@ def _spread(a: np.ndarray, lead: tuple[int, ...], core: int) -> np.ndarray:
     return a if a.shape == shape else np.broadcast_to(a, shape)
 
 
-def feature_map(x: np.ndarray, mlp: MLP, *, out: np.ndarray | None = None) -> np.ndarray:
+@accepts_half("x")
+def feature_map(
+    x: np.ndarray, mlp: MLP, *, precision: str | None = None, out: np.ndarray | None = None
+) -> np.ndarray:
     """Return the features of `x` through an MLP.
 
     Parameters
@@ -38,6 +43,9 @@ def feature_map(x: np.ndarray, mlp: MLP, *, out: np.ndarray | None = None) -> np
     x : ndarray of shape (..., n, d_x)
         Float32 or float64, of the MLP's dtype and input width.
     mlp : MLP
+    precision : {"bf16"}, optional
+        "bf16" rounds the factors of float32 products to bfloat16 and sums in float32; None multiplies in
+        the arrays' own dtype. Bfloat16 arrays imply "bf16".
     out : ndarray of shape (..., n, d), optional
         Where to write the result; may not overlap `x`.
 
@@ -66,12 +74,16 @@ def feature_map(x: np.ndarray, mlp: MLP, *, out: np.ndarray | None = None) -> np
     if x.dtype != mlp.dtype:
         _check.same_dtype(("x", x), ("mlp", mlp))
     width = _check.mapped_width("x", x, "mlp", mlp)
+    rounding = _check.precision(precision, x.dtype)
     shape = (*x.shape[:-1], width)
     if out is None:
         result = empty("feature_map", shape, x.dtype)
-    else:
-        result = _check.output(out, shape, x.dtype, ("x", x))
-    return _written(result, lambda to: _core.feature_map(x, mlp._handle, to))
+        _core.feature_map(x, mlp._handle, rounding, result)
+        return result
+    return _written(
+        _check.output(out, shape, x.dtype, ("x", x)),
+        lambda to: _core.feature_map(x, mlp._handle, rounding, to),
+    )
 
 
 def _written(out: np.ndarray, write: Any) -> np.ndarray:
@@ -85,6 +97,7 @@ def _written(out: np.ndarray, write: Any) -> np.ndarray:
     return out
 
 
+@accepts_half("x", "y")
 def relation_matrix(
     x: np.ndarray,
     y: np.ndarray | None = None,
@@ -93,6 +106,7 @@ def relation_matrix(
     *,
     scale: float = 1.0,
     heads: int = 1,
+    precision: str | None = None,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return the inner products ``R_ij = scale * <phi(x_i), psi(y_j)>``.
@@ -112,6 +126,9 @@ def relation_matrix(
     heads : int, default 1
         With more than one, the features are split into so many groups of equal size, and each gives a
         relation of its own.
+    precision : {"bf16"}, optional
+        "bf16" rounds the factors of float32 products to bfloat16 and sums in float32; None multiplies in
+        the arrays' own dtype. Bfloat16 arrays imply "bf16".
     out : ndarray of the result's shape, optional
         Where to write the result; may not overlap `x` or `y`.
 
@@ -147,18 +164,20 @@ def relation_matrix(
     _check.same_width("x", x, width, y_name, other, width_y)
     factor = _check.scale(scale)
     h = _check.heads(heads, width)
+    rounding = _check.precision(precision, x.dtype)
     lead = x.shape[:-2] if y is None else _check.batch_shape(("x", x, 2), ("y", other, 2))
     shape = (*lead, x.shape[-2], other.shape[-2])
     if h > 1:
         shape = (*lead, h, *shape[-2:])
+    rows, columns = _spread(x, lead, 2), None if symmetric else _spread(other, lead, 2)
+    operands = (rows, columns, _handle(phi), _handle(psi), rounding, factor, h)
     if out is None:
         result = empty("relation_matrix", shape, x.dtype)
-    else:
-        result = _check.output(out, shape, x.dtype, ("x", x), ("y", y))
-    rows, columns = _spread(x, lead, 2), None if symmetric else _spread(other, lead, 2)
+        _core.relation_matrix(*operands, result)
+        return result
     return _written(
-        result,
-        lambda to: _core.relation_matrix(rows, columns, _handle(phi), _handle(psi), factor, h, to),
+        _check.output(out, shape, x.dtype, ("x", x), ("y", y)),
+        lambda to: _core.relation_matrix(*operands, to),
     )
 
 
@@ -175,6 +194,7 @@ class _Attended:
         scale: float | None,
         mask: np.ndarray | None,
         causal: bool,
+        precision: str | None,
         keys_name: str = "k",
     ) -> None:
         q, k = _check.features("q", q), _check.features(keys_name, k)
@@ -192,6 +212,7 @@ class _Attended:
         width_k = _check.mapped_width(keys_name, k, psi_name, self.psi)
         _check.same_width("q", q, width, keys_name, k, width_k)
         self.width, self.dtype = width, q.dtype
+        self.precision = _check.precision(precision, q.dtype)
         self.scale = _check.scale(scale, 1 / math.sqrt(width))
         self.n, self.m = q.shape[-2], k.shape[-2]
         mask = _check.mask(mask, self.n, self.m)
@@ -209,6 +230,7 @@ class _Attended:
         return _handle(self.phi), _handle(self.psi)
 
 
+@accepts_half("q", "k")
 def attention_scores(
     q: np.ndarray,
     k: np.ndarray,
@@ -218,6 +240,7 @@ def attention_scores(
     scale: float | None = None,
     mask: np.ndarray | None = None,
     causal: bool = False,
+    precision: str | None = None,
 ) -> np.ndarray:
     """Return the attention weights ``softmax_j(scale * <phi(q_i), psi(k_j)>)``.
 
@@ -233,6 +256,9 @@ def attention_scores(
         True = may attend; broadcast to (..., n, m).
     causal : bool, default False
         Row i may attend to columns j <= i.
+    precision : {"bf16"}, optional
+        "bf16" rounds the factors of float32 products to bfloat16 and sums in float32; None multiplies in
+        the arrays' own dtype. Bfloat16 arrays imply "bf16".
 
     Returns
     -------
@@ -253,9 +279,9 @@ def attention_scores(
     array([[1.  , 0.  ],
            [0.33, 0.67]])
     """
-    a = _Attended(q, k, None, phi, psi, scale, mask, causal)
+    a = _Attended(q, k, None, phi, psi, scale, mask, causal, precision)
     out = empty("attention_scores", (*a.lead, a.n, a.m), a.dtype)
-    _core.attention_scores(a.q, a.k, *a.maps, a.scale, a.mask, a.causal, out)
+    _core.attention_scores(a.q, a.k, *a.maps, a.precision, a.scale, a.mask, a.causal, out)
     return out
 
 
@@ -271,6 +297,7 @@ def attention(
     mask: np.ndarray | None = None,
     causal: bool = False,
     return_lse: Literal[False] = False,
+    precision: str | None = None,
 ) -> np.ndarray: ...
 @overload
 def attention(
@@ -284,7 +311,9 @@ def attention(
     mask: np.ndarray | None = None,
     causal: bool = False,
     return_lse: Literal[True],
+    precision: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray]: ...
+@accepts_half("q", "k", "v")
 def attention(
     q: np.ndarray,
     k: np.ndarray,
@@ -296,6 +325,7 @@ def attention(
     mask: np.ndarray | None = None,
     causal: bool = False,
     return_lse: bool = False,
+    precision: str | None = None,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     """Return attention ``softmax_j(scale * <phi(q_i), psi(k_j)>) @ v``, scores never stored.
 
@@ -318,6 +348,9 @@ def attention(
         Row i may attend to columns j <= i.
     return_lse : bool, default False
         Also return the log-sum-exp of each row's scores.
+    precision : {"bf16"}, optional
+        "bf16" rounds the factors of float32 products to bfloat16 and sums in float32; None multiplies in
+        the arrays' own dtype. Bfloat16 arrays imply "bf16".
 
     Returns
     -------
@@ -341,15 +374,16 @@ def attention(
     >>> rk.attention(q, k, v, causal=True).shape
     (2, 1000, 64)
     """
-    a = _Attended(q, k, v, phi, psi, scale, mask, causal)
+    a = _Attended(q, k, v, phi, psi, scale, mask, causal, precision)
     want_lse = _check.flag("return_lse", return_lse)
     assert a.v is not None
     out = empty("attention", (*a.lead, a.n, a.v.shape[-1]), a.dtype)
     lse = empty("attention", (*a.lead, a.n), a.dtype) if want_lse else None
-    _core.attention(a.q, a.k, a.v, *a.maps, a.scale, a.mask, a.causal, out, lse)
+    _core.attention(a.q, a.k, a.v, *a.maps, a.precision, a.scale, a.mask, a.causal, out, lse)
     return out if lse is None else (out, lse)
 
 
+@accepts_half("q", "keys")
 def retrieve(
     q: np.ndarray,
     keys: np.ndarray,
@@ -358,6 +392,7 @@ def retrieve(
     psi: MLP | None = None,
     *,
     mask: np.ndarray | None = None,
+    precision: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the `k` largest ``<phi(q_i), psi(keys_j)>`` of each row: exact maximum inner products.
 
@@ -371,6 +406,9 @@ def retrieve(
         Feature maps of `q` and of `keys`; `psi` None stands for `phi`, `phi` None for the identity.
     mask : ndarray of bool, optional
         True = may be retrieved; broadcast to (..., n, m).
+    precision : {"bf16"}, optional
+        "bf16" rounds the factors of float32 products to bfloat16 and sums in float32; None multiplies in
+        the arrays' own dtype. Bfloat16 arrays imply "bf16".
 
     Returns
     -------
@@ -393,17 +431,18 @@ def retrieve(
     >>> rk.retrieve(np.array([[1.0, 0.5]]), keys, 2)
     (array([[2., 1.]]), array([[2, 0]]))
     """
-    a = _Attended(q, keys, None, phi, psi, 1.0, mask, False, keys_name="keys")
+    a = _Attended(q, keys, None, phi, psi, 1.0, mask, False, precision, keys_name="keys")
     count = _check.integer("k", k, 1)
     if count > a.m:
         _check.fail("k", f"at most {a.m}, the rows of keys of shape {keys.shape}", count)
     shape = (*a.lead, a.n, count)
     values = empty("retrieve", shape, a.dtype)
     indices = empty("retrieve", shape, np.dtype(np.int64))
-    _core.retrieve(a.q, a.k, *a.maps, a.mask, values, indices)
+    _core.retrieve(a.q, a.k, *a.maps, a.precision, a.mask, values, indices)
     return values, indices
 
 
+@accepts_half("x", "y", "v")
 def relation_matvec(
     x: np.ndarray,
     y: np.ndarray,
@@ -413,6 +452,7 @@ def relation_matvec(
     *,
     link: str = "identity",
     scale: float = 1.0,
+    precision: str | None = None,
 ) -> np.ndarray:
     """Return ``u_i = sum_j link(scale * <phi(x_i), psi(y_j)>) v_j``, the relation never stored.
 
@@ -428,6 +468,9 @@ def relation_matvec(
     link : {"identity", "exp", "relu", "square"}, default "identity"
     scale : float, default 1.0
         Finite, not negative.
+    precision : {"bf16"}, optional
+        "bf16" rounds the factors of float32 products to bfloat16 and sums in float32; None multiplies in
+        the arrays' own dtype. Bfloat16 arrays imply "bf16".
 
     Returns
     -------
@@ -461,6 +504,7 @@ def relation_matvec(
     width = _check.mapped_width("x", x, "phi", phi)
     _check.same_width("x", x, width, "y", y, _check.mapped_width("y", y, psi_name, psi))
     link = _check.choice("link", link, LINKS)
+    rounding = _check.precision(precision, x.dtype)
     factor = _check.scale(scale)
     lead = _check.batch_shape(("x", x, 2), ("y", y, 2), ("v", columns, 2))
     out = empty("relation_matvec", (*lead, x.shape[-2], columns.shape[-1]), x.dtype)
@@ -471,6 +515,7 @@ def relation_matvec(
             _spread(columns, lead, 2),
             _handle(phi),
             _handle(psi),
+            rounding,
             link,
             factor,
             out,

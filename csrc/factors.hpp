@@ -1,0 +1,149 @@
+// The factors of the inner products of a relation: rows read through feature maps, and columns packed tile
+// by tile. Strides of the caller's arrays end here.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+
+#include "arithmetic.hpp"
+#include "arrays.hpp"
+#include "mlp.hpp"
+
+namespace rk {
+
+inline constexpr long kTileColumns = 256;
+
+// Rows of a matrix, seen through a feature map or, where there is none, as they are.
+template <class T>
+struct Points {
+    const T* data;
+    long count, dim;
+    long row, col;  // strides
+    const Mlp<T>* map = nullptr;
+
+    long width() const { return map ? map->outputs() : dim; }
+    const T* at(long i) const { return data + i * row; }
+    Points sub(long first, long n) const { return {at(first), n, dim, row, col, map}; }
+};
+
+template <class T>
+Points<T> points_of(const Array<const T>& a, long item, const Mlp<T>* map) {
+    return {a.item(item, 2), a.dim(2), a.dim(1), a.step(2), a.step(1), map};
+}
+
+// Features of points in any strides: computed into `space`, or the points themselves.
+template <class A, class T = typename A::Value>
+Points<T> features_in(const Points<T>& p, T* space, long space_row) {
+    if (!p.map) return p;
+    p.map->template forward<A>(p.data, p.row, p.col, p.count, space, space_row);
+    return {space, p.count, p.width(), space_row, 1, nullptr};
+}
+
+// Left factors: heads groups of features of each row.
+template <class A>
+struct Rows {
+    const typename A::Factor* data;
+    long row, col;     // strides
+    long head_stride;  // from a head's features to the next one's
+
+    const typename A::Factor* at(long i, long head) const { return data + i * row + head * head_stride; }
+};
+
+// True where rows of factors are the caller's points, and no space is needed.
+template <class A>
+bool in_place(const Points<typename A::Value>& p) {
+    return !A::kConverts && !p.map;
+}
+
+template <class A>
+long row_of_factors(long width, long heads) {
+    return heads * A::padded(width / heads);
+}
+
+// The rows in `space` (row_of_factors values a row), or in place.
+template <class A>
+Rows<A> rows_in(const Points<typename A::Value>& p, long heads, typename A::Factor* space) {
+    using T = typename A::Value;
+    const long width = p.width(), depth = width / heads, row = row_of_factors<A>(width, heads);
+    if (in_place<A>(p))
+        return {static_cast<const typename A::Factor*>(static_cast<const void*>(p.data)), p.row, p.col,
+                depth * p.col};
+    if constexpr (A::kConverts) {
+        Arena::Scope scratch;
+        const Points<T> f = features_in<A>(p, p.map ? scratch.take<T>(p.count * width) : nullptr, width);
+        for (long h = 0; h < heads; ++h)
+            A::convert(f.data + h * depth * f.col, f.row, f.col, f.count, depth, space + h * A::padded(depth),
+                       row);
+    } else {
+        features_in<A>(p, space, row);
+    }
+    return {space, row, 1, A::padded(depth)};
+}
+
+// Columns of the relation, packed tile by tile: as columns to multiply with (depth = features, head by head),
+// or as values to sum with weights from a tile of R (depth = the columns of the tile).
+template <class A>
+struct Operand {
+    using T = typename A::Value;
+    using Factor = typename A::Factor;
+    enum Layout { columns, values };
+    Points<T> points;
+    Layout layout;
+    long heads = 1;
+
+    long depth() const { return layout == columns ? row_of_factors<A>(points.width(), heads) : kTileColumns; }
+    long tile_size() const {
+        return depth() * (layout == columns ? kTileColumns : round_up(points.width(), A::nr()));
+    }
+    long panel_stride() const { return A::nr() * depth(); }
+
+    void pack(long j0, long cols, Factor* tile) const {
+        Arena::Scope scratch;
+        const long width = points.width();
+        T* space = points.map ? scratch.take<T>(cols * width) : nullptr;
+        const Points<T> f = features_in<A>(points.sub(j0, cols), space, width);
+        if (layout == values) return A::pack(f.data, f.row, f.col, cols, width, tile, panel_stride());
+        const long each = width / heads;
+        for (long h = 0; h < heads; ++h)
+            A::pack(f.data + h * each * f.col, f.col, f.row, each, cols, tile + h * A::padded(each) * A::nr(),
+                    panel_stride());
+    }
+};
+
+// A strip of a tile of R, with the packed columns it was made from.
+template <class A>
+struct Tile {
+    typename A::Value* r;
+    long ld;
+    long i0, rows, j0, cols;
+    long first, block;  // place of the strip in its block of rows: consumers' states are for whole blocks
+    long head;
+    const typename A::Factor* const* operands;  // of this tile, in the order given to the walk
+};
+
+// acc(i, :) += sum_j p(i, j) values(j, :) for a strip p. Pairs that the mask forbids contribute nothing,
+// even where their values are NaN or infinite.
+template <class A>
+void add_weighted(const typename A::Value* p, long ld, const Tile<A>& t, const typename A::Factor* values,
+                  long width, const Mask& mask, typename A::Value* acc) {
+    using Factor = typename A::Factor;
+    const long stride = A::nr() * kTileColumns;
+    Arena::Scope scratch;
+    const Factor* a;
+    if constexpr (A::kConverts) {
+        Factor* space = scratch.take<Factor>(t.rows * A::padded(t.cols));
+        A::convert(p, ld, 1, t.rows, t.cols, space, A::padded(t.cols));
+        a = space;
+        ld = A::padded(t.cols);
+    } else {
+        a = p;
+    }
+    bool clean = mask.empty();
+    for (long j = 0; !clean && j < width; j += A::nr())
+        if (!A::all_finite(values + j / A::nr() * stride, A::padded(t.cols) * A::nr()))
+            return A::masked_product(a, ld, values, stride, t.rows, width, t.cols, acc, width, mask, t.i0,
+                                     t.j0);
+    A::product(a, ld, 1, values, stride, t.rows, width, t.cols, acc, width, {.accumulate = true});
+}
+
+}  // namespace rk
