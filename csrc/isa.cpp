@@ -4,6 +4,11 @@
 
 #include "kernels.hpp"
 
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace rk {
 
 #define RK_DECLARE(isa)                          \
@@ -17,6 +22,9 @@ RK_DECLARE(portable)
 RK_DECLARE(avx2)
 RK_DECLARE(avx512)
 namespace avx512_bf16 {
+extern const KernelsBf16 kernels_bf16;
+}
+namespace amx {
 extern const KernelsBf16 kernels_bf16;
 }
 #endif
@@ -38,12 +46,23 @@ bool has_avx512() {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
 }
+// The processor's word is not enough: the kernel saves the tiles of a process that has asked for it only.
+bool has_amx() {
+#if defined(__linux__)
+    constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    return has_avx512() && __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") &&
+           syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+    return false;
+#endif
+}
 bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 #endif
 
 // Best first.
 const Isa table[] = {
 #if defined(RK_HAVE_X86)
+    {"amx", has_amx, &avx512::kernels_float, &avx512::kernels_double, &amx::kernels_bf16},
     {"avx512_bf16", has_avx512_bf16, &avx512::kernels_float, &avx512::kernels_double,
      &avx512_bf16::kernels_bf16},
     {"avx512", has_avx512, &avx512::kernels_float, &avx512::kernels_double, &avx512::kernels_bf16},

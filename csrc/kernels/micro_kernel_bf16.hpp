@@ -144,8 +144,9 @@ static void row_strip_bf16(const bfloat16* a, long a_row, const bfloat16* b, lon
         if (rows > 0) row_strip_bf16<W, R - 1>(a, a_row, b, rows, pairs, c, c_row, cols, e);
 }
 
-static void product_bf16(const bfloat16* a, long a_row, const bfloat16* panels, long panel_stride, long rows,
-                         long cols, long depth, float* c, long c_row, const Finish<float>& finish) {
+[[maybe_unused]] static void product_bf16(const bfloat16* a, long a_row, const bfloat16* panels,
+                                          long panel_stride, long rows, long cols, long depth, float* c,
+                                          long c_row, const Finish<float>& finish) {
     for (long j = 0; j < cols; j += kPanel<float>) {
         const Epilogue<float> e{finish, finish.bias ? finish.bias + j : nullptr, finish.accumulate, true};
         const bfloat16* b = panels + j / kPanel<float> * panel_stride;

@@ -1,15 +1,21 @@
 // The bfloat16 table of one instruction set: this file is compiled once for each, with RK_ISA_* set.
 #include "kernels/micro_kernel_bf16.hpp"
-#include "kernels/pack.hpp"
+#if defined(RK_ISA_AMX)
+#include "kernels/micro_kernel_amx.hpp"
+#endif
 
 namespace rk::RK_ISA {
 
+#if defined(RK_ISA_AMX)
+#define RK_TABLE_BF16 .mr = 2 * kAmxRows, .nr = kPanel<float>, .depth_multiple = kAmxDepth
+#define RK_PRODUCT_BF16 product_amx
+#else
+#define RK_TABLE_BF16 .mr = kTileRows, .nr = kPanel<float>, .depth_multiple = 2
+#define RK_PRODUCT_BF16 product_bf16
+#endif
+
 extern const KernelsBf16 kernels_bf16;
-constinit const KernelsBf16 kernels_bf16 = {.mr = kTileRows,
-                                            .nr = kPanel<float>,
-                                            .depth_multiple = 2,
-                                            .pack = pack_bf16,
-                                            .convert = convert_bf16,
-                                            .product = product_bf16};
+constinit const KernelsBf16 kernels_bf16 = {RK_TABLE_BF16, .pack = pack_bf16, .convert = convert_bf16,
+                                            .product = RK_PRODUCT_BF16};
 
 }  // namespace rk::RK_ISA

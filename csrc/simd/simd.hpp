@@ -17,8 +17,8 @@
 #include <cstddef>
 #include <cstdint>
 
-// AVX-512 with bfloat16 products is AVX-512 in all else.
-#if defined(RK_ISA_AVX512_BF16)
+// AVX-512 with bfloat16 products, on vectors or on tiles, is AVX-512 in all else.
+#if defined(RK_ISA_AVX512_BF16) || defined(RK_ISA_AMX)
 #define RK_ISA_AVX512
 #endif
 
@@ -26,7 +26,10 @@
 #include <immintrin.h>
 #endif
 
-#if defined(RK_ISA_AVX512_BF16)
+#if defined(RK_ISA_AMX)
+#define RK_ISA amx
+#define RK_VECTOR_BYTES 64
+#elif defined(RK_ISA_AVX512_BF16)
 #define RK_ISA avx512_bf16
 #define RK_VECTOR_BYTES 64
 #elif defined(RK_ISA_AVX512)
