@@ -269,6 +269,18 @@ def attention_vjp(
         _check.fail("grad", f"shape {expected}, that of the attention", grad.shape)
     f, g = _features(q, a.phi), _features(k, a.psi)
     out, lse = attention(f, g, v, scale=a.scale, mask=mask, causal=a.causal, return_lse=True)
+    grad_f, grad_g, grad_v = _attention_of_features_vjp(a, f, g, out, lse, grad)
+    one_map = psi is None or psi is phi
+    grad_q, grad_k, grad_phi, grad_psi = _both_sides(q, k, a.phi, a.psi, one_map, grad_f, grad_g)
+    assert grad_k is not None
+    return grad_q, grad_k, _summed_to(grad_v, v.shape), grad_phi, grad_psi
+
+
+def _attention_of_features_vjp(
+    a: _Attended, f: np.ndarray, g: np.ndarray, out: np.ndarray, lse: np.ndarray, grad: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gradients with respect to the features and the values, over all of the leading dimensions."""
+    assert a.v is not None
     grad_f = empty("attention_vjp", (*a.lead, *f.shape[-2:]), a.dtype)
     grad_g = empty("attention_vjp", (*a.lead, *g.shape[-2:]), a.dtype)
     grad_v = empty("attention_vjp", a.v.shape, a.dtype)
@@ -286,10 +298,7 @@ def attention_vjp(
         grad_g,
         grad_v,
     )
-    one_map = psi is None or psi is phi
-    grad_q, grad_k, grad_phi, grad_psi = _both_sides(q, k, a.phi, a.psi, one_map, grad_f, grad_g)
-    assert grad_k is not None
-    return grad_q, grad_k, _summed_to(grad_v, v.shape), grad_phi, grad_psi
+    return grad_f, grad_g, grad_v
 
 
 class _Targets(NamedTuple):
