@@ -58,7 +58,7 @@ def mask(value: Any, rows: int, columns: int) -> Tensor | None:
 
 
 def same_batch(*named: tuple[str, Tensor | None]) -> None:
-    """The leading dimensions of the (name, tensor or None) pairs broadcast together."""
+    """Refuse (name, tensor or None) pairs whose leading dimensions do not broadcast together."""
     given = [(name, a) for name, a in named if a is not None]
     leading = [a.shape[:-2] for _, a in given]
     if not any(leading):
