@@ -74,3 +74,19 @@ def agree(ours, plain, leaves, rtol=1e-10):
     expected = torch.autograd.grad(plain, leaves, above)
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=rtol, atol=rtol * (1 + float(b.norm())))
+
+
+def plain_loss(r, target, loss="squared", weight=None):
+    """Loss over all pairs of a relation, with target (n, m)."""
+    if loss == "softmax":
+        terms = torch.logsumexp(r, 1) - (target * r).sum(1) / target.sum(1)
+    elif loss == "squared":
+        terms = (r - target) ** 2
+    elif loss == "logistic":
+        terms = F.softplus(r) - target * r
+    else:
+        terms = F.relu(1 - (2 * target - 1) * r)
+    w = torch.ones_like(terms) if weight is None else weight
+    if w.ndim < terms.ndim:
+        w = w[:, None].expand_as(terms)
+    return (w * terms).sum() / w.sum()

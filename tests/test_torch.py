@@ -1,5 +1,7 @@
 """`relkernels.torch`: values and gradients beside plain PyTorch, gradcheck, operators, compilation."""
 
+import shutil
+
 import numpy as np
 import pytest
 import relkernels as rk
@@ -7,7 +9,7 @@ from strategies import ACTIVATIONS
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 import relkernels.torch as rkt  # noqa: E402
-from plain_torch import agree, normal, plain_attention, plain_map, plain_relation, smooth_map  # noqa: E402
+from plain_torch import agree, normal, plain_attention, plain_loss, plain_map, plain_relation, smooth_map  # noqa: E402
 from relkernels.torch import FeatureMap, InnerProductRelation, RelationAttention  # noqa: E402
 from torch import nn  # noqa: E402
 
@@ -59,6 +61,39 @@ def test_attention(causal, masked, one_map):
     leaves = [q, k, v, *phi.parameters(), *(() if one_map else psi.parameters())]
     arguments, options = (q, k, v, phi, psi), {"mask": mask, "causal": causal}
     agree(rkt.attention(*arguments, **options), plain_attention(*arguments, **options), leaves)
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic", "hinge", "softmax"])
+@pytest.mark.parametrize("kind", ["symmetric", "one map", "two maps", "weighted"])
+@pytest.mark.parametrize("labels", [True, False])
+def test_relation_loss(loss, kind, labels):
+    phi, psi = smooth_map([4, 8, 6]), smooth_map([4, 7, 6]) if kind == "two maps" else None
+    x, y = normal(11, 4, grad=True), None if kind == "symmetric" else normal(13, 4, grad=True)
+    m = 11 if y is None else 13
+    weight = torch.rand(11, dtype=torch.float64) if kind == "weighted" else None
+    of_rows, of_columns = torch.arange(11) % 3, torch.arange(m) % 3
+    matrix = (of_rows[:, None] == of_columns).double() if labels else torch.rand(11, m, dtype=torch.float64)
+    target = matrix if not labels else of_rows if y is None else (of_rows, of_columns)
+    leaves = [a for a in (x, y) if a is not None] + [*phi.parameters(), *(psi.parameters() if psi else ())]
+    ours = rkt.relation_loss(x, y, target, phi, psi, loss=loss, sample_weight=weight)
+    agree(ours, plain_loss(plain_relation(x, y, phi, psi), matrix, loss, weight), leaves)
+
+
+def test_relation_loss_is_that_of_numpy_and_takes_memory_linear_in_the_rows():
+    import tracemalloc
+
+    phi = FeatureMap.from_mlp(rk.MLP.random([4, 8, 3]))
+    x, labels = torch.randn(9000, 4), torch.arange(9000) % 10
+    tracemalloc.start()  # NumPy's memory, in which all results lie
+    ours = rkt.relation_loss(x, None, labels, phi)
+    ours.backward()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 9000 * 9000 * 4 / 100
+    value, gradient, _ = rk.relation_loss(x.numpy(), None, labels.numpy(), phi.to_mlp())
+    assert ours.item() == pytest.approx(value, rel=1e-7)
+    for w, expected in zip(phi.weights, gradient.weights, strict=True):
+        np.testing.assert_array_equal(w.grad.numpy(), expected)
 
 
 def test_one_row_of_a_mask_is_for_all():
@@ -151,6 +186,20 @@ def test_gradcheck_of_attention(masked):
     assert torch.autograd.gradcheck(lambda *a: attend(*a[:3], mask), (q, k, v, *attend.parameters()))
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_gradcheck_of_relation_loss(symmetric):
+    phi, psi = smooth_map([3, 5, 4]), None if symmetric else smooth_map([2, 4, 4])
+    x, y = normal(5, 3, grad=True), None if symmetric else normal(4, 2, grad=True)
+    target = torch.rand(5, 5 if symmetric else 4, dtype=torch.float64)
+    inputs = [a for a in (x, y) if a is not None]
+    parameters = [*phi.parameters(), *(psi.parameters() if psi else ())]
+
+    def value(*_):
+        return 3 * rkt.relation_loss(x, y, target, phi, psi, loss="softmax")
+
+    assert torch.autograd.gradcheck(value, (*inputs, *parameters))
+
+
 def test_second_derivatives_are_refused():
     phi = smooth_map([3, 5, 4])
     x, y, v = normal(3, 3, grad=True), normal(4, 3, grad=True), normal(4, 2, grad=True)
@@ -159,6 +208,8 @@ def test_second_derivatives_are_refused():
         (rkt.relation_matrix, (x, y)),
         (rkt.relation_matrix, (x,)),
         (rkt.attention, (x, y, v)),
+        (lambda x: rkt.relation_loss(x, None, torch.arange(3)), (x,)),
+        (lambda x, y: rkt.relation_loss(x, y, torch.ones(3, 4, dtype=x.dtype)), (x, y)),
     ):
         with pytest.raises(RuntimeError, match="second derivatives are not provided"):
             torch.autograd.gradgradcheck(f, inputs)
@@ -223,12 +274,18 @@ def sample_calls():
     yield OPS.relation_matrix, (x, y, 0.5, 3)
     yield OPS.attention, (x, y, v, None, True, 0.5)
     yield OPS.attention, (x, y, v, mask, False, 0.5)
+    yield OPS.relation_loss, (y, None, torch.arange(4), None, None, "squared")
+    yield (
+        OPS.relation_loss,
+        (y, v @ v.T.detach()[:, :3], torch.arange(4), torch.arange(4), mask[0].double() + 1, "softmax"),
+    )
     x, y, v = (a.detach() for a in (x, y, v))
     parameters = ([w.detach() for w in phi.weights], [b.detach() for b in phi.biases], "tanh", None)
     yield OPS.feature_map_vjp, (x, *parameters, normal(2, 5, 4))
     yield OPS.relation_matrix_vjp, (x, y, normal(2, 3, 5, 4), 0.5, 3, True, False)
     yield OPS.relation_matrix_vjp, (x, None, normal(2, 5, 5), 0.5, 1, True, False)
     out, lse = OPS.attention(x, y, v, mask, False, 0.5)
+    yield OPS.relation_loss_vjp, (x, y, normal(2, 5, 3), normal(4, 3), normal(1)[0])
     yield OPS.attention_vjp, (x, y, v, mask, False, 0.5, out, lse, normal(2, 5, 2))
 
 
@@ -253,6 +310,7 @@ class Both(nn.Module):
             self.relation(x, y).square().mean()
             + self.same(x).tanh().sum()
             + self.attend(x, y, v, mask).square().sum()
+            + rkt.relation_loss(x[0], y, self.same(y).detach()[:1], self.same.phi)
         )
 
 
@@ -265,3 +323,15 @@ def test_compile_in_one_graph(dynamic):
         inputs = (normal(2, n, 4, grad=True), normal(7, 4), normal(7, 3), torch.rand(n, 7) < 0.9)
         leaves = [inputs[0], *model.parameters()]
         agree(compiled(*inputs), model(*inputs), leaves, 1e-12)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler")
+def test_compile_with_inductor():
+    torch._dynamo.reset()
+    relation = InnerProductRelation(smooth_map([4, 8, 6]))
+    x = normal(5, 4, grad=True)
+
+    def loss(x):
+        return (relation(x).tanh() * x.sum()).square().mean()
+
+    agree(torch.compile(loss, fullgraph=True)(x), loss(x), [x, *relation.parameters()])

@@ -26,7 +26,7 @@ def _seeded():
 def test_public_names_are_documented_and_their_examples_run():
     for name in rkt.__all__:
         assert "Examples\n--------" in inspect.getdoc(getattr(rkt, name)), name
-    for module in ("maps", "relations"):
+    for module in ("maps", "relations", "losses"):
         result = doctest.testmod(importlib.import_module(f"relkernels.torch.{module}"))
         assert result.attempted > 0
         assert result.failed == 0
@@ -225,6 +225,33 @@ def test_bad_tensors_are_named():
             lambda: rkt.attention(x, y, v, mask=torch.ones(5, 7, dtype=torch.bool, device="meta")),
         ),
         (TypeError, "causal: expected True or False", lambda: rkt.attention(x, y, v, causal=1)),
+    ]
+    for error, message, call in cases:
+        with pytest.raises(error, match=message):
+            call()
+
+
+def test_bad_arguments_of_the_loss_are_named():
+    x, y, labels = torch.randn(5, 3), torch.randn(7, 3), torch.arange(5)
+    values = torch.rand(5, 7)
+
+    def loss(target, y=None, **options):
+        return rkt.relation_loss(x, y, target, **options)
+
+    cases = [
+        (TypeError, "target: expected a torch.Tensor, got list", lambda: loss([1, 2])),
+        (TypeError, r"target\[1\]: expected a torch.Tensor", lambda: loss((labels, 1), y)),
+        (TypeError, "target: expected a tensor on the CPU", lambda: loss(labels.to("meta"))),
+        (TypeError, "target: expected .* no gradient", lambda: loss(values.requires_grad_(), y)),
+        (TypeError, "target: expected float32", lambda: loss(values.detach().double(), y)),
+        (ValueError, r"target: expected labels of shape \(5,\), got \(3,\)", lambda: loss(labels[:3])),
+        (ValueError, "target: expected labels of both sides, a pair", lambda: loss(labels, y)),
+        (ValueError, r"target: expected a shape that broadcasts to \(5, 5\)", lambda: loss(values.detach())),
+        (ValueError, r"target\[1\]: expected labels of shape \(7,\)", lambda: loss((labels, labels), y)),
+        (ValueError, "sample_weight: expected shape", lambda: loss(labels, sample_weight=torch.ones(4))),
+        (ValueError, "loss: expected one of", lambda: loss(labels, loss="cosine")),
+        (ValueError, "x: expected 2 dimensions", lambda: rkt.relation_loss(x[None], None, labels)),
+        (ValueError, "y: expected at least one row", lambda: loss(values.detach(), y[:0])),
     ]
     for error, message, call in cases:
         with pytest.raises(error, match=message):

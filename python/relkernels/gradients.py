@@ -436,41 +436,50 @@ def relation_loss(
     width_y = _check.mapped_width(y_name, other, psi_name, psi)
     _check.same_width("x", x, width, y_name, other, width_y)
     loss = _check.choice("loss", loss, LOSSES)
-    n, m = len(x), len(other)
+    f = _features(x, phi)
+    g = None if y is None and one_map else _features(other, psi)
+    value, grad_f, grad_g = _loss_of_features(f, g, target, loss, sample_weight, y_name)
+    _, _, grad_phi, grad_psi = _both_sides(x, y, phi, psi, one_map, grad_f, grad_g)
+    return value, grad_phi, grad_psi
+
+
+def _loss_of_features(
+    f: np.ndarray, g: np.ndarray | None, target: object, loss: str, sample_weight: object, y_name: str
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Value of `relation_loss` and its gradients with respect to the features; g None stands for f."""
+    symmetric = g is None
+    g = f if g is None else g
+    n, m = len(f), len(g)
     if n == 0 or m == 0:
-        _check.fail(y_name if n else "x", "at least one row", (other if n else x).shape)
-    targets = _targets(target, x, other)
-    weights, total = _pair_weights(sample_weight, x, m, loss)
+        _check.fail(y_name if n else "x", "at least one row", (g if n else f).shape)
+    targets = _targets(target, f, g)
+    weights, total = _pair_weights(sample_weight, f, m, loss)
     row_scale = None
     if loss == "softmax":
         mass = targets.mass(n)
         if not (mass > 0).all():
             row = int(np.argmin(mass > 0))
             _check.fail("target", "a positive sum in every row", f"{mass[row]} in row {row}")
-        row_scale = (1 / mass).astype(x.dtype)
-
-    f = _features(x, phi)
-    g = f if y is None and one_map else _features(other, psi)
+        row_scale = (1 / mass).astype(f.dtype)
     # Where loss and relation are symmetric, so is the derivative: both sides have one gradient.
     mirrored = (
-        f is g
+        symmetric
         and targets.labels_x is targets.labels_y
         and targets.matrix is None
         and weights is None
         and loss != "softmax"
     )
     values = np.empty(n)
-    grad_f = np.empty(f.shape, x.dtype)
-    grad_g = grad_f if mirrored else np.empty(g.shape, x.dtype)
+    grad_f = np.empty(f.shape, f.dtype)
+    grad_g = grad_f if mirrored else np.empty(g.shape, f.dtype)
     _core.relation_loss(
         f, g, *targets, weights, row_scale, loss, values, grad_f, None if mirrored else grad_g
     )
     value = float(values.sum()) / total
     if weights is not None:
-        grad_f *= x.dtype.type(1 / total)
-        grad_g *= x.dtype.type(1 / total)
-    _, _, grad_phi, grad_psi = _both_sides(x, y, phi, psi, one_map, grad_f, grad_g)
-    return value, grad_phi, grad_psi
+        grad_f *= f.dtype.type(1 / total)
+        grad_g *= f.dtype.type(1 / total)
+    return value, grad_f, grad_g
 
 
 __all__ = [

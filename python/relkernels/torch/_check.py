@@ -16,7 +16,8 @@ def _kind(value: object) -> str:
     return f"{type(value).__name__} {value!r}"
 
 
-def _dense(name: str, value: Any, wanted: str) -> None:
+def dense(name: str, value: Any, wanted: str) -> None:
+    """Refuse what is not a dense tensor on the CPU."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected {wanted}, got {_kind(value)}")
     if value.device.type != "cpu":
@@ -27,7 +28,7 @@ def _dense(name: str, value: Any, wanted: str) -> None:
 
 def floats(name: str, value: Any, ndim: int = 2) -> Tensor:
     """Return `value` if it is a dense float32 or float64 tensor on the CPU of `ndim` dimensions or more."""
-    _dense(name, value, f"a torch.Tensor of {_check.FLOATS}")
+    dense(name, value, f"a torch.Tensor of {_check.FLOATS}")
     if value.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"{name}: expected {_check.FLOATS}, got {_kind(value)}")
     if value.ndim < ndim:
@@ -47,7 +48,7 @@ def mask(value: Any, rows: int, columns: int) -> Tensor | None:
     """Return a boolean mask that broadcasts to (..., rows, columns), of two dimensions at least."""
     if value is None:
         return None
-    _dense("mask", value, "a boolean tensor (True = may be attended)")
+    dense("mask", value, "a boolean tensor (True = may be attended)")
     if value.dtype != torch.bool:
         raise TypeError(f"mask: expected a boolean tensor (True = may be attended), got {_kind(value)}")
     while value.ndim < 2:

@@ -263,3 +263,65 @@ def _attention_backward(ctx: Any, grad: Tensor, grad_lse: Tensor) -> tuple[Any, 
 
 attention.register_autograd(_attention_backward, setup_context=_save_attention)
 _refuse(attention_vjp)
+
+
+# ---- a loss over all pairs
+
+
+@_operator(
+    f"relation_loss({_PAIRS}, Tensor target, Tensor? columns, Tensor? weight, str loss) "
+    "-> (Tensor, Tensor, Tensor)"
+)
+def relation_loss(
+    f: Tensor, g: Tensor | None, target: Tensor, columns: Tensor | None, weight: Tensor | None, loss: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss, and its gradients with respect to f and g, which the same walk over the pairs gives.
+
+    `target` is a matrix or labels; `columns` the labels of g where they are others. Without g, the
+    gradient of f is whole and that of g empty.
+    """
+    targets = _array(target) if columns is None else (_array(target), _array(columns))
+    value, grad_f, grad_g = gradients._loss_of_features(
+        _array(f), _array(g), targets, loss, _array(weight), "x" if g is None else "y"
+    )
+    total = torch.full((), value, dtype=f.dtype)
+    if g is None:
+        return total, _tensor(grad_f + grad_g), f.new_empty(0)
+    return total, _tensor(grad_f), _tensor(grad_g)
+
+
+@relation_loss.register_fake
+def _(
+    f: Tensor, g: Tensor | None, target: Tensor, columns: Tensor | None, weight: Tensor | None, loss: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    return f.new_empty(()), f.new_empty(f.shape), f.new_empty(0 if g is None else g.shape)
+
+
+@_operator(f"relation_loss_vjp({_PAIRS}, Tensor grad_f, Tensor grad_g, Tensor grad) -> (Tensor, Tensor)")
+def relation_loss_vjp(
+    f: Tensor, g: Tensor | None, grad_f: Tensor, grad_g: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Both gradients times that of the loss; f and g tie second derivatives to what refuses them."""
+    return grad_f * grad, grad_g * grad
+
+
+@relation_loss_vjp.register_fake
+def _(f: Tensor, g: Tensor | None, grad_f: Tensor, grad_g: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    return grad_f.new_empty(grad_f.shape), grad_g.new_empty(grad_g.shape)
+
+
+def _save_loss(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    f, g, *_ = inputs
+    _, grad_f, grad_g = output
+    ctx.mark_non_differentiable(grad_f, grad_g)
+    ctx.save_for_backward(f, g, grad_f, grad_g)
+
+
+def _loss_backward(ctx: Any, grad: Tensor, *others: Tensor) -> tuple[Any, ...]:
+    f, g, grad_f, grad_g = ctx.saved_tensors
+    of_f, of_g = relation_loss_vjp(f, g, grad_f, grad_g, grad)
+    return of_f, None if g is None else of_g, None, None, None, None
+
+
+relation_loss.register_autograd(_loss_backward, setup_context=_save_loss)
+_refuse(relation_loss_vjp)

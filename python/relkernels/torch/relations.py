@@ -22,6 +22,25 @@ def _same_width(x_name: str, x: Tensor, f: Tensor, y_name: str, y: Tensor, g: Te
         )
 
 
+def both_features(
+    x: Tensor, y: Tensor | None, phi: FeatureMap | None, psi: FeatureMap | None
+) -> tuple[Tensor, Tensor | None]:
+    """Check a relation's sides and map them; None for the second where it is the first."""
+    x = _tensors.features("x", x)
+    y_name = "x" if y is None else "y"
+    other = x if y is None else _tensors.features("y", y)
+    _check.same_dtype(("x", x), (y_name, other))
+    phi, psi = check_map("phi", phi), check_map("psi", psi)
+    one_map = psi is None or psi is phi
+    f = mapped("x", x, "phi", phi)
+    g = None
+    if y is not None or not one_map:
+        g = mapped(y_name, other, "phi", phi) if one_map else mapped(y_name, other, "psi", psi)
+        _same_width("x", x, f, y_name, other, g)
+        _tensors.same_batch(("x", x), (y_name, other))
+    return f, g
+
+
 def relation_matrix(
     x: Tensor,
     y: Tensor | None = None,
@@ -71,18 +90,7 @@ def relation_matrix(
     >>> x.grad.tolist()
     [[2.0, 4.0], [6.0, 8.0]]
     """
-    x = _tensors.features("x", x)
-    y_name = "x" if y is None else "y"
-    other = x if y is None else _tensors.features("y", y)
-    _check.same_dtype(("x", x), (y_name, other))
-    phi, psi = check_map("phi", phi), check_map("psi", psi)
-    one_map = psi is None or psi is phi
-    f = mapped("x", x, "phi", phi)
-    g = None
-    if y is not None or not one_map:
-        g = mapped(y_name, other, "phi", phi) if one_map else mapped(y_name, other, "psi", psi)
-        _same_width("x", x, f, y_name, other, g)
-        _tensors.same_batch(("x", x), (y_name, other))
+    f, g = both_features(x, y, phi, psi)
     factor, groups = _check.scale(scale), _check.heads(heads, f.shape[-1])
     relation: Tensor = _ops.relation_matrix(f, g, factor, groups)
     return relation
