@@ -53,7 +53,7 @@ void weighted_sum(const Team& team, const T* weights, long row, long col, long r
 
 }  // namespace
 
-// grad_f and grad_g are overwritten.
+// grad_f and grad_g are overwritten; one that is empty is left out.
 template <class T>
 void relation_matrix_vjp(const Array<const T>& f, const Array<const T>& g, const Array<const T>& grad,
                          T scale, long heads, const Array<T>& grad_f, const Array<T>& grad_g) {
@@ -69,10 +69,12 @@ void relation_matrix_vjp(const Array<const T>& f, const Array<const T>& g, const
                 return p;
             };
             const T* weights = grad.item(item, core) + h * head;
-            weighted_sum(team, weights, grad.step(2), grad.step(1), f.dim(2), slice(g), scale,
-                         grad_f.item(item, 2) + h * depth, grad_f.step(2));
-            weighted_sum(team, weights, grad.step(1), grad.step(2), g.dim(2), slice(f), scale,
-                         grad_g.item(item, 2) + h * depth, grad_g.step(2));
+            if (!grad_f.empty())
+                weighted_sum(team, weights, grad.step(2), grad.step(1), f.dim(2), slice(g), scale,
+                             grad_f.item(item, 2) + h * depth, grad_f.step(2));
+            if (!grad_g.empty())
+                weighted_sum(team, weights, grad.step(1), grad.step(2), g.dim(2), slice(f), scale,
+                             grad_g.item(item, 2) + h * depth, grad_g.step(2));
         }
     });
 }

@@ -70,14 +70,36 @@ def test_examples_of_the_docstrings(name):
     assert result.failed == 0
 
 
+def run_readme(*, with_torch):
+    """Run the examples of the README; those after the heading about PyTorch only on demand."""
+    readme = (ROOT / "README.md").read_text()
+    before, torch_section = readme.split("### Inside PyTorch\n")
+    text = readme if with_torch else before
+    assert ">>> import torch" in torch_section
+    test = doctest.DocTestParser().get_doctest(text, {}, "README.md", "README.md", 0)
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    runner.run(test)
+    return runner.summarize(verbose=False)
+
+
 def test_tour_of_the_readme():
-    result = doctest.testfile(
-        str(ROOT / "README.md"),
-        module_relative=False,
-        optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE,
-    )
+    result = run_readme(with_torch=False)
     assert result.attempted >= 10
     assert result.failed == 0
+
+
+def test_tour_of_the_readme_with_pytorch():
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    result = run_readme(with_torch=True)
+    assert result.attempted >= 20
+    assert result.failed == 0
+
+
+def test_without_pytorch_the_error_names_the_extra():
+    code = "import sys; sys.modules['torch'] = None; import relkernels.torch"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert last == "ImportError: relkernels.torch needs PyTorch: pip install 'relkernels[torch]'"
 
 
 def test_an_unknown_name_is_an_attribute_error():

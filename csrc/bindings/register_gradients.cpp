@@ -33,10 +33,10 @@ void feature_map_vjp(const py::array& x, const MlpHandle& mlp, const py::array& 
 }
 
 void relation_matrix_vjp(const py::array& f, const py::array& g, const py::array& grad, double scale,
-                         long heads, const py::array& grad_f, const py::array& grad_g) {
+                         long heads, const Maybe& grad_f, const Maybe& grad_g) {
     with_dtype(f, [&]<class T>() {
         const auto rows = view<const T>(f), columns = view<const T>(g), above = view<const T>(grad);
-        const auto to_f = view<T>(grad_f), to_g = view<T>(grad_g);
+        const auto to_f = view_or_none<T>(grad_f), to_g = view_or_none<T>(grad_g);
         without_gil([&] { rk::relation_matrix_vjp<T>(rows, columns, above, T(scale), heads, to_f, to_g); });
     });
 }

@@ -269,6 +269,18 @@ def attention_vjp(
         _check.fail("grad", f"shape {expected}, that of the attention", grad.shape)
     f, g = _features(q, a.phi), _features(k, a.psi)
     out, lse = attention(f, g, v, scale=a.scale, mask=mask, causal=a.causal, return_lse=True)
+    grad_f, grad_g, grad_v = _attention_of_features_vjp(a, f, g, out, lse, grad)
+    one_map = psi is None or psi is phi
+    grad_q, grad_k, grad_phi, grad_psi = _both_sides(q, k, a.phi, a.psi, one_map, grad_f, grad_g)
+    assert grad_k is not None
+    return grad_q, grad_k, _summed_to(grad_v, v.shape), grad_phi, grad_psi
+
+
+def _attention_of_features_vjp(
+    a: _Attended, f: np.ndarray, g: np.ndarray, out: np.ndarray, lse: np.ndarray, grad: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gradients with respect to the features and the values, over all of the leading dimensions."""
+    assert a.v is not None
     grad_f = empty("attention_vjp", (*a.lead, *f.shape[-2:]), a.dtype)
     grad_g = empty("attention_vjp", (*a.lead, *g.shape[-2:]), a.dtype)
     grad_v = empty("attention_vjp", a.v.shape, a.dtype)
@@ -286,10 +298,7 @@ def attention_vjp(
         grad_g,
         grad_v,
     )
-    one_map = psi is None or psi is phi
-    grad_q, grad_k, grad_phi, grad_psi = _both_sides(q, k, a.phi, a.psi, one_map, grad_f, grad_g)
-    assert grad_k is not None
-    return grad_q, grad_k, _summed_to(grad_v, v.shape), grad_phi, grad_psi
+    return grad_f, grad_g, grad_v
 
 
 class _Targets(NamedTuple):
@@ -427,41 +436,50 @@ def relation_loss(
     width_y = _check.mapped_width(y_name, other, psi_name, psi)
     _check.same_width("x", x, width, y_name, other, width_y)
     loss = _check.choice("loss", loss, LOSSES)
-    n, m = len(x), len(other)
+    f = _features(x, phi)
+    g = None if y is None and one_map else _features(other, psi)
+    value, grad_f, grad_g = _loss_of_features(f, g, target, loss, sample_weight, y_name)
+    _, _, grad_phi, grad_psi = _both_sides(x, y, phi, psi, one_map, grad_f, grad_g)
+    return value, grad_phi, grad_psi
+
+
+def _loss_of_features(
+    f: np.ndarray, g: np.ndarray | None, target: object, loss: str, sample_weight: object, y_name: str
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Value of `relation_loss` and its gradients with respect to the features; g None stands for f."""
+    symmetric = g is None
+    g = f if g is None else g
+    n, m = len(f), len(g)
     if n == 0 or m == 0:
-        _check.fail(y_name if n else "x", "at least one row", (other if n else x).shape)
-    targets = _targets(target, x, other)
-    weights, total = _pair_weights(sample_weight, x, m, loss)
+        _check.fail(y_name if n else "x", "at least one row", (g if n else f).shape)
+    targets = _targets(target, f, g)
+    weights, total = _pair_weights(sample_weight, f, m, loss)
     row_scale = None
     if loss == "softmax":
         mass = targets.mass(n)
         if not (mass > 0).all():
             row = int(np.argmin(mass > 0))
             _check.fail("target", "a positive sum in every row", f"{mass[row]} in row {row}")
-        row_scale = (1 / mass).astype(x.dtype)
-
-    f = _features(x, phi)
-    g = f if y is None and one_map else _features(other, psi)
+        row_scale = (1 / mass).astype(f.dtype)
     # Where loss and relation are symmetric, so is the derivative: both sides have one gradient.
     mirrored = (
-        f is g
+        symmetric
         and targets.labels_x is targets.labels_y
         and targets.matrix is None
         and weights is None
         and loss != "softmax"
     )
     values = np.empty(n)
-    grad_f = np.empty(f.shape, x.dtype)
-    grad_g = grad_f if mirrored else np.empty(g.shape, x.dtype)
+    grad_f = np.empty(f.shape, f.dtype)
+    grad_g = grad_f if mirrored else np.empty(g.shape, f.dtype)
     _core.relation_loss(
         f, g, *targets, weights, row_scale, loss, values, grad_f, None if mirrored else grad_g
     )
     value = float(values.sum()) / total
     if weights is not None:
-        grad_f *= x.dtype.type(1 / total)
-        grad_g *= x.dtype.type(1 / total)
-    _, _, grad_phi, grad_psi = _both_sides(x, y, phi, psi, one_map, grad_f, grad_g)
-    return value, grad_phi, grad_psi
+        grad_f *= f.dtype.type(1 / total)
+        grad_g *= f.dtype.type(1 / total)
+    return value, grad_f, grad_g
 
 
 __all__ = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,12 @@ _FORMAT = "relkernels.MLP"
 _FORMAT_VERSION = "1"
 # Activations that let half of a symmetric law through: He et al. 2015 double the variance.
 _HE = {"relu", "leaky_relu", "relu_power", "gelu", "gelu_tanh", "silu"}
+
+
+def initial_deviation(activation: Activation, fan_in: int, hidden: bool) -> float:
+    """Return the standard deviation of a layer's random weights, as `MLP.random` has it."""
+    gain = 2.0 if hidden and activation.name in _HE else 1.0
+    return math.sqrt(gain / fan_in)
 
 
 class MLP:
@@ -154,9 +161,7 @@ class MLP:
         rng = np.random.default_rng(_check.integer("seed", seed, 0))
         weights = []
         for i, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
-            hidden = i < len(sizes) - 2
-            gain = 2.0 if hidden and act.name in _HE else 1.0
-            w = rng.standard_normal((fan_in, fan_out)) * np.sqrt(gain / fan_in)
+            w = rng.standard_normal((fan_in, fan_out)) * initial_deviation(act, fan_in, i < len(sizes) - 2)
             weights.append(w.astype(kind))
         biases = [np.zeros(n, kind) for n in sizes[1:]] if _check.flag("bias", bias) else None
         return cls(weights, biases, act)

@@ -1,0 +1,91 @@
+"""Losses over all pairs, the relation never stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from .. import _check
+from ..gradients import LOSSES
+from . import _check as _tensors
+from . import _ops
+from .maps import FeatureMap
+from .relations import both_features
+
+
+def relation_loss(
+    x: Tensor,
+    y: Tensor | None,
+    target: Tensor | tuple[Tensor, Tensor],
+    phi: FeatureMap | None = None,
+    psi: FeatureMap | None = None,
+    *,
+    loss: str = "squared",
+    sample_weight: Tensor | None = None,
+) -> Tensor:
+    """Return a loss over all pairs, with gradients, streaming over the pairs.
+
+    The value is that of `relkernels.relation_loss`, where the losses are defined. Its gradients are
+    formed on the same walk over the pairs: memory is O((n + m) d) forward and backward, where a loss of
+    `relation_matrix` takes O(n m) several times over.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, d_x)
+        Float32 or float64 on the CPU.
+    y : Tensor of shape (m, d_y) or None
+        None stands for `x`.
+    target : Tensor or tuple
+        Either relation values, of the dtype of `x`, that broadcast to (n, m), or integer labels: of
+        shape (n,) for both sides, or a pair of shapes (n,) and (m,), whose relation is 1 where they are
+        equal, else 0. Has no gradient.
+    phi, psi : FeatureMap, optional
+        Maps of `x` and of `y`; `psi` None stands for `phi`, `phi` None for the identity.
+    loss : {"squared", "logistic", "hinge", "softmax"}, default "squared"
+    sample_weight : Tensor of shape (n,) or (n, m), optional
+        Weight of each row of `x`, or of each pair (not for softmax). Has no gradient.
+
+    Returns
+    -------
+    Tensor of shape ()
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above; the message names it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from relkernels.torch import FeatureMap, relation_loss
+    >>> phi = FeatureMap([8, 32, 4])
+    >>> x, labels = torch.randn(1000, 8), torch.arange(1000) % 10
+    >>> loss = relation_loss(x, None, labels, phi, loss="softmax")
+    >>> loss.backward()
+    >>> loss.shape, phi.weights[0].grad.shape
+    (torch.Size([]), torch.Size([8, 32]))
+    """
+    f, g = both_features(x, y, phi, psi)
+    for name, side in (("x", x), ("y", y)):
+        if side is not None and side.ndim != 2:
+            _check.fail(name, "2 dimensions", f"shape {tuple(side.shape)}")
+    rows, columns = target if isinstance(target, tuple) and len(target) == 2 else (target, None)
+    _constant("target" if columns is None else "target[0]", rows)
+    if columns is not None:
+        _constant("target[1]", columns)
+    if sample_weight is not None:
+        _constant("sample_weight", sample_weight)
+    if columns is None and not rows.dtype.is_floating_point and y is not None and len(x) != len(y):
+        _check.fail("target", f"labels of both sides, a pair, as n = {len(x)} and m = {len(y)}", rows.shape)
+    kind = _check.choice("loss", loss, LOSSES)
+    total: Tensor = _ops.relation_loss(f, g, rows, columns, sample_weight, kind)[0]
+    return total
+
+
+def _constant(name: str, value: Any) -> None:
+    _tensors.dense(name, value, "a torch.Tensor")
+    if value.requires_grad:
+        raise TypeError(
+            f"{name}: expected a tensor that requires no gradient, as none is provided; detach() it"
+        )

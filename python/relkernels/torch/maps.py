@@ -1,0 +1,210 @@
+"""Feature maps: an MLP whose parameters PyTorch trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import _check
+from ..activations import Activation, resolve
+from ..mlp import MLP, initial_deviation
+from . import _check as _tensors
+from . import _ops
+
+
+class FeatureMap(nn.Module):
+    """A multi-layer perceptron: hidden layers activated, output linear; `relkernels.MLP` as a module.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Width of the input, of each hidden layer and of the output.
+    activation : str or Activation, default "relu"
+        As in `relkernels.MLP`.
+    bias : bool, default True
+    dtype : torch.dtype, optional
+        torch.float32 or torch.float64; None is PyTorch's default dtype.
+
+    Attributes
+    ----------
+    weights : ParameterList
+        ``weights[l]`` has shape (d_in, d_out), the transpose of what ``nn.Linear`` holds.
+    biases : ParameterList or None
+        ``biases[l]`` has shape (d_out,).
+    activation : Activation
+    widths : tuple of int
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above; the message names it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from relkernels.torch import FeatureMap
+    >>> phi = FeatureMap([64, 256, 16], activation="gelu")
+    >>> phi(torch.ones(10, 64)).shape
+    torch.Size([10, 16])
+    """
+
+    biases: nn.ParameterList | None
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        activation: str | Activation = "relu",
+        *,
+        bias: bool = True,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if isinstance(widths, str) or not isinstance(widths, Sequence):
+            raise TypeError(f"widths: expected a sequence of integers, got {widths!r}")
+        sizes = [_check.integer(f"widths[{i}]", w, 1) for i, w in enumerate(widths)]
+        if len(sizes) < 2:
+            _check.fail("widths", "at least an input and an output width", list(widths))
+        kind = torch.get_default_dtype() if dtype is None else dtype
+        if kind not in (torch.float32, torch.float64):
+            raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {kind!r}")
+        weights = [torch.empty(shape, dtype=kind) for shape in zip(sizes, sizes[1:], strict=False)]
+        biases = [torch.empty(n, dtype=kind) for n in sizes[1:]] if _check.flag("bias", bias) else None
+        self._hold(weights, biases, resolve(activation))
+        self.reset_parameters()
+
+    def _hold(self, weights: list[Tensor], biases: list[Tensor] | None, activation: Activation) -> None:
+        self.activation = activation
+        self.weights = nn.ParameterList(nn.Parameter(w) for w in weights)
+        self.biases = None if biases is None else nn.ParameterList(nn.Parameter(b) for b in biases)
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew from PyTorch's generator, scaled as in `MLP.random`; biases become 0."""
+        last = len(self.weights) - 1
+        for i, w in enumerate(self.weights):
+            nn.init.normal_(w, std=initial_deviation(self.activation, w.shape[0], i < last))
+        for b in self.biases or ():
+            nn.init.zeros_(b)
+
+    @classmethod
+    def from_mlp(cls, mlp: MLP) -> FeatureMap:
+        """Return the module with copies of an MLP's parameters.
+
+        Parameters
+        ----------
+        mlp : relkernels.MLP
+
+        Returns
+        -------
+        FeatureMap
+
+        Examples
+        --------
+        >>> import relkernels as rk
+        >>> from relkernels.torch import FeatureMap
+        >>> FeatureMap.from_mlp(rk.MLP.random([4, 8, 2]))
+        FeatureMap(widths=(4, 8, 2), relu)
+        """
+        if not isinstance(mlp, MLP):
+            raise TypeError(f"mlp: expected a relkernels.MLP, got {type(mlp).__name__}")
+        module = cls.__new__(cls)
+        nn.Module.__init__(module)
+        biases = None if mlp.biases is None else [torch.from_numpy(b.copy()) for b in mlp.biases]
+        module._hold([torch.from_numpy(w.copy()) for w in mlp.weights], biases, mlp.activation)
+        return module
+
+    def to_mlp(self) -> MLP:
+        """Return an MLP with copies of the parameters as they are now.
+
+        Returns
+        -------
+        relkernels.MLP
+
+        Examples
+        --------
+        >>> from relkernels.torch import FeatureMap
+        >>> FeatureMap([4, 8, 2]).to_mlp()
+        MLP(widths=(4, 8, 2), relu, float32)
+        """
+        biases = None if self.biases is None else [b.numpy(force=True) for b in self.biases]
+        return MLP([w.numpy(force=True) for w in self.weights], biases, self.activation)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Width of the input, of each hidden layer and of the output."""
+        return (self.weights[0].shape[0], *(w.shape[1] for w in self.weights))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features of `x`: the same as ``feature_map(x, self)``."""
+        return feature_map(x, self)
+
+    def extra_repr(self) -> str:
+        """Return what the module's representation shows."""
+        parameter = "" if self.activation.parameter is None else f"({self.activation.parameter:g})"
+        bias = "" if self.biases is not None else ", no biases"
+        return f"widths={self.widths}, {self.activation.name}{parameter}{bias}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+
+def check_map(name: str, value: Any, optional: bool = True) -> FeatureMap | None:
+    """Return `value` if it is a FeatureMap, or None where that stands for the identity map."""
+    if isinstance(value, FeatureMap) or (value is None and optional):
+        return value
+    wanted = "a FeatureMap or None (the identity map)" if optional else "a FeatureMap"
+    hint = ": FeatureMap.from_mlp makes one of it" if isinstance(value, MLP) else ""
+    raise TypeError(f"{name}: expected {wanted}, got {type(value).__name__}{hint}")
+
+
+def mapped(x_name: str, x: Tensor, name: str, phi: FeatureMap | None) -> Tensor:
+    """Return the features of a checked `x`; `phi` None is the identity map."""
+    if phi is None:
+        return x
+    weights, biases = list(phi.weights), list(phi.biases or ())
+    for kind, parameters in (("weights", weights), ("biases", biases)):
+        for i, parameter in enumerate(parameters):
+            at = f"{name}.{kind}[{i}]"
+            _tensors.floats(at, parameter, 1)
+            _check.same_dtype((x_name, x), (at, parameter))
+    widths = phi.widths
+    if x.shape[-1] != widths[0]:
+        _check.fail(
+            x_name, f"rows of {widths[0]} features, the input of {name} (widths {widths})", tuple(x.shape)
+        )
+    features: Tensor = _ops.feature_map(x, weights, biases, phi.activation.name, phi.activation.parameter)
+    return features
+
+
+def feature_map(x: Tensor, mlp: FeatureMap) -> Tensor:
+    """Return the features of `x` through a map, with gradients of `x` and of the map's parameters.
+
+    Parameters
+    ----------
+    x : Tensor of shape (..., n, d_x)
+        Float32 or float64 on the CPU, of the map's dtype and input width.
+    mlp : FeatureMap
+
+    Returns
+    -------
+    Tensor of shape (..., n, d)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above; the message names it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from relkernels.torch import FeatureMap, feature_map
+    >>> phi = FeatureMap([3, 8, 2])
+    >>> feature_map(torch.ones(5, 3), phi).sum().backward()
+    >>> phi.weights[0].grad.shape
+    torch.Size([3, 8])
+    """
+    x = _tensors.features("x", x)
+    check_map("mlp", mlp, optional=False)
+    return mapped("x", x, "mlp", mlp)
