@@ -54,16 +54,21 @@ void feature_map_vjp(const Array<const T>& x, const Mlp<T>& map, const Array<con
                         below + i * grad_x.step(2), grad_x.step(2), weights.data(), biases.data());
             }
         });
-        for (long part = 0; part < parts; ++part) {
-            const T* at = sums.get() + part * parameters;
-            for (long l = 0; l < map.depth(); ++l) {
-                const long size = map.inputs(l) * map.outputs(l);
-                k.add(grad_weights[std::size_t(l)], at, size);
-                at += size;
-                if (!map.has_bias()) continue;
-                k.add(grad_biases[std::size_t(l)], at, map.outputs(l));
-                at += map.outputs(l);
-            }
+        // The parts, in order, into the first; the threads take pieces of the parameters.
+        constexpr long kPiece = 8192;
+        team.for_each(parts > 1 ? ceil_div(parameters, kPiece) : 0, [&](long piece) {
+            const long from = piece * kPiece, size = std::min(kPiece, parameters - from);
+            for (long part = 1; part < parts; ++part)
+                k.add(sums.get() + from, sums.get() + part * parameters + from, size);
+        });
+        const T* at = sums.get();
+        for (long l = 0; parts > 0 && l < map.depth(); ++l) {
+            const long size = map.inputs(l) * map.outputs(l);
+            k.add(grad_weights[std::size_t(l)], at, size);
+            at += size;
+            if (!map.has_bias()) continue;
+            k.add(grad_biases[std::size_t(l)], at, map.outputs(l));
+            at += map.outputs(l);
         }
     }
 }

@@ -39,7 +39,7 @@ class Mlp {
 
     // Adds the gradients of sum <grad, phi(x)> with respect to weights and biases (row-major, one after
     // the other; biases may be null) to what is there, and writes that of x. At most kVjpRows rows.
-    static constexpr long kVjpRows = 64;
+    static constexpr long kVjpRows = 128;
     void vjp(const T* x, long x_row, long x_col, const T* grad, long grad_row, long grad_col, long rows,
              T* grad_x, long grad_x_row, T* const* grad_weights, T* const* grad_biases) const;
 
