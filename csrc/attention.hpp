@@ -42,9 +42,7 @@ struct SoftmaxAccumulate {
         const State s = {all.max + t.first, all.sum + t.first, all.acc + t.first * width};
         apply_mask(t, mask, -std::numeric_limits<T>::infinity());
         kernels<T>().softmax_accept(t.r, t.ld, t.rows, t.cols, s.max, s.sum, s.acc, width, width);
-        if (width > 0)
-            add_weighted(t.r, t.ld, t, t.operands[1], width, mask_in(mask, t.i0, t.rows, t.j0, t.cols),
-                         s.acc);
+        if (width > 0) add_weighted(t.r, t.ld, t, 1, width, mask_in(mask, t.i0, t.rows, t.j0, t.cols), s.acc);
     }
     void merge(void* into, const void* from, long rows) const {
         const State a = view(into, rows), b = view(from, rows);

@@ -57,8 +57,8 @@ struct GradientOfPairs {
         }
         T* acc = static_cast<T*>(state) + t.first * width;
         T* acc_values = static_cast<T*>(state) + t.block * width + t.first * values_width;
-        add_weighted(dp, kTileColumns, t, t.operands[2], width, m, acc);
-        if (grad_values) add_weighted(t.r, kTileColumns, t, t.operands[3], values_width, m, acc_values);
+        add_weighted(dp, kTileColumns, t, 2, width, m, acc);
+        if (grad_values) add_weighted(t.r, kTileColumns, t, 3, values_width, m, acc_values);
     }
     void merge(void* into, const void* from, long rows) const {
         kernels<T>().add(static_cast<T*>(into), static_cast<const T*>(from), rows * (width + values_width));

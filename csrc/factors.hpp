@@ -12,6 +12,8 @@
 namespace rk {
 
 inline constexpr long kTileColumns = 256;
+// Rows of which a micro-tile is too small to pay for packing what is read once.
+inline constexpr long kFewRows = 3;
 
 // Rows of a matrix, seen through a feature map or, where there is none, as they are.
 template <class T>
@@ -92,6 +94,10 @@ struct Operand {
     long heads = 1;
 
     long depth() const { return layout == columns ? row_of_factors<A>(points.width(), heads) : kTileColumns; }
+    // True where a few rows alone meet the values: reading them once where they lie costs less than packing.
+    bool read_in_place(long rows) const {
+        return !A::kConverts && layout == values && !points.map && points.col == 1 && rows <= kFewRows;
+    }
     long tile_size() const {
         return depth() * (layout == columns ? kTileColumns : round_up(points.width(), A::nr()));
     }
@@ -119,14 +125,22 @@ struct Tile {
     long first, block;  // place of the strip in its block of rows: consumers' states are for whole blocks
     long head;
     const typename A::Factor* const* operands;  // of this tile, in the order given to the walk
+    const long* unpacked;                       // stride of the rows of an operand read in place, else 0
 };
 
-// acc(i, :) += sum_j p(i, j) values(j, :) for a strip p. Pairs that the mask forbids contribute nothing,
-// even where their values are NaN or infinite.
+// acc(i, :) += sum_j p(i, j) values(j, :) for a strip p and an operand of values. Pairs that the mask forbids
+// contribute nothing, even where their values are NaN or infinite.
 template <class A>
-void add_weighted(const typename A::Value* p, long ld, const Tile<A>& t, const typename A::Factor* values,
-                  long width, const Mask& mask, typename A::Value* acc) {
+void add_weighted(const typename A::Value* p, long ld, const Tile<A>& t, std::size_t operand, long width,
+                  const Mask& mask, typename A::Value* acc) {
     using Factor = typename A::Factor;
+    const Factor* values = t.operands[operand];
+    if constexpr (!A::kConverts)
+        if (const long row = t.unpacked[operand]) {
+            kernels<typename A::Value>().weighted_rows(p, ld, values, row, t.rows, t.cols, width, acc, mask,
+                                                       t.i0, t.j0);
+            return;
+        }
     const long stride = A::nr() * kTileColumns;
     Arena::Scope scratch;
     const Factor* a;

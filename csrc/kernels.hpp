@@ -97,6 +97,11 @@ struct Kernels {
     void (*masked_product)(const T* a, long a_row, const T* panels, long panel_stride, long rows, long cols,
                            long depth, T* c, long c_row, const Mask& mask, long i0, long j0);
 
+    // acc(i, :) += sum_j p(i, j) values(j, :) over the pairs that the mask allows, values row-major and read
+    // in place: the chains of product with accumulate, for at most 256 values.
+    void (*weighted_rows)(const T* p, long p_row, const T* values, long values_row, long rows, long count,
+                          long width, T* acc, const Mask& mask, long i0, long j0);
+
     bool (*all_finite)(const T* p, long n);
     // dst <- src, or its transpose; `stream` as in Finish.
     void (*copy)(const T* src, long src_row, long rows, long cols, T* dst, long dst_row, bool stream);

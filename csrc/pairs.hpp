@@ -122,9 +122,10 @@ class PairWalk {
         });
     }
 
-    void pack_tile(long j0, long cols, Factor* tile) const {
+    // All operands, or only those that a block of `rows` does not read in place.
+    void pack_tile(long j0, long cols, Factor* tile, long rows = kChunk) const {
         for (const Operand<A>& o : operands_) {
-            o.pack(j0, cols, tile);
+            if (!o.read_in_place(rows)) o.pack(j0, cols, tile);
             tile += o.tile_size();
         }
     }
@@ -206,18 +207,26 @@ class PairWalk {
             const Factor* tile = packed ? packed + t / kTileColumns * tile_stride_ : nullptr;
             if (!packed) {
                 Factor* own = scratch.take<Factor>(tile_stride_);
-                pack_tile(j + t, cols, own);
+                pack_tile(j + t, cols, own, rows);
                 tile = own;
             }
             std::array<const Factor*, kMaxOperands> operands{};
-            for (std::size_t o = 0; o < operands_.size(); tile += operands_[o++].tile_size())
+            std::array<long, kMaxOperands> unpacked{};
+            for (std::size_t o = 0; o < operands_.size(); tile += operands_[o++].tile_size()) {
                 operands[o] = tile;
+                if constexpr (!A::kConverts)
+                    if (!packed && operands_[o].read_in_place(rows)) {
+                        operands[o] = operands_[o].points.at(j + t);
+                        unpacked[o] = operands_[o].points.row;
+                    }
+            }
             T* space = scratch.take<T>(strip * kTileColumns);
             for (long r0 = 0; r0 < rows; r0 += strip) {
                 const long n = std::min(strip, rows - r0);
                 if (consumer_.skip(i0 + r0, n, j + t, cols)) continue;
                 for (long h = 0; h < heads_; ++h) {
-                    Tile<A> r{nullptr, 0, i0 + r0, n, j + t, cols, r0, rows, h, operands.data()};
+                    Tile<A> r{nullptr,        0, i0 + r0, n, j + t, cols, r0, rows, h, operands.data(),
+                              unpacked.data()};
                     Finish<T> finish{.scale = scale_};
                     consumer_.destination(r, finish);
                     if (!r.r) {

@@ -52,7 +52,7 @@ struct LossGradient {
             here.target_col = 1;
         }
         k.loss(loss, t.r, t.ld, t.rows, t.cols, here, values_in(state) + t.first);
-        add_weighted(t.r, t.ld, t, t.operands[1], width, Mask{}, grad_in(state, t.block) + t.first * width);
+        add_weighted(t.r, t.ld, t, 1, width, Mask{}, grad_in(state, t.block) + t.first * width);
     }
     void merge(void* into, const void* from, long rows) const {
         for (long i = 0; i < rows; ++i) values_in(into)[i] += values_in(from)[i];

@@ -29,7 +29,7 @@ struct LinkedSum {
             kernels<T>().link_dot(link, t.r, t.ld, t.rows, t.cols, vector + t.j0, acc);
         } else {
             kernels<T>().link(link, t.r, t.ld, t.rows, t.cols);
-            add_weighted(t.r, t.ld, t, t.operands[1], width, Mask{}, acc);
+            add_weighted(t.r, t.ld, t, 1, width, Mask{}, acc);
         }
     }
     void merge(void* into, const void* from, long rows) const {

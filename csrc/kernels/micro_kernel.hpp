@@ -151,4 +151,46 @@ static void masked_product(const T* a, long a_row, const T* panels, long panel_s
         }
 }
 
+// A group of G vectors of columns for one row: enough chains to cover the latency of the multiply-add.
+template <class T, int G, bool whole>
+static void weighted_group(const T* p, const T* values, long values_row, long count, long width, T* acc,
+                           const Mask& mask, long i, long j0) {
+    V<T> sum[G];
+#pragma GCC unroll 8
+    for (int g = 0; g < G; ++g) sum[g] = V<T>{};
+    const bool all = mask.empty();
+    for (long j = 0; j < count; ++j) {
+        if (!all && !mask.allows(i, j0 + j)) continue;
+        const V<T> weight = broadcast<T>(p[j]);
+        const T* row = values + j * values_row;
+        __builtin_prefetch((const void*)((std::uintptr_t)(row) + (16 << 10)), 0, 2);
+#pragma GCC unroll 8
+        for (int g = 0; g < G; ++g) {
+            const long left = width - g * kLanes<T>;
+            if (whole)
+                sum[g] = fma(weight, load(row + g * kLanes<T>), sum[g]);
+            else if (left > 0)
+                sum[g] = fma(weight, load_first(row + g * kLanes<T>, left), sum[g]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int g = 0; g < G; ++g) {
+        const long left = width - g * kLanes<T>;
+        if (left > 0) store_first(acc + g * kLanes<T>, load_first(acc + g * kLanes<T>, left) + sum[g], left);
+    }
+}
+
+template <class T>
+static void weighted_rows(const T* p, long p_row, const T* values, long values_row, long rows, long count,
+                          long width, T* acc, const Mask& mask, long i0, long j0) {
+    constexpr int kGroup = 4;
+    for (long i = 0; i < rows; ++i)
+        for (long c = 0; c < width; c += kGroup * kLanes<T>) {
+            const auto group = width - c >= kGroup * kLanes<T> ? weighted_group<T, kGroup, true>
+                                                               : weighted_group<T, kGroup, false>;
+            group(p + i * p_row, values + c, values_row, count, width - c, acc + i * width + c, mask, i0 + i,
+                  j0);
+        }
+}
+
 }  // namespace rk::RK_ISA

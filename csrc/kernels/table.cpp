@@ -15,6 +15,7 @@ namespace rk::RK_ISA {
      .pack = pack<T>,                       \
      .product = product<T>,                 \
      .masked_product = masked_product<T>,   \
+     .weighted_rows = weighted_rows<T>,     \
      .all_finite = all_finite<T>,           \
      .copy = copy<T>,                       \
      .transpose = transpose<T>,             \
