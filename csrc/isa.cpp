@@ -10,6 +10,7 @@ namespace rk {
     namespace isa {                              \
     extern const Kernels<float> kernels_float;   \
     extern const Kernels<double> kernels_double; \
+    extern const CeilingKernels ceilings;        \
     }
 RK_DECLARE(portable)
 #if defined(RK_HAVE_X86)
@@ -25,6 +26,7 @@ struct Isa {
     bool (*present)();
     const Kernels<float>* single_precision;
     const Kernels<double>* double_precision;
+    const CeilingKernels* ceilings;
 };
 
 #if defined(RK_HAVE_X86)
@@ -38,10 +40,11 @@ bool has_avx512() {
 // Best first.
 const Isa table[] = {
 #if defined(RK_HAVE_X86)
-    {"avx512", has_avx512, &avx512::kernels_float, &avx512::kernels_double},
-    {"avx2", has_avx2, &avx2::kernels_float, &avx2::kernels_double},
+    {"avx512", has_avx512, &avx512::kernels_float, &avx512::kernels_double, &avx512::ceilings},
+    {"avx2", has_avx2, &avx2::kernels_float, &avx2::kernels_double, &avx2::ceilings},
 #endif
-    {"portable", [] { return true; }, &portable::kernels_float, &portable::kernels_double},
+    {"portable", [] { return true; }, &portable::kernels_float, &portable::kernels_double,
+     &portable::ceilings},
 };
 
 const Isa* chosen = nullptr;
@@ -81,6 +84,7 @@ template <>
 const Kernels<double>& kernels<double>() {
     return *chosen->double_precision;
 }
+const CeilingKernels& ceiling_kernels() { return *chosen->ceilings; }
 
 std::vector<std::pair<std::string, bool>> cpu_features() {
 #if defined(RK_HAVE_X86)
