@@ -4,7 +4,7 @@ A meter process (``python -m relkernels.benchmarks.memory``) imports what contes
 nothing, and forks for every question. The child prepares the data, warms the contestant up on the
 smallest size of the series (libraries take their buffers then), sets the high-water mark of its resident
 memory back, calls once, and tells by how much the mark rose: result included, data left out. Linux alone
-keeps such a mark.
+keeps such a mark, and counts pages in batches: small peaks read as zero.
 """
 
 from __future__ import annotations

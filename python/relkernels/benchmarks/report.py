@@ -141,29 +141,31 @@ class Report:
         for n in threads:
             progress(f"ceilings, {_threads(n)}")
             self.ceilings[n] = ceilings.measure(n, 0.02 if self.quick else 0.5)
+        of_family = {w.family: w.name for w in workloads}
+        weighed = set(of_family.values()) if self.quick else {w.name for w in workloads}
+        # A quick run checks results: it calls each contestant a few times.
+        seconds, least = (0.0, 1) if self.quick else (0.3, 5)
         with Meter(max(threads)) as meter:
             for i, workload in enumerate(workloads, start=1):
-                for n in threads:
-                    progress(f"{workload.name}, {_threads(n)} ({i} of {len(workloads)})")
-                    self._add(workload, n, n == max(threads), meter)
-        self.blas = peers.blas_in_use()
+                progress(f"{workload.name} ({i} of {len(workloads)})")
+                begin = len(self.rows)
+                for n, race in timing.run(workload, threads, seconds, least):
+                    self.rows.insert(
+                        begin, Row(workload, n, race, self._ceiling(workload, n), n == max(threads))
+                    )
+                if workload.name in weighed:
+                    row = self.rows[-1]  # that of all threads
+                    for who, found in row.race.timings.items():
+                        if found.median <= timing.TOO_LONG:
+                            row.memory[who] = meter.peak(workload, who)
+                self.blas = peers.blas_in_use()
         self.complete = True
 
-    def _add(self, workload: Workload, threads: int, all_threads: bool, meter: Meter) -> None:
-        # A quick run checks results: it calls each contestant a few times.
-        seconds, least = (0.0, 1) if self.quick else (0.5, 5)
-        race = timing.run(workload, threads, seconds, least)
-        rate = self.ceilings[threads]
-        ceiling = rate[workload.limit]
+    def _ceiling(self, workload: Workload, threads: int) -> float | None:
+        rates = self.ceilings[threads]
         if workload.limit == "write":
-            ceiling = max(r for r in (rate["write"], rate["stream"]) if r is not None)
-        row = Row(workload, threads, race, ceiling, all_threads)
-        self.rows.append(row)
-        self.blas = peers.blas_in_use()
-        first = not any(r.memory for r in self.rows if r.workload.family == workload.family)
-        if all_threads and (first or not self.quick):
-            for who in race.timings:
-                row.memory[who] = meter.peak(workload, who)
+            return max(r for r in (rates["write"], rates["stream"]) if r is not None)
+        return rates[workload.limit]
 
     @property
     def unequal(self) -> list[str]:

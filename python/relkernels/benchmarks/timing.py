@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ TURNS = 5
 # Threads of OpenBLAS and OpenMP spin for some 20 ms after a call, on processors that the next contestant
 # wants.
 REST = 0.04  # seconds
+SLOW, TOO_LONG = 2.0, 10.0  # seconds
 
 
 @dataclass
@@ -111,11 +113,13 @@ def check(workload: Workload, data: Any) -> tuple[dict[str, Entry], Race]:
     return entries, race
 
 
-def run(workload: Workload, threads: int, seconds: float, least: int) -> Race:
-    """Prepare, check and time the contestants of a workload on so many threads.
+def run(workload: Workload, threads: Sequence[int], seconds: float, least: int) -> Iterator[tuple[int, Race]]:
+    """Prepare and check the contestants of a workload, then time them on each number of threads.
 
     Parameters
     ----------
+    threads
+        The most come first: who takes too long on these is not timed on fewer.
     seconds
         Of each contestant, unless the least number of samples takes longer. With 0 they do not rest
         between turns either: such a run checks results, and its times mean little.
@@ -123,39 +127,53 @@ def run(workload: Workload, threads: int, seconds: float, least: int) -> Race:
         Samples of each contestant.
     """
     data = workload.data()
-    with peers.threads(threads):
+    most = max(threads)
+    with peers.threads(most):
         entries, race = check(workload, data)
-    # Again, for what the contestants have loaded in the meantime.
-    with peers.threads(threads):
-        race.timings = alternate({who: e.call for who, e in entries.items()}, seconds, least)
-    return race
+    calls = {who: entry.call for who, entry in entries.items()}
+    for n in sorted(threads, reverse=True):
+        with peers.threads(n):  # again, for what the contestants have loaded in the meantime
+            timings = alternate(calls, seconds, least)
+        yield n, replace(race, timings=timings)
+        for who, timing in timings.items():
+            if timing.median > TOO_LONG:
+                del calls[who]
+                why = f"not timed on fewer threads: {timing.median:.0f} s a call on {n}"
+                race = replace(race, absent=race.absent | {who: why})
 
 
 def alternate(calls: Mapping[str, Callable[[], Any]], seconds: float, least: int) -> dict[str, Timing]:
     """Time the calls in turn until each has had its seconds and its samples.
 
     A turn begins with a rest, in which the threads of the contestant before stop spinning, and with a
-    call that is not counted and wakes the contestant's own.
+    call that is not counted and wakes the contestant's own. A call that takes seconds is timed once.
     """
-    samples: dict[str, list[float]] = {who: [] for who in calls}
+    first = {who: _seconds(call) for who, call in calls.items()}
+    samples = {who: [took] if took > SLOW else [] for who, took in first.items()}
     spent = dict.fromkeys(calls, 0.0)
-    repeats = {who: _repeats(call) for who, call in calls.items()}
     collecting = gc.isenabled()
     gc.disable()
     try:
-        left = list(calls)
+        left = [who for who in calls if first[who] <= SLOW]
         while left:
             for who in left:
                 if seconds > 0:
                     time.sleep(REST)
-                    if not samples[who] or samples[who][-1] < REST:
+                    if first[who] < REST:
                         calls[who]()
-                spent[who] += _turn(calls[who], repeats[who], seconds / TURNS, samples[who])
+                repeats = max(1, math.ceil(SHORTEST_SAMPLE / first[who]))
+                spent[who] += _turn(calls[who], repeats, seconds / TURNS, samples[who])
             left = [who for who in left if spent[who] < seconds or len(samples[who]) < least]
     finally:
         if collecting:
             gc.enable()
     return {who: _summary(times) for who, times in samples.items()}
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    begin = time.perf_counter()
+    call()
+    return max(time.perf_counter() - begin, 1e-9)
 
 
 def _turn(call: Callable[[], Any], repeats: int, seconds: float, samples: list[float]) -> float:
@@ -169,13 +187,6 @@ def _turn(call: Callable[[], Any], repeats: int, seconds: float, samples: list[f
         samples.append((end - start) / repeats)
         if end - begin >= seconds:
             return end - begin
-
-
-def _repeats(call: Callable[[], Any]) -> int:
-    """Return how many calls fill the shortest sample."""
-    begin = time.perf_counter()
-    call()
-    return max(1, int(np.ceil(SHORTEST_SAMPLE / (time.perf_counter() - begin))))
 
 
 def _summary(times: list[float]) -> Timing:
