@@ -59,16 +59,12 @@ def run(arguments: argparse.Namespace) -> int:
     for note in tables.advice(report):
         print(f"... {note}", file=sys.stderr)
     threads = sorted(set(arguments.threads or (1, get_num_threads())))
-    interrupted = False
     try:
         report.measure(chosen, threads, lambda what: print(f"... {what}", file=sys.stderr))
-    except KeyboardInterrupt:
-        interrupted = True
-    _write(report, arguments)
+    finally:  # an error or Ctrl-C leaves what was measured so far
+        _write(report, arguments)
     for line in report.unequal:
         print(f"relkernels bench: {line}", file=sys.stderr)
-    if interrupted:
-        raise KeyboardInterrupt
     return 1 if report.unequal else 0
 
 
