@@ -165,6 +165,7 @@ def _workload(series: str, size: int) -> Workload:
         family="attention",
         series=series,
         size=size,
+        axis="keys" if series == "one_query" else "n",
         title=_TITLES[series],
         flops=(2 if series == "scores" else 4) * pairs * D,
         read=read,

@@ -64,7 +64,7 @@ def render(report: Report, pictures: dict[str, str]) -> str:
         if rows:
             lines += [f"## {family}", "", *_table(tables.HEADERS, rows)]
         lines += _picture(pictures, family)
-    for caption in pictures.keys() - set(FAMILIES):
+    for caption in (c for c in pictures if c not in FAMILIES):
         lines += _picture(pictures, caption)
     return "\n".join(lines).rstrip("\n") + "\n"
 

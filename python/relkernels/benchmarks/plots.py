@@ -96,7 +96,7 @@ def _time_against_size(family: str, rows: list[Row], directory: str) -> str | No
             width = 2.2 if who == OURS else 1.2
             ax.loglog(sizes, times, "o-", color=_COLORS[who], linewidth=width, markersize=3, label=label)
         ax.set_title(name, fontsize=10)
-        ax.set_xlabel(of_series[0].workload.title.split("{size}")[0].rsplit(",", 1)[-1].strip(" =") or "size")
+        ax.set_xlabel(of_series[0].workload.axis)
         ax.set_ylabel("seconds")
         ax.grid(alpha=0.3)
         if lines:

@@ -108,6 +108,7 @@ def _sets(count: int) -> Workload:
         family="relation_matrix",
         series="sets_mlp",
         size=count,
+        axis="sets",
         title="{size} sets of 32 objects, MLP 32-64-64-16",
         flops=count * SET * (2.0 * row + 1.0 * SET * SET_WIDTHS[-1]),
         read=4.0 * count * SET * SET_WIDTHS[0],

@@ -105,6 +105,7 @@ def _workload(series: str, size: int, n: int, m: int, k: int, title: str) -> Wor
         family="retrieve",
         series=series,
         size=size,
+        axis="k" if series == "largest" else "keys",
         title=title,
         flops=2.0 * n * m * D,
         read=4.0 * D * (n + m),

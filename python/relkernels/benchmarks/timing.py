@@ -18,10 +18,10 @@ from .workload import OURS, AbsentError, Entry, Workload
 
 # A sample lasts at least this long: the clock and the loop cost some 100 ns.
 SHORTEST_SAMPLE = 50e-6
-TURNS = 5
+TURNS = 3
 # Threads of OpenBLAS and OpenMP spin for some 20 ms after a call, on processors that the next contestant
 # wants.
-REST = 0.04  # seconds
+REST = 0.03  # seconds
 SLOW, TOO_LONG = 2.0, 10.0  # seconds
 
 

@@ -46,6 +46,8 @@ class Workload:
         An operation, a variant of it, and the number along which the variant is swept.
     title
         What a reader calls it; `{size}` stands for the size.
+    axis
+        What the size counts.
     flops
         Operations that the definition needs, a multiplication and an addition counted apart.
     read, written
@@ -78,6 +80,7 @@ class Workload:
     targets: Mapping[str, float] = field(default_factory=dict)
     ceiling_target: float | None = None
     quick: bool = False
+    axis: str = "n"
 
     @property
     def name(self) -> str:
