@@ -32,7 +32,7 @@ def save(report: Report, directory: str) -> dict[str, str]:
     os.makedirs(directory, exist_ok=True)
     paths = {}
     for family, rows in _groups(report.rows, lambda row: row.workload.family).items():
-        paths[family] = _time_against_size(family, [row for row in rows if row.judged], directory)
+        paths[family] = _time_against_size(family, [row for row in rows if row.most_threads], directory)
     if report.rows:
         paths["roofline"] = _roofline(report, directory)
     if len(report.ceilings) > 1:
@@ -105,12 +105,12 @@ def _time_against_size(family: str, rows: list[Row], directory: str) -> str | No
 
 
 def _roofline(report: Report, directory: str) -> str:
-    """Draw the rate of every row on all threads against its operations a byte, below the ceilings."""
+    """Draw the rate of every row on the most threads against its operations a byte, below the ceilings."""
     threads = max(report.ceilings)
     limits = report.ceilings[threads]
     fig, (ax,) = _grid(1, f"Roofline, {threads} threads")
     fig.set_size_inches(8, 5.5)
-    rows = [row for row in report.rows if row.judged and row.rate(OURS)]
+    rows = [row for row in report.rows if row.most_threads and row.rate(OURS)]
     intensity = [row.workload.flops / (row.workload.read + row.workload.written) for row in rows]
     x = np.geomspace(min(intensity, default=0.1) / 2, max(intensity, default=1e3) * 2, 100)
     for name, style in (("fma_float32", "-"), ("bf16_dot", "--")):

@@ -22,7 +22,7 @@ TURNS = 3
 # Threads of OpenBLAS and OpenMP spin for some 20 ms after a call, on processors that the next contestant
 # wants.
 REST = 0.03  # seconds
-SLOW, TOO_LONG = 2.0, 10.0  # seconds
+SLOW, TOO_LONG = 1.0, 10.0  # seconds
 
 
 @dataclass
