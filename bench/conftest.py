@@ -6,6 +6,7 @@ this check is all that runs, on the workloads small enough for it.
 
 from functools import lru_cache
 
+import numpy as np
 import pytest
 from relkernels.benchmarks import peers, timing, workloads
 from relkernels.benchmarks.workload import OURS, AbsentError
@@ -13,7 +14,9 @@ from relkernels.config import get_num_threads
 
 
 def pytest_generate_tests(metafunc):
-    """Parametrise a test called test_<family> by workload, threads and contestant, in this order."""
+    """Parametrise a test_<family> that asks for workloads: by workload, then threads, then contestant."""
+    if "workload" not in metafunc.fixturenames:
+        return
     family = metafunc.function.__name__.removeprefix("test_")
     check_only = metafunc.config.getoption("benchmark_disable")
     threads = [get_num_threads()] if check_only else sorted({1, get_num_threads()})
@@ -36,6 +39,17 @@ def _data_and_reference(name):
         except AbsentError:
             continue
     pytest.skip("no contestant is here")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def points(rng):
+    """points(n): n rows of 64 float32 features, for benchmarks that are no workload of the package."""
+    return lambda n: rng.standard_normal((n, 64), dtype=np.float32)
 
 
 @pytest.fixture

@@ -118,9 +118,9 @@ def _print_tables(report: Report) -> None:
 
     from ..benchmarks import FAMILIES, tables
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=160)
+        console = Console(highlight=False, markup=False, width=160)
     if report.ceilings:
         table = Table(title="What the machine can do", title_justify="left")
         table.add_column("")
