@@ -11,6 +11,9 @@ from ..ops import attention, attention_scores
 from .workload import BF16, FLOAT32, OURS, AbsentError, Entry, Workload, points
 
 D = 64
+# The mean of many values of either sign is small beside them: over 524,288 keys PyTorch is 1.3e-5 from a
+# float64 reference, NumPy 5e-6, ours 7e-7.
+ONE_QUERY = 5e-5
 # Rows that NumPy takes at a time, as one would who has to fit a matrix of scores into memory.
 ROWS = 1024
 
@@ -158,8 +161,6 @@ def _workload(series: str, size: int) -> Workload:
     width = 2 if series == "bf16" else 4
     read = width * D * (float(n) + (1 if series == "scores" else 2) * m)
     limit = {"bf16": "bf16_dot", "one_query": "read"}.get(series, "fma_float32")
-    if series == "scores" and size >= 8192:
-        limit = "write"
     target = _TARGETS.get(series, {}).get(size)
     return Workload(
         family="attention",
@@ -177,7 +178,7 @@ def _workload(series: str, size: int) -> Workload:
             for who, prepare in _CONTESTANTS[series].items()
             if who != "keops" or size <= _KEOPS_UP_TO
         },
-        tolerance=BF16 if series == "bf16" else FLOAT32,
+        tolerance={"bf16": BF16, "one_query": ONE_QUERY}.get(series, FLOAT32),
         targets={} if target is None else {"best": target},
         ceiling_target=0.8 if (series, size) == ("one_query", 65536) else None,
         quick=size <= 1024,

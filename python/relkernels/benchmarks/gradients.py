@@ -251,7 +251,7 @@ def _relation(n: int) -> Workload:
         flops=4.0 * n * n * D,
         read=4.0 * (n * n + 2 * n * D),
         written=4.0 * 2 * n * D,
-        limit="read" if n >= 8192 else "fma_float32",
+        limit="fma_float32",
         data=lambda: PairData(points(n), points(n, seed=1), points(0), points(n, n)),
         contestants={
             OURS: relation_with_relkernels,

@@ -10,8 +10,8 @@ from .report import Report
 _METHOD = """\
 Contestants are given the same data, compared for equal results, and timed turn by turn in one process;
 times are medians with quartiles, ratios a peer's median over ours (above 1 we are faster). Rates count
-the operations of the definition, or its bytes where memory is the limit: beyond the last-level cache a
-ceiling binds, inside it a share of a memory ceiling can exceed 100 %. Targets are judged on the most threads.
+the operations of the definition, or the bytes it reads where these are the limit: beyond the last-level
+cache that ceiling binds, inside it a share of it can exceed 100 %. Targets are judged on the most threads.
 Peak memory is what one call adds to a fresh process that holds the data, result included."""
 
 

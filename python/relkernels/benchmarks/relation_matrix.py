@@ -84,8 +84,7 @@ def _workload(series: str, n: int) -> Workload:
         flops=maps + (1 if symmetric else 2) * 64.0 * n * n,
         read=4.0 * n * 64 * (1 if symmetric else 2),
         written=4.0 * n * n,
-        # 256 MB of result are past every cache.
-        limit="write" if n >= 8192 else "fma_float32",
+        limit="fma_float32",
         data=lambda: Data(
             points(n),
             None if symmetric else points(n, seed=1),
@@ -109,7 +108,7 @@ def _sets(count: int) -> Workload:
         series="sets_mlp",
         size=count,
         axis="sets",
-        title="{size} sets of 32 objects, MLP 32-64-64-16",
+        title="sets of 32 objects, MLP 32-64-64-16, {size} of them",
         flops=count * SET * (2.0 * row + 1.0 * SET * SET_WIDTHS[-1]),
         read=4.0 * count * SET * SET_WIDTHS[0],
         written=4.0 * count * SET * SET,

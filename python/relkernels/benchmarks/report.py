@@ -152,7 +152,7 @@ class Report:
                 begin = len(self.rows)
                 for n, race in timing.run(workload, threads, seconds, least):
                     most = n == max(threads)
-                    ceiling = self._ceiling(workload, n)
+                    ceiling = self.ceilings[n][workload.limit]
                     row = Row(workload, n, race, ceiling, most, judged=most and not self.quick)
                     self.rows.insert(begin, row)
                 if workload.name in weighed:
@@ -163,7 +163,7 @@ class Report:
                 self.blas = peers.blas_in_use()
         self._measure_ceilings(threads, progress)  # again: the first time may have met a busy machine
         for row in self.rows:
-            row.ceiling = self._ceiling(row.workload, row.threads)
+            row.ceiling = self.ceilings[row.threads][row.workload.limit]
         self.complete = True
 
     def _measure_ceilings(self, threads: Sequence[int], progress: Callable[[str], None]) -> None:
@@ -172,12 +172,6 @@ class Report:
             best = self.ceilings.setdefault(n, {})
             for name, rate in ceilings.measure(n, 0.02 if self.quick else 0.5).items():
                 best[name] = max((r for r in (best.get(name), rate) if r is not None), default=None)
-
-    def _ceiling(self, workload: Workload, threads: int) -> float | None:
-        rates = self.ceilings[threads]
-        if workload.limit == "write":
-            return max(r for r in (rates["write"], rates["stream"]) if r is not None)
-        return rates[workload.limit]
 
     @property
     def unequal(self) -> list[str]:

@@ -89,10 +89,8 @@ class Workload:
 
     @property
     def work(self) -> float:
-        """Operations, or bytes where memory is the limit."""
-        if self.limit == "read":
-            return self.read
-        return self.written if self.limit == "write" else self.flops
+        """Operations, or bytes read where these are the limit."""
+        return self.read if self.limit == "read" else self.flops
 
     def label(self) -> str:
         """Title with the size in it."""
