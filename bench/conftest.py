@@ -1,8 +1,44 @@
-"""Data of the benchmarks: random, the same for every contestant of a workload."""
+"""The workloads of relkernels.benchmarks as pytest-benchmark cases, peers that are installed beside ours.
+
+A case computes once what it is about to time and compares that with ours: with `--benchmark-disable`
+this check is all that runs, on the workloads small enough for it.
+"""
+
+from functools import lru_cache
 
 import numpy as np
 import pytest
-import relkernels as rk
+from relkernels.benchmarks import peers, timing, workloads
+from relkernels.benchmarks.workload import OURS, AbsentError
+from relkernels.config import get_num_threads
+
+
+def pytest_generate_tests(metafunc):
+    """Parametrise a test_<family> that asks for workloads: by workload, then threads, then contestant."""
+    if "workload" not in metafunc.fixturenames:
+        return
+    family = metafunc.function.__name__.removeprefix("test_")
+    check_only = metafunc.config.getoption("benchmark_disable")
+    threads = [get_num_threads()] if check_only else sorted({1, get_num_threads()})
+    cases = [
+        pytest.param(workload, n, who, id=f"{workload.name}-{n}-{who}")
+        for workload in workloads([family], quick=check_only)
+        for n in threads
+        for who in workload.contestants
+    ]
+    metafunc.parametrize(("workload", "threads", "who"), cases)
+
+
+@lru_cache(maxsize=1)  # cases of a workload follow each other
+def _data_and_reference(name):
+    workload = next(w for w in workloads([name]) if w.name == name)
+    data = workload.data()
+    for who in workload.contestants:
+        try:
+            return data, timing.prepare(workload, who, data)[1]
+        except AbsentError:
+            continue
+    pytest.skip("no contestant is here")
 
 
 @pytest.fixture
@@ -12,10 +48,24 @@ def rng():
 
 @pytest.fixture
 def points(rng):
-    """points(n): n rows of 64 float32 features."""
+    """points(n): n rows of 64 float32 features, for benchmarks that are no workload of the package."""
     return lambda n: rng.standard_normal((n, 64), dtype=np.float32)
 
 
 @pytest.fixture
-def phi():
-    return rk.MLP.random([64, 256, 256, 64])
+def race(benchmark):
+    """Check a contestant's result, then time it."""
+
+    def run(workload, threads, who):
+        data, reference = _data_and_reference(workload.name)
+        with peers.threads(threads):
+            try:
+                entry, arrays = timing.prepare(workload, who, data)
+            except AbsentError as reason:
+                pytest.skip(f"{who}: {reason}")
+        assert timing.difference(arrays, reference) <= workload.tolerance, f"{who} differs from {OURS}"
+        benchmark.group = f"{workload.label()}, {threads} threads"
+        with peers.threads(threads):
+            benchmark(entry.call)
+
+    return run

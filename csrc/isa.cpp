@@ -16,6 +16,7 @@ namespace rk {
     extern const Kernels<float> kernels_float;   \
     extern const Kernels<double> kernels_double; \
     extern const KernelsBf16 kernels_bf16;       \
+    extern const CeilingKernels ceilings;        \
     }
 RK_DECLARE(portable)
 #if defined(RK_HAVE_X86)
@@ -38,6 +39,7 @@ struct Isa {
     const Kernels<float>* single_precision;
     const Kernels<double>* double_precision;
     const KernelsBf16* bf16;
+    const CeilingKernels* ceilings;
 };
 
 #if defined(RK_HAVE_X86)
@@ -62,14 +64,15 @@ bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf
 // Best first.
 const Isa table[] = {
 #if defined(RK_HAVE_X86)
-    {"amx", has_amx, &avx512::kernels_float, &avx512::kernels_double, &amx::kernels_bf16},
+    {"amx", has_amx, &avx512::kernels_float, &avx512::kernels_double, &amx::kernels_bf16, &avx512::ceilings},
     {"avx512_bf16", has_avx512_bf16, &avx512::kernels_float, &avx512::kernels_double,
-     &avx512_bf16::kernels_bf16},
-    {"avx512", has_avx512, &avx512::kernels_float, &avx512::kernels_double, &avx512::kernels_bf16},
-    {"avx2", has_avx2, &avx2::kernels_float, &avx2::kernels_double, &avx2::kernels_bf16},
+     &avx512_bf16::kernels_bf16, &avx512::ceilings},
+    {"avx512", has_avx512, &avx512::kernels_float, &avx512::kernels_double, &avx512::kernels_bf16,
+     &avx512::ceilings},
+    {"avx2", has_avx2, &avx2::kernels_float, &avx2::kernels_double, &avx2::kernels_bf16, &avx2::ceilings},
 #endif
     {"portable", [] { return true; }, &portable::kernels_float, &portable::kernels_double,
-     &portable::kernels_bf16},
+     &portable::kernels_bf16, &portable::ceilings},
 };
 
 const Isa* chosen = nullptr;
@@ -109,6 +112,7 @@ template <>
 const Kernels<double>& kernels<double>() {
     return *chosen->double_precision;
 }
+const CeilingKernels& ceiling_kernels() { return *chosen->ceilings; }
 
 const KernelsBf16& kernels_bf16() { return *chosen->bf16; }
 

@@ -182,5 +182,18 @@ struct KernelsBf16 {
                     long cols, long depth, float* c, long c_row, const Finish<float>& finish);
 };
 const KernelsBf16& kernels_bf16();
+// Loops that keep one unit of the processor busy and do nothing else, for csrc/ceilings.cpp. The chains
+// return a value that depends on all they did; *_flops are the operations of one iteration.
+struct CeilingKernels {
+    long fma_float_flops, fma_double_flops, bf16_flops;
+    float (*fma_float)(long iterations, float start);
+    double (*fma_double)(long iterations, double start);
+    float (*bf16)(long iterations, float start);  // null where the set has no such instruction
+    // Sum of p, whole blocks of 128 values (n may end in a part of one, which is left out).
+    float (*read)(const float* p, long n);
+    // p <- value in the same blocks; past_cache: by stores that bypass the cache, p aligned to 64 bytes.
+    void (*write)(float* p, long n, float value, bool past_cache);
+};
+const CeilingKernels& ceiling_kernels();
 
 }  // namespace rk

@@ -107,5 +107,6 @@ void register_mlp(py::module_& m);
 void register_operations(py::module_& m);
 void register_gradients(py::module_& m);
 void register_system(py::module_& m);
+void register_ceilings(py::module_& m);
 
 }  // namespace rk::bindings

@@ -1,5 +1,6 @@
 // The table of one instruction set: this file is compiled once for each, with RK_ISA_* set.
 #include "kernels/activations.hpp"
+#include "kernels/ceilings.hpp"
 #include "kernels/losses.hpp"
 #include "kernels/micro_kernel.hpp"
 #include "kernels/pack.hpp"
@@ -38,7 +39,16 @@ namespace rk::RK_ISA {
 
 extern const Kernels<float> kernels_float;
 extern const Kernels<double> kernels_double;
+extern const CeilingKernels ceilings;
 constinit const Kernels<float> kernels_float = RK_TABLE(float);
 constinit const Kernels<double> kernels_double = RK_TABLE(double);
+constinit const CeilingKernels ceilings = {.fma_float_flops = kFmaFlops<float>,
+                                           .fma_double_flops = kFmaFlops<double>,
+                                           .bf16_flops = kBf16Flops,
+                                           .fma_float = fma_chains<float>,
+                                           .fma_double = fma_chains<double>,
+                                           .bf16 = bf16_chains,
+                                           .read = read_all,
+                                           .write = write_all};
 
 }  // namespace rk::RK_ISA

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc
 import numpy
 import typing
-__all__: list[str] = ['Mlp', 'attention', 'attention_scores', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'feature_map', 'feature_map_vjp', 'get_num_threads', 'isa', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'retrieve', 'set_num_threads', 'vector_math']
+__all__: list[str] = ['Mlp', 'attention', 'attention_scores', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'feature_map', 'feature_map_vjp', 'get_num_threads', 'isa', 'measure_ceiling', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'retrieve', 'set_num_threads', 'vector_math']
 class Mlp:
     """
     Packed weights of a multi-layer perceptron.
@@ -36,6 +36,10 @@ def feature_map_vjp(x: numpy.ndarray, mlp: Mlp, grad: numpy.ndarray, grad_x: num
     ...
 def get_num_threads() -> int:
     ...
+def measure_ceiling(name: str, threads: typing.SupportsInt | typing.SupportsIndex, bytes: typing.SupportsInt | typing.SupportsIndex, seconds: typing.SupportsFloat | typing.SupportsIndex) -> float | None:
+    """
+    Best rate of fma_float32, fma_float64, bf16_dot (operations a second), read, write or stream (bytes a second, over a buffer of so many); None where this processor lacks it.
+    """
 def relation_loss(f: numpy.ndarray, g: numpy.ndarray, target: numpy.ndarray | None, labels_f: numpy.ndarray | None, labels_g: numpy.ndarray | None, weight: numpy.ndarray | None, row_scale: numpy.ndarray | None, loss: str, values: numpy.ndarray, grad_f: numpy.ndarray, grad_g: numpy.ndarray | None) -> None:
     ...
 def relation_matrix(x: numpy.ndarray, y: numpy.ndarray | None, phi: Mlp, psi: Mlp, precision: str | None, scale: typing.SupportsFloat | typing.SupportsIndex, heads: typing.SupportsInt | typing.SupportsIndex, out: numpy.ndarray) -> None:

@@ -1,0 +1,29 @@
+"""Check the JSON of `relkernels bench --quick --json FILE`: complete, and every result equal."""
+
+import json
+import sys
+
+with open(sys.argv[1]) as file:
+    report = json.load(file)
+rows = report["rows"]
+checks = {
+    "the run is complete": report["complete"],
+    "every family has rows": {row["family"] for row in rows}
+    == {"feature_map", "relation_matrix", "attention", "retrieve", "relation_matvec", "gradients"},
+    "every result is equal": not any(row["unequal"] for row in rows),
+    "ours is in every row, or said to be absent": all(
+        "relkernels" in row["contestants"] or "relkernels" in row["absent"] for row in rows
+    ),
+    "every contestant was compared and timed": all(
+        0 <= found["difference"] <= row["tolerance"] and found["median"] > 0
+        for row in rows
+        for found in row["contestants"].values()
+    ),
+    "ceilings were measured": all(
+        found["fma_float32"] and found["read"] for found in report["ceilings"].values()
+    ),
+}
+for what, met in checks.items():
+    print(f"{'met ' if met else 'MISSED'} {what}")
+print("missing:", report["missing"] or "no peer")
+sys.exit(not all(checks.values()))

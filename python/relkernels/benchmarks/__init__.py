@@ -1,0 +1,48 @@
+"""Benchmarks: every operation beside what one would use instead, and beside what the machine can do.
+
+One module a family of workloads (`feature_map`, `relation_matrix`, `attention`, `retrieve`,
+`relation_matvec`, `gradients`), each a list of `Workload`. `relkernels bench` and the files of bench/
+run these and no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .workload import Workload
+
+FAMILIES = ("feature_map", "relation_matrix", "attention", "retrieve", "relation_matvec", "gradients")
+
+
+def workloads(names: Sequence[str] = (), quick: bool = False) -> list[Workload]:
+    """Return the workloads, by family, series and size.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Keep those whose name (family/series/size) is or starts with one of these, part by part; all
+        where empty.
+    quick : bool
+        Keep those small enough to check results with.
+
+    Raises
+    ------
+    ValueError
+        If a name fits no workload.
+    """
+    import importlib
+
+    every: list[Workload] = []
+    for family in FAMILIES:
+        every += importlib.import_module(f".{family}", __name__).WORKLOADS
+    for name in names:
+        if not any(_fits(w, name) for w in every):
+            known = ", ".join(dict.fromkeys(f"{w.family}/{w.series}" for w in every))
+            raise ValueError(f"name: expected a family, series or workload of {known}, got {name!r}")
+    return [
+        w for w in every if (not quick or w.quick) and (not names or any(_fits(w, name) for name in names))
+    ]
+
+
+def _fits(workload: Workload, name: str) -> bool:
+    return f"{workload.name}/".startswith(f"{name.rstrip('/')}/")

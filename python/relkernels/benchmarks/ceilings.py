@@ -1,0 +1,43 @@
+"""What this machine can do at best, measured by loops of the engine (csrc/ceilings.cpp)."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+
+from .. import _core
+from .._allocate import available
+
+# Name: what it is, unit of its rate in 1e9 a second.
+NAMES = {
+    "fma_float32": ("multiply-adds, float32", "GFLOP/s"),
+    "fma_float64": ("multiply-adds, float64", "GFLOP/s"),
+    "bf16_dot": ("products of bfloat16 (AVX512_BF16)", "GFLOP/s"),
+    "read": ("reads of memory", "GB/s"),
+    "write": ("writes to memory", "GB/s"),
+    "stream": ("writes past the cache", "GB/s"),
+}
+_LEAST_BUFFER = 256 << 20
+
+
+def last_level_cache() -> int:
+    """Return the bytes of the largest cache; 0 where the system does not say."""
+    sizes = [0]
+    for path in glob.glob("/sys/devices/system/cpu/cpu0/cache/index*/size"):
+        with contextlib.suppress(OSError, ValueError), open(path) as f:
+            text = f.read().strip()
+            sizes.append(int(text.rstrip("KM")) * {"K": 1 << 10, "M": 1 << 20}.get(text[-1:], 1))
+    return max(sizes)
+
+
+def buffer_size() -> int:
+    """Return the bytes that bandwidth is measured over: four times the last-level cache, if they fit."""
+    wanted = max(_LEAST_BUFFER, 4 * last_level_cache())
+    left = available()
+    return wanted if left is None else min(wanted, left // 2)
+
+
+def measure(threads: int, seconds: float) -> dict[str, float | None]:
+    """Return the rate of each ceiling on so many threads; None where the processor lacks it."""
+    size = buffer_size()
+    return {name: _core.measure_ceiling(name, threads, size, seconds) for name in NAMES}

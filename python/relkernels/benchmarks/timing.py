@@ -1,0 +1,194 @@
+"""Races: contestants checked for one result, then timed turn by turn in one process."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from . import peers
+from .workload import OURS, AbsentError, Entry, Workload
+
+# A sample lasts at least this long: the clock and the loop cost some 100 ns.
+SHORTEST_SAMPLE = 50e-6
+TURNS = 3
+# Threads of OpenBLAS and OpenMP spin for some 20 ms after a call, on processors that the next contestant
+# wants.
+REST = 0.03  # seconds
+SLOW, TOO_LONG = 1.0, 10.0  # seconds
+
+
+@dataclass
+class Timing:
+    """Seconds of a call: median and quartiles of so many samples."""
+
+    median: float
+    lower_quartile: float
+    upper_quartile: float
+    samples: int
+
+
+@dataclass
+class Race:
+    """The outcome of a workload: timings, and why a contestant has none."""
+
+    timings: dict[str, Timing] = field(default_factory=dict)
+    # ||a - b|| / ||b|| from ours, or from the first contestant where ours is absent.
+    differences: dict[str, float] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    unequal: dict[str, float] = field(default_factory=dict)
+
+
+def difference(arrays: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> float:
+    """Return the largest ||a - b|| / ||b|| of the arrays of two results; inf where shapes differ."""
+    if len(arrays) != len(reference):
+        return float("inf")
+    return max((_distance(a, b) for a, b in zip(arrays, reference, strict=True)), default=0.0)
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> float:
+    if a.shape != b.shape:
+        return float("inf")
+    # In pieces: results may take most of the memory.
+    rows = max(1, 2**22 // max(1, b[:1].size)) if b.ndim else 1
+    a, b = np.atleast_1d(a), np.atleast_1d(b)
+    above = below = 0.0
+    for i in range(0, len(b), rows):
+        ours, theirs = a[i : i + rows].astype(np.float64), b[i : i + rows].astype(np.float64)
+        above += float(np.sum((ours - theirs) ** 2))
+        below += float(np.sum(theirs**2))
+    if above == 0.0:
+        return 0.0
+    return float(np.sqrt(above / below)) if below else float("inf")
+
+
+def prepare(workload: Workload, who: str, data: Any) -> tuple[Entry, list[np.ndarray]]:
+    """Return a contestant ready to start, and what it computes: its first call is its warm-up.
+
+    Raises
+    ------
+    AbsentError
+        If it is not installed, or fails to start; the message says why.
+    """
+    if who in (absent := peers.missing()):
+        raise AbsentError(absent[who])
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # KeOps tells that it compiles
+            entry = workload.contestants[who](data)
+            return entry, list(entry.arrays(entry.call()))
+    except (AbsentError, MemoryError):
+        raise
+    except Exception as error:
+        if who == OURS:
+            raise
+        told = str(error).strip().splitlines() or [""]
+        raise AbsentError(f"cannot run here: {type(error).__name__}: {told[0][:200]}") from error
+
+
+def check(workload: Workload, data: Any) -> tuple[dict[str, Entry], Race]:
+    """Return the contestants whose results are equal, and what became of the others."""
+    race, entries = Race(), {}
+    reference: list[np.ndarray] | None = None
+    for who in workload.contestants:
+        try:
+            entry, arrays = prepare(workload, who, data)
+        except AbsentError as reason:
+            race.absent[who] = str(reason)
+            continue
+        if reference is None:
+            reference = arrays
+        apart = difference(arrays, reference)
+        race.differences[who] = apart
+        if apart <= workload.tolerance:  # false for NaN
+            entries[who] = entry
+        else:
+            race.unequal[who] = apart
+    return entries, race
+
+
+def run(workload: Workload, threads: Sequence[int], seconds: float, least: int) -> Iterator[tuple[int, Race]]:
+    """Prepare and check the contestants of a workload, then time them on each number of threads.
+
+    Parameters
+    ----------
+    threads
+        The most come first: who takes too long on these is not timed on fewer.
+    seconds
+        Of each contestant, unless the least number of samples takes longer. With 0 they do not rest
+        between turns either: such a run checks results, and its times mean little.
+    least
+        Samples of each contestant.
+    """
+    data = workload.data()
+    most = max(threads)
+    with peers.threads(most):
+        entries, race = check(workload, data)
+    calls = {who: entry.call for who, entry in entries.items()}
+    for n in sorted(threads, reverse=True):
+        with peers.threads(n):  # again, for what the contestants have loaded in the meantime
+            timings = alternate(calls, seconds, least)
+        yield n, replace(race, timings=timings)
+        for who, timing in timings.items():
+            if timing.median > TOO_LONG:
+                del calls[who]
+                why = f"not timed on fewer threads: {timing.median:.0f} s a call on {n}"
+                race = replace(race, absent=race.absent | {who: why})
+
+
+def alternate(calls: Mapping[str, Callable[[], Any]], seconds: float, least: int) -> dict[str, Timing]:
+    """Time the calls in turn until each has had its seconds and its samples.
+
+    A turn begins with a rest, in which the threads of the contestant before stop spinning, and with a
+    call that is not counted and wakes the contestant's own. A call that takes seconds is timed once.
+    """
+    first = {who: _seconds(call) for who, call in calls.items()}
+    samples = {who: [took] if took > SLOW else [] for who, took in first.items()}
+    spent = dict.fromkeys(calls, 0.0)
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        left = [who for who in calls if first[who] <= SLOW]
+        while left:
+            for who in left:
+                if seconds > 0:
+                    time.sleep(REST)
+                    if first[who] < REST:
+                        calls[who]()
+                repeats = max(1, math.ceil(SHORTEST_SAMPLE / first[who]))
+                spent[who] += _turn(calls[who], repeats, seconds / TURNS, samples[who])
+            left = [who for who in left if spent[who] < seconds or len(samples[who]) < least]
+    finally:
+        if collecting:
+            gc.enable()
+    return {who: _summary(times) for who, times in samples.items()}
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    begin = time.perf_counter()
+    call()
+    return max(time.perf_counter() - begin, 1e-9)
+
+
+def _turn(call: Callable[[], Any], repeats: int, seconds: float, samples: list[float]) -> float:
+    """Add samples for so many seconds, one at least; return the seconds that passed."""
+    begin = end = time.perf_counter()
+    while True:
+        start = end
+        for _ in range(repeats):
+            call()
+        end = time.perf_counter()
+        samples.append((end - start) / repeats)
+        if end - begin >= seconds:
+            return end - begin
+
+
+def _summary(times: list[float]) -> Timing:
+    lower, median, upper = (float(q) for q in np.quantile(times, [0.25, 0.5, 0.75]))
+    return Timing(median, lower, upper, len(times))

@@ -1,0 +1,102 @@
+"""What a benchmark measures: a workload, its contestants, and what is asked of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+OURS = "relkernels"
+# Arrays of float32, ||a - b|| / ||b||: each contestant rounds in its own order.
+FLOAT32 = 1e-5
+# Two results that were each rounded to bfloat16 somewhere: 8 bits of mantissa.
+BF16 = 2e-2
+
+
+class AbsentError(Exception):
+    """A contestant cannot take part in a workload; the message says why."""
+
+
+def as_arrays(result: Any) -> list[np.ndarray]:
+    """Return the arrays of a result: NumPy arrays, PyTorch tensors, numbers, or sequences of these."""
+    if isinstance(result, (tuple, list)):
+        return [a for part in result for a in as_arrays(part)]
+    if hasattr(result, "detach"):  # a tensor; NumPy has no bfloat16
+        return [result.detach().float().numpy()]
+    return [np.asarray(result)]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A contestant ready to start: `call` is what is timed, `arrays` makes its result comparable."""
+
+    call: Callable[[], Any]
+    arrays: Callable[[Any], Sequence[np.ndarray]] = as_arrays
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """One size of one thing to compute.
+
+    Attributes
+    ----------
+    family, series, size
+        An operation, a variant of it, and the number along which the variant is swept.
+    title
+        What a reader calls it; `{size}` stands for the size.
+    axis
+        What the size counts.
+    flops
+        Operations that the definition needs, a multiplication and an addition counted apart.
+    read, written
+        Bytes of the inputs and of the result, each counted once.
+    limit
+        The ceiling that it is judged by: the name of one in `ceilings.NAMES`.
+    data
+        Makes what the contestants work on.
+    contestants
+        By name, what prepares a contestant for the data. May raise AbsentError.
+    targets
+        Least ratio of a peer's time to ours, by peer; "best" is the fastest of them.
+    ceiling_target
+        Least share of the ceiling.
+    quick
+        Small enough for a run that checks results alone.
+    """
+
+    family: str
+    series: str
+    size: int
+    title: str
+    flops: float
+    read: float
+    written: float
+    limit: str
+    data: Callable[[], Any]
+    contestants: Mapping[str, Callable[[Any], Entry]]
+    tolerance: float = FLOAT32
+    targets: Mapping[str, float] = field(default_factory=dict)
+    ceiling_target: float | None = None
+    quick: bool = False
+    axis: str = "n"
+
+    @property
+    def name(self) -> str:
+        """family/series/size."""
+        return f"{self.family}/{self.series}/{self.size}"
+
+    @property
+    def work(self) -> float:
+        """Operations, or bytes read where these are the limit."""
+        return self.read if self.limit == "read" else self.flops
+
+    def label(self) -> str:
+        """Title with the size in it."""
+        return self.title.format(size=f"{self.size:,}")
+
+
+def points(n: int, d: int = 64, seed: int = 0) -> np.ndarray:
+    """Return n rows of d normal float32 values."""
+    return np.random.default_rng([seed, n, d]).standard_normal((n, d), dtype=np.float32)

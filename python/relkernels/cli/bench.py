@@ -1,0 +1,143 @@
+"""`relkernels bench`: every operation beside its peers and beside what the machine can do."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import shlex
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..benchmarks.report import Report
+
+SUMMARY = "time every operation beside NumPy, PyTorch, Faiss, KeOps and scikit-learn"
+DESCRIPTION = (
+    "Check that the contestants of each workload give equal results, time them in turn in one process, "
+    "and print times, ratios to the best peer and shares of what the machine can do. Peers that are not "
+    "installed are named: pip install torch faiss-cpu pykeops. Ctrl-C leaves what was measured so far."
+)
+EXAMPLE = "relkernels bench attention retrieve/queries_1 --json results.json --plot pictures"
+
+
+def _count(text: str) -> int:
+    n = int(text)
+    if not 1 <= n <= 4096:
+        raise argparse.ArgumentTypeError(f"expected 1 to 4096, got {text}")
+    return n
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("names", nargs="*", metavar="name", help="family, family/series or workload; all")
+    parser.add_argument("--quick", action="store_true", help="small sizes, few calls: checks results alone")
+    parser.add_argument("--threads", type=_count, nargs="+", metavar="N", help="1 and all by default")
+    parser.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help="write JSON; without FILE, print it instead"
+    )
+    parser.add_argument("--plot", metavar="DIR", help="save pictures there (needs matplotlib)")
+    parser.add_argument("--results", metavar="FILE", help="write a Markdown page, pictures beside it")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the workloads; tables go to standard output, progress to standard error."""
+    if (arguments.plot or arguments.results) and importlib.util.find_spec("matplotlib") is None:
+        raise ImportError("--plot and --results need matplotlib: pip install 'relkernels[plot]'")
+    from ..benchmarks import tables, workloads
+    from ..benchmarks.report import Report
+    from ..config import get_num_threads
+
+    chosen = workloads(arguments.names, arguments.quick)
+    if not chosen:
+        raise ValueError(f"name: expected a workload that --quick runs, got {', '.join(arguments.names)}")
+    for path in (arguments.plot, _pictures_of(arguments.results)):
+        if path:
+            os.makedirs(path, exist_ok=True)  # before the work, not after it
+    report = Report(_command(arguments), arguments.quick)
+    for note in tables.advice(report):
+        print(f"... {note}", file=sys.stderr)
+    threads = sorted(set(arguments.threads or (1, get_num_threads())))
+    try:
+        report.measure(chosen, threads, lambda what: print(f"... {what}", file=sys.stderr))
+    finally:  # an error or Ctrl-C leaves what was measured so far
+        _write(report, arguments)
+    for line in report.unequal:
+        print(f"relkernels bench: {line}", file=sys.stderr)
+    return 1 if report.unequal else 0
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    words = ["relkernels", "bench", *arguments.names]
+    words += ["--quick"] if arguments.quick else []
+    words += ["--threads", *map(str, arguments.threads)] if arguments.threads else []
+    for option in ("plot", "results"):
+        if (value := getattr(arguments, option)) is not None:
+            words += [f"--{option}", value]
+    return shlex.join(words)
+
+
+def _pictures_of(results: str | None) -> str | None:
+    """Return the directory of a Markdown page's pictures: RESULTS.md has results/ beside it."""
+    if results is None:
+        return None
+    folder, name = os.path.split(results)
+    return os.path.join(folder, os.path.splitext(name)[0].lower())
+
+
+def _write(report: Report, arguments: argparse.Namespace) -> None:
+    if arguments.json == "-":
+        print(json.dumps(report.record(), indent=2))
+    else:
+        _print_tables(report)
+    if arguments.json not in (None, "-"):
+        with open(arguments.json, "w") as f:
+            json.dump(report.record(), f, indent=2)
+            f.write("\n")
+        print(f"saved {arguments.json}", file=sys.stderr)
+    if arguments.plot is not None:
+        from ..benchmarks import plots
+
+        for path in plots.save(report, arguments.plot).values():
+            print(f"saved {path}", file=sys.stderr)
+    if arguments.results is not None:
+        from ..benchmarks import markdown, plots
+
+        folder = os.path.dirname(arguments.results)
+        saved = plots.save(report, _pictures_of(arguments.results) or "")
+        pictures = {caption: os.path.relpath(path, folder or ".") for caption, path in saved.items()}
+        with open(arguments.results, "w") as f:
+            f.write(markdown.render(report, pictures))
+        print(f"saved {arguments.results}", file=sys.stderr)
+
+
+def _print_tables(report: Report) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..benchmarks import FAMILIES, tables
+
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, markup=False, width=160)
+    if report.ceilings:
+        table = Table(title="What the machine can do", title_justify="left")
+        table.add_column("")
+        for n in report.ceilings:
+            table.add_column(f"{n} threads" if n > 1 else "1 thread", justify="right")
+        for found in tables.ceiling_cells(report):
+            table.add_row(*found)
+        console.print(table)
+    for family in FAMILIES:
+        rows = [row for row in report.rows if row.workload.family == family]
+        if not rows:
+            continue
+        table = Table(title=family, title_justify="left")
+        for header in tables.HEADERS:
+            table.add_column(header, justify="left" if header in ("workload", "target") else "right")
+        for row in rows:
+            table.add_row(*tables.cells(row, quartiles=False))
+        console.print(table)
+    for line in tables.absences(report):
+        console.print(f"absent: {line}", soft_wrap=True)

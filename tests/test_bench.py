@@ -1,0 +1,372 @@
+"""Benchmarks: workloads, races, ceilings, reports and the command. No time is asserted."""
+
+import dataclasses
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import relkernels as rk
+from relkernels import _core
+from relkernels.benchmarks import (
+    FAMILIES,
+    ceilings,
+    markdown,
+    memory,
+    peers,
+    plots,
+    tables,
+    timing,
+    workloads,
+)
+from relkernels.benchmarks.report import Report, Row
+from relkernels.benchmarks.workload import OURS, AbsentError, Entry, Workload
+from relkernels.cli import main as cli
+
+TINY = "relation_matvec/exp/64"
+
+
+def constant(value, sleep=0.0):
+    """A contestant whose result is an array of this value."""
+
+    def call():
+        time.sleep(sleep)
+        return np.full(5, value, np.float32)
+
+    return lambda data: Entry(call)
+
+
+def workload(**contestants):
+    return Workload(
+        family="feature_map", series="test", size=5, title="test, n = {size}", flops=10.0, read=20.0,
+        written=20.0, limit="fma_float32", data=lambda: None, contestants=contestants, targets={"best": 1e-9},
+    )  # fmt: skip
+
+
+def named(name):
+    return next(w for w in workloads([name]) if w.name == name)
+
+
+# ---- workloads ---------------------------------------------------------------------------------
+
+
+def test_workloads_are_well_formed():
+    every = workloads()
+    assert len({w.name for w in every}) == len(every)
+    assert [f for f in FAMILIES if f not in {w.family for w in every}] == []
+    for w in every:
+        assert next(iter(w.contestants)) == OURS
+        assert len(w.contestants) > 1
+        assert set(w.contestants) <= {OURS, *peers.PEERS}
+        assert set(w.targets) <= {"best", *w.contestants}
+        assert w.limit in ceilings.NAMES
+        assert w.flops > 0
+        assert w.read > 0
+        assert w.written > 0
+        assert w.work > 0
+        assert w.title.count("{size}") >= 1
+    for family in FAMILIES:
+        assert any(w.quick for w in workloads([family]))
+
+
+def test_sweeps_reach_from_tiny_to_beyond_the_last_level_cache():
+    """By the data, or by the matrix that a peer holds: 4 bytes for the 128 operations of a pair."""
+    for family in FAMILIES:
+        data = [w.read + w.written for w in workloads([family])]
+        matrices = [w.flops / 128 * 4 for w in workloads([family]) if family != "feature_map"]
+        assert min(data) < 128 << 10, family
+        assert max(data + matrices) > 64 << 20, family
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        ("feature_map/relu/65536", {"best": 2.2}),
+        ("feature_map/relu_bf16/65536", {"best": 4.0}),
+        ("relation_matrix/symmetric_mlp/8192", {"best": 2.5}),
+        ("relation_matrix/sets_mlp/256", {"best": 1.8}),
+        ("attention/causal/4096", {"best": 1.6}),
+        ("attention/one_query/65536", {"best": 1.5}),
+        ("retrieve/queries_1000/100000", {"torch": 4.5, "faiss": 9.0}),
+        ("relation_matvec/exp/20000", {"best": 4.5}),
+        ("gradients/loss_labels/4096", {"best": 1.5}),
+    ],
+)
+def test_targets(name, target):
+    assert named(name).targets == target
+
+
+def test_names_choose_by_part():
+    assert {w.series for w in workloads(["attention/causal"])} == {"causal"}
+    assert [w.name for w in workloads([TINY])] == [TINY]
+    assert {w.family for w in workloads(["retrieve", "gradients/"])} == {"retrieve", "gradients"}
+    with pytest.raises(ValueError, match=r"name: expected .*attention/causal.*, got 'attention/caus'"):
+        workloads(["attention/caus"])
+
+
+# ---- races -------------------------------------------------------------------------------------
+
+
+def test_difference():
+    a = [np.arange(6.0).reshape(2, 3), np.float32(2)]
+    assert timing.difference(a, a) == 0
+    assert timing.difference([a[0], np.float32(3)], a) == 0.5
+    assert timing.difference([np.zeros((2, 3)), a[1]], a) == 1
+    assert timing.difference(a[:1], a) == np.inf
+    assert timing.difference([a[0][:1], a[1]], a) == np.inf
+    assert np.isnan(timing.difference([a[0] * np.nan, a[1]], a))
+    big = np.ones((5, 2**21), np.float32)  # cut into pieces
+    other = big.copy()
+    other[-1, -1] = 2
+    assert timing.difference([other], [big]) == pytest.approx((5 * 2**21) ** -0.5)
+
+
+def test_what_differs_or_fails_is_named_and_not_timed():
+    def broken(data):
+        raise OSError("no compiler\nat all")
+
+    def declines(data):
+        raise AbsentError("not this one")
+
+    w = workload(
+        relkernels=constant(1), numpy=constant(1 + 1e-6), sklearn=constant(1.1), torch=broken, faiss=declines
+    )
+    w.contestants["keops"] = constant(np.nan)
+    installed = dict.fromkeys(peers.PEERS, ("numpy", "numpy"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(peers, "PEERS", installed)
+        ((n, race),) = timing.run(w, [1], 0.0, 3)
+    assert n == 1
+    assert set(race.timings) == {OURS, "numpy"}
+    assert all(t.samples == 3 for t in race.timings.values())
+    assert race.unequal["sklearn"] == pytest.approx(0.1, rel=1e-3)
+    assert np.isnan(race.unequal["keops"])
+    assert race.absent == {"torch": "cannot run here: OSError: no compiler", "faiss": "not this one"}
+
+
+def test_what_is_not_installed_is_named_with_its_pip_line(monkeypatch):
+    monkeypatch.setitem(peers.PEERS, "faiss", ("no_such_module", "faiss-cpu"))
+    race = timing.check(workload(relkernels=constant(1), faiss=constant(1)), None)[1]
+    assert race.absent == {"faiss": "not installed: pip install faiss-cpu"}
+
+
+def test_an_error_of_ours_is_an_error():
+    def broken(data):
+        raise ValueError("ours")
+
+    with pytest.raises(ValueError, match="ours"):
+        list(timing.run(workload(relkernels=broken, numpy=constant(1)), [1], 0.0, 1))
+
+
+def test_contestants_alternate(monkeypatch):
+    monkeypatch.setattr(timing, "REST", 0.0)
+    calls = []
+    timings = timing.alternate(
+        {who: lambda who=who: (calls.append(who), time.sleep(1e-3)) for who in "ab"}, 5e-3, 3
+    )
+    assert all(t.samples >= 3 for t in timings.values())
+    for t in timings.values():
+        assert 1e-3 <= t.lower_quartile <= t.median <= t.upper_quartile
+    turns = [who for i, who in enumerate(calls) if i == 0 or calls[i - 1] != who]
+    assert len(turns) >= 4
+
+
+def test_a_slow_call_is_timed_once_and_not_again_on_fewer_threads(monkeypatch):
+    monkeypatch.setattr(timing, "SLOW", 0.01)
+    monkeypatch.setattr(timing, "TOO_LONG", 0.01)
+    w = workload(relkernels=constant(1), numpy=constant(1, sleep=0.02))
+    most, fewer = timing.run(w, [1, 2], 0.0, 3)
+    assert (most[0], fewer[0]) == (2, 1)
+    assert most[1].timings["numpy"].samples == 1
+    assert most[1].absent == {}
+    assert set(fewer[1].timings) == {OURS}
+    assert "a call on 2" in fewer[1].absent["numpy"]
+
+
+def test_threads_reach_every_contestant_and_are_put_back():
+    import threadpoolctl
+
+    def blas():
+        return {pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"}
+
+    before = rk.get_num_threads(), blas()
+    with peers.threads(1):
+        assert rk.get_num_threads() == 1
+        assert blas() == {1}
+    assert (rk.get_num_threads(), blas()) == before
+
+
+# ---- memory and ceilings -----------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone keeps a high-water mark")
+def test_peak_memory():
+    """A result of 16 MiB is seen; attention over 4,096 keys holds no matrix of 64 MiB."""
+    with memory.Meter(1) as meter:
+        stored = meter.peak(named("relation_matrix/asymmetric_features/2048"), OURS)
+        streamed = meter.peak(named("attention/full/4096"), OURS)
+        assert meter.peak(workload(relkernels=constant(1)), OURS) is None  # no such name: the child fails
+        assert meter.peak(named(TINY), "numpy") is not None  # the meter lives on
+    assert 15 << 20 < stored < 40 << 20
+    assert streamed < 24 << 20
+
+
+def test_ceilings():
+    found = {name: _core.measure_ceiling(name, 2, 8 << 20, 0.001) for name in ceilings.NAMES}
+    assert found.pop("bf16_dot") is None or "avx512" in _core.isa
+    assert all(rate > 1e8 for rate in found.values())
+    with pytest.raises(ValueError, match=r"expected fma_float32.*got 'speed'"):
+        _core.measure_ceiling("speed", 1, 1 << 20, 0.001)
+
+
+# ---- reports -----------------------------------------------------------------------------------
+
+
+def report(rows=2):
+    found = Report("relkernels bench", quick=True)
+    found.ceilings = {n: dict.fromkeys(ceilings.NAMES, 1e11) | {"bf16_dot": None} for n in (1, 2)}
+    timings = {
+        who: timing.Timing(t, t, 2 * t, 7) for who, t in ((OURS, 2e-6), ("numpy", 3e-6), ("torch", 5e-6))
+    }
+    race = timing.Race(timings, dict.fromkeys(timings, 1e-7), {"keops": "cannot run here: no compiler"})
+    for n in range(1, rows + 1):
+        w = dataclasses.replace(workload(relkernels=constant(1)), targets={"best": 1.2, "torch": 3.0})
+        found.rows.append(Row(w, n, race, 1e7, n == rows, judged=n == rows))
+    return found
+
+
+def test_a_row_is_judged_on_the_most_threads():
+    one, two = report().rows
+    assert one.verdicts() == []
+    assert [(v.of, v.met) for v in two.verdicts()] == [("best", True), ("torch", False)]
+    assert two.best_peer == "numpy"
+    assert two.ratio("numpy") == pytest.approx(1.5)
+    assert two.share() == pytest.approx(10 / 2e-6 / 1e7)
+
+
+def test_cells_and_markdown_tell_what_was_measured():
+    found = report()
+    found.missing, found.machine["amx"] = {"faiss": "not installed: pip install faiss-cpu"}, False
+    found.machine["settings"] = {"OPENBLAS_CORETYPE": "Prescott"}
+    cells = dict(zip(tables.HEADERS, tables.cells(found.rows[1], quartiles=True), strict=True))
+    assert cells["relkernels"] == "2 µs (2 µs – 4 µs)"
+    assert cells["best peer"] == "numpy 3 µs"
+    assert cells["ratio"] == "1.50"
+    assert cells["target"] == "≥ 1.2: met; ≥ 3 torch: missed"
+    assert cells["other peers"] == "torch 2.5"
+    text = markdown.render(found, {"feature_map": "results/time_feature_map.png"})
+    for words in (
+        "Interrupted", "not installed: pip install faiss-cpu", "keops: cannot run here: no compiler",
+        "OPENBLAS_CORETYPE=Prescott", "| multiply-adds, float32 | 100 GFLOP/s | 100 GFLOP/s |",
+        "![feature_map](results/time_feature_map.png)", "this processor lacks it", found.machine["cpu"],
+    ):  # fmt: skip
+        assert words in text
+    tables_of = [line for line in text.splitlines() if line.startswith("| test, n = 5")]
+    assert len(tables_of) == 2
+    assert json.loads(json.dumps(found.record()))["rows"][1]["ratio"] == pytest.approx(1.5)
+
+
+def test_units():
+    assert [tables.seconds(t) for t in (2.5, 0.0999, 1e-3, 12.34e-6, 3e-9)] == [
+        "2.5 s", "99.9 ms", "1 ms", "12.3 µs", "3 ns",
+    ]  # fmt: skip
+    assert [tables.size(n) for n in (0, 1 << 20, 1023, 3 << 29, None)] == [
+        "0 B",
+        "1 MiB",
+        "1023 B",
+        "1.5 GiB",
+        "?",
+    ]
+
+
+def test_slopes_are_of_the_largest_sizes():
+    sizes = [1, 10, 100, 1000]
+    assert plots.slope(sizes, [5.0, 1e2, 1e4, 1e6]) == pytest.approx(2)
+    assert plots.slope([4], [1.0]) is None
+
+
+# ---- the command -------------------------------------------------------------------------------
+
+
+def bench(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "relkernels", "bench", *arguments], capture_output=True, text=True, timeout=300
+    )
+
+
+def test_the_command(tmp_path):
+    page = tmp_path / "RESULTS.md"
+    done = bench("relation_matvec/exp/64", "--quick", "--json", "--results", str(page))
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)  # and nothing else
+    assert told["complete"]
+    assert {row["workload"] for row in told["rows"]} == {TINY}
+    assert not any(row["targets"] for row in told["rows"])  # quick times are not judged
+    for row in told["rows"]:
+        assert {OURS, "numpy"} <= row["contestants"].keys()
+        assert row["contestants"].keys() | row["absent"].keys() == {OURS, "numpy", "torch", "keops"}
+    for peer, why in told["missing"].items():
+        assert importlib.util.find_spec(peers.PEERS[peer][0]) is None
+        assert why.startswith("not installed: pip install ")
+    assert any("openblas" in blas["library"].lower() or blas["architecture"] for blas in told["blas"])
+    text = page.read_text()
+    assert "relkernels bench relation_matvec/exp/64 --quick --results" in text
+    pictures = sorted(path.name for path in (tmp_path / "results").iterdir())
+    assert {"roofline.png", "time_relation_matvec.png"} <= set(pictures)
+    for name in pictures:
+        assert f"(results/{name})" in text
+        assert (tmp_path / "results" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_ctrl_c_leaves_what_was_measured(tmp_path, monkeypatch, capsys):
+    race = timing.Race({OURS: timing.Timing(1e-3, 1e-3, 1e-3, 1)}, {OURS: 0.0})
+
+    def interrupted(w, *rest):
+        yield 1, race
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(timing, "run", interrupted)
+    monkeypatch.setattr(ceilings, "measure", lambda *_: dict.fromkeys(ceilings.NAMES, 1e9))
+    path = tmp_path / "bench.json"
+    assert cli.main(["bench", "attention", "--quick", "--threads", "1", "--json", str(path)]) == 130
+    told = json.loads(path.read_text())
+    assert not told["complete"]
+    assert [row["workload"] for row in told["rows"]] == ["attention/full/16"]
+    captured = capsys.readouterr()
+    assert "relkernels: interrupted" in captured.err
+    assert "attention, n = 16" in captured.out
+
+
+def test_an_unequal_result_fails_the_command(monkeypatch, capsys):
+    race = timing.Race({}, {"numpy": 0.5}, {}, {"numpy": 0.5})
+    monkeypatch.setattr(timing, "run", lambda w, threads, *_: ((n, race) for n in threads))
+    monkeypatch.setattr(ceilings, "measure", lambda *_: dict.fromkeys(ceilings.NAMES, 1e9))
+    assert cli.main(["bench", TINY, "--threads", "1"]) == 1
+    assert f"{TINY}: numpy differs by 5.0e-01, more than 1.0e-04" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["dance"], 1, "relkernels bench: name: expected a family, series or workload of feature_map/relu"),
+        (["attention/full/16384", "--quick"], 1, "name: expected a workload that --quick runs"),
+        (["--threads", "0"], 2, "expected 1 to 4096, got 0"),
+        (["--threads", "two"], 2, "invalid"),
+    ],
+)
+def test_bad_arguments(arguments, code, message, capsys):
+    try:
+        got = cli.main(["bench", *arguments])
+    except SystemExit as left:
+        got = left.code
+    assert got == code
+    assert message in capsys.readouterr().err
+
+
+def test_without_matplotlib_it_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert cli.main(["bench", TINY, "--results", "x.md"]) == 1
+    assert "pip install 'relkernels[plot]'" in capsys.readouterr().err
