@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -125,7 +126,7 @@ class Recursion:
         self.dual: Dual = dual(activation, self.ntk)
 
     @property
-    def arguments(self) -> tuple[object, float, float, int, bool]:
+    def arguments(self) -> tuple[Any, float, float, int, bool]:
         """What the compiled functions take, in their order."""
         return self.dual.handle, self.weight_variance, self.bias_variance, self.depth, self.ntk
 
