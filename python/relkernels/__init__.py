@@ -59,6 +59,7 @@ __all__ = [
 
 # Estimators import scikit-learn, which takes longer than everything else here together.
 _ESTIMATORS = {"SymmetricRelation"}
+_SUBPACKAGES = {"spectra"}
 
 
 def __getattr__(name: str) -> Any:
@@ -66,6 +67,10 @@ def __getattr__(name: str) -> Any:
         from . import estimators
 
         return getattr(estimators, name)
+    if name in _SUBPACKAGES:
+        from importlib import import_module
+
+        return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

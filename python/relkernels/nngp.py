@@ -87,8 +87,8 @@ def nngp_kernel(
     array([[1.    , 0.3183],
            [0.3183, 1.    ]])
     >>> rk.nngp_kernel(x, depth=2, activation="erf", kind="ntk").round(4)
-    array([[5.0036, 0.    ],
-           [0.    , 5.0036]])
+    array([[3.3259, 0.    ],
+           [0.    , 3.3259]])
     """
     x = _check.features("x", x)
     other = None if y is None else _check.features("y", y)
