@@ -31,12 +31,14 @@ from .ops import (
 )
 
 if TYPE_CHECKING:
-    from .estimators import SymmetricRelation
+    from .estimators import MultiLayerRandomFeatures, NNGPKernel, SymmetricRelation
 
 __all__ = [
     "MLP",
     "Activation",
     "MLPGradient",
+    "MultiLayerRandomFeatures",
+    "NNGPKernel",
     "SymmetricRelation",
     "__version__",
     "attention",
@@ -58,7 +60,7 @@ __all__ = [
 ]
 
 # Estimators import scikit-learn, which takes longer than everything else here together.
-_ESTIMATORS = {"SymmetricRelation"}
+_ESTIMATORS = {"MultiLayerRandomFeatures", "NNGPKernel", "SymmetricRelation"}
 _SUBPACKAGES = {"spectra"}
 
 
