@@ -40,6 +40,31 @@ void relation_matvec(const Array<const T>& x, const Array<const T>& y, const Arr
                      const Mlp<T>* phi, const Mlp<T>* psi, Precision precision, Link link, T scale,
                      const Array<T>& out);
 
+struct NngpSeries;  // nngp_points.hpp
+
+// Kernel of a wide random network between the rows of x and of y (absent: x, symmetric).
+template <class T>
+void nngp_kernel(const Array<const T>& x, const Array<const T>& y, const NngpSpec& spec,
+                 const NngpSeries* series, const Array<T>& out);
+
+// nngp_kernel of each row of x with itself.
+template <class T>
+void nngp_diagonal(const Array<const T>& x, const NngpSpec& spec, const NngpSeries* series,
+                   const Array<T>& out);
+
+// A random network by its key; step: the activation is 1 for z > 0 and 0 otherwise.
+struct RandomNetwork {
+    std::uint64_t key;
+    std::vector<long> widths;
+    bool step;
+    Activation activation;
+    double parameter, weight_std, bias_std;
+};
+
+// Activations of the last layer over sqrt(its width) and times weight_std, of the rows of x.
+template <class T>
+void random_features(const Array<const T>& x, const RandomNetwork& net, const Array<T>& out);
+
 // Gradients. grad_biases is empty for a map without biases. What they are added to or written over is
 // said in each file.
 template <class T>

@@ -15,7 +15,18 @@ import relkernels as rk
 from relkernels import _core
 
 ROOT = Path(__file__).parents[1]
-MODULES = ["ops", "gradients", "mlp", "activations", "config", "estimators.symmetric"]
+MODULES = [
+    "ops",
+    "gradients",
+    "mlp",
+    "activations",
+    "config",
+    "nngp",
+    "estimators.symmetric",
+    "estimators.nngp",
+]
+MODULES += [f"spectra.{name}" for name in ("operators", "points", "rkhs", "sphere", "decay", "barron")]
+MODULES += ["estimators.random_features"]
 
 
 def test_importing_leaves_the_heavy_packages_alone():

@@ -20,6 +20,7 @@ from .gradients import (
     relation_matrix_vjp,
 )
 from .mlp import MLP
+from .nngp import nngp_kernel
 from .ops import (
     attention,
     attention_scores,
@@ -30,12 +31,14 @@ from .ops import (
 )
 
 if TYPE_CHECKING:
-    from .estimators import SymmetricRelation
+    from .estimators import MultiLayerRandomFeatures, NNGPKernel, SymmetricRelation
 
 __all__ = [
     "MLP",
     "Activation",
     "MLPGradient",
+    "MultiLayerRandomFeatures",
+    "NNGPKernel",
     "SymmetricRelation",
     "__version__",
     "attention",
@@ -45,6 +48,7 @@ __all__ = [
     "feature_map_vjp",
     "get_num_threads",
     "leaky_relu",
+    "nngp_kernel",
     "relation_loss",
     "relation_matrix",
     "relation_matrix_vjp",
@@ -56,7 +60,8 @@ __all__ = [
 ]
 
 # Estimators import scikit-learn, which takes longer than everything else here together.
-_ESTIMATORS = {"SymmetricRelation"}
+_ESTIMATORS = {"MultiLayerRandomFeatures", "NNGPKernel", "SymmetricRelation"}
+_SUBPACKAGES = {"spectra"}
 
 
 def __getattr__(name: str) -> Any:
@@ -64,6 +69,10 @@ def __getattr__(name: str) -> Any:
         from . import estimators
 
         return getattr(estimators, name)
+    if name in _SUBPACKAGES:
+        from importlib import import_module
+
+        return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,5 +1,7 @@
 """Estimators that learn relations, after scikit-learn's conventions."""
 
+from .nngp import NNGPKernel
+from .random_features import MultiLayerRandomFeatures
 from .symmetric import SymmetricRelation
 
-__all__ = ["SymmetricRelation"]
+__all__ = ["MultiLayerRandomFeatures", "NNGPKernel", "SymmetricRelation"]
