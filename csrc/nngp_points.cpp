@@ -86,10 +86,9 @@ void LoadedPoints::fill_series(long layer, long first, long count) {
         const std::vector<double>& polynomials = odd ? s.odd : s.even;
         const long all = long(polynomials.size()) / nodes;
         kernel.pack(polynomials.data(), all, 1, nodes, terms, packed, kernel.nr * nodes);
-        kernel.product(plus, nodes, 1, packed, kernel.nr * nodes, count, terms, nodes, result, terms, 1.0,
-                       nullptr, false);
+        kernel.product(plus, nodes, 1, packed, kernel.nr * nodes, count, terms, nodes, result, terms, {});
         double* to = const_cast<double*>(points_.coefficients(spec_, layer, set)) + first;
-        kernel.transpose(result, terms, count, terms, to, points_.stride);
+        kernel.transpose(result, terms, count, terms, to, points_.stride, false);
     }
 }
 

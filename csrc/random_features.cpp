@@ -53,7 +53,7 @@ void layer(const Team& team, const RandomNetwork& net, long l, const T* in, long
             const long n = std::min(kRowBlock, rows - i);
             T* to = out + i * out_row + j0;
             k.product(in + i * in_row, in_row, in_col, panels, k.nr * depth, n, cols, depth, to, out_row,
-                      scale, biases, false);
+                      {.scale = scale, .bias = biases});
             activate(net, to, out_row, n, cols);
             if (factor == T(1)) continue;
             for (long r = 0; r < n; ++r)
