@@ -38,6 +38,8 @@ void weighted_sum(const Team& team, const T* weights, long row, long col, long r
                 const T* from = weights + i * row + (j0 + t) * col;
                 if (row == 1 && col != 1)
                     k.transpose(from, col, cols, n, block, kTileColumns, false);
+                else if (col == 1)
+                    k.copy(from, row, n, cols, block, kTileColumns, false);
                 else
                     for (long r = 0; r < n; ++r)
                         for (long c = 0; c < cols; ++c) block[r * kTileColumns + c] = from[r * row + c * col];
