@@ -16,6 +16,7 @@ from relkernels import _core
 
 ROOT = Path(__file__).parents[1]
 MODULES = ["ops", "gradients", "mlp", "activations", "config", "estimators.symmetric"]
+MODULES += ["bounds._bound", "bounds._attention"]
 
 
 def test_importing_leaves_the_heavy_packages_alone():

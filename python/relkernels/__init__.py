@@ -55,6 +55,8 @@ __all__ = [
     "show_config",
 ]
 
+# Modules of their own that are loaded when they are first asked for.
+_SUBMODULES = {"bounds"}
 # Estimators import scikit-learn, which takes longer than everything else here together.
 _ESTIMATORS = {"SymmetricRelation"}
 
@@ -64,6 +66,10 @@ def __getattr__(name: str) -> Any:
         from . import estimators
 
         return getattr(estimators, name)
+    if name in _SUBMODULES:
+        from importlib import import_module
+
+        return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
