@@ -30,11 +30,12 @@ from .ops import (
 )
 
 if TYPE_CHECKING:
-    from .estimators import SymmetricRelation
+    from .estimators import AsymmetricRelation, SymmetricRelation
 
 __all__ = [
     "MLP",
     "Activation",
+    "AsymmetricRelation",
     "MLPGradient",
     "SymmetricRelation",
     "__version__",
@@ -58,7 +59,7 @@ __all__ = [
 # Modules of their own that are loaded when they are first asked for.
 _SUBMODULES = {"bounds"}
 # Estimators import scikit-learn, which takes longer than everything else here together.
-_ESTIMATORS = {"SymmetricRelation"}
+_ESTIMATORS = {"AsymmetricRelation", "SymmetricRelation"}
 
 
 def __getattr__(name: str) -> Any:

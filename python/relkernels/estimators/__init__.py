@@ -1,5 +1,6 @@
 """Estimators that learn relations, after scikit-learn's conventions."""
 
+from .asymmetric import AsymmetricRelation
 from .symmetric import SymmetricRelation
 
-__all__ = ["SymmetricRelation"]
+__all__ = ["AsymmetricRelation", "SymmetricRelation"]

@@ -21,6 +21,14 @@ AUTO_PAIRS = 2048
 # Negatives drawn for each related pair where "auto" asks for some.
 AUTO_NEGATIVES = 5
 
+# Weights of objects, or None: all count once.
+Weight = np.ndarray | None
+
+
+def part(values: Any, rows: np.ndarray) -> Any:
+    """Return these rows; None stays None."""
+    return None if values is None else values[rows]
+
 
 def checked_widths(name: str, value: Any) -> list[int]:
     """Return the widths of hidden layers."""

@@ -24,13 +24,12 @@ def object_batches(n: int, batch_size: int, rng: np.random.RandomState) -> Itera
 
 def block_batches(
     n: int, m: int, batch_size: int, rng: np.random.RandomState
-) -> Iterator[tuple[tuple[np.ndarray, np.ndarray], float]]:
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield blocks of rows and columns: every row and column is met at least once."""
     rows = [batch for batch, _ in object_batches(n, batch_size, rng)]
     columns = [batch for batch, _ in object_batches(m, batch_size, rng)]
     for i in range(max(len(rows), len(columns))):
-        block = rows[i % len(rows)], columns[i % len(columns)]
-        yield block, len(block[0]) * len(block[1])
+        yield rows[i % len(rows)], columns[i % len(columns)]
 
 
 class PairSampler(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,16 +18,22 @@ from .. import _check
 from ..activations import Activation
 from ..mlp import MLP
 from ..ops import feature_map, relation_matrix, retrieve
-from .base import AUTO_BATCH, AUTO_NEGATIVES, AUTO_PAIRS, TrainedEstimator, checked_widths, in_steps
-from .losses import PairBatch, pair_loss, symmetric_loss
-from .mercer import mercer_start
+from .base import (
+    AUTO_BATCH,
+    AUTO_NEGATIVES,
+    AUTO_PAIRS,
+    TrainedEstimator,
+    Weight,
+    checked_widths,
+    in_steps,
+    part,
+)
 from .parameters import Parameters
-from .sampling import LabelPairs, ObservedPairs, PairSampler, ValuePairs, object_batches, pair_batches
-from .targets import observed_pairs, symmetric_values
-from .training import Evaluated, Problem
-
-# Weights of objects, or None: all count once.
-Weight = np.ndarray | None
+from .problems import all_pairs, drawn_pairs
+from .sampling import LabelPairs, ObservedPairs, PairSampler, ValuePairs
+from .spectral_start import mercer_start
+from .targets import determination, observed_pairs, score_of_values, symmetric_values
+from .training import Problem
 
 
 class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator):
@@ -238,10 +244,10 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
         train = held_out = np.arange(len(X))
         if settings["early_stopping"]:
             train, held_out = self._split(len(X), settings["validation_fraction"], rng)
-        problem = self._problem(parameters, X[train], _selected(y, train), _part(weight, train), settings)
+        problem = self._problem(parameters, X[train], _selected(y, train), part(weight, train), settings)
         if settings["early_stopping"]:
             judge = self._problem(
-                parameters, X[held_out], _selected(y, held_out), _part(weight, held_out), settings
+                parameters, X[held_out], _selected(y, held_out), part(weight, held_out), settings
             )
             validation = judge.whole(rng)
             problem.validate = lambda flat: judge.evaluate(flat, validation).loss
@@ -256,44 +262,13 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
         return self
 
     def _problem(
-        self,
-        parameters: Parameters,
-        X: np.ndarray,
-        y: Any,
-        weight: np.ndarray | None,
-        settings: dict[str, Any],
+        self, parameters: Parameters, X: np.ndarray, y: Any, weight: Weight, settings: dict[str, Any]
     ) -> Problem:
-        loss = settings["loss"]
+        loss, size = settings["loss"], settings["batch_size"]
         if settings["batch_of"] == "pairs" or sparse.issparse(y):
             sampler, n_negatives = self._pair_sampler(y, X.dtype, loss)
-
-            def of_pairs(flat: np.ndarray, pairs: PairBatch) -> Evaluated:
-                (phi,), _ = parameters.split(flat)
-                value, gradient, _ = pair_loss(X, None, pairs, phi, None, loss, weight, weight)
-                return Evaluated(value, parameters.join([gradient]), len(pairs.partners))
-
-            size = settings["batch_size"] or AUTO_PAIRS
-            return Problem(
-                parameters,
-                of_pairs,
-                lambda rng: pair_batches(sampler, size, n_negatives, rng),
-                lambda rng: sampler.pairs(np.arange(sampler.n_anchors), rng),
-            )
-
-        targets = _targets_among(y, X)
-
-        def of_objects(flat: np.ndarray, batch: tuple[np.ndarray, Any]) -> Evaluated:
-            rows, target = batch
-            (phi,), _ = parameters.split(flat)
-            value, gradient = symmetric_loss(X[rows], target, phi, loss, _part(weight, rows))
-            return Evaluated(value, parameters.join([gradient]), len(rows) ** 2)
-
-        def epoch(rng: np.random.RandomState) -> Iterator[tuple[Any, float]]:
-            for rows, share in object_batches(len(X), settings["batch_size"] or AUTO_BATCH, rng):
-                yield (rows, targets(rows)), share if weight is None else float(weight[rows].sum())
-
-        everything = np.arange(len(X))
-        return Problem(parameters, of_objects, epoch, lambda rng: (everything, targets(everything)))
+            return drawn_pairs(parameters, X, None, sampler, n_negatives, weight, loss, size or AUTO_PAIRS)
+        return all_pairs(parameters, X, _targets_among(y, X), weight, loss, size or AUTO_BATCH)
 
     def _pair_sampler(self, y: Any, dtype: np.dtype, loss: str) -> tuple[PairSampler, int]:
         """Return how partners are drawn, and the number of negatives."""
@@ -392,23 +367,27 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
         Parameters
         ----------
         X : array-like of shape (n, n_features_in)
-        y : array-like or callable
+        y : array-like, sparse matrix or callable
             As in `fit`.
 
         Returns
         -------
         float
             For labels, the area under the ROC curve of r(x_i, x_j), i < j, as a test of equal labels.
-            For values or a kernel, the coefficient of determination over all pairs.
+            For values or a kernel, the coefficient of determination over all pairs; for a sparse y that
+            over its pairs, or the area under the ROC curve against all others if its values are equal.
         """
         relation = self.relation_matrix(X)
+        if sparse.issparse(y):
+            return score_of_values(
+                relation, observed_pairs("y", y, relation.shape, relation.dtype, "squared", symmetric=True)
+            )
         if callable(y) or _is_matrix(y):
             X = self._rows(X)
             truth = _values_of(y, X, X) if callable(y) else np.asarray(y, relation.dtype)
             if truth.shape != relation.shape:
                 _check.fail("y", f"a matrix of shape {relation.shape}", truth.shape)
-            residual = float(np.square(relation - truth, dtype=np.float64).sum())
-            return 1.0 - residual / float(np.square(truth - truth.mean(), dtype=np.float64).sum())
+            return determination(relation, truth)
         from sklearn.metrics import roc_auc_score
 
         labels = column_or_1d(y)
@@ -433,10 +412,6 @@ def _values_of(kernel: Callable[..., Any], A: np.ndarray, B: np.ndarray) -> np.n
     if values.shape != (len(A), len(B)):
         _check.fail("y", f"a kernel that returns shape {(len(A), len(B))}", values.shape)
     return values.astype(A.dtype, copy=False)
-
-
-def _part(weight: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
-    return None if weight is None else weight[rows]
 
 
 def _selected(y: Any, rows: np.ndarray) -> Any:

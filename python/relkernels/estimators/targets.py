@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 from sklearn.utils import check_array
 
 from .. import _check
@@ -70,3 +71,24 @@ def observed_pairs(
         difference = abs(observed - observed.T)
         _asymmetry(name, float(difference.max()), float(abs(observed).max()))
     return observed
+
+
+def determination(relation: np.ndarray, truth: np.ndarray) -> float:
+    """Return the coefficient of determination."""
+    residual = float(np.square(relation - truth, dtype=np.float64).sum())
+    return 1.0 - residual / float(np.square(truth - truth.mean(), dtype=np.float64).sum())
+
+
+def score_of_values(relation: np.ndarray, values: Any) -> float:
+    """Return how well a relation fits values: area under the ROC curve of yes and no, else R^2."""
+    from sklearn.metrics import roc_auc_score
+
+    if sparse.issparse(values):
+        if np.ptp(values.data) > 0:
+            return determination(np.asarray(relation[values.nonzero()]).ravel(), values.data)
+        there = np.zeros(relation.shape, bool)
+        there[values.nonzero()] = True
+        return float(roc_auc_score(there.ravel(), relation.ravel()))
+    if np.isin(values, (0, 1)).all() and np.ptp(values) > 0:
+        return float(roc_auc_score(values.ravel() > 0, relation.ravel()))
+    return determination(relation, values)
