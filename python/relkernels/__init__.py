@@ -30,13 +30,14 @@ from .ops import (
 )
 
 if TYPE_CHECKING:
-    from .estimators import AsymmetricRelation, SymmetricRelation
+    from .estimators import AsymmetricRelation, PreferenceRetriever, SymmetricRelation
 
 __all__ = [
     "MLP",
     "Activation",
     "AsymmetricRelation",
     "MLPGradient",
+    "PreferenceRetriever",
     "SymmetricRelation",
     "__version__",
     "attention",
@@ -59,7 +60,7 @@ __all__ = [
 # Modules of their own that are loaded when they are first asked for.
 _SUBMODULES = {"bounds"}
 # Estimators import scikit-learn, which takes longer than everything else here together.
-_ESTIMATORS = {"AsymmetricRelation", "SymmetricRelation"}
+_ESTIMATORS = {"AsymmetricRelation", "PreferenceRetriever", "SymmetricRelation"}
 
 
 def __getattr__(name: str) -> Any:

@@ -116,7 +116,7 @@ def symmetric_loss(
 def asymmetric_loss(
     x: np.ndarray,
     y: np.ndarray,
-    target: np.ndarray,
+    target: np.ndarray | tuple[np.ndarray, np.ndarray],
     phi: MLP,
     psi: MLP,
     loss: str,

@@ -8,9 +8,17 @@ from typing import Any
 import numpy as np
 
 from .base import Weight, part
-from .losses import PairBatch, asymmetric_loss, contrastive_loss, pair_loss, symmetric_loss
+from .losses import (
+    PairBatch,
+    asymmetric_loss,
+    contrastive_loss,
+    pair_loss,
+    preference_loss,
+    symmetric_loss,
+)
 from .parameters import Parameters
 from .sampling import PairSampler, block_batches, object_batches, pair_batches
+from .sets import ItemSets
 from .training import Evaluated, Problem
 
 
@@ -103,3 +111,54 @@ def drawn_pairs(
         lambda rng: pair_batches(sampler, size, n_negatives, rng),
         lambda rng: sampler.pairs(np.arange(sampler.n_anchors), rng),
     )
+
+
+def choices(
+    parameters: Parameters,
+    Q: np.ndarray,
+    sets: ItemSets,
+    target: np.ndarray,
+    weight: Weight,
+    queries: np.ndarray,
+    size: int,
+    n_negatives: int | None,
+) -> Problem:
+    """Cross-entropy of softmax over the sets of these queries.
+
+    Of a shared set `target` holds the index of each query's choice, or a matrix of probabilities. With
+    choices, a batch meets `n_negatives` items drawn at random besides those chosen in it, if not None.
+    """
+
+    def own(flat: np.ndarray, batch: tuple[np.ndarray, None]) -> Evaluated:
+        rows, _ = batch
+        (phi, psi), _ = parameters.split(flat)
+        places = sets.places(rows)
+        value, *gradients = preference_loss(
+            Q[rows], sets.items[places], sets.sizes[rows], target[places], phi, psi, part(weight, rows)
+        )
+        return Evaluated(value, parameters.join(gradients), len(places))
+
+    def of_shared(flat: np.ndarray, batch: tuple[np.ndarray, np.ndarray]) -> Evaluated:
+        rows, columns = batch
+        (phi, psi), _ = parameters.split(flat)
+        wanted = (target[rows], columns) if target.ndim == 1 else target[rows]
+        value, *gradients = asymmetric_loss(
+            Q[rows], sets.items[columns], wanted, phi, psi, "softmax", part(weight, rows)
+        )
+        return Evaluated(value, parameters.join(gradients), len(rows) * len(columns))
+
+    everything = np.arange(len(sets.items))
+
+    def columns_of(rows: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+        if n_negatives is None or target.ndim == 2:
+            return everything
+        return np.union1d(target[rows], rng.randint(len(everything), size=n_negatives))
+
+    def epoch(rng: np.random.RandomState) -> Iterator[tuple[Any, float]]:
+        for batch, share in object_batches(len(queries), size, rng):
+            rows = queries[batch]
+            columns = columns_of(rows, rng) if sets.shared else None
+            yield (rows, columns), share if weight is None else float(weight[rows].sum())
+
+    evaluate: Callable[[np.ndarray, Any], Evaluated] = of_shared if sets.shared else own
+    return Problem(parameters, evaluate, epoch, lambda rng: (queries, everything))
