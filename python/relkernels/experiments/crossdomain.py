@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ..estimators import AsymmetricRelation
 from ..ops import retrieve
@@ -42,7 +43,8 @@ def _linear(method: Any, n_components: int, train: np.ndarray, test: np.ndarray)
     seen = train.std(axis=0) > 0  # pixels that never change say nothing, and divide by zero
     top, bottom = seen.copy(), seen.copy()
     top[_HALF:], bottom[:_HALF] = False, False
-    with warnings.catch_warnings():
+    # Matrices of 32 columns: threads of the BLAS would only wait for one another.
+    with warnings.catch_warnings(), threadpool_limits(1, user_api="blas"):
         warnings.simplefilter("ignore")  # CCA tells that its last components have not converged
         fitted = method(n_components, max_iter=1000).fit(train[:, top], train[:, bottom])
     return fitted.transform(test[:, top], test[:, bottom])
