@@ -15,7 +15,16 @@ import relkernels as rk
 from relkernels import _core
 
 ROOT = Path(__file__).parents[1]
-MODULES = ["ops", "gradients", "mlp", "activations", "config", "estimators.symmetric"]
+MODULES = [
+    "ops",
+    "gradients",
+    "mlp",
+    "activations",
+    "config",
+    "estimators.symmetric",
+    "estimators.asymmetric",
+    "estimators.preference",
+]
 MODULES += ["bounds._bound", "bounds._attention"]
 
 
@@ -33,6 +42,8 @@ def test_importing_leaves_the_heavy_packages_alone():
         "rich",
         "safetensors",
         "pandas",
+        "polars",
+        "statsmodels",
     }
     assert not loaded & heavy
 
@@ -71,7 +82,8 @@ def test_examples_of_the_docstrings(name):
     assert result.failed == 0
 
 
-def test_tour_of_the_readme():
+def test_tour_of_the_readme(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     result = doctest.testfile(
         str(ROOT / "README.md"),
         module_relative=False,

@@ -23,19 +23,23 @@ X = RNG.standard_normal((120, 4)) + 2 * np.eye(4)[KIND]
 Y = np.tanh(X @ RNG.standard_normal((4, 3)))
 SETS = RNG.standard_normal((120, 5, 3))
 CHOSEN = np.einsum("bd,bnd->bn", X[:, :3], SETS).argmax(axis=1)
-OBSERVED = sparse.random_array((120, 120), density=0.05, rng=1, format="csr")
-GRAPH = sparse.csr_array((KIND[:, None] == KIND) & (np.add.outer(KIND * 0, np.arange(120)) % 4 == 0))
-GRAPH = ((GRAPH + GRAPH.T) > 0).astype(float)
+OBSERVED = sparse.random_array((120, 120), density=0.02, rng=1, format="csr")
+GRAPH = np.triu((KIND[:, None] == KIND) & (RNG.random((120, 120)) < 0.05))
+GRAPH = sparse.csr_array((GRAPH | GRAPH.T).astype(float))
 
 # Every way of learning: the estimator and the arguments of its fit.
 WAYS = {
     "labels": (SymmetricRelation, (X, KIND)),
-    "labels by pairs": (SymmetricRelation, (X, KIND), {"batch_of": "pairs"}),
-    "values by pairs": (SymmetricRelation, (X, X @ X.T), {"batch_of": "pairs", "n_negatives": 3}),
-    "graph": (SymmetricRelation, (X, GRAPH)),
+    "labels by pairs": (SymmetricRelation, (X, KIND), {"batch_of": "pairs", "batch_size": 256}),
+    "values by pairs": (
+        SymmetricRelation,
+        (X, X @ X.T),
+        {"batch_of": "pairs", "n_negatives": 3, "batch_size": 128},
+    ),
+    "graph": (SymmetricRelation, (X, GRAPH), {"batch_size": 512}),
     "matched": (AsymmetricRelation, (X, Y)),
     "values": (AsymmetricRelation, (X, Y[:50], X[:, :3] @ Y[:50].T)),
-    "observed": (AsymmetricRelation, (X, Y, OBSERVED)),
+    "observed": (AsymmetricRelation, (X, Y, OBSERVED), {"batch_size": 64}),
     "choices": (PreferenceRetriever, (X, SETS, CHOSEN)),
     "shared set": (PreferenceRetriever, (X, SETS[0], CHOSEN)),
 }
@@ -88,7 +92,7 @@ def test_partial_fit_and_warm_start_go_on(way):
     parts = make(way)
     for _ in range(3):
         parts.partial_fit(*arguments)
-    assert parts._adam.steps > 3 * (len(X) // 64)
+    assert parts._adam.steps >= 6
     first = make(way).partial_fit(*arguments)
     assert parts.loss_ < first.loss_
     warm = make(way, warm_start=True, max_iter=5).fit(*arguments)
@@ -139,7 +143,9 @@ def test_interrupted_fits_keep_the_best_so_far(way, solver, monkeypatch):
     assert 0 < fit.n_iter_ < 40
     assert fit.transform(X).shape == (120, 4)
     if solver == "adam":
-        assert any(np.array_equal(flat[: len(maps(fit))], maps(fit)) for flat in seen)
+        kept = np.sort(maps(fit))
+        assert any(np.array_equal(np.sort(flat[: len(kept)]), kept) for flat in seen)
+        assert fit.loss_curve_[-1] < fit.loss_curve_[0]
 
 
 class _Bar:
@@ -167,9 +173,13 @@ def test_ctrl_c():
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=send).start()
-    with pytest.raises(KeyboardInterrupt):
+
+    def fit_for_ever():
         while True:  # a fit that has converged begins again
             fit.fit(X, KIND)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_for_ever()
     assert sent.is_set()
     assert np.isfinite(maps(fit)).all()
 
@@ -192,7 +202,7 @@ def test_lbfgs_diverges_too():
 
 def test_weight_decay_shrinks_weights():
     plain = make("labels", max_iter=30).fit(X, KIND)
-    for solver, decay in (("adam", 0.05), ("adamw", 5.0)):
+    for solver, decay in (("adam", 30.0), ("adamw", 5.0)):
         small = make("labels", max_iter=30, solver=solver, weight_decay=decay).fit(X, KIND)
         assert np.linalg.norm(small.mlp_.weights[0]) < 0.97 * np.linalg.norm(plain.mlp_.weights[0])
     with pytest.raises(ValueError, match="weight_decay"):
@@ -208,17 +218,14 @@ def test_adamw_is_its_definition():
     np.testing.assert_allclose(adam.step(flat, gradient, 1e-2, shrink), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["labels", "matched", "values", "choices", "shared set"])
 def test_weight_zero_is_absence(way):
-    if way in ("graph", "observed"):
-        pytest.skip("pairs are drawn at random: another number of rows draws others")
-    kind_of, (x, *rest), *_ = WAYS[way]
+    """Of the ways that draw nothing at random."""
+    x, *rest = WAYS[way][1]
     weight = np.ones(120)
     weight[90:] = 0
     full = make(way, solver="lbfgs", max_iter=5)
     part = clone(full)
-    if way == "labels by pairs" or way == "values by pairs":
-        pytest.skip("pairs are drawn at random: another number of rows draws others")
     kept = slice(0, 90)
     if way == "values":
         less = (x[kept], rest[0], rest[1][kept])
