@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_array
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -258,7 +258,7 @@ class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
         if weight is not None and not weight.all():
             there = np.flatnonzero(weight)
             X, Y, R, weight = X[there], Y[there] if matched else Y, part(R, there), weight[there]
-        rng = check_random_state(self.random_state)
+        rng = self._generator(partial)
         phi, psi = self._start(X, Y, R, settings, known, rng)
         temperature = getattr(self, "temperature_", None) if known else None
         log_scale = -np.log(temperature or settings["temperature"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight
 
 from .. import _check
@@ -110,6 +111,9 @@ class TrainedEstimator(SavedEstimator, BaseEstimator):
         adam: Adam | None = None,
     ) -> None:
         """Minimize, keep the parameters and the curves, then raise what stopped the fit."""
+        if adam is None:  # a fit of its own: what earlier calls of partial_fit left is over
+            self.__dict__.pop("_adam", None)
+            self.__dict__.pop("_rng", None)
         names = ("solver", "max_iter", "learning_rate", "weight_decay", "tol", "verbose")
         fit = minimize(problem, **{name: settings[name] for name in names}, rng=rng, adam=adam)
         keep(fit.flat)
@@ -125,6 +129,14 @@ class TrainedEstimator(SavedEstimator, BaseEstimator):
         if fit.validation_curve:
             self.validation_loss_curve_ = fit.validation_curve
             self.loss_ = min(fit.validation_curve)
+
+    def _generator(self, partial: bool) -> np.random.RandomState:
+        """Return the generator of a fit; those of `partial_fit` draw on from call to call."""
+        if not partial:
+            return check_random_state(self.random_state)
+        if not hasattr(self, "_rng"):
+            self._rng = check_random_state(self.random_state)
+        return self._rng
 
     def _continued_adam(self, parameters: Any) -> Adam:
         """Return the moments of the last `partial_fit`, or new ones."""

@@ -297,7 +297,7 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         partial: bool = False,
     ) -> PreferenceRetriever:
         weight = self._weights(sample_weight, Q)
-        rng = check_random_state(self.random_state)
+        rng = self._generator(partial)
         widths = [Q.shape[1], *settings["hidden_widths"], settings["n_features"]]
         widths_items = [sets.items.shape[1], *settings["hidden_widths_items"], settings["n_features"]]
         shapes = (tuple(widths), tuple(widths_items))

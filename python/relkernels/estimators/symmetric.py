@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -232,7 +232,7 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
         if weight is not None and not weight.all():
             there = np.flatnonzero(weight)
             X, y, weight = X[there], _selected(y, there), weight[there]
-        rng = check_random_state(self.random_state)
+        rng = self._generator(partial)
         widths = [X.shape[1], *settings["hidden_widths"], settings["n_features"]]
         if known is not None and known.widths == tuple(widths) and known.dtype == X.dtype:
             start = known
