@@ -174,3 +174,9 @@ def test_bad_targets(iris):
         fit(X, y[:10])
     with pytest.raises(ValueError, match="kernel that returns shape"):
         fit(X, lambda a, b: np.ones(3))
+    with pytest.raises(ValueError, match="y: expected at least one pair"):
+        SymmetricRelation(loss="softmax", batch_of="pairs", max_iter=1).fit(X, np.arange(150))
+    with pytest.raises(ValueError, match="batch_of: expected 'objects' where y is a kernel"):
+        SymmetricRelation(batch_of="pairs").fit(X, rbf_kernel)
+    with pytest.raises(ValueError, match="y: expected finite relation values, got 1 NaN"):
+        fit(X, np.where(asymmetric == 0.5, np.nan, asymmetric))

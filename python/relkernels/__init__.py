@@ -2,7 +2,7 @@
 
 ``r(x, y) = <phi(x), psi(y)>`` with phi and psi multi-layer perceptrons, computed by compiled kernels
 that never store what they need not: see `relation_matrix`, `attention`, `retrieve`, `relation_matvec`
-and `relation_loss`. `SymmetricRelation` learns one from data.
+and `relation_loss`. `SymmetricRelation`, `AsymmetricRelation` and `PreferenceRetriever` learn from data.
 """
 
 from __future__ import annotations

@@ -186,6 +186,8 @@ def _adam(
                     finite = flat
                     flat = adam.step(flat, found.gradient, learning_rate, shrink)
                     total, mass, pairs = total + found.loss * share, mass + share, pairs + found.pairs
+                if mass == 0:
+                    raise ValueError("y: expected at least one pair to learn from, got none in an epoch")
                 judged = total / mass
                 if problem.validate is not None:
                     judged = problem.validate(flat)
