@@ -8,6 +8,7 @@ import sys
 import pytest
 import relkernels as rk
 from relkernels import _core
+from relkernels.cli import demo_tables
 
 
 def run(*arguments, **options):
@@ -40,7 +41,7 @@ def test_version_and_help():
     assert "example: relkernels demo --plot pictures" in run("demo", "--help").stdout
 
 
-@pytest.mark.parametrize("arguments", [[], ["dance"], ["demo", "--colour"]])
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["demo", "--colour"], ["demo", "dance"]])
 def test_usage_errors(arguments):
     done = run(*arguments)
     assert done.returncode == 2
@@ -49,10 +50,12 @@ def test_usage_errors(arguments):
 
 
 def test_demo_meets_its_targets(tmp_path):
-    done = run("demo", "--json", "--plot", str(tmp_path / "pictures"))
+    """All but the preference part, which CI runs at its full size once (see .ci/check_demo.py)."""
+    done = run("demo", "symmetric", "crossdomain", "kernel", "--json", "--plot", str(tmp_path / "pictures"))
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
-    symmetric, kernel = figures["symmetric"], figures["kernel"]
+    assert list(figures) == ["symmetric", "crossdomain", "kernel"]
+    symmetric, kernel, crossdomain = figures["symmetric"], figures["kernel"], figures["crossdomain"]
     assert symmetric["auc"] >= 0.99
     assert symmetric["precision_at_10"] >= 0.97
     assert symmetric["precision_at_10"] > symmetric["baseline_precision_at_10"]
@@ -60,8 +63,47 @@ def test_demo_meets_its_targets(tmp_path):
     errors = [row["rel_error"] for row in kernel]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] <= 0.02
-    for name in ("relation_matrix.png", "error_against_width.png"):
+    assert crossdomain["recall_at_10"] >= 1.5 * crossdomain["baseline_recall_at_10"]
+    assert crossdomain["recall_at_1"] > crossdomain["baseline_recall_at_1"]
+    assert crossdomain["chance_recall_at_10"] == pytest.approx(10 / 360)
+    for name in ("relation_matrix.png", "retrieved.png", "halves.png", "error_against_width.png"):
         assert (tmp_path / "pictures" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_preference_part_on_fewer_sets(tmp_path, monkeypatch, capsys):
+    from relkernels.cli.main import main
+    from relkernels.experiments import preference
+
+    monkeypatch.setattr(preference, "_TRAINING_SETS", 1500)
+    monkeypatch.setattr(preference, "_HELD_OUT_SETS", 200)
+    assert main(["demo", "preference", "--json", "--plot", str(tmp_path)]) == 0
+    figures = json.loads(capsys.readouterr().out)["preference"]
+    digit = figures["largest_digit"]
+    assert digit["accuracy"] > 0.8
+    assert digit["transitivity_violations"] == 0
+    assert digit["slope_in_query"] <= digit["slope_bound"]
+    for row in digit["attention"]:
+        assert row["error"] <= row["error_bound"]
+        assert row["accuracy"] >= row["guaranteed_accuracy"]
+    for row in figures["modechoice"].values():
+        assert row["accuracy"] > row["baseline_accuracy"]
+        assert row["log_loss"] < row["baseline_log_loss"]
+    assert (tmp_path / "accuracy_against_beta.png").read_bytes().startswith(b"\x89PNG")
+    demo_tables.show({"preference": figures}, 1.0)
+    printed = capsys.readouterr().out
+    assert "Largest digit" in printed
+    assert "Air, train, bus or car?" in printed
+
+
+def test_demo_without_statsmodels_says_what_to_install(monkeypatch):
+    from relkernels.experiments import preference
+
+    monkeypatch.setattr(preference.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(preference, "largest_digit", lambda report: {})
+    told = []
+    assert preference.run(told.append).figures["modechoice"] is None
+    assert told == [preference.MISSING]
+    assert "pip install 'relkernels[demo]'" in preference.MISSING
 
 
 def test_demo_without_matplotlib_says_what_to_install(tmp_path):
@@ -81,9 +123,9 @@ def test_an_unwritable_directory_is_told_without_a_traceback(tmp_path):
     blocker = tmp_path / "file"
     blocker.write_text("")
     code = (
-        "import sys, relkernels.cli.main as m, relkernels.experiments.digits as d; "
-        "d.run = lambda report: ({'symmetric': {}, 'kernel': []}, d.load(), None); "
-        f"sys.exit(m.main(['demo', '--json', '--plot', {os.fspath(blocker / 'x')!r}]))"
+        "import sys, relkernels.cli.main as m, relkernels.experiments.kernel as k; "
+        "from relkernels.experiments.study import Study; k.run = lambda report: Study([]); "
+        f"sys.exit(m.main(['demo', 'kernel', '--json', '--plot', {os.fspath(blocker / 'x')!r}]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1

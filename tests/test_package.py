@@ -23,10 +23,13 @@ MODULES = [
     "config",
     "nngp",
     "estimators.symmetric",
+    "estimators.asymmetric",
+    "estimators.preference",
     "estimators.nngp",
+    "estimators.random_features",
 ]
 MODULES += [f"spectra.{name}" for name in ("operators", "points", "rkhs", "sphere", "decay", "barron")]
-MODULES += ["estimators.random_features"]
+MODULES += ["bounds._bound", "bounds._attention"]
 
 
 def test_importing_leaves_the_heavy_packages_alone():
@@ -43,6 +46,8 @@ def test_importing_leaves_the_heavy_packages_alone():
         "rich",
         "safetensors",
         "pandas",
+        "polars",
+        "statsmodels",
     }
     assert not loaded & heavy
 
@@ -93,13 +98,15 @@ def run_readme(*, with_torch):
     return runner.summarize(verbose=False)
 
 
-def test_tour_of_the_readme():
+def test_tour_of_the_readme(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     result = run_readme(with_torch=False)
     assert result.attempted >= 10
     assert result.failed == 0
 
 
-def test_tour_of_the_readme_with_pytorch():
+def test_tour_of_the_readme_with_pytorch(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     pytest.importorskip("torch", reason="PyTorch is not installed")
     result = run_readme(with_torch=True)
     assert result.attempted >= 20

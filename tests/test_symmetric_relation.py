@@ -12,12 +12,6 @@ from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
-
-
-@parametrize_with_checks([SymmetricRelation(max_iter=5), SymmetricRelation(solver="lbfgs", max_iter=3)])
-def test_scikit_learn(estimator, check):
-    check(estimator)
 
 
 @pytest.fixture(scope="module")
@@ -180,3 +174,9 @@ def test_bad_targets(iris):
         fit(X, y[:10])
     with pytest.raises(ValueError, match="kernel that returns shape"):
         fit(X, lambda a, b: np.ones(3))
+    with pytest.raises(ValueError, match="y: expected at least one pair"):
+        SymmetricRelation(loss="softmax", batch_of="pairs", max_iter=1).fit(X, np.arange(150))
+    with pytest.raises(ValueError, match="batch_of: expected 'objects' where y is a kernel"):
+        SymmetricRelation(batch_of="pairs").fit(X, rbf_kernel)
+    with pytest.raises(ValueError, match="y: expected finite relation values, got 1 NaN"):
+        fit(X, np.where(asymmetric == 0.5, np.nan, asymmetric))

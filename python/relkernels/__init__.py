@@ -2,7 +2,7 @@
 
 ``r(x, y) = <phi(x), psi(y)>`` with phi and psi multi-layer perceptrons, computed by compiled kernels
 that never store what they need not: see `relation_matrix`, `attention`, `retrieve`, `relation_matvec`
-and `relation_loss`. `SymmetricRelation` learns one from data.
+and `relation_loss`. `SymmetricRelation`, `AsymmetricRelation` and `PreferenceRetriever` learn from data.
 """
 
 from __future__ import annotations
@@ -31,14 +31,22 @@ from .ops import (
 )
 
 if TYPE_CHECKING:
-    from .estimators import MultiLayerRandomFeatures, NNGPKernel, SymmetricRelation
+    from .estimators import (
+        AsymmetricRelation,
+        MultiLayerRandomFeatures,
+        NNGPKernel,
+        PreferenceRetriever,
+        SymmetricRelation,
+    )
 
 __all__ = [
     "MLP",
     "Activation",
+    "AsymmetricRelation",
     "MLPGradient",
     "MultiLayerRandomFeatures",
     "NNGPKernel",
+    "PreferenceRetriever",
     "SymmetricRelation",
     "__version__",
     "attention",
@@ -59,9 +67,16 @@ __all__ = [
     "show_config",
 ]
 
+# Modules of their own that are loaded when they are first asked for.
+_SUBMODULES = {"bounds", "spectra"}
 # Estimators import scikit-learn, which takes longer than everything else here together.
-_ESTIMATORS = {"MultiLayerRandomFeatures", "NNGPKernel", "SymmetricRelation"}
-_SUBPACKAGES = {"spectra"}
+_ESTIMATORS = {
+    "AsymmetricRelation",
+    "MultiLayerRandomFeatures",
+    "NNGPKernel",
+    "PreferenceRetriever",
+    "SymmetricRelation",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -69,10 +84,10 @@ def __getattr__(name: str) -> Any:
         from . import estimators
 
         return getattr(estimators, name)
-    if name in _SUBPACKAGES:
+    if name in _SUBMODULES:
         from importlib import import_module
 
-        return import_module(f"{__name__}.{name}")
+        return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

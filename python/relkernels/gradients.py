@@ -368,6 +368,43 @@ def _pair_weights(weight: object, x: np.ndarray, m: int, loss: str) -> tuple[np.
     return w, total
 
 
+def feature_loss(
+    f: np.ndarray, g: np.ndarray, target: object, loss: str, sample_weight: np.ndarray | None = None
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Return the loss of `relation_loss` between features, and its gradients with respect to both.
+
+    Where `g` is `f` the two gradients are parts of one: their sum counts. They may be one array.
+    """
+    n, m = len(f), len(g)
+    targets = _targets(target, f, g)
+    weights, total = _pair_weights(sample_weight, f, m, loss)
+    row_scale = None
+    if loss == "softmax":
+        mass = targets.mass(n)
+        if not (mass > 0).all():
+            row = int(np.argmin(mass > 0))
+            _check.fail("target", "a positive sum in every row", f"{mass[row]} in row {row}")
+        row_scale = (1 / mass).astype(f.dtype)
+    # Where loss and relation are symmetric, so is the derivative: both sides have one gradient.
+    mirrored = (
+        f is g
+        and targets.labels_x is targets.labels_y
+        and targets.matrix is None
+        and weights is None
+        and loss != "softmax"
+    )
+    values = np.empty(n)
+    grad_f = np.empty(f.shape, f.dtype)
+    grad_g = grad_f if mirrored else np.empty(g.shape, f.dtype)
+    _core.relation_loss(
+        f, g, *targets, weights, row_scale, loss, values, grad_f, None if mirrored else grad_g
+    )
+    if weights is not None:
+        grad_f *= f.dtype.type(1 / total)
+        grad_g *= f.dtype.type(1 / total)
+    return float(values.sum()) / total, grad_f, grad_g
+
+
 def relation_loss(
     x: np.ndarray,
     y: np.ndarray | None,
@@ -436,50 +473,14 @@ def relation_loss(
     width_y = _check.mapped_width(y_name, other, psi_name, psi)
     _check.same_width("x", x, width, y_name, other, width_y)
     loss = _check.choice("loss", loss, LOSSES)
+    for name, a in (("x", x), (y_name, other)):
+        if len(a) == 0:
+            _check.fail(name, "at least one row", a.shape)
     f = _features(x, phi)
-    g = None if y is None and one_map else _features(other, psi)
-    value, grad_f, grad_g = _loss_of_features(f, g, target, loss, sample_weight, y_name)
+    g = f if y is None and one_map else _features(other, psi)
+    value, grad_f, grad_g = feature_loss(f, g, target, loss, sample_weight)
     _, _, grad_phi, grad_psi = _both_sides(x, y, phi, psi, one_map, grad_f, grad_g)
     return value, grad_phi, grad_psi
-
-
-def _loss_of_features(
-    f: np.ndarray, g: np.ndarray | None, target: object, loss: str, sample_weight: object, y_name: str
-) -> tuple[float, np.ndarray, np.ndarray]:
-    """Value of `relation_loss` and its gradients with respect to the features; g None stands for f."""
-    symmetric = g is None
-    g = f if g is None else g
-    n, m = len(f), len(g)
-    if n == 0 or m == 0:
-        _check.fail(y_name if n else "x", "at least one row", (g if n else f).shape)
-    targets = _targets(target, f, g)
-    weights, total = _pair_weights(sample_weight, f, m, loss)
-    row_scale = None
-    if loss == "softmax":
-        mass = targets.mass(n)
-        if not (mass > 0).all():
-            row = int(np.argmin(mass > 0))
-            _check.fail("target", "a positive sum in every row", f"{mass[row]} in row {row}")
-        row_scale = (1 / mass).astype(f.dtype)
-    # Where loss and relation are symmetric, so is the derivative: both sides have one gradient.
-    mirrored = (
-        symmetric
-        and targets.labels_x is targets.labels_y
-        and targets.matrix is None
-        and weights is None
-        and loss != "softmax"
-    )
-    values = np.empty(n)
-    grad_f = np.empty(f.shape, f.dtype)
-    grad_g = grad_f if mirrored else np.empty(g.shape, f.dtype)
-    _core.relation_loss(
-        f, g, *targets, weights, row_scale, loss, values, grad_f, None if mirrored else grad_g
-    )
-    value = float(values.sum()) / total
-    if weights is not None:
-        grad_f *= f.dtype.type(1 / total)
-        grad_g *= f.dtype.type(1 / total)
-    return value, grad_f, grad_g
 
 
 __all__ = [

@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_array, check_random_state, column_or_1d
+from scipy import sparse
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import column_or_1d
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import _check
 from ..activations import Activation
-from ..gradients import LOSSES, MLPGradient, relation_loss
 from ..mlp import MLP
 from ..ops import feature_map, relation_matrix, retrieve
-from .mercer import mercer_start
-from .training import FlatParameters, fit_adam, fit_lbfgs
+from .base import (
+    AUTO_BATCH,
+    AUTO_NEGATIVES,
+    AUTO_PAIRS,
+    TrainedEstimator,
+    Weight,
+    checked_widths,
+    in_steps,
+    part,
+)
+from .parameters import Parameters
+from .problems import all_pairs, drawn_pairs
+from .sampling import LabelPairs, ObservedPairs, PairSampler, ValuePairs
+from .spectral_start import mercer_start
+from .targets import determination, observed_pairs, score_of_values, symmetric_values
+from .training import Problem
 
-# Pairs that the default batch of objects has at most: 512 objects, 262,144 pairs.
-_AUTO_BATCH = 512
 
-
-class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator):
     """A symmetric relation ``r(x, y) = <phi(x), phi(y)>`` learned from data, phi an MLP.
 
     One MLP with itself approximates every continuous symmetric positive-definite relation (Altabaa &
@@ -42,15 +55,26 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         Activation of the hidden layers, as in `MLP`.
     loss : {"squared", "logistic", "hinge", "softmax"}, default "squared"
         Loss between relation and target, as in `relation_loss`.
-    solver : {"adam", "lbfgs"}, default "adam"
-        Adam in mini-batches of objects, or L-BFGS over all pairs.
+    solver : {"adam", "adamw", "lbfgs"}, default "adam"
+        Adam or AdamW in mini-batches, or L-BFGS over all pairs.
     max_iter : int, default 100
         Epochs of Adam, or iterations of L-BFGS.
+    batch_of : {"objects", "pairs"}, default "objects"
+        What a mini-batch of Adam holds: objects, all of whose pairs are used, or pairs: each object with
+        one that is related and `n_negatives` that are not. Pairs suit relations so sparse that a batch
+        of objects holds few related ones. A sparse y is always fitted by pairs.
     batch_size : int or "auto", default "auto"
-        Objects in a mini-batch of Adam, all of whose pairs are used; "auto" is 512, or all objects if
-        they are fewer.
+        Objects or pairs in a mini-batch; "auto" is 512 objects, or 2,048 pairs.
+    n_negatives : int or "auto", default "auto"
+        Batches of pairs: unrelated objects drawn at random for each related pair, with target 0. For a
+        dense matrix of values: objects at random besides the first, at their values. "auto" is 5 for
+        labels, for loss "softmax" and for a sparse y all of whose entries are equal (which says nothing
+        about unrelated objects), else 0.
     learning_rate : float, default 1e-3
         Step size of Adam.
+    weight_decay : float, default 0.0
+        Weights (not biases) shrink: "adamw" multiplies them by 1 - learning_rate * weight_decay in each
+        step; "adam" and "lbfgs" add weight_decay / 2 * |weights|^2 to the loss.
     tol : float, default 1e-6
         Adam ends after 10 epochs none of which improved the loss by `tol`; L-BFGS when an iteration
         improves it by less than this fraction.
@@ -58,18 +82,21 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         Hold out a part of the objects, judge epochs by its loss and keep the best parameters (Adam).
     validation_fraction : float, default 0.1
         Fraction of the objects held out for early stopping.
+    warm_start : bool, default False
+        Begin a fit with the map of the last one instead of a random map.
     random_state : int, RandomState instance or None, default None
-        Initial weights, order of the batches and validation split; an int makes a fit reproducible to
-        the last bit.
+        Initial weights, order of the batches, negatives and validation split; an int makes a fit
+        reproducible to the last bit.
     verbose : bool, default False
-        Show a progress bar on standard error.
+        Show a progress bar on standard error, with loss and pairs a second.
 
     Attributes
     ----------
     mlp_ : MLP
         The feature map phi.
     features_fit_ : ndarray of shape (n_samples, n_features)
-        Features of the training objects, which `retrieve` searches.
+        Features of the training objects, which `retrieve` searches; after `partial_fit`, those of its
+        batch.
     classes_ : ndarray
         The labels; only where y was labels.
     loss_ : float
@@ -104,11 +131,15 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         loss: str = "squared",
         solver: str = "adam",
         max_iter: int = 100,
+        batch_of: str = "objects",
         batch_size: int | str = "auto",
+        n_negatives: int | str = "auto",
         learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
         tol: float = 1e-6,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
+        warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
     ) -> None:
@@ -118,24 +149,31 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.loss = loss
         self.solver = solver
         self.max_iter = max_iter
+        self.batch_of = batch_of
         self.batch_size = batch_size
+        self.n_negatives = n_negatives
         self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
         self.tol = tol
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
+        self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any = None) -> SymmetricRelation:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> SymmetricRelation:
         """Learn the relation.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features_in)
-        y : array-like or callable
+        y : array-like, sparse matrix or callable
             Labels of shape (n_samples,): objects are related if their labels are equal. Or a square
-            symmetric matrix of relation values. Or a kernel ``y(A, B)`` that returns the matrix of
-            values between the rows of two arrays.
+            symmetric matrix of relation values. Or a symmetric sparse matrix of observed pairs: what is
+            not stored is unknown, and met only as a negative (`n_negatives`). Or a kernel ``y(A, B)``
+            that returns the matrix of values between the rows of two arrays.
+        sample_weight : array-like of shape (n_samples,), optional
+            An object of weight w counts as w equal ones; a pair as the product of both weights.
 
         Returns
         -------
@@ -144,130 +182,133 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         Raises
         ------
         FloatingPointError
-            If the loss stops being finite.
+            If the loss stops being finite; the last parameters with a finite one are kept.
+        KeyboardInterrupt
+            On Ctrl-C; the best parameters so far are kept, and the estimator is fitted.
         """
-        settings = self._checked_parameters()
+        settings = self._checked()
+        known = getattr(self, "mlp_", None) if settings["warm_start"] else None
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
-        targets = self._targets(y, X)
-        rng = check_random_state(self.random_state)
-        widths = [X.shape[1], *settings["hidden_widths"], settings["n_features"]]
-        start = MLP.random(widths, self.activation, int(rng.randint(2**31)), X.dtype)
-        if self.loss == "squared" and not hasattr(self, "classes_"):
-            start = mercer_start(start, X, targets, rng)
-        parameters = FlatParameters(start)
+        return self._learn(X, y, sample_weight, settings, known)
 
-        train = np.arange(len(X))
-        validation_loss = None
-        if settings["early_stopping"]:
-            held = max(2, round(settings["validation_fraction"] * len(X)))
-            if len(X) - held < 2:
-                _check.fail(
-                    "validation_fraction",
-                    "a split with 2 samples on each side",
-                    f"{len(X)} samples",
-                )
-            order = rng.permutation(len(X))
-            train, held_out = np.sort(order[held:]), np.sort(order[:held])
+    @available_if(in_steps)
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> SymmetricRelation:
+        """Go over these objects once, from the present map on; Adam goes on where it was.
 
-            def validation_loss(mlp: MLP) -> float:
-                return relation_loss(X[held_out], None, targets(held_out), mlp, loss=self.loss)[0]
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in `fit`; labels may all be equal.
 
-        def objective(mlp: MLP, batch: np.ndarray) -> tuple[float, MLPGradient]:
-            rows = train[batch]
-            return _loss(X[rows], targets(rows), mlp, self.loss)
+        Returns
+        -------
+        self
+        """
+        settings = self._one_epoch(self._checked())
+        known = getattr(self, "mlp_", None)
+        dtype = [np.float64, np.float32] if known is None else known.dtype
+        X = validate_data(self, X, dtype=dtype, ensure_min_samples=2, reset=known is None)
+        return self._learn(X, y, sample_weight, settings, known, partial=True)
 
-        if settings["solver"] == "adam":
-            flat, self.loss_curve_, validation_curve = fit_adam(
-                objective,
-                parameters,
-                len(train),
-                max_iter=settings["max_iter"],
-                batch_size=min(settings["batch_size"], len(train)),
-                learning_rate=settings["learning_rate"],
-                tol=settings["tol"],
-                rng=rng,
-                validation_loss=validation_loss,
-                verbose=settings["verbose"],
-            )
-            self.n_iter_ = len(self.loss_curve_)
-        else:
-            validation_curve = []
-            all_targets = targets(train)
-            flat, self.loss_curve_, self.n_iter_ = fit_lbfgs(
-                lambda mlp: _loss(X, all_targets, mlp, self.loss),
-                parameters,
-                max_iter=settings["max_iter"],
-                tol=settings["tol"],
-                verbose=settings["verbose"],
-            )
-        self.loss_ = self.loss_curve_[-1]
-        if validation_curve:
-            self.validation_loss_curve_ = validation_curve
-            self.loss_ = min(validation_curve)
-        self.mlp_ = parameters.mlp(flat)
-        self._n_features_out = settings["n_features"]
-        self.features_fit_ = feature_map(X, self.mlp_)
-        return self
-
-    def _checked_parameters(self) -> dict[str, Any]:
-        hidden = self.hidden_widths
-        if isinstance(hidden, str) or not isinstance(hidden, (Sequence, np.ndarray)):
-            raise TypeError(f"hidden_widths: expected a sequence of integers, got {hidden!r}")
-        fraction = _check.real("validation_fraction", self.validation_fraction)
-        if not 0 < fraction < 1:
-            _check.fail("validation_fraction", "a number between 0 and 1", repr(fraction))
-        rate, tol = _check.real("learning_rate", self.learning_rate), _check.real("tol", self.tol)
-        if not 0 < rate < np.inf:
-            _check.fail("learning_rate", "a finite number > 0", repr(rate))
-        if not 0 <= tol < np.inf:
-            _check.fail("tol", "a finite number >= 0", repr(tol))
-        _check.choice("loss", self.loss, LOSSES)
-        settings = {
-            "hidden_widths": [_check.integer(f"hidden_widths[{i}]", w, 1) for i, w in enumerate(hidden)],
-            "n_features": _check.integer("n_features", self.n_features, 1),
-            "solver": _check.choice("solver", self.solver, ("adam", "lbfgs")),
-            "max_iter": _check.integer("max_iter", self.max_iter, 1),
-            "batch_size": (
-                _AUTO_BATCH
-                if isinstance(self.batch_size, str) and self.batch_size == "auto"
-                else _check.integer("batch_size", self.batch_size, 2)
-            ),
-            "learning_rate": rate,
-            "tol": tol,
-            "early_stopping": _check.flag("early_stopping", self.early_stopping),
-            "validation_fraction": fraction,
-            "verbose": bool(self.verbose),
-        }
-        if settings["early_stopping"] and settings["solver"] == "lbfgs":
-            _check.fail("early_stopping", "False with solver='lbfgs', which sees all pairs", True)
+    def _checked(self) -> dict[str, Any]:
+        settings = self._settings()
+        settings["hidden_widths"] = checked_widths("hidden_widths", self.hidden_widths)
+        settings["batch_of"] = _check.choice("batch_of", self.batch_of, ("objects", "pairs"))
+        self._n_negatives(0, settings["loss"])
         return settings
 
-    def _targets(self, y: Any, X: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        """Return the function from indices of objects to targets, as `relation_loss` takes them."""
+    def _learn(
+        self,
+        X: np.ndarray,
+        y: Any,
+        sample_weight: Any,
+        settings: dict[str, Any],
+        known: MLP | None,
+        partial: bool = False,
+    ) -> SymmetricRelation:
+        weight = self._weights(sample_weight, X)
+        y = self._checked_targets(y, X, one_class=partial)
+        everything = X
+        if weight is not None and not weight.all():
+            there = np.flatnonzero(weight)
+            X, y, weight = X[there], _selected(y, there), weight[there]
+        rng = self._generator(partial)
+        widths = [X.shape[1], *settings["hidden_widths"], settings["n_features"]]
+        if known is not None and known.widths == tuple(widths) and known.dtype == X.dtype:
+            start = known
+        else:
+            start = MLP.random(widths, self.activation, int(rng.randint(2**31)), X.dtype)
+            if settings["loss"] == "squared" and (callable(y) or (y.ndim == 2 and not sparse.issparse(y))):
+                start = mercer_start(start, X, _targets_among(y, X), rng)
+        parameters = Parameters([start])
+        train = held_out = np.arange(len(X))
+        if settings["early_stopping"]:
+            train, held_out = self._split(len(X), settings["validation_fraction"], rng)
+        problem = self._problem(parameters, X[train], _selected(y, train), part(weight, train), settings)
+        if settings["early_stopping"]:
+            judge = self._problem(
+                parameters, X[held_out], _selected(y, held_out), part(weight, held_out), settings
+            )
+            validation = judge.whole(rng)
+            problem.validate = lambda flat: judge.evaluate(flat, validation).loss
+
+        def keep(flat: np.ndarray) -> None:
+            (self.mlp_,), _ = parameters.split(flat)
+            self._n_features_out = settings["n_features"]
+            self.features_fit_ = feature_map(everything, self.mlp_)
+
+        adam = self._continued_adam(parameters) if partial else None
+        self._train(problem, settings, rng, keep, adam)
+        return self
+
+    def _problem(
+        self, parameters: Parameters, X: np.ndarray, y: Any, weight: Weight, settings: dict[str, Any]
+    ) -> Problem:
+        loss, size = settings["loss"], settings["batch_size"]
+        if settings["batch_of"] == "pairs" or sparse.issparse(y):
+            sampler, n_negatives = self._pair_sampler(y, X.dtype, loss)
+            return drawn_pairs(parameters, X, None, sampler, n_negatives, weight, loss, size or AUTO_PAIRS)
+        return all_pairs(parameters, X, _targets_among(y, X), weight, loss, size or AUTO_BATCH)
+
+    def _pair_sampler(self, y: Any, dtype: np.dtype, loss: str) -> tuple[PairSampler, int]:
+        """Return how partners are drawn, and the number of negatives."""
+        if callable(y):
+            _check.fail("batch_of", "'objects' where y is a kernel, which gives whole blocks", repr("pairs"))
+        if sparse.issparse(y):
+            n_negatives = self._n_negatives(AUTO_NEGATIVES if np.ptp(y.data) == 0 else 0, loss)
+            return ObservedPairs(y, n_negatives), n_negatives
+        if y.ndim == 2:
+            if loss == "softmax":
+                _check.fail("batch_of", "'objects' for loss='softmax' and a matrix y", repr("pairs"))
+            n_negatives = self._n_negatives(0, loss)
+            return ValuePairs(y, n_negatives), n_negatives
+        n_negatives = self._n_negatives(AUTO_NEGATIVES, loss)
+        return LabelPairs(y, n_negatives, dtype, loss == "softmax"), n_negatives
+
+    def _checked_targets(self, y: Any, X: np.ndarray, one_class: bool) -> Any:
+        """Return labels as codes, a matrix of values, a sparse one of observed pairs, or a kernel."""
         if y is None:
             raise ValueError(
                 "SymmetricRelation requires y to be passed, but the target y is None: expected labels, a "
                 "square matrix of relation values or a callable kernel"
             )
-        self.__dict__.pop("classes_", None)
+        known = self.__dict__.pop("classes_", None)
         if callable(y):
-            return lambda rows: _values_of(y, X[rows], X[rows])
+            return y
+        if sparse.issparse(y):
+            return observed_pairs("y", y, (len(X), len(X)), X.dtype, self.loss, symmetric=True)
         if _is_matrix(y):
-            values = check_array(y, dtype=X.dtype, input_name="y")
-            if values.shape != (len(X), len(X)):
-                _check.fail("y", f"a square matrix of shape {(len(X), len(X))}", values.shape)
-            asymmetry = float(np.abs(values - values.T).max())
-            if asymmetry > 1e-6 * max(float(np.abs(values).max()), 1e-30):
-                _check.fail("y", "a symmetric matrix", f"entries that differ by {asymmetry:.3g}")
-            return lambda rows: values[np.ix_(rows, rows)]
+            return symmetric_values("y", y, len(X), X.dtype)
         labels = column_or_1d(y, warn=True)
         if len(labels) != len(X):
             _check.fail("y", f"{len(X)} labels, one for each row of X {X.shape}", labels.shape)
         check_classification_targets(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
-        if len(self.classes_) < 2:
+        if one_class and known is not None:
+            self.classes_ = np.union1d(known, self.classes_)
+        if len(self.classes_) < 2 and not one_class:
             _check.fail("y", "labels of at least 2 classes", f"1 class, {self.classes_[0]!r}")
-        return lambda rows: codes[rows]
+        return codes
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the features phi(X).
@@ -326,23 +367,27 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         Parameters
         ----------
         X : array-like of shape (n, n_features_in)
-        y : array-like or callable
+        y : array-like, sparse matrix or callable
             As in `fit`.
 
         Returns
         -------
         float
             For labels, the area under the ROC curve of r(x_i, x_j), i < j, as a test of equal labels.
-            For values or a kernel, the coefficient of determination over all pairs.
+            For values or a kernel, the coefficient of determination over all pairs; for a sparse y that
+            over its pairs, or the area under the ROC curve against all others if its values are equal.
         """
         relation = self.relation_matrix(X)
+        if sparse.issparse(y):
+            return score_of_values(
+                relation, observed_pairs("y", y, relation.shape, relation.dtype, "squared", symmetric=True)
+            )
         if callable(y) or _is_matrix(y):
             X = self._rows(X)
             truth = _values_of(y, X, X) if callable(y) else np.asarray(y, relation.dtype)
             if truth.shape != relation.shape:
                 _check.fail("y", f"a matrix of shape {relation.shape}", truth.shape)
-            residual = float(np.square(relation - truth, dtype=np.float64).sum())
-            return 1.0 - residual / float(np.square(truth - truth.mean(), dtype=np.float64).sum())
+            return determination(relation, truth)
         from sklearn.metrics import roc_auc_score
 
         labels = column_or_1d(y)
@@ -356,12 +401,6 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return tags
 
 
-def _loss(X: np.ndarray, target: np.ndarray, mlp: MLP, loss: str) -> tuple[float, MLPGradient]:
-    value, gradient, _ = relation_loss(X, None, target, mlp, loss=loss)
-    assert gradient is not None
-    return value, gradient
-
-
 def _is_matrix(y: Any) -> bool:
     """Tell a matrix of values from one column of labels."""
     values = np.asarray(y)
@@ -373,3 +412,19 @@ def _values_of(kernel: Callable[..., Any], A: np.ndarray, B: np.ndarray) -> np.n
     if values.shape != (len(A), len(B)):
         _check.fail("y", f"a kernel that returns shape {(len(A), len(B))}", values.shape)
     return values.astype(A.dtype, copy=False)
+
+
+def _selected(y: Any, rows: np.ndarray) -> Any:
+    """Return the targets among these objects."""
+    if callable(y):
+        return y
+    if sparse.issparse(y):
+        return y[rows][:, rows]
+    return y[rows] if y.ndim == 1 else y[np.ix_(rows, rows)]
+
+
+def _targets_among(y: Any, X: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the function from indices of objects to targets, as `relation_loss` takes them."""
+    if callable(y):
+        return lambda rows: _values_of(y, X[rows], X[rows])
+    return partial(_selected, y)

@@ -1,209 +1,267 @@
-"""Solvers: Adam in mini-batches of objects, and L-BFGS over all of them.
+"""Solvers: Adam and AdamW in mini-batches, and L-BFGS over everything at once.
 
-Both see the parameters of an MLP as one flat vector and minimize a loss over pairs of objects, given by
-a function of the indices of a batch.
+They see a `Problem`: a vector of parameters, a loss with its gradient, and how an epoch is cut into
+batches. A fit that is interrupted or diverges still returns parameters: see `Fit`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..gradients import MLPGradient
-from ..mlp import MLP
+from .parameters import Parameters
+from .progress import progress_bar
 
-# Loss over all pairs of the objects with these indices, and its gradient.
-BatchObjective = Callable[[MLP, np.ndarray], tuple[float, MLPGradient]]
+SOLVERS = ("adam", "adamw", "lbfgs")
 
 # Epochs without an improvement by tol after which a fit ends.
 PATIENCE = 10
 
 
-class FlatParameters:
-    """The parameters of an MLP as one vector, and back."""
+class Evaluated(NamedTuple):
+    """A loss, its gradient with respect to the vector of parameters, and the pairs that entered."""
 
-    def __init__(self, mlp: MLP) -> None:
-        assert mlp.biases is not None
-        self.activation = mlp.activation
-        self.dtype = mlp.dtype
-        arrays = [a for layer in zip(mlp.weights, mlp.biases, strict=True) for a in layer]
-        self.shapes = [a.shape for a in arrays]
-        self.start = np.concatenate([a.ravel() for a in arrays])
-
-    def mlp(self, flat: np.ndarray) -> MLP:
-        """Return the MLP with these parameters."""
-        parts, at = [], 0
-        for shape in self.shapes:
-            size = int(np.prod(shape))
-            parts.append(flat[at : at + size].reshape(shape).astype(self.dtype, copy=False))
-            at += size
-        return MLP(parts[0::2], parts[1::2], self.activation)
-
-    @staticmethod
-    def gradient(gradient: MLPGradient) -> np.ndarray:
-        """Return a gradient as a vector in the order of the parameters."""
-        assert gradient.biases is not None
-        layers = zip(gradient.weights, gradient.biases, strict=True)
-        return np.concatenate([a.ravel() for layer in layers for a in layer])
+    loss: float
+    gradient: np.ndarray
+    pairs: int
 
 
-class Progress:
-    """Loss of each epoch so far, and the rule that ends a fit."""
+@dataclass
+class Problem:
+    """What is minimized.
+
+    Attributes
+    ----------
+    parameters : Parameters
+    evaluate : function of a vector of parameters and a batch
+    epoch : function of a random generator
+        The batches of one pass over the data, each with its share in the loss of the epoch.
+    whole : function of a random generator
+        One batch that holds everything.
+    validate : function of a vector of parameters, optional
+        The loss on held-out data.
+    """
+
+    parameters: Parameters
+    evaluate: Callable[[np.ndarray, Any], Evaluated]
+    epoch: Callable[[np.random.RandomState], Iterable[tuple[Any, float]]]
+    whole: Callable[[np.random.RandomState], Any]
+    validate: Callable[[np.ndarray], float] | None = None
+
+
+@dataclass
+class Fit:
+    """The end of a fit.
+
+    Attributes
+    ----------
+    flat : ndarray
+        The last parameters; the best ones of a fit with validation or that was interrupted; the last
+        ones with a finite loss where it diverged.
+    stopped_by : KeyboardInterrupt, FloatingPointError or None
+        To be raised once the parameters are kept.
+    """
+
+    flat: np.ndarray
+    curve: list[float] = field(default_factory=list)
+    validation_curve: list[float] = field(default_factory=list)
+    n_iter: int = 0
+    stopped_by: BaseException | None = None
+
+
+class Adam:
+    """Moments of Adam (Kingma & Ba 2015), and of AdamW (Loshchilov & Hutter 2019).
+
+    They belong to one sequence of steps, which `partial_fit` continues from call to call.
+    """
+
+    mean_decay, square_decay, epsilon = 0.9, 0.999, 1e-8
+
+    def __init__(self, size: int, dtype: np.dtype) -> None:
+        self.mean = np.zeros(size, dtype)
+        self.square = np.zeros(size, dtype)
+        self.steps = 0
+
+    def step(
+        self, flat: np.ndarray, gradient: np.ndarray, learning_rate: float, shrink: np.ndarray | None
+    ) -> np.ndarray:
+        """Return the next parameters; `shrink` is the decoupled decay of each."""
+        self.steps += 1
+        self.mean += (1 - self.mean_decay) * (gradient - self.mean)
+        self.square += (1 - self.square_decay) * (gradient * gradient - self.square)
+        correction = np.sqrt(1 - self.square_decay**self.steps) / (1 - self.mean_decay**self.steps)
+        move = learning_rate * correction * self.mean / (np.sqrt(self.square) + self.epsilon)
+        if shrink is not None:
+            move += learning_rate * shrink * flat
+        return flat - move.astype(flat.dtype, copy=False)
+
+
+class _Plateau:
+    """The rule that ends a fit: too many losses in a row that do not beat the best by tol."""
 
     def __init__(self, tol: float) -> None:
         self.tol = tol
         self.best = np.inf
         self.stale = 0
 
-    def improved(self, loss: float) -> bool:
-        """Note a loss; True where it beats the best so far by tol."""
-        better = loss < self.best - self.tol
-        self.stale = 0 if better else self.stale + 1
+    def reached(self, loss: float) -> bool:
+        self.stale = 0 if loss < self.best - self.tol else self.stale + 1
         self.best = min(self.best, loss)
-        return better
-
-    @property
-    def exhausted(self) -> bool:
-        """Tell whether too many losses in a row brought nothing."""
         return self.stale >= PATIENCE
 
 
-@contextmanager
-def progress_bar(verbose: bool, total: int) -> Iterator[Callable[[float], None]]:
-    """Yield a function to call with the loss after each iteration."""
-    if not verbose:
-        yield lambda loss: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        TextColumn("fitting"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("loss {task.fields[loss]}"),
-    )
-    with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("fitting", total=total, loss="-")
-
-        def advance(loss: float) -> None:
-            bar.update(task, advance=1, loss=f"{loss:.6g}")
-
-        yield advance
+def _diverged(loss: float, step: int, solver: str) -> FloatingPointError:
+    remedy = "scale the features (to unit variance, say)"
+    if solver != "lbfgs":
+        remedy += ", or lower learning_rate"
+    what = f"the loss became {loss}" if not np.isfinite(loss) else "the gradient stopped being finite"
+    return FloatingPointError(f"{what} in step {step}: {remedy}; the parameters before it are kept")
 
 
-def check_finite(loss: float, step: int) -> None:
-    """Stop a fit that diverges."""
-    if not np.isfinite(loss):
-        raise FloatingPointError(
-            f"the loss became {loss} in step {step}: scale the features of X (to unit variance, say), or "
-            "lower learning_rate"
-        )
+def _penalized(problem: Problem, weight_decay: float) -> Callable[[np.ndarray, Any], Evaluated]:
+    """Add weight_decay / 2 * |weights|^2 to the loss."""
+    if not weight_decay:
+        return problem.evaluate
+    decay = weight_decay * problem.parameters.is_weight.astype(problem.parameters.dtype)
+
+    def evaluate(flat: np.ndarray, batch: Any) -> Evaluated:
+        found = problem.evaluate(flat, batch)
+        pull = decay * flat.astype(decay.dtype, copy=False)
+        loss = found.loss + 0.5 * float(np.dot(pull, flat))
+        return Evaluated(loss, found.gradient + pull, found.pairs)
+
+    return evaluate
 
 
-def fit_adam(
-    objective: BatchObjective,
-    parameters: FlatParameters,
-    n: int,
+def minimize(
+    problem: Problem,
     *,
+    solver: str,
     max_iter: int,
-    batch_size: int,
     learning_rate: float,
+    weight_decay: float,
     tol: float,
     rng: np.random.RandomState,
-    validation_loss: Callable[[MLP], float] | None,
     verbose: bool,
-) -> tuple[np.ndarray, list[float], list[float]]:
-    """Minimize by Adam (Kingma & Ba 2015) over mini-batches of objects.
-
-    Returns the parameters (with a validation loss: the best ones by it), the loss of each epoch and the
-    validation loss of each epoch.
-    """
-    decay_mean, decay_square, epsilon = 0.9, 0.999, 1e-8
-    flat = parameters.start.copy()
-    mean, square = np.zeros_like(flat), np.zeros_like(flat)
-    best = flat
-    progress = Progress(tol)
-    curve: list[float] = []
-    validation_curve: list[float] = []
-    step = 0
-    with progress_bar(verbose, max_iter) as advance:
-        for _ in range(max_iter):
-            order = rng.permutation(n)
-            total = 0.0
-            for begin in range(0, n, batch_size):
-                batch = order[begin : begin + batch_size]
-                step += 1
-                loss, gradient = objective(parameters.mlp(flat), batch)
-                check_finite(loss, step)
-                g = parameters.gradient(gradient)
-                mean += (1 - decay_mean) * (g - mean)
-                square += (1 - decay_square) * (g * g - square)
-                rate = learning_rate * np.sqrt(1 - decay_square**step) / (1 - decay_mean**step)
-                flat -= (rate * mean / (np.sqrt(square) + epsilon)).astype(flat.dtype)
-                total += loss * len(batch)
-            curve.append(total / n)
-            judged = curve[-1]
-            if validation_loss is not None:
-                judged = validation_loss(parameters.mlp(flat))
-                validation_curve.append(judged)
-            if judged < progress.best and validation_loss is not None:
-                best = flat.copy()
-            progress.improved(judged)
-            advance(judged)
-            if progress.exhausted:
-                break
-    return flat if validation_loss is None else best, curve, validation_curve
+    adam: Adam | None = None,
+) -> Fit:
+    """Minimize the loss of a problem; `adam` continues an earlier sequence of steps."""
+    if solver == "lbfgs":
+        return _lbfgs(problem, max_iter, weight_decay, tol, rng, verbose)
+    return _adam(problem, solver, max_iter, learning_rate, weight_decay, tol, rng, verbose, adam)
 
 
-def fit_lbfgs(
-    objective: Callable[[MLP], tuple[float, MLPGradient]],
-    parameters: FlatParameters,
-    *,
+def _adam(
+    problem: Problem,
+    solver: str,
     max_iter: int,
+    learning_rate: float,
+    weight_decay: float,
     tol: float,
+    rng: np.random.RandomState,
     verbose: bool,
-) -> tuple[np.ndarray, list[float], int]:
-    """Minimize by L-BFGS (SciPy) over all pairs at once.
+    adam: Adam | None,
+) -> Fit:
+    parameters = problem.parameters
+    flat = parameters.start.copy()
+    finite = flat  # the last parameters at which the loss was finite
+    best, best_loss = None, np.inf
+    adam = Adam(len(flat), flat.dtype) if adam is None else adam
+    decoupled = solver == "adamw" and weight_decay > 0
+    shrink = weight_decay * parameters.is_weight.astype(flat.dtype) if decoupled else None
+    evaluate = _penalized(problem, 0.0 if decoupled else weight_decay)
+    plateau = _Plateau(tol)
+    fit = Fit(flat)
+    try:
+        with progress_bar(verbose, max_iter) as advance:
+            for _ in range(max_iter):
+                total, mass, pairs = 0.0, 0.0, 0
+                for batch, share in problem.epoch(rng):
+                    found = evaluate(flat, batch)
+                    if not (np.isfinite(found.loss) and np.isfinite(found.gradient).all()):
+                        raise _diverged(found.loss, adam.steps + 1, solver)
+                    finite = flat
+                    flat = adam.step(flat, found.gradient, learning_rate, shrink)
+                    total, mass, pairs = total + found.loss * share, mass + share, pairs + found.pairs
+                if mass == 0:
+                    raise ValueError("y: expected at least one pair to learn from, got none in an epoch")
+                judged = total / mass
+                if problem.validate is not None:
+                    judged = problem.validate(flat)
+                    if not np.isfinite(judged):
+                        raise _diverged(judged, adam.steps, solver)
+                    fit.validation_curve.append(judged)
+                fit.curve.append(total / mass)
+                fit.n_iter += 1
+                if judged < best_loss:
+                    best, best_loss = flat, judged
+                advance(judged, pairs)
+                if plateau.reached(judged):
+                    break
+        fit.flat = flat if problem.validate is None or best is None else best
+    except KeyboardInterrupt as interrupt:
+        fit.flat, fit.stopped_by = finite if best is None else best, interrupt
+    except FloatingPointError as error:
+        fit.flat, fit.stopped_by = finite, error
+    return fit
 
-    Returns the parameters, the loss after each iteration and the number of iterations.
-    """
-    from scipy.optimize import minimize
 
-    evaluations = 0
-    last = np.inf
-    curve: list[float] = []
+def _lbfgs(
+    problem: Problem,
+    max_iter: int,
+    weight_decay: float,
+    tol: float,
+    rng: np.random.RandomState,
+    verbose: bool,
+) -> Fit:
+    from scipy.optimize import minimize as scipy_minimize
+
+    fit = Fit(problem.parameters.start.copy())
+    evaluate_batch = _penalized(problem, weight_decay)
+    best_loss, evaluations, pairs = np.inf, 0, 0
 
     def evaluate(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        nonlocal evaluations, last
+        nonlocal best_loss, evaluations, pairs
         evaluations += 1
-        last, gradient = objective(parameters.mlp(flat))
-        check_finite(last, evaluations)
-        return last, parameters.gradient(gradient).astype(np.float64)
+        found = evaluate_batch(flat, batch)
+        if not (np.isfinite(found.loss) and np.isfinite(found.gradient).all()):
+            raise _diverged(found.loss, evaluations, "lbfgs")
+        if found.loss < best_loss:
+            fit.flat, best_loss = flat.copy(), found.loss
+        pairs += found.pairs
+        return found.loss, found.gradient.astype(np.float64)
 
-    with progress_bar(verbose, max_iter) as advance:
+    try:
+        with progress_bar(verbose, max_iter) as advance:
+            batch = problem.whole(rng)
 
-        def after_iteration(intermediate_result: Any) -> None:
-            curve.append(float(intermediate_result.fun))
-            advance(curve[-1])
+            def after_iteration(intermediate_result: Any) -> None:
+                nonlocal pairs
+                fit.curve.append(float(intermediate_result.fun))
+                fit.n_iter += 1
+                advance(fit.curve[-1], pairs)
+                pairs = 0
 
-        result = minimize(
-            evaluate,
-            parameters.start.astype(np.float64),
-            jac=True,
-            method="L-BFGS-B",
-            callback=after_iteration,
-            options={
-                "maxiter": max_iter,
-                "maxfun": 4 * max_iter,
-                "ftol": tol,
-                "gtol": 1e-10,
-                "maxcor": 20,
-            },
-        )
-    return result.x, curve or [float(result.fun)], int(result.nit)
+            result = scipy_minimize(
+                evaluate,
+                problem.parameters.start.astype(np.float64),
+                jac=True,
+                method="L-BFGS-B",
+                callback=after_iteration,
+                options={
+                    "maxiter": max_iter,
+                    "maxfun": 4 * max_iter,
+                    "ftol": tol,
+                    "gtol": 1e-10,
+                    "maxcor": 20,
+                },
+            )
+        fit.flat = result.x
+        fit.curve = fit.curve or [float(result.fun)]
+        fit.n_iter = int(result.nit)
+    except (KeyboardInterrupt, FloatingPointError) as stop:
+        fit.stopped_by = stop
+    return fit

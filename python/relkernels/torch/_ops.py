@@ -281,9 +281,9 @@ def relation_loss(
     gradient of f is whole and that of g empty.
     """
     targets = _array(target) if columns is None else (_array(target), _array(columns))
-    value, grad_f, grad_g = gradients._loss_of_features(
-        _array(f), _array(g), targets, loss, _array(weight), "x" if g is None else "y"
-    )
+    rows = _array(f)
+    others = rows if g is None else _array(g)
+    value, grad_f, grad_g = gradients.feature_loss(rows, others, targets, loss, _array(weight))
     total = torch.full((), value, dtype=f.dtype)
     if g is None:
         return total, _tensor(grad_f + grad_g), f.new_empty(0)

@@ -1,0 +1,19 @@
+"""Bounds from theory, evaluated: how wide, how sharp, how many, for a given accuracy.
+
+Every function returns a `Bound`: value, formula, constants with their sources, assumptions with the checks
+that were made. Statements with explicit constants are derived in the docstring of their module; the
+published rate stands beside.
+"""
+
+from ._attention import Margin, attention, attention_error, margin_of
+from ._bound import Assumption, Bound, Constant
+
+__all__ = [
+    "Assumption",
+    "Bound",
+    "Constant",
+    "Margin",
+    "attention",
+    "attention_error",
+    "margin_of",
+]

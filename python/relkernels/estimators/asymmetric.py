@@ -1,0 +1,437 @@
+"""`AsymmetricRelation`: a relation <phi(x), psi(y)> between two kinds of objects, learned from data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_array
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from .. import _check
+from ..activations import Activation
+from ..mlp import MLP
+from ..ops import feature_map, relation_matrix, retrieve
+from .base import (
+    AUTO_BATCH,
+    AUTO_NEGATIVES,
+    AUTO_PAIRS,
+    TrainedEstimator,
+    Weight,
+    checked_widths,
+    in_steps,
+    part,
+)
+from .parameters import Parameters
+from .problems import blocks_of_pairs, drawn_pairs, matched_rows
+from .sampling import ObservedPairs
+from .spectral_start import schmidt_start
+from .targets import observed_pairs, score_of_values, values_matrix
+from .training import Problem
+
+
+class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator):
+    """A relation ``r(x, y) = <phi(x), psi(y)>`` learned from two tables, phi and psi MLPs.
+
+    Two MLPs approximate every continuous relation, symmetric or not, between objects of one or of two
+    kinds (Altabaa & Lafferty, arXiv 2402.08856). Two ways to learn one:
+
+    - ``fit(X, Y)``: row i of X belongs to row i of Y. InfoNCE in both directions over the rows of a batch
+      with a learned temperature (Radford et al. 2021), as two-tower retrieval trains.
+    - ``fit(X, Y, R)``: R holds the relation's values, all of them or, as a sparse matrix, those observed.
+      Where all are given and the loss is squared, the output layers start from the relation's leading
+      singular vectors (on at most 2,048 rows and columns).
+
+    The tables follow scikit-learn's convention (`sklearn.cross_decomposition.PLSRegression`): the second
+    argument is called `y`, a vector is a table of one column, and `transform` of both returns a pair. Unlike
+    there `fit_transform` returns the features of X alone: what a `Pipeline` hands on.
+
+    Parameters
+    ----------
+    hidden_widths : sequence of int, default (256,)
+        Widths of the hidden layers of phi.
+    hidden_widths_y : sequence of int, optional
+        Those of psi; None for the same.
+    n_features : int, default 32
+        Number of features that phi and psi give.
+    activation : str or Activation, default "relu"
+        Activation of the hidden layers, as in `MLP`.
+    loss : {"squared", "logistic", "hinge", "softmax"}, default "squared"
+        Loss between relation and R, as in `relation_loss`. Without R it is InfoNCE.
+    temperature : float, optional
+        Where the learned temperature begins; None is sqrt(n_features). Used without R alone.
+    solver : {"adam", "adamw", "lbfgs"}, default "adam"
+        Adam or AdamW in mini-batches, or L-BFGS over all pairs.
+    max_iter : int, default 100
+        Epochs of Adam, or iterations of L-BFGS.
+    batch_size : int or "auto", default "auto"
+        Rows of each table in a mini-batch, all of whose pairs are used ("auto" is 512); or, where R is
+        sparse, pairs (2,048).
+    n_negatives : int or "auto", default "auto"
+        For a sparse R: rows of Y drawn at random from those not observed with x, for each observed pair,
+        with target 0. "auto" is 5 where all observed values are equal (which says nothing about unrelated
+        objects) or the loss is "softmax", else 0.
+    learning_rate : float, default 1e-3
+        Step size of Adam.
+    weight_decay : float, default 0.0
+        Weights (not biases) shrink: "adamw" multiplies them by 1 - learning_rate * weight_decay in each
+        step; "adam" and "lbfgs" add weight_decay / 2 * |weights|^2 to the loss.
+    tol : float, default 1e-6
+        Adam ends after 10 epochs none of which improved the loss by `tol`; L-BFGS when an iteration
+        improves it by less than this fraction.
+    early_stopping : bool, default False
+        Hold out a part of the rows of X, judge epochs by its loss and keep the best parameters (Adam).
+    validation_fraction : float, default 0.1
+        Fraction of the rows held out for early stopping.
+    warm_start : bool, default False
+        Begin a fit with the maps of the last one instead of random maps.
+    random_state : int, RandomState instance or None, default None
+        Initial weights, order of the batches, negatives and validation split; an int makes a fit
+        reproducible to the last bit.
+    verbose : bool, default False
+        Show a progress bar on standard error, with loss and pairs a second.
+
+    Attributes
+    ----------
+    phi_, psi_ : MLP
+        The feature maps.
+    temperature_ : float
+        The learned temperature of InfoNCE; only after a fit without R.
+    features_fit_ : ndarray of shape (n_samples_y, n_features)
+        Features of the rows of Y, which `retrieve` searches; after `partial_fit`, those of its batch.
+    loss_ : float
+        Loss of the last epoch or iteration (with early stopping: the best validation loss).
+    loss_curve_ : list of float
+    validation_loss_curve_ : list of float
+        Only with early stopping.
+    n_iter_ : int
+    n_features_in_ : int
+        Columns of X; psi_.widths[0] are those of Y.
+    feature_names_in_ : ndarray of str
+        Only where X had names.
+
+    See Also
+    --------
+    SymmetricRelation : One map, and a relation that is symmetric.
+    PreferenceRetriever : Sets of alternatives, one of which is chosen.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from relkernels import AsymmetricRelation
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((300, 4))
+    >>> Y = np.tanh(X @ rng.standard_normal((4, 6)))  # another view of the same things
+    >>> relation = AsymmetricRelation((64,), n_features=8, batch_size=20, learning_rate=3e-3, random_state=0)
+    >>> relation = relation.fit(X[:200], Y[:200])
+    >>> relation.score(X[200:], Y[200:]) > 0.6  # finds the right one of 100
+    True
+    """
+
+    _saved = ("_n_features_out",)
+
+    def __init__(
+        self,
+        hidden_widths: Sequence[int] = (256,),
+        hidden_widths_y: Sequence[int] | None = None,
+        n_features: int = 32,
+        activation: str | Activation = "relu",
+        loss: str = "squared",
+        temperature: float | None = None,
+        solver: str = "adam",
+        max_iter: int = 100,
+        batch_size: int | str = "auto",
+        n_negatives: int | str = "auto",
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+        tol: float = 1e-6,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.hidden_widths = hidden_widths
+        self.hidden_widths_y = hidden_widths_y
+        self.n_features = n_features
+        self.activation = activation
+        self.loss = loss
+        self.temperature = temperature
+        self.solver = solver
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.n_negatives = n_negatives
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.tol = tol
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any, R: Any = None, sample_weight: Any = None) -> AsymmetricRelation:
+        """Learn the relation between two tables.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features_in)
+        y : array-like of shape (n_samples_y, n_features_y) or (n_samples_y,)
+            The second table, Y. Without R its row i belongs to row i of X.
+        R : array-like or sparse matrix of shape (n_samples, n_samples_y), optional
+            Relation values. What a sparse matrix does not store is unknown, and met only as a negative
+            (`n_negatives`).
+        sample_weight : array-like of shape (n_samples,), optional
+            A row of X of weight w counts as w equal ones; without R, so does its row of Y.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        FloatingPointError
+            If the loss stops being finite; the last parameters with a finite one are kept.
+        KeyboardInterrupt
+            On Ctrl-C; the best parameters so far are kept, and the estimator is fitted.
+        """
+        settings = self._checked()
+        known = (self.phi_, self.psi_) if settings["warm_start"] and hasattr(self, "phi_") else None
+        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        return self._learn(X, _table(y, X.dtype), R, sample_weight, settings, known)
+
+    @available_if(in_steps)
+    def partial_fit(self, X: Any, y: Any, R: Any = None, sample_weight: Any = None) -> AsymmetricRelation:
+        """Go over these rows once, from the present maps on; Adam goes on where it was.
+
+        Parameters
+        ----------
+        X, y, R, sample_weight
+            As in `fit`.
+
+        Returns
+        -------
+        self
+        """
+        settings = self._one_epoch(self._checked())
+        known = (self.phi_, self.psi_) if hasattr(self, "phi_") else None
+        dtype = [np.float64, np.float32] if known is None else known[0].dtype
+        X = validate_data(self, X, dtype=dtype, ensure_min_samples=2, reset=known is None)
+        Y = _table(y, X.dtype) if known is None else self._rows_y(y)
+        return self._learn(X, Y, R, sample_weight, settings, known, partial=True)
+
+    def _checked(self) -> dict[str, Any]:
+        settings = self._settings()
+        hidden, hidden_y = self.hidden_widths, self.hidden_widths_y
+        settings["hidden_widths"] = checked_widths("hidden_widths", hidden)
+        settings["hidden_widths_y"] = checked_widths(
+            "hidden_widths_y", hidden if hidden_y is None else hidden_y
+        )
+        self._n_negatives(0, settings["loss"])
+        settings["temperature"] = np.sqrt(settings["n_features"])
+        if self.temperature is not None:
+            settings["temperature"] = _check.real("temperature", self.temperature)
+            if not 0 < settings["temperature"] < np.inf:
+                _check.fail("temperature", "a finite number > 0, or None", repr(self.temperature))
+        return settings
+
+    def _learn(
+        self,
+        X: np.ndarray,
+        Y: np.ndarray,
+        R: Any,
+        sample_weight: Any,
+        settings: dict[str, Any],
+        known: tuple[MLP, MLP] | None,
+        partial: bool = False,
+    ) -> AsymmetricRelation:
+        weight = self._weights(sample_weight, X)
+        everything, matched = Y, R is None
+        if matched and len(Y) != len(X):
+            _check.fail("y", f"{len(X)} rows, matched to those of X {X.shape}, without R", Y.shape)
+        if not matched:
+            R = _relation_values(R, (len(X), len(Y)), X.dtype, settings["loss"])
+        if weight is not None and not weight.all():
+            there = np.flatnonzero(weight)
+            X, Y, R, weight = X[there], Y[there] if matched else Y, part(R, there), weight[there]
+        rng = self._generator(partial)
+        phi, psi = self._start(X, Y, R, settings, known, rng)
+        temperature = getattr(self, "temperature_", None) if known else None
+        log_scale = -np.log(temperature or settings["temperature"])
+        parameters = Parameters([phi, psi], [log_scale] if matched else [])
+        train = held_out = np.arange(len(X))
+        if settings["early_stopping"]:
+            train, held_out = self._split(len(X), settings["validation_fraction"], rng)
+        problem = self._problem(parameters, X, Y, R, weight, train, settings)
+        if settings["early_stopping"]:
+            judge = self._problem(parameters, X, Y, R, weight, held_out, settings)
+            validation = judge.whole(rng)
+            problem.validate = lambda flat: judge.evaluate(flat, validation).loss
+
+        def keep(flat: np.ndarray) -> None:
+            (self.phi_, self.psi_), numbers = parameters.split(flat)
+            self.__dict__.pop("temperature_", None)
+            if matched:
+                self.temperature_ = float(np.exp(-np.float64(numbers[0])))
+            self._n_features_out = settings["n_features"]
+            self.features_fit_ = feature_map(everything, self.psi_)
+
+        adam = self._continued_adam(parameters) if partial else None
+        self._train(problem, settings, rng, keep, adam)
+        return self
+
+    def _start(
+        self,
+        X: np.ndarray,
+        Y: np.ndarray,
+        R: Any,
+        settings: dict[str, Any],
+        known: tuple[MLP, MLP] | None,
+        rng: np.random.RandomState,
+    ) -> tuple[MLP, MLP]:
+        """Return the maps that a fit begins with."""
+        widths = [X.shape[1], *settings["hidden_widths"], settings["n_features"]]
+        widths_y = [Y.shape[1], *settings["hidden_widths_y"], settings["n_features"]]
+        if known is not None:
+            same = known[0].widths == tuple(widths) and known[1].widths == tuple(widths_y)
+            if same and known[0].dtype == X.dtype:
+                return known
+        phi = MLP.random(widths, self.activation, int(rng.randint(2**31)), X.dtype)
+        psi = MLP.random(widths_y, self.activation, int(rng.randint(2**31)), X.dtype)
+        if R is not None and settings["loss"] == "squared" and not sparse.issparse(R):
+            return schmidt_start(phi, psi, X, Y, R, rng)
+        return phi, psi
+
+    def _problem(
+        self,
+        parameters: Parameters,
+        X: np.ndarray,
+        Y: np.ndarray,
+        R: Any,
+        weight: Weight,
+        rows: np.ndarray,
+        settings: dict[str, Any],
+    ) -> Problem:
+        """Return what is minimized over these rows of X."""
+        X, R, weight = X[rows], part(R, rows), part(weight, rows)
+        if R is None:
+            return matched_rows(parameters, X, Y[rows], weight, settings["batch_size"] or AUTO_BATCH)
+        loss = settings["loss"]
+        if not sparse.issparse(R):
+            return blocks_of_pairs(parameters, X, Y, R, weight, loss, settings["batch_size"] or AUTO_BATCH)
+        n_negatives = self._n_negatives(AUTO_NEGATIVES if np.ptp(R.data) == 0 else 0, loss)
+        size = settings["batch_size"] or AUTO_PAIRS
+        sampler = ObservedPairs(R, n_negatives)
+        return drawn_pairs(parameters, X, Y, sampler, n_negatives, weight, loss, size)
+
+    def transform(self, X: Any, y: Any = None) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Return the features phi(X), or the pair of phi(X) and psi(Y).
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features_in)
+        y : array-like of shape (m, n_features_y), optional
+            Rows of the second table, Y.
+
+        Returns
+        -------
+        ndarray of shape (n, n_features), or a pair with one of shape (m, n_features)
+        """
+        features = feature_map(self._rows(X), self.phi_)
+        return features if y is None else (features, feature_map(self._rows_y(y), self.psi_))
+
+    def _rows(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        return validate_data(self, X, dtype=self.phi_.dtype, reset=False)
+
+    def _rows_y(self, y: Any) -> np.ndarray:
+        check_is_fitted(self)
+        Y = _table(y, self.psi_.dtype)
+        if Y.shape[1] != self.psi_.widths[0]:
+            _check.fail("y", f"{self.psi_.widths[0]} features, as in fit", f"shape {Y.shape}")
+        return Y
+
+    def relation_matrix(self, X: Any, Y: Any) -> np.ndarray:
+        """Return the learned relation between the rows of X and of Y.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features_in)
+        Y : array-like of shape (m, n_features_y)
+
+        Returns
+        -------
+        ndarray of shape (n, m)
+        """
+        return relation_matrix(self._rows(X), self._rows_y(Y), self.phi_, self.psi_)
+
+    def retrieve(self, Q: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of the training table Y most related to each query.
+
+        Parameters
+        ----------
+        Q : array-like of shape (n, n_features_in)
+            Queries like the rows of X.
+        k : int
+            How many, at most the number of rows of Y.
+
+        Returns
+        -------
+        values : ndarray of shape (n, k)
+            Relation values, best first.
+        indices : ndarray of shape (n, k)
+            Rows of Y as it was in `fit`.
+        """
+        return retrieve(feature_map(self._rows(Q), self.phi_), self.features_fit_, k)
+
+    def score(self, X: Any, y: Any, R: Any = None) -> float:
+        """Return how well the relation between X and Y fits.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features_in)
+        y : array-like of shape (m, n_features_y)
+            The second table, Y.
+        R : array-like or sparse matrix of shape (n, m), optional
+
+        Returns
+        -------
+        float
+            Without R: the fraction of rows of X for which the most related row of Y is their own. With R:
+            the area under the ROC curve if its values are 0 and 1 or it is sparse with equal values
+            (observed pairs against all others), else the coefficient of determination, of a sparse R over
+            its observed pairs.
+        """
+        X, Y = self._rows(X), self._rows_y(y)
+        if R is None:
+            if len(Y) != len(X):
+                _check.fail("y", f"{len(X)} rows, matched to those of X {X.shape}, without R", Y.shape)
+            _, found = retrieve(X, Y, 1, self.phi_, self.psi_)
+            return float(((found[:, 0] == np.arange(len(X))) | (Y[found[:, 0]] == Y).all(axis=1)).mean())
+        R = _relation_values(R, (len(X), len(Y)), X.dtype, "squared")
+        return score_of_values(relation_matrix(X, Y, self.phi_, self.psi_), R)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.target_tags.multi_output = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def _table(y: Any, dtype: np.dtype) -> np.ndarray:
+    """Return the second table; a vector is one column."""
+    if y is None:
+        raise ValueError("AsymmetricRelation requires y to be passed, but the target y is None")
+    Y = check_array(y, dtype=dtype, ensure_2d=False, input_name="y")
+    return Y.reshape(-1, 1) if Y.ndim == 1 else Y
+
+
+def _relation_values(R: Any, shape: tuple[int, int], dtype: np.dtype, loss: str) -> Any:
+    if sparse.issparse(R):
+        return observed_pairs("R", R, shape, dtype, loss)
+    return values_matrix("R", R, shape, dtype)

@@ -1,0 +1,156 @@
+"""Whether a learned preference is what theory takes for granted: a preorder, continuous in the query."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from typing import NamedTuple
+
+import numpy as np
+
+from ..mlp import MLP
+from ..ops import feature_map, relation_matrix
+from .sets import ItemSets
+
+# Largest slope of the activations; relu_power with an exponent other than 1 has none or no finite one.
+_SLOPES = {
+    "identity": 1.0,
+    "relu": 1.0,
+    "gelu": 1.13,
+    "gelu_tanh": 1.13,
+    "silu": 1.1,
+    "tanh": 1.0,
+    "sigmoid": 0.25,
+    "softplus": 1.0,
+    "erf": 1.1284,
+    "sin": 1.0,
+    "cos": 1.0,
+}
+
+
+class Transitivity(NamedTuple):
+    """Result of `PreferenceRetriever.check_transitivity`.
+
+    Attributes
+    ----------
+    n_triples : int
+        Triples of items looked at, each for one query.
+    n_violations : int
+        Those with a preferred or equal to b and b to c, but not a to c.
+    n_incomparable : int
+        Those with two items of which neither is preferred or equal to the other (NaN).
+    """
+
+    n_triples: int
+    n_violations: int
+    n_incomparable: int
+
+
+class Continuity(NamedTuple):
+    """Result of `PreferenceRetriever.check_continuity`.
+
+    Attributes
+    ----------
+    radius : float
+        Distance by which queries were moved.
+    largest_change : float
+        Largest change of a utility.
+    slope : float
+        Largest change of a utility, divided by the radius.
+    slope_bound : float
+        A slope that no change anywhere exceeds: the product of the spectral norms of phi's weights, of the
+        slopes of its activations and of the largest norm of the features of the items.
+    changed : float
+        Fraction of the moved queries whose most preferred item became another one.
+    secured : float
+        Fraction of the moved queries whose margin was more than twice the change of any utility: their
+        most preferred item cannot change.
+    """
+
+    radius: float
+    largest_change: float
+    slope: float
+    slope_bound: float
+    changed: float
+    secured: float
+
+
+def transitivity(
+    q: np.ndarray, sets: ItemSets, phi: MLP, psi: MLP, n_triples: int, rng: np.random.RandomState
+) -> Transitivity:
+    """Compare the items of random triples two by two, each pair on its own."""
+    enough = np.flatnonzero(sets.sizes >= 3)
+    if len(enough) == 0:
+        return Transitivity(0, 0, 0)
+    owner = enough[rng.randint(len(enough), size=n_triples)]
+    # Three different places of each set: the smallest of random keys would need all of the set.
+    sizes = sets.sizes[owner]
+    first = rng.randint(sizes)
+    second = (first + 1 + rng.randint(sizes - 1)) % sizes
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    third = rng.randint(sizes - 2)
+    third += third >= low
+    third += third >= high
+    triple = sets.items[sets.starts[owner][:, None] + np.column_stack([first, second, third])]
+    pairs = [(a, b) for a in range(3) for b in range(a + 1, 3)]
+    at_least = np.zeros((n_triples, 3, 3), bool)
+    for a, b in pairs:
+        u = relation_matrix(q[owner][:, None, :], np.ascontiguousarray(triple[:, [a, b]]), phi, psi)[:, 0]
+        at_least[:, a, b], at_least[:, b, a] = u[:, 0] >= u[:, 1], u[:, 1] >= u[:, 0]
+    incomparable = np.zeros(n_triples, bool)
+    for a, b in pairs:
+        incomparable |= ~(at_least[:, a, b] | at_least[:, b, a])
+    violated = np.zeros(n_triples, bool)
+    for a, b, c in permutations(range(3)):
+        violated |= at_least[:, a, b] & at_least[:, b, c] & ~at_least[:, a, c]
+    return Transitivity(n_triples, int(violated.sum()), int(incomparable.sum()))
+
+
+def slope_bound(phi: MLP, psi: MLP, items: np.ndarray) -> float:
+    """Return the largest slope that utilities of these items can have in the query."""
+    name, parameter = phi.activation.name, phi.activation.parameter
+    slope = _SLOPES.get(name, np.inf)
+    if name == "leaky_relu" and parameter is not None:
+        slope = max(1.0, abs(parameter))
+    elif name == "relu_power" and parameter == 1:
+        slope = 1.0
+    norms = [float(np.linalg.norm(w.astype(np.float64), 2)) for w in phi.weights]
+    hidden = slope ** (len(norms) - 1) if len(norms) > 1 else 1.0
+    return float(np.prod(norms)) * hidden * float(np.linalg.norm(feature_map(items, psi), axis=1).max())
+
+
+def continuity(
+    q: np.ndarray,
+    sets: ItemSets,
+    phi: MLP,
+    psi: MLP,
+    radius: float,
+    n_directions: int,
+    rng: np.random.RandomState,
+) -> Continuity:
+    """Move each query in random directions and look at its utilities."""
+    items, mask = sets.padded()
+    there = np.ones((len(q), 1), bool) if mask is None else mask[:, 0]
+
+    lowest = np.finfo(q.dtype).min  # of a place without an item: never the most preferred, and finite
+
+    def utilities(queries: np.ndarray) -> np.ndarray:
+        if sets.shared:
+            return relation_matrix(queries, items, phi, psi)
+        u = relation_matrix(queries[:, None, :], items, phi, psi)[:, 0]
+        return np.where(there, u, lowest)
+
+    before = utilities(q)
+    order = np.sort(before, axis=1)
+    margin = order[:, -1] - order[:, -2] if order.shape[1] > 1 else np.full(len(q), np.inf)
+    largest, changed, secured = 0.0, 0, 0
+    for _ in range(n_directions):
+        step = rng.standard_normal(q.shape)
+        step *= radius / np.linalg.norm(step, axis=1, keepdims=True)
+        after = utilities((q + step).astype(q.dtype))
+        change = np.abs(after - before).max(axis=1)
+        largest = max(largest, float(change.max()))
+        changed += int((after.argmax(axis=1) != before.argmax(axis=1)).sum())
+        secured += int((margin > 2 * change).sum())
+    total = n_directions * len(q)
+    bound = slope_bound(phi, psi, sets.items)
+    return Continuity(radius, largest, largest / radius, bound, changed / total, secured / total)

@@ -1,0 +1,187 @@
+"""`save` and `load` of estimators: safetensors with JSON metadata, nothing that runs when it is read."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from typing import Any, Self
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from ..activations import Activation, resolve
+from ..mlp import MLP
+
+_FORMAT = "relkernels.estimator"
+_VERSION = "1"
+
+
+def _encode(key: str, value: Any, tensors: dict[str, np.ndarray]) -> Any:
+    """Return what JSON says of a value; arrays of numbers go to `tensors` under `key`."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        return float(value)
+    if isinstance(value, Activation):
+        return {"kind": "activation", "name": value.name, "parameter": value.parameter}
+    if isinstance(value, MLP):
+        arrays = [*value.weights, *(value.biases or ())]
+        tensors.update({f"{key}.{i}": a for i, a in enumerate(arrays)})
+        activation = _encode(key, value.activation, tensors)
+        return {
+            "kind": "mlp",
+            "layers": len(value.weights),
+            "bias": value.biases is not None,
+            "activation": activation,
+        }
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        tensors[key] = np.ascontiguousarray(value)
+        return {"kind": "array"}
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OU":
+        items = [_encode(key, item, tensors) for item in value.tolist()]
+        return {"kind": "array of objects", "dtype": value.dtype.str, "items": items}
+    if isinstance(value, (list, tuple)):
+        items = [_encode(f"{key}.{i}", item, tensors) for i, item in enumerate(value)]
+        return {"kind": type(value).__name__, "items": items}
+    raise TypeError(f"{key}: expected numbers, strings, arrays and maps, got {type(value).__name__}")
+
+
+def _decode(key: str, told: Any, tensors: dict[str, np.ndarray]) -> Any:
+    if not isinstance(told, dict):
+        return told
+    kind = told["kind"]
+    if kind == "array":
+        return tensors[key]
+    if kind == "array of objects":
+        return np.array(told["items"], dtype=told["dtype"])
+    if kind == "activation":
+        return resolve(Activation(told["name"], told["parameter"]))
+    if kind == "mlp":
+        layers = told["layers"]
+        arrays = [tensors[f"{key}.{i}"] for i in range(layers * (1 + told["bias"]))]
+        activation = _decode(key, told["activation"], tensors)
+        return MLP(arrays[:layers], arrays[layers:] or None, activation)
+    if kind in ("list", "tuple"):
+        items = [_decode(f"{key}.{i}", item, tensors) for i, item in enumerate(told["items"])]
+        return items if kind == "list" else tuple(items)
+    raise ValueError(f"{key!r} is of an unknown kind {kind!r}")
+
+
+class SavedEstimator:
+    """Adds `save` and `load` to an estimator.
+
+    What is kept are the constructor's parameters and the fitted attributes, those whose names end in an
+    underscore or are in `_saved`.
+    """
+
+    _saved: tuple[str, ...] = ("_n_features_out",)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted estimator to a safetensors file: arrays and JSON, never pickle.
+
+        A `random_state` that is a generator is written as None. The moments of Adam are left out: a
+        `partial_fit` after `load` begins with new ones.
+
+        Parameters
+        ----------
+        path : path-like
+            The file appears whole or not at all.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        TypeError
+            If a parameter is neither a number, a string, nor made of them.
+        """
+        from safetensors.numpy import save
+
+        check_is_fitted(self)
+        parameters = self.get_params(deep=False)  # type: ignore[attr-defined]
+        if isinstance(parameters.get("random_state"), np.random.RandomState):
+            parameters["random_state"] = None
+        fitted = {
+            name: value
+            for name, value in vars(self).items()
+            if (name.endswith("_") and not name.startswith("_")) or name in self._saved
+        }
+        tensors: dict[str, np.ndarray] = {}
+        told = {
+            "parameters": {name: _encode(f"parameters.{name}", p, tensors) for name, p in parameters.items()},
+            "fitted": {name: _encode(name, value, tensors) for name, value in fitted.items()},
+        }
+        metadata = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "estimator": type(self).__name__,
+            "state": json.dumps(told),
+        }
+        data = save(tensors, metadata=metadata)
+        name = os.fspath(path)
+        handle, draft = tempfile.mkstemp(dir=os.path.dirname(name) or ".", prefix=".relkernels-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(draft, 0o666 & ~umask)  # mkstemp's own mode shuts everyone else out
+            os.replace(draft, name)
+        except BaseException:
+            os.unlink(draft)
+            raise
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read an estimator that `save` wrote.
+
+        Parameters
+        ----------
+        path : path-like
+
+        Returns
+        -------
+        The estimator, fitted: the same to the last bit.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is damaged, of another version, or holds another estimator; the message says which.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        name = os.fspath(path)
+        with open(name, "rb"):  # the system's own error where the file is absent or unreadable
+            pass
+        try:
+            with safe_open(name, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, ValueError, TypeError, KeyError, OSError, AttributeError) as error:
+            raise ValueError(f"{name}: not a readable safetensors file: {error}") from None
+        for key, expected in (
+            ("format", _FORMAT),
+            ("version", _VERSION),
+            ("estimator", cls.__name__),
+        ):
+            if metadata.get(key) != expected:
+                raise ValueError(f"{name}: expected {key} {expected!r}, got {metadata.get(key)!r}")
+        try:
+            told = json.loads(metadata["state"])
+            parameters = {
+                key: _decode(f"parameters.{key}", value, tensors) for key, value in told["parameters"].items()
+            }
+            estimator = cls(**parameters)
+            for key, value in told["fitted"].items():
+                if not (key.endswith("_") and not key.startswith("_")) and key not in cls._saved:
+                    raise ValueError(f"{key!r} is no fitted attribute")
+                setattr(estimator, key, _decode(key, value, tensors))
+        except KeyError as error:
+            raise ValueError(f"{name}: {error.args[0]!r} is missing") from None
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{name}: {error}") from None
+        return estimator

@@ -1,0 +1,567 @@
+"""`PreferenceRetriever`: a preorder of items for each query, learned from choices, pairs or grades."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.metadata_routing import UNUSED
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from .. import _check
+from ..activations import Activation
+from ..mlp import MLP
+from ..ops import attention, feature_map, relation_matrix, retrieve
+from .base import AUTO_BATCH, TrainedEstimator, checked_widths, in_steps
+from .consistency import Continuity, Transitivity, continuity, transitivity
+from .parameters import Parameters
+from .problems import choices
+from .sets import ItemSets
+
+# Queries whose utilities of a shared set are held at a time.
+_BLOCK = 256
+
+
+class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator):
+    """A preorder of items for each query, by the utility ``u(q, x) = <phi(q), psi(x)>``, phi and psi MLPs.
+
+    Preorders that are continuous in items and query have a continuous utility (Debreu 1954), which two
+    MLPs approximate; attention with a large inverse temperature then returns the most preferred item
+    (Altabaa & Lafferty, arXiv 2402.08856). Learned by the cross-entropy of softmax over each set:
+
+    - ``fit(Q, sets, chosen)``: the item that was chosen (McFadden's conditional logit, with MLPs);
+    - ``fit_pairs(Q, winners, losers)``: sets of two (Bradley and Terry);
+    - ``fit_graded(Q, sets, grades)``: all grades, as the softmax of the grades (ListNet, Cao et al. 2007).
+
+    `sets` are an array (b, n, d_x), a list of b arrays of shapes (n_i, d_x), or one set (n, d_x) that all
+    queries share. Of a shared set `chosen` may be left out: query i then chose item i, which makes
+    ``fit(Q, X)`` scikit-learn's convention of two tables.
+
+    Parameters
+    ----------
+    hidden_widths : sequence of int, default (256,)
+        Widths of the hidden layers of phi, the map of the queries.
+    hidden_widths_items : sequence of int, optional
+        Those of psi, the map of the items; None for the same.
+    n_features : int, default 32
+        Number of features that phi and psi give.
+    activation : str or Activation, default "relu"
+        Activation of the hidden layers, as in `MLP`.
+    solver : {"adam", "adamw", "lbfgs"}, default "adam"
+        Adam or AdamW in mini-batches of queries, or L-BFGS over all.
+    max_iter : int, default 100
+        Epochs of Adam, or iterations of L-BFGS.
+    batch_size : int or "auto", default "auto"
+        Queries in a mini-batch; "auto" is 512.
+    n_negatives : int, optional
+        Items of a shared set drawn at random for each batch of choices, besides those chosen; None for
+        all of them.
+    learning_rate : float, default 1e-3
+        Step size of Adam.
+    weight_decay : float, default 0.0
+        Weights (not biases) shrink: "adamw" multiplies them by 1 - learning_rate * weight_decay in each
+        step; "adam" and "lbfgs" add weight_decay / 2 * |weights|^2 to the loss.
+    tol : float, default 1e-6
+        Adam ends after 10 epochs none of which improved the loss by `tol`; L-BFGS when an iteration
+        improves it by less than this fraction.
+    early_stopping : bool, default False
+        Hold out a part of the queries, judge epochs by its loss and keep the best parameters (Adam).
+    validation_fraction : float, default 0.1
+        Fraction of the queries held out for early stopping.
+    warm_start : bool, default False
+        Begin a fit with the maps of the last one instead of random maps.
+    random_state : int, RandomState instance or None, default None
+        Initial weights, order of the batches, negatives and validation split; an int makes a fit
+        reproducible to the last bit.
+    verbose : bool, default False
+        Show a progress bar on standard error, with loss and pairs a second.
+
+    Attributes
+    ----------
+    phi_, psi_ : MLP
+        Maps of queries and of items.
+    margins_ : ndarray of shape (b,)
+        Difference of utility between the most preferred item of each training set and the next one;
+        infinite where all are equal.
+    n_best_, set_sizes_ : ndarray of shape (b,)
+        How many items of each training set share the largest utility, and how many there are.
+    loss_ : float
+        Loss of the last epoch or iteration (with early stopping: the best validation loss).
+    loss_curve_ : list of float
+    validation_loss_curve_ : list of float
+        Only with early stopping.
+    n_iter_ : int
+    n_features_in_ : int
+        Columns of Q; psi_.widths[0] are those of the items.
+    feature_names_in_ : ndarray of str
+        Only where Q had names.
+
+    See Also
+    --------
+    relkernels.bounds.attention : The temperature that an accuracy needs.
+    AsymmetricRelation : Retrieval from one table.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from relkernels import PreferenceRetriever
+    >>> rng = np.random.default_rng(0)
+    >>> Q, sets = rng.standard_normal((400, 2)), rng.standard_normal((400, 5, 2))
+    >>> chosen = np.linalg.norm(sets - Q[:, None], axis=2).argmin(axis=1)  # the nearest
+    >>> nearest = PreferenceRetriever((64,), n_features=8, batch_size=50, random_state=0)
+    >>> nearest = nearest.fit(Q[:300], sets[:300], chosen[:300])
+    >>> nearest.score(Q[300:], sets[300:], chosen[300:]) > 0.85
+    True
+    """
+
+    phi_: MLP
+    psi_: MLP
+
+    # What is not metadata to be routed: the two tables.
+    __metadata_request__fit = {"Q": UNUSED, "sets": UNUSED}  # noqa: RUF012
+    __metadata_request__partial_fit = {"Q": UNUSED, "sets": UNUSED}  # noqa: RUF012
+    __metadata_request__score = {"Q": UNUSED, "sets": UNUSED}  # noqa: RUF012
+    __metadata_request__transform = {"Q": UNUSED}  # noqa: RUF012
+
+    def __init__(
+        self,
+        hidden_widths: Sequence[int] = (256,),
+        hidden_widths_items: Sequence[int] | None = None,
+        n_features: int = 32,
+        activation: str | Activation = "relu",
+        solver: str = "adam",
+        max_iter: int = 100,
+        batch_size: int | str = "auto",
+        n_negatives: int | None = None,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+        tol: float = 1e-6,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.hidden_widths = hidden_widths
+        self.hidden_widths_items = hidden_widths_items
+        self.n_features = n_features
+        self.activation = activation
+        self.solver = solver
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.n_negatives = n_negatives
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.tol = tol
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, Q: Any, sets: Any, chosen: Any = None, sample_weight: Any = None) -> PreferenceRetriever:
+        """Learn from the item that was chosen from each set.
+
+        Parameters
+        ----------
+        Q : array-like of shape (b, n_features_in)
+            Queries.
+        sets : array-like of shape (b, n, d_x), list of b arrays (n_i, d_x), or array-like (n, d_x)
+        chosen : array-like of int of shape (b,), optional
+            Index of the chosen item in its set. Needed unless all queries share one set of b items.
+        sample_weight : array-like of shape (b,), optional
+            Weight of each choice.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        FloatingPointError
+            If the loss stops being finite; the last parameters with a finite one are kept.
+        KeyboardInterrupt
+            On Ctrl-C; the best parameters so far are kept, and the estimator is fitted.
+        """
+        settings = self._checked()
+        Q, items = self._read(Q, sets)
+        return self._learn(Q, items, _choice_targets(items, chosen, Q), sample_weight, settings)
+
+    def fit_pairs(self, Q: Any, winners: Any, losers: Any, sample_weight: Any = None) -> PreferenceRetriever:
+        """Learn from pairs of which the first item is preferred.
+
+        Parameters
+        ----------
+        Q : array-like of shape (b, n_features_in)
+        winners, losers : array-like of shape (b, d_x)
+        sample_weight : array-like of shape (b,), optional
+            Weight of each pair.
+
+        Returns
+        -------
+        self
+        """
+        settings = self._checked()
+        better, worse = np.asarray(winners), np.asarray(losers)
+        if better.ndim != 2 or better.shape != worse.shape:
+            _check.fail("losers", f"the shape of winners, (b, d_x), {better.shape}", worse.shape)
+        Q, items = self._read(Q, np.stack([better, worse], axis=1))
+        first = np.zeros(len(Q), np.int64)
+        return self._learn(Q, items, _choice_targets(items, first, Q), sample_weight, settings)
+
+    def fit_graded(self, Q: Any, sets: Any, grades: Any, sample_weight: Any = None) -> PreferenceRetriever:
+        """Learn from a grade of every item, larger ones preferred.
+
+        Parameters
+        ----------
+        Q : array-like of shape (b, n_features_in)
+        sets : as in `fit`
+        grades : array-like of shape (b, n), or list of b arrays (n_i,)
+            On the scale of the utility: a difference of one makes an item e times as likely to be chosen.
+        sample_weight : array-like of shape (b,), optional
+            Weight of each set.
+
+        Returns
+        -------
+        self
+        """
+        settings = self._checked()
+        Q, items = self._read(Q, sets)
+        rows = [np.asarray(row, np.float64) for row in grades]
+        if len(rows) != len(Q):
+            _check.fail("grades", f"{len(Q)} rows, one for each query", len(rows))
+        for i, (row, size) in enumerate(zip(rows, items.sizes, strict=True)):
+            if row.shape != (size,):
+                _check.fail(f"grades[{i}]", f"shape ({size},), one grade for each item", row.shape)
+            if not np.isfinite(row).all():
+                _check.fail(f"grades[{i}]", "finite grades", row[~np.isfinite(row)][0])
+        join = np.stack if items.shared else np.concatenate
+        target = join([softmax(row) for row in rows]).astype(Q.dtype)
+        return self._learn(Q, items, target, sample_weight, settings)
+
+    @available_if(in_steps)
+    def partial_fit(
+        self, Q: Any, sets: Any, chosen: Any = None, sample_weight: Any = None
+    ) -> PreferenceRetriever:
+        """Go over these choices once, from the present maps on; Adam goes on where it was.
+
+        Parameters
+        ----------
+        Q, sets, chosen, sample_weight
+            As in `fit`.
+
+        Returns
+        -------
+        self
+        """
+        settings = self._one_epoch(self._checked())
+        Q, items = self._read(Q, sets, reset=not hasattr(self, "phi_"))
+        target = _choice_targets(items, chosen, Q)
+        return self._learn(Q, items, target, sample_weight, settings, partial=True)
+
+    def _checked(self) -> dict[str, Any]:
+        settings = self._settings()
+        hidden, hidden_items = self.hidden_widths, self.hidden_widths_items
+        settings["hidden_widths"] = checked_widths("hidden_widths", hidden)
+        settings["hidden_widths_items"] = checked_widths(
+            "hidden_widths_items", hidden if hidden_items is None else hidden_items
+        )
+        if self.n_negatives is not None:
+            _check.integer("n_negatives", self.n_negatives, 1)
+        return settings
+
+    def _read(self, Q: Any, sets: Any, reset: bool = True) -> tuple[np.ndarray, ItemSets]:
+        if sets is None:
+            raise ValueError("PreferenceRetriever requires y to be passed, but the target y is None: sets")
+        if not reset:
+            check_is_fitted(self)
+        dtype = [np.float64, np.float32] if reset else self.phi_.dtype
+        Q = validate_data(self, Q, dtype=dtype, reset=reset)
+        items = ItemSets.read("sets", sets, len(Q), Q.dtype)
+        if not reset and items.items.shape[1] != self.psi_.widths[0]:
+            _check.fail("sets", f"items of {self.psi_.widths[0]} features, as in fit", items.items.shape[1])
+        return Q, items
+
+    def _learn(
+        self,
+        Q: np.ndarray,
+        sets: ItemSets,
+        target: np.ndarray,
+        sample_weight: Any,
+        settings: dict[str, Any],
+        partial: bool = False,
+    ) -> PreferenceRetriever:
+        weight = self._weights(sample_weight, Q)
+        rng = self._generator(partial)
+        widths = [Q.shape[1], *settings["hidden_widths"], settings["n_features"]]
+        widths_items = [sets.items.shape[1], *settings["hidden_widths_items"], settings["n_features"]]
+        shapes = (tuple(widths), tuple(widths_items))
+        known = (partial or settings["warm_start"]) and hasattr(self, "phi_")
+        maps: list[MLP] = [self.phi_, self.psi_] if known else []
+        if tuple(m.widths for m in maps) != shapes or maps[0].dtype != Q.dtype:
+            maps = [MLP.random(w, self.activation, int(rng.randint(2**31)), Q.dtype) for w in shapes]
+        parameters = Parameters(maps)
+        train = np.arange(len(Q)) if weight is None else np.flatnonzero(weight)
+        held_out = train
+        if settings["early_stopping"]:
+            places = train
+            train, held_out = self._split(len(places), settings["validation_fraction"], rng)
+            train, held_out = places[train], places[held_out]
+        size = settings["batch_size"] or AUTO_BATCH
+        arguments = (parameters, Q, sets, target, weight)
+        problem = choices(*arguments, train, size, self.n_negatives)
+        if settings["early_stopping"]:
+            judge = choices(*arguments, held_out, size, None)
+            validation = judge.whole(rng)
+            problem.validate = lambda flat: judge.evaluate(flat, validation).loss
+
+        def keep(flat: np.ndarray) -> None:
+            (self.phi_, self.psi_), _ = parameters.split(flat)
+            self._n_features_out = settings["n_features"]
+            self._measure(Q, sets)
+
+        adam = self._continued_adam(parameters) if partial else None
+        self._train(problem, settings, rng, keep, adam)
+        return self
+
+    def _measure(self, Q: np.ndarray, sets: ItemSets) -> None:
+        """Keep the margins of the training sets, which `temperature_for` needs."""
+        from ..bounds import margin_of
+
+        measured = []
+        for begin in range(0, len(Q), _BLOCK):
+            rows = np.arange(begin, min(begin + _BLOCK, len(Q)))
+            measured.append(margin_of(self._utilities(Q[rows], sets.select(rows))))
+        self.margins_ = np.concatenate([m.per_set for m in measured])
+        self.n_best_ = np.concatenate([m.n_best for m in measured])
+        self.set_sizes_ = np.concatenate([m.sizes for m in measured])
+
+    def _utilities(self, Q: np.ndarray, sets: ItemSets) -> Any:
+        """Return (b, n) utilities, or a list of b arrays where the sets differ in size."""
+        items, mask = sets.padded()
+        if sets.shared:
+            return relation_matrix(Q, items, self.phi_, self.psi_)
+        values = relation_matrix(Q[:, None, :], items, self.phi_, self.psi_)[:, 0]
+        if mask is None:
+            return values
+        return [row[:size] for row, size in zip(values, sets.sizes, strict=True)]
+
+    def transform(self, Q: Any) -> np.ndarray:
+        """Return the features phi(Q) of queries.
+
+        Parameters
+        ----------
+        Q : array-like of shape (n, n_features_in)
+
+        Returns
+        -------
+        ndarray of shape (n, n_features)
+        """
+        check_is_fitted(self)
+        return feature_map(validate_data(self, Q, dtype=self.phi_.dtype, reset=False), self.phi_)
+
+    def utility(self, Q: Any, X: Any) -> Any:
+        """Return the utilities of items.
+
+        Parameters
+        ----------
+        Q : array-like of shape (b, n_features_in)
+        X : array-like of shape (b, n, d_x), list of b arrays (n_i, d_x), or array-like (n, d_x)
+
+        Returns
+        -------
+        ndarray of shape (b, n), or a list of b arrays of shape (n_i,)
+        """
+        return self._utilities(*self._read(Q, X, reset=False))
+
+    def select(self, Q: Any, sets: Any) -> np.ndarray:
+        """Return the most preferred item of each set; of equal ones, the first.
+
+        Parameters
+        ----------
+        Q : array-like of shape (b, n_features_in)
+        sets : as in `fit`
+
+        Returns
+        -------
+        ndarray of int of shape (b,)
+        """
+        Q, sets = self._read(Q, sets, reset=False)
+        return self._selected(Q, sets)
+
+    def _selected(self, Q: np.ndarray, sets: ItemSets) -> np.ndarray:
+        items, mask = sets.padded()
+        if sets.shared:
+            return retrieve(Q, items, 1, self.phi_, self.psi_)[1][:, 0]
+        return retrieve(Q[:, None, :], items, 1, self.phi_, self.psi_, mask=mask)[1][:, 0, 0]
+
+    def attend(self, Q: Any, sets: Any, V: Any, beta: float) -> np.ndarray:
+        """Return attention over each set: values weighted by softmax(beta * utility).
+
+        Parameters
+        ----------
+        Q : array-like of shape (b, n_features_in)
+        sets : as in `fit`
+        V : array-like of shape (b, n, d_v), list of b arrays (n_i, d_v), or of a shared set (n, d_v)
+            Values of the items.
+        beta : float
+            Inverse temperature, finite and >= 0; see `temperature_for`.
+
+        Returns
+        -------
+        ndarray of shape (b, d_v)
+        """
+        Q, sets = self._read(Q, sets, reset=False)
+        if not 0 <= _check.real("beta", beta) < np.inf:
+            _check.fail("beta", "a finite number >= 0", repr(beta))
+        values = ItemSets.read("V", V, len(Q), Q.dtype)
+        if values.shared != sets.shared or not np.array_equal(values.sizes, sets.sizes):
+            wanted, got = (f"{'one set' if s.shared else 'sets'} of {s.sizes} items" for s in (sets, values))
+            _check.fail("V", f"a value for each item: {wanted}", got)
+        items, mask = sets.padded()
+        if sets.shared:
+            return attention(Q, items, values.items, self.phi_, self.psi_, scale=float(beta))
+        v, _ = values.padded()
+        out = attention(Q[:, None, :], items, v, self.phi_, self.psi_, scale=float(beta), mask=mask)
+        return out[:, 0]
+
+    def temperature_for(self, eps: float, coverage: float = 1.0) -> float:
+        """Return the inverse temperature with which `attend` is as accurate as `eps`.
+
+        Attention with it differs from the value of the most preferred item by at most `eps` times the
+        diameter of the values, on every training set and on every other one with such a margin.
+
+        Parameters
+        ----------
+        eps : float
+            Accuracy as a fraction of the diameter of the values, between 0 and 1.
+        coverage : float, default 1.0
+            Fraction of the training sets it shall hold for, those with the largest margins: a few sets with
+            a margin near zero may ask for a very large inverse temperature.
+
+        Returns
+        -------
+        float
+            ``beta`` of `attend`.
+
+        See Also
+        --------
+        relkernels.bounds.attention : The bound, applied to each margin in `margins_`.
+        """
+        from ..bounds import attention as attention_bound
+
+        check_is_fitted(self)
+        share = _check.real("coverage", coverage)
+        if not 0 < share <= 1:
+            _check.fail("coverage", "a fraction in (0, 1]", repr(coverage))
+        if not 0 < _check.real("eps", eps) < 1:
+            _check.fail("eps", "a fraction of the diameter in (0, 1)", repr(eps))
+        needed = [
+            attention_bound(float(margin), int(n), 1.0, float(eps), n_best=int(best)).value
+            for margin, n, best in zip(self.margins_, self.set_sizes_, self.n_best_, strict=True)
+        ]
+        return float(np.sort(needed)[int(np.ceil(share * len(needed))) - 1])
+
+    def check_transitivity(
+        self, Q: Any, sets: Any, n_triples: int = 1000, random_state: Any = None
+    ) -> Transitivity:
+        """Look for preferences that go round in a circle.
+
+        Items of random triples are compared two by two, every pair in a set of its own.
+
+        Parameters
+        ----------
+        Q : array-like of shape (b, n_features_in)
+        sets : as in `fit`
+            Sets of fewer than three items are passed over.
+        n_triples : int, default 1000
+        random_state : int, RandomState instance or None, default None
+
+        Returns
+        -------
+        Transitivity
+            Numbers of triples, of violations and of incomparable ones.
+        """
+        Q, sets = self._read(Q, sets, reset=False)
+        count = _check.integer("n_triples", n_triples, 1)
+        return transitivity(Q, sets, self.phi_, self.psi_, count, check_random_state(random_state))
+
+    def check_continuity(
+        self, Q: Any, sets: Any, radius: float = 1e-2, n_directions: int = 4, random_state: Any = None
+    ) -> Continuity:
+        """Move queries a little, and see how much utilities and selections change.
+
+        Parameters
+        ----------
+        Q : array-like of shape (b, n_features_in)
+        sets : as in `fit`
+        radius : float, default 1e-2
+            Distance by which each query is moved.
+        n_directions : int, default 4
+            Random directions for each query.
+        random_state : int, RandomState instance or None, default None
+
+        Returns
+        -------
+        Continuity
+            The largest slope measured beside one that the weights guarantee, and how many selections
+            changed or cannot change.
+        """
+        Q, sets = self._read(Q, sets, reset=False)
+        if not 0 < _check.real("radius", radius) < np.inf:
+            _check.fail("radius", "a finite number > 0", repr(radius))
+        count = _check.integer("n_directions", n_directions, 1)
+        rng = check_random_state(random_state)
+        return continuity(Q, sets, self.phi_, self.psi_, float(radius), count, rng)
+
+    def score(self, Q: Any, sets: Any, chosen: Any = None, sample_weight: Any = None) -> float:
+        """Return top-1 accuracy: how often the most preferred item is the chosen one.
+
+        Parameters
+        ----------
+        Q, sets, chosen, sample_weight
+            As in `fit`.
+
+        Returns
+        -------
+        float
+        """
+        Q, sets = self._read(Q, sets, reset=False)
+        index = _chosen(sets, chosen, Q)
+        found = self._selected(Q, sets)
+        same = (sets.items[sets.starts + found] == sets.items[sets.starts + index]).all(axis=1)
+        return float(np.average(same, weights=self._weights(sample_weight, Q)))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def _chosen(sets: ItemSets, chosen: Any, Q: np.ndarray) -> np.ndarray:
+    """Return the index of the chosen item of each set."""
+    if chosen is not None:
+        return sets.indices("chosen", chosen)
+    if not sets.shared or len(sets.items) != len(Q):
+        _check.fail(
+            "chosen",
+            f"an index for each query, unless all share one set of {len(Q)} items, as many as queries",
+            f"None for {'one set' if sets.shared else 'sets'} of {int(sets.sizes.max())} items",
+        )
+    return np.arange(len(Q))
+
+
+def _choice_targets(sets: ItemSets, chosen: Any, Q: np.ndarray) -> np.ndarray:
+    """Return what `choices` takes: indices for a shared set, else one number for each item."""
+    index = _chosen(sets, chosen, Q)
+    if sets.shared:
+        return index
+    target = np.zeros(len(sets.items), Q.dtype)
+    target[sets.starts + index] = 1
+    return target

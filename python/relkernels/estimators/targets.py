@@ -1,0 +1,94 @@
+"""Checks of relation values: dense matrices, and sparse matrices of observed pairs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.utils import check_array
+
+from .. import _check
+
+# Asymmetry, beside the largest entry, that counts as rounding.
+_ROUNDING = 1e-6
+
+
+def _asymmetry(name: str, difference: float, largest: float) -> None:
+    if difference > _ROUNDING * max(largest, 1e-30):
+        _check.fail(name, "a symmetric matrix", f"entries that differ by {difference:.3g}")
+
+
+def _finite(name: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
+    bad = int(np.count_nonzero(~np.isfinite(values)))
+    if bad:
+        hint = (
+            "; pass a sparse matrix of the observed pairs where some are unknown" if values.ndim == 2 else ""
+        )
+        _check.fail(name, "finite relation values", f"{bad} NaN or infinite in shape {shape}{hint}")
+
+
+def values_matrix(name: str, values: Any, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+    """Return relation values as a dense matrix of this shape."""
+    matrix = check_array(values, dtype=dtype, input_name=name, ensure_all_finite=False)
+    if matrix.shape != shape:
+        square = "square " if shape[0] == shape[1] else ""
+        _check.fail(name, f"a {square}matrix of shape {shape}", matrix.shape)
+    _finite(name, matrix, matrix.shape)
+    return matrix
+
+
+def symmetric_values(name: str, values: Any, n: int, dtype: np.dtype) -> np.ndarray:
+    """Return relation values among n objects."""
+    matrix = values_matrix(name, values, (n, n), dtype)
+    _asymmetry(name, float(np.abs(matrix - matrix.T).max()), float(np.abs(matrix).max()))
+    return matrix
+
+
+def observed_pairs(
+    name: str, values: Any, shape: tuple[int, int], dtype: np.dtype, loss: str, symmetric: bool = False
+) -> Any:
+    """Return a sparse matrix of observed pairs in CSR format, indices sorted and within `shape`."""
+    if values.shape != shape:
+        _check.fail(name, f"pair indices below {shape}, the rows of both tables", f"shape {values.shape}")
+    if hasattr(values, "check_format"):  # before a conversion that would follow wild indices
+        try:
+            values.check_format(full_check=True)
+        except ValueError as error:
+            _check.fail(name, f"pair indices below {shape}", str(error))
+    elif values.format == "coo" and values.nnz:
+        low, high = min(values.row.min(), values.col.min()), (values.row.max(), values.col.max())
+        if low < 0 or high[0] >= shape[0] or high[1] >= shape[1]:
+            _check.fail(name, f"pair indices below {shape}", f"indices up to {high}, from {low}")
+    observed = values.tocsr().astype(dtype)
+    observed.sum_duplicates()
+    if observed.nnz == 0:
+        _check.fail(name, "at least one observed pair", f"a sparse matrix of shape {shape} without entries")
+    _finite(name, observed.data, shape)
+    if loss == "softmax" and not (observed.data > 0).all():
+        _check.fail(name, "values > 0 with loss='softmax'", observed.data.min())
+    if symmetric:
+        difference = abs(observed - observed.T)
+        _asymmetry(name, float(difference.max()), float(abs(observed).max()))
+    return observed
+
+
+def determination(relation: np.ndarray, truth: np.ndarray) -> float:
+    """Return the coefficient of determination."""
+    residual = float(np.square(relation - truth, dtype=np.float64).sum())
+    return 1.0 - residual / float(np.square(truth - truth.mean(), dtype=np.float64).sum())
+
+
+def score_of_values(relation: np.ndarray, values: Any) -> float:
+    """Return how well a relation fits values: area under the ROC curve of yes and no, else R^2."""
+    from sklearn.metrics import roc_auc_score
+
+    if sparse.issparse(values):
+        if np.ptp(values.data) > 0:
+            return determination(np.asarray(relation[values.nonzero()]).ravel(), values.data)
+        there = np.zeros(relation.shape, bool)
+        there[values.nonzero()] = True
+        return float(roc_auc_score(there.ravel(), relation.ravel()))
+    if np.isin(values, (0, 1)).all() and np.ptp(values) > 0:
+        return float(roc_auc_score(values.ravel() > 0, relation.ravel()))
+    return determination(relation, values)

@@ -1,0 +1,78 @@
+"""Study: fit phi to a Gaussian kernel between images of digits; the error on held-out pairs by width."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..estimators import SymmetricRelation
+from .digits import Split, load
+from .study import Study
+
+WIDTHS = (32, 128, 512)
+
+
+def gaussian_kernel(split: Split) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Return exp(-|a - b|^2 / (2 s^2)), s the median distance between training images."""
+    from sklearn.metrics.pairwise import euclidean_distances, rbf_kernel
+
+    distances = euclidean_distances(split.train, squared=True)
+    median = float(np.median(distances[np.triu_indices(len(distances), 1)]))
+    return lambda a, b: rbf_kernel(a, b, gamma=1 / (2 * median))
+
+
+def kernel_error(
+    split: Split, width: int, kernel: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> dict[str, float]:
+    """Fit phi with one hidden layer of this width to the kernel; errors over held-out pairs."""
+    begin = time.perf_counter()
+    relation = SymmetricRelation(
+        hidden_widths=(width,),
+        n_features=64,
+        activation="gelu",
+        solver="lbfgs",
+        max_iter=100,
+        tol=1e-12,
+        random_state=0,
+    ).fit(split.train, kernel(split.train, split.train))
+    seconds = time.perf_counter() - begin
+    truth = kernel(split.held_out, split.held_out)
+    error = relation.relation_matrix(split.held_out) - truth
+    return {
+        "width": width,
+        "sup_error": float(np.abs(error).max()),
+        "rel_error": float(np.linalg.norm(error) / np.linalg.norm(truth)),
+        "seconds": seconds,
+    }
+
+
+def run(report: Callable[[str], None]) -> Study:
+    """Fit networks of growing width."""
+    split = load()
+    kernel = gaussian_kernel(split)
+    errors = []
+    for width in WIDTHS:
+        report(f"fitting a network of width {width} to the Gaussian kernel")
+        errors.append(kernel_error(split, width, kernel))
+    return Study(errors, {"error_against_width.png": lambda: _draw(errors)})
+
+
+def _draw(errors: list[dict[str, float]]) -> Any:
+    """Draw the error against width."""
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(5.5, 4), layout="constrained")
+    widths = [row["width"] for row in errors]
+    axis.loglog(widths, [row["sup_error"] for row in errors], "o-", label="largest")
+    axis.loglog(widths, [row["rel_error"] for row in errors], "s-", label="relative (Frobenius)")
+    axis.set_xticks(widths, [str(w) for w in widths])
+    axis.minorticks_off()
+    axis.set_xlabel("hidden width")
+    axis.set_ylabel("error on held-out pairs")
+    axis.set_title("Gaussian kernel by ⟨φ(x), φ(y)⟩")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    return figure

@@ -1,0 +1,90 @@
+"""Study: learn "shows the same digit" from the labels of a training split; judge it on held-out images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..estimators import SymmetricRelation
+from ..ops import retrieve
+from .digits import Split, draw_rows, load
+from .study import Study
+
+
+def precision_at(k: int, queries: np.ndarray, keys: np.ndarray, split: Split) -> float:
+    """Mean share of training images of the query's digit among the k retrieved."""
+    _, found = retrieve(queries, keys, k)
+    return float((split.train_digits[found] == split.held_out_digits[:, None]).mean())
+
+
+def run(report: Callable[[str], None]) -> Study:
+    """Learn the same-digit relation; figures on held-out images.
+
+    The area under the ROC curve is over all pairs of held-out images; queries of the retrieval are the
+    held-out images, keys the training images, for the learned relation and for raw pixels alike.
+    """
+    split = load()
+    report(f"learning the same-digit relation from {len(split.train)} images")
+    begin = time.perf_counter()
+    relation = SymmetricRelation(
+        hidden_widths=(256, 256),
+        n_features=16,
+        activation="gelu",
+        max_iter=100,
+        batch_size=256,
+        random_state=0,
+    ).fit(split.train, split.train_digits)
+    seconds = time.perf_counter() - begin
+    features = relation.transform(split.held_out)
+    figures = {
+        "auc": relation.score(split.held_out, split.held_out_digits),
+        "precision_at_10": precision_at(10, features, relation.features_fit_, split),
+        "baseline_precision_at_10": precision_at(10, split.held_out, split.train, split),
+        "seconds": seconds,
+    }
+    return Study(
+        figures,
+        {
+            "relation_matrix.png": lambda: _draw_relation(split, relation),
+            "retrieved.png": lambda: _draw_retrieved(split, relation),
+        },
+    )
+
+
+def _draw_relation(split: Split, relation: SymmetricRelation) -> Any:
+    """Draw the relation of the held-out images ordered by digit."""
+    import matplotlib.pyplot as plt
+
+    order = np.argsort(split.held_out_digits, kind="stable")
+    digits = split.held_out_digits[order]
+    values = relation.relation_matrix(split.held_out[order])
+    centers = [float(np.flatnonzero(digits == d).mean()) for d in range(10)]
+    figure, axis = plt.subplots(figsize=(6.5, 5.5), layout="constrained")
+    image = axis.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+    for edge in np.flatnonzero(np.diff(digits)) + 0.5:
+        axis.axhline(edge, color="black", linewidth=0.4)
+        axis.axvline(edge, color="black", linewidth=0.4)
+    axis.set_xticks(centers, list("0123456789"))
+    axis.set_yticks(centers, list("0123456789"))
+    axis.set_xlabel("digit")
+    axis.set_ylabel("digit")
+    axis.set_title(f"Learned same-digit relation, {len(digits)} held-out images")
+    figure.colorbar(image, label="⟨φ(x), φ(y)⟩")
+    return figure
+
+
+def _draw_retrieved(split: Split, relation: SymmetricRelation) -> Any:
+    """Draw the first held-out image of each digit with the training images most related to it."""
+    queries = [int(np.flatnonzero(split.held_out_digits == d)[0]) for d in range(10)]
+    values, found = relation.retrieve(split.held_out[queries], 10)
+    rows = [
+        [
+            (split.held_out[query], "query"),
+            *((split.train[j], f"{value:.2f}") for j, value in zip(line, row, strict=True)),
+        ]
+        for query, line, row in zip(queries, found, values, strict=True)
+    ]
+    return draw_rows(rows, "Held-out images, and the training images most related to them")
