@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import _core, gradients, ops
+from .. import _check, _core, gradients, ops
 from ..activations import Activation
 from ..mlp import MLP
 
@@ -226,7 +226,7 @@ def attention_vjp(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of f, g and v from what the forward pass gave."""
     rows, keys, values = _array(f), _array(g), _array(v)
-    attended = ops._Attended(rows, keys, values, None, None, scale, _array(mask), causal)
+    attended = ops._Attended(rows, keys, values, None, None, scale, _array(mask), causal, None)
     grads = gradients._attention_of_features_vjp(attended, rows, keys, _array(out), _array(lse), _array(grad))
     grad_f, grad_g, grad_v = (_wanted(a, like) for a, like in zip(grads, (f, g, v), strict=True))
     return grad_f, grad_g, grad_v
@@ -283,6 +283,9 @@ def relation_loss(
     targets = _array(target) if columns is None else (_array(target), _array(columns))
     rows = _array(f)
     others = rows if g is None else _array(g)
+    for name, a in (("x", rows), ("x" if g is None else "y", others)):
+        if len(a) == 0:
+            _check.fail(name, "at least one row", a.shape)
     value, grad_f, grad_g = gradients.feature_loss(rows, others, targets, loss, _array(weight))
     total = torch.full((), value, dtype=f.dtype)
     if g is None:
