@@ -5,15 +5,22 @@ that were made. Statements with explicit constants are derived in the docstring 
 published rate stands beside.
 """
 
+from ._asymmetric import asymmetric, symmetric_floor
 from ._attention import Margin, attention, attention_error, margin_of
 from ._bound import Assumption, Bound, Constant
+from ._one_layer import kernel_norm
+from ._symmetric import symmetric
 
 __all__ = [
     "Assumption",
     "Bound",
     "Constant",
     "Margin",
+    "asymmetric",
     "attention",
     "attention_error",
+    "kernel_norm",
     "margin_of",
+    "symmetric",
+    "symmetric_floor",
 ]
