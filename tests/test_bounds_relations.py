@@ -11,21 +11,21 @@ from scipy.optimize import minimize
 
 def test_one_function_by_hand():
     # 2 M d + d^2 = eps with M = 1, eps = 0.21: d = 0.1. N = ceil((4 * 2 * V / d)^2) + 2.
-    bound = bounds.symmetric([1.0], 0.21, dimension=1, norm=[0.5])
-    assert bound.value == math.ceil((8 * 0.5 / 0.1) ** 2 - 1e-6) + 2
+    bound = bounds.symmetric([1.0], 0.21, dimension=1, norm=[0.51])
+    assert bound.value == math.ceil((8 * 0.51 / 0.1) ** 2) + 2
     assert bound.details["deltas"][0] == pytest.approx(0.1, rel=1e-9)
     # Barron's theorem in L2: sqrt(lambda) stands for M, 2 rho C / d neurons squared.
-    barron = bounds.symmetric([1.0], 0.21, dimension=1, norm=[0.5], one_layer="barron", radius=3.0)
-    assert barron.value == math.ceil((2 * 3 * 0.5 / 0.1) ** 2 - 1e-6)
+    barron = bounds.symmetric([1.0], 0.21, dimension=1, norm=[0.51], one_layer="barron", radius=3.0)
+    assert barron.value == math.ceil((2 * 3 * 0.51 / 0.1) ** 2)
     # Klusowski & Barron with D = 1: c v max(1, sqrt(log N)) N^(-3/2) <= d at N = 3, not at 2.
     kb = bounds.symmetric([1.0], 0.21, dimension=1, norm=[0.45], one_layer="klusowski-barron")
     assert 0.45 * math.sqrt(math.log(3)) * 3**-1.5 <= 0.1 < 0.45 * 2**-1.5
     assert kb.value == 3
-    own = bounds.symmetric([1.0], 0.21, dimension=1, norm=[0.5], one_layer=lambda v, d: 7)
+    own = bounds.symmetric([1.0], 0.21, dimension=1, norm=[0.51], one_layer=lambda v, d: 7)
     assert own.value == 7
     # (A + B) d + d^2 = eps with A = B = 1.
-    two = bounds.asymmetric([1.0], 0.21, dimensions=(1, 1), norms=([0.5], [0.25]))
-    assert two.value == math.ceil(40**2 - 1e-6) + math.ceil(20**2 - 1e-6) + 4
+    two = bounds.asymmetric([1.0], 0.21, dimensions=(1, 1), norms=([0.51], [0.26]))
+    assert two.value == math.ceil(40.8**2) + math.ceil(20.8**2) + 4
 
 
 def test_the_split_is_the_cheapest(rng):
@@ -33,13 +33,15 @@ def test_the_split_is_the_cheapest(rng):
         slopes, costs = rng.uniform(0.1, 2, 5), rng.uniform(0.1, 2, 5)
         deltas = deltas_for(0.3, slopes, costs, power)
         assert (slopes * deltas + deltas**2).sum() == pytest.approx(0.3, rel=1e-9)
+
+        def used(t, s=slopes):
+            return (s * np.exp(t) + np.exp(2 * t)).sum()
+
         found = minimize(
             lambda t, p=power, c=costs: ((c / np.exp(t)) ** p).sum(),
             np.log(np.full(5, 0.01)),
-            constraints={
-                "type": "eq",
-                "fun": lambda t, s=slopes: (s * np.exp(t) + np.exp(2 * t)).sum() - 0.3,
-            },
+            constraints={"type": "eq", "fun": lambda t, u=used: u(t) - 0.3},
+            bounds=[(-10, 1)] * 5,
             options={"maxiter": 500, "ftol": 1e-12},
         )
         assert ((costs / deltas) ** power).sum() <= found.fun * (1 + 1e-6)
