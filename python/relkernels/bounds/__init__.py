@@ -8,8 +8,11 @@ published rate stands beside.
 from ._asymmetric import asymmetric, symmetric_floor
 from ._attention import Margin, attention, attention_error, margin_of
 from ._bound import Assumption, Bound, Constant
+from ._hilbert_cube import hilbert_cube
 from ._one_layer import kernel_norm
+from ._random_features import random_features
 from ._symmetric import symmetric
+from ._zonal import zonal
 
 __all__ = [
     "Assumption",
@@ -19,8 +22,11 @@ __all__ = [
     "asymmetric",
     "attention",
     "attention_error",
+    "hilbert_cube",
     "kernel_norm",
     "margin_of",
+    "random_features",
     "symmetric",
     "symmetric_floor",
+    "zonal",
 ]
