@@ -11,14 +11,17 @@ from ._bound import Assumption, Bound, Constant
 from ._hilbert_cube import hilbert_cube
 from ._one_layer import kernel_norm
 from ._random_features import random_features
+from ._report import Comparison, Report, report
 from ._symmetric import symmetric
 from ._zonal import zonal
 
 __all__ = [
     "Assumption",
     "Bound",
+    "Comparison",
     "Constant",
     "Margin",
+    "Report",
     "asymmetric",
     "attention",
     "attention_error",
@@ -26,6 +29,7 @@ __all__ = [
     "kernel_norm",
     "margin_of",
     "random_features",
+    "report",
     "symmetric",
     "symmetric_floor",
     "zonal",

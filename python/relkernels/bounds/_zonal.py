@@ -2,9 +2,10 @@
 
 Let f = sum_k f_k be the expansion in spherical harmonics, ||f||_s^2 = sum_k (1 + k)^(2s) ||f_k||^2, and
 G(t) = max(t, 0)^r with Funk-Hecke coefficients c_k. Take a positive quadrature y_j, w_j that is exact to
-degree M, m <= M/2, and P = sum_{k<=m} f_k / c_k. The network sum_j w_j P(y_j) G(x.y_j) reproduces f_k for k <= m; the
-degrees m < k <= M - m vanish by exactness; of the others, by sum_j w_j P(y_j)^2 = ||P||^2 and the addition
-theorem, at most ||P||^2 sum_{k>M-m} c_k^2 N_k is left, N_k the number of harmonics of degree k. So, in L2,
+degree M, m <= M/2, and P = sum_{k<=m} f_k / c_k. The network sum_j w_j P(y_j) G(x.y_j) reproduces f_k for
+k <= m; the degrees m < k <= M - m vanish by exactness; of the others, by sum_j w_j P(y_j)^2 = ||P||^2 and the
+addition theorem, at most ||P||^2 sum_{k>M-m} c_k^2 N_k is left, N_k the number of harmonics of degree k. So,
+in L2,
 
     ||f - network|| <= ||f||_s [(m + 2)^(-s) + max_{k<=m} (1 + k)^(-s)/|c_k| (sum_{k>M-m} c_k^2 N_k)^(1/2)].
 
