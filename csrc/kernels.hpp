@@ -14,6 +14,7 @@
 #include <cstdint>
 
 #include "activation.hpp"
+#include "dual.hpp"
 
 namespace rk {
 
@@ -130,6 +131,15 @@ struct Kernels {
     // targets is that of the tile.
     void (*loss)(Loss loss, T* r, long ld, long rows, long cols, const PairTargets<T>& targets,
                  double* values);
+
+    // out(i, j) <- nngp_kernel of points i0 + i of a and j0 + j of b, from r = weight_variance x.y / D.
+    void (*nngp_tile)(const NngpSpec& spec, const NngpPoints& a, long i0, const NngpPoints& b, long j0,
+                      const double* r, long ld, long rows, long cols, T* out, long out_row);
+    // Variances of layer 0 of points [first, first + count); then, layer by layer, what nngp_tile needs of
+    // the points. tangent (or null) becomes the diagonal of the NTK.
+    void (*nngp_variances)(const NngpSpec& spec, const NngpPoints& p, long first, long count);
+    void (*nngp_layer)(const NngpSpec& spec, const NngpPoints& p, long layer, long first, long count,
+                       double* tangent);
 
     // Elementwise function by name, for tests; false where the name is unknown.
     bool (*vector_math)(const char* name, T parameter, const T* x, T* out, long n);

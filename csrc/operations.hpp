@@ -6,6 +6,7 @@
 #include "arrays.hpp"
 #include "kernels.hpp"
 #include "mlp.hpp"
+#include "nngp_points.hpp"
 
 namespace rk {
 
@@ -36,6 +37,16 @@ void retrieve(const Array<const T>& q, const Array<const T>& keys, const Mlp<T>*
 template <class T>
 void relation_matvec(const Array<const T>& x, const Array<const T>& y, const Array<const T>& v,
                      const Mlp<T>* phi, const Mlp<T>* psi, Link link, T scale, const Array<T>& out);
+
+// Kernel of a wide random network between the rows of x and of y (absent: x, symmetric).
+template <class T>
+void nngp_kernel(const Array<const T>& x, const Array<const T>& y, const NngpSpec& spec,
+                 const NngpSeries* series, const Array<T>& out);
+
+// nngp_kernel of each row of x with itself.
+template <class T>
+void nngp_diagonal(const Array<const T>& x, const NngpSpec& spec, const NngpSeries* series,
+                   const Array<T>& out);
 
 // Gradients. grad_biases is empty for a map without biases. What they are added to or written over is
 // said in each file.

@@ -96,7 +96,10 @@ void without_gil(const F& f) {
     if (interrupted) throw py::error_already_set();
 }
 
+Activation activation_named(const std::string& name);
+
 void register_mlp(py::module_& m);
+void register_nngp(py::module_& m);
 void register_operations(py::module_& m);
 void register_gradients(py::module_& m);
 void register_system(py::module_& m);

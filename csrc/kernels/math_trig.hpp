@@ -1,4 +1,4 @@
-// sin, cos and powers with a real exponent, on vectors. Accuracy as in math.hpp.
+// sin, cos, atan2 and powers with a real exponent, on vectors. Accuracy as in math.hpp.
 //
 // Float32 goes through float64, where argument reduction and logarithm have bits to spare. In float64 the
 // rare lanes beyond the reach of the reduction, and powers, are taken one at a time from the C library.
@@ -82,6 +82,39 @@ RK_INLINE V<T> cos(V<T> x) {
         return through_double(x, [](Vd d) RK_LAMBDA_INLINE { return sin_or_cos(d, 1); });
     else
         return sin_or_cos(x, 1);
+}
+
+// The angle of the point (x, y) in (-pi, pi], as in the C library. With b / a the smaller of |x|, |y| over
+// the larger: atan(b/a) = t + t^3 p(t^2) for b/a <= tan(pi/8), else pi/4 + the same of t = (b-a)/(b+a);
+// p to 1.8e-19. Quadrants add k pi/4, whose high part (40 bits) makes exact products with k <= 4.
+RK_INLINE Vd atan2(Vd y, Vd x) {
+    const Vd one = broadcast<double>(1.0), inf = broadcast<double>(__builtin_inf());
+    const Vd u = abs(x), v = abs(y);
+    const Id swapped = v > u;
+    Vd a = swapped ? v : u, b = swapped ? u : v;
+    b = a == inf ? (b == inf ? one : Vd{}) : b;
+    a = a == inf ? one : a;
+    const Id huge = a > broadcast<double>(0x1p1000);
+    a = huge ? a * 0x1p-8 : a;
+    b = huge ? b * 0x1p-8 : b;
+    const Id reduced = b > a * 0.41421356237309503;
+    const Vd over = reduced ? a + b : a;
+    const Vd t = (reduced ? b - a : b) / (over == Vd{} ? one : over);
+    const Vd z = t * t;
+    const Vd p = polynomial<double>(z, -0.333333333333333332, 0.199999999999998043, -0.142857142856597778,
+                                    0.111111111051505879, -0.0909090875325911294, 0.0769229636804229712,
+                                    -0.0666642476020052014, 0.0587892755447380676, -0.0523044364068694771,
+                                    0.0455154473402216165, -0.0345693150633260898, 0.0162843750500433944);
+    // Eighths of a turn and the sign of t.
+    Vd k = reduced ? one : Vd{}, sign = one;
+    k = swapped ? 2.0 - k : k;
+    sign = swapped ? -sign : sign;
+    const Id left = (Id)x < Id{};  // -0 included
+    k = left ? 4.0 - k : k;
+    sign = left ? -sign : sign;
+    const Vd low = fma(sign * t * z, p, k * 0x1.a308d313198a3p-42);
+    const Vd angle = fma(k, broadcast<double>(0x1.921fb54442p-1), fma(sign, t, low));
+    return ((x == x) & (y == y)) ? copysign(angle, y) : x + y;
 }
 
 // x^r for x >= 0 and any real r, with the conventions of the C library.

@@ -2,6 +2,7 @@
 #include "kernels/activations.hpp"
 #include "kernels/losses.hpp"
 #include "kernels/micro_kernel.hpp"
+#include "kernels/nngp.hpp"
 #include "kernels/pack.hpp"
 #include "kernels/softmax.hpp"
 #include "kernels/tiles.hpp"
@@ -32,6 +33,9 @@ namespace rk::RK_ISA {
      .link = link<T>,                       \
      .link_dot = link_dot<T>,               \
      .loss = loss<T>,                       \
+     .nngp_tile = nngp_tile<T>,             \
+     .nngp_variances = nngp_variances,      \
+     .nngp_layer = nngp_layer,              \
      .vector_math = vector_math<T>}
 
 extern const Kernels<float> kernels_float;

@@ -26,6 +26,13 @@ static bool vector_math(const char* name, T parameter, const T* x, T* out, long 
         map_array(x, out, n, [](V<T> v) RK_LAMBDA_INLINE { return log<T>(v); });
         return true;
     }
+    if (same_name(name, "atan2")) {  // of x and the parameter
+        for (long i = 0; i < n; ++i) {
+            const Vd angle = atan2(broadcast<double>((double)x[i]), broadcast<double>((double)parameter));
+            out[i] = (T)angle[0];
+        }
+        return true;
+    }
     if (same_name(name, "pow")) {
         map_array(x, out, n, [&](V<T> v) RK_LAMBDA_INLINE { return pow<T>(v, parameter); });
         return true;

@@ -20,6 +20,7 @@ from .gradients import (
     relation_matrix_vjp,
 )
 from .mlp import MLP
+from .nngp import nngp_kernel
 from .ops import (
     attention,
     attention_scores,
@@ -45,6 +46,7 @@ __all__ = [
     "feature_map_vjp",
     "get_num_threads",
     "leaky_relu",
+    "nngp_kernel",
     "relation_loss",
     "relation_matrix",
     "relation_matrix_vjp",

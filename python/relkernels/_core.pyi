@@ -5,12 +5,25 @@ from __future__ import annotations
 import collections.abc
 import numpy
 import typing
-__all__: list[str] = ['Mlp', 'attention', 'attention_scores', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'feature_map', 'feature_map_vjp', 'get_num_threads', 'isa', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'retrieve', 'set_num_threads', 'vector_math']
+__all__: list[str] = ['Dual', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'feature_map', 'feature_map_vjp', 'get_num_threads', 'isa', 'nngp_diagonal', 'nngp_kernel', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'retrieve', 'set_num_threads', 'vector_math']
 class Mlp:
     """
     Packed weights of a multi-layer perceptron.
     """
     def __init__(self, weights: collections.abc.Sequence[numpy.ndarray], biases: collections.abc.Sequence[numpy.ndarray] | None, activation: str, parameter: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+class Dual:
+    """
+    The dual of an activation, E[a(u) a(v)].
+    """
+    @staticmethod
+    def closed_form(name: str, parameter: typing.SupportsFloat | typing.SupportsIndex) -> Dual:
+        ...
+    @staticmethod
+    def relu_power(exponent: typing.SupportsFloat | typing.SupportsIndex, square_mean: typing.SupportsFloat | typing.SupportsIndex, slope_square_mean: typing.SupportsFloat | typing.SupportsIndex, eta: numpy.ndarray, eta_slope: numpy.ndarray) -> Dual:
+        ...
+    @staticmethod
+    def series(activation: str, constant: typing.SupportsFloat | typing.SupportsIndex, linear: typing.SupportsFloat | typing.SupportsIndex, slope_constant: typing.SupportsFloat | typing.SupportsIndex, is_odd: bool, nodes: numpy.ndarray, even: numpy.ndarray, odd: numpy.ndarray, base: typing.SupportsFloat | typing.SupportsIndex, rate: typing.SupportsFloat | typing.SupportsIndex, slope_rate: typing.SupportsFloat | typing.SupportsIndex) -> Dual:
         ...
 def attention(q: numpy.ndarray, k: numpy.ndarray, v: numpy.ndarray, phi: Mlp, psi: Mlp, scale: typing.SupportsFloat | typing.SupportsIndex, mask: numpy.ndarray | None, causal: bool, out: numpy.ndarray, lse: numpy.ndarray | None) -> None:
     ...
@@ -36,6 +49,10 @@ def feature_map_vjp(x: numpy.ndarray, mlp: Mlp, grad: numpy.ndarray, grad_x: num
     ...
 def get_num_threads() -> int:
     ...
+def nngp_diagonal(x: numpy.ndarray, dual: Dual, weight_variance: typing.SupportsFloat | typing.SupportsIndex, bias_variance: typing.SupportsFloat | typing.SupportsIndex, depth: typing.SupportsInt | typing.SupportsIndex, ntk: bool, terms: typing.SupportsInt | typing.SupportsIndex, out: numpy.ndarray) -> None:
+    ...
+def nngp_kernel(x: numpy.ndarray, y: numpy.ndarray | None, dual: Dual, weight_variance: typing.SupportsFloat | typing.SupportsIndex, bias_variance: typing.SupportsFloat | typing.SupportsIndex, depth: typing.SupportsInt | typing.SupportsIndex, ntk: bool, terms: typing.SupportsInt | typing.SupportsIndex, out: numpy.ndarray) -> None:
+    ...
 def relation_loss(f: numpy.ndarray, g: numpy.ndarray, target: numpy.ndarray | None, labels_f: numpy.ndarray | None, labels_g: numpy.ndarray | None, weight: numpy.ndarray | None, row_scale: numpy.ndarray | None, loss: str, values: numpy.ndarray, grad_f: numpy.ndarray, grad_g: numpy.ndarray | None) -> None:
     ...
 def relation_matrix(x: numpy.ndarray, y: numpy.ndarray | None, phi: Mlp, psi: Mlp, scale: typing.SupportsFloat | typing.SupportsIndex, heads: typing.SupportsInt | typing.SupportsIndex, out: numpy.ndarray) -> None:
@@ -53,4 +70,6 @@ def vector_math(name: str, x: numpy.ndarray, parameter: typing.SupportsFloat | t
     Elementwise function of the kernels by name, for tests: out <- name(x), contiguous arrays.
     """
 __version__: str = '0.1.0'
+angle_octaves: int = 53
+angle_terms: int = 24
 isa: str = 'portable'

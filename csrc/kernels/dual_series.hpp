@@ -1,0 +1,70 @@
+// E[a(u) a(v)] by Mehler's expansion, for activations that have no closed form.
+//
+// With h_k(p) = E[a(sqrt(p) z) He_k(z)] / sqrt(k!), E = sum over k of h_k(p) h_k(q) cos(theta)^k: a table of
+// one dimension a point instead of one of three dimensions a layer. Each such activation is a constant or a
+// linear function plus one of a single parity, so half of the coefficients vanish and are left out.
+//
+// A pair takes as many terms as the longer of its points needs (field `count`), and stops where the power of
+// the cosine is below 1e-19; both depend on the pair alone.
+#pragma once
+
+#include "kernels/dual.hpp"
+
+namespace rk::RK_ISA {
+
+struct SeriesDual {
+    static constexpr bool kHomogeneous = false, kSeries = true;
+    const NngpSpec& spec;
+    RK_INLINE SeriesDual(const NngpSpec& s) : spec(s) {}
+
+    static constexpr long kGroup = 4;  // terms between two looks at what is left to do
+    static constexpr double kNothing = 1e-19;
+
+    // sum over m < count of h_m(p) h_m(q) power z^m. Lanes that are done are not touched.
+    template <class Row, class Column>
+    RK_INLINE Vd sum(const Row& row, const Column& column, Vd count, Vd power, Vd z) const {
+        Vd total{};
+        Id active = count > Vd{};
+        for (long m = 0; m < spec.terms; m += kGroup) {
+            active &= (count > broadcast<double>((double)m)) & (abs(power) > broadcast<double>(kNothing));
+            if (!any(active)) break;
+            Vd part = row(m + kGroup - 1) * column(m + kGroup - 1);
+            for (long k = kGroup - 2; k >= 0; --k) part = fma(part, z, row(m + k) * column(m + k));
+            total = active ? fma(part, power, total) : total;
+            power *= (z * z) * (z * z);
+        }
+        return total;
+    }
+
+    // Points i of a and j .. j + n - 1 of b.
+    RK_INLINE Vd means(const NngpPoints& a, long i, const NngpPoints& b, long j, long n, long l, Vd cos, Vd c,
+                       Vd& slope) const {
+        const Vd count = max(broadcast<double>(a.at(l, NngpPoints::count)[i]),
+                             load_first(b.at(l, NngpPoints::count) + j, n));
+        const auto set = [&](long s, bool odd) RK_LAMBDA_INLINE {
+            const double *from = a.coefficients(spec, l, s) + i, *to = b.coefficients(spec, l, s) + j;
+            const auto row = [&](long m) RK_LAMBDA_INLINE { return broadcast<double>(from[m * a.stride]); };
+            const auto column = [&](long m) RK_LAMBDA_INLINE { return load_first(to + m * b.stride, n); };
+            return sum(row, column, count, odd ? cos : broadcast<double>(1.0), cos * cos);
+        };
+        if (spec.ntk) slope = nan_of(c, spec.slope_constant + set(1, !spec.odd));
+        return nan_of(c, fma(c, broadcast<double>(spec.linear), spec.constant + set(0, spec.odd)));
+    }
+
+    // Points at .. at + n - 1 with themselves.
+    RK_INLINE Vd square_means(const NngpPoints& p, long at, long n, long l, Vd variance, Vd& slope) const {
+        const Vd count = load_first(p.at(l, NngpPoints::count) + at, n), one = broadcast<double>(1.0);
+        const auto set = [&](long s) RK_LAMBDA_INLINE {
+            const double* from = p.coefficients(spec, l, s) + at;
+            const auto h = [&](long m) RK_LAMBDA_INLINE { return load_first(from + m * p.stride, n); };
+            return sum(h, h, count, one, one);
+        };
+        if (spec.ntk) slope = nan_of(variance, spec.slope_constant + set(1));
+        return nan_of(variance, fma(variance, broadcast<double>(spec.linear), spec.constant + set(0)));
+    }
+
+    // x, but NaN where c is: lanes with NaN have no terms.
+    RK_INLINE static Vd nan_of(Vd c, Vd x) { return c == c ? x : c; }
+};
+
+}  // namespace rk::RK_ISA
