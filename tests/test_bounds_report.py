@@ -55,7 +55,7 @@ def test_the_largest_error_is_searched_for_between_the_pairs():
 
 
 def test_bounds_hold_for_random_models(rng):
-    """Lower bounds on 200 random networks and relations, upper ones need the best network and are for fits."""
+    """Lower bounds on 200 random networks and relations; upper ones are about the best network."""
     for k in range(200):
         n, d = int(rng.integers(1, 12)), int(rng.integers(1, 4))
         X = rng.uniform(-1, 1, (n, 2))

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 MODULES = ["ops", "gradients", "mlp", "activations", "config", "estimators.symmetric"]
 MODULES += [f"bounds._{name}" for name in ("bound", "attention", "one_layer", "symmetric", "asymmetric")]
 MODULES += [f"bounds._{name}" for name in ("random_features", "zonal", "hilbert_cube", "report")]
+MODULES += ["estimators.zonal", "estimators.hilbert_cube"]
 
 
 def test_importing_leaves_the_heavy_packages_alone():

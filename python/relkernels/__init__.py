@@ -31,13 +31,15 @@ from .ops import (
 )
 
 if TYPE_CHECKING:
-    from .estimators import SymmetricRelation
+    from .estimators import HilbertCubeEncoder, SymmetricRelation, ZonalFeatures
 
 __all__ = [
     "MLP",
     "Activation",
+    "HilbertCubeEncoder",
     "MLPGradient",
     "SymmetricRelation",
+    "ZonalFeatures",
     "__version__",
     "attention",
     "attention_scores",
@@ -60,7 +62,7 @@ __all__ = [
 # Modules of their own that are loaded when they are first asked for.
 _SUBMODULES = {"bounds"}
 # Estimators import scikit-learn, which takes longer than everything else here together.
-_ESTIMATORS = {"SymmetricRelation"}
+_ESTIMATORS = {"HilbertCubeEncoder", "SymmetricRelation", "ZonalFeatures"}
 
 
 def __getattr__(name: str) -> Any:
