@@ -88,6 +88,25 @@ def test_power_within_2_ulp(dtype, r, rng):
         assert ulps(run("pow", x, float(dtype(r))), x, lambda t: t**exponent if t else t, dtype) <= 2
 
 
+@pytest.mark.parametrize("x", [1.0, -1.0, 0.3, -2e-3, 5e4, 0.0, -0.0, 1e30, -1e30])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_angle_within_2_ulp(dtype, x, rng):
+    y = np.concatenate([sample("atan2", dtype, rng, 150), np.float64(x) * rng.uniform(0.3, 3, 300)])
+    y = y[(np.abs(y) > 1e-30) & (np.abs(y) < 1e35)].astype(dtype)
+    right = mpmath.mpf(float(dtype(x)))
+    assert ulps(run("atan2", y, float(dtype(x))), y, lambda t: mpmath.atan2(t, right), dtype) <= 2
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_angles_at_the_ends_are_those_of_the_c_library(dtype):
+    ends = np.array([0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan], dtype)
+    for x in ends:
+        got, want = run("atan2", ends, float(x)), np.arctan2(ends, x)
+        np.testing.assert_array_max_ulp(got[~np.isnan(want)], want[~np.isnan(want)], 1)
+        np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+        np.testing.assert_array_equal(np.signbit(got[~np.isnan(want)]), np.signbit(want[~np.isnan(want)]))
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_specials(dtype):
     inf, nan = np.inf, np.nan

@@ -15,7 +15,8 @@ import relkernels as rk
 from relkernels import _core
 
 ROOT = Path(__file__).parents[1]
-MODULES = ["ops", "gradients", "mlp", "activations", "config", "estimators.symmetric"]
+MODULES = ["ops", "gradients", "mlp", "activations", "config", "nngp", "estimators.symmetric"]
+MODULES += [f"spectra.{name}" for name in ("operators", "points", "sphere", "decay", "barron")]
 MODULES += [f"bounds._{name}" for name in ("bound", "attention", "one_layer", "symmetric", "asymmetric")]
 MODULES += [f"bounds._{name}" for name in ("random_features", "zonal", "hilbert_cube", "report")]
 MODULES += ["estimators.zonal", "estimators.hilbert_cube"]

@@ -105,7 +105,7 @@ RK_INLINE Vd eta_of_table(const double* table, Vd theta) {
     const Vd smallest = broadcast<double>(1.0 / double(1ll << (kAngleOctaves - 1)));
     const Vd near = far ? rest : theta;
     const Id below = near < smallest;
-    const Vd a = near > smallest ? near : smallest;  // NaN becomes smallest: amplitudes keep it
+    const Vd a = near > smallest ? near : smallest;
     const Id octave = ((Id)a >> 52) - (1023 - kAngleOctaves + 1);
     const Vd mantissa = (Vd)(((Id)a & 0xfffffffffffffll) | 0x3ff0000000000000ll);
     const Vd t = mantissa + mantissa - 3.0;
@@ -116,7 +116,8 @@ RK_INLINE Vd eta_of_table(const double* table, Vd theta) {
         for (int l = 0; l < kLanes<double>; ++l) c[l] = table[first[l] + k];
         sum = fma(sum, t, c);
     }
-    return (below & ~far) != Id{} ? sum * (theta / smallest) : sum;
+    sum = (below & ~far) != Id{} ? sum * (theta / smallest) : sum;
+    return theta == theta ? sum : theta;
 }
 
 struct ReluPowerDual {

@@ -59,10 +59,9 @@ __all__ = [
     "show_config",
 ]
 
-# Modules of their own that are loaded when they are first asked for.
-_SUBMODULES = {"bounds"}
 # Estimators import scikit-learn, which takes longer than everything else here together.
 _ESTIMATORS = {"HilbertCubeEncoder", "SymmetricRelation", "ZonalFeatures"}
+_SUBPACKAGES = {"bounds", "spectra"}
 
 
 def __getattr__(name: str) -> Any:
@@ -70,10 +69,10 @@ def __getattr__(name: str) -> Any:
         from . import estimators
 
         return getattr(estimators, name)
-    if name in _SUBMODULES:
+    if name in _SUBPACKAGES:
         from importlib import import_module
 
-        return import_module(f".{name}", __name__)
+        return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

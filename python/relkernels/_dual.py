@@ -101,8 +101,8 @@ def power_mean(a: float, angle: np.ndarray, rest: np.ndarray) -> np.ndarray:
 
     In polar coordinates ``Gamma(a+1) 2^a / pi * integral of (sin y sin(y + angle))^a over 0 < y < rest/2``.
     With y = rest / 2 / (1 + e^x) the integrand is analytic for |Im x| < pi and vanishes exponentially: the
-    trapezoidal rule with step 1/4 errs by exp(-8 pi^2) times a power of 1/pi that grows with a. Where it falls
-    slowly, the sum ends at x = 600, from where on the terms are geometric.
+    trapezoidal rule with step 1/4 errs by exp(-8 pi^2) times what grows with a. Where it falls slowly, the
+    sum ends at x = 600, from where on the terms are geometric.
     """
     step = 0.25
     x = np.arange(-44.0, min(44.0 / (1.0 + min(a, 0.0)), 600.0), step)

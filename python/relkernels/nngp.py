@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -86,8 +87,8 @@ def nngp_kernel(
     array([[1.    , 0.3183],
            [0.3183, 1.    ]])
     >>> rk.nngp_kernel(x, depth=2, activation="erf", kind="ntk").round(4)
-    array([[5.0036, 0.    ],
-           [0.    , 5.0036]])
+    array([[3.3259, 0.    ],
+           [0.    , 3.3259]])
     """
     x = _check.features("x", x)
     other = None if y is None else _check.features("y", y)
@@ -125,7 +126,7 @@ class Recursion:
         self.dual: Dual = dual(activation, self.ntk)
 
     @property
-    def arguments(self) -> tuple[object, float, float, int, bool]:
+    def arguments(self) -> tuple[Any, float, float, int, bool]:
         """What the compiled functions take, in their order."""
         return self.dual.handle, self.weight_variance, self.bias_variance, self.depth, self.ntk
 

@@ -1,0 +1,42 @@
+"""Spectra of relations and norms of functions: what the bounds on networks are made of.
+
+`mercer` gives eigenvalues and eigenfunctions of a kernel on points, `mercer_sphere` those of a zonal kernel
+on the sphere, `schmidt` the singular spectrum of an asymmetric relation; `fit_decay` says how fast a spectrum
+falls. `rkhs_norm` and the functions `barron_norm...` measure functions.
+"""
+
+from .barron import (
+    BarronNorm,
+    barron_norm,
+    barron_norm_eigenfunction,
+    barron_norm_fourier,
+    barron_norm_gaussian,
+    barron_norm_trigonometric,
+)
+from .decay import Decay, fit_decay
+from .operators import kernel_operator, relation_operator
+from .points import MercerSpectrum, RKHSNorm, SchmidtSpectrum, mercer, rkhs_norm, schmidt
+from .sphere import SphereSpectrum, funk_hecke, mercer_sphere, multiplicity
+
+__all__ = [
+    "BarronNorm",
+    "Decay",
+    "MercerSpectrum",
+    "RKHSNorm",
+    "SchmidtSpectrum",
+    "SphereSpectrum",
+    "barron_norm",
+    "barron_norm_eigenfunction",
+    "barron_norm_fourier",
+    "barron_norm_gaussian",
+    "barron_norm_trigonometric",
+    "fit_decay",
+    "funk_hecke",
+    "kernel_operator",
+    "mercer",
+    "mercer_sphere",
+    "multiplicity",
+    "relation_operator",
+    "rkhs_norm",
+    "schmidt",
+]

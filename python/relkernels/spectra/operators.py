@@ -1,0 +1,170 @@
+"""Relations as linear operators: products with vectors, the matrix never formed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .. import _check
+from ..mlp import MLP
+from ..ops import relation_matvec
+
+# Values of a kernel held at a time: 32 MiB of float64.
+_BLOCK_VALUES = 1 << 22
+
+Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def relation_operator(
+    x: np.ndarray,
+    y: np.ndarray | None = None,
+    phi: MLP | None = None,
+    psi: MLP | None = None,
+    *,
+    link: str = "identity",
+    scale: float = 1.0,
+) -> Any:
+    """Return the relation of the rows of `x` and `y` as a SciPy linear operator.
+
+    Its products are `relation_matvec`, so the matrix is never formed.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n, d_x)
+    y : ndarray of shape (m, d_y), optional
+        None stands for `x`.
+    phi, psi : MLP, optional
+        Feature maps; `psi` None stands for `phi`, `phi` None for the identity.
+    link : {"identity", "exp", "relu", "square"}, default "identity"
+    scale : float, default 1.0
+
+    Returns
+    -------
+    scipy.sparse.linalg.LinearOperator of shape (n, m)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from relkernels.spectra import relation_operator
+    >>> x = np.arange(6.0).reshape(3, 2)
+    >>> np.array_equal(relation_operator(x) @ np.ones(3), x @ x.T @ np.ones(3))
+    True
+    """
+    from scipy.sparse.linalg import LinearOperator
+
+    x = _check.floats("x", _check.features("x", x), exact=True)
+    other = x if y is None else _check.floats("y", _check.features("y", y), exact=True)
+    back = phi if psi is None else psi
+
+    def forward(v: np.ndarray) -> np.ndarray:
+        v = np.asarray(v, x.dtype)
+        return relation_matvec(x, other, v, phi, back, link=link, scale=scale)
+
+    def backward(u: np.ndarray) -> np.ndarray:
+        u = np.asarray(u, x.dtype)
+        return relation_matvec(other, x, u, back, phi, link=link, scale=scale)
+
+    forward(np.zeros(len(other), x.dtype))  # the other arguments are checked now rather than in a solver
+    return LinearOperator(
+        (len(x), len(other)),
+        matvec=forward,
+        matmat=forward,
+        rmatvec=backward,
+        rmatmat=backward,
+        dtype=x.dtype,
+    )
+
+
+def kernel_operator(kernel: Kernel, x: np.ndarray, y: np.ndarray | None = None) -> Any:
+    """Return a kernel between the rows of `x` and `y` as a SciPy linear operator.
+
+    Each product evaluates the kernel anew in blocks of rows, so that the matrix is never formed.
+
+    Parameters
+    ----------
+    kernel : callable
+        ``kernel(a, b)`` returns the matrix of values between the rows of two arrays.
+    x : ndarray of shape (n, d_x)
+    y : ndarray of shape (m, d_y), optional
+        None stands for `x`.
+
+    Returns
+    -------
+    scipy.sparse.linalg.LinearOperator of shape (n, m)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above, or the kernel returns another shape.
+
+    Examples
+    --------
+    >>> import numpy as np, relkernels as rk
+    >>> from relkernels.spectra import kernel_operator
+    >>> operator = kernel_operator(lambda a, b: rk.nngp_kernel(a, b, depth=2), np.eye(4))
+    >>> (operator @ np.ones(4)).round(3)
+    array([1.241, 1.241, 1.241, 1.241])
+    """
+    from scipy.sparse.linalg import LinearOperator
+
+    if not callable(kernel):
+        raise TypeError(f"kernel: expected a callable, got {type(kernel).__name__}")
+    x = points("x", x)
+    other = x if y is None else points("y", y)
+    block = max(1, _BLOCK_VALUES // max(len(other), 1))
+
+    def forward(v: np.ndarray) -> np.ndarray:
+        parts = [evaluate(kernel, x[i : i + block], other) @ v for i in range(0, len(x), block)]
+        return np.concatenate(parts)
+
+    def backward(u: np.ndarray) -> np.ndarray:
+        return sum(
+            evaluate(kernel, x[i : i + block], other).T @ u[i : i + block] for i in range(0, len(x), block)
+        )
+
+    return LinearOperator(
+        (len(x), len(other)),
+        matvec=forward,
+        matmat=forward,
+        rmatvec=backward,
+        rmatmat=backward,
+        dtype=np.float64,
+    )
+
+
+def points(name: str, x: Any) -> np.ndarray:
+    """Return an array of points, one a row."""
+    x = np.asarray(x)
+    if x.dtype.kind not in "fiu" or x.ndim != 2 or 0 in x.shape:
+        raise ValueError(
+            f"{name}: expected a not empty array of numbers, one point a row, got dtype {x.dtype} and shape "
+            f"{x.shape}"
+        )
+    x = x if x.dtype.kind == "f" else x.astype(np.float64)
+    if not np.isfinite(x).all():
+        _check.fail(name, "finite points", "NaN or infinite values")
+    return x
+
+
+def evaluate(kernel: Kernel, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return kernel(a, b) as float64, if it has the right shape and is finite."""
+    values = np.asarray(kernel(a, b), dtype=np.float64)
+    if values.shape != (len(a), len(b)):
+        _check.fail("kernel", f"values of shape {(len(a), len(b))}", values.shape)
+    if not np.isfinite(values).all():
+        _check.fail("kernel", "finite values", "NaN or infinite ones")
+    return values
+
+
+def diagonal(kernel: Kernel, x: np.ndarray) -> np.ndarray:
+    """Return kernel(x_i, x_i), from small square blocks."""
+    block = 32
+    parts = [np.diag(evaluate(kernel, x[i : i + block], x[i : i + block])) for i in range(0, len(x), block)]
+    return np.concatenate(parts)

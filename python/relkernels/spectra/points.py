@@ -1,0 +1,420 @@
+"""Spectra on points: Mercer eigenvalues, Schmidt singular values, and the RKHS norm of a function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .. import _check
+from .operators import Kernel, diagonal, evaluate, kernel_operator, points
+
+# Up to so many points the matrix is formed and all of its spectrum computed; beyond, the leading part by
+# Lanczos iterations on products.
+_DENSE = 2048
+_DEFAULT_COUNT = 50
+# Eigenvalues down to minus so much of the largest are rounding.
+_ROUNDING = 1e-10
+
+
+def _leading(values: np.ndarray) -> str:
+    shown = ", ".join(f"{v:.4g}" for v in values[:6])
+    return f"[{shown}{', ...' if len(values) > 6 else ''}]"
+
+
+@dataclass(frozen=True, repr=False)
+class MercerSpectrum:
+    """Eigenvalues and eigenfunctions of a kernel, the mean over points standing for the integral.
+
+    Attributes
+    ----------
+    values : ndarray of shape (k,)
+        Eigenvalues of ``f -> mean_j kernel(., x_j) f(x_j)``, largest first, not negative.
+    vectors : ndarray of shape (n, k)
+        Eigenfunctions at the points, of mean square 1.
+    trace : float
+        Mean of kernel(x_i, x_i): the sum of all eigenvalues.
+    points : ndarray of shape (n, d) or None
+    kernel : callable or None
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from relkernels.spectra import mercer
+    >>> print(mercer(np.diag([4.0, 2.0])))
+    Mercer spectrum of 2 points: 2 of 2 eigenvalues [2, 1], trace 3, 0 % of it beyond them
+    """
+
+    values: np.ndarray
+    vectors: np.ndarray
+    trace: float
+    points: np.ndarray | None = field(default=None)
+    kernel: Kernel | None = field(default=None)
+
+    def tail(self, count: int) -> float:
+        """Return the sum of all eigenvalues after the first `count`."""
+        count = _check.integer("count", count, 0)
+        return max(self.trace - float(self.values[:count].sum()), 0.0)
+
+    def functions(self, x: np.ndarray) -> np.ndarray:
+        """Return the eigenfunctions at new points (Nystrom's extension).
+
+        Parameters
+        ----------
+        x : ndarray of shape (m, d)
+
+        Returns
+        -------
+        ndarray of shape (m, k)
+            ``mean_j kernel(x, x_j) e_i(x_j) / value_i``; zero where the eigenvalue is.
+        """
+        if self.kernel is None or self.points is None:
+            raise ValueError("functions: expected a spectrum of a callable kernel on points, got a matrix's")
+        weights = np.divide(
+            self.vectors, self.values, out=np.zeros_like(self.vectors), where=self.values > 0
+        ) / len(self.vectors)
+        return kernel_operator(self.kernel, points("x", x), self.points) @ weights
+
+    def __repr__(self) -> str:
+        beyond = 100 * self.tail(len(self.values)) / self.trace if self.trace > 0 else 0.0
+        return (
+            f"Mercer spectrum of {len(self.vectors)} points: {len(self.values)} of {len(self.vectors)} "
+            f"eigenvalues {_leading(self.values)}, trace {self.trace:.4g}, {beyond:.3g} % of it beyond them"
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class SchmidtSpectrum:
+    """Singular values and functions of a relation, means over points standing for integrals.
+
+    Attributes
+    ----------
+    values : ndarray of shape (k,)
+        Singular values of ``g -> mean_j relation(., y_j) g(y_j)``, largest first.
+    left : ndarray of shape (n, k)
+        Left functions at the points x, of mean square 1.
+    right : ndarray of shape (m, k)
+        Right functions at the points y, of mean square 1.
+    squared_norm : float
+        Mean of the relation's squares: the sum of the squares of all singular values; NaN where the
+        relation was an operator.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from relkernels.spectra import schmidt
+    >>> print(schmidt(np.array([[0.0, 2.0], [-1.0, 0.0]])))
+    Schmidt spectrum of 2 x 2 points: 2 of 2 singular values [1, 0.5]
+    """
+
+    values: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    squared_norm: float
+
+    def tail(self, count: int) -> float:
+        """Return the root mean square error of the relation cut to `count` terms."""
+        count = _check.integer("count", count, 0)
+        return float(np.sqrt(max(self.squared_norm - float((self.values[:count] ** 2).sum()), 0.0)))
+
+    def __repr__(self) -> str:
+        n, m = len(self.left), len(self.right)
+        return (
+            f"Schmidt spectrum of {n} x {m} points: {len(self.values)} of {min(n, m)} singular values "
+            f"{_leading(self.values)}"
+        )
+
+
+@dataclass(frozen=True)
+class RKHSNorm:
+    """The norm of a function in the space of a kernel, as far as samples tell.
+
+    Attributes
+    ----------
+    value : float
+        Norm of the interpolant of least norm: a lower bound that grows with the samples.
+    residual : float
+        Part of the samples that the kernel does not reach, as a fraction: the root of the mean square that
+        lies along eigenvectors whose eigenvalues are rounding. Where it is not small, the function is not
+        known to be in the space.
+    rank : int
+        Eigenvalues of the kernel that stand out of rounding.
+    n_samples : int
+
+    Examples
+    --------
+    >>> from relkernels.spectra import RKHSNorm
+    >>> print(RKHSNorm(2.0, 0.0, 3, 3))
+    RKHS norm >= 2 (3 samples, rank 3, residual 0)
+    """
+
+    value: float
+    residual: float
+    rank: int
+    n_samples: int
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __str__(self) -> str:
+        return (
+            f"RKHS norm >= {self.value:.6g} ({self.n_samples} samples, rank {self.rank}, residual "
+            f"{self.residual:.2g})"
+        )
+
+
+def _matrix(kernel: Any, x: np.ndarray | None, name: str = "kernel") -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the symmetric matrix of a kernel that is a matrix, or a callable on points."""
+    if callable(kernel):
+        if x is None:
+            raise ValueError("x: expected points, as the kernel is a callable, got None")
+        x = points("x", x)
+        values = evaluate(kernel, x, x)
+    else:
+        values = np.asarray(kernel, dtype=np.float64)
+        if values.ndim != 2 or values.shape[0] != values.shape[1] or not values.size:
+            _check.fail(name, "a callable or a square matrix", f"shape {values.shape}")
+        if not np.isfinite(values).all():
+            _check.fail(name, "finite values", "NaN or infinite ones")
+    asymmetry = float(np.abs(values - values.T).max())
+    if asymmetry > 1e-6 * max(float(np.abs(values).max()), 1e-300):
+        _check.fail(name, "a symmetric kernel", f"values that differ by {asymmetry:.3g} (see `schmidt`)")
+    return (values + values.T) / 2, x
+
+
+def _not_negative(values: np.ndarray, rounding: float = _ROUNDING) -> np.ndarray:
+    """Return eigenvalues with those that are rounding set to zero, if none is truly negative."""
+    smallest, largest = float(values.min()), float(np.abs(values).max())
+    if smallest < -rounding * largest:
+        _check.fail(
+            "kernel",
+            "a positive semi-definite kernel",
+            f"one whose smallest eigenvalue is {smallest:.6g} (the largest: {float(values.max()):.6g})",
+        )
+    return np.maximum(values, 0.0)
+
+
+def _is_operator(kernel: Any) -> bool:
+    from scipy.sparse.linalg import LinearOperator
+
+    return isinstance(kernel, LinearOperator)
+
+
+def _count(k: int | None, most: int, whole: bool) -> int:
+    if k is None:
+        return most if whole else min(_DEFAULT_COUNT, most - 1)
+    count = _check.integer("k", k, 1)
+    if count > most:
+        _check.fail("k", f"at most {most}", count)
+    return count
+
+
+def mercer(kernel: Any, x: np.ndarray | None = None, k: int | None = None) -> MercerSpectrum:
+    """Return the Mercer spectrum of a kernel on points.
+
+    On points drawn from a distribution its eigenvalues tend to those of the integral operator of the kernel
+    (Koltchinskii & Gine 2000), and Nystrom's extension gives the eigenfunctions elsewhere.
+
+    Parameters
+    ----------
+    kernel : callable, ndarray of shape (n, n) or scipy.sparse.linalg.LinearOperator
+        ``kernel(a, b)`` returns the values between the rows of two arrays; or the matrix of the points; or an
+        operator such as `relation_operator` makes.
+    x : ndarray of shape (n, d), optional
+        The points; needed where the kernel is a callable.
+    k : int, optional
+        Number of eigenvalues. By default all of them up to 2,048 points, else 50. Beyond 2,048 points, and
+        for operators, they come from Lanczos iterations (`scipy.sparse.linalg.eigsh`) on products, and the
+        matrix is never formed.
+
+    Returns
+    -------
+    MercerSpectrum
+
+    Raises
+    ------
+    ValueError
+        If the kernel is not symmetric, or not positive semi-definite: the message has the smallest
+        eigenvalue (of those computed).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from relkernels.spectra import mercer
+    >>> x = np.linspace(0, 1, 400)[:, None]
+    >>> spectrum = mercer(lambda a, b: np.minimum(a, b.T), x)  # Brownian motion: 4 / (pi^2 (2i-1)^2)
+    >>> spectrum.values[:3].round(3)
+    array([0.405, 0.045, 0.016])
+    """
+    operator = kernel if _is_operator(kernel) else None
+    if operator is None and (not callable(kernel) or (x is not None and len(np.asarray(x)) <= _DENSE)):
+        from scipy.linalg import eigh
+
+        matrix, x = _matrix(kernel, x)
+        n = len(matrix)
+        count = _count(k, n, whole=True)
+        values, vectors = eigh(matrix)
+        values = _not_negative(values)[::-1][:count] / n
+        return MercerSpectrum(
+            values,
+            np.ascontiguousarray(vectors[:, ::-1][:, :count]) * np.sqrt(n),
+            float(np.trace(matrix)) / n,
+            x,
+            kernel if callable(kernel) else None,
+        )
+    from scipy.sparse.linalg import eigsh
+
+    if operator is None:
+        if x is None:
+            raise ValueError("x: expected points, as the kernel is a callable, got None")
+        x = points("x", x)
+        operator = kernel_operator(kernel, x)
+    n = operator.shape[0]
+    if operator.shape != (n, n) or n < 2:
+        _check.fail("kernel", "a square operator of at least 2 points", f"shape {operator.shape}")
+    count = _count(k, n - 1, whole=False)
+    start = np.random.default_rng(0).standard_normal(n).astype(operator.dtype)
+    values, vectors = eigsh(operator, k=count, which="LM", v0=start)
+    # An operator in float32 has that much rounding in its eigenvalues.
+    values = _not_negative(values.astype(np.float64), 1e-4 if operator.dtype == np.float32 else _ROUNDING)
+    order = np.argsort(-values, kind="stable")
+    trace = float("nan") if x is None else float(diagonal(kernel, x).mean())
+    return MercerSpectrum(
+        values[order] / n,
+        vectors[:, order].astype(np.float64) * np.sqrt(n),
+        trace,
+        x,
+        None if _is_operator(kernel) else kernel,
+    )
+
+
+def schmidt(
+    relation: Any, x: np.ndarray | None = None, y: np.ndarray | None = None, k: int | None = None
+) -> SchmidtSpectrum:
+    """Return the Schmidt (singular) spectrum of a relation that need not be symmetric.
+
+    Parameters
+    ----------
+    relation : callable, ndarray of shape (n, m) or scipy.sparse.linalg.LinearOperator
+        ``relation(a, b)`` returns the values between the rows of two arrays; or the matrix; or an operator.
+    x : ndarray of shape (n, d_x), optional
+    y : ndarray of shape (m, d_y), optional
+        The points, where the relation is a callable; `y` None stands for `x`.
+    k : int, optional
+        Number of singular values. By default all where the smaller number of points is at most 2,048, else
+        50, by `scipy.sparse.linalg.svds` on products.
+
+    Returns
+    -------
+    SchmidtSpectrum
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as above.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from relkernels.spectra import schmidt
+    >>> x = np.linspace(0, 1, 500)[:, None]
+    >>> before = schmidt(lambda a, b: (a < b.T).astype(float), x)  # "x before y": 2 / (pi (2i-1))
+    >>> before.values[:3].round(3)
+    array([0.636, 0.212, 0.127])
+    """
+    operator = relation if _is_operator(relation) else None
+    matrix = None
+    if operator is None and callable(relation):
+        if x is None:
+            raise ValueError("x: expected points, as the relation is a callable, got None")
+        x = points("x", x)
+        y = x if y is None else points("y", y)
+        if min(len(x), len(y)) <= _DENSE:
+            matrix = evaluate(relation, x, y)
+        else:
+            operator = kernel_operator(relation, x, y)
+    elif operator is None:
+        matrix = np.asarray(relation, dtype=np.float64)
+        if matrix.ndim != 2 or not matrix.size:
+            _check.fail("relation", "a callable or a matrix", f"shape {matrix.shape}")
+        if not np.isfinite(matrix).all():
+            _check.fail("relation", "finite values", "NaN or infinite ones")
+    if matrix is not None:
+        from scipy.linalg import svd
+
+        n, m = matrix.shape
+        count = _count(k, min(n, m), whole=True)
+        u, s, vt = svd(matrix, full_matrices=False)
+        norm = float(np.square(matrix).mean())
+    else:
+        from scipy.sparse.linalg import svds
+
+        assert operator is not None
+        n, m = operator.shape
+        count = _count(k, min(n, m) - 1, whole=False)
+        start = np.random.default_rng(0).standard_normal(min(n, m)).astype(operator.dtype)
+        u, s, vt = svds(operator, k=count, v0=start)
+        order = np.argsort(-s, kind="stable")
+        u, s, vt, norm = u[:, order], s[order], vt[order], float("nan")
+    return SchmidtSpectrum(
+        s[:count].astype(np.float64) / np.sqrt(n * m),
+        u[:, :count].astype(np.float64) * np.sqrt(n),
+        vt[:count].T.astype(np.float64) * np.sqrt(m),
+        norm,
+    )
+
+
+def rkhs_norm(kernel: Any, f: np.ndarray, x: np.ndarray | None = None) -> RKHSNorm:
+    """Return the norm of a function in the reproducing kernel Hilbert space, from samples.
+
+    Of all functions with these samples, the interpolant of least norm has ``sqrt(f K^-1 f)``.
+
+    Parameters
+    ----------
+    kernel : callable or ndarray of shape (n, n)
+        As for `mercer`.
+    f : ndarray of shape (n,)
+        Values of the function at the points.
+    x : ndarray of shape (n, d), optional
+        The points; needed where the kernel is a callable.
+
+    Returns
+    -------
+    RKHSNorm
+
+    Raises
+    ------
+    ValueError
+        If the kernel is not symmetric, or not positive semi-definite: the message has the smallest
+        eigenvalue.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from relkernels.spectra import rkhs_norm
+    >>> x = np.linspace(-1, 1, 21)[:, None]
+    >>> gauss = lambda a, b: np.exp(-((a - b.T) ** 2) / 2)
+    >>> print(rkhs_norm(gauss, gauss(x, np.array([[0.3]]))[:, 0], x))  # norm of k(., 0.3) is 1
+    RKHS norm >= 1 (21 samples, rank 12, residual ...)
+    """
+    from scipy.linalg import eigh
+
+    matrix, _ = _matrix(kernel, x)
+    f = np.asarray(f, dtype=np.float64)
+    if f.shape != (len(matrix),):
+        _check.fail("f", f"{len(matrix)} values, one for each point", f"shape {f.shape}")
+    if not np.isfinite(f).all():
+        _check.fail("f", "finite values", "NaN or infinite ones")
+    values, vectors = eigh(matrix)
+    values = _not_negative(values)
+    parts = vectors.T @ f
+    known = values > len(f) * np.finfo(np.float64).eps * max(float(values[-1]), 1e-300)
+    size = float(np.linalg.norm(f))
+    lost = float(np.linalg.norm(parts[~known]))
+    return RKHSNorm(
+        float(np.sqrt((parts[known] ** 2 / values[known]).sum())),
+        lost / size if size else 0.0,
+        int(known.sum()),
+        len(f),
+    )

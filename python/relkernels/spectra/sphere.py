@@ -1,0 +1,225 @@
+"""Zonal kernels k(<x, y>) on the unit sphere: exact spectra by the theorem of Funk and Hecke."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import _check
+
+# Eigenvalues of so much of the kernel's largest value, of either sign, are the quadrature's rounding.
+_ROUNDING = 1e-14
+
+
+@dataclass(frozen=True, repr=False)
+class SphereSpectrum:
+    """Eigenvalues of a zonal kernel by degree, under the uniform law on the sphere.
+
+    Attributes
+    ----------
+    dimension : int
+        Of the space around: the sphere is that of unit vectors with so many coordinates.
+    values : ndarray of shape (degrees,)
+        Eigenvalue of the spherical harmonics of degree 0, 1, ...
+    multiplicities : ndarray of shape (degrees,)
+        How many independent harmonics each degree has (floats: they grow beyond 2^63).
+    trace : float
+        k(1), the sum of all eigenvalues with their multiplicities.
+
+    Examples
+    --------
+    >>> from relkernels.spectra import mercer_sphere
+    >>> print(mercer_sphere(lambda t: 1 + 2 * t, 3, 3))
+    Spectrum on the sphere in 3 dimensions: degrees 0..2, eigenvalues [1, 0.6667, 0] (times 1, 3, 5), trace 3
+    """
+
+    dimension: int
+    values: np.ndarray
+    multiplicities: np.ndarray
+    trace: float
+
+    def expanded(self, count: int) -> np.ndarray:
+        """Return the first `count` eigenvalues, each repeated by its multiplicity, largest first."""
+        count = _check.integer("count", count, 1)
+        order = np.argsort(-self.values, kind="stable")
+        repeats = np.minimum(self.multiplicities[order], count).astype(np.int64)
+        return np.repeat(self.values[order], repeats)[:count]
+
+    def tail(self, degrees: int) -> float:
+        """Return the sum of all eigenvalues of degree `degrees` and above."""
+        degrees = _check.integer("degrees", degrees, 0)
+        head = float((self.values * self.multiplicities)[:degrees].sum())
+        return max(self.trace - head, 0.0)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{v:.4g}" for v in self.values[:5])
+        times = ", ".join(f"{m:.0f}" for m in self.multiplicities[:5])
+        more = ", ..." if len(self.values) > 5 else ""
+        return (
+            f"Spectrum on the sphere in {self.dimension} dimensions: degrees 0..{len(self.values) - 1}, "
+            f"eigenvalues [{shown}{more}] (times {times}{more}), trace {self.trace:.4g}"
+        )
+
+
+def multiplicity(dimension: int, degree: int) -> int:
+    """Return the number of independent spherical harmonics of a degree.
+
+    Parameters
+    ----------
+    dimension : int
+        Of the space around the sphere, at least 2.
+    degree : int
+        At least 0.
+
+    Returns
+    -------
+    int
+        Homogeneous polynomials of the degree less those of two degrees below, which times |x|^2 are not
+        harmonic: ``C(degree + n - 1, n - 1) - C(degree + n - 3, n - 1)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
+
+    Examples
+    --------
+    >>> from relkernels.spectra import multiplicity
+    >>> [multiplicity(3, k) for k in range(4)]
+    [1, 3, 5, 7]
+    """
+    n, k = _check.integer("dimension", dimension, 2), _check.integer("degree", degree, 0)
+    lower = math.comb(k + n - 3, n - 1) if k >= 2 else 0
+    return math.comb(k + n - 1, n - 1) - lower
+
+
+def funk_hecke(
+    profile: Callable[[np.ndarray], np.ndarray],
+    dimension: int,
+    degrees: int,
+    *,
+    breaks: Sequence[float] = (),
+    n_nodes: int | None = None,
+) -> np.ndarray:
+    """Return the coefficients of a zonal function on the sphere, which need not be positive.
+
+    The operator ``f -> mean over y of profile(<x, y>) f(y)`` multiplies spherical harmonics of degree k by::
+
+        mu_k = |S^(n-2)| / |S^(n-1)| * integral of profile(t) P_k(t) (1 - t^2)^((n-3)/2) over -1 < t < 1
+
+    with P_k the Gegenbauer polynomial of P_k(1) = 1 (Funk 1916, Hecke 1918). The integral is taken over the
+    angle, where kernels of wide networks are smooth, by Gauss-Legendre between `breaks`.
+
+    Parameters
+    ----------
+    profile : callable
+        Function of t in [-1, 1], on arrays.
+    dimension : int
+        Of the space around, n >= 2.
+    degrees : int
+        Number of coefficients, of degrees 0 to degrees - 1.
+    breaks : sequence of float, optional
+        Values of t between -1 and 1 where the profile or a derivative jumps.
+    n_nodes : int, optional
+        Nodes of each piece; by default 2 * degrees + 64.
+
+    Returns
+    -------
+    ndarray of shape (degrees,)
+        Absolute errors are a few 1e-15 of the profile's largest value, if it is smooth between breaks.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above, or the profile is not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from relkernels.spectra import funk_hecke
+    >>> funk_hecke(lambda t: np.maximum(t, 0), 3, 4, breaks=[0.0]).round(6)
+    array([0.25    , 0.166667, 0.0625  , 0.      ])
+    """
+    n, count = _check.integer("dimension", dimension, 2), _check.integer("degrees", degrees, 1)
+    nodes = 2 * count + 64 if n_nodes is None else _check.integer("n_nodes", n_nodes, 2)
+    jumps = sorted(_check.real(f"breaks[{i}]", t) for i, t in enumerate(breaks))
+    if jumps and not (jumps[0] > -1 and jumps[-1] < 1):
+        _check.fail("breaks", "numbers between -1 and 1", jumps)
+    edges = np.array([0.0, *np.arccos(jumps[::-1]), np.pi])
+    x, w = np.polynomial.legendre.leggauss(nodes)
+    middle, half = (edges[1:] + edges[:-1]) / 2, (edges[1:] - edges[:-1]) / 2
+    angle = (middle[:, None] + half[:, None] * x).ravel()
+    t = np.cos(angle)
+    values = np.asarray(profile(t), dtype=np.float64)
+    if values.shape != t.shape:
+        _check.fail("profile", f"values of shape {t.shape}", f"shape {values.shape}")
+    if not np.isfinite(values).all():
+        _check.fail("profile", "finite values between -1 and 1", "NaN or infinite ones")
+    # |S^(n-2)| / |S^(n-1)|
+    ratio = math.exp(math.lgamma(n / 2) - math.lgamma((n - 1) / 2)) / math.sqrt(math.pi)
+    weighted = values * np.sin(angle) ** (n - 2) * (half[:, None] * w).ravel() * ratio
+    result = np.empty(count)
+    before, now = np.zeros_like(t), np.ones_like(t)
+    for k in range(count):
+        result[k] = weighted @ now
+        # (k + n - 2) P_(k+1) = (2k + n - 2) t P_k - k P_(k-1)
+        before, now = now, t if k == 0 else ((2 * k + n - 2) * t * now - k * before) / (k + n - 2)
+    return result
+
+
+def mercer_sphere(
+    profile: Callable[[np.ndarray], np.ndarray],
+    dimension: int,
+    degrees: int,
+    *,
+    breaks: Sequence[float] = (),
+    n_nodes: int | None = None,
+) -> SphereSpectrum:
+    """Return the exact Mercer spectrum of a zonal kernel k(<x, y>) on the unit sphere.
+
+    Parameters
+    ----------
+    profile : callable
+        The kernel as a function of t = <x, y> in [-1, 1], on arrays.
+    dimension : int
+        Of the space around, n >= 2.
+    degrees : int
+        Number of degrees, from 0.
+    breaks, n_nodes
+        As for `funk_hecke`.
+
+    Returns
+    -------
+    SphereSpectrum
+        Eigenvalues below 1e-14 of the kernel's largest value are rounding, and are 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above, or an eigenvalue is negative: the message has the smallest.
+
+    Examples
+    --------
+    >>> import numpy as np, relkernels as rk
+    >>> from relkernels.spectra import mercer_sphere
+    >>> def arccosine(t):  # nngp_kernel between unit vectors at angle arccos(t)
+    ...     x = np.column_stack([t, np.sqrt(1 - t * t)])
+    ...     return rk.nngp_kernel(x, np.array([[1.0, 0.0]]), depth=1)[:, 0]
+    >>> mercer_sphere(arccosine, 3, 4).values.round(4)
+    array([0.375 , 0.1667, 0.0234, 0.    ])
+    """
+    values = funk_hecke(profile, dimension, degrees, breaks=breaks, n_nodes=n_nodes)
+    n = _check.integer("dimension", dimension, 2)
+    top = float(np.asarray(profile(np.array([1.0])), dtype=np.float64)[0])
+    smallest, rounding = float(values.min()), _ROUNDING * max(abs(top), float(np.abs(values).max()))
+    if smallest < -rounding:
+        _check.fail(
+            "profile",
+            "a positive semi-definite kernel",
+            f"one whose smallest eigenvalue is {smallest:.6g}, of degree {int(values.argmin())}",
+        )
+    many = np.array([float(multiplicity(n, k)) for k in range(len(values))])
+    return SphereSpectrum(n, np.where(values > rounding, values, 0.0), many, top)
