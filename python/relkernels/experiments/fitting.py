@@ -35,7 +35,7 @@ class TwoMaps:
 def hidden_start(widths: list[int], activation: Any, seed: int) -> MLP:
     """Return a random MLP in float64 with random hidden biases."""
     start = MLP.random(widths, activation, seed, "float64")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, 1])  # another stream than that of the weights
     assert start.biases is not None
     biases = [0.5 * rng.standard_normal(b.shape) for b in start.biases[:-1]]
     return MLP(start.weights, [*biases, start.biases[-1]], start.activation)

@@ -140,13 +140,14 @@ def judge(rows: list[Row]) -> Verdict:
     sharp = max(r["error_max"] for r in exact if r["beta"] == max(x["beta"] for x in exact) and r["n"] <= 32)
     learned = [r for r in chosen if r["preorder"] == "learned"]
     eta = max(r["relation_error"] for r in learned)
-    best = min(r["error_mean"] for r in learned)
+    largest = max(r["n"] for r in learned)
+    rest = [r["error_mean"] for r in learned if r["n"] == largest][-1]
     last = recovered[-1]
     return Verdict(
         f"Over n = {min(r['n'] for r in chosen)} to {max(r['n'] for r in chosen)} and beta = 0.1 to 10,000 the "
         f"error is at most {worst:.4g} of the bound; at beta = 10,000 it is {sharp:.2g} for sets of up to 32. "
-        f"Learned utilities are off by up to eta = {eta:.3g}, which leaves a mean error of {best:.3g} where "
-        f"margins are smaller. From {last['comparisons']} comparisons the recovered utility agrees with the "
+        f"Learned utilities are off by up to eta = {eta:.3g}, which at n = {largest}, where margins are smaller, "
+        f"leaves a mean error of {rest:.3g}. From {last['comparisons']} comparisons the recovered utility agrees with the "
         f"hidden one on {100 * last['agreement']:.1f} % of fresh pairs (rank correlation "
         f"{last['rank_correlation']:.4f}).",
         worst <= 1 + 1e-9 and last["agreement"] > 0.95,
