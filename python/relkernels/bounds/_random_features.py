@@ -32,6 +32,7 @@ from ._bound import Assumption, Bound, Constant, non_negative, positive
 
 # sup |a|, sup |a'|, sup |a''|.
 _SUPREMA = {
+    "step": (1.0, math.inf, math.inf),
     "erf": (1.0, 2 / math.sqrt(math.pi), 4 / math.sqrt(2 * math.pi * math.e)),
     "sin": (1.0, 1.0, 1.0),
     "cos": (1.0, 1.0, 1.0),
@@ -77,7 +78,8 @@ def random_features(
     Parameters
     ----------
     kernel : str, Activation or object
-        Activation of the network: relu, erf, sin, cos, tanh or sigmoid. Or an object with attributes
+        Activation of the network: relu, erf, sin, cos, tanh, sigmoid or, for one layer, step. Or
+        an object with attributes
         ``activation``, ``weight_std`` and ``bias_std`` such as `NNGPKernel`.
     depth : int
         Hidden layers, >= 1.
@@ -115,10 +117,10 @@ def random_features(
     'random features'
     """
     activation = getattr(kernel, "activation", kernel) if not isinstance(kernel, Activation) else kernel
-    resolved = resolve(activation)
+    name = "step" if activation == "step" else resolve(activation).name
     names = ("relu", *_SUPREMA)
-    if resolved.name not in names:
-        _check.fail("kernel", f"an activation among {', '.join(names)}", repr(resolved.name))
+    if name not in names:
+        _check.fail("kernel", f"an activation among {', '.join(names)}", repr(name))
     layers = _check.integer("depth", depth, 1)
     norm = non_negative("rkhs_norm", rkhs_norm, finite=False)
     accuracy = positive("eps", eps)
@@ -126,8 +128,10 @@ def random_features(
     w_std = positive("weight_std", getattr(kernel, "weight_std", weight_std))
     b_std = non_negative("bias_std", getattr(kernel, "bias_std", bias_std))
     w2, b2 = w_std**2, b_std**2
-    relu = resolved.name == "relu"
-    suprema = _SUPREMA.get(resolved.name, (0.0, 0.0, 0.0))
+    if name == "step" and layers > 1:
+        _check.fail("depth", "1 for step, whose derivative is not bounded", layers)
+    relu = name == "relu"
+    suprema = _SUPREMA.get(name, (0.0, 0.0, 0.0))
     q = b2 + w2 / n  # K^0(x, x) on the unit sphere
     moment = (n + (b2 > 0)) * q if relu else suprema[0] ** 2  # E|w|^2 sup a^2 for w drawn as above
 
@@ -140,7 +144,7 @@ def random_features(
         ratio = accuracy / norm
         if layers == 1:
             width, how = math.ceil(w2 * moment / ratio**2 * (1 - 1e-12)), "mean of N draws"
-        low, high = 1.0, 2.0
+        low, high = 1.0, _MOST if name == "step" else 2.0
         while high < _MOST and _layers_error(high, layers, relu, suprema, w2, b2, q) > ratio**2:
             high *= 2
         if high < _MOST:

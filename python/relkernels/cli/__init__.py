@@ -1,1 +1,1 @@
-"""Command line: ``relkernels info | demo``."""
+"""Command line: ``relkernels info | demo | reproduce``."""

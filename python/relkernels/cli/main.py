@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from . import demo, info
+from . import demo, info, reproduce
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"relkernels {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
-    for module in (info, demo):
+    for module in (info, demo, reproduce):
         name = module.__name__.rsplit(".", 1)[1]
         sub = commands.add_parser(
             name,

@@ -14,10 +14,6 @@ from .. import _check
 from ..bounds._hilbert_cube import tail_of_weights
 from .functionals import Callables, Characteristic, Fourier, Landmarks, Legendre, Quantiles
 
-# Where all coordinates have one unit, none is magnified by more than ten times the least magnified: what is
-# left of a function on a grid in a coordinate in which all objects agree is the error of the grid.
-_FLOOR = 0.1
-
 FAMILIES = ("fourier", "legendre", "characteristic", "quantiles", "kernel")
 
 
@@ -28,7 +24,8 @@ class HilbertCubeEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     networks on the first coordinates are universal for continuous functions on its compact sets (Galimberti,
     arXiv 2406.09310). Behind this transformer any model of this package learns relations between such
     objects. Numbers that are not bounded come to (0, 1) by ``1/2 + arctan(value / scale) / pi``, about the
-    median and to the scale of the training objects: an injective map, so nothing is lost.
+    median and to the scale of the training objects (one for all moments and quantiles, so that coordinates
+    keep their proportions): an injective map, so nothing is lost.
 
     Parameters
     ----------
@@ -142,10 +139,11 @@ class HilbertCubeEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         if not family.unit:
             self.center_ = np.median(values, axis=0)
             spread = np.median(np.abs(values - self.center_), axis=0)
-            # Where most objects agree, the mean distance; where all do, any scale will do.
+            # Where most objects agree, the mean distance; where all do, any scale will do. Coordinates of one
+            # unit share their scale: what varies little, down to the errors of the grids, is not magnified.
             spread = np.where(spread > 0, spread, np.abs(values - self.center_).mean(axis=0))
             if family.one_unit:
-                spread = np.maximum(spread, _FLOOR * spread.max())
+                spread = np.full_like(spread, spread.max())
             self.scale_ = np.where(spread > 0, spread, 1.0)
         self.family_ = family
         self._n_features_out = values.shape[1]

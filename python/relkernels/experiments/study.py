@@ -1,8 +1,8 @@
 """What the studies of `relkernels reproduce` share: pieces that are kept, tables, plots, a paragraph.
 
-A study is a module with `CLAIM`, `pieces(quick)` (parameters of independent measurements), `measure(piece)` (rows
-of numbers), `judge(rows)` (a `Verdict`) and `draw(rows, pyplot)` (figures by name). A finished piece is written at
-once, so that an interrupted run goes on where it ended.
+A study is a module with `CLAIM`, `pieces(quick)` (parameters of independent measurements), `measure(piece)`
+(rows of numbers), `judge(rows)` (a `Verdict`) and `draw(rows, pyplot)` (figures by name). A finished piece is
+written at once, so that an interrupted run goes on where it ended.
 """
 
 from __future__ import annotations

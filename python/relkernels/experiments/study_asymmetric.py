@@ -14,8 +14,8 @@ from .study import Row, Verdict, groups, slope
 
 CLAIM = (
     "Two networks approximate every continuous relation by <phi(x), psi(y)>, symmetric or not (Altabaa & "
-    "Lafferty); one network fails on a relation by at least half of sup |r(x,y) - r(y,x)|, and in mean square "
-    "by the antisymmetric part plus the negative part of the spectrum (derived)."
+    "Lafferty); one network fails on a relation by at least half of sup |r(x,y) - r(y,x)|, and in mean "
+    "square by the antisymmetric part plus the negative part of the spectrum (derived)."
 )
 RELATIONS = ("order", "directed-distance", "distance", "cross-domain")
 STEEP = 4.0

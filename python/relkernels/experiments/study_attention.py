@@ -132,7 +132,7 @@ def _recover(piece: Row) -> list[Row]:
 
 
 def judge(rows: list[Row]) -> Verdict:
-    """The bound is never exceeded, and comparisons give the utility back."""
+    """Check that the bound is never exceeded and that comparisons give the utility back."""
     chosen = [r for r in rows if r["part"] == "selection"]
     recovered = [r for r in rows if r["part"] == "recovery"]
     worst = max(r["ratio_max"] for r in chosen)
@@ -144,12 +144,12 @@ def judge(rows: list[Row]) -> Verdict:
     rest = [r["error_mean"] for r in learned if r["n"] == largest][-1]
     last = recovered[-1]
     return Verdict(
-        f"Over n = {min(r['n'] for r in chosen)} to {max(r['n'] for r in chosen)} and beta = 0.1 to 10,000 the "
-        f"error is at most {worst:.4g} of the bound; at beta = 10,000 it is {sharp:.2g} for sets of up to 32. "
-        f"Learned utilities are off by up to eta = {eta:.3g}, which at n = {largest}, where margins are smaller, "
-        f"leaves a mean error of {rest:.3g}. From {last['comparisons']} comparisons the recovered utility agrees with the "
-        f"hidden one on {100 * last['agreement']:.1f} % of fresh pairs (rank correlation "
-        f"{last['rank_correlation']:.4f}).",
+        f"Over n = {min(r['n'] for r in chosen)} to {max(r['n'] for r in chosen)} and beta = 0.1 to 10,000 "
+        f"the error is at most {worst:.4g} of the bound; at beta = 10,000 it is {sharp:.2g} for sets of up "
+        f"to 32. Learned utilities are off by up to eta = {eta:.3g}, which at n = {largest}, where margins are "
+        f"smaller, leaves a mean error of {rest:.3g}. From {last['comparisons']} comparisons the recovered "
+        f"utility agrees with the hidden one on {100 * last['agreement']:.1f} % of fresh pairs (rank "
+        f"correlation {last['rank_correlation']:.4f}).",
         worst <= 1 + 1e-9 and last["agreement"] > 0.95,
     )
 

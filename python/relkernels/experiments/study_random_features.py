@@ -1,4 +1,4 @@
-"""Random features: spectra of infinitely wide networks, error against width, Barron's count, and beyond both."""
+"""Random features: spectra of wide networks, error against width, Barron's count, and beyond both."""
 
 from __future__ import annotations
 
@@ -40,9 +40,14 @@ def pieces(quick: bool) -> list[Row]:
         for depth in ((1, 2) if quick else (1, 2, 3))
         for w in widths
     ]
-    found += [{"part": "barron", "dimension": n, "frequency": f} for n in (3, 5) for f in (0.5, 1.0, 2.0, 4.0)]
+    found += [
+        {"part": "barron", "activation": a, "dimension": n, "frequency": f}
+        for a in ("step", "relu")
+        for n in (3, 5)
+        for f in (0.5, 1.0, 2.0, 4.0)
+    ]
     widths = [8, 32, 128] if quick else [8, 16, 32, 64, 128, 256]
-    return found + [{"part": "beyond", "dimension": 3, "width": w, "points": 1500} for w in widths]
+    return found + [{"part": "beyond", "dimension": 5, "width": w, "points": 4000} for w in widths]
 
 
 def sphere(rng: np.random.Generator, n: int, dimension: int) -> np.ndarray:
@@ -75,7 +80,9 @@ def features(x: np.ndarray, width: int, depth: int, activation: str, seed: int) 
 
 def measure(piece: Row) -> list[Row]:
     """Return the figures of one part."""
-    return {"spectrum": _spectrum, "error": _error, "barron": _barron, "beyond": _beyond}[piece["part"]](piece)
+    return {"spectrum": _spectrum, "error": _error, "barron": _barron, "beyond": _beyond}[piece["part"]](
+        piece
+    )
 
 
 def _spectrum(piece: Row) -> list[Row]:
@@ -133,15 +140,19 @@ def _error(piece: Row) -> list[Row]:
 
 
 def _barron(piece: Row) -> list[Row]:
-    """Both theorems on cos(f <a, x>), whose norms are known: C = f, and sum_k c_k^2 N_k / mu_k."""
-    n, frequency = piece["dimension"], piece["frequency"]
-    spectrum = spectra.mercer_sphere(profile("relu", n, 1), n, 30)
-    c = spectra.funk_hecke(lambda t: np.cos(frequency * t), n, 30)
+    """Both theorems on a wave of x_1, whose norms are known: C = f, and sum_k c_k^2 N_k / mu_k.
+
+    A cosine for relu and a sine for step: beyond the first degrees their spaces are even and odd.
+    """
+    n, frequency, activation = piece["dimension"], piece["frequency"], piece["activation"]
+    wave = np.cos if activation == "relu" else np.sin
+    spectrum = spectra.mercer_sphere(profile(activation, n, 1), n, 30)
+    c = spectra.funk_hecke(lambda t: wave(frequency * t), n, 30)
     used = (spectrum.values > 1e-13) & (np.abs(c) > 1e-14)
     norm = math.sqrt(float((c[used] ** 2 * spectrum.multiplicities[used] / spectrum.values[used]).sum()))
     barron = spectra.barron_norm_trigonometric(np.array([[frequency] + [0.0] * (n - 1)]), np.ones(1))
     bound = bounds.random_features(
-        "relu", 1, norm, 0.1, dimension=n, weight_std=WEIGHT, barron_norm=float(barron)
+        activation, 1, norm, 0.1, dimension=n, weight_std=WEIGHT, barron_norm=float(barron)
     )
     return [
         {
@@ -155,16 +166,33 @@ def _barron(piece: Row) -> list[Row]:
 
 
 def _beyond(piece: Row) -> list[Row]:
-    """The sign of a coordinate: no continuous function, so in neither space."""
+    """Learn |x_1|^(1/2): its gradient is unbounded, and so are Barron's norm and that of the space.
+
+    Its transform in the direction of x_1 falls like w^(-3/2), so int w |F| dw diverges; the norm in the space
+    is shown to grow with the degrees that are counted.
+    """
     rng = np.random.default_rng(3)
-    m = piece["points"]
-    train, test = sphere(rng, m, 3), sphere(rng, 4000, 3)
-    y, truth = np.sign(train[:, 0]), np.sign(test[:, 0])
-    network = function(train, y, piece["width"], "relu", 0, 300)
+    m, n, width = piece["points"], piece["dimension"], piece["width"]
+    train, test = sphere(rng, m, n), sphere(rng, 4000, n)
+    y, truth = (np.sqrt(np.abs(p[:, 0])) for p in (train, test))
+    network = function(train, y, width, "relu", 0, 200)
     trained = float(np.sqrt(np.mean((network(test)[:, 0] - truth) ** 2)))
-    h = features(np.concatenate([train, test]), piece["width"], 1, "relu", 0)
+    h = features(np.concatenate([train, test]), width, 1, "relu", 0)
     fixed = float(np.sqrt(np.mean((least_squares(h[:m], y, h[m:]) - truth) ** 2)))
-    return [{"error": trained, "error_random_features": fixed}]
+    spectrum = spectra.mercer_sphere(profile("relu", n, 1), n, DEGREES)
+    c = spectra.funk_hecke(lambda t: np.sqrt(np.abs(t)), n, DEGREES, breaks=[0.0], n_nodes=4000)
+    used = (spectrum.values > 0) & (np.arange(DEGREES) % 2 == 0)
+    parts = np.zeros(DEGREES)
+    parts[used] = c[used] ** 2 * spectrum.multiplicities[used] / spectrum.values[used]
+    norms = np.sqrt(np.cumsum(parts))
+    return [
+        {
+            "error": trained,
+            "error_random_features": fixed,
+            "norm_to_degree_10": norms[10],
+            "norm_to_degree_40": norms[40],
+        }
+    ]
 
 
 def judge(rows: list[Row]) -> Verdict:
@@ -179,20 +207,33 @@ def judge(rows: list[Row]) -> Verdict:
     fits = groups(by["error"], "activation", "depth").values()
     rates = [slope([r["width"] for r in g], [r["error"] for r in g]) for g in fits]
     worst = max(r["error"] / r["error_by_bound"] for r in by["error"])
-    fewer = sum(r["fewer"] == "random features" for r in by["barron"])
+    fewer = {
+        a: sum(r["fewer"] == "random features" for r in by["barron"] if r["activation"] == a)
+        for a in ("step", "relu")
+    }
+    cases = len(by["barron"]) // 2
     first, last = by["beyond"][0], by["beyond"][-1]
     relu = [r for r in by["spectrum"] if r["activation"] == "relu" and r["depth"] == 1]
     # Known: arc-cosine kernels of order p fall like k^(-n-2p), so step wins over Barron and relu does not.
     step = [r for r in by["spectrum"] if r["activation"] == "step" and r["depth"] == 1]
     sides = all(r["fewer"] == "random features" for r in step) and all(r["fewer"] == "Barron" for r in relu)
     return Verdict(
-        f"On S^{n - 1}, one layer, eigenvalues by degree k fall like: {', '.join(told)}; threshold k^-{n + 2 / 3:.2f}. "
-        f"Errors of random features fall like N^p, p = {min(rates):.2f} to {max(rates):.2f} (theorem: -0.5), and "
-        f"are at most {worst:.3g} of the bound. For cos(f x_1), random features are promised fewer neurons in "
-        f"{fewer} of {len(by['barron'])} cases. The sign of a coordinate, in neither space, is learned to rms "
-        f"{last['error']:.3g} by {last['width']} trained neurons ({first['error']:.3g} by {first['width']}), where "
-        f"random features reach {last['error_random_features']:.3g}.",
-        worst <= 1 and sides and last["error"] < first["error"] and max(rates) < -0.4,
+        f"On S^{n - 1}, one layer, eigenvalues by degree k fall like: {', '.join(told)}; threshold "
+        f"k^-{n + 2 / 3:.2f}. Errors of random features fall like N^p, p = {min(rates):.2f} to "
+        f"{max(rates):.2f} (theorem: -0.5), and are at most {worst:.3g} of the bound. For waves of "
+        f"x_1, step features are promised fewer neurons than Barron's theorem in {fewer['step']} of {cases} "
+        f"cases, relu features in {fewer['relu']}. |x_1|^(1/2) on S^4 is in "
+        f"neither space (its norm to degree 10 is {last['norm_to_degree_10']:.3g}, to degree 40 "
+        f"{last['norm_to_degree_40']:.3g}), and {last['width']} trained neurons learn it to rms "
+        f"{last['error']:.3g} ({first['width']}: {first['error']:.3g}), random features to "
+        f"{last['error_random_features']:.3g}.",
+        worst <= 1
+        and sides
+        and max(rates) < -0.4
+        and fewer["step"] > fewer["relu"]
+        and last["error"] < first["error"]
+        and all(r["error"] < 0.7 * r["error_random_features"] for r in by["beyond"])
+        and last["norm_to_degree_40"] > 2 * last["norm_to_degree_10"],
     )
 
 
@@ -204,9 +245,13 @@ def draw(rows: list[Row], plt: Any) -> dict[str, Any]:
     for i, activation in enumerate(ACTIVATIONS):
         values = spectra.mercer_sphere(profile(activation, n, 1), n, DEGREES).values[1:]
         seen = values > 0
-        axes[0].loglog(k[seen], values[seen] / values.max(), "." if i else "o", color=f"C{i}", label=activation)
+        axes[0].loglog(
+            k[seen], values[seen] / values.max(), "." if i else "o", color=f"C{i}", label=activation
+        )
     axes[0].loglog(k, k ** -(n + 2 / 3), "k--", label="threshold")
-    axes[0].set(xlabel="degree k", ylabel="eigenvalue", title=f"NNGP on S^{n - 1}, one layer", ylim=(1e-15, 3))
+    axes[0].set(
+        xlabel="degree k", ylabel="eigenvalue", title=f"NNGP on S^{n - 1}, one layer", ylim=(1e-15, 3)
+    )
     for i, ((activation, depth), some) in enumerate(
         groups([r for r in rows if r["part"] == "error"], "activation", "depth").items()
     ):
@@ -219,7 +264,7 @@ def draw(rows: list[Row], plt: Any) -> dict[str, Any]:
     widths = [r["width"] for r in beyond]
     axes[2].loglog(widths, [r["error"] for r in beyond], "o-", label="trained")
     axes[2].loglog(widths, [r["error_random_features"] for r in beyond], "s-", label="random features")
-    axes[2].set(xlabel="width", ylabel="rms error", title="sign(x_1): neither theorem")
+    axes[2].set(xlabel="width", ylabel="rms error", title="|x_1|^(1/2) on S^4: neither theorem")
     for ax in axes:
         ax.grid(alpha=0.3)
         ax.legend(fontsize=6)

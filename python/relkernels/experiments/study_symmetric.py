@@ -112,9 +112,9 @@ def judge(rows: list[Row]) -> Verdict:
     unfitted = f" {len(failed)} fits are worse than zero somewhere between their points." if failed else ""
     return Verdict(
         f"sup error ~ N^p over {len(rows)} fits, p by kernel: {'; '.join(told)}. For the errors reached the "
-        f"derived bound asks for {min(ratios):.3g} to {max(ratios):.3g} times the neurons used (infinitely many "
-        "for Laplace, whose Barron norm is infinite: the fits show that the theorem, not the network, gives "
-        f"up there). No error is below its floor.{unfitted}",
+        f"derived bound asks for {min(ratios):.3g} to {max(ratios):.3g} times the neurons used (infinitely "
+        "many for Laplace, whose Barron norm is infinite: the fits show that the theorem, not the network, "
+        f"gives up there). No error is below its floor.{unfitted}",
         holds and better,
     )
 

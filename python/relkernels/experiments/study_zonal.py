@@ -14,9 +14,9 @@ from ..estimators import ZonalFeatures
 from .study import Row, Verdict, groups, slope
 
 CLAIM = (
-    "On S^q, functions of smoothness s are approximated by N units relu(x.y_j)^r, r not necessarily an integer, "
-    "with an error of order N^(-s/q) up to logarithms (Mhaskar, arXiv 2305.03890); the derived bound with "
-    "explicit constants is never exceeded."
+    "On S^q, functions of smoothness s are approximated by N units relu(x.y_j)^r, r not necessarily an "
+    "integer, with an error of order N^(-s/q) up to logarithms (Mhaskar, arXiv 2305.03890); the derived bound "
+    "with explicit constants is never exceeded."
 )
 POWERS = (0.5, 1.0, 1.5, 2.0, 3.0)
 SMOOTHNESS = 1.5
@@ -25,7 +25,9 @@ TOP = 120  # degrees of the functions
 
 def pieces(quick: bool) -> list[Row]:
     """Return powers, dimensions and neurons."""
-    dimensions, neurons = ((2, 3), [16, 64, 256]) if quick else ((2, 3, 4, 5), [16, 32, 64, 128, 256, 512, 1024])
+    dimensions, neurons = (
+        ((2, 3), [16, 64, 256]) if quick else ((2, 3, 4, 5), [16, 32, 64, 128, 256, 512, 1024])
+    )
     points, draws = (2000, 1) if quick else (8000, 3)
     return [
         {"power": r, "dimension": q, "neurons": n, "points": points, "draws": draws}
