@@ -141,6 +141,13 @@ struct Kernels {
     void (*nngp_layer)(const NngpSpec& spec, const NngpPoints& p, long layer, long first, long count,
                        double* tangent);
 
+    // Philox 4x32-10 of n counters of four words each.
+    void (*philox)(const std::uint32_t* counters, std::uint64_t key, std::uint32_t* out, long n);
+    // Panels of columns [j0, j0 + cols) of a matrix of standard normal numbers, a function of key, layer,
+    // stream, row and column.
+    void (*random_panels)(std::uint64_t key, long layer, long stream, long depth, long j0, long cols,
+                          T* panels, long panel_stride);
+
     // Elementwise function by name, for tests; false where the name is unknown.
     bool (*vector_math)(const char* name, T parameter, const T* x, T* out, long n);
 };

@@ -48,6 +48,19 @@ template <class T>
 void nngp_diagonal(const Array<const T>& x, const NngpSpec& spec, const NngpSeries* series,
                    const Array<T>& out);
 
+// A random network by its key; step: the activation is 1 for z > 0 and 0 otherwise.
+struct RandomNetwork {
+    std::uint64_t key;
+    std::vector<long> widths;
+    bool step;
+    Activation activation;
+    double parameter, weight_std, bias_std;
+};
+
+// Activations of the last layer over sqrt(its width) and times weight_std, of the rows of x.
+template <class T>
+void random_features(const Array<const T>& x, const RandomNetwork& net, const Array<T>& out);
+
 // Gradients. grad_biases is empty for a map without biases. What they are added to or written over is
 // said in each file.
 template <class T>

@@ -15,8 +15,18 @@ import relkernels as rk
 from relkernels import _core
 
 ROOT = Path(__file__).parents[1]
-MODULES = ["ops", "gradients", "mlp", "activations", "config", "nngp", "estimators.symmetric"]
+MODULES = [
+    "ops",
+    "gradients",
+    "mlp",
+    "activations",
+    "config",
+    "nngp",
+    "estimators.symmetric",
+    "estimators.nngp",
+]
 MODULES += [f"spectra.{name}" for name in ("operators", "points", "sphere", "decay", "barron")]
+MODULES += ["estimators.random_features"]
 MODULES += [f"bounds._{name}" for name in ("bound", "attention", "one_layer", "symmetric", "asymmetric")]
 MODULES += [f"bounds._{name}" for name in ("random_features", "zonal", "hilbert_cube", "report")]
 MODULES += ["estimators.zonal", "estimators.hilbert_cube"]

@@ -1,4 +1,4 @@
-// Kernels of wide networks: the dual activation as a handle, the kernel and its diagonal.
+// Wide random networks: their kernel (with the dual activation as a handle), and features of a random one.
 #include <string>
 
 #include "bindings/arrays.hpp"
@@ -104,6 +104,42 @@ void nngp_diagonal(const py::array& x, const DualHandle& dual, double weight_var
     });
 }
 
+void random_features(const py::array& x, std::uint64_t key, const std::vector<long>& widths,
+                     const std::string& activation, double parameter, double weight_std, double bias_std,
+                     const py::array& out) {
+    const bool step = activation == "step";
+    const RandomNetwork net{
+        key,       widths,     step,    step ? Activation::identity : activation_named(activation),
+        parameter, weight_std, bias_std};
+    with_dtype(x, [&]<class T>() {
+        const auto rows = view<const T>(x);
+        const auto to = view<T>(out);
+        without_gil([&] { rk::random_features<T>(rows, net, to); });
+    });
+}
+
+// Columns of the weights of a layer: panels, as the kernels make them, unpacked.
+void random_normals(std::uint64_t key, long layer, long stream, const py::array& out) {
+    with_dtype(out, [&]<class T>() {
+        const auto to = view<T>(out);
+        const Kernels<T>& k = kernels<T>();
+        const long depth = to.dim(2), cols = to.dim(1);
+        const Buffer<T> panel(depth * k.nr);
+        for (long j = 0; j < cols; j += k.nr) {
+            const long n = std::min(long(k.nr), cols - j);
+            k.random_panels(key, layer, stream, depth, j, n, panel.get(), depth * k.nr);
+            for (long i = 0; i < depth; ++i)
+                std::copy_n(panel.get() + i * k.nr, n, to.data + i * to.step(2) + j);
+        }
+    });
+}
+
+void philox(const py::array_t<std::uint32_t>& counters, std::uint64_t key,
+            const py::array_t<std::uint32_t>& out) {
+    const auto from = view<const std::uint32_t>(counters);
+    kernels<double>().philox(from.data, key, view<std::uint32_t>(out).data, from.dim(2));
+}
+
 }  // namespace
 
 void register_nngp(py::module_& m) {
@@ -121,6 +157,12 @@ void register_nngp(py::module_& m) {
           arg("bias_variance"), arg("depth"), arg("ntk"), arg("terms"), arg("out"));
     m.def("nngp_diagonal", &nngp_diagonal, arg("x"), arg("dual"), arg("weight_variance"),
           arg("bias_variance"), arg("depth"), arg("ntk"), arg("terms"), arg("out"));
+    m.def("random_features", &random_features, arg("x"), arg("key"), arg("widths"), arg("activation"),
+          arg("parameter"), arg("weight_std"), arg("bias_std"), arg("out"));
+    m.def("random_normals", &random_normals, arg("key"), arg("layer"), arg("stream"), arg("out"),
+          "Weights (stream 0) or biases (stream 1) of a layer of random_features; columns of unit stride.");
+    m.def("philox", &philox, arg("counters"), arg("key"), arg("out"),
+          "Philox 4x32-10, for tests: contiguous rows of four words.");
 }
 
 }  // namespace rk::bindings

@@ -4,6 +4,7 @@
 #include "kernels/micro_kernel.hpp"
 #include "kernels/nngp.hpp"
 #include "kernels/pack.hpp"
+#include "kernels/philox.hpp"
 #include "kernels/softmax.hpp"
 #include "kernels/tiles.hpp"
 #include "kernels/vector_math.hpp"
@@ -36,6 +37,8 @@ namespace rk::RK_ISA {
      .nngp_tile = nngp_tile<T>,             \
      .nngp_variances = nngp_variances,      \
      .nngp_layer = nngp_layer,              \
+     .philox = philox,                      \
+     .random_panels = random_panels<T>,     \
      .vector_math = vector_math<T>}
 
 extern const Kernels<float> kernels_float;

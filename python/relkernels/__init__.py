@@ -31,13 +31,21 @@ from .ops import (
 )
 
 if TYPE_CHECKING:
-    from .estimators import HilbertCubeEncoder, SymmetricRelation, ZonalFeatures
+    from .estimators import (
+        HilbertCubeEncoder,
+        MultiLayerRandomFeatures,
+        NNGPKernel,
+        SymmetricRelation,
+        ZonalFeatures,
+    )
 
 __all__ = [
     "MLP",
     "Activation",
     "HilbertCubeEncoder",
     "MLPGradient",
+    "MultiLayerRandomFeatures",
+    "NNGPKernel",
     "SymmetricRelation",
     "ZonalFeatures",
     "__version__",
@@ -60,7 +68,13 @@ __all__ = [
 ]
 
 # Estimators import scikit-learn, which takes longer than everything else here together.
-_ESTIMATORS = {"HilbertCubeEncoder", "SymmetricRelation", "ZonalFeatures"}
+_ESTIMATORS = {
+    "HilbertCubeEncoder",
+    "MultiLayerRandomFeatures",
+    "NNGPKernel",
+    "SymmetricRelation",
+    "ZonalFeatures",
+}
 _SUBPACKAGES = {"bounds", "spectra"}
 
 

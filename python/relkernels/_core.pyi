@@ -4,8 +4,9 @@ Compiled kernels of relkernels. Arguments are checked by the Python functions ab
 from __future__ import annotations
 import collections.abc
 import numpy
+import numpy.typing
 import typing
-__all__: list[str] = ['Dual', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'feature_map', 'feature_map_vjp', 'get_num_threads', 'isa', 'nngp_diagonal', 'nngp_kernel', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'retrieve', 'set_num_threads', 'vector_math']
+__all__: list[str] = ['Dual', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'feature_map', 'feature_map_vjp', 'get_num_threads', 'isa', 'nngp_diagonal', 'nngp_kernel', 'philox', 'random_features', 'random_normals', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'retrieve', 'set_num_threads', 'vector_math']
 class Mlp:
     """
     Packed weights of a multi-layer perceptron.
@@ -53,6 +54,16 @@ def nngp_diagonal(x: numpy.ndarray, dual: Dual, weight_variance: typing.Supports
     ...
 def nngp_kernel(x: numpy.ndarray, y: numpy.ndarray | None, dual: Dual, weight_variance: typing.SupportsFloat | typing.SupportsIndex, bias_variance: typing.SupportsFloat | typing.SupportsIndex, depth: typing.SupportsInt | typing.SupportsIndex, ntk: bool, terms: typing.SupportsInt | typing.SupportsIndex, out: numpy.ndarray) -> None:
     ...
+def philox(counters: typing.Annotated[numpy.typing.ArrayLike, numpy.uint32], key: typing.SupportsInt | typing.SupportsIndex, out: typing.Annotated[numpy.typing.ArrayLike, numpy.uint32]) -> None:
+    """
+    Philox 4x32-10, for tests: contiguous rows of four words.
+    """
+def random_features(x: numpy.ndarray, key: typing.SupportsInt | typing.SupportsIndex, widths: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], activation: str, parameter: typing.SupportsFloat | typing.SupportsIndex, weight_std: typing.SupportsFloat | typing.SupportsIndex, bias_std: typing.SupportsFloat | typing.SupportsIndex, out: numpy.ndarray) -> None:
+    ...
+def random_normals(key: typing.SupportsInt | typing.SupportsIndex, layer: typing.SupportsInt | typing.SupportsIndex, stream: typing.SupportsInt | typing.SupportsIndex, out: numpy.ndarray) -> None:
+    """
+    Weights (stream 0) or biases (stream 1) of a layer of random_features; columns of unit stride.
+    """
 def relation_loss(f: numpy.ndarray, g: numpy.ndarray, target: numpy.ndarray | None, labels_f: numpy.ndarray | None, labels_g: numpy.ndarray | None, weight: numpy.ndarray | None, row_scale: numpy.ndarray | None, loss: str, values: numpy.ndarray, grad_f: numpy.ndarray, grad_g: numpy.ndarray | None) -> None:
     ...
 def relation_matrix(x: numpy.ndarray, y: numpy.ndarray | None, phi: Mlp, psi: Mlp, scale: typing.SupportsFloat | typing.SupportsIndex, heads: typing.SupportsInt | typing.SupportsIndex, out: numpy.ndarray) -> None:

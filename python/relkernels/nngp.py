@@ -107,6 +107,16 @@ def nngp_kernel(
     return out
 
 
+def checked_stds(weight_std: float, bias_std: float) -> tuple[float, float]:
+    """Return the standard deviations of weights and biases, if they are such."""
+    weight, bias = _check.real("weight_std", weight_std), _check.real("bias_std", bias_std)
+    if not 0 < weight < math.inf:
+        _check.fail("weight_std", "a finite number > 0", repr(weight_std))
+    if not 0 <= bias < math.inf:
+        _check.fail("bias_std", "a finite number >= 0", repr(bias_std))
+    return weight, bias
+
+
 class Recursion:
     """The checked arguments of `nngp_kernel`."""
 
@@ -116,11 +126,7 @@ class Recursion:
         self.depth = _check.integer("depth", depth, 0)
         if not isinstance(activation, (str, Activation)):
             _check.choice("activation", activation, ())
-        weight, bias = _check.real("weight_std", weight_std), _check.real("bias_std", bias_std)
-        if not 0 < weight < math.inf:
-            _check.fail("weight_std", "a finite number > 0", repr(weight_std))
-        if not 0 <= bias < math.inf:
-            _check.fail("bias_std", "a finite number >= 0", repr(bias_std))
+        weight, bias = checked_stds(weight_std, bias_std)
         self.weight_variance, self.bias_variance = weight**2, bias**2
         self.ntk = _check.choice("kind", kind, KINDS) == "ntk"
         self.dual: Dual = dual(activation, self.ntk)

@@ -78,9 +78,8 @@ def random_features(
     Parameters
     ----------
     kernel : str, Activation or object
-        Activation of the network: relu, erf, sin, cos, tanh, sigmoid or, for one layer, step. Or
-        an object with attributes
-        ``activation``, ``weight_std`` and ``bias_std`` such as `NNGPKernel`.
+        Activation of the network: relu, erf, sin, cos, tanh, sigmoid or, for one layer, step. Or an object
+        with attributes ``activation``, ``weight_std`` and ``bias_std`` such as `NNGPKernel`.
     depth : int
         Hidden layers, >= 1.
     rkhs_norm : float

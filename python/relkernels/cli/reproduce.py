@@ -17,8 +17,8 @@ SUMMARY = "measure what the theory claims, beside the bounds"
 DESCRIPTION = (
     "Run studies: symmetric and asymmetric relations, attention by preorders, random features, zonal "
     "networks, relations between functions and measures. Each writes a CSV, pictures and a paragraph with "
-    "claim, measurement and verdict to DIR/NAME. An interrupted run goes on where it ended. Exit code 1 where a "
-    "measurement contradicts a claim."
+    "claim, measurement and verdict to DIR/NAME. An interrupted run goes on where it ended. Exit code 1 "
+    "where a measurement contradicts a claim."
 )
 EXAMPLE = "relkernels reproduce symmetric zonal --quick"
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import bounds, spectra
-from ..mlp import MLP
+from ..estimators import MultiLayerRandomFeatures
 from ..nngp import nngp_kernel
 from .fitting import function
 from .study import Row, Verdict, groups, slope
@@ -68,14 +68,9 @@ def profile(activation: str, dimension: int, depth: int) -> Callable[[np.ndarray
 
 
 def features(x: np.ndarray, width: int, depth: int, activation: str, seed: int) -> np.ndarray:
-    """Return the last hidden layer of a random network."""
-    rng = np.random.default_rng(seed)
-    widths = [x.shape[1]] + [width] * depth
-    weights = [
-        rng.standard_normal(shape) * WEIGHT / math.sqrt(shape[0])
-        for shape in zip(widths[:-1], widths[1:], strict=True)
-    ]
-    return MLP([*weights, np.eye(width)], activation=activation)(x)
+    """Return the features of a random network."""
+    network = MultiLayerRandomFeatures([width] * depth, activation, WEIGHT, random_state=seed)
+    return network.fit_transform(x)
 
 
 def measure(piece: Row) -> list[Row]:

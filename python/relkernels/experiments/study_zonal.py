@@ -15,8 +15,8 @@ from .study import Row, Verdict, groups, slope
 
 CLAIM = (
     "On S^q, functions of smoothness s are approximated by N units relu(x.y_j)^r, r not necessarily an "
-    "integer, with an error of order N^(-s/q) up to logarithms (Mhaskar, arXiv 2305.03890); the derived bound "
-    "with explicit constants is never exceeded."
+    "integer, with an error of order N^(-s/q) up to logarithms (Mhaskar, arXiv 2305.03890); the derived "
+    "bound with explicit constants is never exceeded."
 )
 POWERS = (0.5, 1.0, 1.5, 2.0, 3.0)
 SMOOTHNESS = 1.5

@@ -1,0 +1,182 @@
+"""`MultiLayerRandomFeatures`: the features of a random network, for a linear model behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from .. import _check, _core
+from .._allocate import empty
+from ..activations import Activation, resolve
+from ..nngp import checked_stds
+
+
+class MultiLayerRandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Features of a random network of several layers (Takhanov, arXiv 2404.17461).
+
+    With standard normal weights W and biases b, drawn once::
+
+        h_1 = weight_std * x W_1 / sqrt(D) + bias_std * b_1
+        h_(l+1) = weight_std * a(h_l) W_(l+1) / sqrt(width_l) + bias_std * b_(l+1)
+        features = weight_std * a(h_L) / sqrt(width_L), and a constant bias_std where that is not 0
+
+    Inner products of features tend to ``nngp_kernel(x, y, depth=L)`` as the widths grow, with deviations of
+    the order of one over the root of the narrowest. Ridge regression on the features is the random
+    architecture of the paper: only its last layer is trained.
+
+    Parameters
+    ----------
+    widths : sequence of int, default (1024,)
+        Neurons of each layer, the last of which are the features.
+    activation : str or Activation, default "relu"
+        Any activation of `MLP`, or "step".
+    weight_std : float, default sqrt(2)
+        Finite, greater than 0.
+    bias_std : float, default 0.0
+        Finite, not negative.
+    random_state : int, RandomState instance or None, default None
+        Seed of the weights; an int gives the same features every time.
+
+    Attributes
+    ----------
+    key_ : int
+        64 bits that the weights follow from.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Only where X had names.
+
+    See Also
+    --------
+    relkernels.nngp_kernel : The limit of the inner products.
+
+    Notes
+    -----
+    Weights are not kept: `transform` makes them anew from a counter-based generator (Philox), panel by panel
+    where they are multiplied, so a fitted object is as small as its parameters whatever the widths. From
+    some 250 rows a call on, that is as fast as reading stored weights; for one row it takes eleven times as
+    long (1,024 inputs, 8,192 neurons, AVX-512, float32: ``pytest bench/bench_nngp_kernel.py`` measures it).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.linear_model import Ridge
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from relkernels import MultiLayerRandomFeatures
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> features = MultiLayerRandomFeatures((512, 512), activation="erf", random_state=0)
+    >>> model = make_pipeline(StandardScaler(), features, Ridge(3.0)).fit(X[:300], y[:300])
+    >>> model.score(X[300:], y[300:]) > 0.4
+    True
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int] = (1024,),
+        activation: str | Activation = "relu",
+        weight_std: float = 2**0.5,
+        bias_std: float = 0.0,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.widths = widths
+        self.activation = activation
+        self.weight_std = weight_std
+        self.bias_std = bias_std
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> MultiLayerRandomFeatures:
+        """Draw the weights.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features_in)
+            Only its number of features counts.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        MultiLayerRandomFeatures
+            The object itself.
+        """
+        validate_data(self, X, dtype=[np.float64, np.float32])
+        widths, _, _, bias = self._settings()
+        self.key_ = int(check_random_state(self.random_state).randint(0, 2**63, dtype=np.int64))
+        self._n_features_out = widths[-1] + (bias > 0)
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return the features of the rows of X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features_in)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features_out)
+            Float32 for float32, else float64. A row depends on its row of X alone, to the last bit.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        widths, activation, weight, bias = self._settings()
+        out = empty("transform", (len(X), self._n_features_out), X.dtype)
+        _core.random_features(
+            X,
+            self.key_,
+            widths,
+            activation.name,
+            activation.parameter or 0.0,
+            weight,
+            bias,
+            out[:, : widths[-1]],
+        )
+        out[:, widths[-1] :] = bias
+        return out
+
+    def weights(self, layer: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the standard normal weights and biases of a layer, to look at.
+
+        Parameters
+        ----------
+        layer : int
+            From 0.
+
+        Returns
+        -------
+        weights : ndarray of shape (width before, width)
+        biases : ndarray of shape (width,)
+        """
+        check_is_fitted(self)
+        widths, *_ = self._settings()
+        at = _check.integer("layer", layer, 0)
+        if at >= len(widths):
+            _check.fail("layer", f"an integer below {len(widths)}", at)
+        before = self.n_features_in_ if at == 0 else widths[at - 1]
+        w, b = empty("weights", (before, widths[at]), np.dtype(float)), np.empty((1, widths[at]))
+        _core.random_normals(self.key_, at, 0, w)
+        _core.random_normals(self.key_, at, 1, b)
+        return w, b[0]
+
+    def _settings(self) -> tuple[list[int], Activation, float, float]:
+        if isinstance(self.widths, str) or not isinstance(self.widths, (Sequence, np.ndarray)):
+            raise TypeError(f"widths: expected a sequence of integers, got {self.widths!r}")
+        if not len(self.widths):
+            _check.fail("widths", "at least one layer", self.widths)
+        widths = [_check.integer(f"widths[{i}]", w, 1) for i, w in enumerate(self.widths)]
+        step = isinstance(self.activation, str) and self.activation == "step"
+        return (
+            widths,
+            (Activation("step") if step else resolve(self.activation)),
+            *checked_stds(self.weight_std, self.bias_std),
+        )
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
