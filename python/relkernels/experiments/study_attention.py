@@ -147,9 +147,9 @@ def judge(rows: list[Row]) -> Verdict:
         f"Over n = {min(r['n'] for r in chosen)} to {max(r['n'] for r in chosen)} and beta = 0.1 to 10,000 "
         f"the error is at most {worst:.4g} of the bound; at beta = 10,000 it is {sharp:.2g} for sets of up "
         f"to 32. Learned utilities are off by up to eta = {eta:.3g}, which at n = {largest}, where margins "
-        f"are smaller, leaves a mean error of {rest:.3g}. From {last['comparisons']} comparisons the recovered "
-        f"utility agrees with the hidden one on {100 * last['agreement']:.1f} % of fresh pairs (rank "
-        f"correlation {last['rank_correlation']:.4f}).",
+        f"are smaller, leaves a mean error of {rest:.3g}. From {last['comparisons']} comparisons the "
+        f"recovered utility agrees with the hidden one on {100 * last['agreement']:.1f} % of fresh pairs "
+        f"(rank correlation {last['rank_correlation']:.4f}).",
         worst <= 1 + 1e-9 and last["agreement"] > 0.95,
     )
 

@@ -67,6 +67,8 @@ def _gegenbauer(t: np.ndarray, degree: int, q: int) -> np.ndarray:
 
 def measure(piece: Row) -> list[Row]:
     """Fit the last layer by least squares; the error on fresh points, beside the bound."""
+    from scipy.linalg import lstsq
+
     r, q, n, m = (piece[k] for k in ("power", "dimension", "neurons", "points"))
     squares = []
     for draw in range(piece["draws"]):
@@ -75,7 +77,7 @@ def measure(piece: Row) -> list[Row]:
         x /= np.linalg.norm(x, axis=1, keepdims=True)
         y, norm = target(x, q, r, draw)
         h = ZonalFeatures(n, relu_power(r), random_state=draw).fit_transform(x)
-        a = np.linalg.lstsq(h[:m], y[:m], rcond=1e-11)[0]
+        a = lstsq(h[:m], y[:m], cond=1e-11, lapack_driver="gelsy")[0]
         squares.append(np.mean((h[m:] @ a - y[m:]) ** 2))
     bound = bounds.zonal(SMOOTHNESS, q, n, relu_power(r), norm=norm)
     return [
