@@ -48,6 +48,10 @@ def test_a_study_from_the_command_line(zonal):
     assert (out / "zonal" / "zonal.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "zonal" / "zonal.png").stat().st_size < 100_000
     assert (out / "zonal" / "zonal.txt").read_text().startswith("Claim. On S^q")
+    index = (out / "README.md").read_text()
+    for word in ("`relkernels reproduce zonal --quick`", "## zonal", "**Verdict.** the measurement agrees"):
+        assert word in index
+    assert "![zonal](zonal/zonal.png)" in index
 
 
 def test_finished_pieces_are_kept_and_matplotlib_is_not_needed(zonal):

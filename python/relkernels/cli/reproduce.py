@@ -18,7 +18,7 @@ DESCRIPTION = (
     "Run studies: symmetric and asymmetric relations, attention by preorders, random features, zonal "
     "networks, relations between functions and measures. Each writes a CSV, pictures and a paragraph with "
     "claim, measurement and verdict to DIR/NAME. An interrupted run goes on where it ended. Exit code 1 "
-    "where a measurement contradicts a claim."
+    "where a measurement contradicts a claim. DIR/README.md shows all studies in DIR."
 )
 EXAMPLE = "relkernels reproduce symmetric zonal --quick"
 
@@ -58,6 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
         begin = time.perf_counter()
         outcomes.append(_run_one(name, arguments, errors))
         seconds.append(time.perf_counter() - begin)
+    from ..experiments.study import write_index
+
+    told = ["relkernels reproduce", *arguments.names, *(["--quick"] if arguments.quick else [])]
+    write_index(arguments.out, " ".join(told))
     if arguments.json:
         print(json.dumps([_as_json(o, s) for o, s in zip(outcomes, seconds, strict=True)], indent=2))
     else:

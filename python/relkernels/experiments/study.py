@@ -137,9 +137,35 @@ def _save_figures(module: Any, rows: list[Row], directory: str) -> list[str]:
     paths = []
     for name, figure in module.draw(rows, plt).items():
         paths.append(os.path.join(directory, f"{name}.png"))
-        figure.savefig(paths[-1], dpi=80)
+        figure.savefig(paths[-1], dpi=72)
         plt.close(figure)
     return paths
+
+
+def write_index(directory: str, command: str) -> str:
+    """Write README.md: the paragraphs and pictures of all studies that stand in a directory."""
+    parts = [f"# Theory and measurement\n\nWritten by `{command}`.\n"]
+    for name in NAMES:
+        try:
+            with open(os.path.join(directory, name, f"{name}.txt")) as file:
+                text = file.read().replace("<", "&lt;").replace("*", "\\*")
+        except FileNotFoundError:
+            continue
+        for word in ("Claim.", "Measurement.", "Verdict."):
+            text = text.replace(f"{word} ", f"\n**{word}** ", 1)
+        parts.append(f"## {name}\n{text}\nFigures: [{name}.csv]({name}/{name}.csv)\n")
+        if os.path.exists(os.path.join(directory, name, f"{name}.png")):
+            parts.append(f"![{name}]({name}/{name}.png)\n")
+    path = os.path.join(directory, "README.md")
+    _write(path, "\n".join(parts))
+    return path
+
+
+def label_ticks(ax: Any, values: Any) -> None:
+    """Label a logarithmic axis at these values alone."""
+    ticks = sorted(set(values))
+    ax.set_xticks(ticks, [str(v) for v in ticks])
+    ax.xaxis.minorticks_off()
 
 
 def slope(x: Any, y: Any) -> float:

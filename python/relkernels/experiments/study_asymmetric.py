@@ -10,7 +10,7 @@ import numpy as np
 from .. import bounds
 from ..estimators import SymmetricRelation
 from .fitting import two_maps
-from .study import Row, Verdict, groups, slope
+from .study import Row, Verdict, groups, label_ticks, slope
 
 CLAIM = (
     "Two networks approximate every continuous relation by <phi(x), psi(y)>, symmetric or not (Altabaa & "
@@ -130,6 +130,7 @@ def draw(rows: list[Row], plt: Any) -> dict[str, Any]:
             ax.loglog(neurons, [r["one_map_rms"] for r in some], "s-", color="C3", label="one map")
             ax.axhline(some[0]["one_map_floor_rms"], color="C3", linestyle="--", label="floor of one map")
         ax.set(title=name, xlabel="neurons")
+        label_ticks(ax, neurons)
         ax.grid(alpha=0.3)
     axes[0].set_ylabel("error")
     axes[0].legend(fontsize=7)

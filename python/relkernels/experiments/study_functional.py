@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import bounds
 from ..estimators import HilbertCubeEncoder, SymmetricRelation
-from .study import Row, Verdict, groups
+from .study import Row, Verdict, groups, label_ticks
 
 CLAIM = (
     "Objects that are not vectors are encoded by a separating sequence of functionals as points of the "
@@ -177,6 +177,7 @@ def draw(rows: list[Row], plt: Any) -> dict[str, Any]:
     axes[1].loglog([r["coordinates"] for r in cuts], [r["cut_bound"] for r in cuts], "k--", label="bound")
     axes[1].set(xlabel="coordinates", ylabel="largest change of the relation", title="Cost of the cut")
     for ax in axes:
+        label_ticks(ax, [r["coordinates"] for r in rows])
         ax.grid(alpha=0.3)
         ax.legend(fontsize=7)
     return {"functional": figure}

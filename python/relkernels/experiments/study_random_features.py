@@ -12,7 +12,7 @@ from .. import bounds, spectra
 from ..estimators import MultiLayerRandomFeatures
 from ..nngp import nngp_kernel
 from .fitting import function
-from .study import Row, Verdict, groups, slope
+from .study import Row, Verdict, groups, label_ticks, slope
 
 CLAIM = (
     "Random features with a trained last layer reach the functions of the NNGP's space with neurons set by "
@@ -47,7 +47,8 @@ def pieces(quick: bool) -> list[Row]:
         for f in (0.5, 1.0, 2.0, 4.0)
     ]
     widths = [8, 32, 128] if quick else [8, 16, 32, 64, 128, 256]
-    return found + [{"part": "beyond", "dimension": 5, "width": w, "points": 4000} for w in widths]
+    points = 2500 if quick else 6000
+    return found + [{"part": "beyond", "dimension": 5, "width": w, "points": points} for w in widths]
 
 
 def sphere(rng: np.random.Generator, n: int, dimension: int) -> np.ndarray:
@@ -254,11 +255,13 @@ def draw(rows: list[Row], plt: Any) -> dict[str, Any]:
         label = f"{activation}, depth {depth}"
         axes[1].loglog(widths, [r["error"] for r in some], "o-", color=f"C{i}", label=label)
         axes[1].loglog(widths, [r["error_by_bound"] for r in some], "--", color=f"C{i}")
+    label_ticks(axes[1], widths)
     axes[1].set(xlabel="width", ylabel="rms error; dashed: bound", title="Random features + ridge")
     beyond = [r for r in rows if r["part"] == "beyond"]
     widths = [r["width"] for r in beyond]
     axes[2].loglog(widths, [r["error"] for r in beyond], "o-", label="trained")
     axes[2].loglog(widths, [r["error_random_features"] for r in beyond], "s-", label="random features")
+    label_ticks(axes[2], widths)
     axes[2].set(xlabel="width", ylabel="rms error", title="|x_1|^(1/2) on S^4: neither theorem")
     for ax in axes:
         ax.grid(alpha=0.3)

@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import bounds
 from ..estimators import SymmetricRelation
-from .study import Row, Verdict, groups, slope
+from .study import Row, Verdict, groups, label_ticks, slope
 
 CLAIM = (
     "One network phi approximates every continuous symmetric positive-definite relation by <phi(x), phi(y)> "
@@ -125,8 +125,13 @@ def by_dimension(rows: list[Row]) -> list[list[Row]]:
 
 
 def draw(rows: list[Row], plt: Any) -> dict[str, Any]:
-    """Draw the error against neurons, and the bound's neurons for these errors."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    """Draw the error against neurons, the bound's neurons for these errors, and the kernels' spectra."""
+    figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
+    x = np.random.default_rng(0).uniform(-1, 1, (400, 2))
+    for i, kernel in enumerate(KERNELS):
+        values = np.linalg.eigvalsh(kernel_function(kernel, 2)(x, x))[::-1] / len(x)
+        seen = values > 1e-14
+        axes[2].loglog(np.arange(1, len(x) + 1)[seen], values[seen], color=f"C{i}", label=kernel)
     for (kernel, dimension), some in groups(rows, "kernel", "dimension").items():
         color, mark = (
             f"C{KERNELS.index(kernel)}",
@@ -141,7 +146,10 @@ def draw(rows: list[Row], plt: Any) -> dict[str, Any]:
             axes[1].loglog(*zip(*finite, strict=True), mark + "-", color=color, alpha=0.8)
     axes[0].set(xlabel="neurons", ylabel="sup error, refined", title="Measured")
     axes[1].set(xlabel="sup error", ylabel="neurons that suffice", title="Derived bound")
+    axes[2].set(xlabel="i", ylabel="eigenvalue", title="Spectrum, D = 2", ylim=(1e-13, 2))
+    label_ticks(axes[0], [r["width"] for r in rows])
     axes[0].legend(fontsize=6)
+    axes[2].legend(fontsize=6)
     for ax in axes:
         ax.grid(alpha=0.3)
     return {"symmetric": figure}

@@ -11,7 +11,7 @@ from .. import bounds
 from ..activations import relu_power
 from ..bounds._zonal import funk_hecke_of_relu_power, n_harmonics
 from ..estimators import ZonalFeatures
-from .study import Row, Verdict, groups, slope
+from .study import Row, Verdict, groups, label_ticks, slope
 
 CLAIM = (
     "On S^q, functions of smoothness s are approximated by N units relu(x.y_j)^r, r not necessarily an "
@@ -121,6 +121,7 @@ def draw(rows: list[Row], plt: Any) -> dict[str, Any]:
         n = np.array(neurons, float)
         ax.loglog(n, 0.5 * some[0]["error"] * (n / n[0]) ** (-SMOOTHNESS / q), "k--", label="N^(-s/q)")
         ax.set(title=f"S^{q}, s = {SMOOTHNESS:g}", xlabel="neurons", ylabel="rms error; dotted: bound")
+        label_ticks(ax, neurons)
         ax.legend(fontsize=6)
         ax.grid(alpha=0.3)
     return {"zonal": figure}
