@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import bounds, spectra
+from ..bounds._zonal import funk_hecke_of_relu_power
 from ..estimators import MultiLayerRandomFeatures
 from ..nngp import nngp_kernel
 from .fitting import function
@@ -176,7 +177,8 @@ def _beyond(piece: Row) -> list[Row]:
     h = features(np.concatenate([train, test]), width, 1, "relu", 0)
     fixed = float(np.sqrt(np.mean((least_squares(h[:m], y, h[m:]) - truth) ** 2)))
     spectrum = spectra.mercer_sphere(profile("relu", n, 1), n, DEGREES)
-    c = spectra.funk_hecke(lambda t: np.sqrt(np.abs(t)), n, DEGREES, breaks=[0.0], n_nodes=4000)
+    # |t|^(1/2) is relu^(1/2) of t and of -t: twice its coefficients in even degrees, none in odd ones.
+    c = 2 * funk_hecke_of_relu_power(0.5, n - 1, np.arange(DEGREES))
     used = (spectrum.values > 0) & (np.arange(DEGREES) % 2 == 0)
     parts = np.zeros(DEGREES)
     parts[used] = c[used] ** 2 * spectrum.multiplicities[used] / spectrum.values[used]
