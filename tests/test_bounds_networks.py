@@ -94,6 +94,11 @@ def test_bad_random_features():
     for changed, name in bad:
         with pytest.raises(ValueError, match=f"^{name}: "):
             bounds.random_features(**{**good, **changed})
+    kernel = rk.NNGPKernel(1, "relu", 1.0, 0.5)
+    stated = bounds.random_features("relu", 1, 1.0, 0.1, dimension=3, weight_std=1.0, bias_std=0.5)
+    assert bounds.random_features(kernel, 1, 1.0, 0.1, dimension=3).value == stated.value
+    with pytest.raises(ValueError, match=r"^depth: expected 1 for step"):
+        bounds.random_features(**{**good, "kernel": "step", "depth": 2})
     vacuous = bounds.random_features(**{**good, "rkhs_norm": math.inf})
     assert vacuous.value == math.inf
     assert "says nothing" in vacuous.note

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from relkernels import bounds
+from relkernels import bounds, spectra
 from relkernels.bounds._split import deltas_for
 from scipy.optimize import minimize
 
@@ -214,9 +214,9 @@ BAD = [
     (([1.0], 0.1), {"rest": -1}, "rest"),
     (([1.0], 0.1), {"eigenfunction_sup": 0}, "eigenfunction_sup"),
     ((indefinite, 0.1), {}, "points: expected points"),
-    ((indefinite, 0.1), {"points": np.eye(3)[:, :1]}, "kernel: .*smallest eigenvalue -0"),
-    ((lambda a, b: a + 0 * b.T, 0.1), {"points": np.eye(3)[:, :1]}, "kernel: .*asymmetry 1"),
-    ((lambda a, b: a, 0.1), {"points": np.eye(3)[:, :1]}, r"kernel: .*\(3, 3\).*\(3, 1\)"),
+    ((indefinite, 0.1), {"points": np.eye(3)[:, :1]}, "kernel: .*smallest eigenvalue is -1.41"),
+    ((lambda a, b: a + 0 * b.T, 0.1), {"points": np.eye(3)[:, :1]}, "kernel: .*differ by 1"),
+    ((lambda a, b: a, 0.1), {"points": np.eye(3)[:, :1]}, r"kernel.*\(3, 3\).*\(3, 1\)"),
 ]
 
 
@@ -252,6 +252,52 @@ def test_no_symmetric_network_is_below_the_floor(rng):
     assert l2 >= 0
     with pytest.raises(ValueError, match="values: expected a square"):
         bounds.symmetric_floor(np.ones((2, 3)))
+
+
+def test_spectra_are_taken_as_they_come(rng):
+    x = rng.uniform(-1, 1, (40, 2))
+
+    def kernel(a, b):
+        return np.exp(-np.square(a[:, None] - b[None]).sum(axis=2))
+
+    options = {"dimension": 2, "norm": 3.0}
+    whole = bounds.symmetric(kernel, 0.1, points=x, **options)
+    assert bounds.symmetric(spectra.mercer(kernel, x), 0.1, **options).value == whole.value
+    # A part of the spectrum leaves a larger tail, never a smaller count.
+    assert bounds.symmetric(spectra.mercer(kernel, x, k=25), 0.1, **options).value >= whole.value
+    short = spectra.mercer(kernel(x, x), k=5)
+    with pytest.raises(ValueError, match=r"^kernel: expected a spectrum with its kernel"):
+        bounds.symmetric(short, 0.1, **options)
+
+    def skew(a, b):
+        return a[:, :1] - b[:, 1:].T
+
+    two = {"dimensions": (2, 2), "norms": (1.0, 1.0)}
+    want = bounds.asymmetric(skew, 0.3, points=(x, x), **two).value
+    assert bounds.asymmetric(spectra.schmidt(skew, x, x), 0.3, **two).value == pytest.approx(want, rel=1e-6)
+    with pytest.raises(ValueError, match=r"^relation: expected a spectrum of all 40"):
+        bounds.asymmetric(spectra.schmidt(skew, x, x, k=3), 0.3, **two)
+
+
+def test_a_spectrum_on_the_sphere_by_hand():
+    """1 + 2t on S^2: eigenvalue 1 once, 2/3 three times; two thirds of the mass in the degree kept last."""
+    sphere = spectra.mercer_sphere(lambda t: 1 + 2 * t, 3, 3)
+    bound = bounds.symmetric(sphere, 1.0, dimension=3, norm=[0.1, 1.0, 1.0, 1.0])
+    assert bound.details["rank"] == 4  # fewer of degree 1 leave 2 at most
+    assert bounds.symmetric(sphere, 2.5, dimension=3, norm=[0.1, 1.0, 1.0, 1.0]).details["rank"] == 1
+    np.testing.assert_allclose(bound.details["sup"], np.sqrt([1, 2, 2, 2]))
+    assert bound.details["tail"] == pytest.approx(0, abs=1e-12)
+
+
+def test_kernel_norms_agree_with_those_of_spectra():
+    for D in (1, 2, 5):
+        first = spectra.barron_norm_gaussian(0.6, D)
+        second = spectra.barron_norm_gaussian(0.6, D, order=2, norm=1)
+        assert bounds.kernel_norm("gaussian", D, length_scale=0.6, norm="barron") == pytest.approx(
+            float(first)
+        )
+        v = bounds.kernel_norm("gaussian", D, length_scale=0.6, norm="klusowski-barron")
+        assert v == pytest.approx(float(second))
 
 
 def test_the_floor_in_l2_is_attained(rng):

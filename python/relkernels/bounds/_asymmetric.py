@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from .. import _check
+from ..spectra import SchmidtSpectrum, schmidt
+from ..spectra.operators import evaluate
 from ._bound import Assumption, Bound, Constant, non_negative, positive
 from ._one_layer import dimension_and_norms, one_layer_bound
 from ._split import cheapest
@@ -39,44 +41,46 @@ class Schmidt:
     checked: str | None
 
 
-def _of_points(relation: Callable[..., Any], points: Any) -> Schmidt:
-    if not isinstance(points, (tuple, list)) or len(points) != 2:
-        _check.fail("points", "a pair of arrays (n, d_x) and (m, d_y)", type(points).__name__)
-    x, y = (np.asarray(p, np.float64) for p in points)
-    values = np.asarray(relation(x, y), np.float64)
-    if values.shape != (len(x), len(y)) or values.size == 0:
-        _check.fail("relation", f"a function that returns shape {(len(x), len(y))}", values.shape)
-    if not np.isfinite(values).all():
-        _check.fail("relation", "finite values on the points", "NaN or infinity")
-    n, m = values.shape
-    u, s, vt = np.linalg.svd(values / math.sqrt(n * m), full_matrices=False)
-    u, v = u * math.sqrt(n), vt.T * math.sqrt(m)
-    a, b = u * np.sqrt(s), v * np.sqrt(s)
+def _of_values(values: np.ndarray, found: SchmidtSpectrum) -> Schmidt:
+    s = found.values
+    a, b = found.left * np.sqrt(s), found.right * np.sqrt(s)
     residual, tails = values.copy(), [np.abs(values).max()]
     for i in range(len(s)):
         residual -= np.outer(a[:, i], b[:, i])
         tails.append(np.abs(residual).max())
+    n, m = values.shape
     return Schmidt(
         s,
         np.abs(a).max(axis=0),
         np.abs(b).max(axis=0),
-        np.abs(u).mean(axis=0),
-        np.abs(v).mean(axis=0),
+        np.abs(found.left).mean(axis=0),
+        np.abs(found.right).mean(axis=0),
         np.array(tails),
-        np.sqrt(tails_of(s**2, 0.0)),
+        np.sqrt(tails_of(s**2, float((residual**2).mean()))),
         f"singular values, suprema and tails on {n} x {m} points",
     )
 
 
 def schmidt_of(relation: Any, points: Any, function_sup: Any, rest: float) -> Schmidt:
-    """Return the pairs of functions of a relation on points, or of a spectrum with bounded functions."""
+    """Return the pairs of functions of a relation on points, of a spectrum, or of bounded functions."""
     if isinstance(relation, Schmidt):
         return relation
+    if isinstance(relation, SchmidtSpectrum):
+        n, m = len(relation.left), len(relation.right)
+        if len(relation.values) < min(n, m):
+            _check.fail("relation", f"a spectrum of all {min(n, m)} singular values", len(relation.values))
+        return _of_values((relation.left * relation.values) @ relation.right.T, relation)
     if callable(relation):
         if points is None:
             _check.fail("points", "a pair of arrays (n, d_x) and (m, d_y) to ask the relation about", None)
-        return _of_points(relation, points)
-    s = spectrum("relation", getattr(relation, "singular_values", relation))
+        if not isinstance(points, (tuple, list)) or len(points) != 2:
+            _check.fail("points", "a pair of arrays (n, d_x) and (m, d_y)", type(points).__name__)
+        x, y = (np.asarray(p, np.float64) for p in points)
+        values = evaluate(relation, x, y)
+        if values.size == 0:
+            _check.fail("points", "at least one point on each side", values.shape)
+        return _of_values(values, schmidt(values))
+    s = spectrum("relation", relation)
     height = positive("function_sup", function_sup)
     sup, ones = height * np.sqrt(s), np.ones_like(s)
     tails_l2 = np.sqrt(tails_of(s**2, rest**2))
@@ -100,9 +104,9 @@ def asymmetric(
 
     Parameters
     ----------
-    relation : callable or array-like
-        ``relation(A, B)`` returns the values between the rows of two arrays; needs `points`. Or the
-        singular values, decreasing and >= 0 (or an object with `singular_values`).
+    relation : callable, SchmidtSpectrum or array-like
+        ``relation(A, B)`` returns the values between the rows of two arrays; needs `points`. Or what
+        `relkernels.spectra.schmidt` gave. Or the singular values, decreasing and >= 0.
     eps : float
         Accuracy, > 0: uniform, or in L2 for ``one_layer="barron"``.
     dimensions : pair of int

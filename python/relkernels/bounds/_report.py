@@ -16,6 +16,7 @@ import numpy as np
 from .. import _check
 from ..mlp import MLP
 from ..ops import relation_matrix
+from ..spectra import mercer
 from ._asymmetric import asymmetric, schmidt_of, symmetric_floor
 from ._bound import Assumption, Bound, Constant
 from ._symmetric import mercer_of, symmetric, tails_of
@@ -200,8 +201,6 @@ def _guaranteed(bound_at: Callable[[float], Bound], neurons: int, zero_error: fl
         bound.cited,
         bound.note,
         bound.details,
-        bound.arguments,
-        bound.function,
     )
 
 
@@ -304,9 +303,9 @@ def report(
                 _check.fail(name, "inputs in [-1, 1]^D where norm is given", f"{np.abs(a).max():.4g}")
         values = truth[rows, rows]
         if is_symmetric:
-            mercer = mercer_of(lambda a, b: values, X[rows], 1.0, 0.0)
+            system = mercer_of(mercer(values), None, 1.0, 0.0)
             upper = _guaranteed(
-                lambda eps: symmetric(mercer, eps, dimension=X.shape[1], norm=norm),
+                lambda eps: symmetric(system, eps, dimension=X.shape[1], norm=norm),
                 neurons,
                 float(np.abs(truth).max()),
             )

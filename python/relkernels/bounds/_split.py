@@ -5,7 +5,7 @@ sum_i (S_i delta_i + delta_i^2) of the accuracy that the truncation leaves, eps 
 
     delta_i^(p+1) (S_i / 2 + delta_i) = K_i^p / mu,
 
-one equation for each i (Newton, from above: the left side is convex) and one for mu (bisection).
+one equation for each i (Newton, from above: the left side is convex) and one for mu (Brent).
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ class Split(NamedTuple):
 
 def deltas_for(budget: float, slopes: np.ndarray, costs: np.ndarray, power: float) -> np.ndarray:
     """Return the cheapest deltas with sum(slopes * deltas + deltas^2) = budget."""
+    from scipy.optimize import brentq
+
     costs = costs / costs.max()
     half = slopes / 2
 
@@ -57,10 +59,12 @@ def deltas_for(budget: float, slopes: np.ndarray, costs: np.ndarray, power: floa
         low *= 2
     while used(high) > budget:
         high *= 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if used(middle) > budget else (low, middle)
-    return solve(high)
+    root = brentq(lambda log_mu: np.log(used(log_mu) / budget), low, high, xtol=1e-13)
+    # On the right side of the root: the budget is kept to the last bit.
+    step = 1e-13
+    while used(root) > budget:
+        root, step = root + step, 2 * step
+    return solve(root)
 
 
 def cheapest(

@@ -20,12 +20,14 @@ from typing import Any
 import numpy as np
 
 from .. import _check
+from ..spectra import MercerSpectrum, SphereSpectrum, mercer
+from ..spectra.operators import diagonal
 from ._bound import Assumption, Bound, Constant, non_negative, positive
 from ._one_layer import dimension_and_norms, one_layer_bound
 from ._split import cheapest
 
-# An eigenvalue below -_NEGATIVE times the largest is not rounding.
-_NEGATIVE = 1e-8
+# Harmonics of a spectrum on the sphere that are looked at.
+_MOST_HARMONICS = 5000
 
 
 @dataclass(frozen=True)
@@ -60,51 +62,75 @@ def tails_of(values: np.ndarray, rest: float) -> np.ndarray:
     return np.append(np.cumsum(values[::-1])[::-1], 0.0) + rest
 
 
-def _of_points(kernel: Callable[..., Any], points: Any) -> Mercer:
-    x = np.asarray(points, np.float64)
-    if x.ndim != 2 or len(x) == 0:
-        _check.fail("points", "shape (n, d), n >= 1", x.shape)
-    gram = np.asarray(kernel(x, x), np.float64)
-    n = len(x)
-    if gram.shape != (n, n):
-        _check.fail("kernel", f"a function that returns shape {(n, n)} on the points", gram.shape)
-    if not np.isfinite(gram).all():
-        _check.fail("kernel", "finite values on the points", "NaN or infinity")
-    asymmetry = np.abs(gram - gram.T).max()
-    if asymmetry > 1e-8 * np.abs(gram).max():
-        _check.fail("kernel", "a symmetric function; see bounds.asymmetric", f"asymmetry {asymmetry:.6g}")
-    from scipy.linalg import eigh
-
-    values, vectors = eigh((gram + gram.T) / 2)
-    values, vectors = values[::-1] / n, vectors[:, ::-1] * math.sqrt(n)
-    if values[-1] < -_NEGATIVE * max(values[0], 0):
-        _check.fail(
-            "kernel", "a positive semi-definite function", f"the smallest eigenvalue {values[-1]:.6g}"
-        )
-    values = np.maximum(values, 0)
-    g = vectors * np.sqrt(values)
+def _of_functions(found: MercerSpectrum) -> Mercer:
+    """Suprema and tails of eigenfunctions on the points that they were found on."""
+    n = len(found.vectors)
+    g = found.vectors * np.sqrt(found.values)
+    if len(found.values) == n:
+        trace = (g * g).sum(axis=1)
+    elif found.kernel is not None and found.points is not None:
+        trace = diagonal(found.kernel, found.points)
+    else:
+        _check.fail("kernel", "a spectrum with its kernel and points, or with all eigenvalues", repr(found))
     kept = np.concatenate([np.zeros((n, 1)), np.cumsum(g * g, axis=1)], axis=1)
-    tails = np.maximum(np.diag(gram)[:, None] - kept, 0).max(axis=0)
-    tails[-1] = 0.0
+    tails = np.maximum(trace[:, None] - kept, 0).max(axis=0)
+    if len(found.values) == n:
+        tails[-1] = 0.0
+    # Of the eigenvalues that were not computed, the sum of squares is at most their sum times the last.
+    rest = found.tail(len(found.values)) * found.values[-1] if len(found.values) < n else 0.0
+    return Mercer(
+        found.values,
+        np.abs(g).max(axis=0),
+        np.abs(found.vectors).mean(axis=0),
+        np.minimum.accumulate(tails),
+        np.sqrt(tails_of(found.values**2, rest)),
+        f"spectrum, suprema and tails on {n} points; smallest eigenvalue {found.values[-1]:.3g}",
+    )
+
+
+def _of_sphere(found: SphereSpectrum) -> Mercer:
+    """Use the addition theorem: the N_k harmonics of degree k have sum of squares N_k everywhere.
+
+    A degree that is kept in part leaves at most all of it.
+    """
+    order = np.argsort(-found.values, kind="stable")
+    order = order[found.values[order] > 0]
+    many = found.multiplicities[order]
+    last = int(np.searchsorted(np.cumsum(many), _MOST_HARMONICS)) + 1
+    order, many = order[:last], many[:last].astype(np.int64)
+    masses = found.values[order] * many
+    ends = found.trace - np.cumsum(masses)  # after each degree
+    starts = ends + masses
+    values, tails = np.repeat(found.values[order], many), np.append(np.repeat(starts, many), ends[-1])
+    tails[np.cumsum(many)] = ends
+    tails = np.maximum(tails, 0.0)
+    rest = float(tails[-1]) * float(values[-1])
     return Mercer(
         values,
-        np.abs(g).max(axis=0),
-        np.abs(vectors).mean(axis=0),
+        np.sqrt(np.repeat(masses, many)),
+        np.ones_like(values),
         np.minimum.accumulate(tails),
-        np.sqrt(tails_of(values**2, 0.0)),
-        f"spectrum, suprema and tails on {n} points; smallest eigenvalue {values[-1]:.3g}",
+        np.sqrt(tails_of(values**2, rest)),
+        f"exact spectrum on the sphere, {len(order)} degrees",
     )
 
 
 def mercer_of(kernel: Any, points: Any, eigenfunction_sup: Any, rest: float) -> Mercer:
-    """Return the functions of a kernel on points, or of a spectrum with |e_i| bounded."""
+    """Return the functions of a kernel on points, of a spectrum, or of eigenvalues with |e_i| bounded."""
     if isinstance(kernel, Mercer):
         return kernel
+    if isinstance(kernel, SphereSpectrum):
+        return _of_sphere(kernel)
+    if isinstance(kernel, MercerSpectrum):
+        return _of_functions(kernel)
     if callable(kernel):
         if points is None:
             _check.fail("points", "points (n, d) to ask the kernel about", None)
-        return _of_points(kernel, points)
-    values = spectrum("kernel", getattr(kernel, "eigenvalues", kernel))
+        x = np.asarray(points, np.float64)
+        if x.ndim != 2 or len(x) == 0:
+            _check.fail("points", "shape (n, d), n >= 1", x.shape)
+        return _of_functions(mercer(kernel, x))
+    values = spectrum("kernel", kernel)
     height = positive("eigenfunction_sup", eigenfunction_sup)
     return Mercer(
         values,
@@ -133,9 +159,9 @@ def symmetric(
 
     Parameters
     ----------
-    kernel : callable or array-like
-        ``kernel(A, B)`` returns the values between the rows of two arrays; needs `points`. Or the
-        eigenvalues, decreasing and >= 0 (or an object with `eigenvalues`).
+    kernel : callable, MercerSpectrum, SphereSpectrum or array-like
+        ``kernel(A, B)`` returns the values between the rows of two arrays; needs `points`. Or what
+        `relkernels.spectra.mercer` or `mercer_sphere` gave. Or the eigenvalues, decreasing and >= 0.
     eps : float
         Accuracy, > 0: uniform, or in L2 for ``one_layer="barron"``.
     dimension : int

@@ -22,6 +22,7 @@ import numpy as np
 
 from .. import _check
 from ..activations import Activation, resolve
+from ..spectra import multiplicity
 from ._bound import Assumption, Bound, Constant, non_negative, positive
 
 
@@ -49,13 +50,7 @@ def funk_hecke_of_relu_power(r: float, q: int, degrees: np.ndarray) -> np.ndarra
 
 def n_harmonics(q: int, degrees: np.ndarray) -> np.ndarray:
     """Return the number of spherical harmonics of each degree on S^q."""
-    from scipy.special import gammaln
-
-    k = np.asarray(degrees, np.float64)
-    if q == 1:
-        return np.where(k == 0, 1.0, 2.0)
-    log = gammaln(k + q - 1) - gammaln(k + 1) - gammaln(q)
-    return np.round((2 * k + q - 1) * np.exp(log), 6)
+    return np.array([float(multiplicity(q + 1, int(k))) for k in degrees])
 
 
 def gauss_points(degree: int, q: int) -> int:
