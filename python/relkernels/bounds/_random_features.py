@@ -7,7 +7,8 @@ on the inputs, and hold in the mean over draws, so for some draw; least squares 
 
 One layer. f(x) = c bias_std + weight_std E[s(w) a(w.x)] with c^2 + E s^2 = B^2. N draws of the mean leave
 at most weight_std^2 E[s^2 a^2] / N: for |a| <= S0 at most (weight_std S0 B)^2 / N. relu is homogeneous: draw
-the direction of w only, s |w| in place of s; E|w|^2 replaces a moment and a <= q = K^0(x, x) ^ (1/2).
+the direction of w alone, with E[s |w|] given the direction in place of s; then E|w|^2 K^0(x, x) stands for
+S0^2.
 
 L layers. With T the integral operator of K, T^ that of K^ and D = (E ||K - K^||^2)^(1/2) in L2(mu x mu), take
 T^ (T + g)^(-1) f: ||f - T (T + g)^(-1) f|| <= B sqrt(g)/2 and ||(T + g)^(-1) f|| <= B / (2 sqrt(g)), so the
