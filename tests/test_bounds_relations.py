@@ -68,6 +68,10 @@ def test_kernel_norms_are_moments_of_the_spectral_measure(rng):
     # (1 + x y)^2: q'' = 2 y^2, over [-1, 1] with y = 1.
     assert bounds.kernel_norm("polynomial", 1, degree=2) == pytest.approx(4.0)
     assert bounds.kernel_norm("polynomial", 1, degree=1) == 0
+    for D, p, c in ((1, 3, 2.0), (2, 3, 1.0), (3, 4, 0.5), (2, 5, 0.0)):
+        z = np.linspace(-1, 1, 400_001)
+        total = np.abs(np.diff(p * D * (c + D * z) ** (p - 1))).sum()
+        assert bounds.kernel_norm("polynomial", D, degree=p, offset=c) == pytest.approx(total, rel=1e-6)
 
 
 def assert_sorted(values):
