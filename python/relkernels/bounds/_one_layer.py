@@ -178,7 +178,7 @@ def kernel_norm(
             _check.fail("offset", "a finite number >= 0", repr(c))
         # q(z) = (c + |y|_1 z)^p on [-1, 1]: V <= int |q''|, the variation of q', largest at |y|_1 = D.
         low = abs(c - D) ** (p - 1)
-        return p * D * ((c + D) ** (p - 1) + (low if D > c else -low)) if p > 1 else 0.0
+        return p * D * ((c + D) ** (p - 1) + (low if c < D else -low)) if p > 1 else 0.0
     absolute, square = _moments(name, scale, positive("period", period))
     tail = 3.0 if name == "matern32" else 1.0  # E[3 / chi^2_3] of the multivariate t law
     if kind == "barron":
