@@ -8,10 +8,10 @@ import json
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from ..experiments.study import Outcome
+from ..experiments import study
+from ..experiments.study import NAMES, Outcome
 
 SUMMARY = "measure what the theory claims, beside the bounds"
 DESCRIPTION = (
@@ -21,9 +21,6 @@ DESCRIPTION = (
     "where a measurement contradicts a claim. DIR/README.md shows all studies in DIR."
 )
 EXAMPLE = "relkernels reproduce symmetric zonal --quick"
-
-# As `relkernels.experiments.study.NAMES`, which the parser need not import NumPy for.
-NAMES = ("symmetric", "asymmetric", "attention", "random-features", "zonal", "functional")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,10 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
         begin = time.perf_counter()
         outcomes.append(_run_one(name, arguments, errors))
         seconds.append(time.perf_counter() - begin)
-    from ..experiments.study import write_index
-
     told = ["relkernels reproduce", *arguments.names, *(["--quick"] if arguments.quick else [])]
-    write_index(arguments.out, " ".join(told))
+    study.write_index(arguments.out, " ".join(told))
     if arguments.json:
         print(json.dumps([_as_json(o, s) for o, s in zip(outcomes, seconds, strict=True)], indent=2))
     else:
@@ -79,8 +74,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run_one(name: str, arguments: argparse.Namespace, errors: Any) -> Outcome:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from ..experiments import study
 
     columns = (
         TextColumn("{task.description:<16}"),
