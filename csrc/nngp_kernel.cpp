@@ -2,18 +2,16 @@
 //
 // Inner products come from the walk over pairs; the consumer takes each tile through all layers and writes
 // it. All is in double, float inputs and outputs included: correlations near 1 need the digits, and the
-// recursion costs several times the product. Points are loaded a super-block at a time, within kNngpWorkspace
-// bytes.
+// recursion costs several times the product. Points are loaded a super-block at a time
+// (nngp_points.hpp).
 //
 // Symmetric kernel: tiles below the diagonal are left out and those on and above it mirrored.
+#include "nngp_points.hpp"
 #include "operations.hpp"
 
 namespace rk {
 
 namespace {
-
-// Of rows and of columns, each.
-constexpr long kNngpWorkspace = 32L << 20;
 
 template <class T>
 struct Recursion {
@@ -67,7 +65,7 @@ template <class T>
 void one_item(const Team& team, const Points<T>& x, const Points<T>* y, const NngpSpec& spec,
               const NngpSeries* series, T* out, long row) {
     const Points<T>& other = y ? *y : x;
-    const long most = round_up(std::max(kNngpWorkspace / LoadedPoints::bytes(spec), 1L), kChunk);
+    const long most = LoadedPoints::most(spec);
     LoadedPoints rows(spec, series, std::min(most, x.count));
     LoadedPoints more(spec, series, y || x.count > most ? std::min(most, other.count) : 0);
     const double scale = spec.weight_variance / double(spec.dim);
@@ -111,10 +109,11 @@ void nngp_diagonal(const Array<const T>& x, const NngpSpec& spec, const NngpSeri
     for (long item = 0; item < x.batch(2); ++item) {
         const Points<T> all = points_of<T>(x, item, nullptr);
         T* to = out.item(item, 1);
-        const Buffer<double> tangent(spec.ntk ? std::min(all.count, kChunk) : 0);
-        for (long i = 0; i < all.count; i += kChunk) {
-            const long n = std::min(kChunk, all.count - i);
-            LoadedPoints points(spec, series, n);
+        const long most = std::min(LoadedPoints::most(spec), all.count);
+        const Buffer<double> tangent(spec.ntk ? most : 0);
+        LoadedPoints points(spec, series, most);
+        for (long i = 0; i < all.count; i += most) {
+            const long n = std::min(most, all.count - i);
             points.load(team, all.sub(i, n), tangent.get());
             const NngpPoints& p = points.points();
             const double* last = spec.ntk ? tangent.get() : p.at(spec.depth, NngpPoints::variance);

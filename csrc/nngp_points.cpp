@@ -10,9 +10,10 @@ namespace {
 constexpr long kPointBlock = 96;  // a multiple of every vector's lanes
 }
 
-long LoadedPoints::bytes(const NngpSpec& spec) {
+long LoadedPoints::most(const NngpSpec& spec) {
     const long fields = (spec.depth + 1) * NngpPoints::kFields;
-    return long(sizeof(double)) * (spec.dim + fields + spec.depth * spec.sets() * spec.terms);
+    const long bytes = long(sizeof(double)) * (spec.dim + fields + spec.depth * spec.sets() * spec.terms);
+    return round_up(std::max(kWorkspace / bytes, 1L), kTileColumns);
 }
 
 LoadedPoints::LoadedPoints(const NngpSpec& spec, const NngpSeries* series, long most)
@@ -31,6 +32,7 @@ template <class T>
 void LoadedPoints::load(const Team& team, const Points<T>& x, double* tangent) {
     count_ = x.count;
     team.for_each(ceil_div(count_, kPointBlock), [&](long b) {
+        poll();
         const long first = b * kPointBlock, n = std::min(kPointBlock, count_ - first);
         for (long i = first; i < first + n; ++i)
             for (long k = 0; k < x.dim; ++k) x_.get()[i * x.dim + k] = double(x.at(i)[k * x.col]);

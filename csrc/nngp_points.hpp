@@ -23,8 +23,9 @@ struct NngpSeries {
 // Points of one item of a batch, a block at a time.
 class LoadedPoints {
    public:
-    // Bytes of one point.
-    static long bytes(const NngpSpec& spec);
+    // As many as fit in kWorkspace, at least a few hundred; a multiple of the columns of a tile.
+    static long most(const NngpSpec& spec);
+    static constexpr long kWorkspace = 32L << 20;
 
     LoadedPoints(const NngpSpec& spec, const NngpSeries* series, long most);
 

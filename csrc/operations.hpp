@@ -6,7 +6,6 @@
 #include "arrays.hpp"
 #include "kernels.hpp"
 #include "mlp.hpp"
-#include "nngp_points.hpp"
 
 namespace rk {
 
@@ -37,6 +36,8 @@ void retrieve(const Array<const T>& q, const Array<const T>& keys, const Mlp<T>*
 template <class T>
 void relation_matvec(const Array<const T>& x, const Array<const T>& y, const Array<const T>& v,
                      const Mlp<T>* phi, const Mlp<T>* psi, Link link, T scale, const Array<T>& out);
+
+struct NngpSeries;  // nngp_points.hpp
 
 // Kernel of a wide random network between the rows of x and of y (absent: x, symmetric).
 template <class T>

@@ -25,7 +25,7 @@ MODULES = [
     "estimators.symmetric",
     "estimators.nngp",
 ]
-MODULES += [f"spectra.{name}" for name in ("operators", "points", "sphere", "decay", "barron")]
+MODULES += [f"spectra.{name}" for name in ("operators", "points", "rkhs", "sphere", "decay", "barron")]
 MODULES += ["estimators.random_features"]
 MODULES += [f"bounds._{name}" for name in ("bound", "attention", "one_layer", "symmetric", "asymmetric")]
 MODULES += [f"bounds._{name}" for name in ("random_features", "zonal", "hilbert_cube", "report")]

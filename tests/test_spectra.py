@@ -83,6 +83,20 @@ def test_lanczos_finds_what_the_matrix_has(rng, monkeypatch):
     np.testing.assert_array_equal(one.vectors, part.vectors)
 
 
+def test_rounding_of_float32_is_no_negative_eigenvalue(rng, monkeypatch):
+    x = normal(rng, (200, 2), np.float32)
+
+    def kernel(a, b):
+        return rk.nngp_kernel(a, b, depth=2, activation="erf")
+
+    assert np.linalg.eigvalsh(kernel(x, x).astype(float))[0] < -1e-9  # its own rounding
+    whole = spectra.mercer(kernel, x)
+    assert (whole.values >= 0).all()
+    assert spectra.rkhs_norm(kernel, x[:, 0], x).rank < 100
+    monkeypatch.setattr(on_points, "_DENSE", 100)
+    np.testing.assert_allclose(spectra.mercer(kernel, x, 5).values, whole.values[:5], rtol=1e-4)
+
+
 def test_the_matrix_of_many_points_is_never_formed():
     """6,000 points in float32 through the relation's operator: 144 MB of matrix would show."""
     import tracemalloc
@@ -326,6 +340,7 @@ BAD = [
     (lambda: spectra.schmidt(np.ones(3)), ValueError, r"relation.*\(3,\)"),
     (lambda: spectra.schmidt(gauss), ValueError, "x: expected points"),
     (lambda: spectra.rkhs_norm(np.diag([1.0, -1.0]), np.ones(2)), ValueError, "smallest eigenvalue is -1"),
+    (lambda: spectra.rkhs_norm(aslinearoperator(np.eye(2)), np.ones(2)), ValueError, "linear operator"),
     (lambda: spectra.rkhs_norm(np.eye(2), np.ones(3)), ValueError, r"f: expected 2 values.*\(3,\)"),
     (
         lambda: spectra.mercer_sphere(lambda t: -t, 3, 4),

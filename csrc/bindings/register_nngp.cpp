@@ -2,6 +2,7 @@
 #include <string>
 
 #include "bindings/arrays.hpp"
+#include "nngp_points.hpp"
 #include "operations.hpp"
 
 namespace rk::bindings {

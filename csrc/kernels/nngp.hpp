@@ -1,6 +1,6 @@
 // The recursion of nngp_kernel over a tile of pairs, and over the points themselves.
 //
-// A pair goes through all layers in registers: covariance, angle (kernels/dual.hpp) and, for the NTK, the
+// A pair is carried from layer to layer by its covariance, its angle (kernels/dual.hpp) and, for the NTK, its
 // tangent. It starts from its inner product; where that says the angle is near 0 or pi, sin(theta)^2 is found
 // from the points instead (Kahan): |u -+ v|^2 = 4 sin(theta/2)^2 for unit vectors. A pair's result depends
 // on its two points alone, and not on their order.
@@ -11,8 +11,8 @@
 
 namespace rk::RK_ISA {
 
-// Below this sin^2, 1 - cos^2 has lost five digits or more: about one pair in a thousand of directions at
-// random in the plane, none to speak of in more dimensions.
+// Below this sin^2, 1 - cos^2 has lost five digits or more: a few pairs in a thousand of directions at random
+// in the plane, none to speak of in more dimensions.
 static constexpr double kNearSin2 = 1e-5;
 
 // sin^2 of the angle of K(0) between two points, from the nearer of u - v and u + v.
@@ -31,67 +31,88 @@ RK_INLINE double near_sin2(const NngpSpec& spec, const double* x, const double* 
     return squared * (1 - squared / 4);
 }
 
+// Columns of a row that go through a layer together: their chains of operations are independent, and what is
+// kept between layers (4 x 1 KiB) stays in L1.
+static constexpr long kNngpColumns = 128;
+
 template <class D>
 RK_INLINE void nngp_rows(const D& dual, const NngpSpec& spec, const NngpPoints& a, long i0,
                          const NngpPoints& b, long j0, const double* r, long ld, long rows, long cols,
                          const auto& write) {
     const double weight = spec.weight_variance, bias = spec.bias_variance;
     const double mixed = __builtin_sqrt(weight) * __builtin_sqrt(bias);
-    for (long i = 0; i < rows; ++i) {
-        const auto row = [&](long l, int field)
-                             RK_LAMBDA_INLINE { return broadcast<double>(a.at(l, field)[i0 + i]); };
-        for (long j = 0; j < cols; j += kLanes<double>) {
-            const long n = cols - j;
-            const auto column = [&](long l, int field)
-                                    RK_LAMBDA_INLINE { return load_first(b.at(l, field) + j0 + j, n); };
-            Vd c = load_first(r + i * ld + j, n) + bias;
-            Vd tangent = c;
-            Vd inverse_a = row(0, NngpPoints::inverse_root), inverse_b = column(0, NngpPoints::inverse_root);
-            Angle t;
-            t.cos = c * (inverse_a * inverse_b);
-            t.sin2 = (1.0 - t.cos) * (1.0 + t.cos);
-            if (std::uint32_t near = bits(t.sin2 < broadcast<double>(kNearSin2)))
-                for (; near; near &= near - 1) {
-                    const int l = __builtin_ctz(near);
-                    t.sin2[l] = near_sin2(spec, a.x + (i0 + i) * spec.dim, b.x + (j0 + j + l) * spec.dim,
-                                          inverse_a[l], inverse_b[l], t.cos[l] < 0);
-                }
+    double covariance[kNngpColumns], cosine[kNngpColumns], sine2[kNngpColumns], tangent[kNngpColumns];
+    for (long i = 0; i < rows; ++i)
+        for (long first = 0; first < cols; first += kNngpColumns) {
+            const long count = cols - first < kNngpColumns ? cols - first : kNngpColumns;
+            const auto row = [&](long l, int field)
+                                 RK_LAMBDA_INLINE { return broadcast<double>(a.at(l, field)[i0 + i]); };
+            const Vd inverse_a = row(0, NngpPoints::inverse_root);
+            for (long j = 0; j < count; j += kLanes<double>) {
+                const long n = count - j, at = j0 + first + j;
+                const Vd c = load_first(r + i * ld + first + j, n) + bias;
+                const Vd inverse_b = load_first(b.at(0, NngpPoints::inverse_root) + at, n);
+                const Vd cos = c * (inverse_a * inverse_b);
+                Vd sin2 = (1.0 - cos) * (1.0 + cos);
+                if (std::uint32_t near = bits(sin2 < broadcast<double>(kNearSin2)))
+                    for (; near; near &= near - 1) {
+                        const int l = __builtin_ctz(near);
+                        sin2[l] = near_sin2(spec, a.x + (i0 + i) * spec.dim, b.x + (at + l) * spec.dim,
+                                            inverse_a[l], inverse_b[l], cos[l] < 0);
+                    }
+                store(covariance + j, c);
+                store(cosine + j, cos);
+                store(sine2 + j, sin2);
+                store(tangent + j, c);
+            }
             for (long l = 0; l < spec.depth; ++l) {
                 const Vd next_a = row(l + 1, NngpPoints::inverse_root);
-                const Vd next_b = column(l + 1, NngpPoints::inverse_root);
-                const Vd inverse = next_a * next_b;
-                Vd slope{};
-                if constexpr (D::kHomogeneous) {
-                    const Vd theta = t.theta(), eta = dual.eta(t, theta);
-                    const Vd from = row(l, NngpPoints::amplitude), to = column(l, NngpPoints::amplitude);
-                    const Vd both = from * to * weight;
-                    c = fma(both, 1.0 - eta, broadcast<double>(bias));
-                    if (spec.ntk)
-                        slope = row(l, NngpPoints::slope) * column(l, NngpPoints::slope) *
-                                (1.0 - dual.eta_slope(t, theta));
-                    // variance variance' sin^2 = bias weight (amplitude - amplitude')^2 + 2 bias both eta
-                    //                            + both^2 eta (2 - eta)
-                    const Vd radial = (from - to) * mixed * inverse, share = both * inverse;
-                    t.sin2 = fma(radial, radial, share * eta * fma(share, 2.0 - eta, 2.0 * bias * inverse));
-                    t.cos = c * inverse;
-                } else {
-                    const Marginal p{row(l, NngpPoints::variance), row(l, NngpPoints::root)};
-                    const Marginal q{column(l, NngpPoints::variance), column(l, NngpPoints::root)};
-                    Vd mean;
-                    if constexpr (D::kSeries)
-                        mean = dual.means(a, i0 + i, b, j0 + j, n, l, t.cos, c, slope);
-                    else
-                        mean = dual.means(p, q, c, t, slope);
-                    c = fma(mean, broadcast<double>(weight), broadcast<double>(bias));
-                    t.cos = c * inverse;
-                    const Vd sin2 = (1.0 - t.cos) * (1.0 + t.cos);
-                    t.sin2 = sin2 < Vd{} ? Vd{} : sin2;
+                for (long j = 0; j < count; j += kLanes<double>) {
+                    const long n = count - j, at = j0 + first + j;
+                    const auto column = [&](long layer, int field) RK_LAMBDA_INLINE {
+                        return load_first(b.at(layer, field) + at, n);
+                    };
+                    Vd c = load(covariance + j);
+                    Angle t{load(cosine + j), load(sine2 + j)};
+                    const Vd inverse = next_a * column(l + 1, NngpPoints::inverse_root);
+                    Vd slope{};
+                    if constexpr (D::kHomogeneous) {
+                        const Vd theta = t.theta(), eta = dual.eta(t, theta);
+                        const Vd from = row(l, NngpPoints::amplitude), to = column(l, NngpPoints::amplitude);
+                        const Vd both = from * to * weight;
+                        c = fma(both, 1.0 - eta, broadcast<double>(bias));
+                        if (spec.ntk)
+                            slope = row(l, NngpPoints::slope) * column(l, NngpPoints::slope) *
+                                    (1.0 - dual.eta_slope(t, theta));
+                        // variance variance' sin^2 = bias weight (amplitude - amplitude')^2
+                        //                            + 2 bias both eta + both^2 eta (2 - eta)
+                        const Vd radial = (from - to) * mixed * inverse, share = both * inverse;
+                        t.sin2 =
+                            fma(radial, radial, share * eta * fma(share, 2.0 - eta, 2.0 * bias * inverse));
+                        t.cos = c * inverse;
+                    } else {
+                        Vd mean;
+                        if constexpr (D::kSeries) {
+                            mean = dual.means(a, i0 + i, b, at, n, l, t.cos, c, slope);
+                        } else {
+                            const Marginal p{row(l, NngpPoints::variance), row(l, NngpPoints::root)};
+                            const Marginal q{column(l, NngpPoints::variance), column(l, NngpPoints::root)};
+                            mean = dual.means(p, q, c, t, slope);
+                        }
+                        c = fma(mean, broadcast<double>(weight), broadcast<double>(bias));
+                        t.cos = c * inverse;
+                        const Vd sin2 = (1.0 - t.cos) * (1.0 + t.cos);
+                        t.sin2 = sin2 < Vd{} ? Vd{} : sin2;
+                    }
+                    store(covariance + j, c);
+                    store(cosine + j, t.cos);
+                    store(sine2 + j, t.sin2);
+                    if (spec.ntk) store(tangent + j, fma(slope * weight, load(tangent + j), c));
                 }
-                if (spec.ntk) tangent = fma(slope * weight, tangent, c);
             }
-            write(i, j, n, spec.ntk ? tangent : c);
+            for (long j = 0; j < count; j += kLanes<double>)
+                write(i, first + j, count - j, load((spec.ntk ? tangent : covariance) + j));
         }
-    }
 }
 
 // f(dual) with the functor that a spec names.

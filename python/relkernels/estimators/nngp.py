@@ -45,7 +45,8 @@ class NNGPKernel(Kernel):
     >>> from sklearn.gaussian_process import GaussianProcessRegressor
     >>> from relkernels import NNGPKernel
     >>> x = np.linspace(-1, 1, 30)[:, None]
-    >>> process = GaussianProcessRegressor(NNGPKernel(2, "erf"), alpha=1e-6).fit(x, np.sin(3 * x[:, 0]))
+    >>> kernel = NNGPKernel(2, "erf", weight_std=2.0, bias_std=0.5)
+    >>> process = GaussianProcessRegressor(kernel, alpha=1e-6, optimizer=None).fit(x, np.sin(3 * x[:, 0]))
     >>> bool(abs(process.predict([[0.5]])[0] - np.sin(1.5)) < 1e-2)
     True
     """

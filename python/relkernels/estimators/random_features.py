@@ -58,8 +58,8 @@ class MultiLayerRandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin
     -----
     Weights are not kept: `transform` makes them anew from a counter-based generator (Philox), panel by panel
     where they are multiplied, so a fitted object is as small as its parameters whatever the widths. From
-    some 250 rows a call on, that is as fast as reading stored weights; for one row it takes eleven times as
-    long (1,024 inputs, 8,192 neurons, AVX-512, float32: ``pytest bench/bench_nngp_kernel.py`` measures it).
+    some 250 rows a call on, that is about as fast as reading stored weights; for one row it takes ten to
+    thirty times as long (1,024 inputs, 8,192 neurons, float32, AVX-512; bench/bench_nngp_kernel.py).
 
     Examples
     --------

@@ -15,7 +15,8 @@ from .barron import (
 )
 from .decay import Decay, fit_decay
 from .operators import kernel_operator, relation_operator
-from .points import MercerSpectrum, RKHSNorm, SchmidtSpectrum, mercer, rkhs_norm, schmidt
+from .points import MercerSpectrum, SchmidtSpectrum, mercer, schmidt
+from .rkhs import RKHSNorm, rkhs_norm
 from .sphere import SphereSpectrum, funk_hecke, mercer_sphere, multiplicity
 
 __all__ = [

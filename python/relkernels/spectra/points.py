@@ -1,4 +1,4 @@
-"""Spectra on points: Mercer eigenvalues, Schmidt singular values, and the RKHS norm of a function."""
+"""Spectra on points: Mercer eigenvalues and Schmidt singular values."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from .operators import Kernel, diagonal, evaluate, kernel_operator, points
 # Lanczos iterations on products.
 _DENSE = 2048
 _DEFAULT_COUNT = 50
-# Eigenvalues down to minus so much of the largest are rounding.
-_ROUNDING = 1e-10
+
+
+def _rounding(values: Any) -> float:
+    """Eigenvalues down to minus so much of the largest are rounding of a kernel with values of this dtype."""
+    return 1e-4 if getattr(values, "dtype", None) == np.float32 else 1e-10
 
 
 def _leading(values: np.ndarray) -> str:
@@ -126,64 +129,30 @@ class SchmidtSpectrum:
         )
 
 
-@dataclass(frozen=True)
-class RKHSNorm:
-    """The norm of a function in the space of a kernel, as far as samples tell.
-
-    Attributes
-    ----------
-    value : float
-        Norm of the interpolant of least norm: a lower bound that grows with the samples.
-    residual : float
-        Part of the samples that the kernel does not reach, as a fraction: the root of the mean square that
-        lies along eigenvectors whose eigenvalues are rounding. Where it is not small, the function is not
-        known to be in the space.
-    rank : int
-        Eigenvalues of the kernel that stand out of rounding.
-    n_samples : int
-
-    Examples
-    --------
-    >>> from relkernels.spectra import RKHSNorm
-    >>> print(RKHSNorm(2.0, 0.0, 3, 3))
-    RKHS norm >= 2 (3 samples, rank 3, residual 0)
-    """
-
-    value: float
-    residual: float
-    rank: int
-    n_samples: int
-
-    def __float__(self) -> float:
-        return self.value
-
-    def __str__(self) -> str:
-        return (
-            f"RKHS norm >= {self.value:.6g} ({self.n_samples} samples, rank {self.rank}, residual "
-            f"{self.residual:.2g})"
-        )
-
-
-def _matrix(kernel: Any, x: np.ndarray | None, name: str = "kernel") -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the symmetric matrix of a kernel that is a matrix, or a callable on points."""
+def symmetric_matrix(kernel: Any, x: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None, float]:
+    """Return the matrix of a symmetric kernel, the points, and what is rounding in its spectrum."""
+    if _is_operator(kernel):
+        _check.fail("kernel", "a callable or a square matrix", "a linear operator")
     if callable(kernel):
         if x is None:
             raise ValueError("x: expected points, as the kernel is a callable, got None")
         x = points("x", x)
-        values = evaluate(kernel, x, x)
+        raw = np.asarray(kernel(x, x))
+        values = evaluate(lambda a, b: raw, x, x)
     else:
-        values = np.asarray(kernel, dtype=np.float64)
+        raw = np.asarray(kernel)
+        values = raw.astype(np.float64)
         if values.ndim != 2 or values.shape[0] != values.shape[1] or not values.size:
-            _check.fail(name, "a callable or a square matrix", f"shape {values.shape}")
+            _check.fail("kernel", "a callable or a square matrix", f"shape {values.shape}")
         if not np.isfinite(values).all():
-            _check.fail(name, "finite values", "NaN or infinite ones")
+            _check.fail("kernel", "finite values", "NaN or infinite ones")
     asymmetry = float(np.abs(values - values.T).max())
     if asymmetry > 1e-6 * max(float(np.abs(values).max()), 1e-300):
-        _check.fail(name, "a symmetric kernel", f"values that differ by {asymmetry:.3g} (see `schmidt`)")
-    return (values + values.T) / 2, x
+        _check.fail("kernel", "a symmetric kernel", f"values that differ by {asymmetry:.3g} (see `schmidt`)")
+    return (values + values.T) / 2, x, _rounding(raw)
 
 
-def _not_negative(values: np.ndarray, rounding: float = _ROUNDING) -> np.ndarray:
+def not_negative(values: np.ndarray, rounding: float) -> np.ndarray:
     """Return eigenvalues with those that are rounding set to zero, if none is truly negative."""
     smallest, largest = float(values.min()), float(np.abs(values).max())
     if smallest < -rounding * largest:
@@ -251,11 +220,11 @@ def mercer(kernel: Any, x: np.ndarray | None = None, k: int | None = None) -> Me
     if operator is None and (not callable(kernel) or (x is not None and len(np.asarray(x)) <= _DENSE)):
         from scipy.linalg import eigh
 
-        matrix, x = _matrix(kernel, x)
+        matrix, x, rounding = symmetric_matrix(kernel, x)
         n = len(matrix)
         count = _count(k, n, whole=True)
         values, vectors = eigh(matrix)
-        values = _not_negative(values)[::-1][:count] / n
+        values = not_negative(values, rounding)[::-1][:count] / n
         return MercerSpectrum(
             values,
             np.ascontiguousarray(vectors[:, ::-1][:, :count]) * np.sqrt(n),
@@ -270,14 +239,15 @@ def mercer(kernel: Any, x: np.ndarray | None = None, k: int | None = None) -> Me
             raise ValueError("x: expected points, as the kernel is a callable, got None")
         x = points("x", x)
         operator = kernel_operator(kernel, x)
+    else:
+        x = None
     n = operator.shape[0]
     if operator.shape != (n, n) or n < 2:
         _check.fail("kernel", "a square operator of at least 2 points", f"shape {operator.shape}")
     count = _count(k, n - 1, whole=False)
     start = np.random.default_rng(0).standard_normal(n).astype(operator.dtype)
     values, vectors = eigsh(operator, k=count, which="LM", v0=start)
-    # An operator in float32 has that much rounding in its eigenvalues.
-    values = _not_negative(values.astype(np.float64), 1e-4 if operator.dtype == np.float32 else _ROUNDING)
+    values = not_negative(values.astype(np.float64), _rounding(operator if x is None else x))
     order = np.argsort(-values, kind="stable")
     trace = float("nan") if x is None else float(diagonal(kernel, x).mean())
     return MercerSpectrum(
@@ -362,59 +332,4 @@ def schmidt(
         u[:, :count].astype(np.float64) * np.sqrt(n),
         vt[:count].T.astype(np.float64) * np.sqrt(m),
         norm,
-    )
-
-
-def rkhs_norm(kernel: Any, f: np.ndarray, x: np.ndarray | None = None) -> RKHSNorm:
-    """Return the norm of a function in the reproducing kernel Hilbert space, from samples.
-
-    Of all functions with these samples, the interpolant of least norm has ``sqrt(f K^-1 f)``.
-
-    Parameters
-    ----------
-    kernel : callable or ndarray of shape (n, n)
-        As for `mercer`.
-    f : ndarray of shape (n,)
-        Values of the function at the points.
-    x : ndarray of shape (n, d), optional
-        The points; needed where the kernel is a callable.
-
-    Returns
-    -------
-    RKHSNorm
-
-    Raises
-    ------
-    ValueError
-        If the kernel is not symmetric, or not positive semi-definite: the message has the smallest
-        eigenvalue.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from relkernels.spectra import rkhs_norm
-    >>> x = np.linspace(-1, 1, 21)[:, None]
-    >>> gauss = lambda a, b: np.exp(-((a - b.T) ** 2) / 2)
-    >>> print(rkhs_norm(gauss, gauss(x, np.array([[0.3]]))[:, 0], x))  # norm of k(., 0.3) is 1
-    RKHS norm >= 1 (21 samples, rank 12, residual ...)
-    """
-    from scipy.linalg import eigh
-
-    matrix, _ = _matrix(kernel, x)
-    f = np.asarray(f, dtype=np.float64)
-    if f.shape != (len(matrix),):
-        _check.fail("f", f"{len(matrix)} values, one for each point", f"shape {f.shape}")
-    if not np.isfinite(f).all():
-        _check.fail("f", "finite values", "NaN or infinite ones")
-    values, vectors = eigh(matrix)
-    values = _not_negative(values)
-    parts = vectors.T @ f
-    known = values > len(f) * np.finfo(np.float64).eps * max(float(values[-1]), 1e-300)
-    size = float(np.linalg.norm(f))
-    lost = float(np.linalg.norm(parts[~known]))
-    return RKHSNorm(
-        float(np.sqrt((parts[known] ** 2 / values[known]).sum())),
-        lost / size if size else 0.0,
-        int(known.sum()),
-        len(f),
     )
