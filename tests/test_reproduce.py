@@ -156,3 +156,13 @@ def test_fits_of_the_studies_fit(rng):
     assert np.abs(phi(X) @ psi(X).T - values).max() < 0.01
     y = np.sin(3 * X[:, 0])
     assert np.abs(function(X, y, 32, "tanh")(X)[:, 0] - y).max() < 0.01
+
+
+def test_spectra_lie_on_the_sides_of_the_threshold_that_theory_says():
+    """Arc-cosine kernels of order p fall like k^(-n-2p), smooth activations exponentially."""
+    module = study.study("random-features")
+    for piece in module.pieces(False):
+        if piece["part"] == "spectrum":
+            (row,) = module.measure(piece)
+            assert row["decay"] == ("power" if piece["activation"] in ("step", "relu") else "exponential")
+            assert row["fewer"] == ("random features" if piece["activation"] == "step" else "Barron")

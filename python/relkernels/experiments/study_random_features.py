@@ -86,10 +86,14 @@ def _spectrum(piece: Row) -> list[Row]:
     n = piece["dimension"]
     spectrum = spectra.mercer_sphere(profile(piece["activation"], n, piece["depth"]), n, DEGREES)
     k = np.arange(DEGREES)
-    # The far end, above rounding; even and odd degrees may be of different size, or absent.
-    used = (spectrum.values > 1e-13 * spectrum.trace) & (k >= 6)
-    decay = spectra.fit_decay(np.minimum.accumulate(spectrum.values[used]), "auto", indices=k[used])
-    power = spectra.fit_decay(np.minimum.accumulate(spectrum.values[used]), "power", indices=k[used])
+    # The far end, above rounding; even and odd degrees may be of different size, or absent. Smooth
+    # activations leave few degrees above rounding: then all but the constant are used.
+    used = (spectrum.values > 1e-13 * spectrum.trace) & (k >= 1)
+    if (used & (k >= 6)).sum() >= 4:
+        used &= k >= 6
+    values = np.minimum.accumulate(spectrum.values[used])
+    decay = spectra.fit_decay(values, "auto", indices=k[used])
+    power = spectra.fit_decay(values, "power", indices=k[used])
     return [
         {
             "decay": decay.kind,
