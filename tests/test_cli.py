@@ -124,7 +124,7 @@ def test_an_unwritable_directory_is_told_without_a_traceback(tmp_path):
     blocker.write_text("")
     code = (
         "import sys, relkernels.cli.main as m, relkernels.experiments.kernel as k; "
-        "from relkernels.experiments.study import Study; k.run = lambda report: Study([]); "
+        "from relkernels.experiments.part import Part; k.run = lambda report: Part([]); "
         f"sys.exit(m.main(['demo', 'kernel', '--json', '--plot', {os.fspath(blocker / 'x')!r}]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -33,21 +33,25 @@ from .ops import (
 if TYPE_CHECKING:
     from .estimators import (
         AsymmetricRelation,
+        HilbertCubeEncoder,
         MultiLayerRandomFeatures,
         NNGPKernel,
         PreferenceRetriever,
         SymmetricRelation,
+        ZonalFeatures,
     )
 
 __all__ = [
     "MLP",
     "Activation",
     "AsymmetricRelation",
+    "HilbertCubeEncoder",
     "MLPGradient",
     "MultiLayerRandomFeatures",
     "NNGPKernel",
     "PreferenceRetriever",
     "SymmetricRelation",
+    "ZonalFeatures",
     "__version__",
     "attention",
     "attention_scores",
@@ -72,10 +76,12 @@ _SUBMODULES = {"bounds", "spectra"}
 # Estimators import scikit-learn, which takes longer than everything else here together.
 _ESTIMATORS = {
     "AsymmetricRelation",
+    "HilbertCubeEncoder",
     "MultiLayerRandomFeatures",
     "NNGPKernel",
     "PreferenceRetriever",
     "SymmetricRelation",
+    "ZonalFeatures",
 }
 
 

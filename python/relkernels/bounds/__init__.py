@@ -5,15 +5,32 @@ that were made. Statements with explicit constants are derived in the docstring 
 published rate stands beside.
 """
 
+from ._asymmetric import asymmetric, symmetric_floor
 from ._attention import Margin, attention, attention_error, margin_of
 from ._bound import Assumption, Bound, Constant
+from ._hilbert_cube import hilbert_cube
+from ._one_layer import kernel_norm
+from ._random_features import random_features
+from ._report import Comparison, Report, report
+from ._symmetric import symmetric
+from ._zonal import zonal
 
 __all__ = [
     "Assumption",
     "Bound",
+    "Comparison",
     "Constant",
     "Margin",
+    "Report",
+    "asymmetric",
     "attention",
     "attention_error",
+    "hilbert_cube",
+    "kernel_norm",
     "margin_of",
+    "random_features",
+    "report",
+    "symmetric",
+    "symmetric_floor",
+    "zonal",
 ]

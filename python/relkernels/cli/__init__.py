@@ -1,1 +1,1 @@
-"""Command line: ``relkernels info | demo | bench``."""
+"""Command line: ``relkernels info | demo | bench | reproduce``."""

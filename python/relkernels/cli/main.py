@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from . import bench, demo, info
+from . import bench, demo, info, reproduce
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"relkernels {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
-    for module in (info, demo, bench):
+    for module in (info, demo, bench, reproduce):
         name = module.__name__.rsplit(".", 1)[1]
         sub = commands.add_parser(
             name,

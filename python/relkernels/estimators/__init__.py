@@ -1,15 +1,19 @@
 """Estimators that learn relations, after scikit-learn's conventions."""
 
 from .asymmetric import AsymmetricRelation
+from .hilbert_cube import HilbertCubeEncoder
 from .nngp import NNGPKernel
 from .preference import PreferenceRetriever
 from .random_features import MultiLayerRandomFeatures
 from .symmetric import SymmetricRelation
+from .zonal import ZonalFeatures
 
 __all__ = [
     "AsymmetricRelation",
+    "HilbertCubeEncoder",
     "MultiLayerRandomFeatures",
     "NNGPKernel",
     "PreferenceRetriever",
     "SymmetricRelation",
+    "ZonalFeatures",
 ]

@@ -1,4 +1,4 @@
-"""Study: which bottom half belongs to a top half? Two maps learned from matched halves of digits.
+"""Part of the demo: which bottom half belongs to a top half? Two maps learned from matched halves of digits.
 
 phi sees the 32 pixels of the top half, psi those of the bottom half. Among the 360 held-out images each top
 half looks for its own bottom half. Beside it are the linear methods for two tables, canonical correlation
@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from ..estimators import AsymmetricRelation
 from ..ops import retrieve
 from .digits import Split, draw_rows, load
-from .study import Study
+from .part import Part
 
 _HALF = 32
 # Numbers of components that are tried on a part of the training images.
@@ -67,7 +67,7 @@ def baselines(split: Split) -> dict[str, dict[str, float]]:
     return out
 
 
-def run(report: Callable[[str], None]) -> Study:
+def run(report: Callable[[str], None]) -> Part:
     """Learn from the matched halves of the training images; recall among the held-out ones."""
     split = load()
     report(f"learning which halves belong together from {len(split.train)} images")
@@ -97,7 +97,7 @@ def run(report: Callable[[str], None]) -> Study:
         "temperature": relation.temperature_,
         "seconds": seconds,
     }
-    return Study(figures, {"halves.png": lambda: _draw(split, f, g)})
+    return Part(figures, {"halves.png": lambda: _draw(split, f, g)})
 
 
 def _draw(split: Split, f: np.ndarray, g: np.ndarray) -> Any:

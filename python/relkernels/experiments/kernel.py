@@ -1,4 +1,4 @@
-"""Study: fit phi to a Gaussian kernel between images of digits; the error on held-out pairs by width."""
+"""Part of the demo: fit phi to a Gaussian kernel between images of digits; the error on held-out pairs by width."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from ..estimators import SymmetricRelation
 from .digits import Split, load
-from .study import Study
+from .part import Part
 
 WIDTHS = (32, 128, 512)
 
@@ -49,7 +49,7 @@ def kernel_error(
     }
 
 
-def run(report: Callable[[str], None]) -> Study:
+def run(report: Callable[[str], None]) -> Part:
     """Fit networks of growing width."""
     split = load()
     kernel = gaussian_kernel(split)
@@ -57,7 +57,7 @@ def run(report: Callable[[str], None]) -> Study:
     for width in WIDTHS:
         report(f"fitting a network of width {width} to the Gaussian kernel")
         errors.append(kernel_error(split, width, kernel))
-    return Study(errors, {"error_against_width.png": lambda: _draw(errors)})
+    return Part(errors, {"error_against_width.png": lambda: _draw(errors)})
 
 
 def _draw(errors: list[dict[str, float]]) -> Any:

@@ -1,4 +1,4 @@
-"""Study: preorders learned from choices.
+"""Part of the demo: preorders learned from choices.
 
 Digits: from a set of 8 images, select the one with the largest digit, or, as the query asks, the smallest.
 Attention over the same utilities comes near the selection as its inverse temperature grows; the bound of
@@ -23,7 +23,7 @@ import numpy as np
 from .. import bounds
 from ..estimators import PreferenceRetriever
 from .digits import Split, load, shifted
-from .study import Study
+from .part import Part
 
 _SET = 8
 _TRAINING_SETS = 20_000
@@ -186,7 +186,7 @@ def mode_choice(attributes: list[str]) -> dict[str, float]:
     return figures
 
 
-def run(report: Callable[[str], None]) -> Study:
+def run(report: Callable[[str], None]) -> Part:
     """Run both studies; without statsmodels the second one's figures are None."""
     digits = largest_digit(report)
     travellers = None
@@ -199,7 +199,7 @@ def run(report: Callable[[str], None]) -> Study:
             "without_terminal_time": mode_choice(["invc", "invt", "gc"]),
         }
     figures = {"largest_digit": digits, "modechoice": travellers}
-    return Study(figures, {"accuracy_against_beta.png": lambda: _draw(digits)})
+    return Part(figures, {"accuracy_against_beta.png": lambda: _draw(digits)})
 
 
 def _draw(figures: dict[str, Any]) -> Any:

@@ -1,32 +1,188 @@
-"""What a study hands back: its figures, and the pictures it can draw."""
+"""What the studies of `relkernels reproduce` share: pieces that are kept, tables, plots, a paragraph.
+
+A study is a module with `CLAIM`, `pieces(quick)` (parameters of independent measurements), `measure(piece)`
+(rows of numbers), `judge(rows)` (a `Verdict`) and `draw(rows, pyplot)` (figures by name). A finished piece is
+written at once, so that an interrupted run goes on where it ended.
+"""
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import importlib
+import importlib.util
+import json
+import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from .. import __version__
+
+NAMES = ("symmetric", "asymmetric", "attention", "random-features", "zonal", "functional")
+
+Row = dict[str, Any]
 
 
-@dataclass
-class Study:
-    """Figures for JSON, and functions that draw a picture each (with matplotlib), by file name."""
+class Verdict(NamedTuple):
+    """What was measured, in a sentence or two, and whether the claim stands."""
 
-    figures: Any
-    pictures: dict[str, Callable[[], Any]] = field(default_factory=dict)
+    measurement: str
+    stands: bool
 
-    def save_pictures(self, directory: str) -> list[str]:
-        """Draw all pictures into a directory and return their paths."""
-        import matplotlib
 
-        matplotlib.use("Agg")
-        import matplotlib.pyplot as plt
+class Outcome(NamedTuple):
+    """A finished study."""
 
-        os.makedirs(directory, exist_ok=True)
-        paths = []
-        for name, draw in self.pictures.items():
-            figure = draw()
-            paths.append(os.path.join(directory, name))
-            figure.savefig(paths[-1], dpi=150)
-            plt.close(figure)
-        return paths
+    name: str
+    claim: str
+    measurement: str
+    stands: bool
+    rows: list[Row]
+    files: list[str]
+    reused: int
+
+    def paragraph(self) -> str:
+        """Return claim, measurement and verdict."""
+        verdict = "the measurement agrees" if self.stands else "the measurement contradicts the claim"
+        return f"Claim. {self.claim}\nMeasurement. {self.measurement}\nVerdict. {verdict}.\n"
+
+
+def study(name: str) -> Any:
+    """Return the module of a study."""
+    return importlib.import_module(f".study_{name.replace('-', '_')}", __package__)
+
+
+def run(
+    name: str, directory: str, quick: bool, advance: Callable[[str], None], total: Callable[[int], None]
+) -> Outcome:
+    """Run a study and write ``name.csv``, ``name.txt`` and its pictures to a directory.
+
+    `total` is told the number of pieces, `advance` what each finished piece was.
+    """
+    module = study(name)
+    os.makedirs(directory, exist_ok=True)
+    kept = os.path.join(directory, "pieces")
+    os.makedirs(kept, exist_ok=True)
+    pieces = module.pieces(quick)
+    total(len(pieces))
+    rows: list[Row] = []
+    reused = 0
+    for piece in pieces:
+        path = os.path.join(kept, _key(name, piece) + ".json")
+        found = _read(path)
+        if found is None:
+            # Matrices are small: a second BLAS thread would cost more in waiting than it brings.
+            with threadpool_limits(limits=1, user_api="blas"):
+                found = [{**piece, **row} for row in module.measure(piece)]
+            _write(path, json.dumps([{k: _plain(v) for k, v in row.items()} for row in found]))
+            found = _read(path) or []
+        else:
+            reused += 1
+        rows += found
+        advance(", ".join(f"{k} {v}" for k, v in piece.items() if not isinstance(v, (list, tuple))))
+    verdict = module.judge(rows)
+    files = [_write_csv(os.path.join(directory, f"{name}.csv"), rows)]
+    if importlib.util.find_spec("matplotlib") is not None:
+        files += _save_figures(module, rows, directory)
+    outcome = Outcome(name, module.CLAIM, verdict.measurement, bool(verdict.stands), rows, files, reused)
+    text = os.path.join(directory, f"{name}.txt")
+    _write(text, outcome.paragraph())
+    return outcome._replace(files=[*files, text])
+
+
+def _key(name: str, piece: Row) -> str:
+    told = json.dumps([__version__, name, piece], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:20]
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _read(path: str) -> list[Row] | None:
+    """Return the rows of a finished piece; None where there is none or the file is damaged."""
+    try:
+        with open(path) as file:
+            rows = json.load(file)
+    except (FileNotFoundError, ValueError):
+        return None
+    return rows if isinstance(rows, list) and all(isinstance(r, dict) for r in rows) else None
+
+
+def _write(path: str, text: str) -> None:
+    """Write a file whole or not at all."""
+    with open(path + ".part", "w") as file:
+        file.write(text)
+    os.replace(path + ".part", path)
+
+
+def _write_csv(path: str, rows: list[Row]) -> str:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with open(path + ".part", "w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+    os.replace(path + ".part", path)
+    return path
+
+
+def _save_figures(module: Any, rows: list[Row], directory: str) -> list[str]:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    paths = []
+    for name, figure in module.draw(rows, plt).items():
+        paths.append(os.path.join(directory, f"{name}.png"))
+        figure.savefig(paths[-1], dpi=72)
+        plt.close(figure)
+    return paths
+
+
+def write_index(directory: str, command: str) -> str:
+    """Write README.md: the paragraphs and pictures of all studies that stand in a directory."""
+    parts = [f"# Theory and measurement\n\nWritten by `{command}`.\n"]
+    for name in NAMES:
+        try:
+            with open(os.path.join(directory, name, f"{name}.txt")) as file:
+                text = file.read().replace("<", "&lt;").replace("*", "\\*")
+        except FileNotFoundError:
+            continue
+        for word in ("Claim.", "Measurement.", "Verdict."):
+            text = text.replace(f"{word} ", f"\n**{word}** ", 1)
+        parts.append(f"## {name}\n{text}\nFigures: [{name}.csv]({name}/{name}.csv)\n")
+        if os.path.exists(os.path.join(directory, name, f"{name}.png")):
+            parts.append(f"![{name}]({name}/{name}.png)\n")
+    path = os.path.join(directory, "README.md")
+    _write(path, "\n".join(parts))
+    return path
+
+
+def label_ticks(ax: Any, values: Any) -> None:
+    """Label a logarithmic axis at these values alone."""
+    ticks = sorted(set(values))
+    ax.set_xticks(ticks, [str(v) for v in ticks])
+    ax.xaxis.minorticks_off()
+
+
+def slope(x: Any, y: Any) -> float:
+    """Return the exponent p of y ~ x^p by least squares on logarithms."""
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    good = (x > 0) & (y > 0) & np.isfinite(y)
+    if good.sum() < 2:
+        return math.nan
+    return float(np.polyfit(np.log(x[good]), np.log(y[good]), 1)[0])
+
+
+def groups(rows: list[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
+    """Return the rows by the values of some columns, in order of appearance."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[k] for k in keys), []).append(row)
+    return found

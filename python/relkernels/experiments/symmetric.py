@@ -1,4 +1,4 @@
-"""Study: learn "shows the same digit" from the labels of a training split; judge it on held-out images."""
+"""Part of the demo: learn "shows the same digit" from the labels of a training split; judge it on held-out images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from ..estimators import SymmetricRelation
 from ..ops import retrieve
 from .digits import Split, draw_rows, load
-from .study import Study
+from .part import Part
 
 
 def precision_at(k: int, queries: np.ndarray, keys: np.ndarray, split: Split) -> float:
@@ -20,7 +20,7 @@ def precision_at(k: int, queries: np.ndarray, keys: np.ndarray, split: Split) ->
     return float((split.train_digits[found] == split.held_out_digits[:, None]).mean())
 
 
-def run(report: Callable[[str], None]) -> Study:
+def run(report: Callable[[str], None]) -> Part:
     """Learn the same-digit relation; figures on held-out images.
 
     The area under the ROC curve is over all pairs of held-out images; queries of the retrieval are the
@@ -45,7 +45,7 @@ def run(report: Callable[[str], None]) -> Study:
         "baseline_precision_at_10": precision_at(10, split.held_out, split.train, split),
         "seconds": seconds,
     }
-    return Study(
+    return Part(
         figures,
         {
             "relation_matrix.png": lambda: _draw_relation(split, relation),

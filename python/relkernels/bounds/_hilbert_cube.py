@@ -1,0 +1,131 @@
+"""Coordinates of the Hilbert cube: how many are needed for a given accuracy.
+
+F(x) = (h_1(x), h_2(x), ...), coordinates in [0, 1], weights w_k with sum w_k^2 < inf, distance d(x, x')^2 =
+sum_k w_k^2 (h_k(x) - h_k(x'))^2, and a target g of F with modulus of continuity omega: |g(p) - g(p')| <=
+omega(d(p, p')). Replace the coordinates beyond N by 1/2. Each moves by at most 1/2, so the point moves by at
+most t_N / 2, t_N = (sum_{k>N} w_k^2)^(1/2), and the cut costs at most omega(t_N / 2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .. import _check
+from ._bound import Assumption, Bound, Constant, positive
+from ._symmetric import tails_of
+
+# Coordinates that the search goes up to.
+_MOST = 10**9
+
+
+def tail_of_weights(weights: Any) -> tuple[Callable[[int], float], int, str]:
+    """Return N -> (sum_{k>N} w_k^2)^(1/2), the number of weights (0: endless) and what they are."""
+    if isinstance(weights, str):
+        name = _check.choice("weights", weights, ("geometric", "harmonic"))
+        if name == "geometric":
+            return lambda n: math.sqrt(4.0**-n / 3), 0, "2^-k"
+        from scipy.special import polygamma
+
+        return lambda n: math.sqrt(float(polygamma(1, n + 1))), 0, "1/k"
+    w = np.asarray(weights, np.float64)
+    if w.ndim != 1 or len(w) == 0 or not np.isfinite(w).all() or w.min() < 0:
+        _check.fail("weights", "'geometric', 'harmonic' or finite numbers >= 0 of shape (k,)", repr(weights))
+    tails = np.sqrt(tails_of(w**2, 0.0))
+    return lambda n: float(tails[n]), len(w), f"{len(w)} given"
+
+
+def hilbert_cube(
+    encoder: Any,
+    modulus_of_continuity: Callable[[float], float] | float | tuple[float, float],
+    eps: float,
+) -> Bound:
+    """Return the coordinates after which a target may be cut at a cost of at most `eps`.
+
+    Parameters
+    ----------
+    encoder : HilbertCubeEncoder, str or array-like
+        The encoder, or its weights: "geometric" (2^-k), "harmonic" (1/k) or numbers.
+    modulus_of_continuity : callable, float or pair of float
+        omega(t), not decreasing; a Lipschitz constant L; or (L, a) for omega(t) = L t^a, 0 < a <= 1. In the
+        distance (sum_k w_k^2 (h_k - h'_k)^2)^(1/2).
+    eps : float
+        Accuracy, > 0.
+
+    Returns
+    -------
+    Bound
+        `value` is the number of coordinates, infinite where no number suffices.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
+
+    Examples
+    --------
+    >>> from relkernels import bounds
+    >>> bounds.hilbert_cube("geometric", 1.0, 1e-3).value
+    9.0
+    """
+    accuracy = positive("eps", eps)
+    tail, size, what = tail_of_weights(getattr(encoder, "weights", encoder))
+    omega, told = _modulus(modulus_of_continuity)
+
+    def cost(n: int) -> float:
+        value = float(omega(tail(n) / 2))
+        if not value >= 0:
+            _check.fail("modulus_of_continuity", "values >= 0", value)
+        return value
+
+    note = ""
+    high = size if size else 1
+    while not size and cost(high) > accuracy and high < _MOST:
+        high *= 2
+    if cost(high) > accuracy:
+        value, note = math.inf, f"the modulus is still {cost(high):.4g} after {high} coordinates"
+    else:
+        low = -1  # too few
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if cost(middle) <= accuracy else (middle, high)
+        value = float(high)
+    return Bound(
+        "hilbert_cube",
+        "coordinates that suffice",
+        value,
+        "N with omega((sum_{k>N} w_k^2)^(1/2) / 2) <= eps",
+        r"\omega\left(\tfrac12\Big(\sum_{k>N} w_k^2\Big)^{1/2}\right) \le \varepsilon",
+        source="derived: coordinates in [0, 1] beyond N are replaced by 1/2",
+        constants=(
+            Constant("eps", accuracy, "accuracy asked for"),
+            Constant("w_1", tail(0), f"norm of all weights, {what}"),
+        ),
+        assumptions=(
+            Assumption(f"the target has modulus of continuity {told} in the weighted distance"),
+            Assumption("the functionals separate the objects and take values in [0, 1]"),
+        ),
+        cited="Galimberti, arXiv 2406.09310: networks on the first N coordinates are universal on compact "
+        "sets as N grows; no rate",
+        note=note,
+        details={"cost": cost(int(value)) if value < math.inf else math.nan},
+        arguments={"encoder": encoder, "modulus_of_continuity": modulus_of_continuity, "eps": eps},
+        function=hilbert_cube,
+    )
+
+
+def _modulus(given: Any) -> tuple[Callable[[float], float], str]:
+    if callable(given):
+        return given, "as given"
+    if isinstance(given, (tuple, list)):
+        if len(given) != 2:
+            _check.fail("modulus_of_continuity", "a pair (L, a)", repr(given))
+        constant, exponent = (positive("modulus_of_continuity", v) for v in given)
+        if exponent > 1:
+            _check.fail("modulus_of_continuity", "an exponent of at most 1", exponent)
+        return lambda t: constant * t**exponent, f"{constant:.4g} t^{exponent:.4g}"
+    lipschitz = positive("modulus_of_continuity", given)
+    return lambda t: lipschitz * t, f"{lipschitz:.4g} t"

@@ -1,0 +1,322 @@
+"""`report`: the measured error of a fitted model beside every bound that applies to it.
+
+The largest error is not looked for on the given pairs alone: from the worst of them it is maximised over the
+box that holds the data, so that it is the error over a region, as the theorems mean it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import _check
+from ..mlp import MLP
+from ..ops import relation_matrix
+from ..spectra import mercer
+from ._asymmetric import asymmetric, schmidt_of, symmetric_floor
+from ._bound import Assumption, Bound, Constant
+from ._symmetric import mercer_of, symmetric, tails_of
+
+# Pairs from which the error is maximised.
+_STARTS = 6
+# Objects on which spectra are computed.
+_MOST = 512
+
+Relation = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A bound beside what was measured; an upper bound holds where `ratio` <= 1, a lower one where >= 1."""
+
+    bound: Bound
+    side: str  # "upper" or "lower"
+    measured: float
+
+    @property
+    def ratio(self) -> float:
+        """Measured error over the bound."""
+        value = self.bound.value
+        if value == 0:
+            return 1.0 if self.measured == 0 else math.inf
+        return self.measured / value
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether the measurement is on the right side of the bound, up to rounding."""
+        slack = 1e-9
+        if self.side == "upper":
+            return self.measured <= self.bound.value * (1 + slack)
+        return self.measured >= self.bound.value * (1 - slack)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Errors of a fitted model, and the bounds that apply.
+
+    Attributes
+    ----------
+    sup : float
+        Largest error, refined by local maximisation where the target is a function.
+    sup_on_pairs : float
+        Largest error on the pairs given.
+    l2 : float
+        Root mean square error on the pairs given.
+    worst : tuple of ndarray
+        The pair (x, y) at which `sup` is attained.
+    n_neurons : int or None
+        Hidden units of the model, where it tells.
+    comparisons : tuple of Comparison
+    """
+
+    sup: float
+    sup_on_pairs: float
+    l2: float
+    worst: tuple[np.ndarray, np.ndarray]
+    n_neurons: int | None
+    comparisons: tuple[Comparison, ...]
+
+    def _rows(self) -> list[tuple[str, str, str, str, str]]:
+        return [
+            (
+                c.bound.name,
+                f"{c.side}: {c.bound.quantity}",
+                f"{c.bound.value:.4g}",
+                f"{c.measured:.4g}",
+                f"{c.ratio:.3g}",
+            )
+            for c in self.comparisons
+        ]
+
+    def __str__(self) -> str:
+        lines = [
+            f"sup error {self.sup:.4g} (on the pairs given {self.sup_on_pairs:.4g}), rms error {self.l2:.4g}"
+        ]
+        for name, quantity, value, measured, ratio in self._rows():
+            lines.append(f"  {name}: {quantity} {value}, measured {measured}, ratio {ratio}")
+        return "\n".join(lines)
+
+    def __rich__(self) -> Any:
+        from rich.table import Table
+
+        title = f"sup error {self.sup:.4g} (pairs {self.sup_on_pairs:.4g}), rms {self.l2:.4g}"
+        table = Table(title=title, title_justify="left")
+        for column in ("bound", "what", "value", "measured", "ratio"):
+            table.add_column(column, justify="left" if column in ("bound", "what") else "right")
+        for row in self._rows():
+            table.add_row(*row)
+        return table
+
+
+def _model(model: Any) -> tuple[Relation, bool, int | None, int | None]:
+    """Return the relation, whether it is <phi, phi>, hidden units and features."""
+    if isinstance(model, MLP):
+        return (lambda a, b: relation_matrix(a, b, model)), True, model.n_neurons, model.widths[-1]
+    if isinstance(model, tuple) and len(model) == 2 and all(isinstance(m, MLP) for m in model):
+        phi, psi = model
+        neurons = phi.n_neurons + psi.n_neurons
+        return (lambda a, b: relation_matrix(a, b, phi, psi)), False, neurons, phi.widths[-1]
+    if not hasattr(model, "relation_matrix"):
+        raise TypeError(
+            "model: expected an MLP, a pair of MLPs or an estimator with relation_matrix, got "
+            f"{type(model).__name__}"
+        )
+    mlp = getattr(model, "mlp_", None)
+    if isinstance(mlp, MLP):
+        return model.relation_matrix, True, mlp.n_neurons, mlp.widths[-1]
+    phi, psi = getattr(model, "phi_", None), getattr(model, "psi_", None)
+    if isinstance(phi, MLP) and isinstance(psi, MLP):
+        return model.relation_matrix, False, phi.n_neurons + psi.n_neurons, phi.widths[-1]
+    return model.relation_matrix, False, None, None
+
+
+def _refined(
+    relation: Relation, target: Relation, X: np.ndarray, Y: np.ndarray, error: np.ndarray
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Maximise |relation - target| over the boxes of X and Y from the worst pairs."""
+    from scipy.optimize import minimize
+
+    low = np.concatenate([X.min(axis=0), Y.min(axis=0)]).astype(np.float64)
+    high = np.concatenate([X.max(axis=0), Y.max(axis=0)]).astype(np.float64)
+    width, dtype = X.shape[1], X.dtype
+    step = (1e-6 if dtype == np.float64 else 1e-3) * np.maximum(high - low, 1e-12)
+
+    def signed(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        a, b = a.astype(dtype), b.astype(dtype)
+        return np.asarray(relation(a, b), np.float64) - np.asarray(target(a, b), np.float64)
+
+    def objective(z: np.ndarray, sign: float) -> tuple[float, np.ndarray]:
+        x, y = z[None, :width], z[None, width:]
+        moved_x = np.concatenate([x, x + np.diag(step[:width]), x - np.diag(step[:width])])
+        moved_y = np.concatenate([y + np.diag(step[width:]), y - np.diag(step[width:])])
+        along_x, along_y = signed(moved_x, y)[:, 0], signed(x, moved_y)[0]
+        n, m = width, len(z) - width
+        gradient = np.concatenate([along_x[1 : n + 1] - along_x[n + 1 :], along_y[:m] - along_y[m:]])
+        return -sign * along_x[0], -sign * gradient / (2 * step)
+
+    best = (float(error.max()), *(p.copy() for p in (X[0], Y[0])))
+    flat = np.argsort(error, axis=None)[::-1][:_STARTS]
+    for i, j in zip(*np.unravel_index(flat, error.shape), strict=True):
+        start = np.clip(np.concatenate([X[i], Y[j]]).astype(np.float64), low, high)
+        sign = float(np.sign(signed(X[i : i + 1], Y[j : j + 1])[0, 0])) or 1.0
+        if best[0] == error[i, j]:
+            best = (best[0], X[i].copy(), Y[j].copy())
+        found = minimize(
+            objective,
+            start,
+            args=(sign,),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=list(zip(low, high, strict=True)),
+            options={"maxiter": 50},
+        )
+        # What counts is the error where the search ended, not what its gradient made of it.
+        x, y = found.x[:width].astype(dtype), found.x[width:].astype(dtype)
+        value = float(abs(signed(x[None], y[None])[0, 0]))
+        if value > best[0]:
+            best = (value, x, y)
+    return best
+
+
+def _guaranteed(bound_at: Callable[[float], Bound], neurons: int, zero_error: float) -> Bound:
+    """Return, at the least eps whose bound asks for no more than so many neurons, that bound as an error."""
+    low, high = zero_error * 1e-9, zero_error * (1 + 1e-9)  # at the latter the zero network will do
+    for _ in range(40):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if bound_at(middle).value <= neurons else (middle, high)
+    bound = bound_at(high)
+    return Bound(
+        bound.name,
+        f"error that {neurons} neurons need not exceed",
+        high,
+        bound.formula,
+        bound.latex,
+        bound.source,
+        bound.constants,
+        (*bound.assumptions, Assumption("weights as good as those of the proof: fitting is not part of it")),
+        bound.cited,
+        bound.note,
+        bound.details,
+    )
+
+
+def _rank_floor(values: np.ndarray, rank: int, checked: str) -> Bound:
+    """Eckart & Young: no <phi, psi> of this many features is nearer in L2."""
+    singular = np.linalg.svd(values / math.sqrt(values.size), compute_uv=False)
+    tails = np.sqrt(tails_of(singular**2, 0.0))
+    return Bound(
+        "rank",
+        f"rms error that {rank} features cannot go below",
+        float(tails[min(rank, len(singular))]),
+        "(sum_{i>d} sigma_i^2)^(1/2)",
+        r"\Big(\sum_{i>d}\sigma_i^2\Big)^{1/2}",
+        "derived: Eckart & Young 1936, Mirsky 1960",
+        (Constant("d", rank, "features of the model"),),
+        (Assumption("on the pairs given", checked),),
+    )
+
+
+def report(
+    model: Any,
+    X: np.ndarray,
+    Y: np.ndarray | None = None,
+    target: Any = None,
+    *,
+    norm: Any = None,
+) -> Report:
+    """Return the measured error of a fitted model beside every bound that applies.
+
+    Parameters
+    ----------
+    model : MLP, pair of MLP, or estimator
+        <phi, phi>, <phi, psi>, or anything with ``relation_matrix(A, B)``.
+    X : ndarray of shape (n, d_x)
+    Y : ndarray of shape (m, d_y), optional
+        None stands for X.
+    target : callable or array-like of shape (n, m)
+        The relation. With a function the largest error is refined by local maximisation from the worst
+        pairs over the boxes of X and Y.
+    norm : float or pair of float, optional
+        Norm of the target's sections as in `symmetric` or, as a pair, in `asymmetric`: with it, the error
+        that the theorems guarantee for the model's number of neurons is among the bounds. Inputs are then
+        taken to lie in [-1, 1]^D, which is checked.
+
+    Returns
+    -------
+    Report
+        Lower bounds (no model of this kind can do better): rank, and for <phi, phi> the floor of
+        `symmetric_floor`. Upper bounds where `norm` is given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
+
+    Examples
+    --------
+    >>> import numpy as np, relkernels as rk
+    >>> from relkernels import bounds
+    >>> x = np.linspace(-1, 1, 20)[:, None]
+    >>> phi = rk.MLP([np.ones((1, 1))])
+    >>> found = bounds.report(phi, x, target=lambda a, b: a @ b.T + 0.5)
+    >>> round(found.sup, 6), [c.holds for c in found.comparisons]
+    (0.5, [True, True, True])
+    """
+    X = _check.floats("X", X, 2, exact=True)
+    other = X if Y is None else _check.floats("Y", Y, 2, exact=True)
+    if len(X) == 0 or len(other) == 0:
+        _check.fail("X" if len(X) == 0 else "Y", "at least one row", (X if len(X) == 0 else other).shape)
+    relation, is_symmetric, neurons, features = _model(model)
+    shape = (len(X), len(other))
+    if target is None:
+        _check.fail("target", "a function of two arrays or a matrix of values", None)
+    truth = np.asarray(target(X, other) if callable(target) else target, np.float64)
+    if truth.shape != shape:
+        _check.fail("target", f"values of shape {shape}", truth.shape)
+    if not np.isfinite(truth).all():
+        _check.fail("target", "finite values", "NaN or infinity")
+    error = np.abs(np.asarray(relation(X, other), np.float64) - truth)
+    on_pairs, l2 = float(error.max()), float(np.sqrt(np.mean(error**2)))
+    i, j = np.unravel_index(int(error.argmax()), shape)
+    sup, worst = on_pairs, (X[i].copy(), other[j].copy())
+    if callable(target):
+        sup, *pair = _refined(relation, target, X, other, error)
+        worst = (pair[0], pair[1])
+
+    rows = slice(0, min(_MOST, *shape)) if Y is None else slice(0, _MOST)
+    # Lower bounds compare errors on the same pairs.
+    sub_error = error[rows, rows]
+    sub_l2, checked = float(np.sqrt(np.mean(sub_error**2))), f"{sub_error.shape[0]} x {sub_error.shape[1]}"
+    comparisons = []
+    if features is not None:
+        comparisons.append(Comparison(_rank_floor(truth[rows, rows], features, checked), "lower", sub_l2))
+    if is_symmetric and Y is None:
+        for kind, measured in (("sup", float(sub_error.max())), ("l2", sub_l2)):
+            comparisons.append(Comparison(symmetric_floor(truth[rows, rows], kind), "lower", measured))
+    if norm is not None and neurons is not None:
+        for name, a in (("X", X), ("Y", other)):
+            if np.abs(a).max() > 1 + 1e-6:
+                _check.fail(name, "inputs in [-1, 1]^D where norm is given", f"{np.abs(a).max():.4g}")
+        values = truth[rows, rows]
+        if is_symmetric:
+            system = mercer_of(mercer(values), None, 1.0, 0.0)
+            upper = _guaranteed(
+                lambda eps: symmetric(system, eps, dimension=X.shape[1], norm=norm),
+                neurons,
+                float(np.abs(truth).max()),
+            )
+        else:
+            schmidt = schmidt_of(lambda a, b: values, (X[rows], other[rows]), 1.0, 0.0)
+            upper = _guaranteed(
+                lambda eps: asymmetric(
+                    schmidt, eps, dimensions=(X.shape[1], other.shape[1]), norms=tuple(norm)
+                ),
+                neurons,
+                float(np.abs(truth).max()),
+            )
+        comparisons.append(Comparison(upper, "upper", sup))
+    return Report(sup, on_pairs, l2, worst, neurons, tuple(comparisons))

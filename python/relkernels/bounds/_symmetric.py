@@ -1,0 +1,275 @@
+"""Symmetric positive-definite relations: neurons for a given accuracy, from the kernel's spectrum.
+
+Mercer: r(x, y) = sum_i lambda_i e_i(x) e_i(y). Keep d terms: Cauchy-Schwarz bounds what is left by tau(d) =
+sup_x sum_{i>d} lambda_i e_i(x)^2. Let g_i = sqrt(lambda_i) e_i, M_i = sup |g_i|, and phi_i a network within
+delta_i of g_i. Then phi_i(x) phi_i(y) - g_i(x) g_i(y) is at most 2 M_i delta_i + delta_i^2, so
+
+    sup |r - <phi, phi>| <= tau(d) + sum_{i<=d} (2 M_i delta_i + delta_i^2).
+
+With a bound in L2 (Barron's) the same holds in L2(mu x mu) with M_i = sqrt(lambda_i) and tau(d)^2 =
+sum_{i>d} lambda_i^2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import _check
+from ..spectra import MercerSpectrum, SphereSpectrum, mercer
+from ..spectra.operators import diagonal
+from ._bound import Assumption, Bound, Constant, non_negative, positive
+from ._one_layer import dimension_and_norms, one_layer_bound
+from ._split import cheapest
+
+# Harmonics of a spectrum on the sphere that are looked at.
+_MOST_HARMONICS = 5000
+
+
+@dataclass(frozen=True)
+class Mercer:
+    """A kernel's leading functions g_i = sqrt(lambda_i) e_i: what `symmetric` needs to know of them."""
+
+    eigenvalues: np.ndarray  # (d,), decreasing
+    sup: np.ndarray  # (d,): sup |g_i|
+    mean: np.ndarray  # (d,): L1 norm of e_i, at most 1
+    tails: np.ndarray  # (d + 1,): tau
+    tails_l2: np.ndarray  # (d + 1,)
+    checked: str | None  # how the data was asked
+
+
+def spectrum(name: str, values: Any) -> np.ndarray:
+    """Return eigenvalues or singular values if they are finite, >= 0 and decreasing."""
+    a = np.asarray(values, np.float64)
+    if a.ndim != 1 or len(a) == 0:
+        _check.fail(name, "at least one value, of shape (d,)", f"shape {a.shape}")
+    if not np.isfinite(a).all():
+        _check.fail(name, "finite values", a[~np.isfinite(a)][0])
+    if a.min() < 0:
+        _check.fail(name, "values >= 0", f"the smallest is {a.min():.6g}")
+    if (np.diff(a) > 1e-12 * a[0]).any():
+        at = int(np.argmax(np.diff(a)))
+        _check.fail(name, "decreasing values", f"{a[at]:.6g} before {a[at + 1]:.6g} at index {at}")
+    return a
+
+
+def tails_of(values: np.ndarray, rest: float) -> np.ndarray:
+    """Return sum_{i>=d} values_i + rest for d = 0..len."""
+    return np.append(np.cumsum(values[::-1])[::-1], 0.0) + rest
+
+
+def _of_functions(found: MercerSpectrum) -> Mercer:
+    """Suprema and tails of eigenfunctions on the points that they were found on."""
+    n = len(found.vectors)
+    g = found.vectors * np.sqrt(found.values)
+    if len(found.values) == n:
+        trace = (g * g).sum(axis=1)
+    elif found.kernel is not None and found.points is not None:
+        trace = diagonal(found.kernel, found.points)
+    else:
+        _check.fail("kernel", "a spectrum with its kernel and points, or with all eigenvalues", repr(found))
+    kept = np.concatenate([np.zeros((n, 1)), np.cumsum(g * g, axis=1)], axis=1)
+    tails = np.maximum(trace[:, None] - kept, 0).max(axis=0)
+    if len(found.values) == n:
+        tails[-1] = 0.0
+    # Of the eigenvalues that were not computed, the sum of squares is at most their sum times the last.
+    rest = found.tail(len(found.values)) * found.values[-1] if len(found.values) < n else 0.0
+    return Mercer(
+        found.values,
+        np.abs(g).max(axis=0),
+        np.abs(found.vectors).mean(axis=0),
+        np.minimum.accumulate(tails),
+        np.sqrt(tails_of(found.values**2, rest)),
+        f"spectrum, suprema and tails on {n} points; smallest eigenvalue {found.values[-1]:.3g}",
+    )
+
+
+def _of_sphere(found: SphereSpectrum) -> Mercer:
+    """Use the addition theorem: the N_k harmonics of degree k have sum of squares N_k everywhere.
+
+    A degree that is kept in part leaves at most all of it.
+    """
+    order = np.argsort(-found.values, kind="stable")
+    order = order[found.values[order] > 0]
+    many = found.multiplicities[order]
+    last = int(np.searchsorted(np.cumsum(many), _MOST_HARMONICS)) + 1
+    order, many = order[:last], many[:last].astype(np.int64)
+    masses = found.values[order] * many
+    ends = found.trace - np.cumsum(masses)  # after each degree
+    starts = ends + masses
+    values, tails = np.repeat(found.values[order], many), np.append(np.repeat(starts, many), ends[-1])
+    tails[np.cumsum(many)] = ends
+    tails = np.maximum(tails, 0.0)
+    rest = float(tails[-1]) * float(values[-1])
+    return Mercer(
+        values,
+        np.sqrt(np.repeat(masses, many)),
+        np.ones_like(values),
+        np.minimum.accumulate(tails),
+        np.sqrt(tails_of(values**2, rest)),
+        f"exact spectrum on the sphere, {len(order)} degrees",
+    )
+
+
+def mercer_of(kernel: Any, points: Any, eigenfunction_sup: Any, rest: float) -> Mercer:
+    """Return the functions of a kernel on points, of a spectrum, or of eigenvalues with |e_i| bounded."""
+    if isinstance(kernel, Mercer):
+        return kernel
+    if isinstance(kernel, SphereSpectrum):
+        return _of_sphere(kernel)
+    if isinstance(kernel, MercerSpectrum):
+        return _of_functions(kernel)
+    if callable(kernel):
+        if points is None:
+            _check.fail("points", "points (n, d) to ask the kernel about", None)
+        x = np.asarray(points, np.float64)
+        if x.ndim != 2 or len(x) == 0:
+            _check.fail("points", "shape (n, d), n >= 1", x.shape)
+        return _of_functions(mercer(kernel, x))
+    values = spectrum("kernel", kernel)
+    height = positive("eigenfunction_sup", eigenfunction_sup)
+    return Mercer(
+        values,
+        height * np.sqrt(values),
+        np.ones_like(values),
+        height**2 * tails_of(values, rest),
+        np.sqrt(tails_of(values**2, rest**2)),
+        None,
+    )
+
+
+def symmetric(
+    kernel: Any,
+    eps: float,
+    *,
+    dimension: int,
+    norm: Any,
+    points: Any = None,
+    eigenfunction_sup: float = 1.0,
+    rest: float = 0.0,
+    one_layer: str | Callable[[float, float], float] = "variation",
+    radius: float | None = None,
+    constant: float = 1.0,
+) -> Bound:
+    """Return the neurons with which <phi, phi> is within `eps` of a positive-definite relation.
+
+    Parameters
+    ----------
+    kernel : callable, MercerSpectrum, SphereSpectrum or array-like
+        ``kernel(A, B)`` returns the values between the rows of two arrays; needs `points`. Or what
+        `relkernels.spectra.mercer` or `mercer_sphere` gave. Or the eigenvalues, decreasing and >= 0.
+    eps : float
+        Accuracy, > 0: uniform, or in L2 for ``one_layer="barron"``.
+    dimension : int
+        Dimension D of the inputs, which lie in [-1, 1]^D.
+    norm : float or array-like
+        Norm of the kernel's sections x -> k(x, y), the largest over y, as `kernel_norm` gives it; the
+        functions sqrt(lambda_i) e_i then have norm at most norm * mean|e_i| / sqrt(lambda_i). An array is
+        the norm of each of these functions itself. May be infinite: the bound then says nothing.
+    points : array-like of shape (n, D), optional
+        Where the kernel is asked; suprema are over these points.
+    eigenfunction_sup : float, default 1.0
+        Bound on all |e_i|, where eigenvalues are given.
+    rest : float, default 0.0
+        Sum of the eigenvalues beyond the given ones.
+    one_layer : {"variation", "klusowski-barron", "barron"} or callable, default "variation"
+        Derived uniform bound with explicit constant; Klusowski & Barron 2018; Barron 1993; or
+        ``neurons(norm, delta)``.
+    radius : float, optional
+        Radius of Barron's ball; None is sqrt(D).
+    constant : float, default 1.0
+        The universal constant of Klusowski & Barron, which their theorem does not give.
+
+    Returns
+    -------
+    Bound
+        `value` is the total over all functions kept; `details` has the rank, the accuracy and the
+        neurons of each, and the tail. The split of `eps` is the cheapest.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above; for a kernel that is not positive semi-definite the message has
+        the smallest eigenvalue.
+
+    Examples
+    --------
+    >>> from relkernels import bounds
+    >>> bound = bounds.symmetric([0.5, 0.1, 0.001], 0.1, dimension=1, norm=1.0)
+    >>> bound.details["rank"], bound.value
+    (2, 238479.0)
+    """
+    accuracy = positive("eps", eps)
+    D, (section,) = dimension_and_norms(dimension, (norm,))
+    layer = one_layer_bound(one_layer, D, radius, constant)
+    system = mercer_of(kernel, points, eigenfunction_sup, non_negative("rest", rest))
+    roots = np.sqrt(system.eigenvalues)
+    if isinstance(section, float):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            norms = np.where(roots > 0, section * system.mean / roots, 0.0 if section == 0 else np.inf)
+    else:
+        if len(section) != len(roots):
+            _check.fail("norm", f"{len(roots)} values, one for each eigenvalue", len(section))
+        norms = section
+    uniform = layer.norm == "sup"
+    slopes = 2 * (system.sup if uniform else roots)
+    tails = system.tails if uniform else system.tails_l2
+
+    def neurons(deltas: np.ndarray, d: int) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            counts = layer.neurons(norms[:d], deltas)
+        return np.where(norms[:d] == 0, 2.0, counts)
+
+    split = cheapest(accuracy, tails, slopes, norms, layer.power, neurons)
+    note = ""
+    if split is None:
+        note = f"the eigenvalues given leave a tail of {tails[-1]:.4g}: give more of them"
+    elif split.total == math.inf:
+        note = "the norm is infinite: this theorem says nothing about the relation"
+    details: dict[str, Any] = {"one_layer": layer.name, "norm": layer.norm}
+    if split is not None:
+        details |= {
+            "rank": split.rank,
+            "tail": float(tails[split.rank]),
+            "deltas": split.deltas,
+            "neurons": split.neurons,
+            "norms": norms[: split.rank],
+            "sup": system.sup[: split.rank],
+        }
+    return Bound(
+        "symmetric",
+        "neurons that suffice",
+        math.inf if split is None else split.total,
+        "sum_i n_i(delta_i), where tau(d) + sum_{i<=d} (2 M_i delta_i + delta_i^2) = eps",
+        r"\min_{d,\delta} \sum_{i\le d} n_i(\delta_i) \text{ with } \tau(d) + \sum_{i\le d}"
+        r"(2M_i\delta_i + \delta_i^2) = \varepsilon",
+        source=f"derived: Mercer, Cauchy-Schwarz; each function by the one-layer bound '{layer.name}'",
+        constants=(
+            Constant("eps", accuracy, f"accuracy asked for, {'uniform' if uniform else 'in L2'}"),
+            Constant("d", details.get("rank", math.inf), "rank, minimised over"),
+            Constant("tau(d)", details.get("tail", float(tails[-1])), "what the rank leaves"),
+            *layer.constants,
+        ),
+        assumptions=(
+            Assumption("the relation is continuous, symmetric and positive semi-definite", system.checked),
+            Assumption("inputs lie in [-1, 1]^D", None),
+            Assumption("the norm given bounds that of the kernel's sections (or of each function)", None),
+        ),
+        cited=layer.cited,
+        note=note,
+        details=details,
+        arguments={
+            "kernel": system,
+            "eps": eps,
+            "dimension": dimension,
+            "norm": norm,
+            "one_layer": one_layer,
+            "radius": radius,
+            "constant": constant,
+        },
+        function=symmetric,
+    )

@@ -1,0 +1,175 @@
+"""`HilbertCubeEncoder`: functions, measures, sequences and strings as points of the Hilbert cube."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from .. import _check
+from ..bounds._hilbert_cube import tail_of_weights
+from .functionals import Callables, Characteristic, Fourier, Landmarks, Legendre, Quantiles
+
+FAMILIES = ("fourier", "legendre", "characteristic", "quantiles", "kernel")
+
+
+class HilbertCubeEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Objects that are not vectors, to coordinates in [0, 1] by a separating sequence of functionals.
+
+    Continuous functionals h_1, h_2, ... that separate the points of a space embed it in the Hilbert cube, and
+    networks on the first coordinates are universal for continuous functions on its compact sets (Galimberti,
+    arXiv 2406.09310). Behind this transformer any model of this package learns relations between such
+    objects. Numbers that are not bounded come to (0, 1) by ``1/2 + arctan(value / scale) / pi``, about the
+    median and to the scale of the training objects (one for all moments and quantiles, so that coordinates
+    keep their proportions): an injective map, so nothing is lost.
+
+    Parameters
+    ----------
+    functionals : str or sequence of callables, default "fourier"
+        - "fourier", "legendre": moments of functions sampled on grids, each on its own; an object is an array
+          (m, 2) of points and values or a pair (points, values).
+        - "characteristic": E exp(i w.x) of a probability measure given by samples (m,) or (m, d).
+        - "quantiles": of samples (m,) of a real random variable.
+        - "kernel": k(x, z_j) at objects z_j of the training set, for sequences, strings and whatever else
+          `kernel` takes.
+        - functions of an object that return a number.
+    n_coordinates : int, optional
+        None is 16, or the number of functions where they are given.
+    weights : {"geometric", "harmonic"} or array-like, default "geometric"
+        The weights w_k of the distance (sum_k w_k^2 (h_k - h'_k)^2)^(1/2) in which
+        `relkernels.bounds.hilbert_cube` speaks of a modulus of continuity: 2^-k, 1/k or numbers.
+    kernel : callable, optional
+        ``kernel(x, z)`` of two objects, positive semi-definite; for ``functionals="kernel"``.
+    interval : pair of float, optional
+        Interval over which functions are integrated; by default the one that holds all training grids.
+    random_state : int, RandomState instance or None, default None
+        Frequencies of "characteristic", objects of "kernel".
+
+    Attributes
+    ----------
+    center_, scale_ : ndarray of shape (n_coordinates,)
+        Of the map to (0, 1).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from relkernels import HilbertCubeEncoder
+    >>> rng = np.random.default_rng(0)
+    >>> grids = [np.sort(rng.uniform(0, 1, m)) for m in (30, 50, 40)]
+    >>> curves = [(t, np.sin(2 * np.pi * (t + shift))) for t, shift in zip(grids, (0, 0.1, 0.5))]
+    >>> HilbertCubeEncoder("fourier", n_coordinates=5).fit_transform(curves).shape
+    (3, 5)
+    """
+
+    def __init__(
+        self,
+        functionals: str | Sequence[Callable[[Any], float]] = "fourier",
+        n_coordinates: int | None = None,
+        weights: Any = "geometric",
+        kernel: Callable[[Any, Any], float] | None = None,
+        interval: tuple[float, float] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.functionals = functionals
+        self.n_coordinates = n_coordinates
+        self.weights = weights
+        self.kernel = kernel
+        self.interval = interval
+        self.random_state = random_state
+
+    def _family(self) -> Any:
+        given = self.functionals
+        if not isinstance(given, str):
+            if not isinstance(given, (list, tuple)) or not given or not all(callable(h) for h in given):
+                _check.fail("functionals", f"one of {', '.join(FAMILIES)} or functions", repr(given))
+            if self.n_coordinates is not None and self.n_coordinates != len(given):
+                _check.fail("n_coordinates", f"None or {len(given)}, one a function", self.n_coordinates)
+            return Callables(list(given))
+        name = _check.choice("functionals", given, FAMILIES)
+        count = 16 if self.n_coordinates is None else _check.integer("n_coordinates", self.n_coordinates, 1)
+        if name in ("fourier", "legendre"):
+            interval = self.interval
+            if interval is not None:
+                low, high = (_check.real("interval", v) for v in interval)
+                if not -np.inf < low < high < np.inf:
+                    _check.fail("interval", "(a, b), a < b", repr(interval))
+                interval = (low, high)
+            return (Fourier if name == "fourier" else Legendre)(count, interval)
+        if name == "kernel":
+            if not callable(self.kernel):
+                _check.fail("kernel", "a function of two objects for functionals='kernel'", repr(self.kernel))
+            return Landmarks(count, self.kernel)
+        return Characteristic(count) if name == "characteristic" else Quantiles(count)
+
+    @staticmethod
+    def _objects(X: Any) -> Sequence[Any]:
+        if isinstance(X, str) or not hasattr(X, "__len__") or not hasattr(X, "__getitem__"):
+            raise TypeError(f"X: expected a sequence of objects, got {type(X).__name__}")
+        if len(X) == 0:
+            _check.fail("X", "at least one object", "none")
+        return X
+
+    def fit(self, X: Sequence[Any], y: Any = None) -> HilbertCubeEncoder:
+        """Learn ranges from objects.
+
+        Parameters
+        ----------
+        X : sequence of objects
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If an object is not what the functionals take; for a grid with fewer points than `n_coordinates`
+            the message has both.
+        """
+        tail_of_weights(self.weights)
+        family, objects = self._family(), self._objects(X)
+        family.fit(objects, check_random_state(self.random_state))
+        values = family(objects)
+        self.center_, self.scale_ = np.zeros(values.shape[1]), np.ones(values.shape[1])
+        if not family.unit:
+            self.center_ = np.median(values, axis=0)
+            spread = np.median(np.abs(values - self.center_), axis=0)
+            # Where most objects agree, the mean distance; where all do, any scale will do. Coordinates of one
+            # unit share their scale: what varies little, down to the errors of the grids, is not magnified.
+            spread = np.where(spread > 0, spread, np.abs(values - self.center_).mean(axis=0))
+            if family.one_unit:
+                spread = np.full_like(spread, spread.max())
+            self.scale_ = np.where(spread > 0, spread, 1.0)
+        self.family_ = family
+        self._n_features_out = values.shape[1]
+        return self
+
+    def transform(self, X: Sequence[Any]) -> np.ndarray:
+        """Return the coordinates.
+
+        Parameters
+        ----------
+        X : sequence of objects
+
+        Returns
+        -------
+        ndarray of shape (n_objects, n_coordinates)
+            Float64, in [0, 1].
+        """
+        check_is_fitted(self)
+        values = self.family_(self._objects(X))
+        if self.family_.unit:
+            return (1 + values) / 2
+        return 0.5 + np.arctan((values - self.center_) / self.scale_) / np.pi
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        tags.no_validation = True
+        return tags

@@ -1,0 +1,137 @@
+"""Asymmetric relations: two maps where one fails, by the antisymmetric and the negative part."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .. import bounds
+from ..estimators import SymmetricRelation
+from .fitting import two_maps
+from .study import Row, Verdict, groups, label_ticks, slope
+
+CLAIM = (
+    "Two networks approximate every continuous relation by <phi(x), psi(y)>, symmetric or not (Altabaa & "
+    "Lafferty); one network fails on a relation by at least half of sup |r(x,y) - r(y,x)|, and in mean "
+    "square by the antisymmetric part plus the negative part of the spectrum (derived)."
+)
+RELATIONS = ("order", "directed-distance", "distance", "cross-domain")
+STEEP = 4.0
+
+
+def pieces(quick: bool) -> list[Row]:
+    """Return relations and widths."""
+    widths = [8, 32, 96] if quick else [8, 16, 32, 64, 128, 256]
+    points, iterations = (300, 100) if quick else (600, 400)
+    return [
+        {"relation": r, "width": w, "points": points, "iterations": iterations}
+        for r in RELATIONS
+        for w in widths
+    ]
+
+
+def relation_function(name: str) -> tuple[Any, int, int, tuple[float, float]]:
+    """Return relation, dimensions and variation norms of its sections on the cubes [-1, 1]^D."""
+    if name == "order":  # x before y; r' rises to STEEP and falls again: int |r''| = 2 STEEP
+        return (lambda a, b: np.tanh(STEEP * (b.T - a))), 1, 1, (2 * STEEP, 2 * STEEP)
+    if name == "directed-distance":  # one relu unit a coordinate, in x and in y
+        return (lambda a, b: np.maximum(b[None] - a[:, None], 0).mean(axis=2)), 2, 2, (1.0, 1.0)
+    if name == "distance":  # symmetric, indefinite; r'' is twice a point mass
+        return (lambda a, b: -np.abs(a - b.T)), 1, 1, (2.0, 2.0)
+    carry = np.array([[0.8, -0.5, 0.3], [0.2, 0.7, -0.6]])
+
+    def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.exp(-np.square((a @ carry.T)[:, None] - b[None]).sum(axis=2) / 2)
+
+    # x -> exp(-|Cx - y|^2 / 2) has frequencies C'z, z normal: E|C'z|_1^2 <= 3 |C|^2.
+    return cross, 3, 2, (2 * 3 * float((carry**2).sum()), bounds.kernel_norm("gaussian", 2))
+
+
+def measure(piece: Row) -> list[Row]:
+    """Fit two maps, and one where the domains agree; errors on fresh points."""
+    relation, d_x, d_y, norms = relation_function(piece["relation"])
+    rng = np.random.default_rng(d_x)
+    n, width = piece["points"], piece["width"]
+    X, fresh_x = np.clip(rng.uniform(-1.2, 1.2, (2, n, d_x)), -1, 1)
+    Y, fresh_y = np.clip(rng.uniform(-1.2, 1.2, (2, n, d_y)), -1, 1)
+    features = min(32, width)
+    maps = two_maps(X, Y, relation(X, Y), width, features, "relu", 0, piece["iterations"])
+    found = bounds.report(maps, fresh_x, fresh_y, relation)
+    bound = bounds.asymmetric(
+        relation, found.sup, dimensions=(d_x, d_y), norms=norms, points=(fresh_x, fresh_y)
+    )
+    row: Row = {
+        "sup_error": found.sup,
+        "rms_error": found.l2,
+        "rank_floor_rms": found.comparisons[0].bound.value,
+        "neurons_by_bound": bound.value,
+        "bound_over_neurons": bound.value / (2 * width),
+        "floors_hold": all(c.holds for c in found.comparisons),
+    }
+    if piece["relation"] != "cross-domain":
+        values = relation(X, X)
+        one = SymmetricRelation(
+            (2 * width,),
+            n_features=features,
+            activation="relu",
+            solver="lbfgs",
+            max_iter=piece["iterations"],
+            tol=1e-12,
+            random_state=0,
+        ).fit(X, (values + values.T) / 2)
+        alone = bounds.report(one, fresh_x, target=relation)
+        floors = {c.bound.arguments.get("norm"): c.bound.value for c in alone.comparisons}
+        row |= {
+            "one_map_sup": alone.sup,
+            "one_map_rms": alone.l2,
+            "one_map_floor_sup": floors["sup"],
+            "one_map_floor_rms": floors["l2"],
+        }
+        row["floors_hold"] = row["floors_hold"] and all(c.holds for c in alone.comparisons)
+    return [row]
+
+
+def judge(rows: list[Row]) -> Verdict:
+    """Two maps go below the floor of one; one never does."""
+    told, below = [], True
+    for (relation,), some in groups(rows, "relation").items():
+        p = slope([r["width"] for r in some], [r["rms_error"] for r in some])
+        last = some[-1]
+        if "one_map_floor_rms" in last:
+            told.append(
+                f"{relation}: two maps reach rms {last['rms_error']:.3g} (~ N^{p:.2f}), one map "
+                f"{last['one_map_rms']:.3g} over its floor {last['one_map_floor_rms']:.3g}"
+            )
+            below = below and last["rms_error"] < 0.5 * last["one_map_floor_rms"]
+        else:
+            told.append(f"{relation}: rms {last['rms_error']:.3g} (~ N^{p:.2f})")
+    finite = [r["bound_over_neurons"] for r in rows if 0 < r["bound_over_neurons"] < math.inf]
+    holds = all(r["floors_hold"] and not 0 < r["bound_over_neurons"] < 1 for r in rows)
+    return Verdict(
+        "; ".join(told) + f". The derived bound asks for {min(finite):.3g} to {max(finite):.3g} times the "
+        "neurons used for the sup errors reached.",
+        holds and below,
+    )
+
+
+def draw(rows: list[Row], plt: Any) -> dict[str, Any]:
+    """Draw the errors of two maps and of one against neurons, and the floors."""
+    names = list(groups(rows, "relation"))
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(3.2 * len(names), 3.2), layout="constrained", sharey=True
+    )
+    for ax, ((name,), some) in zip(axes, groups(rows, "relation").items(), strict=True):
+        neurons = [2 * r["width"] for r in some]
+        ax.loglog(neurons, [r["rms_error"] for r in some], "o-", label="two maps")
+        ax.loglog(neurons, [r["sup_error"] for r in some], "o:", color="C0", label="two maps, sup")
+        if "one_map_rms" in some[0]:
+            ax.loglog(neurons, [r["one_map_rms"] for r in some], "s-", color="C3", label="one map")
+            ax.axhline(some[0]["one_map_floor_rms"], color="C3", linestyle="--", label="floor of one map")
+        ax.set(title=name, xlabel="neurons")
+        label_ticks(ax, neurons)
+        ax.grid(alpha=0.3)
+    axes[0].set_ylabel("error")
+    axes[0].legend(fontsize=7)
+    return {"asymmetric": figure}

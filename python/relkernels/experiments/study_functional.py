@@ -1,0 +1,183 @@
+"""Relations between functions on unequal grids, between measures, and between real curves."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import math
+from typing import Any
+
+import numpy as np
+
+from .. import bounds
+from ..estimators import HilbertCubeEncoder, SymmetricRelation
+from .study import Row, Verdict, groups, label_ticks
+
+CLAIM = (
+    "Objects that are not vectors are encoded by a separating sequence of functionals as points of the "
+    "Hilbert cube; networks on the first N coordinates approximate continuous relations between them, to any "
+    "accuracy as N grows (Galimberti, arXiv 2406.09310); what the cut costs is bounded by the modulus of "
+    "continuity."
+)
+DECAY = 1.0  # of the coefficients of the random functions: |a_k| <= k^-DECAY
+TERMS = 24
+
+
+def pieces(quick: bool) -> list[Row]:
+    """Return kinds of objects, encoders and numbers of coordinates."""
+    coordinates = [1, 2, 4, 8, 16] if quick else [1, 2, 3, 4, 6, 8, 12, 16, 24]
+    count, iterations = (420, 30) if quick else (1200, 60)
+    kinds = [("functions", "fourier"), ("functions", "legendre"), ("measures", "quantiles")]
+    kinds += [("measures", "characteristic")]
+    if importlib.util.find_spec("matplotlib") is not None:  # which ships the elevation model
+        kinds.append(("terrain", "legendre"))
+    return [
+        {"objects": o, "functionals": f, "coordinates": n, "count": count, "iterations": iterations}
+        for o, f in kinds
+        for n in coordinates
+    ]
+
+
+def _functions(rng: np.random.Generator, count: int) -> tuple[list[Any], np.ndarray]:
+    """Random Fourier sums, each on a grid of its own; relation exp(-|f - g|^2 / 2) in L2(0, 1)."""
+    k = np.arange(1, TERMS + 1)
+    a = rng.uniform(-1, 1, (count, TERMS)) / k**DECAY
+    objects = []
+    for row in a:
+        t = np.concatenate([[0, 1], np.sort(rng.uniform(0, 1, int(rng.integers(150, 400))))])
+        half = np.arange(TERMS)
+        angle = 2 * np.pi * ((half + 1) // 2)[:, None] * t
+        waves = np.sqrt(2) * np.where((half % 2 == 1)[:, None], np.cos(angle), np.sin(angle))
+        waves[0] = 1
+        objects.append((t, row @ waves))
+    return objects, np.exp(-np.square(a[:, None] - a[None]).sum(axis=2) / 2)
+
+
+def _measures(rng: np.random.Generator, count: int) -> tuple[list[Any], np.ndarray]:
+    """Mixtures of two normal laws, by samples; relation exp(-W^2), W the Wasserstein distance of order 2."""
+    objects, quantiles = [], []
+    levels = (np.arange(400) + 0.5) / 400
+    for _ in range(count):
+        weight, spread = rng.uniform(0.2, 0.8), rng.uniform(0.1, 0.6, 2)
+        mean = rng.uniform(-1, 1, 2)
+
+        def draw(m: int, w: float = weight, mu: Any = mean, s: Any = spread) -> np.ndarray:
+            side = (rng.random(m) > w).astype(int)
+            return mu[side] + s[side] * rng.standard_normal(m)
+
+        objects.append(draw(int(rng.integers(200, 600))))
+        quantiles.append(np.quantile(draw(4000), levels))
+    Q = np.stack(quantiles)
+    return objects, np.exp(-np.square(Q[:, None] - Q[None]).mean(axis=2))
+
+
+def _terrain(rng: np.random.Generator, count: int) -> tuple[list[Any], np.ndarray]:
+    """Real curves: west-east profiles of the Jacksboro fault elevation model, at points of their own.
+
+    The relation is the correlation of two profiles.
+    """
+    from matplotlib.cbook import get_sample_data
+
+    data: Any = get_sample_data("jacksboro_fault_dem.npz")
+    elevation = np.asarray(data["elevation"], np.float64)
+    profiles = elevation[np.sort(rng.permutation(len(elevation))[: min(count, len(elevation))])]
+    t = np.linspace(0, 1, profiles.shape[1])
+    objects = []
+    for row in profiles:
+        kept = np.sort(rng.permutation(len(t))[: int(rng.integers(100, 250))])
+        objects.append((t[kept], row[kept] / 1000))
+    return objects, np.asarray(np.corrcoef(profiles))
+
+
+@functools.lru_cache(maxsize=1)
+def _made(objects: str, count: int) -> tuple[list[Any], np.ndarray]:
+    make = {"functions": _functions, "measures": _measures, "terrain": _terrain}[objects]
+    return make(np.random.default_rng(5), count)
+
+
+def measure(piece: Row) -> list[Row]:
+    """Encode, fit a symmetric relation on two thirds, judge on the rest."""
+    objects, relation = _made(piece["objects"], piece["count"])
+    order = np.random.default_rng(6).permutation(len(objects))
+    cut = 2 * len(order) // 3
+    train, test = order[:cut], order[cut:]
+    encoder = HilbertCubeEncoder(piece["functionals"], piece["coordinates"], random_state=0)
+    X = encoder.fit([objects[i] for i in train]).transform(objects)
+    model = SymmetricRelation(
+        (128,),
+        n_features=24,
+        activation="gelu",
+        solver="lbfgs",
+        max_iter=piece["iterations"],
+        tol=1e-12,
+        random_state=0,
+    ).fit(4 * X[train] - 2, relation[np.ix_(train, train)])
+    truth = relation[np.ix_(test, test)]
+    error = model.relation_matrix(4 * X[test] - 2) - truth
+    row: Row = {
+        "sup_error": float(np.abs(error).max()),
+        "rms_error": float(np.sqrt(np.mean(error**2))),
+        "rms_of_constant": float(truth.std()),
+    }
+    if piece["objects"] == "functions" and piece["functionals"] == "fourier":
+        row |= _cost_of_the_cut(piece["coordinates"], test, objects)
+    return [row]
+
+
+def _cost_of_the_cut(n: int, test: np.ndarray, objects: list[Any]) -> Row:
+    """Relation of the functions against that of their first n coefficients, beside the bound.
+
+    The coefficients as coordinates h_k = 1/2 + a_k / (2 r_k), |a_k| <= r_k = k^-DECAY, have with weights
+    2 r_k the distance of L2. exp(-|f - g|^2 / 2) is Lipschitz with constant exp(-1/2) in each of f and g: to
+    cut both costs twice the modulus.
+    """
+    ranges = 2 / np.arange(1, TERMS + 1) ** DECAY
+    encoder = HilbertCubeEncoder("fourier", TERMS, weights=ranges, interval=(0.0, 1.0))
+    a = encoder.fit([objects[i] for i in test]).family_([objects[i] for i in test])
+    whole = np.exp(-np.square(a[:, None] - a[None]).sum(axis=2) / 2)
+    cut = np.exp(-np.square(a[:, None, :n] - a[None, :, :n]).sum(axis=2) / 2)
+    lipschitz = 2 * math.exp(-0.5)
+    tail = math.sqrt(float((ranges[n:] ** 2).sum()))
+    needed = bounds.hilbert_cube(encoder, lipschitz, max(lipschitz * tail / 2, 1e-12) * (1 + 1e-9)).value
+    return {
+        "cut": float(np.abs(whole - cut).max()),
+        "cut_bound": lipschitz * tail / 2,
+        "coordinates_by_bound": needed,
+    }
+
+
+def judge(rows: list[Row]) -> Verdict:
+    """Errors fall with the coordinates, and the cut stays within its bound."""
+    told, falls = [], True
+    for (objects, functionals), some in groups(rows, "objects", "functionals").items():
+        best = min(some, key=lambda r: r["rms_error"])
+        told.append(
+            f"{objects} by {functionals}: rms {some[0]['rms_error']:.3g} with {some[0]['coordinates']}, "
+            f"{best['rms_error']:.3g} with {best['coordinates']} coordinates (constant "
+            f"{some[0]['rms_of_constant']:.3g})"
+        )
+        falls = falls and best["rms_error"] < 0.6 * some[0]["rms_error"]
+    cuts = [r for r in rows if r.get("cut_bound")]
+    worst = max(r["cut"] / r["cut_bound"] for r in cuts)
+    return Verdict(
+        "; ".join(told) + f". Cutting the coordinates costs at most {worst:.3g} of the bound.",
+        falls and worst <= 1,
+    )
+
+
+def draw(rows: list[Row], plt: Any) -> dict[str, Any]:
+    """Draw the error against coordinates, and the cost of the cut beside its bound."""
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.8), layout="constrained")
+    for (objects, functionals), some in groups(rows, "objects", "functionals").items():
+        share = [r["rms_error"] / r["rms_of_constant"] for r in some]
+        axes[0].loglog([r["coordinates"] for r in some], share, "o-", label=f"{objects}, {functionals}")
+    axes[0].set(xlabel="coordinates", ylabel="rms error / that of a constant", title="Held-out pairs")
+    cuts = [r for r in rows if r.get("cut_bound")]
+    axes[1].loglog([r["coordinates"] for r in cuts], [r["cut"] for r in cuts], "o-", label="measured")
+    axes[1].loglog([r["coordinates"] for r in cuts], [r["cut_bound"] for r in cuts], "k--", label="bound")
+    axes[1].set(xlabel="coordinates", ylabel="largest change of the relation", title="Cost of the cut")
+    for ax in axes:
+        label_ticks(ax, [r["coordinates"] for r in rows])
+        ax.grid(alpha=0.3)
+        ax.legend(fontsize=7)
+    return {"functional": figure}

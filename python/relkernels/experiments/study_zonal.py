@@ -1,0 +1,127 @@
+"""Zonal networks: rate of approximation of functions of known smoothness on the sphere, by relu^r."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .. import bounds
+from ..activations import relu_power
+from ..bounds._zonal import funk_hecke_of_relu_power, n_harmonics
+from ..estimators import ZonalFeatures
+from .study import Row, Verdict, groups, label_ticks, slope
+
+CLAIM = (
+    "On S^q, functions of smoothness s are approximated by N units relu(x.y_j)^r, r not necessarily an "
+    "integer, with an error of order N^(-s/q) up to logarithms (Mhaskar, arXiv 2305.03890); the derived "
+    "bound with explicit constants is never exceeded."
+)
+POWERS = (0.5, 1.0, 1.5, 2.0, 3.0)
+SMOOTHNESS = 1.5
+TOP = 120  # degrees of the functions
+
+
+def pieces(quick: bool) -> list[Row]:
+    """Return powers, dimensions and neurons."""
+    dimensions, neurons = (
+        ((2, 3), [16, 64, 256]) if quick else ((2, 3, 4, 5), [16, 32, 64, 128, 256, 512, 1024])
+    )
+    points, draws = (2000, 1) if quick else (8000, 3)
+    return [
+        {"power": r, "dimension": q, "neurons": n, "points": points, "draws": draws}
+        for q in dimensions
+        for r in POWERS
+        for n in neurons
+    ]
+
+
+def target(x: np.ndarray, q: int, r: float, seed: int) -> tuple[np.ndarray, float]:
+    """Return sum_k +-(1 + k)^(-s-1/2) Y_k at x and its norm of order s; no degrees that relu^r cannot give.
+
+    Y_k = sqrt(N_k) P_k(x.z_k) has norm 1; P_k by its recurrence.
+    """
+    rng = np.random.default_rng(seed)
+    k = np.arange(TOP + 1)
+    size = (1.0 + k) ** -(SMOOTHNESS + 0.5) * rng.choice([-1.0, 1.0], TOP + 1)
+    size[funk_hecke_of_relu_power(r, q, k) == 0] = 0
+    poles = rng.standard_normal((TOP + 1, q + 1))
+    poles /= np.linalg.norm(poles, axis=1, keepdims=True)
+    roots = np.sqrt(n_harmonics(q, k))
+    values = np.zeros(len(x))
+    for degree in k[size != 0]:
+        values += size[degree] * roots[degree] * _gegenbauer(x @ poles[degree], int(degree), q)
+    return values, math.sqrt(float((size**2 * (1.0 + k) ** (2 * SMOOTHNESS)).sum()))
+
+
+def _gegenbauer(t: np.ndarray, degree: int, q: int) -> np.ndarray:
+    """Return P_k(t) with P_k(1) = 1: (k + q - 1) P_(k+1) = (2k + q - 1) t P_k - k P_(k-1)."""
+    before, now = np.ones_like(t), t
+    if degree == 0:
+        return before
+    for k in range(1, degree):
+        before, now = now, ((2 * k + q - 1) * t * now - k * before) / (k + q - 1)
+    return now
+
+
+def measure(piece: Row) -> list[Row]:
+    """Fit the last layer by least squares; the error on fresh points, beside the bound."""
+    from scipy.linalg import lstsq
+
+    r, q, n, m = (piece[k] for k in ("power", "dimension", "neurons", "points"))
+    squares = []
+    for draw in range(piece["draws"]):
+        rng = np.random.default_rng([draw, q])
+        x = rng.standard_normal((2 * m, q + 1))
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+        y, norm = target(x, q, r, draw)
+        h = ZonalFeatures(n, relu_power(r), random_state=draw).fit_transform(x)
+        a = lstsq(h[:m], y[:m], cond=1e-11, lapack_driver="gelsy")[0]
+        squares.append(np.mean((h[m:] @ a - y[m:]) ** 2))
+    bound = bounds.zonal(SMOOTHNESS, q, n, relu_power(r), norm=norm)
+    return [
+        {
+            "error": float(np.sqrt(np.mean(squares))),
+            "bound": bound.value,
+            "cited_exponent": bound.details["cited_exponent"],
+            "derived_exponent": bound.details["derived_exponent"],
+        }
+    ]
+
+
+def judge(rows: list[Row]) -> Verdict:
+    """Compare exponents and errors with the theorem and the bound."""
+    told, ratios = [], []
+    for (q,), some in groups(rows, "dimension").items():
+        exponents = []
+        for line in groups(some, "power").values():
+            exponents.append(-slope([r["neurons"] for r in line], [r["error"] for r in line]))
+            ratios.append(exponents[-1] / line[0]["cited_exponent"])
+        shown = ", ".join(f"{e:.2f}" for e in exponents)
+        told.append(f"q = {q}: {shown} (theorem {some[0]['cited_exponent']:.2f})")
+    worst = max(r["error"] / r["bound"] for r in rows)
+    powers = ", ".join(f"{r:g}" for r in POWERS)
+    return Verdict(
+        f"Exponents of N for r = {powers} at s = {SMOOTHNESS:g}: {'; '.join(told)}. The error is at most "
+        f"{worst:.3g} of the derived bound.",
+        worst <= 1 and min(ratios) > 0.6,
+    )
+
+
+def draw(rows: list[Row], plt: Any) -> dict[str, Any]:
+    """Draw the error against neurons for each dimension."""
+    dimensions = groups(rows, "dimension")
+    figure, axes = plt.subplots(1, len(dimensions), figsize=(4 * len(dimensions), 3.6), layout="constrained")
+    for ax, ((q,), some) in zip(np.atleast_1d(axes), dimensions.items(), strict=True):
+        for i, ((r,), line) in enumerate(groups(some, "power").items()):
+            neurons = [x["neurons"] for x in line]
+            ax.loglog(neurons, [x["error"] for x in line], "o-", color=f"C{i}", label=f"r = {r:g}")
+            ax.loglog(neurons, [x["bound"] for x in line], ":", color=f"C{i}")
+        n = np.array(neurons, float)
+        ax.loglog(n, 0.5 * some[0]["error"] * (n / n[0]) ** (-SMOOTHNESS / q), "k--", label="N^(-s/q)")
+        ax.set(title=f"S^{q}, s = {SMOOTHNESS:g}", xlabel="neurons", ylabel="rms error; dotted: bound")
+        label_ticks(ax, neurons)
+        ax.legend(fontsize=6)
+        ax.grid(alpha=0.3)
+    return {"zonal": figure}

@@ -1,0 +1,113 @@
+"""`report`: measured errors of a model beside the bounds that apply to it."""
+
+import numpy as np
+import pytest
+import relkernels as rk
+from relkernels import SymmetricRelation, bounds
+from rich.console import Console
+
+
+def gaussian(a, b):
+    return np.exp(-np.square(a[:, None] - b[None]).sum(axis=2) / 2)
+
+
+def test_a_fitted_model_is_between_the_bounds(rng):
+    X = rng.uniform(-1, 1, (80, 2))
+    model = SymmetricRelation(
+        (24,), n_features=6, activation="relu", solver="lbfgs", max_iter=60, random_state=0
+    )
+    model.fit(X, gaussian)
+    norm = bounds.kernel_norm("gaussian", 2)
+    found = bounds.report(model, X, target=gaussian, norm=norm)
+    assert found.n_neurons == 24
+    assert [c.bound.name for c in found.comparisons] == [
+        "rank",
+        "symmetric_floor",
+        "symmetric_floor",
+        "symmetric",
+    ]
+    assert all(c.holds for c in found.comparisons), str(found)
+    assert found.l2 <= found.sup_on_pairs <= found.sup
+    at = gaussian(found.worst[0][None], found.worst[1][None])[0, 0]
+    measured = abs(model.relation_matrix(found.worst[0][None], found.worst[1][None])[0, 0] - at)
+    assert measured == pytest.approx(found.sup, rel=1e-9)
+    for word in ("sup error", "upper: error that 24 neurons", "ratio"):
+        assert word in str(found)
+    console = Console(record=True, width=140, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(found)
+    assert "symmetric_floor" in console.export_text()
+
+
+def test_the_largest_error_is_searched_for_between_the_pairs():
+    """The error (x + y)^2 / 4 away from a grid that stops short of the peak of a bump."""
+    x = np.linspace(-1, 1, 6)[:, None]  # the bump at 0.1 is between points
+
+    def bump(a, b):
+        return np.exp(-200 * (a - 0.1) ** 2) * np.exp(-200 * (b - 0.1).T ** 2)
+
+    zero = rk.MLP([np.zeros((1, 1))])
+    found = bounds.report(zero, x, target=bump)
+    assert found.sup_on_pairs < 0.5
+    assert found.sup == pytest.approx(1, abs=1e-6)
+    np.testing.assert_allclose(found.worst, 0.1, atol=1e-4)
+    matrix = bounds.report(zero, x, target=bump(x, x))
+    assert matrix.sup == matrix.sup_on_pairs == found.sup_on_pairs
+
+
+def test_bounds_hold_for_random_models(rng):
+    """Lower bounds on 200 random networks and relations; upper ones are about the best network."""
+    for k in range(200):
+        n, d = int(rng.integers(1, 12)), int(rng.integers(1, 4))
+        X = rng.uniform(-1, 1, (n, 2))
+        values = rng.standard_normal((n, n))
+        if k % 2:
+            model = rk.MLP.random([2, 4, d], seed=k, dtype="f8")
+        else:
+            model = (
+                rk.MLP.random([2, 4, d], seed=k, dtype="f8"),
+                rk.MLP.random([2, 3, d], seed=k, dtype="f8"),
+            )
+        found = bounds.report(model, X, target=values)
+        assert all(c.holds for c in found.comparisons), str(found)
+        assert len(found.comparisons) == (3 if k % 2 else 1)
+
+
+def test_two_maps(rng):
+    X, Y = rng.uniform(-1, 1, (30, 2)), rng.uniform(-1, 1, (40, 1))
+    phi, psi = rk.MLP.random([2, 8, 3], dtype="f8"), rk.MLP.random([1, 5, 3], dtype="f8")
+
+    def exact(a, b):
+        return rk.relation_matrix(a, b, phi, psi)
+
+    found = bounds.report((phi, psi), X, Y, exact, norm=(1.0, 1.0))
+    assert found.sup == 0
+    assert found.n_neurons == 13
+    assert [c.bound.name for c in found.comparisons] == ["rank", "asymmetric"]
+    assert found.comparisons[1].holds
+    assert found.comparisons[1].ratio == 0
+
+
+def test_float32_inputs(rng):
+    X = rng.uniform(-1, 1, (20, 2)).astype("f4")
+    found = bounds.report(rk.MLP.random([2, 4, 2]), X, target=gaussian)
+    assert found.sup >= found.sup_on_pairs
+    assert found.worst[0].dtype == np.float32
+
+
+def test_bad_arguments(rng):
+    X = rng.uniform(-1, 1, (5, 2))
+    phi = rk.MLP.random([2, 3, 2], dtype="f8")
+    with pytest.raises(TypeError, match=r"^model: expected an MLP.*got str"):
+        bounds.report("model", X, target=gaussian)
+    with pytest.raises(ValueError, match=r"^target: expected a function"):
+        bounds.report(phi, X)
+    with pytest.raises(ValueError, match=r"^target: expected values of shape \(5, 5\), got \(2, 2\)"):
+        bounds.report(phi, X, target=np.eye(2))
+    with pytest.raises(ValueError, match=r"^target: expected finite"):
+        bounds.report(phi, X, target=np.full((5, 5), np.nan))
+    with pytest.raises(ValueError, match=r"^X: expected inputs in \[-1, 1\]"):
+        bounds.report(phi, 3 * X, target=gaussian, norm=1.0)
+    with pytest.raises(TypeError, match=r"^X: "):
+        bounds.report(phi, X.tolist(), target=gaussian)
+    with pytest.raises(ValueError, match=r"^X: expected at least one row"):
+        bounds.report(phi, X[:0], target=gaussian)

@@ -1,0 +1,168 @@
+"""`relkernels reproduce`: what it writes, what it prints, and that it goes on where it was interrupted."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from relkernels.experiments import study
+from relkernels.experiments.fitting import function, hidden_start, two_maps
+
+
+def run(*arguments, code="from relkernels.cli.main import main; sys.exit(main(sys.argv[1:]))"):
+    return subprocess.run(
+        [sys.executable, "-c", f"import sys; {code}", "reproduce", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_every_study_has_its_parts():
+    for name in study.NAMES:
+        module = study.study(name)
+        quick, full = module.pieces(True), module.pieces(False)
+        assert 0 < len(quick) < len(full)
+        assert len({json.dumps(p, sort_keys=True) for p in full}) == len(full)
+        assert module.CLAIM
+
+
+@pytest.fixture(scope="module")
+def zonal(tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    return out, run("zonal", "--quick", "--out", str(out))
+
+
+def test_a_study_from_the_command_line(zonal):
+    out, done = zonal
+    assert done.returncode == 0, done.stderr
+    for word in ("zonal: agrees", "Claim.", "Measurement.", "Verdict. the measurement agrees", "in all"):
+        assert word in done.stdout
+    rows = list(csv.DictReader((out / "zonal" / "zonal.csv").open()))
+    assert len(rows) == len(study.study("zonal").pieces(True))
+    assert all(0 < float(r["error"]) <= float(r["bound"]) for r in rows)
+    assert (out / "zonal" / "zonal.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "zonal" / "zonal.png").stat().st_size < 100_000
+    assert (out / "zonal" / "zonal.txt").read_text().startswith("Claim. On S^q")
+    index = (out / "README.md").read_text()
+    for word in ("`relkernels reproduce zonal --quick`", "## zonal", "**Verdict.** the measurement agrees"):
+        assert word in index
+    assert "![zonal](zonal/zonal.png)" in index
+
+
+def test_finished_pieces_are_kept_and_matplotlib_is_not_needed(zonal):
+    out, _ = zonal
+    (out / "zonal" / "zonal.png").unlink(missing_ok=True)
+    blocked = (
+        "import importlib.util as u; real = u.find_spec; "
+        "u.find_spec = lambda name, *a: None if name == 'matplotlib' else real(name, *a); "
+        "sys.modules['matplotlib'] = None; "
+        "from relkernels.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    done = run("zonal", "--quick", "--json", "--out", str(out), code=blocked)
+    assert done.returncode == 0, done.stderr
+    assert "pip install 'relkernels[plot]'" in done.stderr
+    (told,) = json.loads(done.stdout)
+    assert told["reused"] == len(told["rows"]) == len(study.study("zonal").pieces(True))
+    assert told["stands"] is True
+    assert sorted(p.name for p in (out / "zonal").iterdir()) == ["pieces", "zonal.csv", "zonal.txt"]
+
+
+def test_usage_and_unwritable_directories(tmp_path):
+    done = run("symetric")
+    assert done.returncode == 2
+    assert "unknown study 'symetric' (choose from symmetric, asymmetric" in done.stderr
+    (tmp_path / "file").write_text("")
+    done = run("zonal", "--quick", "--out", str(tmp_path / "file"))
+    assert done.returncode == 1
+    assert "relkernels reproduce:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+class Toy:
+    """A study that is interrupted, or whose measurement contradicts its claim."""
+
+    CLAIM = "Squares."
+
+    def __init__(self, stop=None, stands=True):
+        self.stop, self.stands, self.measured = stop, stands, []
+
+    def pieces(self, quick):
+        return [{"x": x} for x in range(4)]
+
+    def measure(self, piece):
+        if piece["x"] == self.stop:
+            raise KeyboardInterrupt
+        self.measured.append(piece["x"])
+        return [{"square": np.float64(piece["x"] ** 2)}, {"square": -1.0, "note": "second"}]
+
+    def judge(self, rows):
+        return study.Verdict(f"{len(rows)} rows.", self.stands)
+
+    def draw(self, rows, plt):
+        return {}
+
+
+def test_an_interrupted_study_goes_on(tmp_path, monkeypatch):
+    toy = Toy(stop=2)
+    monkeypatch.setattr(study, "study", lambda name: toy)
+    arguments = ("toy", str(tmp_path), True, lambda last: None, lambda total: None)
+    with pytest.raises(KeyboardInterrupt):
+        study.run(*arguments)
+    assert toy.measured == [0, 1]
+    # A damaged piece is measured again.
+    damaged = min((tmp_path / "pieces").iterdir())
+    damaged.write_text("[{")
+    toy = Toy()
+    outcome = study.run(*arguments)
+    assert len(toy.measured) == 3
+    assert outcome.reused == 1
+    assert [r["square"] for r in outcome.rows] == [0, -1, 1, -1, 4, -1, 9, -1]
+    assert outcome.rows[0] == {"x": 0, "square": 0.0}
+    assert "8 rows." in (tmp_path / "toy.txt").read_text()
+    assert not list(tmp_path.glob("**/*.part"))
+    lines = (tmp_path / "toy.csv").read_text().splitlines()
+    assert lines[0] == "x,square,note"
+    assert lines[2] == "0,-1,second"
+
+
+def test_a_contradiction_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(study, "study", lambda name: Toy(stands=False))
+    from relkernels.cli.main import main
+
+    assert main(["reproduce", "zonal", "--out", str(tmp_path)]) == 1
+    assert "contradicts" in capsys.readouterr().out
+    assert "contradicts the claim" in (tmp_path / "zonal" / "zonal.txt").read_text()
+
+
+def test_slope():
+    x = np.array([1.0, 2, 4, 8])
+    assert study.slope(x, 3 * x**-1.5) == pytest.approx(-1.5)
+    assert np.isnan(study.slope([1.0], [1.0]))
+
+
+def test_hidden_weights_and_biases_are_independent():
+    """Drawn from one stream they would be proportional, and all kinks of a layer at one place."""
+    start = hidden_start([1, 500, 1], "relu", 3)
+    assert abs(np.corrcoef(start.weights[0][0], start.biases[0])[0, 1]) < 0.2
+
+
+def test_fits_of_the_studies_fit(rng):
+    X = rng.uniform(-1, 1, (150, 1))
+    values = np.tanh(2 * (X.T - X))
+    phi, psi = two_maps(X, X, values, 32, 8, "tanh", 0, 50)
+    assert np.abs(phi(X) @ psi(X).T - values).max() < 0.01
+    y = np.sin(3 * X[:, 0])
+    assert np.abs(function(X, y, 32, "tanh")(X)[:, 0] - y).max() < 0.01
+
+
+def test_spectra_lie_on_the_sides_of_the_threshold_that_theory_says():
+    """Arc-cosine kernels of order p fall like k^(-n-2p), smooth activations exponentially."""
+    module = study.study("random-features")
+    for piece in module.pieces(False):
+        if piece["part"] == "spectrum":
+            (row,) = module.measure(piece)
+            assert row["decay"] == ("power" if piece["activation"] in ("step", "relu") else "exponential")
+            assert row["fewer"] == ("random features" if piece["activation"] == "step" else "Barron")
