@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..estimators.training import FlatParameters, fit_lbfgs
+from ..estimators.parameters import Parameters
+from ..estimators.training import Evaluated, Problem, minimize
 from ..gradients import MLPGradient, relation_loss
 from ..mlp import MLP
 
 _RIDGE = 1e-8
 
 
-class TwoMaps:
-    """The parameters of two MLPs as one vector, with the interface of `FlatParameters`."""
+def fit(
+    maps: Sequence[MLP],
+    objective: Callable[[list[MLP]], tuple[float, list[MLPGradient]]],
+    max_iter: int,
+) -> list[MLP]:
+    """Minimise a loss of one or two MLPs by L-BFGS."""
+    parameters = Parameters(maps)
 
-    def __init__(self, phi: MLP, psi: MLP) -> None:
-        self.sides = FlatParameters(phi), FlatParameters(psi)
-        self.cut = len(self.sides[0].start)
-        self.start = np.concatenate([side.start for side in self.sides])
+    def evaluate(flat: np.ndarray, batch: None) -> Evaluated:
+        value, gradients = objective(parameters.split(flat)[0])
+        return Evaluated(value, parameters.join(gradients), 0)
 
-    def mlp(self, flat: np.ndarray) -> tuple[MLP, MLP]:
-        """Return both MLPs."""
-        return self.sides[0].mlp(flat[: self.cut]), self.sides[1].mlp(flat[self.cut :])
-
-    @staticmethod
-    def gradient(gradients: tuple[MLPGradient, MLPGradient]) -> np.ndarray:
-        """Return both gradients as one vector."""
-        return np.concatenate([FlatParameters.gradient(g) for g in gradients])
+    problem = Problem(parameters, evaluate, epoch=lambda rng: [(None, 1.0)], whole=lambda rng: None)
+    found = minimize(
+        problem,
+        solver="lbfgs",
+        max_iter=max_iter,
+        learning_rate=1.0,
+        weight_decay=0.0,
+        tol=1e-12,
+        rng=np.random.RandomState(0),
+        verbose=False,
+    )
+    if found.stopped_by is not None:
+        raise found.stopped_by
+    return parameters.split(found.flat)[0]
 
 
 def hidden_start(widths: list[int], activation: Any, seed: int) -> MLP:
@@ -73,21 +84,25 @@ def two_maps(
     a[:, :d], b[:, :d] = u[:, :d] * np.sqrt(s[:d]) * scale, vt[:d].T * np.sqrt(s[:d]) / scale
     phi = with_output(hidden_start([X.shape[1], width, n_features], activation, seed), X, a)
     psi = with_output(hidden_start([Y.shape[1], width, n_features], activation, seed + 1), Y, b)
-    parameters: Any = TwoMaps(phi, psi)
 
-    def objective(maps: Any) -> Any:
+    def objective(maps: list[MLP]) -> tuple[float, list[MLPGradient]]:
         value, grad_phi, grad_psi = relation_loss(X, Y, values, *maps)
-        return value, (grad_phi, grad_psi)
+        assert grad_phi is not None
+        assert grad_psi is not None
+        return value, [grad_phi, grad_psi]
 
-    flat, _, _ = fit_lbfgs(objective, parameters, max_iter=max_iter, tol=1e-12, verbose=False)
-    return parameters.mlp(flat)
+    phi, psi = fit([phi, psi], objective, max_iter)
+    return phi, psi
 
 
 def one_map(start: MLP, objective: Callable[[MLP], tuple[float, MLPGradient]], max_iter: int) -> MLP:
     """Minimise a loss of one MLP by L-BFGS."""
-    parameters = FlatParameters(start)
-    flat, _, _ = fit_lbfgs(objective, parameters, max_iter=max_iter, tol=1e-12, verbose=False)
-    return parameters.mlp(flat)
+
+    def of_list(maps: list[MLP]) -> tuple[float, list[MLPGradient]]:
+        value, gradient = objective(maps[0])
+        return value, [gradient]
+
+    return fit([start], of_list, max_iter)[0]
 
 
 def function(

@@ -1,4 +1,4 @@
-"""Part of the demo: fit phi to a Gaussian kernel between images of digits; the error on held-out pairs by width."""
+"""Part of the demo: fit phi to a Gaussian kernel between images; the error on held-out pairs by width."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Part of the demo: learn "shows the same digit" from the labels of a training split; judge it on held-out images."""
+"""Part of the demo: learn "shows the same digit" from labels; judge the relation on held-out images."""
 
 from __future__ import annotations
 
