@@ -82,12 +82,12 @@ def measure(piece: Row) -> list[Row]:
             random_state=0,
         ).fit(X, (values + values.T) / 2)
         alone = bounds.report(one, fresh_x, target=relation)
-        floors = {c.bound.arguments.get("norm"): c.bound.value for c in alone.comparisons}
+        floors = {c.bound.arguments.get("norm"): c for c in alone.comparisons}
         row |= {
             "one_map_sup": alone.sup,
-            "one_map_rms": alone.l2,
-            "one_map_floor_sup": floors["sup"],
-            "one_map_floor_rms": floors["l2"],
+            "one_map_rms": floors["l2"].measured,  # on the pairs of the floor
+            "one_map_floor_sup": floors["sup"].bound.value,
+            "one_map_floor_rms": floors["l2"].bound.value,
         }
         row["floors_hold"] = row["floors_hold"] and all(c.holds for c in alone.comparisons)
     return [row]
