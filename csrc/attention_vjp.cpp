@@ -45,7 +45,7 @@ struct GradientOfPairs {
         const Kernels<T>& k = kernels<T>();
         Arena::Scope scratch;
         T* dp = scratch.take<T>(t.rows * kTileColumns);
-        k.product(partner.at(t.i0), partner.row, partner.col, t.operands[1], k.nr * values_width, t.rows,
+        k.product(partner.at(t.i0), partner.row, partner.col, t.operands[1].data, k.nr * values_width, t.rows,
                   t.cols, values_width, dp, kTileColumns, {});
         // Both tiles have rows of kTileColumns: R is in the walk's scratch.
         const long at = rows_are_queries ? t.i0 : t.j0;

@@ -116,7 +116,15 @@ struct Operand {
     }
 };
 
-// A strip of a tile of R, with the packed columns it was made from.
+// An operand's part in a tile: packed, or where it lies with rows of the given stride.
+template <class A>
+struct TileOperand {
+    const typename A::Factor* data;
+    bool packed;
+    long row;
+};
+
+// A strip of a tile of R, with the operands it was made from, in the order given to the walk.
 template <class A>
 struct Tile {
     typename A::Value* r;
@@ -124,8 +132,7 @@ struct Tile {
     long i0, rows, j0, cols;
     long first, block;  // place of the strip in its block of rows: consumers' states are for whole blocks
     long head;
-    const typename A::Factor* const* operands;  // of this tile, in the order given to the walk
-    const long* unpacked;                       // stride of the rows of an operand read in place, else 0
+    const TileOperand<A>* operands;
 };
 
 // acc(i, :) += sum_j p(i, j) values(j, :) for a strip p and an operand of values. Pairs that the mask forbids
@@ -134,13 +141,12 @@ template <class A>
 void add_weighted(const typename A::Value* p, long ld, const Tile<A>& t, std::size_t operand, long width,
                   const Mask& mask, typename A::Value* acc) {
     using Factor = typename A::Factor;
-    const Factor* values = t.operands[operand];
+    const TileOperand<A>& o = t.operands[operand];
+    const Factor* values = o.data;
     if constexpr (!A::kConverts)
-        if (const long row = t.unpacked[operand]) {
-            kernels<typename A::Value>().weighted_rows(p, ld, values, row, t.rows, t.cols, width, acc, mask,
-                                                       t.i0, t.j0);
-            return;
-        }
+        if (!o.packed)
+            return kernels<typename A::Value>().weighted_rows(p, ld, values, o.row, t.rows, t.cols, width,
+                                                              acc, mask, t.i0, t.j0);
     const long stride = A::nr() * kTileColumns;
     Arena::Scope scratch;
     const Factor* a;

@@ -210,30 +210,26 @@ class PairWalk {
                 pack_tile(j + t, cols, own, rows);
                 tile = own;
             }
-            std::array<const Factor*, kMaxOperands> operands{};
-            std::array<long, kMaxOperands> unpacked{};
+            std::array<TileOperand<A>, kMaxOperands> operands{};
             for (std::size_t o = 0; o < operands_.size(); tile += operands_[o++].tile_size()) {
-                operands[o] = tile;
+                operands[o] = {tile, true, 0};
                 if constexpr (!A::kConverts)
-                    if (!packed && operands_[o].read_in_place(rows)) {
-                        operands[o] = operands_[o].points.at(j + t);
-                        unpacked[o] = operands_[o].points.row;
-                    }
+                    if (!packed && operands_[o].read_in_place(rows))
+                        operands[o] = {operands_[o].points.at(j + t), false, operands_[o].points.row};
             }
             T* space = scratch.take<T>(strip * kTileColumns);
             for (long r0 = 0; r0 < rows; r0 += strip) {
                 const long n = std::min(strip, rows - r0);
                 if (consumer_.skip(i0 + r0, n, j + t, cols)) continue;
                 for (long h = 0; h < heads_; ++h) {
-                    Tile<A> r{nullptr,        0, i0 + r0, n, j + t, cols, r0, rows, h, operands.data(),
-                              unpacked.data()};
+                    Tile<A> r{nullptr, 0, i0 + r0, n, j + t, cols, r0, rows, h, operands.data()};
                     Finish<T> finish{.scale = scale_};
                     consumer_.destination(r, finish);
                     if (!r.r) {
                         r.r = space;
                         r.ld = kTileColumns;
                     }
-                    A::product(f.at(r0, h), f.row, f.col, operands[0] + h * A::padded(depth) * A::nr(),
+                    A::product(f.at(r0, h), f.row, f.col, operands[0].data + h * A::padded(depth) * A::nr(),
                                operands_[0].panel_stride(), n, cols, depth, r.r, r.ld, finish);
                     consumer_.accept(state, r);
                 }

@@ -290,3 +290,29 @@ def test_memory_does_not_grow_with_the_pairs(call):
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 80, f"{done.stdout} MiB"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_a_call_leaves_in_its_scratch_reaches_no_other(dtype, rng):
+    """Calls of a few rows and columns after calls that filled every workspace with NaN."""
+    nan = np.full((300, 40), np.nan, dtype)
+    phi = mlp(rng, [40, 64, 40], dtype)
+    for n, m in [(1, 1), (2, 1), (1, 3), (3, 2), (3, 300)]:
+        q, k, v = normal(rng, (n, 40), dtype), normal(rng, (m, 40), dtype), normal(rng, (m, 40), dtype)
+        same = np.broadcast_to(v[0], (m, 40))
+        for x in (nan, nan[:2]):
+            rk.attention(x, nan, nan, phi)
+            rk.relation_loss(x, nan, x @ nan.T, phi)
+            rk.feature_map_vjp(x, phi, x)
+        out = rk.attention(q, k, v, phi)
+        assert reference.relative_error(out, reference.attention(q, k, v, phi)[0]) <= 1e-4
+        np.testing.assert_allclose(rk.attention(q, k, same), np.broadcast_to(v[0], (n, 40)), rtol=1e-5)
+        u = rk.relation_matvec(q, k, v, link="square")
+        np.testing.assert_allclose(u, np.square(q @ k.T) @ v, rtol=1e-3, atol=1e-3)
+        value, grad, _ = rk.relation_loss(q, k, np.zeros((n, m), dtype), phi)
+        assert np.isfinite(value)
+        assert all(np.isfinite(a).all() for a in [*grad.weights, *grad.biases])
+        gradients = rk.attention_vjp(q, k, v, np.ones((n, 40), dtype))
+        assert all(np.isfinite(a).all() for a in gradients[:3])
+        x_grad, grad = rk.feature_map_vjp(q, phi, normal(rng, (n, 40), dtype))
+        assert all(np.isfinite(a).all() for a in [x_grad, *grad.weights, *grad.biases])
