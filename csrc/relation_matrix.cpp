@@ -48,8 +48,8 @@ struct Store {
 };
 
 // Rows and columns of a block of the symmetric relation: 192 x 192 floats are 144 KiB, and both sizes are
-// multiples of every micro-tile's rows and panel's columns. Small relations are cut finer, to share them out.
-constexpr long kSquare = 192, kSmallSquare = 96, kSmallRows = 1024;
+// multiples of every panel's columns. Small relations are cut finer, so that two threads have equal shares.
+constexpr long kSquare = 192, kSmallSquare = 64, kSmallRows = 1024;
 
 template <class A, class T = typename A::Value>
 void symmetric(const Team& team, const Points<T>& x, T scale, long heads, T* out, long head, long row) {
