@@ -118,12 +118,12 @@ class PairWalk {
     void pack(long j, long m, Factor* packed) const {
         team_.for_each(ceil_div(m, kTileColumns), [&](long t) {
             pack_tile(j + t * kTileColumns, std::min(kTileColumns, m - t * kTileColumns),
-                      packed + t * tile_stride_);
+                      packed + t * tile_stride_, rows_.count);
         });
     }
 
-    // All operands, or only those that a block of `rows` does not read in place.
-    void pack_tile(long j0, long cols, Factor* tile, long rows = kChunk) const {
+    // The operands that the `rows` which meet the tile do not read in place.
+    void pack_tile(long j0, long cols, Factor* tile, long rows) const {
         for (const Operand<A>& o : operands_) {
             if (!o.read_in_place(rows)) o.pack(j0, cols, tile);
             tile += o.tile_size();
