@@ -8,6 +8,13 @@ target_sources(
           csrc/attention_scores.cpp
           csrc/attention_vjp.cpp
           csrc/ceilings.cpp
+          csrc/embed/call.cpp
+          csrc/embed/gradients.cpp
+          csrc/embed/mlp.cpp
+          csrc/embed/nngp.cpp
+          csrc/embed/operations.cpp
+          csrc/embed/relation_loss.cpp
+          csrc/embed/system.cpp
           csrc/feature_map.cpp
           csrc/feature_map_vjp.cpp
           csrc/isa.cpp
@@ -21,9 +28,15 @@ target_sources(
           csrc/relation_matvec.cpp
           csrc/retrieve.cpp
           csrc/threads.cpp)
-target_include_directories(relkernels_core PRIVATE csrc)
+target_include_directories(
+  relkernels_core
+  PUBLIC $<BUILD_INTERFACE:${CMAKE_CURRENT_SOURCE_DIR}/include>
+  PRIVATE csrc)
 target_compile_options(relkernels_core PRIVATE -O2 -Wall -Wextra)
 target_link_libraries(relkernels_core PUBLIC Threads::Threads)
+
+set_source_files_properties(csrc/embed/system.cpp PROPERTIES COMPILE_DEFINITIONS
+                                                             RK_VERSION="${RELKERNELS_VERSION}")
 
 # Kernels: one text, one object library per instruction set. Contraction is off, so that a product and a
 # sum are fused only where the source says fma(); link-time optimization stays off, so that no code

@@ -11,6 +11,7 @@ install(
   ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}"
   INCLUDES
   DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
+install(FILES include/relkernels.hpp DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
 install(EXPORT relkernels-targets NAMESPACE relkernels:: DESTINATION "${package}")
 configure_package_config_file(cmake/relkernels-config.cmake.in relkernels-config.cmake
                               INSTALL_DESTINATION "${package}")
