@@ -1,4 +1,4 @@
-"""Is a wheel small, whole, and enough? Installs it in an environment that sees no compiler, and runs the demo."""
+"""Is a wheel small and whole? Install it where there is no compiler, and run the demo."""
 
 import json
 import os
