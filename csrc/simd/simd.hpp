@@ -321,19 +321,23 @@ RK_INLINE std::uint32_t bits_not_at_most(Vf a, Vf b) {
 #if defined(RK_ISA_AVX512)
     return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NLE_UQ);
 #else
-    return bits(~(a <= b));
+    return bits((If) ~(a <= b));
 #endif
 }
 RK_INLINE std::uint32_t bits_not_at_most(Vd a, Vd b) {
 #if defined(RK_ISA_AVX512)
     return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_NLE_UQ);
 #else
-    return bits(~(a <= b));
+    return bits((Id) ~(a <= b));
 #endif
 }
+// Comparisons have a type of the compiler's own, which Clang takes for either of I<T>.
 template <class M>
 RK_INLINE bool any(M mask) {
-    return bits(mask) != 0;
+    if constexpr (sizeof mask[0] == sizeof(float))
+        return bits((If)mask) != 0;
+    else
+        return bits((Id)mask) != 0;
 }
 
 // ---- across lanes, in a fixed tree order -------------------------------------------------------
