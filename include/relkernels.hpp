@@ -7,16 +7,14 @@
 //
 // Conventions
 //   - T is float or double; all arrays and maps of a call share it, except where a type is written out.
-//   - Arrays are (..., rows, features). Leading dimensions are a batch and broadcast against each other, as
-//   in
-//     NumPy. Strides are free: transposed, sliced, reversed and broadcast inputs are read as they lie.
+//   - Arrays are (..., rows, features). Leading dimensions are a batch and broadcast, as in NumPy. Strides
+//     are free: transposed, sliced, reversed and broadcast inputs are read as they lie.
 //   - An output has the full shape of the result, is overwritten and may not overlap an input. Any strides
 //     are written; those with unit stride in the last dimension are written without a temporary array.
 //   - `phi` null is the identity map; `psi` null stands for `phi`.
 //   - A default View ({}) is an optional argument left out.
-//   - Sums are taken in an order that depends on the data's dimensions alone: results are the same to the
-//   last
-//     bit whatever the number of threads or the batch. NaN and infinities reach what depends on them alone.
+//   - The order of sums depends on the data's dimensions alone: results are the same to the last bit whatever
+//     the number of threads or the batch. NaN and infinities reach what depends on them alone.
 //   - Errors: std::invalid_argument names function, argument, what was expected and what came;
 //     std::bad_alloc where working memory does not fit. Outputs are then unspecified.
 //   - All functions may be called from several threads at once; an Mlp may be shared by them.
@@ -110,8 +108,7 @@ using Mask = View<const std::uint8_t>;
 // bf16: factors of float products are rounded to bfloat16 and summed in float. For T = float.
 enum class Precision { full, bf16 };
 
-// ---- feature maps
-// ------------------------------------------------------------------------------------------
+// ---- feature maps -------------------------------------------------------------------------------
 
 enum class Activation {
     identity,
@@ -156,8 +153,7 @@ class Mlp {
 template <class T>
 void feature_map(In<T> x, const Mlp<T>& mlp, View<T> out, Precision precision = Precision::full);
 
-// ---- relations
-// ---------------------------------------------------------------------------------------------
+// ---- relations ----------------------------------------------------------------------------------
 
 struct RelationOptions {
     double scale = 1.0;      // finite, >= 0
@@ -217,8 +213,7 @@ template <class T>
 void relation_matvec(In<T> x, In<T> y, In<T> v, Map<T> phi, Map<T> psi, View<T> out,
                      const MatvecOptions& options = {});
 
-// ---- gradients
-// ---------------------------------------------------------------------------------------------
+// ---- gradients ----------------------------------------------------------------------------------
 
 // Gradient with respect to the parameters of an Mlp, layer by layer, each row-major; empty for a map that is
 // null, and biases empty for a map without them.
@@ -282,8 +277,7 @@ LossResult<T> relation_loss(In<T> x, In<T> y, View<const std::int64_t> labels_x,
                             View<const std::int64_t> labels_y, Map<T> phi, Map<T> psi,
                             const LossOptions<T>& options = {});
 
-// ---- wide random networks
-// ----------------------------------------------------------------------------------
+// ---- wide random networks -----------------------------------------------------------------------
 
 // Activations whose dual E[a(u) a(v)] has a closed form; leaky_relu has a slope.
 enum class NngpActivation { step, identity, relu, relu_squared, leaky_relu, erf, gelu, sin, cos };
@@ -303,8 +297,7 @@ struct NngpOptions {
 template <class T>
 void nngp_kernel(In<T> x, In<T> y, View<T> out, const NngpOptions& options = {});
 
-// ---- threads and processor
-// ---------------------------------------------------------------------------------
+// ---- threads and processor ----------------------------------------------------------------------
 
 // Threads that calls use: RELKERNELS_NUM_THREADS, then OMP_NUM_THREADS, else the processors this process may
 // run on. They are a pool of the library's own, started when first needed; a forked child starts another.
