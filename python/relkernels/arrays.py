@@ -17,52 +17,24 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
-from . import _check, _core
+from . import _check
+from ._dlpack import Tensor, from_dlpack, taken
 from ._half import HALVES, narrow, widen
+
+__all__ = ["Array", "Kind", "Tensor", "from_dlpack", "host", "kind_of", "operation"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 # An array of any kind, in annotations: all of a call and its result are of one.
 Array = TypeVar("Array")
 
-# The version of DLPack that is asked for, and device types: the host, also where its memory is pinned; CUDA.
-_VERSION = (1, 1)
+# Device types of DLPack: the host, also where its memory is pinned; CUDA.
 _CPU, _HOST, _CUDA = 1, (1, 3, 11), (2, 13)
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """An array of any library, described; its memory is not touched.
-
-    Attributes
-    ----------
-    pointer : int
-        Address of the first element.
-    shape : tuple of int
-    strides : tuple of int
-        In elements.
-    dtype : str
-        As NumPy spells it, and "bfloat16".
-    device : tuple of int
-        Type and number, as DLPack counts: (1, 0) is the host, (2, i) the CUDA device i.
-    read_only : bool
-    owner : object
-        Keeps the memory; let it go when it is no longer needed.
-    """
-
-    pointer: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    dtype: str
-    device: tuple[int, int]
-    read_only: bool
-    owner: Any
 
 
 class Kind(NamedTuple):
@@ -78,43 +50,6 @@ class Kind(NamedTuple):
 
     name: str
     namespace: Any
-
-
-def from_dlpack(a: Any, stream: Any = None) -> Tensor:
-    """Describe an array on any device, without a copy.
-
-    Parameters
-    ----------
-    a : object with a method ``__dlpack__``
-    stream : int, optional
-        Of the array's device: the stream on which the caller will use it, as DLPack numbers them.
-
-    Returns
-    -------
-    Tensor
-
-    Raises
-    ------
-    BufferError, TypeError
-        What the library raises where it cannot share the array.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from relkernels.arrays import from_dlpack
-    >>> tensor = from_dlpack(np.ones((3, 4), np.float32).T)
-    >>> tensor.shape, tensor.strides, tensor.dtype, tensor.device
-    ((4, 3), (1, 4), 'float32', (1, 0))
-    """
-    options = {} if stream is None else {"stream": stream}
-    try:
-        capsule = a.__dlpack__(max_version=_VERSION, **options)
-    except TypeError:  # a library from before the versions; what else was wrong is wrong again
-        capsule = a.__dlpack__(**options)
-    owner = _core.DlpackTensor(capsule)
-    return Tensor(
-        owner.pointer, owner.shape, owner.strides, owner.dtype, owner.device, owner.read_only, owner
-    )
 
 
 _NUMPY = Kind("numpy", np)
@@ -198,6 +133,11 @@ def _place(name: str, a: Any) -> Place:
                 f"{name}: expected a tensor as it lies in memory, got one to be negated when it is read: use "
                 f"{name}.resolve_neg()"
             )
+    if kind == "jax" and not hasattr(a, "__dlpack_device__"):
+        raise TypeError(
+            f"{name}: expected an array with values, got one that a transformation of JAX traces: call "
+            f"relkernels by way of jax.pure_callback"
+        )
     number, at = _shared(name, kind, lambda: a.__dlpack_device__())
     number = int(number)
     if number in _HOST:
@@ -210,7 +150,7 @@ def _shared(name: str, kind: str, ask: Callable[[], R]) -> R:
     try:
         return ask()
     except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
-        got = f"a {type(error).__name__}: " + str(error).partition("\n")[0]
+        got = f"{type(error).__name__}: " + str(error).partition("\n")[0]
         raise TypeError(f"{name}: expected an array that {kind} shares by DLPack, got {got}") from error
 
 
@@ -226,10 +166,10 @@ def _seen(name: str, a: Any) -> _Seen:
     kind = kind_of(a).name
     if kind == "numpy":
         return _Seen(a, a.dtype.name)
-    tensor = _shared(name, kind, lambda: from_dlpack(a))
-    view = _shared(name, kind, tensor.owner.numpy)
+    tensor = _shared(name, kind, lambda: taken(a))
+    view = _shared(name, kind, tensor.numpy)
     # What the library copied to share it would not show what is written there; JAX's arrays never change.
-    if tensor.owner.copied or kind == "jax":
+    if kind == "jax" or tensor.copied:
         view.flags.writeable = False
     return _Seen(view, tensor.dtype)
 
@@ -260,7 +200,9 @@ def operation(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     first_name = names[0]
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        signature = inspect.signature(function)
+        parameters = inspect.signature(function).parameters
+        order = tuple(name for name, p in parameters.items() if p.kind is not p.KEYWORD_ONLY)
+        about = _Function(function, order, names, "precision" in parameters)
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -270,9 +212,9 @@ def operation(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                     return function(*args, **kwargs)
                 except TypeError:
                     # Of another kind than the first? That is the better message; nothing is written yet.
-                    _one_place(signature, names, args, kwargs)
+                    _given(about, args, kwargs)
                     raise
-            return _any_kind(function, signature, names, args, kwargs)
+            return _any_kind(about, args, kwargs)
 
         return call
 
@@ -291,6 +233,15 @@ def _arrays(arguments: dict[str, Any], names: tuple[str, ...]) -> Iterator[tuple
             yield name, value
 
 
+class _Function(NamedTuple):
+    """A function on NumPy arrays, its parameters that may go by position, and those that are arrays."""
+
+    call: Callable[..., Any]
+    order: tuple[str, ...]
+    names: tuple[str, ...]
+    has_precision: bool
+
+
 class _Given(NamedTuple):
     """The arguments of a call, and the arrays among them, which are all in one place."""
 
@@ -299,16 +250,11 @@ class _Given(NamedTuple):
     place: Place
 
 
-def _one_place(
-    signature: inspect.Signature, names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> _Given | None:
-    """Find the arrays of a call; None where there is none, or the arguments do not fit the function."""
-    try:
-        arguments = dict(signature.bind(*args, **kwargs).arguments)
-    except TypeError:
-        return None
-    arrays = dict(_arrays(arguments, names))
-    if not arrays:
+def _given(function: _Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Given | None:
+    """Find the arrays of a call; None where there is none, or an argument too many."""
+    arguments = dict(zip(function.order, args, strict=False)) | kwargs
+    arrays = dict(_arrays(arguments, function.names))
+    if not arrays or len(arguments) < len(args) + len(kwargs):
         return None
     places = {name: _place(name, a) for name, a in arrays.items()}
     leader, place = next(iter(places.items()))
@@ -320,21 +266,15 @@ def _one_place(
     return _Given(arguments, arrays, place)
 
 
-def _any_kind(
-    function: Callable[..., Any],
-    signature: inspect.Signature,
-    names: tuple[str, ...],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Any:
+def _any_kind(function: _Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call the function on views of the arrays, or on the device where they are."""
-    found = _one_place(signature, names, args, kwargs)
+    found = _given(function, args, kwargs)
     if found is None:
-        return function(*args, **kwargs)  # which says what is wrong
+        return function.call(*args, **kwargs)  # which says what is wrong
     given, arrays, place = found
     leader = next(iter(arrays))
     if place.device[0] == _CUDA[0]:
-        return import_module(".cuda", __package__).call(function.__name__, given)
+        return import_module(".cuda", __package__).call(function.call.__name__, given)
     if place.device[0] != _CPU:
         raise TypeError(f"{leader}: expected an array on the CPU or on a CUDA device, got one of {place}")
     kind = kind_of(arrays[leader])
@@ -346,7 +286,7 @@ def _any_kind(
     seen = {name: _seen(name, a) for name, a in arrays.items()}
     half = _common_half(seen, leader)
     if half is None and place.kind == "numpy":
-        return function(*args, **kwargs)
+        return function.call(*args, **kwargs)
     like = seen[leader].view.dtype
 
     def as_seen(name: str, value: Any) -> Any:
@@ -361,9 +301,9 @@ def _any_kind(
     out = arguments.get("out")
     if half is not None:
         arguments.pop("out", None)
-        if half == "bfloat16" and "precision" in signature.parameters and arguments.get("precision") is None:
+        if half == "bfloat16" and function.has_precision and arguments.get("precision") is None:
             arguments["precision"] = "bf16"
-    result = function(**arguments)
+    result = function.call(**arguments)
     if half is not None:
         result = _rounded(result, half, like)
     if out is None:
