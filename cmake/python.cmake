@@ -7,6 +7,7 @@ pybind11_add_module(
   _core MODULE NO_EXTRAS
   csrc/bindings/module.cpp
   csrc/bindings/register_ceilings.cpp
+  csrc/bindings/register_dlpack.cpp
   csrc/bindings/register_gradients.cpp
   csrc/bindings/register_mlp.cpp
   csrc/bindings/register_nngp.cpp

@@ -16,8 +16,13 @@ from relkernels import _core
 
 ROOT = Path(__file__).parents[1]
 MODULES = [
-    "ops",
-    "gradients",
+    "arrays",
+    "_dlpack",
+    "ops.relations",
+    "ops.attended",
+    "gradients.vjp",
+    "gradients.loss",
+    "linear_operator",
     "mlp",
     "activations",
     "config",
@@ -27,6 +32,7 @@ MODULES = [
     "estimators.preference",
     "estimators.nngp",
     "estimators.random_features",
+    "estimators.relation_kernel",
 ]
 MODULES += [f"spectra.{name}" for name in ("operators", "points", "rkhs", "sphere", "decay", "barron")]
 MODULES += [f"bounds._{name}" for name in ("bound", "attention", "one_layer", "symmetric", "asymmetric")]
@@ -50,6 +56,8 @@ def test_importing_leaves_the_heavy_packages_alone():
         "pandas",
         "polars",
         "statsmodels",
+        "jax",
+        "ml_dtypes",
     }
     assert not loaded & heavy
 

@@ -105,6 +105,7 @@ void without_gil(const F& f) {
 
 Activation activation_named(const std::string& name);
 
+void register_dlpack(py::module_& m);
 void register_mlp(py::module_& m);
 void register_nngp(py::module_& m);
 void register_operations(py::module_& m);

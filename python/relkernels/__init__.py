@@ -19,6 +19,7 @@ from .gradients import (
     relation_loss,
     relation_matrix_vjp,
 )
+from .linear_operator import as_linear_operator
 from .mlp import MLP
 from .nngp import nngp_kernel
 from .ops import (
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         MultiLayerRandomFeatures,
         NNGPKernel,
         PreferenceRetriever,
+        RelationKernel,
         SymmetricRelation,
         ZonalFeatures,
     )
@@ -50,9 +52,11 @@ __all__ = [
     "MultiLayerRandomFeatures",
     "NNGPKernel",
     "PreferenceRetriever",
+    "RelationKernel",
     "SymmetricRelation",
     "ZonalFeatures",
     "__version__",
+    "as_linear_operator",
     "attention",
     "attention_scores",
     "attention_vjp",
@@ -80,6 +84,7 @@ _ESTIMATORS = {
     "MultiLayerRandomFeatures",
     "NNGPKernel",
     "PreferenceRetriever",
+    "RelationKernel",
     "SymmetricRelation",
     "ZonalFeatures",
 }

@@ -5,6 +5,7 @@ from .hilbert_cube import HilbertCubeEncoder
 from .nngp import NNGPKernel
 from .preference import PreferenceRetriever
 from .random_features import MultiLayerRandomFeatures
+from .relation_kernel import RelationKernel
 from .symmetric import SymmetricRelation
 from .zonal import ZonalFeatures
 
@@ -14,6 +15,7 @@ __all__ = [
     "MultiLayerRandomFeatures",
     "NNGPKernel",
     "PreferenceRetriever",
+    "RelationKernel",
     "SymmetricRelation",
     "ZonalFeatures",
 ]

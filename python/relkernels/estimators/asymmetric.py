@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_array
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from .. import _check
 from ..activations import Activation
@@ -30,6 +29,7 @@ from .parameters import Parameters
 from .problems import blocks_of_pairs, drawn_pairs, matched_rows
 from .sampling import ObservedPairs
 from .spectral_start import schmidt_start
+from .tables import check_array, validate_data
 from .targets import observed_pairs, score_of_values, values_matrix
 from .training import Problem
 

@@ -12,7 +12,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from .. import _check
 from ..activations import Activation
@@ -32,6 +32,7 @@ from .parameters import Parameters
 from .problems import all_pairs, drawn_pairs
 from .sampling import LabelPairs, ObservedPairs, PairSampler, ValuePairs
 from .spectral_start import mercer_start
+from .tables import validate_data
 from .targets import determination, observed_pairs, score_of_values, symmetric_values
 from .training import Problem
 
