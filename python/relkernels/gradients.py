@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import _check, _core
-from ._allocate import empty
+from ._engine import engine_of
 from .mlp import MLP
 from .ops import _Attended, _spread, attention, feature_map
 
@@ -48,8 +48,7 @@ def _summed_to(grad: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         return grad
     extra = grad.ndim - len(shape)
     stretched = tuple(i + extra for i, size in enumerate(shape) if size == 1 and grad.shape[i + extra] != 1)
-    total = grad.sum(axis=tuple(range(extra)) + stretched, keepdims=True)
-    return total.reshape(shape)
+    return engine_of(grad).sum(grad, tuple(range(extra)) + stretched).reshape(shape)
 
 
 def _features(x: np.ndarray, phi: MLP | None) -> np.ndarray:
@@ -65,10 +64,11 @@ def _added(a: MLPGradient | None, b: MLPGradient | None) -> MLPGradient | None:
     """Sum of the two parts of a gradient where one map serves both sides."""
     if a is None or b is None:
         return None
+    add = engine_of(a.weights[0]).add
     biases = None
     if a.biases is not None and b.biases is not None:
-        biases = [p + q for p, q in zip(a.biases, b.biases, strict=True)]
-    return MLPGradient([p + q for p, q in zip(a.weights, b.weights, strict=True)], biases)
+        biases = [add(p, q) for p, q in zip(a.biases, b.biases, strict=True)]
+    return MLPGradient([add(p, q) for p, q in zip(a.weights, b.weights, strict=True)], biases)
 
 
 def feature_map_vjp(x: np.ndarray, mlp: MLP, grad: np.ndarray) -> tuple[np.ndarray, MLPGradient]:
@@ -110,12 +110,16 @@ def feature_map_vjp(x: np.ndarray, mlp: MLP, grad: np.ndarray) -> tuple[np.ndarr
     expected = (*x.shape[:-1], width)
     if grad.shape != expected:
         _check.fail("grad", f"shape {expected}, that of the features", grad.shape)
-    grad_x = empty("feature_map_vjp", x.shape, x.dtype)
+    engine = engine_of(x)
+    grad_x = engine.empty("feature_map_vjp", x.shape, x.dtype)
     gradient = MLPGradient(
-        [np.empty_like(w) for w in mlp.weights],
-        None if mlp.biases is None else [np.empty_like(b) for b in mlp.biases],
+        [engine.empty("feature_map_vjp", w.shape, w.dtype) for w in mlp.weights],
+        None
+        if mlp.biases is None
+        else [engine.empty("feature_map_vjp", b.shape, b.dtype) for b in mlp.biases],
     )
-    _core.feature_map_vjp(x, mlp._handle, grad, grad_x, gradient.weights, gradient.biases)
+    map_ = engine.packed(mlp, engine.precision(None, x.dtype))
+    engine.run("feature_map_vjp", x, map_, grad, grad_x, gradient.weights, gradient.biases)
     return grad_x, gradient
 
 
@@ -188,9 +192,11 @@ def relation_matrix_vjp(
 
     f = _features(x, phi)
     g = f if y is None and one_map else _features(other, psi)
-    grad_f = empty("relation_matrix_vjp", (*lead, *f.shape[-2:]), x.dtype)
-    grad_g = empty("relation_matrix_vjp", (*lead, *g.shape[-2:]), x.dtype)
-    _core.relation_matrix_vjp(_spread(f, lead, 2), _spread(g, lead, 2), grad, factor, h, grad_f, grad_g)
+    engine = engine_of(x)
+    grad_f = engine.empty("relation_matrix_vjp", (*lead, *f.shape[-2:]), x.dtype)
+    grad_g = engine.empty("relation_matrix_vjp", (*lead, *g.shape[-2:]), x.dtype)
+    operands = (_spread(f, lead, 2), _spread(g, lead, 2), grad, factor, h)
+    engine.run("relation_matrix_vjp", *operands, grad_f, grad_g)
     return _both_sides(x, y, phi, psi, one_map, grad_f, grad_g)
 
 
@@ -204,8 +210,10 @@ def _both_sides(
     grad_g: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray | None, MLPGradient | None, MLPGradient | None]:
     """From gradients with respect to both features to those of inputs and maps."""
+    add = engine_of(grad_f).add
     if y is None and one_map:
-        grad_x, grad_phi = _through(x, phi, _summed_to(grad_f + grad_g, (*x.shape[:-1], grad_f.shape[-1])))
+        both = _summed_to(add(grad_f, grad_g), (*x.shape[:-1], grad_f.shape[-1]))
+        grad_x, grad_phi = _through(x, phi, both)
         return grad_x, None, grad_phi, None
     other = x if y is None else y
     grad_x, grad_phi = _through(x, phi, _summed_to(grad_f, (*x.shape[:-1], grad_f.shape[-1])))
@@ -213,7 +221,7 @@ def _both_sides(
     if one_map:
         grad_phi, grad_psi = _added(grad_phi, grad_psi), None
     if y is None:
-        return grad_x + grad_y, None, grad_phi, grad_psi
+        return add(grad_x, grad_y), None, grad_phi, grad_psi
     return grad_x, grad_y, grad_phi, grad_psi
 
 
@@ -281,10 +289,11 @@ def _attention_of_features_vjp(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients with respect to the features and the values, over all of the leading dimensions."""
     assert a.v is not None
-    grad_f = empty("attention_vjp", (*a.lead, *f.shape[-2:]), a.dtype)
-    grad_g = empty("attention_vjp", (*a.lead, *g.shape[-2:]), a.dtype)
-    grad_v = empty("attention_vjp", a.v.shape, a.dtype)
-    _core.attention_vjp(
+    grad_f = a.engine.empty("attention_vjp", (*a.lead, *f.shape[-2:]), a.dtype)
+    grad_g = a.engine.empty("attention_vjp", (*a.lead, *g.shape[-2:]), a.dtype)
+    grad_v = a.engine.empty("attention_vjp", a.v.shape, a.dtype)
+    a.engine.run(
+        "attention_vjp",
         _spread(f, a.lead, 2),
         _spread(g, a.lead, 2),
         a.v,

@@ -14,16 +14,12 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from . import _check, _core
-from ._allocate import empty
+from . import _check
+from ._engine import Engine, engine_of
 from ._half import accepts_half
 from .mlp import MLP
 
 LINKS = ("identity", "exp", "relu", "square")
-
-
-def _handle(phi: MLP | None) -> Any:
-    return None if phi is None else phi._handle
 
 
 def _spread(a: np.ndarray, lead: tuple[int, ...], core: int) -> np.ndarray:
@@ -74,26 +70,25 @@ def feature_map(
     if x.dtype != mlp.dtype:
         _check.same_dtype(("x", x), ("mlp", mlp))
     width = _check.mapped_width("x", x, "mlp", mlp)
-    rounding = _check.precision(precision, x.dtype)
+    engine = engine_of(x)
+    rounding = engine.precision(precision, x.dtype)
     shape = (*x.shape[:-1], width)
+    operands = (x, engine.packed(mlp, rounding), rounding)
     if out is None:
-        result = empty("feature_map", shape, x.dtype)
-        _core.feature_map(x, mlp._handle, rounding, result)
+        result = engine.empty("feature_map", shape, x.dtype)
+        engine.run("feature_map", *operands, result)
         return result
-    return _written(
-        _check.output(out, shape, x.dtype, ("x", x)),
-        lambda to: _core.feature_map(x, mlp._handle, rounding, to),
-    )
+    return _written(engine, "feature_map", operands, _check.output(out, shape, x.dtype, ("x", x)))
 
 
-def _written(out: np.ndarray, write: Any) -> np.ndarray:
-    """Have `write` fill `out`; by way of a fresh array where the last axis has no unit stride."""
+def _written(engine: Engine, name: str, operands: tuple[Any, ...], out: np.ndarray) -> np.ndarray:
+    """Have a kernel fill `out`; by way of a fresh array where the last axis has no unit stride."""
     if out.shape[-1] <= 1 or (out.strides[-1] == out.itemsize and out.flags.aligned):
-        write(out)
+        engine.run(name, *operands, out)
     else:
-        fresh = empty("out", out.shape, out.dtype)
-        write(fresh)
-        out[...] = fresh
+        fresh = engine.empty("out", out.shape, out.dtype)
+        engine.run(name, *operands, fresh)
+        engine.copy(out, fresh)
     return out
 
 
@@ -164,21 +159,21 @@ def relation_matrix(
     _check.same_width("x", x, width, y_name, other, width_y)
     factor = _check.scale(scale)
     h = _check.heads(heads, width)
-    rounding = _check.precision(precision, x.dtype)
+    engine = engine_of(x)
+    rounding = engine.precision(precision, x.dtype)
     lead = x.shape[:-2] if y is None else _check.batch_shape(("x", x, 2), ("y", other, 2))
     shape = (*lead, x.shape[-2], other.shape[-2])
     if h > 1:
         shape = (*lead, h, *shape[-2:])
     rows, columns = _spread(x, lead, 2), None if symmetric else _spread(other, lead, 2)
-    operands = (rows, columns, _handle(phi), _handle(psi), rounding, factor, h)
+    maps = engine.packed(phi, rounding), engine.packed(psi, rounding)
+    operands = (rows, columns, *maps, rounding, factor, h)
     if out is None:
-        result = empty("relation_matrix", shape, x.dtype)
-        _core.relation_matrix(*operands, result)
+        result = engine.empty("relation_matrix", shape, x.dtype)
+        engine.run("relation_matrix", *operands, result)
         return result
-    return _written(
-        _check.output(out, shape, x.dtype, ("x", x), ("y", y)),
-        lambda to: _core.relation_matrix(*operands, to),
-    )
+    to = _check.output(out, shape, x.dtype, ("x", x), ("y", y))
+    return _written(engine, "relation_matrix", operands, to)
 
 
 class _Attended:
@@ -212,7 +207,8 @@ class _Attended:
         width_k = _check.mapped_width(keys_name, k, psi_name, self.psi)
         _check.same_width("q", q, width, keys_name, k, width_k)
         self.width, self.dtype = width, q.dtype
-        self.precision = _check.precision(precision, q.dtype)
+        self.engine = engine_of(q)
+        self.precision = self.engine.precision(precision, q.dtype)
         self.scale = _check.scale(scale, 1 / math.sqrt(width))
         self.n, self.m = q.shape[-2], k.shape[-2]
         mask = _check.mask(mask, self.n, self.m)
@@ -227,7 +223,7 @@ class _Attended:
 
     @property
     def maps(self) -> tuple[Any, Any]:
-        return _handle(self.phi), _handle(self.psi)
+        return self.engine.packed(self.phi, self.precision), self.engine.packed(self.psi, self.precision)
 
 
 @accepts_half("q", "k")
@@ -280,8 +276,8 @@ def attention_scores(
            [0.33, 0.67]])
     """
     a = _Attended(q, k, None, phi, psi, scale, mask, causal, precision)
-    out = empty("attention_scores", (*a.lead, a.n, a.m), a.dtype)
-    _core.attention_scores(a.q, a.k, *a.maps, a.precision, a.scale, a.mask, a.causal, out)
+    out = a.engine.empty("attention_scores", (*a.lead, a.n, a.m), a.dtype)
+    a.engine.run("attention_scores", a.q, a.k, *a.maps, a.precision, a.scale, a.mask, a.causal, out)
     return out
 
 
@@ -377,9 +373,9 @@ def attention(
     a = _Attended(q, k, v, phi, psi, scale, mask, causal, precision)
     want_lse = _check.flag("return_lse", return_lse)
     assert a.v is not None
-    out = empty("attention", (*a.lead, a.n, a.v.shape[-1]), a.dtype)
-    lse = empty("attention", (*a.lead, a.n), a.dtype) if want_lse else None
-    _core.attention(a.q, a.k, a.v, *a.maps, a.precision, a.scale, a.mask, a.causal, out, lse)
+    out = a.engine.empty("attention", (*a.lead, a.n, a.v.shape[-1]), a.dtype)
+    lse = a.engine.empty_sums("attention", (*a.lead, a.n), a.dtype) if want_lse else None
+    a.engine.run("attention", a.q, a.k, a.v, *a.maps, a.precision, a.scale, a.mask, a.causal, out, lse)
     return out if lse is None else (out, lse)
 
 
@@ -436,9 +432,9 @@ def retrieve(
     if count > a.m:
         _check.fail("k", f"at most {a.m}, the rows of keys of shape {keys.shape}", count)
     shape = (*a.lead, a.n, count)
-    values = empty("retrieve", shape, a.dtype)
-    indices = empty("retrieve", shape, np.dtype(np.int64))
-    _core.retrieve(a.q, a.k, *a.maps, a.precision, a.mask, values, indices)
+    values = a.engine.empty("retrieve", shape, a.dtype)
+    indices = a.engine.empty("retrieve", shape, np.dtype(np.int64))
+    a.engine.run("retrieve", a.q, a.k, *a.maps, a.precision, a.mask, values, indices)
     return values, indices
 
 
@@ -504,17 +500,19 @@ def relation_matvec(
     width = _check.mapped_width("x", x, "phi", phi)
     _check.same_width("x", x, width, "y", y, _check.mapped_width("y", y, psi_name, psi))
     link = _check.choice("link", link, LINKS)
-    rounding = _check.precision(precision, x.dtype)
+    engine = engine_of(x)
+    rounding = engine.precision(precision, x.dtype)
     factor = _check.scale(scale)
     lead = _check.batch_shape(("x", x, 2), ("y", y, 2), ("v", columns, 2))
-    out = empty("relation_matvec", (*lead, x.shape[-2], columns.shape[-1]), x.dtype)
+    out = engine.empty("relation_matvec", (*lead, x.shape[-2], columns.shape[-1]), x.dtype)
     if columns.shape[-1]:
-        _core.relation_matvec(
+        engine.run(
+            "relation_matvec",
             _spread(x, lead, 2),
             _spread(y, lead, 2),
             _spread(columns, lead, 2),
-            _handle(phi),
-            _handle(psi),
+            engine.packed(phi, rounding),
+            engine.packed(psi, rounding),
             rounding,
             link,
             factor,

@@ -1,0 +1,133 @@
+"""A call with arrays on a device: arguments sorted by place, results given back as their kind."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from .. import _check
+from . import devices, kinds
+from .engine import CudaEngine
+from .kinds import Kind
+from .stand_ins import HALVES, StandIn
+
+# Operations that have kernels for devices: module, and which arguments are arrays.
+OPERATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "feature_map": ("ops", ("x", "out")),
+    "relation_matrix": ("ops", ("x", "y", "out")),
+    "attention_scores": ("ops", ("q", "k", "mask")),
+    "attention": ("ops", ("q", "k", "v", "mask")),
+    "retrieve": ("ops", ("q", "keys", "mask")),
+    "relation_matvec": ("ops", ("x", "y", "v")),
+    "feature_map_vjp": ("gradients", ("x", "grad")),
+    "relation_matrix_vjp": ("gradients", ("x", "y", "grad")),
+    "attention_vjp": ("gradients", ("q", "k", "v", "grad", "mask")),
+}
+
+
+@functools.cache
+def _function(operation: str) -> Callable[..., Any]:
+    """Return the function itself, without what sorts arrays in main memory."""
+    module = importlib.import_module(f"relkernels.{OPERATIONS[operation][0]}")
+    return inspect.unwrap(getattr(module, operation))
+
+
+def call(name: str, arguments: Mapping[str, Any]) -> Any:
+    """Return what the public function `name` returns for arrays on a CUDA device.
+
+    Parameters
+    ----------
+    name : str
+        A function of the package: feature_map, relation_matrix, attention_scores, attention, retrieve,
+        relation_matvec, feature_map_vjp, relation_matrix_vjp or attention_vjp.
+    arguments : mapping
+        Its arguments by name; those left out take their defaults. Arrays are of one kind (CuPy's, PyTorch's
+        or JAX's) and lie on one device.
+
+    Returns
+    -------
+    array, tuple of arrays, or as the function returns
+        Arrays of the kind that came in, on its device. Work was put on the kind's current stream there;
+        nothing waited for it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As on the CPU; also for arrays of several kinds or devices.
+    MemoryError
+        If the device has no memory for an output or a workspace; it stays usable.
+    RuntimeError
+        If the CUDA kernels or a driver are missing, or a CUDA call fails; the message names the function.
+
+    Examples
+    --------
+    >>> import cupy, relkernels as rk  # doctest: +SKIP
+    >>> x = cupy.random.standard_normal((1000, 64), dtype="float32")  # doctest: +SKIP
+    >>> rk.cuda.call("relation_matrix", {"x": x, "precision": "tf32"}).shape  # doctest: +SKIP
+    (1000, 1000)
+    """
+    given = dict(arguments)
+    names = OPERATIONS[name][1] if name in OPERATIONS else tuple(given)
+    arrays = {n: given[n] for n in names if _is_array(given.get(n))}
+    first = next((n for n in arrays if kinds.device_of(arrays[n]) is not None), None)
+    if first is None:
+        raise TypeError(f"relkernels.{name}: expected an array on a CUDA device, got none")
+    if name not in OPERATIONS:
+        _check.not_on_devices(name, first, kinds.place(arrays[first]))
+    for n, a in arrays.items():
+        _check.same_place(first, kinds.place(arrays[first]), n, kinds.place(a))
+    kind, device = kinds.kind_of(arrays[first]), kinds.device_of(arrays[first])
+    assert kind is not None
+    assert device is not None
+    if kind.through is not None:
+        return kind.through(call, name, given, tuple(arrays))
+    extension = devices.require(name, device)
+    with kind.guard(device):
+        element = _element(name, kind, arrays)
+        engine = CudaEngine(extension, name, kind, device, element)
+        for n, a in arrays.items():
+            given[n] = engine.stand_in(kind.readable(n, a))
+        return _of_the_kind(_function(name)(**given), engine)
+
+
+def _is_array(value: object) -> bool:
+    return isinstance(value, np.ndarray) or kinds.kind_of(value) is not None
+
+
+def _element(name: str, kind: Kind, arrays: Mapping[str, Any]) -> str:
+    """Return the dtype of a call's arrays, which are one where any is of 16 bits."""
+    elements = {n: kind.describe(a).element for n, a in arrays.items()}
+    for n, element in elements.items():
+        if element not in HALVES and element not in np.sctypeDict:
+            got = f"an array of dtype {element} and shape {tuple(arrays[n].shape)}"
+            raise TypeError(f"{n}: expected {_check.FLOATS}, bfloat16 or float16, got {got}")
+    if elements.pop("mask", None) and not elements:
+        return "float32"
+    halves = [n for n, element in elements.items() if element in HALVES]
+    first = next(iter(elements))
+    if halves and name.endswith("_vjp"):
+        n = halves[0]
+        got = f"an array of dtype {elements[n]} and shape {tuple(arrays[n].shape)}"
+        raise TypeError(f"{n}: expected {_check.FLOATS}, got {got}")
+    if halves:
+        for n, element in elements.items():
+            if element != elements[first]:
+                raise TypeError(f"{n}: expected {elements[first]}, the dtype of {first}, got {element}")
+    return elements[first]
+
+
+def _of_the_kind(result: Any, engine: CudaEngine) -> Any:
+    """Return a result with the arrays that its stand-ins stand for."""
+    if isinstance(result, StandIn):
+        return engine.array(result)
+    if isinstance(result, list):
+        return [_of_the_kind(part, engine) for part in result]
+    if isinstance(result, tuple):
+        parts = [_of_the_kind(part, engine) for part in result]
+        return type(result)(*parts) if hasattr(result, "_fields") else tuple(parts)
+    return result
