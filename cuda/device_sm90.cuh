@@ -91,13 +91,14 @@ RK_DEVICE void wait(Barrier* barrier, unsigned parity) {
 
 using TensorMap = CUtensorMap;
 
-// Box of the map at (depth, row) -> shared memory; its bytes arrive at the barrier. One thread calls it. What
-// lies outside the tensor is zero, and counts as bytes.
-RK_DEVICE void copy_box(void* to, const TensorMap& map, Barrier* barrier, int depth, int row) {
+// Box of the map at (depth, row, item) -> shared memory; its bytes arrive at the barrier. One thread calls
+// it. What lies outside the tensor is zero, and counts as bytes.
+RK_DEVICE void copy_box(void* to, const TensorMap& map, Barrier* barrier, int depth, int row, int item) {
     asm volatile(
-        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], "
+        "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, "
+        "%5}], "
         "[%2];" ::"r"(shared_address(to)),
-        "l"(&map), "r"(shared_address(barrier)), "r"(depth), "r"(row)
+        "l"(&map), "r"(shared_address(barrier)), "r"(depth), "r"(row), "r"(item)
         : "memory");
 }
 RK_DEVICE void prefetch(const TensorMap& map) {

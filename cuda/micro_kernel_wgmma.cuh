@@ -53,6 +53,7 @@ struct Position {
     int stage = 0;
     unsigned parity = 0;  // of the phase that this box fills
 
+    RK_DEVICE int stage_before() const { return stage == 0 ? kStages - 1 : stage - 1; }
     RK_DEVICE void advance() {
         if (++stage == kStages) {
             stage = 0;
@@ -61,9 +62,10 @@ struct Position {
     }
 };
 
-// The copying thread: boxes of the tile at (row, column). `fresh_rows`: the tile before had other rows of A.
-RK_DEVICE void bring_tile(Pipeline& pipe, Position& at, const TensorMap& a, const TensorMap& b, int row,
-                          int column, int boxes, bool fresh_rows) {
+// The copying thread: boxes of the tile at (row, column) of an item. `fresh_rows`: the tile before had other
+// rows of A.
+RK_DEVICE void bring_tile(Pipeline& pipe, Position& at, const TensorMap& a, const TensorMap& b, int item_a,
+                          int item_b, int row, int column, int boxes, bool fresh_rows) {
     const bool resident = boxes <= kResident;
     const bool bring_a = fresh_rows || !resident;
     // Slots of A are read by tiles before: those of the last kStages boxes may not be done yet.
@@ -77,8 +79,9 @@ RK_DEVICE void bring_tile(Pipeline& pipe, Position& at, const TensorMap& a, cons
     for (int k = 0; k < boxes; ++k, at.advance()) {
         wait(&pipe.empty[at.stage], at.parity ^ 1);  // passes at once in a slot's first phase
         arrive_expecting(&pipe.full[at.stage], bring_a ? 2 * kBoxBytes : kBoxBytes);
-        if (bring_a) copy_box(pipe.a[resident ? k : at.stage], a, &pipe.full[at.stage], k * kRowValues, row);
-        copy_box(pipe.b[at.stage], b, &pipe.full[at.stage], k * kRowValues, column);
+        if (bring_a)
+            copy_box(pipe.a[resident ? k : at.stage], a, &pipe.full[at.stage], k * kRowValues, row, item_a);
+        copy_box(pipe.b[at.stage], b, &pipe.full[at.stage], k * kRowValues, column, item_b);
     }
 }
 
@@ -99,17 +102,16 @@ RK_DEVICE void multiply_tile(Pipeline& pipe, Position& at, int boxes, float (&su
         commit_products();
     };
     multiply_box(0);
-    int before = at.stage;
     at.advance();
-    for (int k = 1; k < boxes; ++k, at.advance()) {
+    for (int k = 1; k < boxes; ++k) {
         multiply_box(k);
         wait_products<1>();
-        if (first_lane) arrive(&pipe.empty[before]);
-        before = at.stage;
+        if (first_lane) arrive(&pipe.empty[at.stage_before()]);
+        at.advance();
     }
     wait_products<0>();
     settle(sums);
-    if (first_lane) arrive(&pipe.empty[before]);
+    if (first_lane) arrive(&pipe.empty[at.stage_before()]);
 }
 
 }  // namespace rk::cuda::sm90

@@ -23,18 +23,21 @@ namespace sm90 {
 struct Tiles {
     int rows, columns;  // of tiles
     bool symmetric;
+    long items;
 
-    RK_HOST_DEVICE long count() const {
+    RK_HOST_DEVICE long count() const { return items * per_item(); }
+    RK_HOST_DEVICE long per_item() const {
         return symmetric ? long(rows) * (rows + 1) / 2 : long(rows) * columns;
     }
 };
 
 // A tile of the walk; next() goes on to the one behind it.
 struct Tile {
-    int row = 0, column = 0;
+    int item, row = 0, column = 0;
     bool fresh_row = true;
 
-    RK_DEVICE Tile(const Tiles& tiles, long number) {
+    RK_DEVICE Tile(const Tiles& tiles, long number) : item(int(number / tiles.per_item())) {
+        number %= tiles.per_item();
         if (!tiles.symmetric) {
             row = int(number / tiles.columns);
             column = int(number % tiles.columns);
@@ -45,17 +48,19 @@ struct Tile {
     }
     RK_DEVICE void next(const Tiles& tiles) {
         fresh_row = ++column == tiles.columns;
-        if (fresh_row) {
-            ++row;
-            column = tiles.symmetric ? row : 0;
+        if (!fresh_row) return;
+        if (++row == tiles.rows) {
+            row = 0;
+            ++item;
         }
+        column = tiles.symmetric ? row : 0;
     }
 };
 
 template <class Out>
 struct Output {
     Out* data;
-    long pitch, rows, columns;
+    long item_stride, pitch, rows, columns;
     bool aligned;  // rows begin on 16-byte boundaries
 };
 
@@ -95,16 +100,18 @@ RK_DEVICE void store_tile(const Output<Out>& out, long row, long column, const f
             if (i >= out.rows) continue;
             float* to = out.data + i * out.pitch + column + 2 * t;
             const int left = int(out.columns - column) - 2 * t;  // columns from the first of this lane on
+            if (out.aligned && left > kBlockColumns - 8 + 1) {
 #pragma unroll
-            for (int j = 0; j < 16; ++j) {
-                const float* from = sums + 4 * j + 2 * half;
-                if (out.aligned && 8 * j + 1 < left) {
-                    *reinterpret_cast<Pack<float, 2>*>(to + 8 * j) = {{from[0], from[1]}};
-                } else {
-                    if (8 * j < left) to[8 * j] = from[0];
-                    if (8 * j + 1 < left) to[8 * j + 1] = from[1];
-                }
+                for (int j = 0; j < 16; ++j)
+                    *reinterpret_cast<Pack<float, 2>*>(to + 8 * j) = {
+                        {sums[4 * j + 2 * half], sums[4 * j + 2 * half + 1]}};
+                continue;
             }
+#pragma unroll
+            for (int j = 0; j < 16; ++j)
+#pragma unroll
+                for (int c = 0; c < 2; ++c)
+                    if (8 * j + c < left) to[8 * j + c] = sums[4 * j + 2 * half + c];
         }
     } else {
 #pragma unroll
@@ -178,28 +185,30 @@ RK_DEVICE void store_diagonal(const Output<Out>& out, long row, long column, con
 template <class Half, class Out>
 RK_KERNEL_SM90(kThreads, 2)
 relation_matrix_kernel(const RK_GRID_CONSTANT TensorMap f, const RK_GRID_CONSTANT TensorMap g, Tiles tiles,
-                       int boxes, float scale, Output<Out> out) {
+                       int boxes, float scale, const Output<Out> all, bool one_f, bool one_g) {
     Pipeline& pipe = *reinterpret_cast<Pipeline*>(sm90::shared_memory());
     init_pipeline(pipe);
     const long begin = tiles.count() * block_index() / block_count();
-    const long end = tiles.count() * (block_index() + 1) / block_count();
+    const int count = int(tiles.count() * (block_index() + 1) / block_count() - begin);
     Tile tile(tiles, begin);
     Position at;
     if (warp_index() == kWarps) {
         if (lane_index() == 0) {
             prefetch(f);
             prefetch(g);
-            for (long n = begin; n < end; ++n, tile.next(tiles))
-                bring_tile(pipe, at, f, g, tile.row * kBlockRows, tile.column * kBlockColumns, boxes,
-                           tile.fresh_row);
+            for (int n = 0; n < count; ++n, tile.next(tiles))
+                bring_tile(pipe, at, f, g, one_f ? 0 : tile.item, one_g ? 0 : tile.item,
+                           tile.row * kBlockRows, tile.column * kBlockColumns, boxes, tile.fresh_row);
         }
         return;
     }
-    for (long n = begin; n < end; ++n, tile.next(tiles)) {
+    for (int n = 0; n < count; ++n, tile.next(tiles)) {
         float sums[64];
         multiply_tile<Half>(pipe, at, boxes, sums);
 #pragma unroll
         for (int e = 0; e < 64; ++e) sums[e] *= scale;
+        Output<Out> out = all;
+        out.data += tile.item * all.item_stride;
         const long row = long(tile.row) * kBlockRows + 16 * warp_index(),
                    column = long(tile.column) * kBlockColumns;
         if (tiles.symmetric && tile.row == tile.column) {
@@ -213,9 +222,17 @@ relation_matrix_kernel(const RK_GRID_CONSTANT TensorMap f, const RK_GRID_CONSTAN
 
 }  // namespace sm90
 
-bool wgmma_available(int major, int minor) {
+bool wgmma_asked_for(int device) {
     const char* asked = std::getenv("RELKERNELS_CUDA_WGMMA");
-    return asked && std::strcmp(asked, "1") == 0 && major == 9 && minor == 0;
+    if (!asked || std::strcmp(asked, "1") != 0) return false;
+#ifdef RK_CUDA_EMULATED
+    return device >= 0;
+#else
+    int major = 0, minor = 0;
+    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "relation_matrix");
+    check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "relation_matrix");
+    return major == 9 && minor == 0;
+#endif
 }
 
 template <class Half, class Out>
@@ -223,17 +240,19 @@ bool relation_matrix_wgmma(const RelationWgmma& r, int multiprocessors, Stream s
     using namespace sm90;
     TensorMap f, g;
     const bool is_bfloat16 = std::is_same_v<Half, bfloat16>;
-    if (!make_tensor_map(f, r.f, r.f_pitch, r.rows, r.depth, kBlockRows, is_bfloat16) ||
-        !make_tensor_map(g, r.g, r.g_pitch, r.columns, r.depth, kBlockColumns, is_bfloat16))
+    if (!make_tensor_map(f, r.f, r.f_pitch, r.rows, r.depth, r.items, r.f_item, kBlockRows, is_bfloat16) ||
+        !make_tensor_map(g, r.g, r.g_pitch, r.columns, r.depth, r.items, r.g_item, kBlockColumns,
+                         is_bfloat16))
         return false;
-    const Tiles tiles{int((r.rows + kBlockRows - 1) / kBlockRows),
-                      int((r.columns + kBlockColumns - 1) / kBlockColumns), r.symmetric};
-    const bool aligned =
-        reinterpret_cast<std::uintptr_t>(r.out) % 16 == 0 && r.out_pitch * sizeof(Out) % 16 == 0;
-    const Output<Out> out{static_cast<Out*>(r.out), r.out_pitch, r.rows, r.columns, aligned};
-    const long blocks = std::min(tiles.count(), 2L * multiprocessors);
-    launch(relation_matrix_kernel<Half, Out>, blocks, 1, kThreads, long(sizeof(Pipeline)), stream, f, g,
-           tiles, int((r.depth + kRowValues - 1) / kRowValues), r.scale, out);
+    const Tiles tiles{int(ceil_div(r.rows, kBlockRows)), int(ceil_div(r.columns, kBlockColumns)), r.symmetric,
+                      r.items};
+    constexpr long kUnit = 16 / long(sizeof(Out));
+    const bool aligned = reinterpret_cast<std::uintptr_t>(r.out) % 16 == 0 && r.out_pitch % kUnit == 0 &&
+                         r.out_item % kUnit == 0;
+    const Output<Out> out{static_cast<Out*>(r.out), r.out_item, r.out_pitch, r.rows, r.columns, aligned};
+    launch(relation_matrix_kernel<Half, Out>, std::min(tiles.count(), 2L * multiprocessors), 1, kThreads,
+           long(sizeof(Pipeline)), stream, f, g, tiles, int(ceil_div(r.depth, kRowValues)), r.scale, out,
+           r.f_item == 0, r.g_item == 0);
     return true;
 }
 

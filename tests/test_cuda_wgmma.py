@@ -17,8 +17,10 @@ SHAPES = [
     (129, 257, 200),  # all depths of a row of tiles stay
     (130, 700, 256),
     (260, 131, 330),  # too deep to stay
-    (300, 90, 16),
+    (500, 90, 16),  # a block has tiles in several rows
 ]
+# Threads in order and copies as late as may be, or the other way round: either finds what the other hides.
+UNKINDNESS = [("forward", "late"), ("backward", "early")]
 
 
 @pytest.fixture(scope="session")
@@ -38,12 +40,14 @@ def aligned(rows, pitch, dtype, fill, skip=0):
     return view
 
 
-def product(kernel, f, g, out, depth, *, symmetric=False, scale=1.0, multiprocessors=2, columns=None):
+def product(kernel, f, g, out, depth, *, symmetric=False, scale=1.0, multiprocessors=1):
     pointer = lambda a: ctypes.c_void_p(a.ctypes.data)  # noqa: E731
     long = ctypes.c_long
+    item = lambda a: long(a.strides[0] // a.itemsize if a.ndim == 3 else 0)  # noqa: E731
     return kernel(
-        pointer(f), long(f.shape[1]), pointer(g), long(g.shape[1]), long(len(f)), long(len(g)), long(depth),
-        int(symmetric), ctypes.c_float(scale), pointer(out), long(out.shape[1]),
+        pointer(f), long(f.shape[-1]), item(f), pointer(g), long(g.shape[-1]), item(g), long(f.shape[-2]),
+        long(g.shape[-2]), long(depth), long(len(out) if out.ndim == 3 else 1), int(symmetric),
+        ctypes.c_float(scale), pointer(out), long(out.shape[-1]), item(out),
         int(f.dtype == DTYPES["bfloat16"]), int(out.dtype == np.float32), multiprocessors,
     )  # fmt: skip
 
@@ -59,13 +63,14 @@ def error(out, expected):
     return np.linalg.norm(out.astype(np.float64) - expected) / np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("order", ["forward", "backward"])
+@pytest.mark.parametrize(("order", "copies"), UNKINDNESS)
 @pytest.mark.parametrize(("dtype", "out_dtype"), [
     ("bfloat16", "bfloat16"), ("bfloat16", "float32"), ("float16", "float16"), ("float16", "float32"),
 ])  # fmt: skip
 @pytest.mark.parametrize("shape", SHAPES)
-def test_relation_matrix(kernel, shape, dtype, out_dtype, order, rng, monkeypatch):
+def test_relation_matrix(kernel, shape, dtype, out_dtype, order, copies, rng, monkeypatch):
     monkeypatch.setenv("RK_EMULATED_ORDER", order)
+    monkeypatch.setenv("RK_EMULATED_COPIES", copies)
     rows, columns, depth = shape
     f, g = factors(rng, rows, depth, DTYPES[dtype]), factors(rng, columns, depth, DTYPES[dtype])
     spare = int(rng.integers(0, 2)) * 8
@@ -99,10 +104,22 @@ def test_an_output_on_no_boundary(kernel, symmetric, out_dtype, rng):
     assert np.isnan(out[:, 150:].astype(np.float32)).all()
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_a_batch_and_a_factor_that_all_its_items_share(kernel, symmetric, rng):
+    f = factors(rng, 5 * 140, 70, DTYPES["bfloat16"]).reshape(5, 140, -1)
+    g = f if symmetric else factors(rng, 150, 70, DTYPES["bfloat16"])
+    columns = g.shape[-2]
+    out = aligned(5 * 140, 160, np.float32, np.nan).reshape(5, 140, 160)
+    assert product(kernel, f, g, out, 70, symmetric=symmetric)
+    expected = f[..., :70].astype(np.float64) @ g[..., :70].astype(np.float64).swapaxes(-1, -2)
+    assert error(out[..., :columns], expected) <= 2e-6
+    assert np.isnan(out[..., columns:]).all()
+
+
 def test_bits_depend_on_the_depth_alone(kernel, rng):
     f, g = (factors(rng, n, 200, DTYPES["float16"]) for n in (300, 400))
     whole = aligned(300, 400, np.float32, np.nan)
-    assert product(kernel, f, g, whole, 200, multiprocessors=1)
+    assert product(kernel, f, g, whole, 200)
     again = aligned(300, 400, np.float32, np.nan)
     assert product(kernel, f, g, again, 200, multiprocessors=7)
     np.testing.assert_array_equal(whole, again)

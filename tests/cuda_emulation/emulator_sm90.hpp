@@ -17,11 +17,11 @@ namespace rk::cuda::sm90 {
 
 using Barrier = std::uint64_t;
 
-// What cuTensorMapEncodeTiled keeps of a matrix of 16-bit values, box of `rows` x 64 values, swizzle of 128
+// What cuTensorMapEncodeTiled keeps of matrices of 16-bit values, box of `rows` x 64 values, swizzle of 128
 // bytes.
 struct TensorMap {
     const char* address;
-    long depth, rows, row_bytes;
+    long depth, rows, items, row_bytes, item_bytes;
     int box_rows;
 };
 
@@ -35,8 +35,10 @@ namespace emulation {
 struct Box {
     char* to;
     TensorMap map;
-    int depth, row;
+    int depth, row, item;
 };
+
+inline void run_box(const Box& box);
 
 struct BarrierState {
     long count = 0, arrivals_left = 0, bytes_left = 0;
@@ -53,6 +55,14 @@ struct BarrierState {
         arrivals_left = count;
         parity ^= 1;
         look_again();
+    }
+    void bring_oldest() {
+        const Box box = boxes.front();
+        boxes.erase(boxes.begin());
+        run_box(box);
+        bytes_left -= box.map.box_rows * kRowBytes;
+        if (bytes_left < 0) stop("a barrier gets more bytes than it expects");
+        end_phase_if_complete();
     }
 };
 
@@ -90,6 +100,11 @@ inline State& state() {
     return *static_cast<State*>(extension.get());
 }
 
+inline bool copies_are_early() {
+    const char* copies = std::getenv("RK_EMULATED_COPIES");
+    return copies && std::string(copies) == "early";
+}
+
 inline BarrierState& find(Barrier* barrier) {
     auto at = state().barriers.find(barrier);
     if (at == state().barriers.end()) stop("a barrier that was not initialized");
@@ -107,48 +122,50 @@ inline std::uint32_t shared_offset(const void* p) {
 inline std::uint32_t swizzle_128(std::uint32_t address) { return address ^ (address >> 3 & 0x70); }
 
 inline void run_box(const Box& box) {
-    if (shared_offset(box.to) % 128) stop("a box is written to a multiple of 128 bytes");
     for (int r = 0; r < box.map.box_rows; ++r)
-        for (int k = 0; k < kRowValues; ++k) {
-            std::uint16_t value = 0;
-            const long row = box.row + r, depth = box.depth + k;
-            if (row >= 0 && row < box.map.rows && depth >= 0 && depth < box.map.depth)
-                std::memcpy(&value, box.map.address + row * box.map.row_bytes + depth * 2, 2);
-            const std::uint32_t at = shared_offset(box.to) + std::uint32_t(r * kRowBytes + k * 2);
-            std::memcpy(shared_byte(swizzle_128(at)), &value, 2);
+        for (int chunk = 0; chunk < kRowBytes / 16; ++chunk) {
+            std::uint16_t values[8] = {};
+            const long row = box.row + r, depth = box.depth + 8 * chunk;
+            const long inside = std::min(8L, box.map.depth - depth);
+            if (row < box.map.rows && box.item < box.map.items && inside > 0)
+                std::memcpy(
+                    values,
+                    box.map.address + box.item * box.map.item_bytes + row * box.map.row_bytes + depth * 2,
+                    std::size_t(inside) * 2);
+            const std::uint32_t at = shared_offset(box.to) + std::uint32_t(r * kRowBytes + chunk * 16);
+            std::memcpy(shared_byte(swizzle_128(at)), values, sizeof(values));
         }
 }
 
-// Element (row, k) of the factor that a descriptor tells of (K-major).
-inline std::uint16_t element(std::uint64_t descriptor, int row, int k) {
+// A row of 16 values of the factor that a descriptor tells of (K-major).
+inline void read_row(std::uint64_t descriptor, int row, float (*widen)(std::uint16_t),
+                     float (&values)[kStepValues]) {
     const auto start = std::uint32_t(descriptor & 0x3fff) << 4;
     const auto leading = std::uint32_t(descriptor >> 16 & 0x3fff) << 4;
     const auto stride = std::uint32_t(descriptor >> 32 & 0x3fff) << 4;
     const int base = int(descriptor >> 49 & 7), mode = int(descriptor >> 62);
     if (base != 0) stop("a base offset other than 0");
-    std::uint32_t at = start + std::uint32_t(row / 8) * stride;
-    switch (mode) {
-        case 0:
-            at += std::uint32_t(row % 8) * 16 + std::uint32_t(k / 8) * leading + std::uint32_t(k % 8) * 2;
-            break;
-        case 1: at = swizzle_128(at + std::uint32_t(row % 8) * 128 + std::uint32_t(k) * 2); break;
-        default: stop("a swizzle that no kernel here uses");
+    for (int chunk = 0; chunk < kStepValues / 8; ++chunk) {
+        std::uint32_t at = start + std::uint32_t(row / 8) * stride;
+        switch (mode) {
+            case 0: at += std::uint32_t(row % 8) * 16 + std::uint32_t(chunk) * leading; break;
+            case 1: at = swizzle_128(at + std::uint32_t(row % 8) * 128 + std::uint32_t(chunk) * 16); break;
+            default: stop("a swizzle that no kernel here uses");
+        }
+        std::uint16_t bits[8];
+        std::memcpy(bits, shared_byte(at), sizeof(bits));
+        for (int k = 0; k < 8; ++k) values[8 * chunk + k] = widen(bits[k]);
     }
-    std::uint16_t value;
-    std::memcpy(&value, shared_byte(at), 2);
-    return value;
 }
 
 // This thread's part of a product: 2 rows of each warp's 16 and 32 of the 128 columns.
 inline void run_product(const Product& p, std::vector<float>& d) {
     const int warp = warp_index() % 4, g = lane_index() / 4, t = lane_index() % 4;
-    float a[2][kStepValues];
-    for (int half = 0; half < 2; ++half)
-        for (int k = 0; k < kStepValues; ++k) a[half][k] = p.widen(element(p.a, 16 * warp + g + 8 * half, k));
+    float a[2][kStepValues], b[kStepValues];
+    for (int half = 0; half < 2; ++half) read_row(p.a, 16 * warp + g + 8 * half, p.widen, a[half]);
     for (int j = 0; j < kProductColumns / 8; ++j)
         for (int c = 0; c < 2; ++c) {
-            float b[kStepValues];
-            for (int k = 0; k < kStepValues; ++k) b[k] = p.widen(element(p.b, 8 * j + 2 * t + c, k));
+            read_row(p.b, 8 * j + 2 * t + c, p.widen, b);
             for (int half = 0; half < 2; ++half) {
                 float& sum = d[std::size_t(4 * j + 2 * half + c)];
                 if (!p.accumulate) sum = 0;
@@ -234,12 +251,7 @@ inline void wait(Barrier* barrier, unsigned parity) {
     cuda::emulation::Thread& me = cuda::emulation::self();
     while (b.parity == parity) {
         if (!b.boxes.empty()) {
-            const emulation::Box box = b.boxes.front();
-            b.boxes.erase(b.boxes.begin());
-            emulation::run_box(box);
-            b.bytes_left -= box.map.box_rows * kRowBytes;
-            if (b.bytes_left < 0) emulation::stop("a barrier gets more bytes than it expects");
-            b.end_phase_if_complete();
+            b.bring_oldest();
             continue;
         }
         me.waits_for = &b.gate;
@@ -251,11 +263,14 @@ inline void wait(Barrier* barrier, unsigned parity) {
 
 // ---- The bulk tensor copy engine
 
-inline void copy_box(void* to, const TensorMap& map, Barrier* barrier, int depth, int row) {
+inline void copy_box(void* to, const TensorMap& map, Barrier* barrier, int depth, int row, int item) {
     emulation::BarrierState& b = emulation::find(barrier);
     if (emulation::shared_offset(to) % 1024) emulation::stop("a box begins where the swizzle pattern does");
-    b.boxes.push_back({static_cast<char*>(to), map, depth, row});
-    b.look_again();
+    b.boxes.push_back({static_cast<char*>(to), map, depth, row, item});
+    if (emulation::copies_are_early())
+        b.bring_oldest();
+    else
+        b.look_again();
 }
 inline void prefetch(const TensorMap&) {}
 
