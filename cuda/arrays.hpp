@@ -71,7 +71,7 @@ inline constexpr int kMaxLead = 6;
 // The leading dimensions of a call, those that every array steps through evenly taken as one.
 struct Lead {
     int dims = 0;
-    long size[kMaxLead] = {};
+    unsigned size[kMaxLead] = {};  // 32 bits: a division of 64 is a call on a GPU
 
     RK_HOST_DEVICE long items() const {
         long count = 1;
@@ -84,10 +84,10 @@ struct Lead {
 struct LeadStride {
     long step[kMaxLead] = {};
 
-    RK_HOST_DEVICE long offset(const Lead& lead, long item) const {
+    RK_HOST_DEVICE long offset(const Lead& lead, unsigned item) const {
         long elements = 0;
         for (int i = lead.dims - 1; i >= 0; --i) {
-            elements += item % lead.size[i] * step[i];
+            elements += long(item % lead.size[i]) * step[i];
             item /= lead.size[i];
         }
         return elements;
@@ -116,7 +116,12 @@ inline Lead collapse(const std::vector<long>& shape, std::vector<std::vector<lon
         throw std::invalid_argument("expected at most 6 leading dimensions that do not continue each other");
     Lead lead;
     lead.dims = int(sizes.size());
-    std::copy(sizes.begin(), sizes.end(), lead.size);
+    long items = 1;
+    for (int i = 0; i < lead.dims; ++i) {
+        items *= sizes[std::size_t(i)];
+        if (items > 0x7fffffffL) throw std::invalid_argument("expected leading dimensions of fewer than 2^31 items");
+        lead.size[i] = unsigned(sizes[std::size_t(i)]);
+    }
     out.assign(strides.size(), {});
     for (std::size_t a = 0; a < strides.size(); ++a) std::copy(kept[a].begin(), kept[a].end(), out[a].step);
     return lead;

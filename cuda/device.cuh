@@ -19,7 +19,7 @@
 
 #define RK_HOST_DEVICE __host__ __device__ __forceinline__
 #define RK_DEVICE __device__ __forceinline__
-#define RK_KERNEL(threads) __global__ void __launch_bounds__(threads)
+#define RK_KERNEL(threads) __global__ void __launch_bounds__(threads, 1)
 
 namespace rk::cuda {
 

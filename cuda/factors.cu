@@ -9,14 +9,14 @@ constexpr int kTile = 32, kCopyThreads = 256;
 // A block copies one tile. Whole elements of 64 bits pass through as double, all others as float.
 template <class Word>
 RK_KERNEL(kCopyThreads)
-copy_tiles(Lead lead, long rows, long columns, long padded, long row_tiles, long column_tiles, Strided from,
-           Strided to) {
+copy_tiles(const __grid_constant__ Lead lead, long rows, long columns, long padded, unsigned row_tiles,
+           unsigned column_tiles, const __grid_constant__ Strided from, const __grid_constant__ Strided to) {
     Word(*tile)[kTile + 1] = reinterpret_cast<Word(*)[kTile + 1]>(shared_memory());
-    long block = block_index();
-    const long c0 = block % column_tiles * kTile;
+    unsigned block = block_index();
+    const long c0 = long(block % column_tiles) * kTile;
     block /= column_tiles;
-    const long r0 = block % row_tiles * kTile;
-    const long item = block / row_tiles;
+    const long r0 = long(block % row_tiles) * kTile;
+    const unsigned item = block / row_tiles;
     const long source = from.lead.offset(lead, item), target = to.lead.offset(lead, item);
     const auto magnitude = [](long x) { return x < 0 ? -x : x; };
     // Neighbouring threads take the dimension with the shorter stride.
@@ -46,7 +46,7 @@ void copy_matrices(const Context& context, const Lead& lead, long rows, long col
     if (blocks == 0) return;
     const auto run = [&](auto kernel, long word) {
         launch(kernel, blocks, 1, kCopyThreads, kTile * (kTile + 1) * word, context.stream, lead, rows, columns, padded,
-               row_tiles, column_tiles, from, to);
+               unsigned(row_tiles), unsigned(column_tiles), from, to);
     };
     if (from.dtype == Dtype::float64)
         run(copy_tiles<double>, 8);

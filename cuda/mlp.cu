@@ -15,7 +15,7 @@ struct FusedMlp {
     Activation activation;
     typename A::Sum parameter;
     Lead lead;
-    long rows;  // of an item
+    unsigned rows;  // of an item; 32 bits: a division of 64 is a call on a GPU
     Strided x, out;
     int padded;  // columns of out
     int widest;  // of inputs and hidden layers
@@ -63,7 +63,7 @@ map_rows(const __grid_constant__ FusedMlp<A> net) {
     char* activations[2] = {memory + warp_row * pitch, memory + (16 * W + warp_row) * pitch};
     char* stages = memory + 2 * 16 * W * pitch;
     Sum* staged = reinterpret_cast<Sum*>(stages + 2 * kTileColumns * kStagePitch) + warp_row * kStagedPitch;
-    const long first = long(block_index()) * 16 * W + warp_row, total = net.lead.items() * net.rows;
+    const unsigned first = block_index() * (16 * W) + unsigned(warp_row), total = unsigned(net.lead.items()) * net.rows;
 
     const auto issue = [&](const Cursor<A>& at, int count) {
         const Layer<A>& layer = net.layers[at.layer];
@@ -78,9 +78,9 @@ map_rows(const __grid_constant__ FusedMlp<A> net) {
 
     for (int r = 0; r < 16; ++r) {
         F* to = reinterpret_cast<F*>(activations[0] + r * pitch);
-        const bool inside = first + r < total;
-        const long item = inside ? (first + r) / net.rows : 0, row = inside ? (first + r) % net.rows : 0;
-        const long from = net.x.lead.offset(net.lead, item) + row * net.x.row;
+        const bool inside = first + unsigned(r) < total;
+        const unsigned at = inside ? first + unsigned(r) : 0;
+        const long from = net.x.lead.offset(net.lead, at / net.rows) + long(at % net.rows) * net.x.row;
         const int inputs = net.layers[0].inputs;
         for (int c = lane; c < round_up(inputs, kTileColumns); c += 32)
             narrow(inside && c < inputs ? load_element<Sum>(net.x.data, net.x.dtype, from + c * net.x.column) : Sum(0),
@@ -112,9 +112,10 @@ map_rows(const __grid_constant__ FusedMlp<A> net) {
             }
             A::template stage_weights<1>(acc, staged);
             for (int r = 0; r < 16; ++r) {
-                const bool inside = first + r < total;
-                const long item = inside ? (first + r) / net.rows : 0, row = inside ? (first + r) % net.rows : 0;
-                const long to = last ? net.out.lead.offset(net.lead, item) + row * net.out.row : 0;
+                const bool inside = first + unsigned(r) < total;
+                const unsigned at = inside ? first + unsigned(r) : 0;
+                const long to =
+                    last ? net.out.lead.offset(net.lead, at / net.rows) + long(at % net.rows) * net.out.row : 0;
                 for (int e = lane; e < kTileColumns; e += 32) {
                     const int c = tile * kTileColumns + e;
                     Sum z = staged[r * kStagedPitch + e];
@@ -147,8 +148,8 @@ struct EndLayer {
         bool hidden;
         Activation activation;
         Sum parameter;
-        Lead lead;  // of out; rows of all items follow each other
-        long rows;  // of an item
+        Lead lead;      // of out; rows of all items follow each other
+        unsigned rows;  // of an item
         Strided out;
         long padded;  // columns of out
     };
@@ -168,7 +169,8 @@ struct EndLayer {
     RK_DEVICE void accept(Sum (&acc)[1][A::kRows * G][A::kColumns], long tile, const char*, char*) const {
         A::template stage_weights<G>(acc[0], staged);
         for (int r = 0; r < 16 * G && row0 + r < count; ++r) {
-            const long to = q.out.lead.offset(q.lead, (row0 + r) / q.rows) + (row0 + r) % q.rows * q.out.row;
+            const unsigned at = unsigned(row0 + r);
+            const long to = q.out.lead.offset(q.lead, at / q.rows) + long(at % q.rows) * q.out.row;
             for (int e = lane_index(); e < kTileColumns; e += 32) {
                 const long c = tile * kTileColumns + e;
                 if (c >= q.padded) break;
@@ -230,6 +232,7 @@ template <class A>
 void Mlp<A>::forward(const Context& context, const Lead& lead, long rows, const Strided& x, const Strided& out,
                      long padded) const {
     if (rows * lead.items() == 0) return;
+    if (rows * lead.items() > 0x7fffffffL) throw std::invalid_argument("expected fewer than 2^31 rows");
     int widest = 0;
     for (const Layer<A>& layer : layers_) widest = std::max(widest, layer.inputs);
     if (depth() <= kMaxLayers && fused_bytes<A>(16, widest) <= kSharedBytes)
@@ -252,7 +255,7 @@ void Mlp<A>::forward_fused(const Context& context, const Lead& lead, long rows, 
     net.activation = activation_;
     net.parameter = parameter_;
     net.lead = lead;
-    net.rows = rows;
+    net.rows = unsigned(rows);
     net.x = x;
     net.out = out;
     net.padded = int(padded);
@@ -293,12 +296,12 @@ void Mlp<A>::forward_by_layers(const Context& context, const Lead& lead, long ro
         Pairs<F> p;
         p.rows[0] = h;
         p.columns[0] = layer.weights;
-        p.row_blocks = ceil_div(total, 64);
-        typename Consumer::Parameters q = {layer.bias, hidden, activation_, parameter_, lead, rows, out, padded};
+        p.row_blocks = unsigned(ceil_div(total, 64));
+        typename Consumer::Parameters q = {layer.bias, hidden, activation_, parameter_, lead, unsigned(rows), out, padded};
         if (hidden) {
             h = {buffers[(l + 1) % 2], total, padded_width<F>(layer.outputs), int(padded_width<F>(layer.outputs)), {}};
             q.lead = {};
-            q.rows = total;
+            q.rows = unsigned(total);
             q.out = {buffers[(l + 1) % 2], DtypeOf<F>::value, h.pitch, 1, {}};
             q.padded = h.pitch;
         }

@@ -17,6 +17,8 @@
 // right, whether one block meets them all or each has a block of its own: the same bits either way.
 #pragma once
 
+#include <type_traits>
+
 #include "arithmetic.cuh"
 #include "arrays.hpp"
 #include "context.hpp"
@@ -42,7 +44,7 @@ struct Pairs {
     Lead lead;
     Rows<F> rows[2], columns[2];  // one pair of sides a product
     Rows<F> values;
-    long row_blocks = 0, value_blocks = 1;
+    unsigned row_blocks = 0, value_blocks = 1;
     long tiles_per_part = 0;  // of columns, a block; parts are the grid's rows
 };
 
@@ -118,8 +120,9 @@ RK_DEVICE void load_values(char* to, int tiles, const Rows<F>& source, const F* 
 
 // Which block of the walk this is.
 struct Place {
-    long item, first_row;
+    unsigned item;
     int value_block, part;
+    long first_row;
 };
 
 template <class A, int G, int W, class C>
@@ -129,11 +132,11 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p, const __grid_con
     constexpr int kBlockRows = 16 * G * W;
     constexpr int kProducts = C::kProducts;
 
-    long block = block_index();
+    unsigned block = block_index();
     Place place;
     place.value_block = int(block % p.value_blocks);
     block /= p.value_blocks;
-    place.first_row = block % p.row_blocks * kBlockRows;
+    place.first_row = long(block % p.row_blocks) * kBlockRows;
     place.item = block / p.row_blocks;
     place.part = int(block_row());
 
@@ -143,6 +146,7 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p, const __grid_con
     const bool resident = at.row_pitch[0] != 0;
     const F *rows[2], *columns[2];
     int steps_of[2] = {0, 0};
+#pragma unroll
     for (int k = 0; k < kProducts; ++k) {
         rows[k] = p.rows[k].data + p.rows[k].lead.offset(p.lead, place.item);
         columns[k] = p.columns[k].data + p.columns[k].lead.offset(p.lead, place.item);
@@ -157,22 +161,30 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p, const __grid_con
 
     // Resident rows arrive with the first stage.
     if (resident && first < last)
+#pragma unroll
         for (int k = 0; k < kProducts; ++k)
             for (int s = 0; s < steps_of[k]; ++s)
                 load_depth(memory + at.rows[k] + s * kDepthBytes, at.row_pitch[k], p.rows[k], rows[k], place.first_row,
                            kBlockRows, long(s) * kDepthBytes);
 
     const int steps = steps_of[0] + steps_of[1];
-    const auto issue = [&](long tile, int step) {
-        const int k = step < steps_of[0] ? 0 : 1;
-        const long from = long(step - (k ? steps_of[0] : 0)) * kDepthBytes;
-        char* stage = memory + at.stage + ((tile - first) * steps + step) % 2 * at.stage_bytes;
+    // Arrays of two are indexed by constants alone, or they would lie in local memory.
+    const auto issue_side = [&](auto side, char* stage, long tile, int step) {
+        constexpr int k = decltype(side)::value;
+        const long from = long(step) * kDepthBytes;
         load_depth(stage, kStagePitch, p.columns[k], columns[k], tile * kTileColumns, kTileColumns, from);
         if (!resident)
             load_depth(stage + kTileColumns * kStagePitch, kStagePitch, p.rows[k], rows[k], place.first_row, kBlockRows,
                        from);
+    };
+    const auto issue = [&](long tile, int step) {
+        char* stage = memory + at.stage + (int(tile - first) * steps + step) % 2 * at.stage_bytes;
+        if (kProducts == 1 || step < steps_of[0])
+            issue_side(std::integral_constant<int, 0>{}, stage, tile, step);
+        else
+            issue_side(std::integral_constant<int, kProducts - 1>{}, stage, tile, step - steps_of[0]);
         if (C::kValueTiles && step == 0)
-            load_values<A>(memory + at.values + (tile - first) % 2 * at.values_bytes, C::kValueTiles, p.values, values,
+            load_values<A>(memory + at.values + int(tile - first) % 2 * at.values_bytes, C::kValueTiles, p.values, values,
                            tile * kTileColumns, place.value_block * C::kValueTiles * kTileColumns);
         commit_copies();
     };
@@ -195,7 +207,7 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p, const __grid_con
                     issue(tile, step + 1);
                 else if (tile + 1 < last)
                     issue(tile + 1, 0);
-                const char* stage = memory + at.stage + ((tile - first) * steps + step) % 2 * at.stage_bytes;
+                const char* stage = memory + at.stage + (int(tile - first) * steps + step) % 2 * at.stage_bytes;
                 const char* a = resident ? memory + at.rows[k] + warp_row * at.row_pitch[k] + s * kDepthBytes
                                          : stage + (kTileColumns + warp_row) * kStagePitch;
                 const long a_pitch = resident ? at.row_pitch[k] : kStagePitch;
@@ -205,7 +217,7 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p, const __grid_con
                                         reinterpret_cast<const F*>(stage), kStagePitch / int(sizeof(F)), depth);
             }
         }
-        consumer.accept(acc, tile, memory + at.values + (tile - first) % 2 * at.values_bytes,
+        consumer.accept(acc, tile, memory + at.values + int(tile - first) % 2 * at.values_bytes,
                         memory + at.staged + warp_row * SharedLayout::staged_pitch<A>() * sizeof(typename A::Sum));
         if ((tile + 1) % kChunkTiles == 0 || tile + 1 == last) consumer.close();
     }

@@ -53,8 +53,8 @@ struct Store {
 
 template <class A, int G, int W>
 void store(const Context& context, Pairs<typename A::Factor>& p, const Strided& out, double scale, bool symmetric) {
-    p.row_blocks = ceil_div(p.rows[0].count, 16L * G * W);
-    const Grid grid = grid_of_tiles(p.row_blocks * p.lead.items(), p.columns[0].count, context.multiprocessors);
+    p.row_blocks = unsigned(ceil_div(p.rows[0].count, 16L * G * W));
+    const Grid grid = grid_of_tiles(long(p.row_blocks) * p.lead.items(), p.columns[0].count, context.multiprocessors);
     launch_walk<A, G, W, Store<A, G, W>>(context, p, grid, {out, typename A::Sum(scale), symmetric});
 }
 

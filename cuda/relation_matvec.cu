@@ -139,7 +139,7 @@ void relation_matvec(const Context& context, const Array& x, const Array& y, con
     Attended<P> a(context, x, y, nullptr, phi, psi, {}, false, out, vector.lead);
     typename Dot::Parameters q = {vector.rows.data, a.more, link, Sum(scale), nullptr, a.out};
     Pairs<typename P::Factor>& p = a.pairs;
-    p.row_blocks = ceil_div(p.rows[0].count, 64);
+    p.row_blocks = unsigned(ceil_div(p.rows[0].count, 64));
     const long items = p.lead.items(), rows = p.rows[0].count;
     const Grid grid = grid_of_chunks(p.row_blocks * items, p.columns[0].count, context.multiprocessors);
     if (grid.parts > 1) q.state = context.take<Sum>(grid.parts * items * rows);

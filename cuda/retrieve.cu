@@ -256,13 +256,14 @@ void retrieve(const Context& context, const Array& q, const Array& keys, const M
     if (q.dim(2) == 0 || q.batch(2) == 0) return;
     Attended<A> a(context, q, keys, nullptr, phi, psi, mask, false, values, leading(indices.stride, 2));
     Pairs<typename A::Factor>& p = a.pairs;
-    p.row_blocks = ceil_div(p.rows[0].count, 64);
+    p.row_blocks = unsigned(ceil_div(p.rows[0].count, 64));
     const int k = int(values.dim(1));
     const long items = p.lead.items(), rows = p.rows[0].count;
     Strided where = strided(indices);
     where.lead = a.more;
     // Exact whatever the cut; a part of fewer than some k columns would only add entries to merge.
     Grid grid = grid_of_tiles(p.row_blocks * items, p.columns[0].count, context.multiprocessors);
+    if (p.columns[0].count > 0x7fffffffL) throw std::invalid_argument("keys: expected fewer than 2^31 rows");
     const long least = std::max<long>(kChunkTiles / 4, ceil_div(4L * k, kTileColumns));
     if (grid.tiles_per_part < least) {
         const long tiles = ceil_div(p.columns[0].count, kTileColumns);

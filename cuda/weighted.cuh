@@ -367,14 +367,14 @@ void sum_weighted(const Context& context, Pairs<typename A::Factor>& p, Weighted
     using Sum = typename A::Sum;
     using Consumer = Weighted<A, 1, 4, ValueTiles, Weigher>;
     constexpr int kValueWidth = ValueTiles * kTileColumns;
-    p.row_blocks = ceil_div(p.rows[0].count, 64);
-    p.value_blocks = ValueTiles ? std::max(1L, ceil_div(to.width, long(kValueWidth))) : 1;
+    p.row_blocks = unsigned(ceil_div(p.rows[0].count, 64));
+    p.value_blocks = ValueTiles ? unsigned(std::max(1L, ceil_div(to.width, long(kValueWidth)))) : 1;
     to.softmax = Weigher::kSoftmax;
     to.rows = p.rows[0].count;
     to.items = p.lead.items();
     to.state_width = kValueWidth + 2;
     to.state = nullptr;
-    const Grid grid = grid_of_chunks(p.row_blocks * p.value_blocks * to.items, p.columns[0].count, context.multiprocessors);
+    const Grid grid = grid_of_chunks(long(p.row_blocks) * p.value_blocks * to.items, p.columns[0].count, context.multiprocessors);
     if (grid.blocks == 0) return;
     if (ceil_div(p.columns[0].count, kTileColumns) > kChunkTiles)
         to.state = context.take<Sum>(grid.parts * p.value_blocks * to.items * to.rows * to.state_width);
