@@ -13,7 +13,9 @@
 #include "activation_names.hpp"
 #include "operations.hpp"
 
-#ifndef RK_CUDA_MODULE
+#ifdef RK_CUDA_EMULATED
+#define RK_CUDA_MODULE _cuda_emulated  // for tests (tests/cuda_emulation)
+#else
 #define RK_CUDA_MODULE _cuda
 #endif
 
