@@ -265,3 +265,15 @@ def gpu(library):
     if not cuda.available():
         pytest.skip(f"no GPU to compute on: {cuda.why_not()}")
     return CuPyDevice() if library == "cupy" else PyTorchDevice()
+
+
+def emulated_kernels():
+    """The module of the CUDA sources compiled for this processor, or skip: the reason says why."""
+    from cuda_emulation import build
+
+    sources = sorted((build.ROOT / "cuda").glob("**/*.cu")) + sorted((build.ROOT / "cuda").glob("**/*.cpp"))
+    path = build.module("_cuda", sources)
+    spec = importlib.util.spec_from_file_location("_cuda", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
