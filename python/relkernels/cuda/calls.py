@@ -88,10 +88,11 @@ def call(name: str, arguments: Mapping[str, Any]) -> Any:
         return kind.through(call, name, given, tuple(arrays))
     extension = devices.require(name, device)
     with kind.guard(device):
+        arrays = {n: kind.readable(n, a) for n, a in arrays.items()}
         element = _element(name, kind, arrays)
         engine = CudaEngine(extension, name, kind, device, element)
         for n, a in arrays.items():
-            given[n] = engine.stand_in(kind.readable(n, a))
+            given[n] = engine.stand_in(a)
         return _of_the_kind(_function(name)(**given), engine)
 
 

@@ -20,6 +20,9 @@ class _PyTorch(Kind):
     def device(self, a: Any) -> int | None:
         return a.device.index if a.device.type == "cuda" else None
 
+    def where(self, device: int) -> str:
+        return f"cuda:{device}"
+
     def describe(self, a: Any) -> Description:
         element = str(a.dtype).removeprefix("torch.")
         return Description(a.data_ptr(), tuple(a.shape), tuple(a.stride()), element)
@@ -37,7 +40,7 @@ class _PyTorch(Kind):
         return a
 
     def empty(self, shape: tuple[int, ...], element: str, device: int) -> Any:
-        return torch.empty(shape, dtype=getattr(torch, element), device=f"cuda:{device}")
+        return torch.empty(shape, dtype=getattr(torch, element), device=self.where(device))
 
     def view(self, a: Any, shape: tuple[int, ...], steps: tuple[int, ...], offset: int) -> Any:
         return a.as_strided(shape, steps, a.storage_offset() + offset)
@@ -52,7 +55,7 @@ class _PyTorch(Kind):
         return a.sum(dim=axes, keepdim=True)
 
     def upload(self, a: np.ndarray, device: int) -> Any:
-        return torch.tensor(a, device=f"cuda:{device}")
+        return torch.tensor(a, device=self.where(device))
 
     def stream(self, device: int) -> int:
         return torch.cuda.current_stream(device).cuda_stream
