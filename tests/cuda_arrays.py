@@ -272,8 +272,8 @@ def emulated_kernels():
     from cuda_emulation import build
 
     sources = sorted((build.ROOT / "cuda").glob("**/*.cu")) + sorted((build.ROOT / "cuda").glob("**/*.cpp"))
-    path = build.module("_cuda", sources)
-    spec = importlib.util.spec_from_file_location("_cuda", path)
+    path = build.module("_cuda_emulated", sources)
+    spec = importlib.util.spec_from_file_location("_cuda_emulated", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

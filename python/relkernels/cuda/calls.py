@@ -29,6 +29,9 @@ OPERATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "attention_vjp": ("gradients", ("q", "k", "v", "grad", "mask")),
 }
 
+# Dtypes that have a stand-in: NumPy's numbers, and 16-bit floats.
+_KNOWN = {np.dtype(code).name for code in "?" + np.typecodes["AllInteger"] + "fdFD"}.union(HALVES)
+
 
 @functools.cache
 def _function(operation: str) -> Callable[..., Any]:
@@ -104,7 +107,7 @@ def _element(name: str, kind: Kind, arrays: Mapping[str, Any]) -> str:
     """Return the dtype of a call's arrays, which are one where any is of 16 bits."""
     elements = {n: kind.describe(a).element for n, a in arrays.items()}
     for n, element in elements.items():
-        if element not in HALVES and element not in np.sctypeDict:
+        if element not in _KNOWN:
             got = f"an array of dtype {element} and shape {tuple(arrays[n].shape)}"
             raise TypeError(f"{n}: expected {_check.FLOATS}, bfloat16 or float16, got {got}")
     if elements.pop("mask", None) and not elements:
