@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,17 +16,17 @@ from .engine import CudaEngine
 from .kinds import Kind
 from .stand_ins import HALVES, StandIn
 
-# Operations that have kernels for devices: module, and which arguments are arrays.
+# Operations that have kernels for devices: module, and which arguments are arrays, or tuples of arrays.
 OPERATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "feature_map": ("ops", ("x", "out")),
     "relation_matrix": ("ops", ("x", "y", "out")),
-    "attention_scores": ("ops", ("q", "k", "mask")),
-    "attention": ("ops", ("q", "k", "v", "mask")),
-    "retrieve": ("ops", ("q", "keys", "mask")),
-    "relation_matvec": ("ops", ("x", "y", "v")),
-    "feature_map_vjp": ("gradients", ("x", "grad")),
-    "relation_matrix_vjp": ("gradients", ("x", "y", "grad")),
-    "attention_vjp": ("gradients", ("q", "k", "v", "grad", "mask")),
+    "attention_scores": ("ops", ("q", "k", "mask", "out")),
+    "attention": ("ops", ("q", "k", "v", "mask", "out")),
+    "retrieve": ("ops", ("q", "keys", "mask", "out")),
+    "relation_matvec": ("ops", ("x", "y", "v", "out")),
+    "feature_map_vjp": ("gradients", ("x", "grad", "out")),
+    "relation_matrix_vjp": ("gradients", ("x", "y", "grad", "out")),
+    "attention_vjp": ("gradients", ("q", "k", "v", "grad", "mask", "out")),
 }
 
 # Dtypes that have a stand-in: NumPy's numbers, and 16-bit floats.
@@ -76,7 +76,7 @@ def call(name: str, arguments: Mapping[str, Any]) -> Any:
     """
     given = dict(arguments)
     names = OPERATIONS[name][1] if name in OPERATIONS else tuple(given)
-    arrays = {n: given[n] for n in names if _is_array(given.get(n))}
+    arrays = dict(_arrays(given, names))
     first = next((n for n in arrays if kinds.device_of(arrays[n]) is not None), None)
     if first is None:
         raise TypeError(f"relkernels.{name}: expected an array on a CUDA device, got none")
@@ -94,13 +94,33 @@ def call(name: str, arguments: Mapping[str, Any]) -> Any:
         arrays = {n: kind.readable(n, a) for n, a in arrays.items()}
         element = _element(name, kind, arrays)
         engine = CudaEngine(extension, name, kind, device, element)
-        for n, a in arrays.items():
-            given[n] = engine.stand_in(a)
+        standing = {n: engine.stand_in(a) for n, a in arrays.items()}
+        given.update({n: _replaced(n, given.get(n), standing) for n in names if n in given})
         return _of_the_kind(_function(name)(**given), engine)
 
 
 def _is_array(value: object) -> bool:
     return isinstance(value, np.ndarray) or kinds.kind_of(value) is not None
+
+
+def _arrays(given: Mapping[str, Any], names: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    """Yield the arrays among the arguments, and what messages call them."""
+    for name in names:
+        value = given.get(name)
+        for label, part in _parts(name, value) if isinstance(value, tuple) else [(name, value)]:
+            if _is_array(part):
+                yield label, part
+
+
+def _parts(name: str, value: tuple[Any, ...]) -> list[tuple[str, Any]]:
+    return [(f"{name}[{i}]", part) for i, part in enumerate(value)]
+
+
+def _replaced(name: str, value: Any, standing: Mapping[str, Any]) -> Any:
+    """Return an argument with stand-ins for its arrays."""
+    if isinstance(value, tuple):
+        return tuple(standing.get(label, part) for label, part in _parts(name, value))
+    return standing.get(name, value)
 
 
 def _element(name: str, kind: Kind, arrays: Mapping[str, Any]) -> str:
@@ -110,7 +130,9 @@ def _element(name: str, kind: Kind, arrays: Mapping[str, Any]) -> str:
         if element not in _KNOWN:
             got = f"an array of dtype {element} and shape {tuple(arrays[n].shape)}"
             raise TypeError(f"{n}: expected {_check.FLOATS}, bfloat16 or float16, got {got}")
-    if elements.pop("mask", None) and not elements:
+    # Masks are boolean; a second output holds indices or sums, which stay as they are.
+    elements = {n: element for n, element in elements.items() if n not in ("mask", "out[1]")}
+    if not elements:
         return "float32"
     halves = [n for n, element in elements.items() if element in HALVES]
     first = next(iter(elements))

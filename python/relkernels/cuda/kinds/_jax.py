@@ -33,7 +33,7 @@ class _Jax:
         return device.local_hardware_id if device.platform in ("gpu", "cuda") else None
 
     def through(self, call: Callable[..., Any], name: str, arguments: dict[str, Any], arrays: Any) -> Any:
-        if "out" in arrays:
+        if arguments.get("out") is not None:
             raise TypeError("out: expected None for arrays of JAX, which cannot be written to")
         for n in arrays:
             arguments[n] = _to_library(arguments[n])
