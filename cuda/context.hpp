@@ -20,6 +20,7 @@ struct Context {
     // So many bytes, aligned to 256, that live until the call's work on the stream is done.
     std::function<char*(long)> allocate;
     int multiprocessors = 1;
+    long shared_bytes = 0;  // that a block may ask for
 
     template <class T>
     T* take(long count) const {
@@ -33,6 +34,7 @@ inline void check_launch(const char*) {}
 
 // As many as a small GPU has blocks' worth of: both ways of cutting columns are met by small tests.
 inline int multiprocessors_of(int) { return 2; }
+inline long shared_bytes_of(int) { return 163 * 1024; }  // sm_80
 
 class DeviceGuard {
    public:
@@ -55,6 +57,12 @@ inline int multiprocessors_of(int device) {
     int count = 0;
     check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "relkernels");
     return count;
+}
+
+inline long shared_bytes_of(int device) {
+    int bytes = 0;
+    check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "relkernels");
+    return bytes;
 }
 
 // The device of the call, and the caller's again afterwards.

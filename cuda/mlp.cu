@@ -235,7 +235,7 @@ void Mlp<A>::forward(const Context& context, const Lead& lead, long rows, const 
     if (rows * lead.items() > 0x7fffffffL) throw std::invalid_argument("expected fewer than 2^31 rows");
     int widest = 0;
     for (const Layer<A>& layer : layers_) widest = std::max(widest, layer.inputs);
-    if (depth() <= kMaxLayers && fused_bytes<A>(16, widest) <= kSharedBytes)
+    if (depth() <= kMaxLayers && fused_bytes<A>(16, widest) <= context.shared_bytes)
         forward_fused(context, lead, rows, x, out, padded);
     else
         forward_by_layers(context, lead, rows, x, out, padded);
@@ -262,7 +262,7 @@ void Mlp<A>::forward_fused(const Context& context, const Lead& lead, long rows, 
     // Weights are read once a block: the most rows that fit, unless processors would go idle.
     const long total = rows * lead.items();
     const auto suits = [&](long warps) {
-        return fused_bytes<A>(int(16 * warps), net.widest) <= kSharedBytes && total > 16 * warps * context.multiprocessors / 2;
+        return fused_bytes<A>(int(16 * warps), net.widest) <= context.shared_bytes && total > 16 * warps * context.multiprocessors / 2;
     };
     const auto run = [&](auto kernel, int warps) {
         launch(kernel, ceil_div(total, 16L * warps), 1, 32 * warps, fused_bytes<A>(16 * warps, net.widest),

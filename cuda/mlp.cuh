@@ -12,8 +12,6 @@
 namespace rk::cuda {
 
 inline constexpr int kMaxLayers = 16;
-// Of shared memory that a block may ask for: what sm_80 has, and sm_90 more.
-inline constexpr long kSharedBytes = 160 * 1024;
 
 template <class A>
 struct Layer {

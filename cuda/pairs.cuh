@@ -26,7 +26,7 @@
 namespace rk::cuda {
 
 inline constexpr int kChunkTiles = 32;
-// Rows whose depth is at most so long stay in shared memory for the whole walk.
+// Rows whose depth is at most so long stay in shared memory for the whole walk, where that has room.
 inline constexpr int kResidentBytes = 1024;
 
 // Points as kernels want them: depth-contiguous rows that begin at multiples of 16 bytes, with zeros from the
@@ -46,6 +46,7 @@ struct Pairs {
     Rows<F> values;
     unsigned row_blocks = 0, value_blocks = 1;
     long tiles_per_part = 0;  // of columns, a block; parts are the grid's rows
+    bool resident = false;
 };
 
 // Where things lie in a block's shared memory; all pitches in bytes.
@@ -54,12 +55,11 @@ struct SharedLayout {
     long rows[2], stage, stage_bytes, values, values_bytes, staged, consumer, total;
 
     template <class A>
-    RK_HOST_DEVICE static SharedLayout of(int block_rows, const int* width, int products, int value_tiles) {
+    RK_HOST_DEVICE static SharedLayout of(int block_rows, const int* width, int products, int value_tiles,
+                                          bool resident) {
         using F = typename A::Factor;
         SharedLayout s;
         long at = 0;
-        bool resident = true;
-        for (int p = 0; p < products; ++p) resident = resident && width[p] * long(sizeof(F)) <= kResidentBytes;
         for (int p = 0; p < 2; ++p) {
             s.rows[p] = at;
             if (p >= products || !resident) continue;
@@ -141,9 +141,9 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p, const __grid_con
     place.part = int(block_row());
 
     const int width[2] = {p.rows[0].width, p.rows[1].width};
-    const SharedLayout at = SharedLayout::of<A>(kBlockRows, width, kProducts, C::kValueTiles);
+    const bool resident = p.resident;
+    const SharedLayout at = SharedLayout::of<A>(kBlockRows, width, kProducts, C::kValueTiles, resident);
     char* memory = shared_memory();
-    const bool resident = at.row_pitch[0] != 0;
     const F *rows[2], *columns[2];
     int steps_of[2] = {0, 0};
 #pragma unroll
@@ -191,7 +191,7 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p, const __grid_con
 
     typename A::Sum acc[kProducts][A::kRows * G][A::kColumns];
     const int warp_row = 16 * G * warp_index();
-    if (first < last) issue(first, 0);
+    if (first < last && steps > 0) issue(first, 0);  // of points without features every product is zero
     for (long tile = first; tile < last; ++tile) {
 #pragma unroll
         for (int k = 0; k < kProducts; ++k) {
@@ -246,15 +246,27 @@ inline Grid grid_of_chunks(long row_blocks, long columns, int multiprocessors) {
     return {row_blocks, chunks, kChunkTiles};
 }
 
+// Bytes of shared memory that a walk asks for.
+template <class A, int G, int W, class C>
+long walk_bytes(const Pairs<typename A::Factor>& p, const typename C::Parameters& parameters, bool resident) {
+    const int width[2] = {p.rows[0].width, p.rows[1].width};
+    return SharedLayout::of<A>(16 * G * W, width, C::kProducts, C::kValueTiles, resident).total +
+           C::shared_bytes(parameters, 16 * G * W);
+}
+
 template <class A, int G, int W, class C>
 void launch_walk(const Context& context, Pairs<typename A::Factor>& p, const Grid& grid,
                  const typename C::Parameters& parameters) {
     if (grid.blocks == 0) return;
-    const int width[2] = {p.rows[0].width, p.rows[1].width};
-    const SharedLayout at = SharedLayout::of<A>(16 * G * W, width, C::kProducts, C::kValueTiles);
     p.tiles_per_part = grid.tiles_per_part;
-    launch(walk_pairs<A, G, W, C>, grid.blocks, grid.parts, 32 * W, at.total + C::shared_bytes(parameters, 16 * G * W),
-           context.stream, p, parameters);
+    p.resident = walk_bytes<A, G, W, C>(p, parameters, true) <= context.shared_bytes;
+    for (int k = 0; k < C::kProducts; ++k)
+        p.resident = p.resident && p.rows[k].width * long(sizeof(typename A::Factor)) <= kResidentBytes;
+    const long bytes = walk_bytes<A, G, W, C>(p, parameters, p.resident);
+    if (bytes > context.shared_bytes)
+        throw Error("the kernel needs " + std::to_string(bytes) + " bytes of shared memory a block, this GPU has " +
+                    std::to_string(context.shared_bytes));
+    launch(walk_pairs<A, G, W, C>, grid.blocks, grid.parts, 32 * W, bytes, context.stream, p, parameters);
 }
 
 }  // namespace rk::cuda

@@ -246,24 +246,15 @@ merge_lists(Entry<Sum>* lists, long parts, long items, long rows, int k, const _
                    indices.lead.offset(lead, item) + row * indices.row, list(0, current), k);
 }
 
-}  // namespace
-
-template <class A>
-void retrieve(const Context& context, const Array& q, const Array& keys, const Mlp<A>* phi, const Mlp<A>* psi,
-              const MaybeArray& mask, const Array& values, const Array& indices) {
+template <class A, int W>
+void retrieve_in_blocks(const Context& context, Attended<A>& a, int k, const Strided& where) {
     using Sum = typename A::Sum;
-    using Consumer = TopK<A, 1, 4>;
-    if (q.dim(2) == 0 || q.batch(2) == 0) return;
-    Attended<A> a(context, q, keys, nullptr, phi, psi, mask, false, values, leading(indices.stride, 2));
+    using Consumer = TopK<A, 1, W>;
     Pairs<typename A::Factor>& p = a.pairs;
-    p.row_blocks = unsigned(ceil_div(p.rows[0].count, 64));
-    const int k = int(values.dim(1));
+    p.row_blocks = unsigned(ceil_div(p.rows[0].count, 16L * W));
     const long items = p.lead.items(), rows = p.rows[0].count;
-    Strided where = strided(indices);
-    where.lead = a.more;
     // Exact whatever the cut; a part of fewer than some k columns would only add entries to merge.
-    Grid grid = grid_of_tiles(p.row_blocks * items, p.columns[0].count, context.multiprocessors);
-    if (p.columns[0].count > 0x7fffffffL) throw std::invalid_argument("keys: expected fewer than 2^31 rows");
+    Grid grid = grid_of_tiles(long(p.row_blocks) * items, p.columns[0].count, context.multiprocessors);
     const long least = std::max<long>(kChunkTiles / 4, ceil_div(4L * k, kTileColumns));
     if (grid.tiles_per_part < least) {
         const long tiles = ceil_div(p.columns[0].count, kTileColumns);
@@ -271,10 +262,31 @@ void retrieve(const Context& context, const Array& q, const Array& keys, const M
         grid.parts = std::max(1L, ceil_div(tiles, grid.tiles_per_part));
     }
     Entry<Sum>* lists = context.take<Entry<Sum>>(grid.parts * items * rows * 2 * k);
-    launch_walk<A, 1, 4, Consumer>(context, p, grid, {k, a.mask, lists, grid.parts > 1, a.out, where});
+    launch_walk<A, 1, W, Consumer>(context, p, grid, {k, a.mask, lists, grid.parts > 1, a.out, where});
     if (grid.parts > 1)
         launch(merge_lists<Sum>, ceil_div(items * rows, kRowsPerBlock), 1, 32 * kRowsPerBlock, 0, context.stream, lists,
                grid.parts, items, rows, k, p.lead, a.out, where);
+}
+
+}  // namespace
+
+template <class A>
+void retrieve(const Context& context, const Array& q, const Array& keys, const Mlp<A>* phi, const Mlp<A>* psi,
+              const MaybeArray& mask, const Array& values, const Array& indices) {
+    if (q.dim(2) == 0 || q.batch(2) == 0) return;
+    if (keys.dim(2) > 0x7fffffffL) throw std::invalid_argument("keys: expected fewer than 2^31 rows");
+    Attended<A> a(context, q, keys, nullptr, phi, psi, mask, false, values, leading(indices.stride, 2));
+    const int k = int(values.dim(1));
+    Strided where = strided(indices);
+    where.lead = a.more;
+    // Buffers of 64 rows where shared memory has room for them.
+    if constexpr (sizeof(typename A::Sum) == 4)
+        if (walk_bytes<A, 1, 4, TopK<A, 1, 4>>(a.pairs, {}, false) <= context.shared_bytes) {
+            retrieve_in_blocks<A, 4>(context, a, k, where);
+            check_launch("retrieve");
+            return;
+        }
+    retrieve_in_blocks<A, 2>(context, a, k, where);
     check_launch("retrieve");
 }
 

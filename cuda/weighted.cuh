@@ -384,12 +384,13 @@ void sum_weighted(const Context& context, Pairs<typename A::Factor>& p, Weighted
                context.stream, to, p.lead, grid.parts, p.value_blocks, std::max(1, kValueWidth));
 }
 
-// Wide tiles of values where there are values for them.
+// Values 128 columns at a time where there are so many and shared memory has room for them.
 template <class A, class Weigher, bool Wide>
 void sum_weighted_values(const Context& context, Pairs<typename A::Factor>& p, const WeightedOut<typename A::Sum>& to,
                          const Mask& mask, double scale, const typename Weigher::Parameters& weigher) {
     if constexpr (Wide)
-        if (to.width > kTileColumns) return sum_weighted<A, 2, Weigher>(context, p, to, mask, scale, weigher);
+        if (to.width > kTileColumns && walk_bytes<A, 1, 4, Weighted<A, 1, 4, 2, Weigher>>(p, {}, false) <= context.shared_bytes)
+            return sum_weighted<A, 2, Weigher>(context, p, to, mask, scale, weigher);
     sum_weighted<A, 1, Weigher>(context, p, to, mask, scale, weigher);
 }
 

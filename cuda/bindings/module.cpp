@@ -108,6 +108,7 @@ Context make_context(int device, std::uintptr_t stream, const std::function<std:
 #endif
     context.allocate = [allocate](long bytes) { return reinterpret_cast<char*>(allocate(bytes)); };
     context.multiprocessors = multiprocessors_of(device);
+    context.shared_bytes = shared_bytes_of(device);
     return context;
 }
 
