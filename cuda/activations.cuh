@@ -57,7 +57,8 @@ RK_DEVICE T activation_derivative(Activation activation, T parameter, T z) {
         case Activation::identity: return z == z ? T(1) : z;
         case Activation::relu: return z > T(0) ? T(1) : (z == z ? T(0) : z);
         case Activation::leaky_relu: return z > T(0) ? T(1) : (z == z ? parameter : z);
-        case Activation::relu_power: return z > T(0) ? parameter * pow(z, parameter - T(1)) : (z == z ? T(0) : z);
+        case Activation::relu_power:
+            return z > T(0) ? parameter * pow(z, parameter - T(1)) : (z == z ? T(0) : z);
         case Activation::gelu: {
             const T density = exp(z * z * T(-0.5)) * T(0.39894228040143268);
             return normal_cdf(z) + (infinite(z) ? T(0) : z * density);

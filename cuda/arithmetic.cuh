@@ -24,7 +24,7 @@
 namespace rk::cuda {
 
 inline constexpr int kTileColumns = 64;
-inline constexpr int kDepthBytes = 128;              // of a row of a stage
+inline constexpr int kDepthBytes = 128;               // of a row of a stage
 inline constexpr int kStagePitch = kDepthBytes + 16;  // bytes
 
 template <class T, int N>
@@ -50,7 +50,8 @@ struct Fma {
     }
 
     template <int G>
-    RK_DEVICE static void multiply(T (&acc)[4 * G][8], const T* a, int a_pitch, const T* b, int b_pitch, int depth) {
+    RK_DEVICE static void multiply(T (&acc)[4 * G][8], const T* a, int a_pitch, const T* b, int b_pitch,
+                                   int depth) {
         const int lane = lane_index();
         b += lane % 8 * b_pitch;
 #pragma unroll 2
@@ -72,8 +73,8 @@ struct Fma {
 
     // `staged`: 16 G rows of kTileColumns + kVector sums of this warp's own.
     template <int G>
-    RK_DEVICE static void multiply_weights(T (&acc)[4 * G][8], const T (&weights)[4 * G][8], T* staged, bool stage,
-                                           const T* values, int pitch) {
+    RK_DEVICE static void multiply_weights(T (&acc)[4 * G][8], const T (&weights)[4 * G][8], T* staged,
+                                           bool stage, const T* values, int pitch) {
         constexpr int kPitch = kTileColumns + kVector;
         const int lane = lane_index();
         if (stage) stage_weights<G>(weights, staged);
@@ -128,7 +129,8 @@ struct Fragments {
 #pragma unroll
         for (int i = 0; i < 2 * G; ++i)
 #pragma unroll
-            for (int j = 0; j < 16; ++j) staged[row_of(lane, i) * kPitch + column_of(lane, j)] = weights[i][j];
+            for (int j = 0; j < 16; ++j)
+                staged[row_of(lane, i) * kPitch + column_of(lane, j)] = weights[i][j];
         sync_warp();
     }
     // The sums of rows 16 g, columns 8 n as the four sums of one instruction, and back.
@@ -171,8 +173,8 @@ struct Half : Fragments {
 
     // The sums of the first product lie in a thread just as the second wants its factors.
     template <int G>
-    RK_DEVICE static void multiply_weights(float (&acc)[2 * G][16], const float (&weights)[2 * G][16], float*, bool,
-                                           const T* values, int pitch) {
+    RK_DEVICE static void multiply_weights(float (&acc)[2 * G][16], const float (&weights)[2 * G][16], float*,
+                                           bool, const T* values, int pitch) {
         const int lane = lane_index(), matrix = lane / 8, row = lane % 8;
         values += (row + 8 * (matrix % 2)) * pitch + 8 * (matrix / 2);
 #pragma unroll
@@ -207,11 +209,12 @@ struct Half : Fragments {
 struct Tf32 : Fragments {
     using Factor = float;
     static constexpr int kStep = 8;
-    static constexpr int kValuePad = 8;  // rows 32 bytes apart, modulo the banks: lanes (t, g) read bank 8 t + g
+    static constexpr int kValuePad =
+        8;  // rows 32 bytes apart, modulo the banks: lanes (t, g) read bank 8 t + g
 
     template <int G>
-    RK_DEVICE static void multiply(float (&acc)[2 * G][16], const float* a, int a_pitch, const float* b, int b_pitch,
-                                   int depth) {
+    RK_DEVICE static void multiply(float (&acc)[2 * G][16], const float* a, int a_pitch, const float* b,
+                                   int b_pitch, int depth) {
         const int lane = lane_index();
         a += lane / 4 * a_pitch + lane % 4;
         b += lane / 4 * b_pitch + lane % 4;
@@ -228,8 +231,8 @@ struct Tf32 : Fragments {
     }
 
     template <int G>
-    RK_DEVICE static void multiply_weights(float (&acc)[2 * G][16], const float (&weights)[2 * G][16], float* staged,
-                                           bool stage, const float* values, int pitch) {
+    RK_DEVICE static void multiply_weights(float (&acc)[2 * G][16], const float (&weights)[2 * G][16],
+                                           float* staged, bool stage, const float* values, int pitch) {
         constexpr int kPitch = kTileColumns + 4;
         const int lane = lane_index();
         if (stage) stage_weights<G>(weights, staged);

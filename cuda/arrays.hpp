@@ -119,7 +119,8 @@ inline Lead collapse(const std::vector<long>& shape, std::vector<std::vector<lon
     long items = 1;
     for (int i = 0; i < lead.dims; ++i) {
         items *= sizes[std::size_t(i)];
-        if (items > 0x7fffffffL) throw std::invalid_argument("expected leading dimensions of fewer than 2^31 items");
+        if (items > 0x7fffffffL)
+            throw std::invalid_argument("expected leading dimensions of fewer than 2^31 items");
         lead.size[i] = unsigned(sizes[std::size_t(i)]);
     }
     out.assign(strides.size(), {});

@@ -15,8 +15,9 @@ void attention(const Context& context, const Array& q, const Array& k, const Arr
     if (q.dim(2) == 0 || q.batch(2) == 0) return;
     const bool valued = v.dim(1) > 0 && v.dim(2) > 0;
     Attended<A> a(context, q, k, valued ? &v : nullptr, phi, psi, mask, causal, out);
-    const WeightedOut<Sum> to = {a.out, int(v.dim(1)), Sum(1), lse ? reinterpret_cast<Sum*>(lse->data) : nullptr,
-                                 nullptr, true, 0, 0, 0};
+    const WeightedOut<Sum> to = {
+        a.out, int(v.dim(1)), Sum(1), lse ? reinterpret_cast<Sum*>(lse->data) : nullptr, nullptr, true, 0, 0,
+        0};
     constexpr bool kWide = sizeof(Sum) == 4;
     if (v.dim(1) > 0)
         sum_weighted_values<A, SoftmaxWeigher, kWide>(context, a.pairs, to, a.mask, scale, {});
@@ -25,9 +26,10 @@ void attention(const Context& context, const Array& q, const Array& k, const Arr
     check_launch("attention");
 }
 
-#define RK_INSTANTIATE(A)                                                                                       \
-    template void attention(const Context&, const Array&, const Array&, const Array&, const Mlp<A>*,           \
-                            const Mlp<A>*, double, const MaybeArray&, bool, const Array&, const MaybeArray&);
+#define RK_INSTANTIATE(A)                                                                            \
+    template void attention(const Context&, const Array&, const Array&, const Array&, const Mlp<A>*, \
+                            const Mlp<A>*, double, const MaybeArray&, bool, const Array&,            \
+                            const MaybeArray&);
 RK_FOR_EACH_ARITHMETIC(RK_INSTANTIATE)
 
 }  // namespace rk::cuda

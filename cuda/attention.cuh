@@ -1,5 +1,5 @@
-// The arguments that attention and its relatives share, made into pairs. csrc/attention.hpp and masks.hpp on a
-// device.
+// The arguments that attention and its relatives share, made into pairs. csrc/attention.hpp and masks.hpp on
+// a device.
 #pragma once
 
 #include "operations.hpp"
@@ -18,10 +18,12 @@ inline Mask mask_of(const MaybeArray& mask, bool causal) {
     return m;
 }
 
-inline std::vector<long> no_strides(const std::vector<long>& shape) { return std::vector<long>(shape.size(), 0); }
+inline std::vector<long> no_strides(const std::vector<long>& shape) {
+    return std::vector<long>(shape.size(), 0);
+}
 
-// Queries, keys and perhaps values of a batch, their leading dimensions put together with those of the mask and
-// of the output.
+// Queries, keys and perhaps values of a batch, their leading dimensions put together with those of the mask
+// and of the output.
 template <class A>
 struct Attended {
     using F = typename A::Factor;
@@ -45,9 +47,11 @@ struct Attended {
         pairs.columns[0] = g.rows;
         pairs.values = values.rows;
         std::vector<LeadStride> steps;
-        pairs.lead = collapse(shape, {f.lead, g.lead, values.lead, allowed ? leading(allowed->stride, 2) : no_strides(shape),
-                                      leading(to.stride, 2), more_lead.empty() ? no_strides(shape) : more_lead},
-                              steps);
+        pairs.lead =
+            collapse(shape,
+                     {f.lead, g.lead, values.lead, allowed ? leading(allowed->stride, 2) : no_strides(shape),
+                      leading(to.stride, 2), more_lead.empty() ? no_strides(shape) : more_lead},
+                     steps);
         pairs.rows[0].lead = steps[0];
         pairs.columns[0].lead = steps[1];
         pairs.values.lead = steps[2];

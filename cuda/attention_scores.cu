@@ -23,13 +23,15 @@ struct StoreScores {
     const std::uint8_t* mask;
     const Sum* lse;
 
-    RK_DEVICE StoreScores(const Parameters& parameters, const Pairs<typename A::Factor>& p, const Place& place, char*)
+    RK_DEVICE StoreScores(const Parameters& parameters, const Pairs<typename A::Factor>& p,
+                          const Place& place, char*)
         : q(parameters),
           row0(place.first_row + 16 * G * warp_index()),
           rows(p.rows[0].count),
           columns(p.columns[0].count),
           out(parameters.out.lead.offset(p.lead, place.item)),
-          mask(parameters.mask.data ? parameters.mask.data + parameters.mask.lead.offset(p.lead, place.item) : nullptr),
+          mask(parameters.mask.data ? parameters.mask.data + parameters.mask.lead.offset(p.lead, place.item)
+                                    : nullptr),
           lse(parameters.lse + place.item * p.rows[0].count) {}
     RK_DEVICE void limit(long&, long&) const {}
     RK_DEVICE void accept(Sum (&acc)[1][A::kRows * G][A::kColumns], long tile, const char*, char*) const {
@@ -52,8 +54,9 @@ struct StoreScores {
 }  // namespace
 
 template <class A>
-void attention_scores(const Context& context, const Array& q, const Array& k, const Mlp<A>* phi, const Mlp<A>* psi,
-                      double scale, const MaybeArray& mask, bool causal, const Array& out) {
+void attention_scores(const Context& context, const Array& q, const Array& k, const Mlp<A>* phi,
+                      const Mlp<A>* psi, double scale, const MaybeArray& mask, bool causal,
+                      const Array& out) {
     using Sum = typename A::Sum;
     using Consumer = StoreScores<A, 1, 4>;
     if (out.dim(1) == 0 || out.dim(2) == 0 || out.batch(2) == 0) return;
@@ -67,8 +70,8 @@ void attention_scores(const Context& context, const Array& q, const Array& k, co
     check_launch("attention_scores");
 }
 
-#define RK_INSTANTIATE(A)                                                                                         \
-    template void attention_scores(const Context&, const Array&, const Array&, const Mlp<A>*, const Mlp<A>*,     \
+#define RK_INSTANTIATE(A)                                                                                    \
+    template void attention_scores(const Context&, const Array&, const Array&, const Mlp<A>*, const Mlp<A>*, \
                                    double, const MaybeArray&, bool, const Array&);
 RK_FOR_EACH_ARITHMETIC(RK_INSTANTIATE)
 

@@ -77,7 +77,8 @@ RK_DEVICE std::uint32_t shared_address(const void* p) { return std::uint32_t(__c
 
 // Copies the first `bytes` (0 to 16) of 16 and zeros the rest.
 RK_DEVICE void copy16_async(void* to, const void* from, int bytes) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
+                 "r"(bytes)
                  : "memory");
 }
 RK_DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -146,8 +147,8 @@ void launch(void (*kernel)(Parameters...), long blocks, long block_rows, int thr
             Stream stream, const Arguments&... arguments) {
     if (shared_bytes > 48 * 1024)
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
-    kernel<<<dim3(unsigned(blocks), unsigned(block_rows)), unsigned(threads), std::size_t(shared_bytes), stream>>>(
-        arguments...);
+    kernel<<<dim3(unsigned(blocks), unsigned(block_rows)), unsigned(threads), std::size_t(shared_bytes),
+             stream>>>(arguments...);
 }
 
 }  // namespace rk::cuda

@@ -42,7 +42,8 @@ struct Distinct {
     std::vector<long> shape, stride;
     long items = 1;
 
-    explicit Distinct(const Array& a, int core = 2) : shape(leading(a.shape, core)), stride(leading(a.stride, core)) {
+    explicit Distinct(const Array& a, int core = 2)
+        : shape(leading(a.shape, core)), stride(leading(a.stride, core)) {
         for (std::size_t i = 0; i < shape.size(); ++i) {
             if (stride[i] == 0) shape[i] = 1;
             items *= shape[i];
@@ -100,8 +101,8 @@ Factors<F> factors(const Context& context, const Array& a) {
 
 // The features of each head as items of their own: one more leading dimension, the last.
 template <class F>
-Factors<F> split_heads(const Context& context, const Factors<F>& f, const std::vector<long>& lead_shape, long width,
-                       long heads) {
+Factors<F> split_heads(const Context& context, const Factors<F>& f, const std::vector<long>& lead_shape,
+                       long width, long heads) {
     Array a;
     a.data = reinterpret_cast<char*>(const_cast<F*>(f.rows.data));
     a.dtype = DtypeOf<F>::value;

@@ -13,7 +13,8 @@ void feature_map(const Context& context, const Array& x, const Mlp<A>& map, cons
     map.forward(context, lead, x.dim(2), from, to, map.outputs());
 }
 
-#define RK_INSTANTIATE(A) template void feature_map(const Context&, const Array&, const Mlp<A>&, const Array&);
+#define RK_INSTANTIATE(A) \
+    template void feature_map(const Context&, const Array&, const Mlp<A>&, const Array&);
 RK_FOR_EACH_ARITHMETIC(RK_INSTANTIATE)
 
 }  // namespace rk::cuda

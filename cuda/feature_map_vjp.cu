@@ -1,10 +1,10 @@
-// Vector-Jacobian product of phi: given dF, the gradients of x, weights and biases. csrc/feature_map_vjp.cpp on a
-// device.
+// Vector-Jacobian product of phi: given dF, the gradients of x, weights and biases. csrc/feature_map_vjp.cpp
+// on a device.
 //
 //   dz_L = dF;   dW_l = h_{l-1}^T dz_l,   db_l = sum of rows of dz_l,   dz_{l-1} = act'(z_{l-1}) * dz_l W_l^T
 //
-// Order of sums: rows are met in slabs of kSlabRows, and a slab's gradients of parameters in parts of kPartRows
-// (each one chain), both cut at fixed places and added in order. Memory: the layers of a slab.
+// Order of sums: rows are met in slabs of kSlabRows, and a slab's gradients of parameters in parts of
+// kPartRows (each one chain), both cut at fixed places and added in order. Memory: the layers of a slab.
 #include "activations.cuh"
 #include "product.cuh"
 
@@ -46,7 +46,8 @@ add_rows(const Sum* grad, long rows, int width, long pitch, Sum* parts) {
     const long part = at / width, column = at % width;
     if (part * kPartRows >= rows) return;
     Sum sum = 0;
-    for (long r = part * kPartRows; r < min(rows, (part + 1) * kPartRows); ++r) sum += grad[r * pitch + column];
+    for (long r = part * kPartRows; r < min(rows, (part + 1) * kPartRows); ++r)
+        sum += grad[r * pitch + column];
     parts[at] = sum;
 }
 
@@ -69,11 +70,13 @@ Array matrix(Sum* data, long rows, long columns, long pitch) {
 }  // namespace
 
 template <class A>
-void feature_map_vjp(const Context& context, const Array& x, const Mlp<A>& map, const Array& grad, const Array& grad_x,
-                     const std::vector<Array>& grad_weights, const std::vector<Array>& grad_biases) {
+void feature_map_vjp(const Context& context, const Array& x, const Mlp<A>& map, const Array& grad,
+                     const Array& grad_x, const std::vector<Array>& grad_weights,
+                     const std::vector<Array>& grad_biases) {
     using Sum = typename A::Sum;
     const auto over = [&](long elements, auto kernel, auto... arguments) {
-        if (elements > 0) launch(kernel, ceil_div(elements, kThreads), 1, kThreads, 0, context.stream, arguments...);
+        if (elements > 0)
+            launch(kernel, ceil_div(elements, kThreads), 1, kThreads, 0, context.stream, arguments...);
     };
     const long depth = map.depth(), items = x.batch(2), rows_of_item = x.dim(2);
     const auto data = [](const Array& a) { return reinterpret_cast<Sum*>(a.data); };
@@ -81,10 +84,11 @@ void feature_map_vjp(const Context& context, const Array& x, const Mlp<A>& map, 
         for (long l = 0; l < depth; ++l) {
             const Layer<A>& layer = map.layers()[std::size_t(l)];
             const long size = long(layer.inputs) * layer.outputs;
-            over(size, add_to<Sum>, data(grad_weights[std::size_t(l)]), static_cast<const Sum*>(nullptr), 0L, size, true);
+            over(size, add_to<Sum>, data(grad_weights[std::size_t(l)]), static_cast<const Sum*>(nullptr), 0L,
+                 size, true);
             if (map.has_bias())
-                over(layer.outputs, add_to<Sum>, data(grad_biases[std::size_t(l)]), static_cast<const Sum*>(nullptr), 0L,
-                     long(layer.outputs), true);
+                over(layer.outputs, add_to<Sum>, data(grad_biases[std::size_t(l)]),
+                     static_cast<const Sum*>(nullptr), 0L, long(layer.outputs), true);
         }
         check_launch("feature_map_vjp");
         return;
@@ -124,14 +128,16 @@ void feature_map_vjp(const Context& context, const Array& x, const Mlp<A>& map, 
             for (long l = 0; l < depth; ++l) {
                 const Layer<A>& layer = map.layers()[std::size_t(l)];
                 const auto at = std::size_t(l + 1);
-                const Array weights = matrix(const_cast<Sum*>(layer.weights.data), layer.outputs, layer.inputs,
-                                             layer.weights.pitch);
+                const Array weights = matrix(const_cast<Sum*>(layer.weights.data), layer.outputs,
+                                             layer.inputs, layer.weights.pitch);
                 multiply<A>(context, matrix(h[at - 1], rows, layer.inputs, pitch[at - 1]), weights, 1.0,
                             matrix(z[at], rows, layer.outputs, pitch[at]), "feature_map_vjp");
-                if (layer.bias) over(rows * layer.outputs, add_bias<Sum>, z[at], rows, layer.outputs, pitch[at], layer.bias);
+                if (layer.bias)
+                    over(rows * layer.outputs, add_bias<Sum>, z[at], rows, layer.outputs, pitch[at],
+                         layer.bias);
                 if (l + 1 < depth)
-                    over(rows * pitch[at], activate_all<Sum>, static_cast<const Sum*>(z[at]), h[at], rows * pitch[at],
-                         map.activation(), map.parameter());
+                    over(rows * pitch[at], activate_all<Sum>, static_cast<const Sum*>(z[at]), h[at],
+                         rows * pitch[at], map.activation(), map.parameter());
             }
             copy_matrices(context, {}, rows, map.outputs(), pitch.back(), strided(slab_grad),
                           strided(matrix(above, rows, pitch.back(), pitch.back())));
@@ -140,40 +146,46 @@ void feature_map_vjp(const Context& context, const Array& x, const Mlp<A>& map, 
                 const auto at = std::size_t(l + 1);
                 const long size = long(layer.inputs) * layer.outputs;
                 // Whole parts are items of one product; the last may be shorter.
-                const auto part_of = [&](Sum* m, long width, long m_pitch, long from, long parts_of, long each) {
-                    return Array{reinterpret_cast<char*>(m + from * m_pitch), {parts_of, width, each},
-                                 {kPartRows * m_pitch, 1, m_pitch}, DtypeOf<Sum>::value};
+                const auto part_of = [&](Sum* m, long width, long m_pitch, long from, long parts_of,
+                                         long each) {
+                    return Array{reinterpret_cast<char*>(m + from * m_pitch),
+                                 {parts_of, width, each},
+                                 {kPartRows * m_pitch, 1, m_pitch},
+                                 DtypeOf<Sum>::value};
                 };
                 const long whole = rows / kPartRows, rest = rows % kPartRows;
                 const auto add_part = [&](long from, long parts_of, long each) {
                     if (parts_of == 0 || each == 0) return;
                     Sum* to = parts + from / kPartRows * size;
-                    multiply<A>(context, part_of(h[at - 1], layer.inputs, pitch[at - 1], from, parts_of, each),
+                    multiply<A>(context,
+                                part_of(h[at - 1], layer.inputs, pitch[at - 1], from, parts_of, each),
                                 part_of(above, layer.outputs, pitch[at], from, parts_of, each), 1.0,
-                                {reinterpret_cast<char*>(to), {parts_of, layer.inputs, layer.outputs},
-                                 {size, layer.outputs, 1}, DtypeOf<Sum>::value},
+                                {reinterpret_cast<char*>(to),
+                                 {parts_of, layer.inputs, layer.outputs},
+                                 {size, layer.outputs, 1},
+                                 DtypeOf<Sum>::value},
                                 "feature_map_vjp");
                 };
                 add_part(0, whole, kPartRows);
                 add_part(whole * kPartRows, 1, rest);
-                over(size, add_to<Sum>, data(grad_weights[std::size_t(l)]), static_cast<const Sum*>(parts), count, size,
-                     fresh);
+                over(size, add_to<Sum>, data(grad_weights[std::size_t(l)]), static_cast<const Sum*>(parts),
+                     count, size, fresh);
                 if (layer.bias) {
-                    over(count * layer.outputs, add_rows<Sum>, static_cast<const Sum*>(above), rows, layer.outputs,
-                         pitch[at], parts);
-                    over(layer.outputs, add_to<Sum>, data(grad_biases[std::size_t(l)]), static_cast<const Sum*>(parts),
-                         count, long(layer.outputs), fresh);
+                    over(count * layer.outputs, add_rows<Sum>, static_cast<const Sum*>(above), rows,
+                         layer.outputs, pitch[at], parts);
+                    over(layer.outputs, add_to<Sum>, data(grad_biases[std::size_t(l)]),
+                         static_cast<const Sum*>(parts), count, long(layer.outputs), fresh);
                 }
-                const Array weights = matrix(const_cast<Sum*>(layer.weights.data), layer.outputs, layer.inputs,
-                                             layer.weights.pitch);
+                const Array weights = matrix(const_cast<Sum*>(layer.weights.data), layer.outputs,
+                                             layer.inputs, layer.weights.pitch);
                 const Array gradient = matrix(above, rows, layer.outputs, pitch[at]);
                 if (l == 0) {
                     multiply<A>(context, gradient, transposed(weights), 1.0, row_slab(item_out, first, rows),
                                 "feature_map_vjp");
                     break;
                 }
-                multiply<A>(context, gradient, transposed(weights), 1.0, matrix(below, rows, layer.inputs, pitch[at - 1]),
-                            "feature_map_vjp");
+                multiply<A>(context, gradient, transposed(weights), 1.0,
+                            matrix(below, rows, layer.inputs, pitch[at - 1]), "feature_map_vjp");
                 over(rows * pitch[at - 1], activate_all_vjp<Sum>, static_cast<const Sum*>(z[at - 1]), below,
                      rows * pitch[at - 1], map.activation(), map.parameter());
                 std::swap(above, below);
@@ -187,9 +199,9 @@ void feature_map_vjp(const Context& context, const Array& x, const Mlp<A>& map, 
     check_launch("feature_map_vjp");
 }
 
-#define RK_INSTANTIATE(A)                                                                                     \
-    template void feature_map_vjp<A>(const Context&, const Array&, const Mlp<A>&, const Array&, const Array&, \
-                                     const std::vector<Array>&, const std::vector<Array>&);
+#define RK_INSTANTIATE(A)                                                                       \
+    template void feature_map_vjp<A>(const Context&, const Array&, const Mlp<A>&, const Array&, \
+                                     const Array&, const std::vector<Array>&, const std::vector<Array>&);
 RK_INSTANTIATE(Fma<float>)
 RK_INSTANTIATE(Fma<double>)
 

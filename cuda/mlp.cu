@@ -63,12 +63,14 @@ map_rows(const __grid_constant__ FusedMlp<A> net) {
     char* activations[2] = {memory + warp_row * pitch, memory + (16 * W + warp_row) * pitch};
     char* stages = memory + 2 * 16 * W * pitch;
     Sum* staged = reinterpret_cast<Sum*>(stages + 2 * kTileColumns * kStagePitch) + warp_row * kStagedPitch;
-    const unsigned first = block_index() * (16 * W) + unsigned(warp_row), total = unsigned(net.lead.items()) * net.rows;
+    const unsigned first = block_index() * (16 * W) + unsigned(warp_row),
+                   total = unsigned(net.lead.items()) * net.rows;
 
     const auto issue = [&](const Cursor<A>& at, int count) {
         const Layer<A>& layer = net.layers[at.layer];
-        load_depth(stages + count % 2 * kTileColumns * kStagePitch, kStagePitch, layer.weights, layer.weights.data,
-                   long(at.tile) * kTileColumns, kTileColumns, long(at.step) * kDepthBytes);
+        load_depth(stages + count % 2 * kTileColumns * kStagePitch, kStagePitch, layer.weights,
+                   layer.weights.data, long(at.tile) * kTileColumns, kTileColumns,
+                   long(at.step) * kDepthBytes);
         commit_copies();
     };
     Cursor<A> next;
@@ -83,7 +85,8 @@ map_rows(const __grid_constant__ FusedMlp<A> net) {
         const long from = net.x.lead.offset(net.lead, at / net.rows) + long(at % net.rows) * net.x.row;
         const int inputs = net.layers[0].inputs;
         for (int c = lane; c < round_up(inputs, kTileColumns); c += 32)
-            narrow(inside && c < inputs ? load_element<Sum>(net.x.data, net.x.dtype, from + c * net.x.column) : Sum(0),
+            narrow(inside && c < inputs ? load_element<Sum>(net.x.data, net.x.dtype, from + c * net.x.column)
+                                        : Sum(0),
                    to[c]);
     }
     sync_warp();
@@ -106,16 +109,18 @@ map_rows(const __grid_constant__ FusedMlp<A> net) {
                     next.advance(net);
                 }
                 const int depth = min(kStepElements, int(round_up(layer.inputs - k, A::kStep)));
-                A::template multiply<1>(acc, reinterpret_cast<const F*>(in) + k, int(pitch / long(sizeof(F))),
-                                        reinterpret_cast<const F*>(stages + count % 2 * kTileColumns * kStagePitch),
-                                        kStagePitch / int(sizeof(F)), depth);
+                A::template multiply<1>(
+                    acc, reinterpret_cast<const F*>(in) + k, int(pitch / long(sizeof(F))),
+                    reinterpret_cast<const F*>(stages + count % 2 * kTileColumns * kStagePitch),
+                    kStagePitch / int(sizeof(F)), depth);
             }
             A::template stage_weights<1>(acc, staged);
             for (int r = 0; r < 16; ++r) {
                 const bool inside = first + unsigned(r) < total;
                 const unsigned at = inside ? first + unsigned(r) : 0;
                 const long to =
-                    last ? net.out.lead.offset(net.lead, at / net.rows) + long(at % net.rows) * net.out.row : 0;
+                    last ? net.out.lead.offset(net.lead, at / net.rows) + long(at % net.rows) * net.out.row
+                         : 0;
                 for (int e = lane; e < kTileColumns; e += 32) {
                     const int c = tile * kTileColumns + e;
                     Sum z = staged[r * kStagedPitch + e];
@@ -153,7 +158,9 @@ struct EndLayer {
         Strided out;
         long padded;  // columns of out
     };
-    static long shared_bytes(const Parameters&, int block_rows) { return block_rows * kPitch * long(sizeof(Sum)); }
+    static long shared_bytes(const Parameters&, int block_rows) {
+        return block_rows * kPitch * long(sizeof(Sum));
+    }
 
     const Parameters& q;
     long row0, count, columns;
@@ -206,8 +213,8 @@ long Mlp<A>::place(const std::vector<long>& widths, char* memory, std::vector<La
 }
 
 template <class A>
-Mlp<A>::Mlp(const Context& context, char* memory, const std::vector<Array>& weights, const std::vector<Array>& biases,
-            Activation activation, double parameter)
+Mlp<A>::Mlp(const Context& context, char* memory, const std::vector<Array>& weights,
+            const std::vector<Array>& biases, Activation activation, double parameter)
     : activation_(activation), parameter_(typename A::Sum(parameter)) {
     using F = typename A::Factor;
     std::vector<long> widths = {weights.at(0).dim(2)};
@@ -224,13 +231,17 @@ Mlp<A>::Mlp(const Context& context, char* memory, const std::vector<Array>& weig
         }
         copy_matrices(context, {}, 1, layer.outputs, layer.outputs,
                       {biases[l].data, biases[l].dtype, 0, biases[l].step(1), {}},
-                      {const_cast<typename A::Sum*>(layer.bias), DtypeOf<typename A::Sum>::value, layer.outputs, 1, {}});
+                      {const_cast<typename A::Sum*>(layer.bias),
+                       DtypeOf<typename A::Sum>::value,
+                       layer.outputs,
+                       1,
+                       {}});
     }
 }
 
 template <class A>
-void Mlp<A>::forward(const Context& context, const Lead& lead, long rows, const Strided& x, const Strided& out,
-                     long padded) const {
+void Mlp<A>::forward(const Context& context, const Lead& lead, long rows, const Strided& x,
+                     const Strided& out, long padded) const {
     if (rows * lead.items() == 0) return;
     if (rows * lead.items() > 0x7fffffffL) throw std::invalid_argument("expected fewer than 2^31 rows");
     int widest = 0;
@@ -243,8 +254,8 @@ void Mlp<A>::forward(const Context& context, const Lead& lead, long rows, const 
 }
 
 template <class A>
-void Mlp<A>::forward_fused(const Context& context, const Lead& lead, long rows, const Strided& x, const Strided& out,
-                           long padded) const {
+void Mlp<A>::forward_fused(const Context& context, const Lead& lead, long rows, const Strided& x,
+                           const Strided& out, long padded) const {
     FusedMlp<A> net;
     net.depth = int(depth());
     net.widest = 0;
@@ -262,7 +273,8 @@ void Mlp<A>::forward_fused(const Context& context, const Lead& lead, long rows, 
     // Weights are read once a block: the most rows that fit, unless processors would go idle.
     const long total = rows * lead.items();
     const auto suits = [&](long warps) {
-        return fused_bytes<A>(int(16 * warps), net.widest) <= context.shared_bytes && total > 16 * warps * context.multiprocessors / 2;
+        return fused_bytes<A>(int(16 * warps), net.widest) <= context.shared_bytes &&
+               total > 16 * warps * context.multiprocessors / 2;
     };
     const auto run = [&](auto kernel, int warps) {
         launch(kernel, ceil_div(total, 16L * warps), 1, 32 * warps, fused_bytes<A>(16 * warps, net.widest),
@@ -289,7 +301,8 @@ void Mlp<A>::forward_by_layers(const Context& context, const Lead& lead, long ro
     LeadStride row_major;
     long step = rows * h.pitch;
     for (int i = lead.dims; i-- > 0; step *= lead.size[i]) row_major.step[i] = step;
-    copy_matrices(context, lead, rows, inputs(), h.pitch, x, {buffers[0], DtypeOf<F>::value, h.pitch, 1, row_major});
+    copy_matrices(context, lead, rows, inputs(), h.pitch, x,
+                  {buffers[0], DtypeOf<F>::value, h.pitch, 1, row_major});
     for (std::size_t l = 0; l < layers_.size(); ++l) {
         const Layer<A>& layer = layers_[l];
         const bool hidden = l + 1 < layers_.size();
@@ -297,15 +310,21 @@ void Mlp<A>::forward_by_layers(const Context& context, const Lead& lead, long ro
         p.rows[0] = h;
         p.columns[0] = layer.weights;
         p.row_blocks = unsigned(ceil_div(total, 64));
-        typename Consumer::Parameters q = {layer.bias, hidden, activation_, parameter_, lead, unsigned(rows), out, padded};
+        typename Consumer::Parameters q = {layer.bias, hidden,         activation_, parameter_,
+                                           lead,       unsigned(rows), out,         padded};
         if (hidden) {
-            h = {buffers[(l + 1) % 2], total, padded_width<F>(layer.outputs), int(padded_width<F>(layer.outputs)), {}};
+            h = {buffers[(l + 1) % 2],
+                 total,
+                 padded_width<F>(layer.outputs),
+                 int(padded_width<F>(layer.outputs)),
+                 {}};
             q.lead = {};
             q.rows = unsigned(total);
             q.out = {buffers[(l + 1) % 2], DtypeOf<F>::value, h.pitch, 1, {}};
             q.padded = h.pitch;
         }
-        launch_walk<A, 1, 4, Consumer>(context, p, grid_of_tiles(p.row_blocks, layer.outputs, context.multiprocessors), q);
+        launch_walk<A, 1, 4, Consumer>(
+            context, p, grid_of_tiles(p.row_blocks, layer.outputs, context.multiprocessors), q);
     }
 }
 

@@ -28,8 +28,8 @@ class Mlp {
     static long bytes(const std::vector<long>& widths) { return place(widths, nullptr, nullptr); }
 
     // Packs weights (in, out) and biases of any dtype into `memory`, which must outlive the map.
-    Mlp(const Context& context, char* memory, const std::vector<Array>& weights, const std::vector<Array>& biases,
-        Activation activation, double parameter);
+    Mlp(const Context& context, char* memory, const std::vector<Array>& weights,
+        const std::vector<Array>& biases, Activation activation, double parameter);
 
     long inputs() const { return layers_.front().inputs; }
     long outputs() const { return layers_.back().outputs; }
@@ -45,10 +45,10 @@ class Mlp {
 
    private:
     static long place(const std::vector<long>& widths, char* memory, std::vector<Layer<A>>* layers);
-    void forward_fused(const Context& context, const Lead& lead, long rows, const Strided& x, const Strided& out,
-                       long padded) const;
-    void forward_by_layers(const Context& context, const Lead& lead, long rows, const Strided& x, const Strided& out,
-                           long padded) const;
+    void forward_fused(const Context& context, const Lead& lead, long rows, const Strided& x,
+                       const Strided& out, long padded) const;
+    void forward_by_layers(const Context& context, const Lead& lead, long rows, const Strided& x,
+                           const Strided& out, long padded) const;
 
     std::vector<Layer<A>> layers_;
     Activation activation_;

@@ -26,8 +26,8 @@ void relation_matrix(const Context& context, const Array& x, const MaybeArray& y
                      const Mlp<A>* psi, double scale, long heads, const Array& out);
 
 template <class A>
-void attention_scores(const Context& context, const Array& q, const Array& k, const Mlp<A>* phi, const Mlp<A>* psi,
-                      double scale, const MaybeArray& mask, bool causal, const Array& out);
+void attention_scores(const Context& context, const Array& q, const Array& k, const Mlp<A>* phi,
+                      const Mlp<A>* psi, double scale, const MaybeArray& mask, bool causal, const Array& out);
 
 template <class A>
 void attention(const Context& context, const Array& q, const Array& k, const Array& v, const Mlp<A>* phi,
@@ -39,21 +39,22 @@ void retrieve(const Context& context, const Array& q, const Array& keys, const M
               const MaybeArray& mask, const Array& values, const Array& indices);
 
 template <class A>
-void relation_matvec(const Context& context, const Array& x, const Array& y, const Array& v, const Mlp<A>* phi,
-                     const Mlp<A>* psi, Link link, double scale, const Array& out);
+void relation_matvec(const Context& context, const Array& x, const Array& y, const Array& v,
+                     const Mlp<A>* phi, const Mlp<A>* psi, Link link, double scale, const Array& out);
 
 // Gradients: float32 and float64. What they write is overwritten.
 template <class A>
-void feature_map_vjp(const Context& context, const Array& x, const Mlp<A>& map, const Array& grad, const Array& grad_x,
-                     const std::vector<Array>& grad_weights, const std::vector<Array>& grad_biases);
+void feature_map_vjp(const Context& context, const Array& x, const Mlp<A>& map, const Array& grad,
+                     const Array& grad_x, const std::vector<Array>& grad_weights,
+                     const std::vector<Array>& grad_biases);
 
 template <class A>
-void relation_matrix_vjp(const Context& context, const Array& f, const Array& g, const Array& grad, double scale,
-                         long heads, const Array& grad_f, const Array& grad_g);
+void relation_matrix_vjp(const Context& context, const Array& f, const Array& g, const Array& grad,
+                         double scale, long heads, const Array& grad_f, const Array& grad_g);
 
 template <class A>
-void attention_vjp(const Context& context, const Array& f, const Array& g, const Array& v, const MaybeArray& mask,
-                   bool causal, double scale, const Array& out, const Array& lse, const Array& grad,
-                   const Array& grad_f, const Array& grad_g, const Array& grad_v);
+void attention_vjp(const Context& context, const Array& f, const Array& g, const Array& v,
+                   const MaybeArray& mask, bool causal, double scale, const Array& out, const Array& lse,
+                   const Array& grad, const Array& grad_f, const Array& grad_g, const Array& grad_v);
 
 }  // namespace rk::cuda

@@ -127,7 +127,8 @@ struct Place {
 
 template <class A, int G, int W, class C>
 RK_KERNEL(32 * W)
-walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p, const __grid_constant__ typename C::Parameters parameters) {
+walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p,
+           const __grid_constant__ typename C::Parameters parameters) {
     using F = typename A::Factor;
     constexpr int kBlockRows = 16 * G * W;
     constexpr int kProducts = C::kProducts;
@@ -164,8 +165,8 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p, const __grid_con
 #pragma unroll
         for (int k = 0; k < kProducts; ++k)
             for (int s = 0; s < steps_of[k]; ++s)
-                load_depth(memory + at.rows[k] + s * kDepthBytes, at.row_pitch[k], p.rows[k], rows[k], place.first_row,
-                           kBlockRows, long(s) * kDepthBytes);
+                load_depth(memory + at.rows[k] + s * kDepthBytes, at.row_pitch[k], p.rows[k], rows[k],
+                           place.first_row, kBlockRows, long(s) * kDepthBytes);
 
     const int steps = steps_of[0] + steps_of[1];
     // Arrays of two are indexed by constants alone, or they would lie in local memory.
@@ -174,8 +175,8 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p, const __grid_con
         const long from = long(step) * kDepthBytes;
         load_depth(stage, kStagePitch, p.columns[k], columns[k], tile * kTileColumns, kTileColumns, from);
         if (!resident)
-            load_depth(stage + kTileColumns * kStagePitch, kStagePitch, p.rows[k], rows[k], place.first_row, kBlockRows,
-                       from);
+            load_depth(stage + kTileColumns * kStagePitch, kStagePitch, p.rows[k], rows[k], place.first_row,
+                       kBlockRows, from);
     };
     const auto issue = [&](long tile, int step) {
         char* stage = memory + at.stage + (int(tile - first) * steps + step) % 2 * at.stage_bytes;
@@ -184,8 +185,9 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p, const __grid_con
         else
             issue_side(std::integral_constant<int, kProducts - 1>{}, stage, tile, step - steps_of[0]);
         if (C::kValueTiles && step == 0)
-            load_values<A>(memory + at.values + int(tile - first) % 2 * at.values_bytes, C::kValueTiles, p.values, values,
-                           tile * kTileColumns, place.value_block * C::kValueTiles * kTileColumns);
+            load_values<A>(memory + at.values + int(tile - first) % 2 * at.values_bytes, C::kValueTiles,
+                           p.values, values, tile * kTileColumns,
+                           place.value_block * C::kValueTiles * kTileColumns);
         commit_copies();
     };
 
@@ -207,18 +209,21 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p, const __grid_con
                     issue(tile, step + 1);
                 else if (tile + 1 < last)
                     issue(tile + 1, 0);
-                const char* stage = memory + at.stage + (int(tile - first) * steps + step) % 2 * at.stage_bytes;
+                const char* stage =
+                    memory + at.stage + (int(tile - first) * steps + step) % 2 * at.stage_bytes;
                 const char* a = resident ? memory + at.rows[k] + warp_row * at.row_pitch[k] + s * kDepthBytes
                                          : stage + (kTileColumns + warp_row) * kStagePitch;
                 const long a_pitch = resident ? at.row_pitch[k] : kStagePitch;
                 const int left = width[k] - s * (kDepthBytes / int(sizeof(F)));
                 const int depth = min(kDepthBytes / int(sizeof(F)), int(round_up(left, A::kStep)));
                 A::template multiply<G>(acc[k], reinterpret_cast<const F*>(a), int(a_pitch / long(sizeof(F))),
-                                        reinterpret_cast<const F*>(stage), kStagePitch / int(sizeof(F)), depth);
+                                        reinterpret_cast<const F*>(stage), kStagePitch / int(sizeof(F)),
+                                        depth);
             }
         }
-        consumer.accept(acc, tile, memory + at.values + int(tile - first) % 2 * at.values_bytes,
-                        memory + at.staged + warp_row * SharedLayout::staged_pitch<A>() * sizeof(typename A::Sum));
+        consumer.accept(
+            acc, tile, memory + at.values + int(tile - first) % 2 * at.values_bytes,
+            memory + at.staged + warp_row * SharedLayout::staged_pitch<A>() * sizeof(typename A::Sum));
         if ((tile + 1) % kChunkTiles == 0 || tile + 1 == last) consumer.close();
     }
     consumer.finish();
@@ -242,7 +247,8 @@ inline Grid grid_of_tiles(long row_blocks, long columns, int multiprocessors) {
 // Sums over columns: a block meets all chunks where there are blocks enough, else one each.
 inline Grid grid_of_chunks(long row_blocks, long columns, int multiprocessors) {
     const long tiles = ceil_div(columns, kTileColumns), chunks = ceil_div(tiles, kChunkTiles);
-    if (chunks <= 1 || row_blocks >= 2L * multiprocessors || chunks > 65535) return {row_blocks, 1, std::max(1L, tiles)};
+    if (chunks <= 1 || row_blocks >= 2L * multiprocessors || chunks > 65535)
+        return {row_blocks, 1, std::max(1L, tiles)};
     return {row_blocks, chunks, kChunkTiles};
 }
 
@@ -264,8 +270,8 @@ void launch_walk(const Context& context, Pairs<typename A::Factor>& p, const Gri
         p.resident = p.resident && p.rows[k].width * long(sizeof(typename A::Factor)) <= kResidentBytes;
     const long bytes = walk_bytes<A, G, W, C>(p, parameters, p.resident);
     if (bytes > context.shared_bytes)
-        throw Error("the kernel needs " + std::to_string(bytes) + " bytes of shared memory a block, this GPU has " +
-                    std::to_string(context.shared_bytes));
+        throw Error("the kernel needs " + std::to_string(bytes) +
+                    " bytes of shared memory a block, this GPU has " + std::to_string(context.shared_bytes));
     launch(walk_pairs<A, G, W, C>, grid.blocks, grid.parts, 32 * W, bytes, context.stream, p, parameters);
 }
 

@@ -24,6 +24,7 @@ inline Array row_slab(const Array& a, long first, long count) {
 
 // c (..., n, m) <- scale a (..., n, depth) b (..., m, depth)^T. A sum is one chain over the depth, in order.
 template <class A>
-void multiply(const Context& context, const Array& a, const Array& b, double scale, const Array& c, const char* call);
+void multiply(const Context& context, const Array& a, const Array& b, double scale, const Array& c,
+              const char* call);
 
 }  // namespace rk::cuda

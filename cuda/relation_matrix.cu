@@ -23,7 +23,8 @@ struct Store {
     const Parameters& q;
     const long row0, first_row, rows, columns, out;
 
-    RK_DEVICE Store(const Parameters& parameters, const Pairs<typename A::Factor>& p, const Place& place, char*)
+    RK_DEVICE Store(const Parameters& parameters, const Pairs<typename A::Factor>& p, const Place& place,
+                    char*)
         : q(parameters),
           row0(place.first_row + 16 * G * warp_index()),
           first_row(place.first_row),
@@ -52,16 +53,19 @@ struct Store {
 };
 
 template <class A, int G, int W>
-void store(const Context& context, Pairs<typename A::Factor>& p, const Strided& out, double scale, bool symmetric) {
+void store(const Context& context, Pairs<typename A::Factor>& p, const Strided& out, double scale,
+           bool symmetric) {
     p.row_blocks = unsigned(ceil_div(p.rows[0].count, 16L * G * W));
-    const Grid grid = grid_of_tiles(long(p.row_blocks) * p.lead.items(), p.columns[0].count, context.multiprocessors);
+    const Grid grid =
+        grid_of_tiles(long(p.row_blocks) * p.lead.items(), p.columns[0].count, context.multiprocessors);
     launch_walk<A, G, W, Store<A, G, W>>(context, p, grid, {out, typename A::Sum(scale), symmetric});
 }
 
 // Puts leading dimensions together and picks the shape of the blocks.
 template <class A>
-void store_products(const Context& context, const std::vector<long>& shape, const Factors<typename A::Factor>& f,
-                    const Factors<typename A::Factor>& g, const Array& out, double scale, bool symmetric) {
+void store_products(const Context& context, const std::vector<long>& shape,
+                    const Factors<typename A::Factor>& f, const Factors<typename A::Factor>& g,
+                    const Array& out, double scale, bool symmetric) {
     Pairs<typename A::Factor> p;
     p.rows[0] = f.rows;
     p.columns[0] = g.rows;
@@ -104,7 +108,8 @@ void relation_matrix(const Context& context, const Array& x, const MaybeArray& y
 constexpr long kSlabBytes = 64 << 20;
 
 template <class A>
-void multiply(const Context& context, const Array& a, const Array& b, double scale, const Array& c, const char* call) {
+void multiply(const Context& context, const Array& a, const Array& b, double scale, const Array& c,
+              const char* call) {
     using F = typename A::Factor;
     if (c.dim(1) == 0 || c.dim(2) == 0 || c.batch(2) == 0) return;
     const std::vector<long> shape = leading(c.shape, 2);
@@ -119,9 +124,9 @@ void multiply(const Context& context, const Array& a, const Array& b, double sca
     check_launch(call);
 }
 
-#define RK_INSTANTIATE(A)                                                                                         \
-    template void relation_matrix(const Context&, const Array&, const MaybeArray&, const Mlp<A>*, const Mlp<A>*, \
-                                  double, long, const Array&);
+#define RK_INSTANTIATE(A)                                                                         \
+    template void relation_matrix(const Context&, const Array&, const MaybeArray&, const Mlp<A>*, \
+                                  const Mlp<A>*, double, long, const Array&);
 RK_FOR_EACH_ARITHMETIC(RK_INSTANTIATE)
 
 #define RK_INSTANTIATE_PRODUCT(A) \

@@ -1,8 +1,8 @@
 // u = link(R) v with R never written. csrc/relation_matvec.cpp on a device.
 //
-// Flops 2 n m (d + c) and a link each; bytes: the features, from L2. One column of v is a dot product with the
-// sums that a thread holds; more are a second product. Float16 is multiplied in Tf32, which holds it exactly: a
-// link may leave its range.
+// Flops 2 n m (d + c) and a link each; bytes: the features, from L2. One column of v is a dot product with
+// the sums that a thread holds; more are a second product. Float16 is multiplied in Tf32, which holds it
+// exactly: a link may leave its range.
 #include "attention.cuh"
 
 namespace rk::cuda {
@@ -29,13 +29,11 @@ struct LinkWeigher {
     static constexpr float kForbidden = 0;
     template <class A, int G>
     RK_DEVICE void begin(const Parameters&, long, long, long) {}
-    RK_DEVICE T weigh(const Parameters& q, T r, T, int, long) const {
-        return linked(q.link, r);
-    }
+    RK_DEVICE T weigh(const Parameters& q, T r, T, int, long) const { return linked(q.link, r); }
 };
 
-// One column: each thread adds up its own columns of R, chunk by chunk; a chunk's sum over the lanes of a row,
-// then over chunks in order.
+// One column: each thread adds up its own columns of R, chunk by chunk; a chunk's sum over the lanes of a
+// row, then over chunks in order.
 template <class A, int G, int W>
 struct LinkedDot {
     using Sum = typename A::Sum;
@@ -57,7 +55,8 @@ struct LinkedDot {
     const Sum* v;
     Sum sum_[kRows], total_[kRows];
 
-    RK_DEVICE LinkedDot(const Parameters& parameters, const Pairs<typename A::Factor>& pairs, const Place& at, char*)
+    RK_DEVICE LinkedDot(const Parameters& parameters, const Pairs<typename A::Factor>& pairs, const Place& at,
+                        char*)
         : q(parameters),
           p(pairs),
           place(at),
@@ -76,7 +75,8 @@ struct LinkedDot {
             if (c >= columns) continue;
             const Sum value = v[c];
 #pragma unroll
-            for (int i = 0; i < kRows; ++i) sum_[i] = fma(linked(q.link, q.scale * acc[0][i][j]), value, sum_[i]);
+            for (int i = 0; i < kRows; ++i)
+                sum_[i] = fma(linked(q.link, q.scale * acc[0][i][j]), value, sum_[i]);
         }
     }
     RK_DEVICE void close() {
@@ -118,8 +118,8 @@ add_parts(const Sum* state, long parts, long items, long rows, const __grid_cons
 }  // namespace
 
 template <class A>
-void relation_matvec(const Context& context, const Array& x, const Array& y, const Array& v, const Mlp<A>* phi,
-                     const Mlp<A>* psi, Link link, double scale, const Array& out) {
+void relation_matvec(const Context& context, const Array& x, const Array& y, const Array& v,
+                     const Mlp<A>* phi, const Mlp<A>* psi, Link link, double scale, const Array& out) {
     using P = std::conditional_t<std::is_same_v<A, Half<float16>>, Tf32, A>;
     using Sum = typename P::Sum;
     using Dot = LinkedDot<P, 1, 4>;
@@ -145,13 +145,13 @@ void relation_matvec(const Context& context, const Array& x, const Array& y, con
     if (grid.parts > 1) q.state = context.take<Sum>(grid.parts * items * rows);
     launch_walk<P, 1, 4, Dot>(context, p, grid, q);
     if (grid.parts > 1)
-        launch(add_parts<Sum>, ceil_div(items * rows, kMergeThreads), 1, kMergeThreads, 0, context.stream, q.state,
-               grid.parts, items, rows, p.lead, a.out);
+        launch(add_parts<Sum>, ceil_div(items * rows, kMergeThreads), 1, kMergeThreads, 0, context.stream,
+               q.state, grid.parts, items, rows, p.lead, a.out);
     check_launch("relation_matvec");
 }
 
-#define RK_INSTANTIATE(A)                                                                                        \
-    template void relation_matvec(const Context&, const Array&, const Array&, const Array&, const Mlp<A>*,      \
+#define RK_INSTANTIATE(A)                                                                                  \
+    template void relation_matvec(const Context&, const Array&, const Array&, const Array&, const Mlp<A>*, \
                                   const Mlp<A>*, Link, double, const Array&);
 RK_FOR_EACH_ARITHMETIC(RK_INSTANTIATE)
 

@@ -1,8 +1,8 @@
 // The k largest inner products of each row, best first; R never written. csrc/retrieve.cpp on a device.
 //
-// Flops 2 n m d; bytes: keys once a block of 64 rows. A thread compares its values with the k-th best of their
-// rows so far and puts the few that are better into a buffer of the row, 128 entries in shared memory. A full
-// buffer is sorted by the row's warp and merged into the row's list, k entries in global memory (which
+// Flops 2 n m d; bytes: keys once a block of 64 rows. A thread compares its values with the k-th best of
+// their rows so far and puts the few that are better into a buffer of the row, 128 entries in shared memory.
+// A full buffer is sorted by the row's warp and merged into the row's list, k entries in global memory (which
 // the caches hold); the same merge joins the lists of blocks that share a row. Entries are ordered by value,
 // then by index, so no order of arrival shows.
 #include "attention.cuh"
@@ -96,7 +96,8 @@ RK_DEVICE int count_better(const Entry<Sum>* entries, int count, const Entry<Sum
 
 // to <- the k best of both lists; entries of key 0 are none. A warp together; `to` is apart from both.
 template <class Sum>
-RK_DEVICE void merge(const Entry<Sum>* a, int count_a, const Entry<Sum>* b, int count_b, Entry<Sum>* to, int k) {
+RK_DEVICE void merge(const Entry<Sum>* a, int count_a, const Entry<Sum>* b, int count_b, Entry<Sum>* to,
+                     int k) {
     for (int e = lane_index(); e < k; e += 32) to[e] = {0, -1};
     sync_warp();
     for (int e = lane_index(); e < count_a; e += 32) {
@@ -111,8 +112,8 @@ RK_DEVICE void merge(const Entry<Sum>* a, int count_a, const Entry<Sum>* b, int 
 }
 
 template <class Sum>
-RK_DEVICE void write_row(const Strided& values, const Strided& indices, long value_at, long index_at, const Entry<Sum>* list,
-                         int k) {
+RK_DEVICE void write_row(const Strided& values, const Strided& indices, long value_at, long index_at,
+                         const Entry<Sum>* list, int k) {
     for (int e = lane_index(); e < k; e += 32) {
         store_element(values.data, values.dtype, value_at + e * values.column, value_of<Sum>(list[e].key));
         static_cast<std::int64_t*>(indices.data)[index_at + e * indices.column] = list[e].index;
@@ -145,14 +146,16 @@ struct TopK {
     Key* worst;
     int *waiting, *current;
 
-    RK_DEVICE TopK(const Parameters& parameters, const Pairs<typename A::Factor>& pairs, const Place& at, char* memory)
+    RK_DEVICE TopK(const Parameters& parameters, const Pairs<typename A::Factor>& pairs, const Place& at,
+                   char* memory)
         : q(parameters),
           p(pairs),
           place(at),
           row0(at.first_row + 16 * G * warp_index()),
           rows(pairs.rows[0].count),
           columns(pairs.columns[0].count),
-          mask(parameters.mask.data ? parameters.mask.data + parameters.mask.lead.offset(pairs.lead, at.item) : nullptr) {
+          mask(parameters.mask.data ? parameters.mask.data + parameters.mask.lead.offset(pairs.lead, at.item)
+                                    : nullptr) {
         constexpr int kBlock = 16 * G * W;
         const int first = 16 * G * warp_index();
         buffers = reinterpret_cast<Entry<Sum>*>(memory) + first * kBuffer;
@@ -202,7 +205,8 @@ struct TopK {
                     for (int e = lane_index(); e < q.k; e += 32) list(r, 0)[e] = best[e];
                 continue;
             }
-            write_row<Sum>(q.values, q.indices, q.values.lead.offset(p.lead, place.item) + (row0 + r) * q.values.row,
+            write_row<Sum>(q.values, q.indices,
+                           q.values.lead.offset(p.lead, place.item) + (row0 + r) * q.values.row,
                            q.indices.lead.offset(p.lead, place.item) + (row0 + r) * q.indices.row, best, q.k);
         }
     }
@@ -210,7 +214,8 @@ struct TopK {
    private:
     RK_DEVICE Entry<Sum>* list(int r, int which) const {
         const long items = p.lead.items();
-        return q.lists + ((((q.split ? place.part : 0) * items + place.item) * rows + row0 + r) * 2 + which) * q.k;
+        return q.lists +
+               ((((q.split ? place.part : 0) * items + place.item) * rows + row0 + r) * 2 + which) * q.k;
     }
     RK_DEVICE void empty_buffer(int r) {
         Entry<Sum>* buffer = buffers + r * kBuffer;
@@ -237,7 +242,9 @@ merge_lists(Entry<Sum>* lists, long parts, long items, long rows, int k, const _
             const __grid_constant__ Strided values, const __grid_constant__ Strided indices) {
     const long index = long(block_index()) * kRowsPerBlock + warp_index();
     if (index >= items * rows) return;
-    const auto list = [&](long part, int which) { return lists + ((part * items * rows + index) * 2 + which) * k; };
+    const auto list = [&](long part, int which) {
+        return lists + ((part * items * rows + index) * 2 + which) * k;
+    };
     int current = 0;
     for (long part = 1; part < parts; ++part, current = 1 - current)
         merge(list(0, current), k, list(part, 0), k, list(0, 1 - current), k);
@@ -264,8 +271,8 @@ void retrieve_in_blocks(const Context& context, Attended<A>& a, int k, const Str
     Entry<Sum>* lists = context.take<Entry<Sum>>(grid.parts * items * rows * 2 * k);
     launch_walk<A, 1, W, Consumer>(context, p, grid, {k, a.mask, lists, grid.parts > 1, a.out, where});
     if (grid.parts > 1)
-        launch(merge_lists<Sum>, ceil_div(items * rows, kRowsPerBlock), 1, 32 * kRowsPerBlock, 0, context.stream, lists,
-               grid.parts, items, rows, k, p.lead, a.out, where);
+        launch(merge_lists<Sum>, ceil_div(items * rows, kRowsPerBlock), 1, 32 * kRowsPerBlock, 0,
+               context.stream, lists, grid.parts, items, rows, k, p.lead, a.out, where);
 }
 
 }  // namespace
@@ -290,8 +297,8 @@ void retrieve(const Context& context, const Array& q, const Array& keys, const M
     check_launch("retrieve");
 }
 
-#define RK_INSTANTIATE(A)                                                                                \
-    template void retrieve(const Context&, const Array&, const Array&, const Mlp<A>*, const Mlp<A>*,    \
+#define RK_INSTANTIATE(A)                                                                            \
+    template void retrieve(const Context&, const Array&, const Array&, const Mlp<A>*, const Mlp<A>*, \
                            const MaybeArray&, const Array&, const Array&);
 RK_FOR_EACH_ARITHMETIC(RK_INSTANTIATE)
 

@@ -1,5 +1,5 @@
-// Consumers that turn a tile of R into weights and add up weighted values: attention, matrix-free products, the
-// gradients of attention. One text for all of them; what differs is the Weigher:
+// Consumers that turn a tile of R into weights and add up weighted values: attention, matrix-free products,
+// the gradients of attention. One text for all of them; what differs is the Weigher:
 //
 //   kProducts     inner products of a pair that it wants
 //   kSoftmax      its weights are exp(R - max), renormalized as the maximum grows
@@ -37,13 +37,13 @@ RK_DEVICE Sum combine(const Shares<Sum>& s, Sum first, Sum second) {
 template <class Sum>
 struct WeightedOut {
     Strided out;
-    int width;         // of the values
-    Sum factor;        // of the results
-    Sum* lse;          // a row of every item, one after the other; may be null
-    Sum* state;        // null: all columns are one chunk
+    int width;   // of the values
+    Sum factor;  // of the results
+    Sum* lse;    // a row of every item, one after the other; may be null
+    Sum* state;  // null: all columns are one chunk
     bool softmax;
     long rows, items;
-    int state_width;   // values of a block of values, max and sum
+    int state_width;  // values of a block of values, max and sum
 
     RK_HOST_DEVICE long slot(long part, long value_block, long value_blocks, long item, long row) const {
         return (((part * value_blocks + value_block) * items + item) * rows + row) * state_width;
@@ -71,9 +71,9 @@ struct Weighted {
     const long row0, rows, columns;
     const std::uint8_t* mask;
     Weigher weigher;
-    Sum max_[kRows], sum_[kRows];                       // of this chunk
-    Sum run_max_[kRows], run_sum_[kRows];               // of the chunks before it
-    Sum acc_[kStored][A::kRows * G][A::kColumns];       // of this chunk
+    Sum max_[kRows], sum_[kRows];                  // of this chunk
+    Sum run_max_[kRows], run_sum_[kRows];          // of the chunks before it
+    Sum acc_[kStored][A::kRows * G][A::kColumns];  // of this chunk
     bool closed_ = false;
 
     RK_DEVICE Weighted(const Parameters& parameters, const Pairs<Factor>& pairs, const Place& at, char*)
@@ -83,7 +83,8 @@ struct Weighted {
           row0(at.first_row + 16 * G * warp_index()),
           rows(pairs.rows[0].count),
           columns(pairs.columns[0].count),
-          mask(parameters.mask.data ? parameters.mask.data + parameters.mask.lead.offset(pairs.lead, at.item) : nullptr) {
+          mask(parameters.mask.data ? parameters.mask.data + parameters.mask.lead.offset(pairs.lead, at.item)
+                                    : nullptr) {
         weigher.template begin<A, G>(q.weigher, at.item, row0, rows);
         begin_chunk();
 #pragma unroll
@@ -100,7 +101,8 @@ struct Weighted {
         if (q.mask.causal == Mask::upper) first = max(first, place.first_row / kTileColumns);
     }
 
-    RK_DEVICE void accept(Sum (&r)[kProducts][kRows][A::kColumns], long tile, const char* values, char* staged) {
+    RK_DEVICE void accept(Sum (&r)[kProducts][kRows][A::kColumns], long tile, const char* values,
+                          char* staged) {
         const int lane = lane_index();
         const long column0 = tile * kTileColumns;
         const bool masked = mask != nullptr ||
@@ -114,8 +116,9 @@ struct Weighted {
                 const long column = column0 + A::column_of(lane, j);
                 const bool counts = !edge || allows(row0 + A::row_of(lane, i), column);
                 Sum& weight = r[0][i][j];
-                weight = counts ? weigher.weigh(q.weigher, q.scale * weight, r[kProducts - 1][i][j], i, column)
-                                : Weigher::kForbidden;
+                weight = counts
+                             ? weigher.weigh(q.weigher, q.scale * weight, r[kProducts - 1][i][j], i, column)
+                             : Weigher::kForbidden;
             }
         if constexpr (Weigher::kSoftmax) renormalize(r[0]);
         if constexpr (ValueTiles > 0) add_values(r[0], column0, masked, values, staged);
@@ -193,8 +196,8 @@ struct Weighted {
         }
     }
 
-    RK_DEVICE void add_values(const Sum (&weights)[kRows][A::kColumns], long column0, bool masked, const char* values,
-                              char* staged) {
+    RK_DEVICE void add_values(const Sum (&weights)[kRows][A::kColumns], long column0, bool masked,
+                              const char* values, char* staged) {
         constexpr int kPitch = SharedLayout::value_pitch<A>(kStored);
         const Factor* v = reinterpret_cast<const Factor*>(values);
         Sum* w = reinterpret_cast<Sum*>(staged);
@@ -213,12 +216,14 @@ struct Weighted {
         constexpr int kPitch = SharedLayout::value_pitch<A>(kStored);
         bool finite = true;
         for (int e = thread_index(); e < kTileColumns * kTileColumns * kStored; e += 32 * W)
-            finite = finite && isfinite(widen(v[e / (kTileColumns * kStored) * kPitch + e % (kTileColumns * kStored)]));
+            finite = finite &&
+                     isfinite(widen(v[e / (kTileColumns * kStored) * kPitch + e % (kTileColumns * kStored)]));
         return finite;
     }
 
     RK_DEVICE void add_allowed(const Sum* weights, long column0, const Factor* v) {
-        constexpr int kPitch = SharedLayout::value_pitch<A>(kStored), kWeightPitch = SharedLayout::staged_pitch<A>();
+        constexpr int kPitch = SharedLayout::value_pitch<A>(kStored),
+                      kWeightPitch = SharedLayout::staged_pitch<A>();
         const int lane = lane_index();
 #pragma unroll
         for (int i = 0; i < kRows; ++i) {
@@ -231,9 +236,10 @@ struct Weighted {
                 for (int b = 0; b < kStored; ++b)
 #pragma unroll
                     for (int j = 0; j < A::kColumns; ++j)
-                        acc_[b][i][j] = fma(Sum(widen(rounded)),
-                                            Sum(widen(v[k * kPitch + b * kTileColumns + A::value_column_of(lane, j)])),
-                                            acc_[b][i][j]);
+                        acc_[b][i][j] =
+                            fma(Sum(widen(rounded)),
+                                Sum(widen(v[k * kPitch + b * kTileColumns + A::value_column_of(lane, j)])),
+                                acc_[b][i][j]);
             }
         }
     }
@@ -248,11 +254,12 @@ struct Weighted {
         }
     }
     RK_DEVICE Sum* state_of(long row) const {
-        return q.to.state + q.to.slot(q.split ? place.part : 0, place.value_block, p.value_blocks, place.item, row);
+        return q.to.state +
+               q.to.slot(q.split ? place.part : 0, place.value_block, p.value_blocks, place.item, row);
     }
 
-    // The chunks before this one, and this one, in a state that this thread alone reads and writes; max and sum
-    // stay in registers.
+    // The chunks before this one, and this one, in a state that this thread alone reads and writes; max and
+    // sum stay in registers.
     RK_DEVICE void merge_into_state() {
         each_row([&](int i, long row) {
             Sum* state = state_of(row);
@@ -317,9 +324,11 @@ struct Weighted {
     }
 
    public:
-    RK_DEVICE static void write_value(const WeightedOut<Sum>& to, long out, long row, long column, Sum value, Sum sum) {
+    RK_DEVICE static void write_value(const WeightedOut<Sum>& to, long out, long row, long column, Sum value,
+                                      Sum sum) {
         if (to.softmax) value = sum == Sum(0) ? Sum(0) : value / sum;
-        store_element(to.out.data, to.out.dtype, out + row * to.out.row + column * to.out.column, value * to.factor);
+        store_element(to.out.data, to.out.dtype, out + row * to.out.row + column * to.out.column,
+                      value * to.factor);
     }
     RK_DEVICE static void write_lse(const WeightedOut<Sum>& to, long item, long row, Sum top, Sum sum) {
         if (to.lse) to.lse[item * to.rows + row] = sum == Sum(0) ? Sum(-kInfinity) : top + log(sum);
@@ -331,8 +340,8 @@ inline constexpr int kMergeThreads = 128;
 // Joins the states of the parts, in order: a thread a value, and one more a row for its log-sum-exp.
 template <class W>
 RK_KERNEL(kMergeThreads)
-merge_parts(const __grid_constant__ WeightedOut<typename W::Sum> to, const __grid_constant__ Lead lead, long parts,
-            long value_blocks, int value_width) {
+merge_parts(const __grid_constant__ WeightedOut<typename W::Sum> to, const __grid_constant__ Lead lead,
+            long parts, long value_blocks, int value_width) {
     using Sum = typename W::Sum;
     const long index = long(block_index()) * kMergeThreads + thread_index();
     const long column = index % (to.width + 1), row = index / (to.width + 1) % to.rows;
@@ -341,7 +350,8 @@ merge_parts(const __grid_constant__ WeightedOut<typename W::Sum> to, const __gri
     const bool last = column == to.width;
     const long block = last ? 0 : column / value_width, at = last ? 0 : column % value_width;
     const Sum* state = to.state + to.slot(0, block, value_blocks, item, row);
-    Sum top = to.softmax ? state[to.state_width - 2] : Sum(0), sum = to.softmax ? state[to.state_width - 1] : Sum(1);
+    Sum top = to.softmax ? state[to.state_width - 2] : Sum(0),
+        sum = to.softmax ? state[to.state_width - 1] : Sum(1);
     Sum value = last ? Sum(0) : state[at];
     for (long part = 1; part < parts; ++part) {
         state = to.state + to.slot(part, block, value_blocks, item, row);
@@ -374,22 +384,26 @@ void sum_weighted(const Context& context, Pairs<typename A::Factor>& p, Weighted
     to.items = p.lead.items();
     to.state_width = kValueWidth + 2;
     to.state = nullptr;
-    const Grid grid = grid_of_chunks(long(p.row_blocks) * p.value_blocks * to.items, p.columns[0].count, context.multiprocessors);
+    const Grid grid = grid_of_chunks(long(p.row_blocks) * p.value_blocks * to.items, p.columns[0].count,
+                                     context.multiprocessors);
     if (grid.blocks == 0) return;
     if (ceil_div(p.columns[0].count, kTileColumns) > kChunkTiles)
         to.state = context.take<Sum>(grid.parts * p.value_blocks * to.items * to.rows * to.state_width);
     launch_walk<A, 1, 4, Consumer>(context, p, grid, {to, mask, Sum(scale), grid.parts > 1, weigher});
     if (grid.parts > 1)
-        launch(merge_parts<Consumer>, ceil_div(to.items * to.rows * (to.width + 1), kMergeThreads), 1, kMergeThreads, 0,
-               context.stream, to, p.lead, grid.parts, p.value_blocks, std::max(1, kValueWidth));
+        launch(merge_parts<Consumer>, ceil_div(to.items * to.rows * (to.width + 1), kMergeThreads), 1,
+               kMergeThreads, 0, context.stream, to, p.lead, grid.parts, p.value_blocks,
+               std::max(1, kValueWidth));
 }
 
 // Values 128 columns at a time where there are so many and shared memory has room for them.
 template <class A, class Weigher, bool Wide>
-void sum_weighted_values(const Context& context, Pairs<typename A::Factor>& p, const WeightedOut<typename A::Sum>& to,
-                         const Mask& mask, double scale, const typename Weigher::Parameters& weigher) {
+void sum_weighted_values(const Context& context, Pairs<typename A::Factor>& p,
+                         const WeightedOut<typename A::Sum>& to, const Mask& mask, double scale,
+                         const typename Weigher::Parameters& weigher) {
     if constexpr (Wide)
-        if (to.width > kTileColumns && walk_bytes<A, 1, 4, Weighted<A, 1, 4, 2, Weigher>>(p, {}, false) <= context.shared_bytes)
+        if (to.width > kTileColumns &&
+            walk_bytes<A, 1, 4, Weighted<A, 1, 4, 2, Weigher>>(p, {}, false) <= context.shared_bytes)
             return sum_weighted<A, 2, Weigher>(context, p, to, mask, scale, weigher);
     sum_weighted<A, 1, Weigher>(context, p, to, mask, scale, weigher);
 }

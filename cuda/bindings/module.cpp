@@ -82,8 +82,9 @@ class MlpHandle {
     }
 
    private:
-    std::variant<std::shared_ptr<Mlp<Fma<float>>>, std::shared_ptr<Mlp<Fma<double>>>, std::shared_ptr<Mlp<Tf32>>,
-                 std::shared_ptr<Mlp<Half<bfloat16>>>, std::shared_ptr<Mlp<Half<float16>>>>
+    std::variant<std::shared_ptr<Mlp<Fma<float>>>, std::shared_ptr<Mlp<Fma<double>>>,
+                 std::shared_ptr<Mlp<Tf32>>, std::shared_ptr<Mlp<Half<bfloat16>>>,
+                 std::shared_ptr<Mlp<Half<float16>>>>
         mlp_;
 };
 
@@ -150,7 +151,8 @@ py::dict build_info() {
     info["toolkit"] = "none: emulated on the CPU";
     info["architectures"] = std::vector<std::string>{};
 #else
-    info["toolkit"] = std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
+    info["toolkit"] =
+        std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
     info["architectures"] = std::vector<std::string>{"sm_80", "sm_90a", "compute_80"};
 #endif
     return info;
@@ -167,8 +169,8 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
     py::class_<MlpHandle>(m, "Mlp", "Packed weights of a multi-layer perceptron on a device.")
         .def(py::init<const Context&, std::uintptr_t, const std::vector<Array>&, const std::vector<Array>&,
                       const std::string&, double, const std::string&>(),
-             arg("context"), arg("memory"), arg("weights"), arg("biases"), arg("activation"), arg("parameter"),
-             arg("arithmetic"))
+             arg("context"), arg("memory"), arg("weights"), arg("biases"), arg("activation"),
+             arg("parameter"), arg("arithmetic"))
         .def_static(
             "bytes",
             [](const std::vector<long>& widths, const std::string& arithmetic) {
@@ -181,7 +183,8 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
 
     m.def(
         "feature_map",
-        [](const Context& context, const Array& x, const MlpHandle& mlp, const std::string& arithmetic, const Array& out) {
+        [](const Context& context, const Array& x, const MlpHandle& mlp, const std::string& arithmetic,
+           const Array& out) {
             const DeviceGuard guard(context.device);
             with_arithmetic(arithmetic, [&]<class A>() { feature_map<A>(context, x, mlp.as<A>(), out); });
         },
@@ -192,18 +195,20 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
            const std::string& arithmetic, double scale, long heads, const Array& out) {
             const DeviceGuard guard(context.device);
             with_arithmetic(arithmetic, [&]<class A>() {
-                relation_matrix<A>(context, x, y, map_or_null<A>(phi), map_or_null<A>(psi), scale, heads, out);
+                relation_matrix<A>(context, x, y, map_or_null<A>(phi), map_or_null<A>(psi), scale, heads,
+                                   out);
             });
         },
-        arg("context"), arg("x"), arg("y").none(true), arg("phi").none(true), arg("psi").none(true), arg("arithmetic"),
-        arg("scale"), arg("heads"), arg("out"));
+        arg("context"), arg("x"), arg("y").none(true), arg("phi").none(true), arg("psi").none(true),
+        arg("arithmetic"), arg("scale"), arg("heads"), arg("out"));
     m.def(
         "attention_scores",
         [](const Context& context, const Array& q, const Array& k, const MlpHandle* phi, const MlpHandle* psi,
            const std::string& arithmetic, double scale, const Maybe& mask, bool causal, const Array& out) {
             const DeviceGuard guard(context.device);
             with_arithmetic(arithmetic, [&]<class A>() {
-                attention_scores<A>(context, q, k, map_or_null<A>(phi), map_or_null<A>(psi), scale, mask, causal, out);
+                attention_scores<A>(context, q, k, map_or_null<A>(phi), map_or_null<A>(psi), scale, mask,
+                                    causal, out);
             });
         },
         arg("context"), arg("q"), arg("k"), arg("phi").none(true), arg("psi").none(true), arg("arithmetic"),
@@ -215,66 +220,75 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
            const Array& out, const Maybe& lse) {
             const DeviceGuard guard(context.device);
             with_arithmetic(arithmetic, [&]<class A>() {
-                attention<A>(context, q, k, v, map_or_null<A>(phi), map_or_null<A>(psi), scale, mask, causal, out, lse);
+                attention<A>(context, q, k, v, map_or_null<A>(phi), map_or_null<A>(psi), scale, mask, causal,
+                             out, lse);
             });
         },
-        arg("context"), arg("q"), arg("k"), arg("v"), arg("phi").none(true), arg("psi").none(true), arg("arithmetic"),
-        arg("scale"), arg("mask").none(true), arg("causal"), arg("out"), arg("lse").none(true));
+        arg("context"), arg("q"), arg("k"), arg("v"), arg("phi").none(true), arg("psi").none(true),
+        arg("arithmetic"), arg("scale"), arg("mask").none(true), arg("causal"), arg("out"),
+        arg("lse").none(true));
     m.def(
         "retrieve",
-        [](const Context& context, const Array& q, const Array& keys, const MlpHandle* phi, const MlpHandle* psi,
-           const std::string& arithmetic, const Maybe& mask, const Array& values, const Array& indices) {
+        [](const Context& context, const Array& q, const Array& keys, const MlpHandle* phi,
+           const MlpHandle* psi, const std::string& arithmetic, const Maybe& mask, const Array& values,
+           const Array& indices) {
             const DeviceGuard guard(context.device);
             with_arithmetic(arithmetic, [&]<class A>() {
-                retrieve<A>(context, q, keys, map_or_null<A>(phi), map_or_null<A>(psi), mask, values, indices);
+                retrieve<A>(context, q, keys, map_or_null<A>(phi), map_or_null<A>(psi), mask, values,
+                            indices);
             });
         },
-        arg("context"), arg("q"), arg("keys"), arg("phi").none(true), arg("psi").none(true), arg("arithmetic"),
-        arg("mask").none(true), arg("values"), arg("indices"));
+        arg("context"), arg("q"), arg("keys"), arg("phi").none(true), arg("psi").none(true),
+        arg("arithmetic"), arg("mask").none(true), arg("values"), arg("indices"));
     m.def(
         "relation_matvec",
         [](const Context& context, const Array& x, const Array& y, const Array& v, const MlpHandle* phi,
-           const MlpHandle* psi, const std::string& arithmetic, const std::string& link, double scale, const Array& out) {
+           const MlpHandle* psi, const std::string& arithmetic, const std::string& link, double scale,
+           const Array& out) {
             const DeviceGuard guard(context.device);
             with_arithmetic(arithmetic, [&]<class A>() {
-                relation_matvec<A>(context, x, y, v, map_or_null<A>(phi), map_or_null<A>(psi), link_named(link), scale,
-                                   out);
+                relation_matvec<A>(context, x, y, v, map_or_null<A>(phi), map_or_null<A>(psi),
+                                   link_named(link), scale, out);
             });
         },
-        arg("context"), arg("x"), arg("y"), arg("v"), arg("phi").none(true), arg("psi").none(true), arg("arithmetic"),
-        arg("link"), arg("scale"), arg("out"));
+        arg("context"), arg("x"), arg("y"), arg("v"), arg("phi").none(true), arg("psi").none(true),
+        arg("arithmetic"), arg("link"), arg("scale"), arg("out"));
     m.def(
         "feature_map_vjp",
-        [](const Context& context, const Array& x, const MlpHandle& mlp, const Array& grad, const Array& grad_x,
-           const std::vector<Array>& grad_weights, const std::vector<Array>& grad_biases) {
+        [](const Context& context, const Array& x, const MlpHandle& mlp, const Array& grad,
+           const Array& grad_x, const std::vector<Array>& grad_weights,
+           const std::vector<Array>& grad_biases) {
             const DeviceGuard guard(context.device);
             with_full_precision(x, [&]<class A>() {
                 feature_map_vjp<A>(context, x, mlp.as<A>(), grad, grad_x, grad_weights, grad_biases);
             });
         },
-        arg("context"), arg("x"), arg("mlp"), arg("grad"), arg("grad_x"), arg("grad_weights"), arg("grad_biases"));
+        arg("context"), arg("x"), arg("mlp"), arg("grad"), arg("grad_x"), arg("grad_weights"),
+        arg("grad_biases"));
     m.def(
         "relation_matrix_vjp",
-        [](const Context& context, const Array& f, const Array& g, const Array& grad, double scale, long heads,
-           const Array& grad_f, const Array& grad_g) {
+        [](const Context& context, const Array& f, const Array& g, const Array& grad, double scale,
+           long heads, const Array& grad_f, const Array& grad_g) {
             const DeviceGuard guard(context.device);
             with_full_precision(f, [&]<class A>() {
                 relation_matrix_vjp<A>(context, f, g, grad, scale, heads, grad_f, grad_g);
             });
         },
-        arg("context"), arg("f"), arg("g"), arg("grad"), arg("scale"), arg("heads"), arg("grad_f"), arg("grad_g"));
+        arg("context"), arg("f"), arg("g"), arg("grad"), arg("scale"), arg("heads"), arg("grad_f"),
+        arg("grad_g"));
     m.def(
         "attention_vjp",
-        [](const Context& context, const Array& f, const Array& g, const Array& v, const Maybe& mask, bool causal,
-           double scale, const Array& out, const Array& lse, const Array& grad, const Array& grad_f, const Array& grad_g,
-           const Array& grad_v) {
+        [](const Context& context, const Array& f, const Array& g, const Array& v, const Maybe& mask,
+           bool causal, double scale, const Array& out, const Array& lse, const Array& grad,
+           const Array& grad_f, const Array& grad_g, const Array& grad_v) {
             const DeviceGuard guard(context.device);
             with_full_precision(f, [&]<class A>() {
-                attention_vjp<A>(context, f, g, v, mask, causal, scale, out, lse, grad, grad_f, grad_g, grad_v);
+                attention_vjp<A>(context, f, g, v, mask, causal, scale, out, lse, grad, grad_f, grad_g,
+                                 grad_v);
             });
         },
-        arg("context"), arg("f"), arg("g"), arg("v"), arg("mask").none(true), arg("causal"), arg("scale"), arg("out"),
-        arg("lse"), arg("grad"), arg("grad_f"), arg("grad_g"), arg("grad_v"));
+        arg("context"), arg("f"), arg("g"), arg("v"), arg("mask").none(true), arg("causal"), arg("scale"),
+        arg("out"), arg("lse"), arg("grad"), arg("grad_f"), arg("grad_g"), arg("grad_v"));
 }
 
 }  // namespace rk::cuda

@@ -32,7 +32,8 @@
 namespace rk::cuda {
 
 // The device has these for every type of float.
-using std::exp, std::log, std::log1p, std::expm1, std::tanh, std::erf, std::erfc, std::pow, std::sin, std::cos;
+using std::exp, std::log, std::log1p, std::expm1, std::tanh, std::erf, std::erfc, std::pow, std::sin,
+    std::cos;
 using std::fabs, std::fma, std::isfinite, std::max, std::min;
 
 namespace emulation {
@@ -168,8 +169,9 @@ inline void run_block(const std::function<void()>& body, int threads, long share
             if (t.done) --left;
         }
         if (left > 0 && b.progress == before)
-            throw std::runtime_error("emulated block " + std::to_string(b.x) + ", " + std::to_string(b.y) + ": " +
-                                     std::to_string(left) + " threads wait for threads that do not come");
+            throw std::runtime_error("emulated block " + std::to_string(b.x) + ", " + std::to_string(b.y) +
+                                     ": " + std::to_string(left) +
+                                     " threads wait for threads that do not come");
     }
     b.extension.reset();
 }
@@ -234,7 +236,8 @@ inline void narrow(float x, float16& to) {
         bits = std::uint16_t(std::nearbyint(std::ldexp(size, 24)));
     else {
         int exponent;
-        const float fraction = std::frexp(size, &exponent);  // size = fraction 2^exponent, 1/2 <= fraction < 1
+        const float fraction =
+            std::frexp(size, &exponent);  // size = fraction 2^exponent, 1/2 <= fraction < 1
         const int rounded = int(std::nearbyint(std::ldexp(fraction, 11)));
         bits = std::uint16_t(((exponent + 14) << 10) + (rounded - 1024));
     }
@@ -285,8 +288,8 @@ inline int count_up(int* counter) { return (*counter)++; }
 // ---- Asynchronous copies
 
 inline void copy16_async(void* to, const void* from, int bytes) {
-    if (reinterpret_cast<std::uintptr_t>(to) % 16 || (bytes && reinterpret_cast<std::uintptr_t>(from) % 16) || bytes < 0 ||
-        bytes > 16) {
+    if (reinterpret_cast<std::uintptr_t>(to) % 16 || (bytes && reinterpret_cast<std::uintptr_t>(from) % 16) ||
+        bytes < 0 || bytes > 16) {
         std::fprintf(stderr, "asynchronous copy: addresses of 16 bytes and 0 to 16 bytes are expected\n");
         std::abort();
     }
@@ -405,10 +408,10 @@ inline std::uint32_t round_to_tf32(float x) {
 using Stream = long;
 
 template <class... Parameters, class... Arguments>
-void launch(void (*kernel)(Parameters...), long blocks, long block_rows, int threads, long shared_bytes, Stream,
-            const Arguments&... arguments) {
-    if (blocks < 1 || block_rows < 1 || block_rows > 65535 || threads < 32 || threads > 1024 || threads % 32 ||
-        shared_bytes > 227 * 1024)
+void launch(void (*kernel)(Parameters...), long blocks, long block_rows, int threads, long shared_bytes,
+            Stream, const Arguments&... arguments) {
+    if (blocks < 1 || block_rows < 1 || block_rows > 65535 || threads < 32 || threads > 1024 ||
+        threads % 32 || shared_bytes > 227 * 1024)
         throw std::runtime_error("emulated launch: a grid that no GPU takes");
     const char* order = std::getenv("RK_EMULATED_ORDER");
     const bool backward = order && std::string(order) == "backward";
