@@ -199,7 +199,7 @@ class Device:
 class EmulatedDevice(Device):
     """The kernels compiled for this processor, a fiber for a thread: slow."""
 
-    size, examples = 150, 6
+    size, examples = 260, 10
 
     def put(self, a, index=0):
         raw, offset = _span(a)
