@@ -27,6 +27,12 @@ class Engine:
     empty = staticmethod(empty)
     # The same for sums that stay in the kernels' precision, whatever that of the arrays.
     empty_sums = staticmethod(empty)
+
+    @staticmethod
+    def empty_like(a: np.ndarray) -> np.ndarray:
+        """Return an uninitialized packed array of the shape and dtype of an output."""
+        return empty("out", a.shape, a.dtype)
+
     # (precision, dtype) -> how factors are multiplied, as the kernels name it; or ValueError.
     precision = staticmethod(_check.precision)
 

@@ -86,7 +86,7 @@ def _written(engine: Engine, name: str, operands: tuple[Any, ...], out: np.ndarr
     if out.shape[-1] <= 1 or (out.strides[-1] == out.itemsize and out.flags.aligned):
         engine.run(name, *operands, out)
     else:
-        fresh = engine.empty("out", out.shape, out.dtype)
+        fresh = engine.empty_like(out)
         engine.run(name, *operands, fresh)
         engine.copy(out, fresh)
     return out

@@ -65,7 +65,7 @@ class CudaEngine(Engine):
         self.kept: list[Any] = []
         self.context = extension.Context(device, self.stream, _allocator(operation, kind, device, self.kept))
 
-    # The four that checks and outputs of `ops` and `gradients` ask for.
+    # What the checks and outputs of `ops` and `gradients` ask for.
 
     def empty(self, what: str, shape: tuple[int, ...], dtype: np.dtype) -> StandIn:
         """Return an output of the arrays' own dtype where `dtype` is that of their stand-ins."""
@@ -75,6 +75,10 @@ class CudaEngine(Engine):
     def empty_sums(self, what: str, shape: tuple[int, ...], dtype: np.dtype) -> StandIn:
         """Return an output of float32 for 16-bit arrays."""
         return self.stand_in(self.allocate_array(what, shape, dtype.name))
+
+    def empty_like(self, a: StandIn) -> StandIn:  # type: ignore[override]
+        """Return a packed array of the shape and dtype of an output."""
+        return self.stand_in(self.allocate_array("out", a.shape, a.element))
 
     def precision(self, value: str | None, dtype: np.dtype) -> str:
         """Return the arithmetic of the kernels."""
