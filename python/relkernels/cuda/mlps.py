@@ -59,7 +59,8 @@ def _pack(engine: CudaEngine, phi: MLP, arithmetic: str) -> _Packed:
     memory = engine.allocate_array(f"the weights of {phi!r}", (size,), "uint8")
     layers = [*phi.weights, *(phi.biases or ())]
     uploaded = [
-        engine.within_memory("the weights of an MLP", a.nbytes, kind.upload, a, device) for a in layers
+        engine.within_memory("a copy of the weights of an MLP", a.nbytes, kind.upload, a, device)
+        for a in layers
     ]
     arrays = [engine.argument(engine.stand_in(a)) for a in uploaded]
     handle = engine.extension.Mlp(
