@@ -104,6 +104,11 @@ def arithmetic(value: str | None, dtype: str) -> str:
         fail("precision", f"None for {dtype} arrays ('bf16' and 'tf32' are for float32)", repr(value))
 
 
+def not_floats(name: str, expected: str, dtype: str, shape: tuple[int, ...]) -> NoReturn:
+    """Refuse an array of another dtype than `expected`."""
+    raise TypeError(f"{name}: expected {expected}, got an array of dtype {dtype} and shape {shape}")
+
+
 def same_place(first_name: str, first: str, name: str, other: str) -> None:
     """All arrays of a call are of one kind and lie in one place, both told in words."""
     if first != other:

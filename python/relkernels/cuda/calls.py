@@ -13,8 +13,8 @@ import numpy as np
 from .. import _check
 from . import devices, kinds
 from .engine import CudaEngine
-from .kinds import Kind
-from .stand_ins import HALVES, StandIn
+from .kinds import Description
+from .stand_ins import HALVES, StandIn, stand_in
 
 # Operations that have kernels for devices: module, and which arguments are arrays, or tuples of arrays.
 OPERATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -77,24 +77,25 @@ def call(name: str, arguments: Mapping[str, Any]) -> Any:
     given = dict(arguments)
     names = OPERATIONS[name][1] if name in OPERATIONS else tuple(given)
     arrays = dict(_arrays(given, names))
-    first = next((n for n in arrays if kinds.device_of(arrays[n]) is not None), None)
+    places = {n: (kinds.kind_of(a), kinds.device_of(a)) for n, a in arrays.items()}
+    first = next((n for n, (_, device) in places.items() if device is not None), None)
     if first is None:
         raise TypeError(f"relkernels.{name}: expected an array on a CUDA device, got none")
     if name not in OPERATIONS:
         _check.not_on_devices(name, first, kinds.place(arrays[first]))
-    for n, a in arrays.items():
-        _check.same_place(first, kinds.place(arrays[first]), n, kinds.place(a))
-    kind, device = kinds.kind_of(arrays[first]), kinds.device_of(arrays[first])
+    kind, device = places[first]
+    for n, place in places.items():
+        if place != (kind, device):
+            _check.same_place(first, kinds.place(arrays[first]), n, kinds.place(arrays[n]))
     assert kind is not None
     assert device is not None
     if kind.through is not None:
         return kind.through(call, name, given, tuple(arrays))
     extension = devices.require(name, device)
     with kind.guard(device):
-        arrays = {n: kind.readable(n, a) for n, a in arrays.items()}
-        element = _element(name, kind, arrays)
-        engine = CudaEngine(extension, name, kind, device, element)
-        standing = {n: engine.stand_in(a) for n, a in arrays.items()}
+        found = {n: kind.describe(kind.readable(n, a)) for n, a in arrays.items()}
+        engine = CudaEngine(extension, name, kind, device, _element(name, found))
+        standing = {n: stand_in(engine, a, *found[n]) for n, a in arrays.items()}
         given.update({n: _replaced(n, given.get(n), standing) for n in names if n in given})
         return _of_the_kind(_function(name)(**given), engine)
 
@@ -123,28 +124,24 @@ def _replaced(name: str, value: Any, standing: Mapping[str, Any]) -> Any:
     return standing.get(name, value)
 
 
-def _element(name: str, kind: Kind, arrays: Mapping[str, Any]) -> str:
+def _element(name: str, found: Mapping[str, Description]) -> str:
     """Return the dtype of a call's arrays, which are one where any is of 16 bits."""
-    elements = {n: kind.describe(a).element for n, a in arrays.items()}
-    for n, element in elements.items():
-        if element not in _KNOWN:
-            got = f"an array of dtype {element} and shape {tuple(arrays[n].shape)}"
-            raise TypeError(f"{n}: expected {_check.FLOATS}, bfloat16 or float16, got {got}")
+    for n, a in found.items():
+        if a.element not in _KNOWN:
+            _check.not_floats(n, f"{_check.FLOATS}, bfloat16 or float16", a.element, a.shape)
     # Masks are boolean; a second output holds indices or sums, which stay as they are.
-    elements = {n: element for n, element in elements.items() if n not in ("mask", "out[1]")}
-    if not elements:
+    floats = {n: a for n, a in found.items() if n not in ("mask", "out[1]")}
+    if not floats:
         return "float32"
-    halves = [n for n, element in elements.items() if element in HALVES]
-    first = next(iter(elements))
-    if halves and name.endswith("_vjp"):
-        n = halves[0]
-        got = f"an array of dtype {elements[n]} and shape {tuple(arrays[n].shape)}"
-        raise TypeError(f"{n}: expected {_check.FLOATS}, got {got}")
-    if halves:
-        for n, element in elements.items():
-            if element != elements[first]:
-                raise TypeError(f"{n}: expected {elements[first]}, the dtype of {first}, got {element}")
-    return elements[first]
+    first = next(iter(floats))
+    wanted = floats[first].element
+    if any(a.element in HALVES for a in floats.values()):
+        for n, a in floats.items():
+            if name.endswith("_vjp") and a.element in HALVES:
+                _check.not_floats(n, _check.FLOATS, a.element, a.shape)
+            if a.element != wanted:
+                raise TypeError(f"{n}: expected {wanted}, the dtype of {first}, got {a.element}")
+    return wanted
 
 
 def _of_the_kind(result: Any, engine: CudaEngine) -> Any:

@@ -6,6 +6,7 @@ nothing waits.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,6 +37,11 @@ _OUTPUTS = {
     "attention_vjp": 3,
 }
 _MOST_BYTES = 2**63 - 1
+
+
+@functools.lru_cache(64)  # NumPy makes the name anew each time, which takes microseconds
+def _name(dtype: np.dtype) -> str:
+    return dtype.name
 
 
 class CudaEngine(Engine):
@@ -70,11 +76,11 @@ class CudaEngine(Engine):
     def empty(self, what: str, shape: tuple[int, ...], dtype: np.dtype) -> StandIn:
         """Return an output of the arrays' own dtype where `dtype` is that of their stand-ins."""
         half = self.element in HALVES and dtype == np.float32
-        return self.stand_in(self.allocate_array(what, shape, self.element if half else dtype.name))
+        return self.stand_in(self.allocate_array(what, shape, self.element if half else _name(dtype)))
 
     def empty_sums(self, what: str, shape: tuple[int, ...], dtype: np.dtype) -> StandIn:
         """Return an output of float32 for 16-bit arrays."""
-        return self.stand_in(self.allocate_array(what, shape, dtype.name))
+        return self.stand_in(self.allocate_array(what, shape, _name(dtype)))
 
     def empty_like(self, a: StandIn) -> StandIn:  # type: ignore[override]
         """Return a packed array of the shape and dtype of an output."""
@@ -82,7 +88,7 @@ class CudaEngine(Engine):
 
     def precision(self, value: str | None, dtype: np.dtype) -> str:
         """Return the arithmetic of the kernels."""
-        return _check.arithmetic(value, self.element if self.element in HALVES else dtype.name)
+        return _check.arithmetic(value, self.element if self.element in HALVES else _name(dtype))
 
     def packed(self, phi: MLP | None, precision: str | None = None) -> Any:  # type: ignore[override]
         """Return the weights of a map on this device."""
