@@ -161,8 +161,9 @@ class Device:
     results back.
     """
 
-    # Largest size of random cases, and how many of these.
+    # Largest size of random cases, and how many of these; rows and columns of the larger fixed ones.
     size, examples = 400, 30
+    many = 1031, 2500
     negative_strides = True
 
     def __getattr__(self, operation):
@@ -199,7 +200,8 @@ class Device:
 class EmulatedDevice(Device):
     """The kernels compiled for this processor, a fiber for a thread: slow."""
 
-    size, examples = 260, 10
+    size, examples = 260, 8
+    many = 131, 150
 
     def put(self, a, index=0):
         raw, offset = _span(a)
