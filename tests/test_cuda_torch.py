@@ -9,9 +9,9 @@ import ctypes
 import numpy as np
 import pytest
 import relkernels as rk
+from cuda_recorder import Array, Recorder
 from relkernels import cuda
 from relkernels.cuda import devices, kinds
-from test_cuda_host import Array, Recorder
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
