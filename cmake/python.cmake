@@ -22,3 +22,6 @@ target_compile_definitions(
           RK_COMPILER="${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}"
           RK_FLAGS="${CMAKE_BUILD_TYPE} ${CMAKE_CXX_FLAGS}")
 install(TARGETS _core DESTINATION relkernels)
+
+set(RELKERNELS_CUDA AUTO CACHE STRING "The CUDA engine: ON, OFF, or AUTO (where CMake finds nvcc)")
+add_subdirectory(cuda)

@@ -138,10 +138,11 @@ def _write(report: Report, arguments: argparse.Namespace) -> None:
         from ..benchmarks import markdown, plots
 
         folder = os.path.dirname(arguments.results)
-        saved = plots.save(report, _pictures_of(arguments.results) or "")
+        beside = _pictures_of(arguments.results) or ""
+        saved = plots.save(report, beside)
         pictures = {caption: os.path.relpath(path, folder or ".") for caption, path in saved.items()}
         with open(arguments.results, "w") as f:
-            f.write(markdown.render(report, pictures))
+            f.write(markdown.render(report, pictures, beside))
         print(f"saved {arguments.results}", file=sys.stderr)
 
 
