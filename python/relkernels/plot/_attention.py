@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from .. import _check, bounds
 from ..bounds import Bound
 from ._data import numbers
-from ._style import INK, drawing, finish, series
+from ._style import INK, drawing, finish, limit, series
 
 _BETAS = tuple(float(b) for b in np.geomspace(0.1, 1000, 13))
 _REFERENCE_STYLES = ("-", ":", "-.", "--")
@@ -27,6 +27,7 @@ def attention_against_beta(
     bound: Any = None,
     measure: str = "error",
     label: str | None = None,
+    color: Any = None,
     references: Mapping[str, float] | None = None,
     xlabel: str = "inverse temperature β",
     ylabel: str | None = None,
@@ -51,6 +52,8 @@ def attention_against_beta(
         Errors are drawn on a logarithmic axis, accuracies from 0 to 1.
     label : str, optional
         Name of the series in the legend.
+    color : matplotlib colour, optional
+        Of the series; the next of the axes' cycle by default.
     references : mapping of str to float, optional
         Values to draw across, by name: ``{"hard selection": 0.97, "chance": 0.1}``.
     xlabel, ylabel, title : str, optional
@@ -81,11 +84,11 @@ def attention_against_beta(
     """
     measure = _check.choice("measure", measure, ("error", "accuracy"))
     at = numbers("beta", _BETAS if beta is None else beta, positive=True)
-    limit: np.ndarray | None
+    most: np.ndarray | None
     if hasattr(error, "attend"):
         if measure != "error":
             _check.fail("measure", "'error' of a retriever", repr(measure))
-        found, limit = _measured(error, queries, items, values, at)
+        found, most = _measured(error, queries, items, values, at)
     else:
         for name, given in (("queries", queries), ("items", items), ("values", values)):
             if given is not None:
@@ -93,9 +96,9 @@ def attention_against_beta(
                     name, "nothing besides figures: it is what a retriever attends to", type(given).__name__
                 )
         found = numbers("error", error, len(at))
-        limit = None
+        most = None
     if bound is not None:
-        limit = _bound(bound, at)
+        most = _bound(bound, at)
     order = np.argsort(at, kind="stable")
     at, found = at[order], found[order]
     with drawing(ax) as ax:
@@ -105,12 +108,12 @@ def attention_against_beta(
             found = np.where(found > 0, found, np.nan)  # attention this sharp is exact: the line ends
         else:
             ax.set_ylim(0, 1.02)
-        line = series(ax, at, found, label or "attention")
-        if limit is not None:
-            limit = limit[order]
-            side = "at most, by the bound" if measure == "error" else "at least, by the bound"
-            shown = np.where(limit > 0, limit, np.nan) if measure == "error" else limit
-            ax.plot(at, shown, "--", color=line.get_color(), label=f"{label}: {side}" if label else side)
+        line = series(ax, at, found, label or "attention", color)
+        if most is not None:
+            most = most[order]
+            side = "bound" if measure == "error" else "at least, by the bound"
+            shown = np.where(most > 0, most, np.nan) if measure == "error" else most
+            limit(ax, at, shown, line, side)
         for (name, value), style in zip((references or {}).items(), 4 * _REFERENCE_STYLES, strict=False):
             ax.axhline(
                 _check.real(f"references[{name!r}]", value),

@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 from ._style import INK, PAPER, RULE, SIZE, look
 
 _DPI = 72
+# Panels beside each other are drawn smaller, with text as large as ever.
+_SMALLER = 0.82
 # What stands for ink, rules and paper on a dark page.
 DARK = {INK: "#e6edf3", RULE: "#3d444d", PAPER: "#0d1117"}
 
@@ -29,14 +31,16 @@ class Panel:
     size: tuple[float, float] = SIZE
 
 
-def figure(panels: Sequence[Panel], title: str = "", columns: int = 3) -> Figure:
-    """Return a figure of panels in rows of at most `columns`."""
-    width = max(panel.size[0] for panel in panels)
-    height = max(panel.size[1] for panel in panels)
-    across = min(len(panels), columns)
-    down = -(-len(panels) // across)
+def figure(panels: Sequence[Panel], title: str = "", columns: int = 4) -> Figure:
+    """Return a figure of panels, in rows of at most `columns` and as even as they can be."""
+    scale = 1 if len(panels) == 1 else _SMALLER
+    width = scale * max(panel.size[0] for panel in panels)
+    height = scale * max(panel.size[1] for panel in panels)
+    down = -(-len(panels) // columns)
+    across = -(-len(panels) // down)
     with look():
         fig = Figure(figsize=(width * across, height * down), layout="constrained")
+        fig.get_layout_engine().set(h_pad=0.1, w_pad=0.1)  # type: ignore[union-attr,call-arg]
         axes = list(fig.subplots(down, across, squeeze=False).flat)
         for ax, panel in zip(axes, panels, strict=False):
             panel.draw(ax)

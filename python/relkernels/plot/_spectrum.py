@@ -22,6 +22,7 @@ def spectrum(
     *,
     indices: Any = None,
     label: str | None = None,
+    color: Any = None,
     xlabel: str | None = None,
     ylabel: str | None = None,
     title: str | None = None,
@@ -32,8 +33,9 @@ def spectrum(
     Parameters
     ----------
     values : ndarray of shape (k,), MercerSpectrum, SchmidtSpectrum or SphereSpectrum
-        Values, largest first; zeros are left out. Of a spectrum on the sphere they stand over the degrees
-        1, 2, ...: that of degree 0 has no place on a logarithmic axis.
+        Values, largest first; zeros are left out, and of a Mercer or Schmidt spectrum what is below n times
+        the rounding of the largest. Of a spectrum on the sphere they stand over
+        the degrees 1, 2, ...: that of degree 0 has no place on a logarithmic axis.
     decay : Decay or {"power", "exponential", "auto"}, optional
         A law from `spectra.fit_decay`, or the kind to fit to all values drawn. It is drawn dashed where it
         was fitted, and its rate is in the legend with its confidence interval.
@@ -41,6 +43,8 @@ def spectrum(
         What stands for the k's, increasing and > 0; 1, 2, ... by default.
     label : str, optional
         Name of the series in the legend.
+    color : matplotlib colour, optional
+        Of the series; the next of the axes' cycle by default.
     xlabel, ylabel, title : str, optional
     ax : matplotlib.axes.Axes, optional
         New ones by default. Called again on the same axes it adds another series. The first law that is
@@ -74,7 +78,9 @@ def spectrum(
             ax.set_yscale("log")
             if law is None or law.kind == "power":
                 ax.set_xscale("log")
-        line = series(ax, at, found, label or (names[1] if law is not None else None), linestyle="none")
+        line = series(
+            ax, at, found, label or (names[1] if law is not None else None), color, linestyle="none"
+        )
         if law is not None:
             inside = at[(at >= law.first) & (at <= law.last)]
             ends = inside if inside.size else at
@@ -99,7 +105,8 @@ def _values(values: Any, indices: Any) -> tuple[np.ndarray, np.ndarray, tuple[st
         if isinstance(values, (MercerSpectrum, SchmidtSpectrum)):
             mercer = isinstance(values, MercerSpectrum)
             names = ("number k", "eigenvalue" if mercer else "singular value")
-            values = values.values
+            floor = len(values.values) * float(np.finfo(np.float64).eps)
+            values = np.where(values.values > floor * values.values.max(initial=0), values.values, 0)
         raw = numbers("values", values)
         at = np.arange(1.0, raw.size + 1)
     if not np.isfinite(raw).all():

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from .. import _check
 from ..bounds import Bound, Report
 from ._data import numbers
-from ._style import drawing, finish, label_ticks, series
+from ._style import drawing, finish, label_ticks, limit, series
 
 # Points at which a bound that gives neurons for an accuracy is evaluated.
 _POINTS = 16
@@ -25,6 +25,7 @@ def error_against_width(
     *,
     bound: Any = None,
     label: str | None = None,
+    color: Any = None,
     slope: bool = True,
     xlabel: str = "neurons",
     ylabel: str = "error",
@@ -47,6 +48,8 @@ def error_against_width(
         is drawn over the range of the errors. Infinite values are left out.
     label : str, optional
         Name of the series in the legend.
+    color : matplotlib colour, optional
+        Of the series; the next of the axes' cycle by default.
     slope : bool, default True
         Add to the label the exponent p of error ~ N^p, by least squares of logarithms.
     xlabel, ylabel, title : str, optional
@@ -91,16 +94,14 @@ def error_against_width(
             words = ", ".join(filter(None, (label, name)))
             if slope and not math.isnan(p := _exponent(at, middle)):
                 words = f"{words or 'measured'}, N^{p:.2f}"
-            line = series(ax, at[by_width], middle[by_width], words or "measured")
+            line = series(ax, at[by_width], middle[by_width], words or "measured", color)
             if found.shape[1] > 1:
                 low, high = np.nanmin(found, axis=1)[by_width], np.nanmax(found, axis=1)[by_width]
                 ax.fill_between(at[by_width], low, high, color=line.get_color(), alpha=0.2, linewidth=0)
             seen.append(middle)
         if bound is not None:
             x, y = _bound(bound, at, np.concatenate(seen))
-            again = any(str(old.get_label()).startswith("bound") for old in ax.lines)
-            name = f"bound, {label}" if again and label else "bound"
-            ax.plot(x, y, "--", color=line.get_color(), label=name)
+            limit(ax, x, y, line, "bound")
         left, right = ax.dataLim.intervalx
         if right < _FEW_DECADES * left:
             label_ticks(ax, np.concatenate([np.asarray(old.get_xdata(), float) for old in ax.lines]))
