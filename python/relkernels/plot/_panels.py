@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import re
@@ -12,12 +13,16 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from PIL import Image
 
 from ._style import INK, PAPER, RULE, SIZE, look
 
 _DPI = 72
 # Panels beside each other are drawn smaller, with text as large as ever.
 _SMALLER = 0.82
+# Images of no more pixels across are shown as squares.
+_COARSE = 64
 # What stands for ink, rules and paper on a dark page.
 DARK = {INK: "#e6edf3", RULE: "#3d444d", PAPER: "#0d1117"}
 
@@ -66,6 +71,8 @@ def svg(fig: Figure) -> tuple[str, str]:
         fig.suptitle("")
     elif len(fig.axes) and (title := fig.axes[0].get_title()):
         fig.axes[0].set_title("")
+    for image in fig.findobj(AxesImage):
+        image.set_interpolation("none")  # pixels as they are: few, and sharp
     file = io.StringIO()
     # Glyphs as paths: a phone has other fonts than the one that the layout was made for.
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "relkernels"}):
@@ -73,8 +80,28 @@ def svg(fig: Figure) -> tuple[str, str]:
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    # Hundredths of a point are enough; the digits of embedded images have no points.
-    return title, re.sub(r"(\d\.\d{2})\d+", r"\1", text)
+    text = re.sub(r'<image xlink:href="data:image/png;base64,(?P<data>[^"]*)"[^>]*>', _compact, text)
+    # Thousandths of a point are enough; the digits of embedded images have no points.
+    return title, re.sub(r"(\d\.\d{3})\d+", r"\1", text)
+
+
+def _compact(element: re.Match[str]) -> str:
+    """Write a large image by its palette where it has few colours, as heat maps have, and let it be smooth.
+
+    A browser may show it smaller than it is, and should blend its pixels then.
+    """
+    text, data = element[0], element["data"]
+    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+        if image.width <= _COARSE:
+            return text
+        colors = image.getcolors(256)
+        few: Image.Image = image
+        if colors is not None:
+            few = image.convert("P", palette=Image.Palette.ADAPTIVE, colors=len(colors))
+        file = io.BytesIO()
+        few.save(file, "png", optimize=True)
+    text = text.replace(data, base64.b64encode(file.getvalue()).decode())
+    return re.sub(r"image-rendering: ?[\w-]+;?", "", text)
 
 
 def dark(text: str) -> str:
