@@ -10,6 +10,8 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
+from . import page
+
 if TYPE_CHECKING:
     from ..benchmarks.report import Report
 
@@ -39,12 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--plot", metavar="DIR", help="save pictures there (needs matplotlib)")
     parser.add_argument("--results", metavar="FILE", help="write a Markdown page, pictures beside it")
+    parser.add_argument("--html", metavar="FILE", help=page.HELP)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the workloads; tables go to standard output, progress to standard error."""
     if (arguments.plot or arguments.results) and importlib.util.find_spec("matplotlib") is None:
         raise ImportError("--plot and --results need matplotlib: pip install 'relkernels[plot]'")
+    page.check(arguments.html)
     from ..benchmarks import tables, workloads
     from ..benchmarks.report import Report
     from ..config import get_num_threads
@@ -72,7 +76,7 @@ def _command(arguments: argparse.Namespace) -> str:
     words = ["relkernels", "bench", *arguments.names]
     words += ["--quick"] if arguments.quick else []
     words += ["--threads", *map(str, arguments.threads)] if arguments.threads else []
-    for option in ("plot", "results"):
+    for option in ("plot", "results", "html"):
         if (value := getattr(arguments, option)) is not None:
             words += [f"--{option}", value]
     return shlex.join(words)
@@ -110,6 +114,43 @@ def _write(report: Report, arguments: argparse.Namespace) -> None:
         with open(arguments.results, "w") as f:
             f.write(markdown.render(report, pictures))
         print(f"saved {arguments.results}", file=sys.stderr)
+    if arguments.html is not None:
+        page.write(_page(report), arguments.html)
+        print(f"saved {arguments.html}", file=sys.stderr)
+
+
+def _page(report: Report) -> page.Page:
+    """Return the page of a report: ceilings, a section a family, the roofline, time against threads."""
+    from ..benchmarks import FAMILIES, plots, tables
+
+    panels = plots.panels(report)
+    sections = []
+    if report.ceilings:
+        headers = ["", *(f"{n} threads" if n > 1 else "1 thread" for n in report.ceilings)]
+        limits = page.Table("What the machine can do", headers, tables.ceiling_cells(report))
+        roof = page.pictures_of(panels.get("roofline", []))
+        sections.append(page.Section("Ceilings", tables=[limits], pictures=roof))
+    for family in FAMILIES:
+        rows = [row for row in report.rows if row.workload.family == family]
+        if rows:
+            found = [
+                list(map(page.Cell, tables.cells(row, quartiles=True), tables.keys(row))) for row in rows
+            ]
+            of_family = page.Table(f"Times, rates and ratios: {family}", tables.HEADERS, found)
+            pictures = page.pictures_of(panels.get(family, []))
+            sections.append(page.Section(family, tables=[of_family], pictures=pictures))
+    if "threads" in panels:
+        sections.append(page.Section("Time against threads", pictures=page.pictures_of(panels["threads"])))
+    incomplete = [] if report.complete else ["Interrupted: this is what was measured until then."]
+    return page.Page(
+        "relkernels bench",
+        tables.METHOD,
+        report.command,
+        sections,
+        tables.facts(report),
+        [("Incomplete", incomplete), *tables.notes(report)],
+        report.date,
+    )
 
 
 def _print_tables(report: Report) -> None:

@@ -6,10 +6,12 @@ import argparse
 import importlib
 import importlib.util
 import json
+import shlex
 import sys
 import time
 
-from . import demo_tables
+from ..experiments.part import Part
+from . import demo_tables, page
 
 SUMMARY = "learn relations among handwritten digits, and travellers' preferences"
 DESCRIPTION = (
@@ -29,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON instead")
     parser.add_argument("--plot", metavar="DIR", help="save pictures there (needs matplotlib)")
+    parser.add_argument("--html", metavar="FILE", help=page.HELP)
 
 
 def _part(name: str) -> str:
@@ -42,6 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the studies and print their figures; progress goes to standard error."""
     if arguments.plot is not None and importlib.util.find_spec("matplotlib") is None:
         raise ImportError("--plot needs matplotlib: pip install 'relkernels[plot]'")
+
+    page.check(arguments.html)
 
     def report(what: str) -> None:
         print(f"... {what}", file=sys.stderr)
@@ -62,4 +67,23 @@ def run(arguments: argparse.Namespace) -> int:
         for study in studies.values():
             for path in study.save_pictures(arguments.plot):
                 print(f"saved {path}", file=sys.stderr)
+    if arguments.html is not None:
+        page.write(_page(studies, seconds, arguments), arguments.html)
+        print(f"saved {arguments.html}", file=sys.stderr)
     return 0
+
+
+def _page(studies: dict[str, Part], seconds: float, arguments: argparse.Namespace) -> page.Page:
+    """Return the page of what the parts told."""
+    plot = [] if arguments.plot is None else ["--plot", arguments.plot]
+    words = ["relkernels", "demo", *arguments.parts, *plot, "--html", arguments.html]
+    sections = [
+        page.Section(
+            part,
+            tables=demo_tables.tables(part, study.figures),
+            pictures=page.pictures(draw() for draw in study.pictures.values()),
+        )
+        for part, study in studies.items()
+    ]
+    summary = f"Relations learned from real data, judged on data held out. {seconds:.1f} seconds in all."
+    return page.Page("relkernels demo", summary, shlex.join(words), sections)
