@@ -56,7 +56,7 @@ def panels(report: Report) -> dict[str, list[Panel]]:
     if report.rows and report.ceilings:
         threads = max(report.ceilings)
         title = f"Roofline, {threads} threads" if threads > 1 else "Roofline, 1 thread"
-        found["roofline"] = [Panel(title, partial(_roofline, report, threads), (7.5, 5.2))]
+        found["roofline"] = [Panel(title, partial(_roofline, report, threads), (6.0, 4.4))]
     if len(report.ceilings) > 1:
         families = _groups(report.rows, lambda row: row.workload.family)
         found["threads"] = [

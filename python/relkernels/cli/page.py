@@ -1,6 +1,6 @@
 """The page that `relkernels demo`, `bench` and `reproduce` write with --html: one file that needs no other.
 
-A `Page` holds what a run told: facts, sections of paragraphs, tables and figures. `render` fills page.html with
+A `Page` holds what a run told: facts, sections of paragraphs, tables, figures. `render` fills page.html with
 page.css and page.js in it; figures are SVG in data URIs, one for light and one for dark. The page's own
 policy lets it load nothing from anywhere.
 """

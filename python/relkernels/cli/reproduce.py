@@ -104,9 +104,10 @@ def _tables(outcome: Outcome) -> list[page.Table]:
     alike: dict[tuple[str, ...], list[study.Row]] = {}
     for row in outcome.rows:
         alike.setdefault(tuple(row), []).append(row)
+    common = set.intersection(*map(set, alike)) if len(alike) > 1 else set()
     return [
         page.Table(
-            f"Figures: {', '.join(columns[:3])}, ... ({len(rows)} rows)",
+            f"Figures: {', '.join([c for c in columns if c not in common][:3])}, ... ({len(rows)} rows)",
             [column.replace("_", " ") for column in columns],
             [[page.value_cell(row[column]) for column in columns] for row in rows],
             folded=True,

@@ -44,6 +44,8 @@ def draw_rows(rows: list[list[tuple[np.ndarray, str]]], title: str) -> Any:
 
     columns = max(map(len, rows))
     across, down = 1.35 * SIDE, 1.6 * SIDE
+    right, bottom = columns * across, len(rows) * down - 2
+    width = 0.66 * columns
 
     def draw(ax: Any) -> None:
         for i, row in enumerate(rows):
@@ -51,9 +53,9 @@ def draw_rows(rows: list[list[tuple[np.ndarray, str]]], title: str) -> Any:
                 left, top = j * across, i * down
                 extent = (left, left + SIDE, top + SIDE, top)
                 ax.imshow(image.reshape(-1, SIDE), cmap="gray_r", vmin=0, vmax=1, extent=extent)
-                ax.text(left + SIDE / 2, top - 0.6, caption, ha="center", va="bottom", fontsize=11)
-        ax.set_xlim(-1, columns * across)
-        ax.set_ylim(len(rows) * down - 2, -3)
+                ax.text(left + SIDE / 2, top - 0.6, caption, ha="center", va="bottom", fontsize=9)
+        ax.set_xlim(-1, right)
+        ax.set_ylim(bottom, -3)
         ax.set_axis_off()
 
-    return figure([Panel(title, draw, (0.8 * columns, 0.95 * len(rows) + 0.4))])
+    return figure([Panel(title, draw, (width, width * (bottom + 3) / (right + 1) + 0.2))])

@@ -19,8 +19,6 @@ from PIL import Image
 from ._style import INK, PAPER, RULE, SIZE, look
 
 _DPI = 72
-# Panels beside each other are drawn smaller, with text as large as ever.
-_SMALLER = 0.82
 # Images of no more pixels across are shown as squares.
 _COARSE = 64
 # What stands for ink, rules and paper on a dark page.
@@ -38,9 +36,8 @@ class Panel:
 
 def figure(panels: Sequence[Panel], title: str = "", columns: int = 4) -> Figure:
     """Return a figure of panels, in rows of at most `columns` and as even as they can be."""
-    scale = 1 if len(panels) == 1 else _SMALLER
-    width = scale * max(panel.size[0] for panel in panels)
-    height = scale * max(panel.size[1] for panel in panels)
+    width = max(panel.size[0] for panel in panels)
+    height = max(panel.size[1] for panel in panels)
     down = -(-len(panels) // columns)
     across = -(-len(panels) // down)
     with look():

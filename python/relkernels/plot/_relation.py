@@ -92,7 +92,7 @@ def relation_matrix(
     by_row, by_column = _orders(values, rows, columns, way)
     values = values[np.ix_(by_row, by_column)]
     low, high = _limits(values, limits)
-    with drawing(ax, (5.2, 4.4)) as ax:
+    with drawing(ax, (4.8, 4.1)) as ax:
         import matplotlib
 
         both = low < 0 < high
@@ -172,11 +172,12 @@ def _cluster(values: np.ndarray) -> np.ndarray:
     if n < 3:
         return np.arange(n)
     from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import pdist
 
     finite = np.isfinite(values)
     filled = np.where(finite, values, values[finite].mean() if finite.any() else 0.0)
     # Optimal order of the leaves takes time ~ n^3 for the last bit of neatness.
-    return leaves_list(linkage(filled, "average", optimal_ordering=n <= 400))
+    return leaves_list(linkage(pdist(filled), "average", optimal_ordering=n <= 400))
 
 
 def _limits(values: np.ndarray, limits: Any) -> tuple[float, float]:

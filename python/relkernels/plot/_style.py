@@ -26,7 +26,7 @@ INK, RULE, PAPER = "#24292f", "#d0d7de", "#ffffff"
 SEQUENTIAL, DIVERGING, MISSING = "viridis", "RdBu_r", "#8c959f"
 _SHORT = 4  # entries of a legend that axes have room for
 _LABELS = 0.46  # inches that an axis and its label take below the axes
-SIZE = (5.2, 4.1)  # inches: 10 points are still 9 pixels high on a phone of 360
+SIZE = (4.4, 3.5)  # inches: 10 points are 11 pixels high on a phone of 360
 
 # Axes that were made here: what is added to them looks the same.
 _OWN: WeakSet[Axes] = WeakSet()
