@@ -83,7 +83,7 @@ def slope(sizes: list[int], times: list[float]) -> float | None:
 
 def _against_size(rows: list[Row], ax: Axes) -> None:
     """Draw the times of all contestants of a series."""
-    from ..plot._style import PALETTE, finish, series
+    from ..plot._style import PALETTE, finish, label_ticks, series
 
     lines: dict[str, tuple[list[int], list[float]]] = {}
     for row in sorted(rows, key=lambda row: row.workload.size):
@@ -98,6 +98,7 @@ def _against_size(rows: list[Row], ax: Axes) -> None:
         label = who if exponent is None else f"{who}, slope {exponent:.2f}"
         width = 2.4 if who == OURS else 1.2
         series(ax, sizes, times, label, PALETTE[_COLORS[who]], linewidth=width)
+    label_ticks(ax, {row.workload.size for row in rows}, most=6)
     finish(ax, rows[0].workload.axis, "seconds")
 
 

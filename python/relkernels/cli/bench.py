@@ -126,8 +126,16 @@ def _page(report: Report) -> page.Page:
     panels = plots.panels(report)
     sections = []
     if report.ceilings:
-        headers = ["", *(f"{n} threads" if n > 1 else "1 thread" for n in report.ceilings)]
-        limits = page.Table("What the machine can do", headers, tables.ceiling_cells(report))
+        headers = ["ceiling", *(f"{n} threads" if n > 1 else "1 thread" for n in report.ceilings)]
+        rates = zip(*(found.values() for found in report.ceilings.values()), strict=True)
+        limits = page.Table(
+            "What the machine can do",
+            headers,
+            [
+                [name, *map(page.Cell, texts, keys)]
+                for (name, *texts), keys in zip(tables.ceiling_cells(report), rates, strict=True)
+            ],
+        )
         roof = page.pictures_of(panels.get("roofline", []))
         sections.append(page.Section("Ceilings", tables=[limits], pictures=roof))
     for family in FAMILIES:

@@ -75,8 +75,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _page(studies: dict[str, Part], seconds: float, arguments: argparse.Namespace) -> page.Page:
     """Return the page of what the parts told."""
-    plot = [] if arguments.plot is None else ["--plot", arguments.plot]
-    words = ["relkernels", "demo", *arguments.parts, *plot, "--html", arguments.html]
+    words = ["relkernels", "demo", *arguments.parts]
+    for option in ("plot", "html"):
+        if (value := getattr(arguments, option)) is not None:
+            words += [f"--{option}", value]
     sections = [
         page.Section(
             part,

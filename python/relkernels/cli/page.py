@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ..plot._panels import Panel
 
-HELP = "write a page with tables and pictures there (needs matplotlib and Jinja2)"
+HELP = "write a page with tables and pictures there (default: none; needs matplotlib and Jinja2)"
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?")
 
 

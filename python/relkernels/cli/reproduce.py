@@ -107,7 +107,7 @@ def _tables(outcome: Outcome) -> list[page.Table]:
     common = set.intersection(*map(set, alike)) if len(alike) > 1 else set()
     return [
         page.Table(
-            f"Figures: {', '.join([c for c in columns if c not in common][:3])}, ... ({len(rows)} rows)",
+            f"{len(rows)} rows: {', '.join(([c for c in columns if c not in common] or list(columns))[:3])}, ...",
             [column.replace("_", " ") for column in columns],
             [[page.value_cell(row[column]) for column in columns] for row in rows],
             folded=True,

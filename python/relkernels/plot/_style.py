@@ -134,6 +134,8 @@ def _legend(ax: Axes, handles: list[Any]) -> None:
 def label_ticks(ax: Axes, values: Any, most: int = 8) -> None:
     """Label a logarithmic x axis at these values alone, or at every other one, third, ... of many."""
     ticks = sorted(set(values))
+    if ticks[-1] >= 100_000:
+        most //= 2  # longer names
     ticks = ticks[:: -(-len(ticks) // most)]
-    ax.set_xticks(ticks, [f"{v:g}" if v < 10_000 else f"{v:.0e}".replace("e+0", "e") for v in ticks])
+    ax.set_xticks(ticks, [f"{v:g}" if v < 10_000 else f"{v:,.0f}" for v in ticks])
     ax.xaxis.minorticks_off()
