@@ -107,13 +107,18 @@ def _tables(outcome: Outcome) -> list[page.Table]:
     common = set.intersection(*map(set, alike)) if len(alike) > 1 else set()
     return [
         page.Table(
-            f"{len(rows)} rows: {', '.join(([c for c in columns if c not in common] or list(columns))[:3])}, ...",
+            _words(rows, [c for c in columns if c not in common] or list(columns)),
             [column.replace("_", " ") for column in columns],
             [[page.value_cell(row[column]) for column in columns] for row in rows],
             folded=True,
         )
         for columns, rows in alike.items()
     ]
+
+
+def _words(rows: list[study.Row], columns: list[str]) -> str:
+    """Return how a table of rows is called: by the first columns that tell it from others."""
+    return f"{len(rows)} rows: {', '.join(columns[:3])}{', ...' if len(columns) > 3 else ''}"
 
 
 def _run_one(name: str, arguments: argparse.Namespace, errors: Any) -> Outcome:
