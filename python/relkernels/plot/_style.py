@@ -109,11 +109,15 @@ def finish(ax: Axes, xlabel: str, ylabel: str, title: str | None = None) -> None
         ax.set_title(title)
     ax.set_axisbelow(True)
     ax.grid(True)
-    handles, _ = ax.get_legend_handles_labels()
+    handles: list[Any] = ax.get_legend_handles_labels()[0]
     if handles:
-        # Bounds and laws after what was measured.
-        handles.sort(key=lambda handle: isinstance(handle, Line2D) and handle.get_linestyle() == "--")
+        # Bounds and laws, dashed in the colour of a series, after what was measured.
+        handles.sort(key=lambda handle: isinstance(handle, Line2D) and _is_bound(handle))
         _legend(ax, handles)
+
+
+def _is_bound(line: Line2D) -> bool:
+    return line.get_linestyle() == "--" and line.get_color() != INK
 
 
 def _legend(ax: Axes, handles: list[Any]) -> None:
