@@ -121,13 +121,13 @@ def _write(report: Report, arguments: argparse.Namespace) -> None:
 
 def _page(report: Report) -> page.Page:
     """Return the page of a report: ceilings, a section a family, the roofline, time against threads."""
-    from ..benchmarks import FAMILIES, plots, tables
+    from ..benchmarks import FAMILIES, ceilings, plots, tables
 
     panels = plots.panels(report)
     sections = []
     if report.ceilings:
         headers = ["ceiling", *(f"{n} threads" if n > 1 else "1 thread" for n in report.ceilings)]
-        rates = zip(*(found.values() for found in report.ceilings.values()), strict=True)
+        rates = [[found[name] for found in report.ceilings.values()] for name in ceilings.NAMES]
         limits = page.Table(
             "What the machine can do",
             headers,
