@@ -38,6 +38,7 @@ MODULES += [f"spectra.{name}" for name in ("operators", "points", "rkhs", "spher
 MODULES += [f"bounds._{name}" for name in ("bound", "attention", "one_layer", "symmetric", "asymmetric")]
 MODULES += [f"bounds._{name}" for name in ("random_features", "zonal", "hilbert_cube", "report")]
 MODULES += ["estimators.zonal", "estimators.hilbert_cube", "cuda.devices"]
+MODULES += [f"plot._{name}" for name in ("attention", "relation", "roofline", "spectrum", "width")]
 
 
 def test_importing_leaves_the_heavy_packages_alone():
@@ -48,6 +49,7 @@ def test_importing_leaves_the_heavy_packages_alone():
         "sklearn",
         "scipy",
         "matplotlib",
+        "jinja2",
         "torch",
         "dask",
         "cupy",

@@ -10,8 +10,9 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
+from .._files import check_writable
 from ..benchmarks import FAMILIES
-from . import output
+from . import output, page
 
 if TYPE_CHECKING:
     from ..benchmarks.report import Report
@@ -59,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--results", metavar="FILE", help="write a Markdown page, pictures beside it (default: none)"
     )
+    parser.add_argument("--html", metavar="FILE", help=page.HELP)
 
 
 def completions() -> dict[str, tuple[str, ...]]:
@@ -70,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the workloads; tables go to standard output, progress to standard error."""
     if (arguments.plot or arguments.results) and importlib.util.find_spec("matplotlib") is None:
         raise ImportError("--plot and --results need matplotlib: pip install 'relkernels[plot]'")
+    page.check(arguments.html)
     from ..benchmarks import tables, workloads
     from ..benchmarks.report import Report
     from ..config import get_num_threads
@@ -85,9 +88,9 @@ def run(arguments: argparse.Namespace) -> int:
     for path in (arguments.plot, _pictures_of(arguments.results)):
         if path:
             output.writable_directory(path)  # before the work, not after it
-    for path in (arguments.json, arguments.results):
+    for option, path in (("--json", arguments.json), ("--results", arguments.results)):
         if path not in (None, "-"):
-            output.writable_file(path)
+            check_writable(option, path)
     report = Report(_command(arguments), arguments.quick)
     for note in tables.advice(report):
         print(f"... {note}", file=sys.stderr)
@@ -105,7 +108,7 @@ def _command(arguments: argparse.Namespace) -> str:
     words = ["relkernels", "bench", *arguments.names]
     words += ["--quick"] if arguments.quick else []
     words += ["--threads", *map(str, arguments.threads)] if arguments.threads else []
-    for option in ("plot", "results"):
+    for option in ("plot", "results", "html"):
         if (value := getattr(arguments, option)) is not None:
             words += [f"--{option}", value]
     return shlex.join(words)
@@ -144,6 +147,51 @@ def _write(report: Report, arguments: argparse.Namespace) -> None:
         with open(arguments.results, "w") as f:
             f.write(markdown.render(report, pictures, beside))
         print(f"saved {arguments.results}", file=sys.stderr)
+    if arguments.html is not None:
+        page.write(_page(report), arguments.html)
+        print(f"saved {arguments.html}", file=sys.stderr)
+
+
+def _page(report: Report) -> page.Page:
+    """Return the page of a report: ceilings, a section a family, the roofline, time against threads."""
+    from ..benchmarks import FAMILIES, ceilings, plots, tables
+
+    panels = plots.panels(report)
+    sections = []
+    if report.ceilings:
+        headers = ["ceiling", *(f"{n} threads" if n > 1 else "1 thread" for n in report.ceilings)]
+        rates = [[found[name] for found in report.ceilings.values()] for name in ceilings.NAMES]
+        limits = page.Table(
+            "What the machine can do",
+            headers,
+            [
+                [name, *map(page.Cell, texts, keys)]
+                for (name, *texts), keys in zip(tables.ceiling_cells(report), rates, strict=True)
+            ],
+        )
+        roof = page.pictures_of(panels.get("roofline", []))
+        sections.append(page.Section("Ceilings", tables=[limits], pictures=roof))
+    for family in FAMILIES:
+        rows = [row for row in report.rows if row.workload.family == family]
+        if rows:
+            found = [
+                list(map(page.Cell, tables.cells(row, quartiles=True), tables.keys(row))) for row in rows
+            ]
+            of_family = page.Table(f"Times, rates and ratios: {family}", tables.HEADERS, found)
+            pictures = page.pictures_of(panels.get(family, []))
+            sections.append(page.Section(family, tables=[of_family], pictures=pictures))
+    if "threads" in panels:
+        sections.append(page.Section("Time against threads", pictures=page.pictures_of(panels["threads"])))
+    incomplete = [] if report.complete else ["Interrupted: this is what was measured until then."]
+    return page.Page(
+        "relkernels bench",
+        tables.METHOD,
+        report.command,
+        sections,
+        tables.facts(report),
+        [("Incomplete", incomplete), *tables.notes(report)],
+        report.date,
+    )
 
 
 def _print_tables(report: Report) -> None:

@@ -6,10 +6,12 @@ import argparse
 import importlib
 import importlib.util
 import json
+import shlex
 import sys
 import time
 
-from . import demo_tables, output
+from ..experiments.part import Part
+from . import demo_tables, output, page
 
 SUMMARY = "learn relations among handwritten digits, and travellers' preferences"
 DESCRIPTION = (
@@ -31,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--json", action="store_true", help="print the figures as JSON instead (default: tables)"
     )
     parser.add_argument("--plot", metavar="DIR", help="save pictures there (default: none; needs matplotlib)")
+    parser.add_argument("--html", metavar="FILE", help=page.HELP)
 
 
 def completions() -> dict[str, tuple[str, ...]]:
@@ -52,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.plot is not None:
         output.writable_directory(arguments.plot)  # before the work, not after it
+    page.check(arguments.html)
 
     def report(what: str) -> None:
         print(f"... {what}", file=sys.stderr)
@@ -72,4 +76,25 @@ def run(arguments: argparse.Namespace) -> int:
         for study in studies.values():
             for path in study.save_pictures(arguments.plot):
                 print(f"saved {path}", file=sys.stderr)
+    if arguments.html is not None:
+        page.write(_page(studies, seconds, arguments), arguments.html)
+        print(f"saved {arguments.html}", file=sys.stderr)
     return 0
+
+
+def _page(studies: dict[str, Part], seconds: float, arguments: argparse.Namespace) -> page.Page:
+    """Return the page of what the parts told."""
+    words = ["relkernels", "demo", *arguments.parts]
+    for option in ("plot", "html"):
+        if (value := getattr(arguments, option)) is not None:
+            words += [f"--{option}", value]
+    sections = [
+        page.Section(
+            part,
+            tables=demo_tables.tables(part, study.figures),
+            pictures=page.pictures(draw() for draw in study.pictures.values()),
+        )
+        for part, study in studies.items()
+    ]
+    summary = f"Relations learned from real data, judged on data held out. {seconds:.1f} seconds in all."
+    return page.Page("relkernels demo", summary, shlex.join(words), sections)

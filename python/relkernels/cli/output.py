@@ -25,12 +25,3 @@ def writable_directory(path: str) -> None:
     os.makedirs(path, exist_ok=True)
     if not os.access(path, os.W_OK | os.X_OK):
         raise PermissionError(f"cannot write to the directory {path!r}")
-
-
-def writable_file(path: str) -> None:
-    """Raise the OSError that writing a file would end in, and leave what is there as it is."""
-    existed = os.path.lexists(path)
-    with open(path, "a"):
-        pass
-    if not existed:
-        os.remove(path)
