@@ -29,8 +29,8 @@ extensions = [
 exclude_patterns = ["_build", "reproduce/*/pieces"]
 templates_path = ["_templates"]
 
-# Pages at the top level of docs/ join the table of contents by its glob. What a sentence calls those that need
-# not be there, with and without:
+# Pages at the top level of docs/ join the table of contents by its glob. These need not be there: sentences
+# name them by a link, or else by these words.
 OPTIONAL_PAGES = {
     "dask_page": ("dask", "Dask arrays", "`relkernels.dask`"),
     "cpp_page": ("cpp", "the engine without Python", "the C++ library"),
@@ -61,6 +61,8 @@ nitpick_ignore_regex = [
     ("py:(class|obj)", r"(cupy|dask|matplotlib|numpy|pandas|scipy|sklearn|torch)\..*"),
 ]
 
+plot_working_directory = str(HERE)
+plot_include_source = True
 plot_formats = [("svg", 96)]
 plot_html_show_formats = False
 plot_html_show_source_link = False

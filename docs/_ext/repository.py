@@ -8,7 +8,9 @@ import os.path
 import re
 from pathlib import Path
 
+from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).parents[2]
 PAGES = {
@@ -48,7 +50,44 @@ def _read(app, page, content):
         content[0] = text_of(page)
 
 
+class Results(SphinxDirective):
+    """A table of the workloads in bench/RESULTS.md whose names a regular expression matches."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+    columns = ("workload", "threads", "relkernels", "rate", "best peer", "ratio")
+
+    def run(self):
+        """Return the table; without a match, a warning."""
+        path = ROOT / "bench" / "RESULTS.md"
+        self.env.note_dependency(str(path))
+        found, header = [], []
+        for line in path.read_text().splitlines():
+            cells = [cell.strip() for cell in line.strip("| ").split(" | ")]
+            if cells[0] == "workload":
+                header = cells
+            elif line.startswith("| ") and header and re.match(self.arguments[0], cells[0]):
+                found.append([cells[header.index(column)] for column in self.columns])
+        if not found:
+            return [self.state.document.reporter.warning(f"no workload matches {self.arguments[0]}")]
+        return [_table([self.columns, *found])]
+
+
+def _table(rows):
+    """Return a table of texts, the first row its head."""
+    group = nodes.tgroup(cols=len(rows[0]))
+    group += [nodes.colspec(colwidth=1) for _ in rows[0]]
+    lines = []
+    for row in rows:
+        line = nodes.row()
+        line += [nodes.entry("", nodes.paragraph(text=cell)) for cell in row]
+        lines.append(line)
+    group += [nodes.thead("", lines[0]), nodes.tbody("", *lines[1:])]
+    return nodes.table("", group)
+
+
 def setup(app: Sphinx):
-    """Connect the reader."""
+    """Connect the reader, and the directive."""
     app.connect("source-read", _read)
+    app.add_directive("results", Results)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
