@@ -1,12 +1,18 @@
-"""Pages of the API reference: one a public module, listing every name of its ``__all__``."""
+"""Pages of the API reference, and links to them.
+
+One page a public module lists every name of its ``__all__``. On all other pages a public name in code font,
+such as `bounds.symmetric`, becomes a link to its entry.
+"""
 
 import importlib
 import importlib.util
 import inspect
 from pathlib import Path
 
+from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.ext.autodoc.mock import mock
+from sphinx.util.nodes import make_refnode
 
 # In this order. A module that is not there is left out.
 MODULES = ("", "bounds", "spectra", "torch", "dask", "plot", "cuda")
@@ -89,7 +95,22 @@ def _skip(app, what, name, obj, skip, options):
     return True if home is not None and not str(home).startswith("relkernels") else None
 
 
+def _link(app, doctree, page):
+    """Make links of the public names in code font."""
+    domain = app.env.domains.python_domain
+    for literal in list(doctree.findall(nodes.literal)):
+        if isinstance(literal.parent, (nodes.reference, nodes.title)):
+            continue
+        name = literal.astext().removesuffix("()").removeprefix("rk.").removeprefix("relkernels.")
+        entry = domain.objects.get(f"relkernels.{name}")
+        if entry is not None and entry.docname != page:
+            literal.replace_self(
+                make_refnode(app.builder, page, entry.docname, entry.node_id, literal.deepcopy())
+            )
+
+
 def setup(app: Sphinx):
-    """Connect the filter of members."""
+    """Connect the filter of members, and what makes links."""
     app.connect("autodoc-skip-member", _skip)
+    app.connect("doctree-resolved", _link)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
