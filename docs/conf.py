@@ -1,6 +1,5 @@
 """Sphinx configuration: `sphinx-build -n -W --keep-going docs docs/_build/html`, without a network."""
 
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -41,13 +40,10 @@ myst_substitutions = {
     name: f"[{title}](/{page}.md)" if (HERE / f"{page}.md").exists() else otherwise
     for name, (page, title, otherwise) in OPTIONAL_PAGES.items()
 }
+
 # Types stand in the docstrings, where they say shapes and dtypes too.
 autodoc_typehints = "none"
-autodoc_mock_imports = [
-    name
-    for name in ("torch", "dask", "distributed", "cupy", "matplotlib")
-    if importlib.util.find_spec(name) is None
-]
+autodoc_mock_imports = reference.MISSING
 autosummary_generate = True
 autosummary_ignore_module_all = False
 numpydoc_show_class_members = False

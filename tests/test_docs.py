@@ -84,7 +84,6 @@ def arrays(value):
     out = []
     for v in values:
         v = v.detach() if hasattr(v, "detach") else v
-        v = v.toarray() if hasattr(v, "toarray") else v
         out.append(np.asarray(v, np.float64))
     return out
 

@@ -14,8 +14,6 @@ logger = logging.getLogger(__name__)
 
 def _convert(translator, node, as_block):
     text = node.astext()
-    if as_block and "\\\\" in text and "\\begin" not in text:
-        text = rf"\begin{{aligned}}{text}\end{{aligned}}"
     try:
         return tex2mathml(text, as_block=as_block)
     except MathError as error:

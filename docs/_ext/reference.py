@@ -16,6 +16,10 @@ from sphinx.util.nodes import make_refnode
 
 # In this order. A module that is not there is left out.
 MODULES = ("", "bounds", "spectra", "torch", "dask", "plot", "cuda")
+# Libraries of optional modules that are not installed: stand-ins let the docstrings be read without them.
+MISSING = [
+    name for name in ("torch", "dask", "distributed", "cupy") if importlib.util.find_spec(name) is None
+]
 
 # Titles of the groups of `relkernels` in their order, by the module that defines a name.
 GROUPS = {
@@ -52,7 +56,7 @@ def _heading(text: str, mark: str) -> str:
 
 def page_of(module_name: str) -> str:
     """Return the reStructuredText of a module's page."""
-    with mock(["torch", "dask", "distributed", "cupy"]) if _lacks(module_name) else mock([]):
+    with mock(MISSING):
         module = importlib.import_module(module_name)
         names = [name for name in module.__all__ if not name.startswith("__")]
         groups: dict[str, list[str]] = {}
@@ -67,12 +71,6 @@ def page_of(module_name: str) -> str:
             parts += [_heading(title, "-"), _table(groups[title])]
     parts.append(".. py:data:: __version__\n   :type: str\n\n   Version of the package.\n")
     return "\n".join(parts)
-
-
-def _lacks(module_name: str) -> bool:
-    """Tell whether a module asks for a library that is not installed."""
-    library = {"torch": "torch", "dask": "dask", "cuda": "cupy"}.get(module_name.rpartition(".")[2])
-    return library is not None and importlib.util.find_spec(library) is None
 
 
 def write(folder: Path) -> None:
