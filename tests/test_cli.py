@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import relkernels as rk
 from relkernels import _core
-from relkernels.cli import demo_tables, output
+from relkernels._files import check_writable
+from relkernels.cli import demo_tables
 from relkernels.cli.main import COMMANDS, main, parser, subparsers
 
 
@@ -194,8 +195,8 @@ def test_a_path_that_cannot_be_written_is_told_before_the_work(arguments, tmp_pa
 def test_trying_a_file_leaves_it_as_it_is(tmp_path):
     there, new = tmp_path / "there", tmp_path / "new"
     there.write_text("kept")
-    output.writable_file(os.fspath(there))
-    output.writable_file(os.fspath(new))
+    check_writable("--json", os.fspath(there))
+    check_writable("--json", os.fspath(new))
     assert there.read_text() == "kept"
     assert not new.exists()
 

@@ -79,7 +79,7 @@ class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
         Step size of Adam.
     weight_decay : float, default 0.0
         Weights (not biases) shrink: "adamw" multiplies them by 1 - learning_rate * weight_decay in each
-        step; "adam" and "lbfgs" add weight_decay / 2 * |weights|^2 to the loss.
+        step; "adam" and "lbfgs" add ``weight_decay / 2 * |weights|^2`` to the loss.
     tol : float, default 1e-6
         Adam ends after 10 epochs none of which improved the loss by `tol`; L-BFGS when an iteration
         improves it by less than this fraction.
@@ -110,7 +110,7 @@ class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
         Only with early stopping.
     n_iter_ : int
     n_features_in_ : int
-        Columns of X; psi_.widths[0] are those of Y.
+        Columns of X; ``psi_.widths[0]`` are those of Y.
     feature_names_in_ : ndarray of str
         Only where X had names.
 

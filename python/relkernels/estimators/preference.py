@@ -66,7 +66,7 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         Step size of Adam.
     weight_decay : float, default 0.0
         Weights (not biases) shrink: "adamw" multiplies them by 1 - learning_rate * weight_decay in each
-        step; "adam" and "lbfgs" add weight_decay / 2 * |weights|^2 to the loss.
+        step; "adam" and "lbfgs" add ``weight_decay / 2 * |weights|^2`` to the loss.
     tol : float, default 1e-6
         Adam ends after 10 epochs none of which improved the loss by `tol`; L-BFGS when an iteration
         improves it by less than this fraction.
@@ -98,7 +98,7 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         Only with early stopping.
     n_iter_ : int
     n_features_in_ : int
-        Columns of Q; psi_.widths[0] are those of the items.
+        Columns of Q; ``psi_.widths[0]`` are those of the items.
     feature_names_in_ : ndarray of str
         Only where Q had names.
 

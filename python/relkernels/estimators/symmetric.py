@@ -75,7 +75,7 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
         Step size of Adam.
     weight_decay : float, default 0.0
         Weights (not biases) shrink: "adamw" multiplies them by 1 - learning_rate * weight_decay in each
-        step; "adam" and "lbfgs" add weight_decay / 2 * |weights|^2 to the loss.
+        step; "adam" and "lbfgs" add ``weight_decay / 2 * |weights|^2`` to the loss.
     tol : float, default 1e-6
         Adam ends after 10 epochs none of which improved the loss by `tol`; L-BFGS when an iteration
         improves it by less than this fraction.
