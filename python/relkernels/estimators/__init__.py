@@ -5,6 +5,7 @@ from .hilbert_cube import HilbertCubeEncoder
 from .nngp import NNGPKernel
 from .preference import PreferenceRetriever
 from .random_features import MultiLayerRandomFeatures
+from .ridge import RandomFeatureRidge
 from .symmetric import SymmetricRelation
 from .zonal import ZonalFeatures
 
@@ -14,6 +15,7 @@ __all__ = [
     "MultiLayerRandomFeatures",
     "NNGPKernel",
     "PreferenceRetriever",
+    "RandomFeatureRidge",
     "SymmetricRelation",
     "ZonalFeatures",
 ]

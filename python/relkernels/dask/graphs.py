@@ -1,0 +1,177 @@
+"""The graphs of pairs of blocks: a grid of tiles, or states joined in a tree along the columns.
+
+States come from a blockwise layer, so that what makes a block (reading a file, say) runs inside the task that
+needs it, once for each block of rows, and no block of columns waits in memory for other rows. The walk over
+pairs within a process (csrc/pairs.hpp) does the same with its super-blocks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from dask.highlevelgraph import HighLevelGraph
+from dask.layers import ArrayValuesDep
+from dask.tokenize import tokenize
+
+from ..states import State
+from .arrays import FEATURES, Axes, lead_names
+
+# States that a task joins.
+FAN_IN = 8
+
+
+def starts(chunks: tuple[int, ...]) -> np.ndarray:
+    """Return the index of the first element of every chunk."""
+    return np.concatenate([[0], np.cumsum(chunks)[:-1]]).astype(np.int64)
+
+
+def tree_of_states(
+    what: str,
+    accept: Callable[..., State],
+    state: Any,
+    operands: Sequence[tuple[da.Array, Axes]],
+    chunks: dict[str, Any],
+    maps: tuple[Any, Any],
+    outputs: Sequence[tuple[tuple[int, ...], np.dtype]],
+    needed: Callable[[int, int, int, int], bool] = lambda i, n, j, m: True,
+) -> list[da.Array]:
+    """Return the arrays that the finished states of every block of rows give.
+
+    Parameters
+    ----------
+    what : str
+        Name of the operation.
+    accept : callable
+        ``accept(*blocks, first_row, first_column, state=, phi=, psi=)`` returns the state of a pair of blocks.
+    state : object
+        With ``merge(a, b)`` and ``finish(state)`` (`relkernels.states`).
+    operands, chunks
+        As `aligned` returns them.
+    maps : pair of Delayed or None
+    outputs : sequence of (last axes, dtype)
+        What is finished; its first axes are the leading ones and the rows.
+    needed : callable
+        ``needed(first row, rows, first column, columns)``: False for pairs of blocks that are to be left out.
+    """
+    lead = _lead(operands)
+    rows, columns = chunks["i"], chunks["j"]
+    first_row, first_column = starts(rows), starts(columns)
+    features = tuple(sorted({a for _, axes in operands for a in axes if a in FEATURES}))
+    token = tokenize(what, state, [(a.name, axes) for a, axes in operands], maps)
+    arguments: list[Any] = [x for a, axes in operands for x in (a, axes)]
+    arguments += [
+        ArrayValuesDep((rows,), first_row),
+        ("i",),
+        ArrayValuesDep((columns,), first_column),
+        ("j",),
+    ]
+    # Features stay axes of the states, one block each: nothing is contracted, so nothing concatenated.
+    pairs = da.blockwise(
+        partial(accept, state=state),
+        (*lead, "i", "j", *features),
+        *arguments,
+        phi=maps[0],
+        psi=maps[1],
+        name=f"{what}-accept-{token}",
+        align_arrays=False,
+        meta=np.empty((0,) * (len(lead) + 2 + len(features)), operands[0][0].dtype),
+    )
+    layer: dict[Any, Any] = {}
+    merged = f"{what}-merge-{token}"
+    finished = f"{what}-finish-{token}"
+    places = list(itertools.product(*(range(len(chunks[name])) for name in lead), range(len(rows))))
+    for place in places:
+        i = place[-1]
+        level: list[Any] = [
+            (pairs.name, *place, j, *(0 for _ in features))
+            for j in range(len(columns))
+            if j == 0 or needed(int(first_row[i]), rows[i], int(first_column[j]), columns[j])
+        ]
+        for depth in itertools.count():
+            if len(level) == 1:
+                break
+            groups = [level[at : at + FAN_IN] for at in range(0, len(level), FAN_IN)]
+            level = [(merged, depth, *place, g) for g in range(len(groups))]
+            layer.update({key: (_merge, state, group) for key, group in zip(level, groups, strict=True)})
+        layer[(finished, *place)] = (state.finish, level[0])
+    graph = HighLevelGraph.from_collections(finished, layer, dependencies=[pairs])
+    results = []
+    for number, (last, dtype) in enumerate(outputs):
+        name = f"{what}-{number}-{token}"
+        last_places = (0,) * len(last)
+        pick = {
+            (name, *place, *last_places): (operator.getitem, (finished, *place), number) for place in places
+        }
+        cut = (*(chunks[axis] for axis in lead), rows, *((size,) for size in last))
+        full = HighLevelGraph({**graph.layers, name: pick}, {**graph.dependencies, name: {finished}})
+        results.append(da.Array(full, name, cut, meta=np.empty((0,) * len(cut), dtype)))
+    return results
+
+
+def _merge(state: Any, parts: list[State]) -> State:
+    """Join the states of neighbouring ranges, left to right."""
+    return reduce(state.merge, parts)
+
+
+def _lead(operands: Sequence[tuple[da.Array, Axes]]) -> Axes:
+    """Return the names of the leading axes of all operands together."""
+    return lead_names(max(sum(axis.startswith("lead") for axis in axes) for _, axes in operands))
+
+
+def grid(
+    what: str,
+    tile: Callable[..., np.ndarray],
+    operands: Sequence[tuple[da.Array, Axes]],
+    chunks: dict[str, Any],
+    new_axis: tuple[int, ...] = (),
+) -> da.Array:
+    """Return the matrix of tiles between all blocks of rows of one or two arrays.
+
+    Parameters
+    ----------
+    what : str
+        Name of the operation.
+    tile : callable
+        ``tile(x, y)`` of two blocks, or ``tile(x)`` of one with itself.
+    operands, chunks
+        As `aligned` returns them; one operand alone stands for both sides, and tiles below the diagonal are
+        then those above, transposed.
+    new_axis : tuple of int
+        Size of an axis that tiles have before their last two, if any.
+    """
+    lead = _lead(operands)
+    x, y = operands[0], operands[-1]
+    symmetric = len(operands) == 1
+    rows = chunks["i"]
+    columns = rows if symmetric else chunks["j"]
+    name = f"{what}-{tokenize(what, tile, [(a.name, axes) for a, axes in operands])}"
+    new = (0,) * len(new_axis)
+    layer: dict[Any, Any] = {}
+    for place in itertools.product(*(range(len(chunks[axis])) for axis in lead)):
+        where = dict(zip(lead, place, strict=True))
+        for i, j in itertools.product(range(len(rows)), range(len(columns))):
+            key = (name, *place, *new, i, j)
+            if not symmetric:
+                layer[key] = (tile, _block(x, {**where, "i": i}), _block(y, {**where, "j": j}))
+            elif i == j:
+                layer[key] = (tile, _block(x, {**where, "i": i}))
+            elif i < j:
+                layer[key] = (tile, _block(x, {**where, "i": i}), _block(x, {**where, "i": j}))
+            else:
+                layer[key] = (np.swapaxes, (name, *place, *new, j, i), -1, -2)
+    cut = (*(chunks[axis] for axis in lead), *((size,) for size in new_axis), rows, columns)
+    graph = HighLevelGraph.from_collections(name, layer, dependencies=[a for a, _ in operands])
+    return da.Array(graph, name, cut, meta=np.empty((0,) * len(cut), x[0].dtype))
+
+
+def _block(operand: tuple[da.Array, Axes], where: dict[str, int]) -> tuple[Any, ...]:
+    """Return the key of a block; axes of one block broadcast, those of features have one."""
+    a, axes = operand
+    numbers = (min(where.get(axis, 0), blocks - 1) for axis, blocks in zip(axes, a.numblocks, strict=True))
+    return (a.name, *numbers)
