@@ -217,7 +217,8 @@ def retrieve_blocks(
         rows += len(block)
     if top.k > rows:
         _check.fail("k", f"at most {rows}, the rows of all blocks", k)
-    return top.finish(state)
+    values, indices = top.finish(state)
+    return values, indices
 
 
 def _matrix(name: str, a: Any) -> np.ndarray:

@@ -6,9 +6,9 @@ trains estimators on Dask arrays block by block. `from_npy` makes an array of a 
 maps for itself.
 
 What sums over columns (`retrieve`, `attention`, `relation_matvec`) makes a mergeable state of each pair of
-blocks (`relkernels.states`: the same that threads of one machine merge) and joins those of a block of rows in
-a tree. A task holds one block of rows, one of columns and a state. A map's weights are one value of the graph,
-which travels once to a worker, however many tasks need it.
+blocks (`relkernels.states`: the same that threads of one machine merge) and joins those of a block of rows
+in a tree. A task holds one block of rows, one of columns and a state. A map's weights are one value of the
+graph, which travels once to a worker, however many tasks need it.
 
 Rows of the first argument are cut as its chunks are, columns as those of the second; features are always in
 one chunk, and so are brought into one. Leading dimensions broadcast, and may be cut too.

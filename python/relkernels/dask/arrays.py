@@ -10,9 +10,8 @@ from typing import Any
 import dask
 import dask.array as da
 import numpy as np
-from dask.tokenize import normalize_token
+from dask.base import normalize_token, tokenize
 
-from .. import _check
 from ..blocks import NpyBlocks
 from ..mlp import MLP
 
@@ -120,7 +119,7 @@ def value(phi: MLP | None) -> Any:
     """Return a map as one value of the graph, which tasks refer to."""
     if phi is None:
         return None
-    return dask.delayed(phi, name=f"relkernels-mlp-{dask.tokenize.tokenize(phi)}", traverse=False)
+    return dask.delayed(phi, name=f"relkernels-mlp-{tokenize(phi)}", traverse=False)
 
 
 def aligned(operands: Sequence[tuple[da.Array, Axes]]) -> tuple[list[tuple[da.Array, Axes]], dict[str, Any]]:

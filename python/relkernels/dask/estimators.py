@@ -23,8 +23,8 @@ def fit(estimator: Any, X: Any, *arguments: Any, sample_weight: Any = None, epoc
 
     `RandomFeatureRidge` is solved: the moments of every block are made by a task of its own and joined in a
     tree, and the solution is that of all rows in memory, up to rounding. Any other estimator with
-    ``partial_fit`` (`SymmetricRelation`, `AsymmetricRelation`, `PreferenceRetriever`, scikit-learn's) goes over
-    the blocks in their order, one after the other: the result is that of calling ``partial_fit`` with each.
+    ``partial_fit`` (`SymmetricRelation`, `AsymmetricRelation`, `PreferenceRetriever`, scikit-learn's) goes
+    over the blocks in their order, one after the other: the result is that of ``partial_fit`` with each.
 
     Parameters
     ----------
@@ -51,8 +51,8 @@ def fit(estimator: Any, X: Any, *arguments: Any, sample_weight: Any = None, epoc
 
     Notes
     -----
-    Steps of ``partial_fit`` depend on each other, and so do not run at the same time: what is gained is that no
-    more than a block is in memory. The estimator travels with each step.
+    Steps of ``partial_fit`` depend on each other, and so do not run at the same time: what is gained is that
+    no more than a block is in memory. The estimator travels with each step.
 
     Examples
     --------

@@ -15,11 +15,10 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from dask.layers import ArrayValuesDep
-from dask.tokenize import tokenize
 
-from ..states import State
 from .arrays import FEATURES, Axes, lead_names
 
 # States that a task joins.
@@ -33,7 +32,7 @@ def starts(chunks: tuple[int, ...]) -> np.ndarray:
 
 def tree_of_states(
     what: str,
-    accept: Callable[..., State],
+    accept: Callable[..., Any],
     state: Any,
     operands: Sequence[tuple[da.Array, Axes]],
     chunks: dict[str, Any],
@@ -48,7 +47,7 @@ def tree_of_states(
     what : str
         Name of the operation.
     accept : callable
-        ``accept(*blocks, first_row, first_column, state=, phi=, psi=)`` returns the state of a pair of blocks.
+        ``accept(*blocks, first_row, first_column, state=, phi=, psi=)``: the state of a pair of blocks.
     state : object
         With ``merge(a, b)`` and ``finish(state)`` (`relkernels.states`).
     operands, chunks
@@ -105,16 +104,17 @@ def tree_of_states(
     for number, (last, dtype) in enumerate(outputs):
         name = f"{what}-{number}-{token}"
         last_places = (0,) * len(last)
-        pick = {
+        pick: dict[Any, Any] = {
             (name, *place, *last_places): (operator.getitem, (finished, *place), number) for place in places
         }
         cut = (*(chunks[axis] for axis in lead), rows, *((size,) for size in last))
-        full = HighLevelGraph({**graph.layers, name: pick}, {**graph.dependencies, name: {finished}})
+        layers: Any = {**graph.layers, name: pick}
+        full = HighLevelGraph(layers, {**graph.dependencies, name: {finished}})
         results.append(da.Array(full, name, cut, meta=np.empty((0,) * len(cut), dtype)))
     return results
 
 
-def _merge(state: Any, parts: list[State]) -> State:
+def _merge(state: Any, parts: list[Any]) -> Any:
     """Join the states of neighbouring ranges, left to right."""
     return reduce(state.merge, parts)
 
@@ -166,7 +166,8 @@ def grid(
             else:
                 layer[key] = (np.swapaxes, (name, *place, *new, j, i), -1, -2)
     cut = (*(chunks[axis] for axis in lead), *((size,) for size in new_axis), rows, columns)
-    graph = HighLevelGraph.from_collections(name, layer, dependencies=[a for a, _ in operands])
+    sources: list[Any] = [a for a, _ in operands]
+    graph = HighLevelGraph.from_collections(name, layer, dependencies=sources)
     return da.Array(graph, name, cut, meta=np.empty((0,) * len(cut), x[0].dtype))
 
 

@@ -60,12 +60,12 @@ def _features(x: da.Array, mlp: MLP | None, precision: str | None) -> da.Array:
     x = x.rechunk({-1: -1}) if x.numblocks[-1] > 1 else x
     if mlp is None:
         return x
-    return x.map_blocks(
+    return da.map_blocks(
         partial(ops.feature_map, precision=precision),
+        x,
         mlp=value(mlp),
         chunks=(*x.chunks[:-1], (mlp.widths[-1],)),
         meta=np.empty((0,) * x.ndim, x.dtype),
-        name=None,
         token="feature_map",
     )
 

@@ -1,7 +1,7 @@
 """`RandomFeatureRidge`: ridge regression on random features, through its normal equations.
 
-Only moments of the features are kept, and those of two sets of rows join (Chan, Golub & LeVeque 1983): rows may
-come in blocks, in any order, from anywhere, and the solution is that of all of them at once.
+Only moments of the features are kept, and those of two sets of rows join (Chan, Golub & LeVeque 1983): rows
+may come in blocks, in any order, from anywhere, and the solution is that of all of them at once.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
     """Ridge regression on random features: the random architecture with its last layer trained.
 
     Minimizes ``sum_i w_i |y_i - c - F(x_i) b|^2 + alpha |b|^2`` over b and the intercept c, F the features of
-    `MultiLayerRandomFeatures` (Takhanov, arXiv 2404.17461; Rahimi & Recht 2007), through the normal equations:
-    features are made, folded into their D x D moments, and dropped.
+    `MultiLayerRandomFeatures` (Takhanov, arXiv 2404.17461; Rahimi & Recht 2007), through the normal
+    equations: features are made, folded into their D x D moments, and dropped.
 
     Parameters
     ----------
