@@ -17,7 +17,7 @@ import dask.array as da
 import numpy as np
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
-from dask.layers import ArrayValuesDep
+from dask.layers import ArrayBlockwiseDep
 
 from .arrays import FEATURES, Axes, lead_names
 
@@ -25,9 +25,15 @@ from .arrays import FEATURES, Axes, lead_names
 FAN_IN = 8
 
 
-def starts(chunks: tuple[int, ...]) -> np.ndarray:
-    """Return the index of the first element of every chunk."""
-    return np.concatenate([[0], np.cumsum(chunks)[:-1]]).astype(np.int64)
+class _Starts(ArrayBlockwiseDep):
+    """The index of the first element of every chunk of an axis, as an argument of blocks."""
+
+    def __init__(self, cut: tuple[int, ...]) -> None:
+        super().__init__((cut,))
+        self.first = list(itertools.accumulate(cut, initial=0))
+
+    def __getitem__(self, place: tuple[int, ...]) -> int:
+        return self.first[place[0]]
 
 
 def tree_of_states(
@@ -60,14 +66,14 @@ def tree_of_states(
     """
     lead = _lead(operands)
     rows, columns = chunks["i"], chunks["j"]
-    first_row, first_column = starts(rows), starts(columns)
+    first_row, first_column = _Starts(rows), _Starts(columns)
     features = tuple(sorted({a for _, axes in operands for a in axes if a in FEATURES}))
     token = tokenize(what, state, [(a.name, axes) for a, axes in operands], maps)
     arguments: list[Any] = [x for a, axes in operands for x in (a, axes)]
     arguments += [
-        ArrayValuesDep((rows,), first_row),
+        first_row,
         ("i",),
-        ArrayValuesDep((columns,), first_column),
+        first_column,
         ("j",),
     ]
     # Features stay axes of the states, one block each: nothing is contracted, so nothing concatenated.
@@ -90,7 +96,7 @@ def tree_of_states(
         level: list[Any] = [
             (pairs.name, *place, j, *(0 for _ in features))
             for j in range(len(columns))
-            if j == 0 or needed(int(first_row[i]), rows[i], int(first_column[j]), columns[j])
+            if j == 0 or needed(first_row.first[i], rows[i], first_column.first[j], columns[j])
         ]
         for depth in itertools.count():
             if len(level) == 1:

@@ -102,7 +102,7 @@ def retrieve(
 
 def _accept_top_k(*blocks: Any, state: TopK, phi: MLP | None, psi: MLP | None) -> State:
     q, keys, *mask, _, first = blocks
-    return state.accept(q, keys, int(first), phi, psi, mask[0] if mask else None)
+    return state.accept(q, keys, first, phi, psi, mask[0] if mask else None)
 
 
 def attention(
@@ -203,7 +203,7 @@ def _accept_causally(*blocks: Any, state: SoftmaxAccumulate, phi: MLP | None, ps
     if i == j:
         return state.accept(q, k, v, phi, psi, allowed, causal=True)
     if j + k.shape[-2] - 1 > i:
-        past = np.tri(q.shape[-2], k.shape[-2], int(i - j), bool)
+        past = np.tri(q.shape[-2], k.shape[-2], i - j, bool)
         allowed = past if allowed is None else past & allowed
     return state.accept(q, k, v, phi, psi, allowed)
 
