@@ -147,12 +147,10 @@ def aligned(operands: Sequence[tuple[da.Array, Axes]]) -> tuple[list[tuple[da.Ar
                 chunks[name] = (sum(cut),)
             elif sum(chunks.get(name, (1,))) == 1 and (name not in chunks or sum(cut) != 1):
                 chunks[name] = cut
+    chunks = {name: (1,) if sum(cut) == 1 else cut for name, cut in chunks.items()}
     result = []
     for a, names in named:
-        wanted = tuple(
-            cut if sum(cut) == 1 and sum(chunks[name]) != 1 else chunks[name]
-            for name, cut in zip(names, a.chunks, strict=True)
-        )
+        wanted = tuple((1,) if size == 1 else chunks[name] for name, size in zip(names, a.shape, strict=True))
         result.append((a if a.chunks == wanted else a.rechunk(wanted), names))
     return result, chunks
 

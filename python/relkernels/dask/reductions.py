@@ -163,7 +163,7 @@ def attention(
     array([[1.  , 0.  , 0.  , 0.  ],
            [0.38, 0.62, 0.  , 0.  ],
            [0.27, 0.27, 0.45, 0.  ],
-           [0.21, 0.21, 0.21, 0.35]])
+           [0.22, 0.22, 0.22, 0.35]])
     """
     named = [("q", array("q", q)), ("k", array("k", k)), ("v", array("v", v))]
     (q, k, v), dtype, precision = widened(precision, *named)
