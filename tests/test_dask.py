@@ -4,6 +4,7 @@ import doctest
 import importlib
 import inspect
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -228,6 +229,23 @@ def test_a_map_is_one_value_of_the_graph_and_files_are_read_where_they_are_used(
     assert sizes[-3] < 4000  # and nothing that holds one, or keys
     names = {key[0] for key in dict(lazy.dask) if isinstance(key, tuple)}
     assert keys.name not in names  # no task makes a block of keys that another would wait for
+
+
+def test_no_more_than_a_few_blocks_of_columns_wait_for_other_rows(rng):
+    alive, most = set(), [0]
+
+    def make(block):
+        fresh = block.copy()
+        alive.add(id(fresh))
+        weakref.finalize(fresh, alive.discard, id(fresh))
+        most[0] = max(most[0], len(alive))
+        return fresh
+
+    q = da.from_array(rng.standard_normal((40, 4)), chunks=(10, 4))
+    keys = da.from_array(rng.standard_normal((600, 4)), chunks=(10, 4))
+    shared = keys.map_blocks(make, meta=keys._meta)
+    dask.compute(*rd.retrieve(q, shared, 3))
+    assert 1 <= most[0] <= 12  # of 60
 
 
 def test_from_npy(tmp_path, rng):

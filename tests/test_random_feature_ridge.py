@@ -80,5 +80,5 @@ def test_bad_arguments(data):
     model = rk.RandomFeatureRidge(features()).fit(x, y)
     with pytest.raises(ValueError, match=r"y: expected targets of shape \(3,\), as before, got \(2,\)"):
         model.partial_fit(x, y[:, :2])
-    with pytest.raises(ValueError, match="[Ss]ample.weight.*at least one"):
+    with pytest.raises(ValueError, match=r"[Ss]ample.weight.*at least one"):
         model.fit(x, y, 0 * weights)

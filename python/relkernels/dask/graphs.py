@@ -1,8 +1,10 @@
 """The graphs of pairs of blocks: a grid of tiles, or states joined in a tree along the columns.
 
-States come from a blockwise layer, so that what makes a block (reading a file, say) runs inside the task that
-needs it, once for each block of rows, and no block of columns waits in memory for other rows. The walk over
-pairs within a process (csrc/pairs.hpp) does the same with its super-blocks.
+States come from a blockwise layer, so that where Dask fuses layers, what makes a block (reading a file, say)
+runs inside the task that needs it, once for each block of rows. The walk over pairs within a process
+(csrc/pairs.hpp) does the same with its super-blocks. Where Dask does not fuse, a block of columns is made
+once and kept until all blocks of rows have met it. Left to itself Dask would finish one block of rows first,
+and keep all columns; so states of some columns are joined only after all rows have met these.
 """
 
 from __future__ import annotations
@@ -77,6 +79,7 @@ def tree_of_states(
         ("j",),
     ]
     # Features stay axes of the states, one block each: nothing is contracted, so nothing concatenated.
+    zeros = (0,) * len(features)
     pairs = da.blockwise(
         partial(accept, state=state),
         (*lead, "i", "j", *features),
@@ -91,19 +94,34 @@ def tree_of_states(
     merged = f"{what}-merge-{token}"
     finished = f"{what}-finish-{token}"
     places = list(itertools.product(*(range(len(chunks[name])) for name in lead), range(len(rows))))
-    for place in places:
-        i = place[-1]
-        level: list[Any] = [
-            (pairs.name, *place, j, *(0 for _ in features))
+
+    def columns_of(i: int) -> list[int]:
+        return [
+            j
             for j in range(len(columns))
             if j == 0 or needed(first_row.first[i], rows[i], first_column.first[j], columns[j])
         ]
+
+    met_by = {place: columns_of(place[-1]) for place in places}
+    taken, passed = f"{what}-taken-{token}", f"{what}-passed-{token}"
+    columns_first = len(places) > 1 and len(columns) > 1 and _by_columns(operands)
+    if columns_first:
+        met: dict[int, list[Any]] = {j: [] for j in range(len(columns))}
+        for place, js in met_by.items():
+            for j in js:
+                layer[(taken, *place, j)] = (_nothing, (pairs.name, *place, j, *zeros))
+                met[j].append((taken, *place, j))
+        layer.update({(passed, j): (_nothing, keys) for j, keys in met.items()})
+    for place, js in met_by.items():
+        level: list[Any] = [(pairs.name, *place, j, *zeros) for j in js]
         for depth in itertools.count():
             if len(level) == 1:
                 break
             groups = [level[at : at + FAN_IN] for at in range(0, len(level), FAN_IN)]
             level = [(merged, depth, *place, g) for g in range(len(groups))]
-            layer.update({key: (_merge, state, group) for key, group in zip(level, groups, strict=True)})
+            for g, (key, group) in enumerate(zip(level, groups, strict=True)):
+                after = [(passed, j) for j in js[g * FAN_IN : (g + 1) * FAN_IN]]
+                layer[key] = (_merge, state, group, after if columns_first and depth == 0 else [])
         layer[(finished, *place)] = (state.finish, level[0])
     graph = HighLevelGraph.from_collections(finished, layer, dependencies=[pairs])
     results = []
@@ -120,9 +138,22 @@ def tree_of_states(
     return results
 
 
-def _merge(state: Any, parts: list[Any]) -> Any:
-    """Join the states of neighbouring ranges, left to right."""
+def _merge(state: Any, parts: list[Any], after: list[None]) -> Any:
+    """Join the states of neighbouring ranges, left to right, once all rows are done with these columns."""
     return reduce(state.merge, parts)
+
+
+def _nothing(after: Any) -> None:
+    """Stand for the end of other tasks: of one where its result is, of many without moving theirs."""
+
+
+def _by_columns(operands: Sequence[tuple[da.Array, Axes]]) -> bool:
+    """Tell whether blocks of columns are what not to keep: they are the larger of the two."""
+    size = {
+        axis: sum(a.nbytes for a, axes in operands if axis in axes and not {"i", "j"} <= {*axes})
+        for axis in "ij"
+    }
+    return size["i"] <= size["j"]
 
 
 def _lead(operands: Sequence[tuple[da.Array, Axes]]) -> Axes:
