@@ -27,12 +27,14 @@ MODULES = [
     "activations",
     "config",
     "nngp",
+    "blocks",
     "estimators.symmetric",
     "estimators.asymmetric",
     "estimators.preference",
     "estimators.nngp",
     "estimators.random_features",
     "estimators.relation_kernel",
+    "estimators.ridge",
 ]
 MODULES += [f"spectra.{name}" for name in ("operators", "points", "rkhs", "sphere", "decay", "barron")]
 MODULES += [f"bounds._{name}" for name in ("bound", "attention", "one_layer", "symmetric", "asymmetric")]
@@ -52,6 +54,7 @@ def test_importing_leaves_the_heavy_packages_alone():
         "jinja2",
         "torch",
         "dask",
+        "distributed",
         "cupy",
         "rich",
         "safetensors",
@@ -130,6 +133,13 @@ def test_without_pytorch_the_error_names_the_extra():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     last = done.stderr.splitlines()[-1]
     assert last == "ImportError: relkernels.torch needs PyTorch: pip install 'relkernels[torch]'"
+
+
+def test_without_dask_the_error_names_the_extra():
+    code = "import sys; sys.modules['dask'] = None; import relkernels.dask"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert last == "ImportError: relkernels.dask needs Dask: pip install 'relkernels[dask]'"
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._core import __version__
 from .activations import Activation, leaky_relu, relu_power
+from .blocks import NpyBlocks, retrieve_blocks
 from .config import get_num_threads, set_num_threads, show_config
 from .gradients import (
     MLPGradient,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         MultiLayerRandomFeatures,
         NNGPKernel,
         PreferenceRetriever,
+        RandomFeatureRidge,
         RelationKernel,
         SymmetricRelation,
         ZonalFeatures,
@@ -51,7 +53,9 @@ __all__ = [
     "MLPGradient",
     "MultiLayerRandomFeatures",
     "NNGPKernel",
+    "NpyBlocks",
     "PreferenceRetriever",
+    "RandomFeatureRidge",
     "RelationKernel",
     "SymmetricRelation",
     "ZonalFeatures",
@@ -71,6 +75,7 @@ __all__ = [
     "relation_matvec",
     "relu_power",
     "retrieve",
+    "retrieve_blocks",
     "set_num_threads",
     "show_config",
 ]
@@ -84,6 +89,7 @@ _ESTIMATORS = {
     "MultiLayerRandomFeatures",
     "NNGPKernel",
     "PreferenceRetriever",
+    "RandomFeatureRidge",
     "RelationKernel",
     "SymmetricRelation",
     "ZonalFeatures",

@@ -9,6 +9,7 @@ import json
 import shlex
 import sys
 import time
+from typing import Any
 
 from ..experiments.part import Part
 from . import demo_tables, output, page
@@ -18,34 +19,69 @@ DESCRIPTION = (
     "symmetric: learn which of 1,797 images show the same digit, judge the relation and its retrieval on "
     "held-out images. crossdomain: find the bottom half of an image from its top half. preference: select "
     "the largest digit of a set, by choice and by attention, and predict travellers' choices. kernel: fit "
-    "networks of growing width to a Gaussian kernel. Without a part, all of them."
+    "networks of growing width to a Gaussian kernel. Without a part, all of them. retrieval, on demand: "
+    "exact retrieval over keys on disk, a block at a time, checked in part against a direct computation."
 )
 EXAMPLE = "relkernels demo --plot pictures"
 PARTS = ("symmetric", "crossdomain", "preference", "kernel")
+ON_DEMAND = ("retrieval",)
+# Options of retrieval alone, with their defaults.
+_SIZES = {"rows": 5_000_000, "dim": 64, "queries": 256, "k": 10}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "parts", nargs="*", type=_part, metavar="part", help=f"any of {', '.join(PARTS)} (default: all)"
+        "parts",
+        nargs="*",
+        type=_part,
+        metavar="part",
+        help=f"any of {', '.join(PARTS)}, {', '.join(ON_DEMAND)} (default: all but the last)",
     )
     parser.add_argument(
         "--json", action="store_true", help="print the figures as JSON instead (default: tables)"
     )
     parser.add_argument("--plot", metavar="DIR", help="save pictures there (default: none; needs matplotlib)")
     parser.add_argument("--html", metavar="FILE", help=page.HELP)
+    sizes = parser.add_argument_group("retrieval", "sizes of the part of this name")
+    keys = sizes.add_mutually_exclusive_group()
+    told = {name: f"(default: {size:,})" for name, size in _SIZES.items()}
+    keys.add_argument("--rows", type=_size, metavar="N", help=f"keys to draw, in a file {told['rows']}")
+    keys.add_argument("--keys", metavar="FILE", help="an .npy file of keys to take instead (default: drawn)")
+    sizes.add_argument("--dim", type=_size, metavar="D", help=f"features of the keys drawn {told['dim']}")
+    sizes.add_argument("--queries", type=_size, metavar="Q", help=f"queries to draw {told['queries']}")
+    sizes.add_argument("--k", type=_size, metavar="K", help=f"keys to find for each query {told['k']}")
 
 
 def completions() -> dict[str, tuple[str, ...]]:
     """Return what `relkernels completion` offers for the positional arguments."""
-    return {"parts": PARTS}
+    return {"parts": PARTS + ON_DEMAND}
 
 
 def _part(name: str) -> str:
     """Return the name of a part (`choices` of argparse does not take none of them)."""
-    if name not in PARTS:
-        raise argparse.ArgumentTypeError(f"expected one of {', '.join(PARTS)}, got {name!r}")
+    if name not in PARTS + ON_DEMAND:
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(PARTS + ON_DEMAND)}, got {name!r}")
     return name
+
+
+def _size(text: str) -> int:
+    """Return a number of rows, features or queries."""
+    try:
+        number = int(text.replace("_", ""))
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer >= 1, got {text!r}")
+    return number
+
+
+def _options(arguments: argparse.Namespace, part: str) -> dict[str, Any]:
+    """Return what a part's `run` takes besides the report."""
+    if part != "retrieval":
+        return {}
+    given = {name: getattr(arguments, name) for name in (*_SIZES, "keys")}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -60,11 +96,20 @@ def run(arguments: argparse.Namespace) -> int:
     def report(what: str) -> None:
         print(f"... {what}", file=sys.stderr)
 
+    sizes = _options(arguments, "retrieval")
+    if sizes and "retrieval" not in arguments.parts:
+        arguments.usage_error(
+            f"--{next(iter(sizes))} is an option of the part retrieval, which is not asked for"
+        )
+    if "keys" in sizes and "dim" in sizes:
+        arguments.usage_error("--dim is for keys that are drawn, not for those of --keys")
     begin = time.perf_counter()
+    chosen = [part for part in PARTS + ON_DEMAND if part in (arguments.parts or PARTS)]
     studies = {
-        part: importlib.import_module(f"relkernels.experiments.{part}").run(report)
-        for part in PARTS
-        if not arguments.parts or part in arguments.parts
+        part: importlib.import_module(f"relkernels.experiments.{part}").run(
+            report, **_options(arguments, part)
+        )
+        for part in chosen
     }
     seconds = time.perf_counter() - begin
     figures = {part: study.figures for part, study in studies.items()}
@@ -85,9 +130,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _page(studies: dict[str, Part], seconds: float, arguments: argparse.Namespace) -> page.Page:
     """Return the page of what the parts told."""
     words = ["relkernels", "demo", *arguments.parts]
-    for option in ("plot", "html"):
+    for option in (*_SIZES, "keys", "plot", "html"):
         if (value := getattr(arguments, option)) is not None:
-            words += [f"--{option}", value]
+            words += [f"--{option}", str(value)]
     sections = [
         page.Section(
             part,

@@ -25,6 +25,7 @@ def tables(part: str, told: Any) -> list[Table]:
         "crossdomain": _crossdomain,
         "preference": _preference,
         "kernel": _kernel,
+        "retrieval": _retrieval,
     }
     return known[part](told)
 
@@ -112,3 +113,21 @@ def _kernel(told: list[dict[str, Any]]) -> list[Table]:
     ]
     columns = ("hidden width", "largest error", "relative error", "seconds")
     return [_table("Gaussian kernel by <phi(x), phi(y)>, held-out pairs", columns, rows)]
+
+
+def _retrieval(told: dict[str, Any]) -> list[Any]:
+    rows = [
+        ("keys", f"{told['rows']:,} of {told['dim']} features, {told['dtype']}"),
+        ("queries, and keys found for each", f"{told['queries']:,}, {told['k']:,}"),
+        ("seconds", f"{told['seconds']:.2f}"),
+        ("keys a second", f"{told['rows_per_second'] / 1e6:.3g} M"),
+        ("bytes a second", f"{told['bytes_per_second'] / 1e9:.3g} GB"),
+        ("file", f"{told['bytes'] / 2**20:,.0f} MiB"),
+        ("most memory of the process", f"{told['peak_bytes'] / 2**20:,.0f} MiB"),
+        (
+            "largest error, of the queries checked",
+            f"{told['largest_error']:.2g} of {told['error_bound']:.2g}",
+        ),
+        ("queries checked directly", f"{told['checked_queries']}"),
+    ]
+    return [_table("Exact retrieval over keys on disk", ("measure", "value"), rows)]

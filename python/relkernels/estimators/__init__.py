@@ -6,6 +6,7 @@ from .nngp import NNGPKernel
 from .preference import PreferenceRetriever
 from .random_features import MultiLayerRandomFeatures
 from .relation_kernel import RelationKernel
+from .ridge import RandomFeatureRidge
 from .symmetric import SymmetricRelation
 from .zonal import ZonalFeatures
 
@@ -16,6 +17,7 @@ __all__ = [
     "NNGPKernel",
     "PreferenceRetriever",
     "RelationKernel",
+    "RandomFeatureRidge",
     "SymmetricRelation",
     "ZonalFeatures",
 ]

@@ -1,0 +1,148 @@
+"""Estimators fitted to Dask arrays, a block of rows at a time."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+from sklearn.base import clone
+
+from .. import _check
+from ..estimators.ridge import Moments, RandomFeatureRidge
+from ..states import State
+from .arrays import aligned, array
+from .graphs import tree_of_states
+
+
+def fit(estimator: Any, X: Any, *arguments: Any, sample_weight: Any = None, epochs: int = 1) -> Any:
+    """Fit an estimator to Dask arrays.
+
+    `RandomFeatureRidge` is solved: the moments of every block are made by a task of its own and joined in a
+    tree, and the solution is that of all rows in memory, up to rounding. Any other estimator with
+    ``partial_fit`` (`SymmetricRelation`, `AsymmetricRelation`, `PreferenceRetriever`, scikit-learn's) goes
+    over the blocks in their order, one after the other: the result is that of ``partial_fit`` with each.
+
+    Parameters
+    ----------
+    estimator : object
+        Changed in place once all is done: an error half-way leaves it as it was.
+    X : dask.array.Array of shape (n_samples, n_features_in)
+        Blocks of rows are the batches; features are brought into one chunk.
+    *arguments
+        What ``partial_fit`` takes next, in its order. Dask arrays are cut along their first axis as X is, and
+        go with it block by block; anything else is handed on whole with each.
+    sample_weight : dask.array.Array of shape (n_samples,), optional
+    epochs : int, default 1
+        How often to go over the blocks; `RandomFeatureRidge` needs no more than one.
+
+    Returns
+    -------
+    object
+        The estimator.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above, or has unknown chunks; the message names it.
+
+    Notes
+    -----
+    Steps of ``partial_fit`` depend on each other, and so do not run at the same time: what is gained is that
+    no more than a block is in memory. The estimator travels with each step.
+
+    Examples
+    --------
+    >>> import dask.array as da, numpy as np, relkernels as rk
+    >>> from relkernels.dask import fit
+    >>> x = np.linspace(-1, 1, 400)[:, None]
+    >>> X = da.from_array(x, chunks=(100, 1))
+    >>> features = rk.MultiLayerRandomFeatures((128,), bias_std=1.0, random_state=0)
+    >>> model = fit(rk.RandomFeatureRidge(features, alpha=1e-3), X, da.sin(3 * X[:, 0]))
+    >>> model.score(x, np.sin(3 * x[:, 0])) > 0.999
+    True
+    """
+    if not hasattr(estimator, "partial_fit"):
+        raise TypeError(
+            f"estimator: expected one with partial_fit, got {type(estimator).__name__} (with solver='lbfgs' "
+            "relkernels' own have none)"
+        )
+    rounds = _check.integer("epochs", epochs, 1)
+    X = array("X", X)
+    if X.ndim != 2 or X.shape[0] == 0:
+        _check.fail("X", "shape (n_samples, n_features_in), n_samples > 0", X.shape)
+    if isinstance(estimator, RandomFeatureRidge):
+        return _solve(estimator, X, *arguments, sample_weight=sample_weight)
+    whole = dict(enumerate(arguments))
+    cut = {i: array(f"arguments[{i}]", a) for i, a in whole.items() if isinstance(a, da.Array)}
+    if sample_weight is not None:
+        cut[len(arguments)] = array("sample_weight", sample_weight)
+    for i, a in cut.items():
+        _same_rows("sample_weight" if i == len(arguments) else f"arguments[{i}]", a, X)
+    rows = tuple(size for size in X.chunks[0] if size)
+    X = X.rechunk((rows, -1))
+    cut = {i: a.rechunk((rows, *(-1 for _ in a.shape[1:]))) for i, a in cut.items()}
+    fitted = estimator
+    for block in list(range(len(rows))) * rounds:
+        given = {**whole, **{i: a.blocks[block] for i, a in cut.items()}}
+        weight = given.pop(len(arguments), None)
+        step = dask.delayed(_step, pure=False)(fitted, X.blocks[block], list(given.values()), weight)
+        (fitted,) = dask.compute(step)
+    estimator.__dict__.update(fitted.__dict__)
+    return estimator
+
+
+def _same_rows(name: str, a: da.Array, X: da.Array) -> da.Array:
+    if a.ndim == 0 or a.shape[0] != X.shape[0]:
+        _check.fail(name, f"{X.shape[0]} rows, as X {X.shape}", f"shape {a.shape}")
+    return a
+
+
+def _step(estimator: Any, X: np.ndarray, arguments: list[Any], sample_weight: np.ndarray | None) -> Any:
+    """Return a copy of the estimator that has seen the block: a task may run twice."""
+    weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+    return copy.deepcopy(estimator).partial_fit(X, *arguments, **weights)
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """The state of `tree_of_states` for blocks of rows of (X, y), which lie along its columns."""
+
+    def merge(self, a: Moments, b: Moments) -> Moments:
+        return a.merge(b)
+
+    def finish(self, moments: Moments) -> State:
+        return np.array([moments.weight]), moments.mean[None], moments.second[None]
+
+
+def _accept_rows(*blocks: Any, state: _Moments, phi: RandomFeatureRidge, psi: None) -> Moments:
+    """Return the moments of a block; the estimator is where maps are elsewhere, and travels as they do."""
+    X, y, *weights, _, _ = blocks
+    if not len(X):
+        return Moments.init(phi.width)
+    return copy.copy(phi).moments_of(X, y, weights[0] if weights else None)
+
+
+def _solve(estimator: RandomFeatureRidge, X: da.Array, y: Any = None, *, sample_weight: Any) -> Any:
+    """Solve the normal equations of all rows."""
+    y = _same_rows("y", array("y", y), X)
+    begun = clone(estimator).begin(np.zeros((1, X.shape[1]), X.dtype), y.shape[1:])
+    operands = [(X, ("j", "e")), (y, ("j", "f")[: y.ndim])]
+    if sample_weight is not None:
+        operands.append((_same_rows("sample_weight", array("sample_weight", sample_weight), X), ("j",)))
+    operands, chunks = aligned(operands)
+    moments = tree_of_states(
+        "random_feature_ridge",
+        _accept_rows,
+        _Moments(),
+        operands,
+        {**chunks, "i": (1,)},
+        (dask.delayed(begun, pure=True, traverse=False), None),
+        [((), np.dtype(float)), ((begun.width,), np.dtype(float)), ((begun.width,) * 2, np.dtype(float))],
+    )
+    (weight,), (mean,), (second,) = dask.compute(*moments)
+    estimator.__dict__.update(begun.solve(Moments(float(weight), mean, second)).__dict__)
+    return estimator

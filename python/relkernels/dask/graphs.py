@@ -1,0 +1,215 @@
+"""The graphs of pairs of blocks: a grid of tiles, or states joined in a tree along the columns.
+
+States come from a blockwise layer, so that where Dask fuses layers, what makes a block (reading a file, say)
+runs inside the task that needs it, once for each block of rows. The walk over pairs within a process
+(csrc/pairs.hpp) does the same with its super-blocks. Where Dask does not fuse, a block of columns is made
+once and kept until all blocks of rows have met it. Left to itself Dask would finish one block of rows first,
+and keep all columns; so states of some columns are joined only after all rows have met these.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
+from dask.layers import ArrayBlockwiseDep
+
+from .arrays import FEATURES, Axes, lead_names
+
+# States that a task joins.
+FAN_IN = 8
+
+
+class _Starts(ArrayBlockwiseDep):
+    """The index of the first element of every chunk of an axis, as an argument of blocks."""
+
+    def __init__(self, cut: tuple[int, ...]) -> None:
+        super().__init__((cut,))
+        self.first = list(itertools.accumulate(cut, initial=0))
+
+    def __getitem__(self, place: tuple[int, ...]) -> int:
+        return self.first[place[0]]
+
+
+def tree_of_states(
+    what: str,
+    accept: Callable[..., Any],
+    state: Any,
+    operands: Sequence[tuple[da.Array, Axes]],
+    chunks: dict[str, Any],
+    maps: tuple[Any, Any],
+    outputs: Sequence[tuple[tuple[int, ...], np.dtype]],
+    needed: Callable[[int, int, int, int], bool] = lambda i, n, j, m: True,
+) -> list[da.Array]:
+    """Return the arrays that the finished states of every block of rows give.
+
+    Parameters
+    ----------
+    what : str
+        Name of the operation.
+    accept : callable
+        ``accept(*blocks, first_row, first_column, state=, phi=, psi=)``: the state of a pair of blocks.
+    state : object
+        With ``merge(a, b)`` and ``finish(state)`` (`relkernels.states`).
+    operands, chunks
+        As `aligned` returns them.
+    maps : pair of Delayed or None
+    outputs : sequence of (last axes, dtype)
+        What is finished; its first axes are the leading ones and the rows.
+    needed : callable
+        ``needed(first row, rows, first column, columns)``: False for pairs of blocks that are to be left out.
+    """
+    lead = _lead(operands)
+    rows, columns = chunks["i"], chunks["j"]
+    first_row, first_column = _Starts(rows), _Starts(columns)
+    features = tuple(sorted({a for _, axes in operands for a in axes if a in FEATURES}))
+    token = tokenize(what, state, [(a.name, axes) for a, axes in operands], maps)
+    arguments: list[Any] = [x for a, axes in operands for x in (a, axes)]
+    arguments += [
+        first_row,
+        ("i",),
+        first_column,
+        ("j",),
+    ]
+    # Features stay axes of the states, one block each: nothing is contracted, so nothing concatenated.
+    zeros = (0,) * len(features)
+    pairs = da.blockwise(
+        partial(accept, state=state),
+        (*lead, "i", "j", *features),
+        *arguments,
+        phi=maps[0],
+        psi=maps[1],
+        name=f"{what}-accept-{token}",
+        align_arrays=False,
+        meta=np.empty((0,) * (len(lead) + 2 + len(features)), operands[0][0].dtype),
+    )
+    layer: dict[Any, Any] = {}
+    merged = f"{what}-merge-{token}"
+    finished = f"{what}-finish-{token}"
+    places = list(itertools.product(*(range(len(chunks[name])) for name in lead), range(len(rows))))
+
+    def columns_of(i: int) -> list[int]:
+        return [
+            j
+            for j in range(len(columns))
+            if j == 0 or needed(first_row.first[i], rows[i], first_column.first[j], columns[j])
+        ]
+
+    met_by = {place: columns_of(place[-1]) for place in places}
+    taken, passed = f"{what}-taken-{token}", f"{what}-passed-{token}"
+    columns_first = len(places) > 1 and len(columns) > 1 and _by_columns(operands)
+    if columns_first:
+        met: dict[int, list[Any]] = {j: [] for j in range(len(columns))}
+        for place, js in met_by.items():
+            for j in js:
+                layer[(taken, *place, j)] = (_nothing, (pairs.name, *place, j, *zeros))
+                met[j].append((taken, *place, j))
+        layer.update({(passed, j): (_nothing, keys) for j, keys in met.items()})
+    for place, js in met_by.items():
+        level: list[Any] = [(pairs.name, *place, j, *zeros) for j in js]
+        for depth in itertools.count():
+            if len(level) == 1:
+                break
+            groups = [level[at : at + FAN_IN] for at in range(0, len(level), FAN_IN)]
+            level = [(merged, depth, *place, g) for g in range(len(groups))]
+            for g, (key, group) in enumerate(zip(level, groups, strict=True)):
+                after = [(passed, j) for j in js[g * FAN_IN : (g + 1) * FAN_IN]]
+                layer[key] = (_merge, state, group, after if columns_first and depth == 0 else [])
+        layer[(finished, *place)] = (state.finish, level[0])
+    graph = HighLevelGraph.from_collections(finished, layer, dependencies=[pairs])
+    results = []
+    for number, (last, dtype) in enumerate(outputs):
+        name = f"{what}-{number}-{token}"
+        last_places = (0,) * len(last)
+        pick: dict[Any, Any] = {
+            (name, *place, *last_places): (operator.getitem, (finished, *place), number) for place in places
+        }
+        cut = (*(chunks[axis] for axis in lead), rows, *((size,) for size in last))
+        layers: Any = {**graph.layers, name: pick}
+        full = HighLevelGraph(layers, {**graph.dependencies, name: {finished}})
+        results.append(da.Array(full, name, cut, meta=np.empty((0,) * len(cut), dtype)))
+    return results
+
+
+def _merge(state: Any, parts: list[Any], after: list[None]) -> Any:
+    """Join the states of neighbouring ranges, left to right, once all rows are done with these columns."""
+    return reduce(state.merge, parts)
+
+
+def _nothing(after: Any) -> None:
+    """Stand for the end of other tasks: of one where its result is, of many without moving theirs."""
+
+
+def _by_columns(operands: Sequence[tuple[da.Array, Axes]]) -> bool:
+    """Tell whether blocks of columns are what not to keep: they are the larger of the two."""
+    size = {
+        axis: sum(a.nbytes for a, axes in operands if axis in axes and not {"i", "j"} <= {*axes})
+        for axis in "ij"
+    }
+    return size["i"] <= size["j"]
+
+
+def _lead(operands: Sequence[tuple[da.Array, Axes]]) -> Axes:
+    """Return the names of the leading axes of all operands together."""
+    return lead_names(max(sum(axis.startswith("lead") for axis in axes) for _, axes in operands))
+
+
+def grid(
+    what: str,
+    tile: Callable[..., np.ndarray],
+    operands: Sequence[tuple[da.Array, Axes]],
+    chunks: dict[str, Any],
+    new_axis: tuple[int, ...] = (),
+) -> da.Array:
+    """Return the matrix of tiles between all blocks of rows of one or two arrays.
+
+    Parameters
+    ----------
+    what : str
+        Name of the operation.
+    tile : callable
+        ``tile(x, y)`` of two blocks, or ``tile(x)`` of one with itself.
+    operands, chunks
+        As `aligned` returns them; one operand alone stands for both sides, and tiles below the diagonal are
+        then those above, transposed.
+    new_axis : tuple of int
+        Size of an axis that tiles have before their last two, if any.
+    """
+    lead = _lead(operands)
+    x, y = operands[0], operands[-1]
+    symmetric = len(operands) == 1
+    rows = chunks["i"]
+    columns = rows if symmetric else chunks["j"]
+    name = f"{what}-{tokenize(what, tile, [(a.name, axes) for a, axes in operands])}"
+    new = (0,) * len(new_axis)
+    layer: dict[Any, Any] = {}
+    for place in itertools.product(*(range(len(chunks[axis])) for axis in lead)):
+        where = dict(zip(lead, place, strict=True))
+        for i, j in itertools.product(range(len(rows)), range(len(columns))):
+            key = (name, *place, *new, i, j)
+            if not symmetric:
+                layer[key] = (tile, _block(x, {**where, "i": i}), _block(y, {**where, "j": j}))
+            elif i == j:
+                layer[key] = (tile, _block(x, {**where, "i": i}))
+            elif i < j:
+                layer[key] = (tile, _block(x, {**where, "i": i}), _block(x, {**where, "i": j}))
+            else:
+                layer[key] = (np.swapaxes, (name, *place, *new, j, i), -1, -2)
+    cut = (*(chunks[axis] for axis in lead), *((size,) for size in new_axis), rows, columns)
+    sources: list[Any] = [a for a, _ in operands]
+    graph = HighLevelGraph.from_collections(name, layer, dependencies=sources)
+    return da.Array(graph, name, cut, meta=np.empty((0,) * len(cut), x[0].dtype))
+
+
+def _block(operand: tuple[da.Array, Axes], where: dict[str, int]) -> tuple[Any, ...]:
+    """Return the key of a block; axes of one block broadcast, those of features have one."""
+    a, axes = operand
+    numbers = (min(where.get(axis, 0), blocks - 1) for axis, blocks in zip(axes, a.numblocks, strict=True))
+    return (a.name, *numbers)

@@ -1,0 +1,289 @@
+"""Operations that sum over columns, on Dask arrays: states of pairs of blocks, joined in a tree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dask.array as da
+import numpy as np
+
+from .. import _check, ops
+from ..mlp import MLP
+from ..states import LinkedSum, SoftmaxAccumulate, State, TopK
+from .arrays import aligned, array, optional_array, stand_in, value, widened
+from .graphs import tree_of_states
+
+
+def _mask(mask: Any) -> da.Array | None:
+    """Return the mask with its two last axes."""
+    a = optional_array("mask", mask)
+    return a if a is None or a.ndim > 1 else a.reshape((1,) * (2 - a.ndim) + a.shape)
+
+
+def retrieve(
+    q: Any,
+    keys: Any,
+    k: int,
+    phi: MLP | None = None,
+    psi: MLP | None = None,
+    *,
+    mask: Any = None,
+    precision: str | None = None,
+) -> tuple[da.Array, da.Array]:
+    """Return the `k` largest ``<phi(q_i), psi(keys_j)>`` of each row: exact maximum inner products.
+
+    Parameters
+    ----------
+    q : dask.array.Array of shape (..., n, d_q)
+        Few large blocks, best one: the keys are read, and mapped by `psi`, once for each.
+    keys : dask.array.Array of shape (..., m, d_k)
+    k : int
+        How many, 1 <= k <= m.
+    phi, psi : MLP, optional
+        Feature maps of `q` and of `keys`; `psi` None stands for `phi`, `phi` None for the identity.
+    mask : dask.array.Array of bool, optional
+        True = may be retrieved; broadcast to (..., n, m).
+    precision : {"bf16"}, optional
+        As in memory.
+
+    Returns
+    -------
+    values : dask.array.Array of shape (..., n, k)
+        Best first; equal values by the lower index; NaN after every number.
+    indices : dask.array.Array of int64 of shape (..., n, k)
+        Rows of `keys`. Where the mask leaves fewer than `k`, the rest is -inf and -1.
+        Both equal the results in memory to the last bit, however the arrays are cut: the order of (value,
+        index) is total, and so merges are exact.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above, or has unknown chunks; the message names it.
+
+    Examples
+    --------
+    >>> import dask.array as da, numpy as np
+    >>> from relkernels.dask import retrieve
+    >>> keys = da.from_array(np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]]), chunks=(2, 2))
+    >>> values, indices = retrieve(np.array([[1.0, 0.5]]), keys, 2)
+    >>> values.compute(), indices.compute()
+    (array([[2., 1.]]), array([[2, 0]]))
+    """
+    (q, keys), dtype, precision = widened(precision, ("q", array("q", q)), ("keys", array("keys", keys)))
+    allowed = _mask(mask)
+    a = ops._Attended(
+        stand_in(q),
+        stand_in(keys),
+        None,
+        phi,
+        psi,
+        1.0,
+        stand_in(allowed),
+        False,
+        precision,
+        keys_name="keys",
+    )
+    count = _check.integer("k", k, 1)
+    if count > a.m:
+        _check.fail("k", f"at most {a.m}, the rows of keys of shape {keys.shape}", count)
+    operands = [(q, ("i", "d")), (keys, ("j", "e"))]
+    if allowed is not None:
+        operands.append((allowed, ("i", "j")))
+    values, indices = tree_of_states(
+        "retrieve",
+        _accept_top_k,
+        TopK(count, a.precision),
+        *aligned(operands),
+        (value(a.phi), value(a.psi)),
+        [((count,), a.dtype), ((count,), np.dtype(np.int64))],
+    )
+    return values.astype(dtype, copy=False), indices
+
+
+def _accept_top_k(*blocks: Any, state: TopK, phi: MLP | None, psi: MLP | None) -> State:
+    q, keys, *mask, _, first = blocks
+    return state.accept(q, keys, first, phi, psi, mask[0] if mask else None)
+
+
+def attention(
+    q: Any,
+    k: Any,
+    v: Any,
+    phi: MLP | None = None,
+    psi: MLP | None = None,
+    *,
+    scale: float | None = None,
+    mask: Any = None,
+    causal: bool = False,
+    return_lse: bool = False,
+    precision: str | None = None,
+) -> da.Array | tuple[da.Array, da.Array]:
+    """Return attention ``softmax_j(scale * <phi(q_i), psi(k_j)>) @ v``, scores never stored.
+
+    Parameters
+    ----------
+    q : dask.array.Array of shape (..., n, d_q)
+        Few large blocks: keys and values are read once for each.
+    k : dask.array.Array of shape (..., m, d_k)
+    v : dask.array.Array of shape (..., m, d_v)
+        Cut as `k` is.
+    phi, psi : MLP, optional
+        Feature maps of `q` and of `k`; `psi` None stands for `phi`, `phi` None for the identity.
+    scale : float, optional
+        None is 1 / sqrt(d), d the feature width.
+    mask : dask.array.Array of bool, optional
+        True = may attend; broadcast to (..., n, m).
+    causal : bool, default False
+        Row i may attend to columns j <= i. Pairs of blocks above the diagonal are left out of the graph.
+    return_lse : bool, default False
+        Also return the log-sum-exp of each row's scores.
+    precision : {"bf16"}, optional
+        As in memory.
+
+    Returns
+    -------
+    out : dask.array.Array of shape (..., n, d_v)
+    lse : dask.array.Array of shape (..., n)
+        Only with `return_lse`.
+        Where the keys are one block, both equal the results in memory to the last bit. Else blocks are joined
+        by their log-sum-exp: the result is within the package's tolerance (5e-6 in float32, 1e-13 in
+        float64) and depends on how the keys are cut, not on how the queries are, nor on workers.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above, or has unknown chunks; the message names it.
+
+    Examples
+    --------
+    >>> import dask.array as da, numpy as np
+    >>> from relkernels.dask import attention
+    >>> x = da.from_array(np.eye(4), chunks=(2, 4))
+    >>> attention(x, x, x, causal=True).compute().round(2)
+    array([[1.  , 0.  , 0.  , 0.  ],
+           [0.38, 0.62, 0.  , 0.  ],
+           [0.27, 0.27, 0.45, 0.  ],
+           [0.22, 0.22, 0.22, 0.35]])
+    """
+    named = [("q", array("q", q)), ("k", array("k", k)), ("v", array("v", v))]
+    (q, k, v), dtype, precision = widened(precision, *named)
+    allowed = _mask(mask)
+    shown = (stand_in(q), stand_in(k), stand_in(v))
+    a = ops._Attended(*shown, phi, psi, scale, stand_in(allowed), causal, precision)
+    want_lse = _check.flag("return_lse", return_lse)
+    operands = [(q, ("i", "d")), (k, ("j", "e")), (v, ("j", "f"))]
+    if allowed is not None:
+        operands.append((allowed, ("i", "j")))
+    out, lse = tree_of_states(
+        "attention",
+        _accept_causally if a.causal else _accept_softmax,
+        SoftmaxAccumulate(a.scale, a.precision),
+        *aligned(operands),
+        (value(a.phi), value(a.psi)),
+        [((v.shape[-1],), a.dtype), ((), a.dtype)],
+        needed=_reached if a.causal else lambda i, n, j, m: True,
+    )
+    out, lse = out.astype(dtype, copy=False), lse.astype(dtype, copy=False)
+    return (out, lse) if want_lse else out
+
+
+def _accept_softmax(*blocks: Any, state: SoftmaxAccumulate, phi: MLP | None, psi: MLP | None) -> State:
+    q, k, v, *mask, _, _ = blocks
+    return state.accept(q, k, v, phi, psi, mask[0] if mask else None)
+
+
+def _reached(i: int, n: int, j: int, m: int) -> bool:
+    """Tell whether any of the rows i .. i + n - 1 may attend to column j."""
+    return j < i + n
+
+
+def _accept_causally(*blocks: Any, state: SoftmaxAccumulate, phi: MLP | None, psi: MLP | None) -> State:
+    q, k, v, *mask, i, j = blocks
+    allowed = mask[0] if mask else None
+    if i == j:
+        return state.accept(q, k, v, phi, psi, allowed, causal=True)
+    if j + k.shape[-2] - 1 > i:
+        past = np.tri(q.shape[-2], k.shape[-2], i - j, bool)
+        allowed = past if allowed is None else past & allowed
+    return state.accept(q, k, v, phi, psi, allowed)
+
+
+def relation_matvec(
+    x: Any,
+    y: Any,
+    v: Any,
+    phi: MLP | None = None,
+    psi: MLP | None = None,
+    *,
+    link: str = "identity",
+    scale: float = 1.0,
+    precision: str | None = None,
+) -> da.Array:
+    """Return ``u_i = sum_j link(scale * <phi(x_i), psi(y_j)>) v_j``, the relation never stored.
+
+    Parameters
+    ----------
+    x : dask.array.Array of shape (..., n, d_x)
+        Few large blocks: `y` is read once for each.
+    y : dask.array.Array of shape (..., m, d_y)
+    v : dask.array.Array of shape (..., m) or (..., m, c)
+        One vector or c of them, cut as `y` is. An array of as many dimensions as `y` whose last but one is m
+        is read as (..., m, c).
+    phi, psi : MLP, optional
+        Feature maps of `x` and of `y`; `psi` None stands for `phi`, `phi` None for the identity.
+    link : {"identity", "exp", "relu", "square"}, default "identity"
+    scale : float, default 1.0
+    precision : {"bf16"}, optional
+        As in memory.
+
+    Returns
+    -------
+    dask.array.Array of shape (..., n) or (..., n, c)
+        Where `y` is one block, equal to the result in memory to the last bit; else partial sums are added in
+        a tree whose shape follows from the chunks of `y` alone, which rounds otherwise.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above, or has unknown chunks; the message names it.
+
+    Examples
+    --------
+    >>> import dask.array as da, numpy as np
+    >>> from relkernels.dask import relation_matvec
+    >>> x = da.from_array(np.array([[0.0], [1.0]]), chunks=(1, 1))
+    >>> relation_matvec(x, x, np.array([1.0, 1.0]), link="exp").compute().round(4)
+    array([2.    , 3.7183])
+    """
+    named = [("x", array("x", x)), ("y", array("y", y)), ("v", array("v", v))]
+    (x, y, v), dtype, precision = widened(precision, *named)
+    m = y.shape[-2] if y.ndim > 1 else None
+    single = v.ndim < 2 or v.shape[-2] != m
+    if v.ndim < 1 or (single and v.shape[-1] != m and m is not None):
+        _check.fail("v", f"shape (..., {m}) or (..., {m}, c), m the rows of y {y.shape}", v.shape)
+    v = v[..., None] if single else v
+    a, b, c = _check.features("x", stand_in(x)), _check.features("y", stand_in(y)), stand_in(v)
+    phi, psi = _check.mlp("phi", phi), _check.mlp("psi", psi)
+    _check.same_dtype(("x", a), ("y", b), ("v", c), ("phi", phi), ("psi", psi))
+    psi_name = "phi" if psi is None else "psi"
+    psi = phi if psi is None else psi
+    width = _check.mapped_width("x", a, "phi", phi)
+    _check.same_width("x", a, width, "y", b, _check.mapped_width("y", b, psi_name, psi))
+    state = LinkedSum(
+        _check.choice("link", link, ops.LINKS), _check.scale(scale), _check.precision(precision, a.dtype)
+    )
+    _check.batch_shape(("x", a, 2), ("y", b, 2), ("v", c, 2))
+    (out,) = tree_of_states(
+        "relation_matvec",
+        _accept_sum,
+        state,
+        *aligned([(x, ("i", "d")), (y, ("j", "e")), (v, ("j", "f"))]),
+        (value(phi), value(psi)),
+        [((v.shape[-1],), a.dtype)],
+    )
+    return (out[..., 0] if single else out).astype(dtype, copy=False)
+
+
+def _accept_sum(*blocks: Any, state: LinkedSum, phi: MLP | None, psi: MLP | None) -> State:
+    x, y, v, _, _ = blocks
+    return state.accept(x, y, v, phi, psi)

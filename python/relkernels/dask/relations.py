@@ -1,0 +1,203 @@
+"""Feature maps and matrices of relations on Dask arrays: a task for each block, or pair of blocks."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import dask.array as da
+import numpy as np
+
+from .. import _check, nngp, ops
+from ..activations import Activation
+from ..mlp import MLP
+from .arrays import aligned, array, optional_array, stand_in, value, widened
+from .graphs import grid
+
+
+def feature_map(x: Any, mlp: MLP, *, precision: str | None = None) -> da.Array:
+    """Return the features of `x` through an MLP: `relkernels.feature_map` block by block.
+
+    Parameters
+    ----------
+    x : dask.array.Array of shape (..., n, d_x)
+        Of the MLP's dtype and input width, or of bfloat16 or float16; cut in any way, but for the features,
+        which are brought into one chunk.
+    mlp : MLP
+    precision : {"bf16"}, optional
+        As in memory.
+
+    Returns
+    -------
+    dask.array.Array of shape (..., n, d)
+        With the chunks of `x`; equal to the result in memory to the last bit.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above, or has unknown chunks; the message names it.
+
+    Examples
+    --------
+    >>> import dask.array as da, numpy as np, relkernels as rk
+    >>> from relkernels.dask import feature_map
+    >>> phi = rk.MLP.random([64, 256, 16], activation="gelu")
+    >>> x = da.ones((10_000, 64), chunks=(2_500, 64), dtype=np.float32)
+    >>> feature_map(x, phi).chunks
+    ((2500, 2500, 2500, 2500), (16,))
+    """
+    (x,), dtype, precision = widened(precision, ("x", array("x", x)))
+    shown = _check.features("x", stand_in(x))
+    _check.mlp("mlp", mlp, optional=False)
+    _check.same_dtype(("x", shown), ("mlp", mlp))
+    _check.mapped_width("x", shown, "mlp", mlp)
+    _check.precision(precision, shown.dtype)
+    return _features(x, mlp, precision).astype(dtype, copy=False)
+
+
+def _features(x: da.Array, mlp: MLP | None, precision: str | None) -> da.Array:
+    """Return the features of checked points, in one chunk."""
+    x = x.rechunk({-1: -1}) if x.numblocks[-1] > 1 else x
+    if mlp is None:
+        return x
+    return da.map_blocks(
+        partial(ops.feature_map, precision=precision),
+        x,
+        mlp=value(mlp),
+        chunks=(*x.chunks[:-1], (mlp.widths[-1],)),
+        meta=np.empty((0,) * x.ndim, x.dtype),
+        token="feature_map",
+    )
+
+
+def relation_matrix(
+    x: Any,
+    y: Any = None,
+    phi: MLP | None = None,
+    psi: MLP | None = None,
+    *,
+    scale: float = 1.0,
+    heads: int = 1,
+    precision: str | None = None,
+) -> da.Array:
+    """Return the inner products ``R_ij = scale * <phi(x_i), psi(y_j)>``, in blocks.
+
+    Parameters
+    ----------
+    x : dask.array.Array of shape (..., n, d_x)
+    y : dask.array.Array of shape (..., m, d_y), optional
+        None stands for `x`; the relation is then symmetric unless `psi` differs from `phi`, and blocks below
+        the diagonal are those above, transposed.
+    phi, psi : MLP, optional
+        Feature maps of `x` and of `y`; `psi` None stands for `phi`, `phi` None for the identity.
+    scale : float, default 1.0
+    heads : int, default 1
+    precision : {"bf16"}, optional
+        As in memory.
+
+    Returns
+    -------
+    dask.array.Array of shape (..., n, m), or (..., heads, n, m) with more than one head
+        Rows in the chunks of `x`, columns in those of `y`; equal to the result in memory to the last bit.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above, or has unknown chunks; the message names it.
+
+    Notes
+    -----
+    Features are computed once a block, and kept while pairs of blocks need them.
+
+    Examples
+    --------
+    >>> import dask.array as da, numpy as np
+    >>> from relkernels.dask import relation_matrix
+    >>> x = da.from_array(np.arange(8.0).reshape(4, 2), chunks=(2, 2))
+    >>> relation_matrix(x).compute()
+    array([[ 1.,  3.,  5.,  7.],
+           [ 3., 13., 23., 33.],
+           [ 5., 23., 41., 59.],
+           [ 7., 33., 59., 85.]])
+    """
+    symmetric = y is None and (psi is None or psi is phi)
+    x = array("x", x)
+    other = x if y is None else array("y", y)
+    (x, other), dtype, precision = widened(precision, ("x", x), ("y", other))
+    a, b = _check.features("x", stand_in(x)), _check.features("y", stand_in(other))
+    phi, psi = _check.mlp("phi", phi), _check.mlp("psi", psi)
+    _check.same_dtype(("x", a), ("y", b), ("phi", phi), ("psi", psi))
+    psi_name, y_name = "phi" if psi is None else "psi", "x" if y is None else "y"
+    psi = phi if psi is None else psi
+    width = _check.mapped_width("x", a, "phi", phi)
+    _check.same_width("x", a, width, y_name, b, _check.mapped_width(y_name, b, psi_name, psi))
+    h = _check.heads(heads, width)
+    if y is not None:
+        _check.batch_shape(("x", a, 2), ("y", b, 2))
+    rounding = _check.precision(precision, a.dtype)
+    tile = partial(ops.relation_matrix, scale=_check.scale(scale), heads=h, precision=rounding)
+    sides = [(_features(x, phi, rounding), ("i", "d"))]
+    if not symmetric:
+        sides.append((_features(other, psi, rounding), ("j", "e")))
+    result = grid("relation_matrix", tile, *aligned(sides), new_axis=(h,) if h > 1 else ())
+    return result.astype(dtype, copy=False)
+
+
+def nngp_kernel(
+    x: Any,
+    y: Any = None,
+    *,
+    depth: int,
+    activation: str | Activation = "relu",
+    weight_std: float = 2**0.5,
+    bias_std: float = 0.0,
+    kind: str = "nngp",
+) -> da.Array:
+    """Return the kernel of an infinitely wide random network between rows of `x` and of `y`, in blocks.
+
+    Parameters
+    ----------
+    x : dask.array.Array of shape (..., n, D)
+        Float32 or float64.
+    y : dask.array.Array of shape (..., m, D), optional
+        None stands for `x`: blocks below the diagonal are those above, transposed.
+    depth, activation, weight_std, bias_std, kind
+        As for `relkernels.nngp_kernel`.
+
+    Returns
+    -------
+    dask.array.Array of shape (..., n, m)
+        Equal to the result in memory to the last bit. Points whose variance is beyond an activation's series
+        raise when their block is computed.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above, or has unknown chunks; the message names it.
+
+    Examples
+    --------
+    >>> import dask.array as da, numpy as np
+    >>> from relkernels.dask import nngp_kernel
+    >>> nngp_kernel(da.from_array(np.eye(2), chunks=1), depth=1).compute().round(4)
+    array([[1.    , 0.3183],
+           [0.3183, 1.    ]])
+    """
+    x, other = array("x", x), optional_array("y", y)
+    a = _check.features("x", stand_in(x))
+    sides = [(_features(x, None, None), ("i", "d"))]
+    if other is not None:
+        b = _check.features("y", stand_in(other))
+        _check.same_dtype(("x", a), ("y", b))
+        _check.same_width("x", a, a.shape[-1], "y", b, b.shape[-1])
+        _check.batch_shape(("x", a, 2), ("y", b, 2))
+        sides.append((_features(other, None, None), ("j", "e")))
+    settings: dict[str, Any] = {
+        "depth": depth,
+        "activation": activation,
+        "weight_std": weight_std,
+        "bias_std": bias_std,
+        "kind": kind,
+    }
+    nngp.Recursion(**settings)  # refuses what is not as it must be
+    return grid("nngp_kernel", partial(nngp.nngp_kernel, **settings), *aligned(sides))
