@@ -25,8 +25,8 @@ def never_run() -> list[str]:
     return [
         f"**No CUDA kernel has ever run on a GPU.** These have not: {names}. They are compiled for sm_80 and "
         "sm_90a, their registers, spills and instructions are inspected, and an emulator runs them on a CPU "
-        "over the cases of `tests/test_cuda*.py`; what they would take on a GPU is not known, and none of the "
-        f"targets for one is judged. `{COMMAND}` measures them.",
+        "over the cases of `tests/test_cuda*.py`; what they would take on a GPU is not known, and none of "
+        f"the targets for one is judged. `{COMMAND}` measures them.",
         "",
     ]
 
