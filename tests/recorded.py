@@ -98,7 +98,14 @@ def pages():
     return {
         "bench": bench._page(bench_report()),
         "demo": demo._page(
-            demo_parts(), 32.8, Namespace(parts=["symmetric", "kernel"], plot=None, html="x.html")
+            demo_parts(),
+            32.8,
+            Namespace(
+                parts=["symmetric", "kernel"],
+                plot=None,
+                html="x.html",
+                **dict.fromkeys(("rows", "keys", "dim", "queries", "k")),
+            ),
         ),
         "reproduce": reproduce._page(
             [outcome(), outcome(stands=False)],

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import _check
-from ._engine import Engine, engine_of
+from ._engine import engine_of
 from .mlp import MLP
 
 # Arrays beside their names, as messages have them.
@@ -83,19 +83,19 @@ class Attended:
         return self.engine.packed(self.phi, self.precision), self.engine.packed(self.psi, self.precision)
 
 
-def target(engine: Engine, out: np.ndarray, packed: bool = False) -> np.ndarray:
+def target(out: np.ndarray, packed: bool = False) -> np.ndarray:
     """Return what the kernels are to write for a checked `out`: itself, or a fresh array where it lies ill.
 
     They write rows of unit stride, in any places; `packed` is for those that write one row after the other.
     """
-    return out if _lies_well(out, packed) else engine.empty_like(out)
+    return out if _lies_well(out, packed) else engine_of(out).empty_like(out)
 
 
-def filled(engine: Engine, out: Any, *targets: np.ndarray) -> Any:
+def filled(out: Any, *targets: np.ndarray) -> Any:
     """Return `out`, an array or a tuple of them, with what was written to its targets."""
     for to, written in zip(out if isinstance(out, tuple) else (out,), targets, strict=True):
         if to is not written:
-            engine.copy(to, written)
+            engine_of(to).copy(to, written)
     return out
 
 

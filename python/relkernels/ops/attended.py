@@ -70,9 +70,9 @@ def attention_scores(
     if out is None:
         to = a.engine.empty("attention_scores", shape, a.dtype)
     else:
-        to = target(a.engine, _check.output(out, shape, a.dtype, *a.inputs))
+        to = target(_check.output(out, shape, a.dtype, *a.inputs))
     a.engine.run("attention_scores", a.q, a.k, *a.maps, a.precision, a.scale, a.mask, a.causal, to)
-    return to if out is None else filled(a.engine, out, to)
+    return to if out is None else filled(out, to)
 
 
 @overload
@@ -183,13 +183,13 @@ def attention(
     elif want_lse:
         wanted = ((shape, a.dtype), (shape[:-1], a.dtype))
         to, lse = _check.output_pair(out, "(out, lse)", wanted, *a.inputs)
-        to, lse = target(a.engine, to), target(a.engine, lse, packed=True)
+        to, lse = target(to), target(lse, packed=True)
     else:
-        to = target(a.engine, _check.output(out, shape, a.dtype, *a.inputs))
+        to = target(_check.output(out, shape, a.dtype, *a.inputs))
     a.engine.run("attention", a.q, a.k, a.v, *a.maps, a.precision, a.scale, a.mask, a.causal, to, lse)
     if lse is None:
-        return to if out is None else filled(a.engine, out, to)
-    return (to, lse) if out is None else filled(a.engine, out, to, lse)
+        return to if out is None else filled(out, to)
+    return (to, lse) if out is None else filled(out, to, lse)
 
 
 @operation("q", "keys", "mask", "out")
@@ -256,6 +256,6 @@ def retrieve(
     else:
         wanted = ((shape, a.dtype), (shape, np.dtype(np.int64)))
         values, indices = _check.output_pair(out, "(values, indices)", wanted, *a.inputs)
-        values, indices = target(a.engine, values, packed=True), target(a.engine, indices, packed=True)
+        values, indices = target(values, packed=True), target(indices, packed=True)
     a.engine.run("retrieve", a.q, a.k, *a.maps, a.precision, a.mask, values, indices)
-    return (values, indices) if out is None else filled(a.engine, out, values, indices)
+    return (values, indices) if out is None else filled(out, values, indices)

@@ -60,9 +60,9 @@ def feature_map(x: Array, mlp: MLP, *, precision: str | None = None, out: Array 
     if out is None:
         to = engine.empty("feature_map", shape, points.dtype)
     else:
-        to = target(engine, _check.output(out, shape, points.dtype, ("x", points)))
+        to = target(_check.output(out, shape, points.dtype, ("x", points)))
     engine.run("feature_map", points, engine.packed(mlp, rounding), rounding, to)
-    return to if out is None else filled(engine, out, to)
+    return to if out is None else filled(out, to)
 
 
 @operation("x", "y", "out")
@@ -143,10 +143,10 @@ def relation_matrix(
     if out is None:
         to = engine.empty("relation_matrix", shape, points.dtype)
     else:
-        to = target(engine, _check.output(out, shape, points.dtype, ("x", points), (y_name, others)))
+        to = target(_check.output(out, shape, points.dtype, ("x", points), (y_name, others)))
     maps = engine.packed(phi, rounding), engine.packed(psi, rounding)
     engine.run("relation_matrix", rows, columns, *maps, rounding, factor, h, to)
-    return to if out is None else filled(engine, out, to)
+    return to if out is None else filled(out, to)
 
 
 @operation("x", "y", "v", "out")
@@ -225,7 +225,7 @@ def relation_matvec(
         to = engine.empty("relation_matvec", shape, points.dtype)
     else:
         inputs = (("x", points), ("y", others), ("v", values))
-        to = target(engine, _check.output(out, shape[:-1] if single else shape, points.dtype, *inputs))
+        to = target(_check.output(out, shape[:-1] if single else shape, points.dtype, *inputs))
         to = to[..., None] if single else to
     if columns.shape[-1]:
         engine.run(
@@ -241,4 +241,4 @@ def relation_matvec(
             to,
         )
     to = to[..., 0] if single else to
-    return to if out is None else filled(engine, out, to)
+    return to if out is None else filled(out, to)
