@@ -37,7 +37,7 @@ MODULES = [
 MODULES += [f"spectra.{name}" for name in ("operators", "points", "rkhs", "sphere", "decay", "barron")]
 MODULES += [f"bounds._{name}" for name in ("bound", "attention", "one_layer", "symmetric", "asymmetric")]
 MODULES += [f"bounds._{name}" for name in ("random_features", "zonal", "hilbert_cube", "report")]
-MODULES += ["estimators.zonal", "estimators.hilbert_cube"]
+MODULES += ["estimators.zonal", "estimators.hilbert_cube", "cuda.devices"]
 
 
 def test_importing_leaves_the_heavy_packages_alone():

@@ -76,7 +76,7 @@ __all__ = [
 ]
 
 # Modules of their own that are loaded when they are first asked for.
-_SUBMODULES = {"bounds", "spectra"}
+_SUBMODULES = {"bounds", "cuda", "spectra"}
 # Estimators import scikit-learn, which takes longer than everything else here together.
 _ESTIMATORS = {
     "AsymmetricRelation",

@@ -75,10 +75,51 @@ def precision(value: str | None, dtype: np.dtype) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or value != "bf16":
-        fail("precision", "None or 'bf16'", repr(value))
+        where = " for arrays in main memory" if value == "tf32" else ""
+        fail("precision", f"None or 'bf16'{where}", repr(value))
     if dtype.char != "f":
         fail("precision", f"None for {dtype} arrays ('bf16' is for float32)", repr(value))
     return value
+
+
+# (dtype, precision) of arrays on a device -> how factors are multiplied there.
+_ARITHMETIC = {
+    ("float32", None): "float32",
+    ("float32", "tf32"): "tf32",
+    ("float32", "bf16"): "bfloat16",
+    ("float64", None): "float64",
+    ("bfloat16", None): "bfloat16",
+    ("bfloat16", "bf16"): "bfloat16",
+    ("float16", None): "float16",
+}
+
+
+def arithmetic(value: str | None, dtype: str) -> str:
+    """Return how arrays of `dtype` on a device are multiplied with the precision asked for."""
+    if value is not None and (not isinstance(value, str) or value not in ("bf16", "tf32")):
+        fail("precision", "None, 'bf16' or 'tf32'", repr(value))
+    try:
+        return _ARITHMETIC[dtype, value]
+    except KeyError:
+        fail("precision", f"None for {dtype} arrays ('bf16' and 'tf32' are for float32)", repr(value))
+
+
+def not_floats(name: str, expected: str, dtype: str, shape: tuple[int, ...]) -> NoReturn:
+    """Refuse an array of another dtype than `expected`."""
+    raise TypeError(f"{name}: expected {expected}, got an array of dtype {dtype} and shape {shape}")
+
+
+def same_place(first_name: str, first: str, name: str, other: str) -> None:
+    """All arrays of a call are of one kind and lie in one place, both told in words."""
+    if first != other:
+        raise TypeError(f"{name}: expected {first}, as {first_name} is, got {other}")
+
+
+def not_on_devices(operation: str, name: str, where: str) -> NoReturn:
+    """Refuse an array on a device where no kernels are for it."""
+    raise TypeError(
+        f"{name}: expected an array in main memory, where relkernels.{operation} computes, got {where}"
+    )
 
 
 @functools.cache

@@ -8,16 +8,11 @@ from typing import Any
 import numpy as np
 
 from . import _check
-from ._allocate import empty
+from ._engine import Engine, engine_of
 from .mlp import MLP
 
 # Arrays beside their names, as messages have them.
 Named = tuple[tuple[str, np.ndarray | None], ...]
-
-
-def handle(phi: MLP | None) -> Any:
-    """Return the packed weights of a map; None is the identity."""
-    return None if phi is None else phi._handle
 
 
 def spread(a: np.ndarray, lead: tuple[int, ...], core: int) -> np.ndarray:
@@ -57,7 +52,8 @@ class Attended:
         width_k = _check.mapped_width(keys_name, k, psi_name, self.psi)
         _check.same_width("q", q, width, keys_name, k, width_k)
         self.width, self.dtype = width, q.dtype
-        self.precision = _check.precision(precision, q.dtype)
+        self.engine = engine_of(q)
+        self.precision = self.engine.precision(precision, q.dtype)
         self.scale = _check.scale(scale, 1 / math.sqrt(width))
         self.n, self.m = q.shape[-2], k.shape[-2]
         mask = _check.mask(mask, self.n, self.m)
@@ -84,22 +80,22 @@ class Attended:
     @property
     def maps(self) -> tuple[Any, Any]:
         """Return the packed weights of both maps."""
-        return handle(self.phi), handle(self.psi)
+        return self.engine.packed(self.phi, self.precision), self.engine.packed(self.psi, self.precision)
 
 
-def target(out: np.ndarray, packed: bool = False) -> np.ndarray:
+def target(engine: Engine, out: np.ndarray, packed: bool = False) -> np.ndarray:
     """Return what the kernels are to write for a checked `out`: itself, or a fresh array where it lies ill.
 
     They write rows of unit stride, in any places; `packed` is for those that write one row after the other.
     """
-    return out if _lies_well(out, packed) else empty("out", out.shape, out.dtype)
+    return out if _lies_well(out, packed) else engine.empty_like(out)
 
 
-def filled(out: Any, *targets: np.ndarray) -> Any:
+def filled(engine: Engine, out: Any, *targets: np.ndarray) -> Any:
     """Return `out`, an array or a tuple of them, with what was written to its targets."""
     for to, written in zip(out if isinstance(out, tuple) else (out,), targets, strict=True):
         if to is not written:
-            to[...] = written
+            engine.copy(to, written)
     return out
 
 

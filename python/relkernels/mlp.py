@@ -72,7 +72,7 @@ class MLP:
            [7.]])
     """
 
-    __slots__ = ("_handle", "activation", "biases", "dtype", "weights", "widths")
+    __slots__ = ("__weakref__", "_handle", "activation", "biases", "dtype", "weights", "widths")
 
     weights: tuple[np.ndarray, ...]
     biases: tuple[np.ndarray, ...] | None

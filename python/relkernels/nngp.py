@@ -10,6 +10,7 @@ import numpy as np
 from . import _check, _core
 from ._allocate import empty
 from ._dual import Dual, dual
+from ._engine import PROCESSOR
 from ._operands import filled, spread, target
 from .activations import Activation
 from .arrays import Array, operation
@@ -110,10 +111,10 @@ def nngp_kernel(
     if out is None:
         to = empty("nngp_kernel", shape, points.dtype)
     else:
-        to = target(_check.output(out, shape, points.dtype, ("x", points), ("y", other)))
+        to = target(PROCESSOR, _check.output(out, shape, points.dtype, ("x", points), ("y", other)))
     rows, columns = spread(points, lead, 2), None if other is None else spread(other, lead, 2)
     _core.nngp_kernel(rows, columns, *recursion.arguments, terms, to)
-    return to if out is None else filled(out, to)
+    return to if out is None else filled(PROCESSOR, out, to)
 
 
 def checked_stds(weight_std: float, bias_std: float) -> tuple[float, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from . import FAMILIES, tables
+from . import FAMILIES, gpu, tables
 from .report import Report
 
 _METHOD = """\
@@ -24,8 +24,8 @@ def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     ]
 
 
-def render(report: Report, pictures: dict[str, str]) -> str:
-    """Return the text; pictures are paths by caption, relative to the file."""
+def render(report: Report, pictures: dict[str, str], folder: str = "") -> str:
+    """Return the text; pictures are paths by caption, relative to the file; folder has results of GPUs."""
     machine = report.machine
     lines = ["# Results", "", f"Written by `{report.command}`, {report.date}.", "", _METHOD, ""]
     if not report.complete:
@@ -66,6 +66,7 @@ def render(report: Report, pictures: dict[str, str]) -> str:
         lines += _picture(pictures, family)
     for caption in (c for c in pictures if c not in FAMILIES):
         lines += _picture(pictures, caption)
+    lines += gpu.section(folder)
     return "\n".join(lines).rstrip("\n") + "\n"
 
 

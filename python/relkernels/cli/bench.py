@@ -10,6 +10,9 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
+from ..benchmarks import FAMILIES
+from . import output
+
 if TYPE_CHECKING:
     from ..benchmarks.report import Report
 
@@ -31,14 +34,36 @@ def _count(text: str) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("names", nargs="*", metavar="name", help="family, family/series or workload; all")
-    parser.add_argument("--quick", action="store_true", help="small sizes, few calls: checks results alone")
-    parser.add_argument("--threads", type=_count, nargs="+", metavar="N", help="1 and all by default")
     parser.add_argument(
-        "--json", nargs="?", const="-", metavar="FILE", help="write JSON; without FILE, print it instead"
+        "names",
+        nargs="*",
+        metavar="name",
+        help=f"family ({', '.join(FAMILIES)}), family/series or workload (default: all)",
     )
-    parser.add_argument("--plot", metavar="DIR", help="save pictures there (needs matplotlib)")
-    parser.add_argument("--results", metavar="FILE", help="write a Markdown page, pictures beside it")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="small sizes, few calls: checks results alone (default: sizes that take some ten minutes)",
+    )
+    parser.add_argument(
+        "--threads", type=_count, nargs="+", metavar="N", help="numbers of threads (default: 1 and all)"
+    )
+    parser.add_argument(
+        "--json",
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="write JSON; without FILE, print it instead of tables (default: tables)",
+    )
+    parser.add_argument("--plot", metavar="DIR", help="save pictures there (default: none; needs matplotlib)")
+    parser.add_argument(
+        "--results", metavar="FILE", help="write a Markdown page, pictures beside it (default: none)"
+    )
+
+
+def completions() -> dict[str, tuple[str, ...]]:
+    """Return what `relkernels completion` offers for the positional arguments."""
+    return {"names": FAMILIES}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -49,12 +74,20 @@ def run(arguments: argparse.Namespace) -> int:
     from ..benchmarks.report import Report
     from ..config import get_num_threads
 
-    chosen = workloads(arguments.names, arguments.quick)
+    try:
+        chosen = workloads(arguments.names, arguments.quick)
+    except ValueError as error:
+        arguments.usage_error(str(error))
     if not chosen:
-        raise ValueError(f"name: expected a workload that --quick runs, got {', '.join(arguments.names)}")
+        arguments.usage_error(
+            f"name: expected a workload that --quick runs, got {', '.join(arguments.names)}"
+        )
     for path in (arguments.plot, _pictures_of(arguments.results)):
         if path:
-            os.makedirs(path, exist_ok=True)  # before the work, not after it
+            output.writable_directory(path)  # before the work, not after it
+    for path in (arguments.json, arguments.results):
+        if path not in (None, "-"):
+            output.writable_file(path)
     report = Report(_command(arguments), arguments.quick)
     for note in tables.advice(report):
         print(f"... {note}", file=sys.stderr)
@@ -105,22 +138,20 @@ def _write(report: Report, arguments: argparse.Namespace) -> None:
         from ..benchmarks import markdown, plots
 
         folder = os.path.dirname(arguments.results)
-        saved = plots.save(report, _pictures_of(arguments.results) or "")
+        beside = _pictures_of(arguments.results) or ""
+        saved = plots.save(report, beside)
         pictures = {caption: os.path.relpath(path, folder or ".") for caption, path in saved.items()}
         with open(arguments.results, "w") as f:
-            f.write(markdown.render(report, pictures))
+            f.write(markdown.render(report, pictures, beside))
         print(f"saved {arguments.results}", file=sys.stderr)
 
 
 def _print_tables(report: Report) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    from ..benchmarks import FAMILIES, tables
+    from ..benchmarks import tables
 
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, markup=False, width=160)
+    console = output.console(markup=False)
     if report.ceilings:
         table = Table(title="What the machine can do", title_justify="left")
         table.add_column("")

@@ -9,7 +9,7 @@ import json
 import sys
 import time
 
-from . import demo_tables
+from . import demo_tables, output
 
 SUMMARY = "learn relations among handwritten digits, and travellers' preferences"
 DESCRIPTION = (
@@ -25,10 +25,17 @@ PARTS = ("symmetric", "crossdomain", "preference", "kernel")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "parts", nargs="*", type=_part, metavar="part", help=f"any of {', '.join(PARTS)}; default: all"
+        "parts", nargs="*", type=_part, metavar="part", help=f"any of {', '.join(PARTS)} (default: all)"
     )
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON instead")
-    parser.add_argument("--plot", metavar="DIR", help="save pictures there (needs matplotlib)")
+    parser.add_argument(
+        "--json", action="store_true", help="print the figures as JSON instead (default: tables)"
+    )
+    parser.add_argument("--plot", metavar="DIR", help="save pictures there (default: none; needs matplotlib)")
+
+
+def completions() -> dict[str, tuple[str, ...]]:
+    """Return what `relkernels completion` offers for the positional arguments."""
+    return {"parts": PARTS}
 
 
 def _part(name: str) -> str:
@@ -42,6 +49,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the studies and print their figures; progress goes to standard error."""
     if arguments.plot is not None and importlib.util.find_spec("matplotlib") is None:
         raise ImportError("--plot needs matplotlib: pip install 'relkernels[plot]'")
+
+    if arguments.plot is not None:
+        output.writable_directory(arguments.plot)  # before the work, not after it
 
     def report(what: str) -> None:
         print(f"... {what}", file=sys.stderr)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from . import output
+
 
 def show(figures: dict[str, Any], seconds: float) -> None:
     """Print a table for each part, and the time in all."""
-    from rich.console import Console
-
-    console = Console()
+    console = output.console()
     tables: dict[str, Callable[[Any], list[Any]]] = {
         "symmetric": _symmetric,
         "crossdomain": _crossdomain,

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..experiments import study
 from ..experiments.study import NAMES, Outcome
+from . import output
 
 SUMMARY = "measure what the theory claims, beside the bounds"
 DESCRIPTION = (
@@ -31,9 +32,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="DIR", default="reproduce", help="where to write (default: reproduce)"
     )
-    parser.add_argument("--quick", action="store_true", help="smaller sizes, under 3 minutes in all")
-    parser.add_argument("--json", action="store_true", help="print claims, measurements and rows as JSON")
-    parser.set_defaults(usage_error=parser.error)
+    parser.add_argument(
+        "--quick", action="store_true", help="smaller sizes, under 3 minutes in all (default: full sizes)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print claims, measurements and rows as JSON (default: a summary)"
+    )
+
+
+def completions() -> dict[str, tuple[str, ...]]:
+    """Return what `relkernels completion` offers for the positional arguments."""
+    return {"names": tuple(NAMES)}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -46,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
             "no pictures without matplotlib (pip install 'relkernels[plot]'): writing CSV and text only",
             file=sys.stderr,
         )
+    output.writable_directory(arguments.out)
     from rich.console import Console
 
     outcomes: list[Outcome] = []
@@ -60,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([_as_json(o, s) for o, s in zip(outcomes, seconds, strict=True)], indent=2))
     else:
-        console = Console()
+        console = output.console()
         for outcome, took in zip(outcomes, seconds, strict=True):
             mark = "[green]agrees[/]" if outcome.stands else "[red]contradicts the claim[/]"
             kept = f", {outcome.reused} pieces kept from before" if outcome.reused else ""

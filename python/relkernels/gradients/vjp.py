@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import _check, _core
-from .._allocate import empty
+from .. import _check
+from .._engine import engine_of
 from .._operands import Attended, spread
 from ..arrays import Array, operation
 from ..mlp import MLP
@@ -44,8 +44,7 @@ def summed_to(grad: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         return grad
     extra = grad.ndim - len(shape)
     stretched = tuple(i + extra for i, size in enumerate(shape) if size == 1 and grad.shape[i + extra] != 1)
-    total = grad.sum(axis=tuple(range(extra)) + stretched, keepdims=True)
-    return total.reshape(shape)
+    return engine_of(grad).sum(grad, tuple(range(extra)) + stretched).reshape(shape)
 
 
 def features(x: np.ndarray, phi: MLP | None) -> np.ndarray:
@@ -62,10 +61,11 @@ def _added(a: MLPGradient | None, b: MLPGradient | None) -> MLPGradient | None:
     """Sum of the two parts of a gradient where one map serves both sides."""
     if a is None or b is None:
         return None
+    add = engine_of(a.weights[0]).add
     biases = None
     if a.biases is not None and b.biases is not None:
-        biases = [p + q for p, q in zip(a.biases, b.biases, strict=True)]
-    return MLPGradient([p + q for p, q in zip(a.weights, b.weights, strict=True)], biases)
+        biases = [add(p, q) for p, q in zip(a.biases, b.biases, strict=True)]
+    return MLPGradient([add(p, q) for p, q in zip(a.weights, b.weights, strict=True)], biases)
 
 
 @operation("x", "grad")
@@ -108,12 +108,16 @@ def feature_map_vjp(x: Array, mlp: MLP, grad: Array) -> tuple[Array, MLPGradient
     expected = (*points.shape[:-1], width)
     if slope.shape != expected:
         _check.fail("grad", f"shape {expected}, that of the features", slope.shape)
-    grad_x: Any = empty("feature_map_vjp", points.shape, points.dtype)
+    engine = engine_of(points)
+    grad_x: Any = engine.empty("feature_map_vjp", points.shape, points.dtype)
     gradient = MLPGradient(
-        [np.empty_like(w) for w in mlp.weights],
-        None if mlp.biases is None else [np.empty_like(b) for b in mlp.biases],
+        [engine.empty("feature_map_vjp", w.shape, w.dtype) for w in mlp.weights],
+        None
+        if mlp.biases is None
+        else [engine.empty("feature_map_vjp", b.shape, b.dtype) for b in mlp.biases],
     )
-    _core.feature_map_vjp(points, mlp._handle, slope, grad_x, gradient.weights, gradient.biases)
+    map_ = engine.packed(mlp, engine.precision(None, points.dtype))
+    engine.run("feature_map_vjp", points, map_, slope, grad_x, gradient.weights, gradient.biases)
     return grad_x, gradient
 
 
@@ -187,9 +191,11 @@ def relation_matrix_vjp(
 
     f = features(points, phi)
     g = f if y is None and one_map else features(other, psi)
-    grad_f = empty("relation_matrix_vjp", (*lead, *f.shape[-2:]), points.dtype)
-    grad_g = empty("relation_matrix_vjp", (*lead, *g.shape[-2:]), points.dtype)
-    _core.relation_matrix_vjp(spread(f, lead, 2), spread(g, lead, 2), slope, factor, h, grad_f, grad_g)
+    engine = engine_of(points)
+    grad_f = engine.empty("relation_matrix_vjp", (*lead, *f.shape[-2:]), points.dtype)
+    grad_g = engine.empty("relation_matrix_vjp", (*lead, *g.shape[-2:]), points.dtype)
+    operands = (spread(f, lead, 2), spread(g, lead, 2), slope, factor, h)
+    engine.run("relation_matrix_vjp", *operands, grad_f, grad_g)
     return both_sides(points, None if y is None else other, phi, psi, one_map, grad_f, grad_g)
 
 
@@ -203,8 +209,10 @@ def both_sides(
     grad_g: np.ndarray,
 ) -> Any:
     """From gradients with respect to both features to those of inputs and maps."""
+    add = engine_of(grad_f).add
     if y is None and one_map:
-        grad_x, grad_phi = _through(x, phi, summed_to(grad_f + grad_g, (*x.shape[:-1], grad_f.shape[-1])))
+        both = summed_to(add(grad_f, grad_g), (*x.shape[:-1], grad_f.shape[-1]))
+        grad_x, grad_phi = _through(x, phi, both)
         return grad_x, None, grad_phi, None
     other = x if y is None else y
     grad_x, grad_phi = _through(x, phi, summed_to(grad_f, (*x.shape[:-1], grad_f.shape[-1])))
@@ -212,7 +220,7 @@ def both_sides(
     if one_map:
         grad_phi, grad_psi = _added(grad_phi, grad_psi), None
     if y is None:
-        return grad_x + grad_y, None, grad_phi, grad_psi
+        return add(grad_x, grad_y), None, grad_phi, grad_psi
     return grad_x, grad_y, grad_phi, grad_psi
 
 
@@ -281,10 +289,11 @@ def attention_of_features_vjp(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients with respect to the features and the values, over all of the leading dimensions."""
     assert a.v is not None
-    grad_f = empty("attention_vjp", (*a.lead, *f.shape[-2:]), a.dtype)
-    grad_g = empty("attention_vjp", (*a.lead, *g.shape[-2:]), a.dtype)
-    grad_v = empty("attention_vjp", a.v.shape, a.dtype)
-    _core.attention_vjp(
+    grad_f = a.engine.empty("attention_vjp", (*a.lead, *f.shape[-2:]), a.dtype)
+    grad_g = a.engine.empty("attention_vjp", (*a.lead, *g.shape[-2:]), a.dtype)
+    grad_v = a.engine.empty("attention_vjp", a.v.shape, a.dtype)
+    a.engine.run(
+        "attention_vjp",
         spread(f, a.lead, 2),
         spread(g, a.lead, 2),
         a.v,

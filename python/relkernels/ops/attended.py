@@ -6,8 +6,7 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from .. import _check, _core
-from .._allocate import empty
+from .. import _check
 from .._operands import Attended, filled, target
 from ..arrays import Array, operation
 from ..mlp import MLP
@@ -69,11 +68,11 @@ def attention_scores(
     shape = (*a.lead, a.n, a.m)
     to: Any
     if out is None:
-        to = empty("attention_scores", shape, a.dtype)
+        to = a.engine.empty("attention_scores", shape, a.dtype)
     else:
-        to = target(_check.output(out, shape, a.dtype, *a.inputs))
-    _core.attention_scores(a.q, a.k, *a.maps, a.precision, a.scale, a.mask, a.causal, to)
-    return to if out is None else filled(out, to)
+        to = target(a.engine, _check.output(out, shape, a.dtype, *a.inputs))
+    a.engine.run("attention_scores", a.q, a.k, *a.maps, a.precision, a.scale, a.mask, a.causal, to)
+    return to if out is None else filled(a.engine, out, to)
 
 
 @overload
@@ -178,19 +177,19 @@ def attention(
     to: Any
     lse: Any = None
     if out is None:
-        to = empty("attention", shape, a.dtype)
+        to = a.engine.empty("attention", shape, a.dtype)
         if want_lse:
-            lse = empty("attention", shape[:-1], a.dtype)
+            lse = a.engine.empty_sums("attention", shape[:-1], a.dtype)
     elif want_lse:
         wanted = ((shape, a.dtype), (shape[:-1], a.dtype))
         to, lse = _check.output_pair(out, "(out, lse)", wanted, *a.inputs)
-        to, lse = target(to), target(lse, packed=True)
+        to, lse = target(a.engine, to), target(a.engine, lse, packed=True)
     else:
-        to = target(_check.output(out, shape, a.dtype, *a.inputs))
-    _core.attention(a.q, a.k, a.v, *a.maps, a.precision, a.scale, a.mask, a.causal, to, lse)
+        to = target(a.engine, _check.output(out, shape, a.dtype, *a.inputs))
+    a.engine.run("attention", a.q, a.k, a.v, *a.maps, a.precision, a.scale, a.mask, a.causal, to, lse)
     if lse is None:
-        return to if out is None else filled(out, to)
-    return (to, lse) if out is None else filled(out, to, lse)
+        return to if out is None else filled(a.engine, out, to)
+    return (to, lse) if out is None else filled(a.engine, out, to, lse)
 
 
 @operation("q", "keys", "mask", "out")
@@ -252,11 +251,11 @@ def retrieve(
     values: Any
     indices: Any
     if out is None:
-        values = empty("retrieve", shape, a.dtype)
-        indices = empty("retrieve", shape, np.dtype(np.int64))
+        values = a.engine.empty("retrieve", shape, a.dtype)
+        indices = a.engine.empty("retrieve", shape, np.dtype(np.int64))
     else:
         wanted = ((shape, a.dtype), (shape, np.dtype(np.int64)))
         values, indices = _check.output_pair(out, "(values, indices)", wanted, *a.inputs)
-        values, indices = target(values, packed=True), target(indices, packed=True)
-    _core.retrieve(a.q, a.k, *a.maps, a.precision, a.mask, values, indices)
-    return (values, indices) if out is None else filled(out, values, indices)
+        values, indices = target(a.engine, values, packed=True), target(a.engine, indices, packed=True)
+    a.engine.run("retrieve", a.q, a.k, *a.maps, a.precision, a.mask, values, indices)
+    return (values, indices) if out is None else filled(a.engine, out, values, indices)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import _check, _core
-from .._allocate import empty
-from .._operands import filled, handle, spread, target
+from .. import _check
+from .._engine import engine_of
+from .._operands import filled, spread, target
 from ..arrays import Array, operation
 from ..mlp import MLP
 
@@ -53,15 +53,16 @@ def feature_map(x: Array, mlp: MLP, *, precision: str | None = None, out: Array 
     if points.dtype != mlp.dtype:
         _check.same_dtype(("x", points), ("mlp", mlp))
     width = _check.mapped_width("x", points, "mlp", mlp)
-    rounding = _check.precision(precision, points.dtype)
+    engine = engine_of(points)
+    rounding = engine.precision(precision, points.dtype)
     shape = (*points.shape[:-1], width)
     to: Any
     if out is None:
-        to = empty("feature_map", shape, points.dtype)
+        to = engine.empty("feature_map", shape, points.dtype)
     else:
-        to = target(_check.output(out, shape, points.dtype, ("x", points)))
-    _core.feature_map(points, mlp._handle, rounding, to)
-    return to if out is None else filled(out, to)
+        to = target(engine, _check.output(out, shape, points.dtype, ("x", points)))
+    engine.run("feature_map", points, engine.packed(mlp, rounding), rounding, to)
+    return to if out is None else filled(engine, out, to)
 
 
 @operation("x", "y", "out")
@@ -131,7 +132,8 @@ def relation_matrix(
     _check.same_width("x", points, width, y_name, others, width_y)
     factor = _check.scale(scale)
     h = _check.heads(heads, width)
-    rounding = _check.precision(precision, points.dtype)
+    engine = engine_of(points)
+    rounding = engine.precision(precision, points.dtype)
     lead = points.shape[:-2] if y is None else _check.batch_shape(("x", points, 2), ("y", others, 2))
     shape = (*lead, points.shape[-2], others.shape[-2])
     if h > 1:
@@ -139,11 +141,12 @@ def relation_matrix(
     rows, columns = spread(points, lead, 2), None if symmetric else spread(others, lead, 2)
     to: Any
     if out is None:
-        to = empty("relation_matrix", shape, points.dtype)
+        to = engine.empty("relation_matrix", shape, points.dtype)
     else:
-        to = target(_check.output(out, shape, points.dtype, ("x", points), (y_name, others)))
-    _core.relation_matrix(rows, columns, handle(phi), handle(psi), rounding, factor, h, to)
-    return to if out is None else filled(out, to)
+        to = target(engine, _check.output(out, shape, points.dtype, ("x", points), (y_name, others)))
+    maps = engine.packed(phi, rounding), engine.packed(psi, rounding)
+    engine.run("relation_matrix", rows, columns, *maps, rounding, factor, h, to)
+    return to if out is None else filled(engine, out, to)
 
 
 @operation("x", "y", "v", "out")
@@ -212,28 +215,30 @@ def relation_matvec(
     width_y = _check.mapped_width("y", others, psi_name, psi)
     _check.same_width("x", points, width, "y", others, width_y)
     link = _check.choice("link", link, LINKS)
-    rounding = _check.precision(precision, points.dtype)
+    engine = engine_of(points)
+    rounding = engine.precision(precision, points.dtype)
     factor = _check.scale(scale)
     lead = _check.batch_shape(("x", points, 2), ("y", others, 2), ("v", columns, 2))
     shape = (*lead, points.shape[-2], columns.shape[-1])
     to: Any
     if out is None:
-        to = empty("relation_matvec", shape, points.dtype)
+        to = engine.empty("relation_matvec", shape, points.dtype)
     else:
         inputs = (("x", points), ("y", others), ("v", values))
-        to = target(_check.output(out, shape[:-1] if single else shape, points.dtype, *inputs))
+        to = target(engine, _check.output(out, shape[:-1] if single else shape, points.dtype, *inputs))
         to = to[..., None] if single else to
     if columns.shape[-1]:
-        _core.relation_matvec(
+        engine.run(
+            "relation_matvec",
             spread(points, lead, 2),
             spread(others, lead, 2),
             spread(columns, lead, 2),
-            handle(phi),
-            handle(psi),
+            engine.packed(phi, rounding),
+            engine.packed(psi, rounding),
             rounding,
             link,
             factor,
             to,
         )
     to = to[..., 0] if single else to
-    return to if out is None else filled(out, to)
+    return to if out is None else filled(engine, out, to)
