@@ -23,7 +23,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def phi():
-    return mlp(np.random.default_rng(0), [64, 128, 24], np.float64, "relu")
+    return mlp(np.random.default_rng(0), [64, 256, 128], np.float64, "relu")
 
 
 def test_a_gaussian_process_with_the_nngp_kernel(rng):
@@ -47,7 +47,7 @@ def test_a_gaussian_process_with_the_nngp_kernel(rng):
 
 @pytest.mark.parametrize("kernel", [
     lambda A, B: rk.nngp_kernel(A, B, depth=2),
-    lambda A, B: rk.relation_matrix(A, B, rk.MLP.random([64, 200, 32], dtype="float64")),
+    lambda A, B: rk.relation_matrix(A, B, rk.MLP.random([64, 256, 128], dtype="float64")),
 ], ids=["nngp", "relation"])  # fmt: skip
 def test_precomputed_matrices_in_ridge_and_svc(kernel, digits):
     X, digit, X_new, digit_new = digits
@@ -56,7 +56,7 @@ def test_precomputed_matrices_in_ridge_and_svc(kernel, digits):
     ridge = KernelRidge(alpha=0.5, kernel="precomputed").fit(square, digit)
     dual = np.linalg.solve(square + 0.5 * np.eye(len(X)), digit)
     np.testing.assert_allclose(ridge.predict(across), across @ dual, rtol=1e-6, atol=1e-6)
-    assert SVC(kernel="precomputed").fit(square, digit).score(across, digit_new) > 0.85
+    assert SVC(C=100, kernel="precomputed").fit(square, digit).score(across, digit_new) > 0.85
 
 
 @pytest.mark.parametrize("kernel", [
@@ -66,7 +66,8 @@ def test_precomputed_matrices_in_ridge_and_svc(kernel, digits):
 def test_kernel_objects_do_what_precomputed_ones_do(kernel, digits, phi):
     X, digit, X_new, digit_new = digits
     kernel = kernel(phi)
-    by_object, by_matrix = SVC(kernel=kernel).fit(X, digit), SVC(kernel="precomputed").fit(kernel(X), digit)
+    by_object = SVC(C=100, kernel=kernel).fit(X, digit)
+    by_matrix = SVC(C=100, kernel="precomputed").fit(kernel(X), digit)
     np.testing.assert_array_equal(by_object.predict(X_new), by_matrix.predict(kernel(X_new, X)))
     assert by_object.score(X_new, digit_new) > 0.85
     by_object, by_matrix = (KernelRidge(kernel=k, alpha=0.1) for k in (kernel, "precomputed"))
@@ -143,8 +144,8 @@ X = np.ones((5, 4))
 
 @pytest.mark.parametrize(("make", "error", "message"), [
     (lambda: rk.RelationKernel(3)(X), TypeError, "phi: expected an MLP or None"),
-    (lambda: rk.RelationKernel(rk.MLP.random([3, 2]))(X), ValueError, r"X: expected rows of 3 features.*\(5, 4\)"),
-    (lambda: rk.RelationKernel(rk.MLP.random([4, 2]))(X, X[:, :3]), ValueError, r"Y: expected rows of 4 features"),
+    (lambda: rk.RelationKernel(rk.MLP.random([3, 2]))(X), ValueError, r"X: expected rows of 3 .*\(5, 4\)"),
+    (lambda: rk.RelationKernel(rk.MLP.random([4, 2]))(X, X[:, :3]), ValueError, "Y: expected rows of 4 "),
     (lambda: rk.RelationKernel(scale=0)(X), ValueError, "scale: expected a finite number > 0, got 0"),
     (lambda: rk.RelationKernel(scale=float("nan"))(X), ValueError, "scale: expected"),
     (lambda: rk.RelationKernel()(X, X, eval_gradient=True), ValueError, "eval_gradient: expected False"),

@@ -28,8 +28,10 @@ def dense(x, y, phi, psi, link, scale):
     return LINKS[link](scale * f @ g.T)
 
 
-@given(rows, columns, st.sampled_from(["none", "one", "two", "first", "second"]), st.sampled_from(list(LINKS)),
-       layouts, seeds)  # fmt: skip
+sides = st.sampled_from(["none", "one", "two", "first", "second"])
+
+
+@given(rows, columns, sides, st.sampled_from(list(LINKS)), layouts, seeds)
 def test_products_are_those_of_the_matrix(n, m, which, link, layout, seed):
     rng = np.random.default_rng(seed)
     x, y, phi, psi = tables(rng, n, m, which)

@@ -1,7 +1,7 @@
 """scikit-learn's checks of tables, for arrays of every kind and with the columns of a frame named.
 
-Arrays of other libraries are seen in their own dtype and without a copy (scikit-learn makes float64 of them); a
-message names the columns of a frame that are not numeric.
+Arrays of other libraries are seen in their own dtype and without a copy (scikit-learn makes float64 of
+them); a message names the columns of a frame that are not numeric.
 """
 
 from __future__ import annotations
