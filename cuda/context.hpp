@@ -49,19 +49,19 @@ inline void check(cudaError_t status, const char* call) {
         cudaGetLastError();  // not a lasting error: the device is usable afterwards
         throw std::bad_alloc();
     }
-    throw Error(std::string(call) + ": " + cudaGetErrorString(status));
+    throw Error(std::string("relkernels.") + call + ": " + cudaGetErrorString(status));
 }
 inline void check_launch(const char* call) { check(cudaGetLastError(), call); }
 
 inline int multiprocessors_of(int device) {
     int count = 0;
-    check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "relkernels");
+    check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "cuda");
     return count;
 }
 
 inline long shared_bytes_of(int device) {
     int bytes = 0;
-    check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "relkernels");
+    check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "cuda");
     return bytes;
 }
 
@@ -69,8 +69,8 @@ inline long shared_bytes_of(int device) {
 class DeviceGuard {
    public:
     explicit DeviceGuard(int device) {
-        check(cudaGetDevice(&before_), "relkernels");
-        if (before_ != device) check(cudaSetDevice(device), "relkernels");
+        check(cudaGetDevice(&before_), "cuda");
+        if (before_ != device) check(cudaSetDevice(device), "cuda");
         changed_ = before_ != device;
     }
     ~DeviceGuard() {

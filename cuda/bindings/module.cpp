@@ -162,11 +162,13 @@ py::dict build_info() {
 
 PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
     using py::arg;
-    py::class_<Array>(m, "Array", "An array on a device: pointer, shape, strides in elements, dtype.")
+    py::class_<Array>(m, "Array", "An array on a device: pointer, shape, strides in elements, dtype.",
+                      py::module_local())
         .def(py::init(&make_array), arg("pointer"), arg("shape"), arg("strides"), arg("dtype"));
-    py::class_<Context>(m, "Context", "Device, stream and allocator of a call.")
+    py::class_<Context>(m, "Context", "Device, stream and allocator of a call.", py::module_local())
         .def(py::init(&make_context), arg("device"), arg("stream"), arg("allocate"));
-    py::class_<MlpHandle>(m, "Mlp", "Packed weights of a multi-layer perceptron on a device.")
+    py::class_<MlpHandle>(m, "Mlp", "Packed weights of a multi-layer perceptron on a device.",
+                          py::module_local())
         .def(py::init<const Context&, std::uintptr_t, const std::vector<Array>&, const std::vector<Array>&,
                       const std::string&, double, const std::string&>(),
              arg("context"), arg("memory"), arg("weights"), arg("biases"), arg("activation"),
