@@ -75,6 +75,8 @@ void store_products(const Context& context, const std::vector<long>& shape,
     p.columns[0].lead = steps[1];
     Strided to = strided(out);
     to.lead = steps[2];
+    if constexpr (sizeof(typename A::Factor) == 2)
+        if (relation_matrix_wgmma(context, p, to, scale, symmetric)) return;
     // Few rows: blocks of 32, so that a batch of small relations wastes little. The bits are the same.
     if (p.rows[0].count <= 32)
         store<A, 1, 2>(context, p, to, scale, symmetric);

@@ -1,6 +1,7 @@
 """The wgmma kernel of sm_90a on the emulated GPU: copies, barriers, swizzle and descriptors byte by byte."""
 
 import ctypes
+import os
 from pathlib import Path
 
 import ml_dtypes
@@ -25,6 +26,8 @@ UNKINDNESS = [("forward", "late"), ("backward", "early")]
 
 @pytest.fixture(scope="session")
 def kernel():
+    if "RELKERNELS_ISA" in os.environ:
+        pytest.skip("the emulated GPU is the same whatever RELKERNELS_ISA says")
     sources = [ROOT / "cuda" / f"{name}.cu" for name in ("relation_matrix_wgmma", "tensor_map")]
     path = build.library("wgmma.so", [*sources, ROOT / "tests" / "cuda_emulation" / "wgmma.cpp"])
     return ctypes.CDLL(str(path)).relation_matrix
@@ -64,9 +67,7 @@ def error(out, expected):
 
 
 @pytest.mark.parametrize(("order", "copies"), UNKINDNESS)
-@pytest.mark.parametrize(("dtype", "out_dtype"), [
-    ("bfloat16", "bfloat16"), ("bfloat16", "float32"), ("float16", "float16"), ("float16", "float32"),
-])  # fmt: skip
+@pytest.mark.parametrize(("dtype", "out_dtype"), [("bfloat16", "bfloat16"), ("float16", "float32")])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_relation_matrix(kernel, shape, dtype, out_dtype, order, copies, rng, monkeypatch):
     monkeypatch.setenv("RK_EMULATED_ORDER", order)
@@ -93,10 +94,10 @@ def test_the_symmetric_half_and_its_mirror_image(kernel, rows, depth, out_dtype,
     assert np.isnan(out[:, rows:].astype(np.float32)).all()
 
 
-@pytest.mark.parametrize("out_dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize(("dtype", "out_dtype"), [("float16", "float16"), ("bfloat16", "float32")])
 @pytest.mark.parametrize("symmetric", [False, True])
-def test_an_output_on_no_boundary(kernel, symmetric, out_dtype, rng):
-    f = factors(rng, 150, 40, DTYPES["bfloat16"])
+def test_an_output_on_no_boundary(kernel, symmetric, dtype, out_dtype, rng):
+    f = factors(rng, 150, 40, DTYPES[dtype])
     out = aligned(150, 153, DTYPES[out_dtype], np.nan, skip=1)
     assert product(kernel, f, f, out, 40, symmetric=symmetric)
     values = f[:, :40].astype(np.float64)

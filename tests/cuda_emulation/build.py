@@ -12,16 +12,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FLAGS = "-std=c++20 -O2 -fPIC -fvisibility=hidden -Wall -Wno-unknown-pragmas -DRK_CUDA_EMULATED".split()
+FLAGS = ["-std=c++20", "-O2", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas"]
+FLAGS += ["-DRK_CUDA_EMULATED"]
 INCLUDES = [ROOT / "cuda", ROOT / "tests" / "cuda_emulation", ROOT / "csrc"]
 
 
 def library(name: str, sources: list[Path], *, flags: tuple[str, ...] = ()) -> Path:
     """Path of the shared library `name`, compiled from the sources unless that was done before.
 
-    It lies in the directory of builds (``RELKERNELS_BUILD_DIR`` or ``build/``), under a hash of the compiler's
-    version, the flags, and all that may be included. Sources are compiled side by side. Skips the test where
-    there is no compiler, or where the emulator cannot run.
+    It lies in the directory of builds (``RELKERNELS_BUILD_DIR`` or ``build/``), under a hash of the
+    compiler's version, the flags, and all that may be included. Sources are compiled side by side. Skips the
+    test where there is no compiler, or where the emulator cannot run.
     """
     if platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("the emulated GPU switches its threads by x86-64 instructions")
