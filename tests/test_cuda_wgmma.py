@@ -1,9 +1,11 @@
 """The wgmma kernel of sm_90a on the emulated GPU: copies, barriers, swizzle and descriptors byte by byte."""
 
 import ctypes
+import functools
 import os
 from pathlib import Path
 
+import cuda_arrays
 import ml_dtypes
 import numpy as np
 import pytest
@@ -137,6 +139,27 @@ def test_a_nan_stays_in_its_row(kernel, rng):
     wrong = np.isnan(out[:, :150])
     assert wrong[3].all()
     assert not np.delete(wrong, 3, axis=0).any()
+
+
+def test_the_environment_asks_for_it(monkeypatch, rng):
+    """Where no box ever comes, the warpgroups wait in vain, and nobody else does."""
+    if "RELKERNELS_ISA" in os.environ:
+        pytest.skip("the emulated GPU is the same whatever RELKERNELS_ISA says")
+    f = rng.standard_normal((2, 40, 24)).astype(np.float32)
+    expected = np.float64(f) @ np.float64(f).swapaxes(-1, -2)
+    with cuda_arrays.in_place_of_the_extension(cuda_arrays.emulated_kernels()):
+        relation = functools.partial(cuda_arrays.EmulatedDevice().relation_matrix, f, precision="bf16")
+        monkeypatch.setenv("RELKERNELS_CUDA_WGMMA", "1")
+        assert error(relation(), expected) <= 1e-2
+        # Heads are items of the batch that lie inside each other's rows.
+        out = cuda_arrays.EmulatedDevice().relation_matrix(f, heads=3, precision="bf16")
+        split = np.float64(f).reshape(2, 40, 3, 8).swapaxes(1, 2)
+        assert error(out, split @ split.swapaxes(-1, -2)) <= 1e-2
+        monkeypatch.setenv("RK_EMULATED_COPIES", "never")
+        with pytest.raises(RuntimeError, match="threads wait"):
+            relation()
+        monkeypatch.delenv("RELKERNELS_CUDA_WGMMA")
+        assert error(relation(), expected) <= 1e-2
 
 
 def test_factors_that_the_copy_engine_does_not_take_are_refused(kernel, rng):

@@ -85,6 +85,7 @@ struct Block {
     const std::function<void()>* body = nullptr;
     long progress = 0;
     std::shared_ptr<void> extension;  // what emulator_sm90.hpp keeps of the block
+    std::function<void()> at_end;     // and what it checks where all threads have ended
 };
 
 inline Block& block() {
@@ -146,6 +147,7 @@ inline void run_block(const std::function<void()>& body, int threads, long share
     Block& b = block();
     b.body = &body;
     b.extension.reset();
+    b.at_end = nullptr;
     b.threads = threads;
     b.shared.assign(std::size_t(shared_bytes) + 1024, char(0xff));
     b.barrier = {};
@@ -173,7 +175,7 @@ inline void run_block(const std::function<void()>& body, int threads, long share
                                      ": " + std::to_string(left) +
                                      " threads wait for threads that do not come");
     }
-    b.extension.reset();
+    if (b.at_end) b.at_end();
 }
 
 inline Barrier& warp_barrier() { return block().warp_barriers[std::size_t(self().index / 32)]; }

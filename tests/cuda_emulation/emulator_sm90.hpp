@@ -82,7 +82,7 @@ struct State {
     std::map<int, std::vector<Product>> issued;               // by warpgroup: what its first thread issued
     std::map<int, std::size_t> issued_by;                     // by thread
 
-    ~State() {
+    void check_at_end() {
         for (const auto& [barrier, state] : barriers)
             if (!state.boxes.empty()) stop("a box is on its way when the block ends");
         for (const auto& [thread, open] : groups)
@@ -96,13 +96,17 @@ struct State {
 
 inline State& state() {
     auto& extension = cuda::emulation::block().extension;
-    if (!extension) extension = std::make_shared<State>();
+    if (!extension) {
+        extension = std::make_shared<State>();
+        cuda::emulation::block().at_end = [] { state().check_at_end(); };
+    }
     return *static_cast<State*>(extension.get());
 }
 
-inline bool copies_are_early() {
+// RK_EMULATED_COPIES: early, late (the default), or never.
+inline bool copies_are(const char* when) {
     const char* copies = std::getenv("RK_EMULATED_COPIES");
-    return copies && std::string(copies) == "early";
+    return copies && std::string(copies) == when;
 }
 
 inline BarrierState& find(Barrier* barrier) {
@@ -250,7 +254,7 @@ inline void wait(Barrier* barrier, unsigned parity) {
     emulation::BarrierState& b = emulation::find(barrier);
     cuda::emulation::Thread& me = cuda::emulation::self();
     while (b.parity == parity) {
-        if (!b.boxes.empty()) {
+        if (!b.boxes.empty() && !emulation::copies_are("never")) {
             b.bring_oldest();
             continue;
         }
@@ -267,7 +271,7 @@ inline void copy_box(void* to, const TensorMap& map, Barrier* barrier, int depth
     emulation::BarrierState& b = emulation::find(barrier);
     if (emulation::shared_offset(to) % 1024) emulation::stop("a box begins where the swizzle pattern does");
     b.boxes.push_back({static_cast<char*>(to), map, depth, row, item});
-    if (emulation::copies_are_early())
+    if (emulation::copies_are("early"))
         b.bring_oldest();
     else
         b.look_again();
