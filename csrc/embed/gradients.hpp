@@ -1,5 +1,5 @@
 // From gradients with respect to features to those of inputs and maps: what the vector-Jacobian products and
-// the losses of the public interface share (python/relkernels/gradients.py does the same).
+// the losses of the public interface share (python/relkernels/gradients/ does the same).
 #pragma once
 
 #include "embed/call.hpp"
