@@ -181,7 +181,8 @@ std::atomic<int> threads{0};
 }  // namespace
 
 int num_threads() {
-    if (threads == 0) threads = default_threads();
+    int none = 0;  // a number that another thread sets meanwhile stands
+    if (threads == 0) threads.compare_exchange_strong(none, default_threads());
     return threads;
 }
 

@@ -24,3 +24,28 @@ def pytest_report_header():
 @pytest.fixture
 def rng():
     return np.random.default_rng(20240213)
+
+
+@pytest.fixture(scope="module", params=["emulated", "cupy", "torch"])
+def device(request):
+    """Where the operations on CUDA arrays are tested: the emulated GPU, and a real one by two libraries."""
+    import cuda_arrays
+
+    if request.param != "emulated":
+        yield cuda_arrays.gpu(request.param)
+        return
+    if "RELKERNELS_ISA" in os.environ:
+        pytest.skip("the emulated GPU is the same whatever RELKERNELS_ISA says")
+    with cuda_arrays.in_place_of_the_extension(cuda_arrays.emulated_kernels()):
+        yield cuda_arrays.EmulatedDevice()
+
+
+@pytest.fixture
+def recorder():
+    """The recorder of `cuda_recorder` in the place of the CUDA kernels."""
+    import cuda_arrays
+    import cuda_recorder
+
+    made = cuda_recorder.Recorder()
+    with cuda_arrays.in_place_of_the_extension(made):
+        yield made

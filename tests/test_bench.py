@@ -351,8 +351,8 @@ def test_an_unequal_result_fails_the_command(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["dance"], 1, "relkernels bench: name: expected a family, series or workload of feature_map/relu"),
-        (["attention/full/16384", "--quick"], 1, "name: expected a workload that --quick runs"),
+        (["dance"], 2, "relkernels bench: error: name: expected a family, series or workload of"),
+        (["attention/full/16384", "--quick"], 2, "name: expected a workload that --quick runs"),
         (["--threads", "0"], 2, "expected 1 to 4096, got 0"),
         (["--threads", "two"], 2, "invalid"),
     ],

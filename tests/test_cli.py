@@ -2,13 +2,18 @@
 
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import relkernels as rk
 from relkernels import _core
+from relkernels._files import check_writable
 from relkernels.cli import demo_tables
+from relkernels.cli.main import COMMANDS, main, parser, subparsers
 
 
 def run(*arguments, **options):
@@ -30,6 +35,10 @@ def test_info():
     assert told["isa"] == _core.isa
     assert told["version"] == rk.__version__
     assert isinstance(told["amx"], bool)
+    assert told["packages"]["numpy"] == np.__version__
+    assert told["memory_bytes"] > 1 << 20
+    for name in ("python", "platform", "libc", "threads", "processors", "gil_enabled", "blas", "environment"):
+        assert name in told
 
 
 def test_version_and_help():
@@ -41,7 +50,35 @@ def test_version_and_help():
     assert "example: relkernels demo --plot pictures" in run("demo", "--help").stdout
 
 
-@pytest.mark.parametrize("arguments", [[], ["dance"], ["demo", "--colour"], ["demo", "dance"]])
+def test_every_command_tells_its_options_defaults_and_an_example():
+    commands = subparsers(parser())
+    assert list(commands) == list(COMMANDS)
+    for name, command in commands.items():
+        text = command.format_help()
+        examples = [line for line in text.splitlines() if line.startswith(f"example: relkernels {name}")]
+        assert len(examples) == 1
+        # What follows is a command line that the parser takes.
+        words = shlex.split(examples[0].removeprefix("example: relkernels ").partition(" >")[0])
+        assert parser().parse_args(words).command == name
+        for action in command._actions:
+            assert action.help, (name, action.dest)
+            if not action.required and action.dest != "help":
+                assert "(default: " in action.help, (name, action.dest)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["dance"],
+        ["demo", "--colour"],
+        ["demo", "dance"],
+        ["bench", "dance"],
+        ["bench", "--threads", "0"],
+        ["reproduce", "dance"],
+        ["completion", "dance"],
+    ],
+)
 def test_usage_errors(arguments):
     done = run(*arguments)
     assert done.returncode == 2
@@ -71,7 +108,6 @@ def test_demo_meets_its_targets(tmp_path):
 
 
 def test_preference_part_on_fewer_sets(tmp_path, monkeypatch, capsys):
-    from relkernels.cli.main import main
     from relkernels.experiments import preference
 
     monkeypatch.setattr(preference, "_TRAINING_SETS", 1500)
@@ -131,3 +167,87 @@ def test_an_unwritable_directory_is_told_without_a_traceback(tmp_path):
     assert done.returncode == 1
     assert "relkernels demo:" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["demo", "symmetric", "--plot", "{}/x"],
+        ["bench", "--quick", "--plot", "{}/x"],
+        ["bench", "--quick", "--json", "{}/x"],
+        ["bench", "--quick", "--results", "{}/x/page.md"],
+        ["reproduce", "--quick", "--out", "{}/x"],
+    ],
+)
+def test_a_path_that_cannot_be_written_is_told_before_the_work(arguments, tmp_path, capsys):
+    blocker = tmp_path / "file"
+    blocker.write_text("kept")
+    assert main([word.format(blocker) for word in arguments]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    lines = [line for line in told.err.splitlines() if "matplotlib" not in line]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"relkernels {arguments[0]}: ")
+    assert str(blocker) in lines[0]
+    assert blocker.read_text() == "kept"
+
+
+def test_trying_a_file_leaves_it_as_it_is(tmp_path):
+    there, new = tmp_path / "there", tmp_path / "new"
+    there.write_text("kept")
+    check_writable("--json", os.fspath(there))
+    check_writable("--json", os.fspath(new))
+    assert there.read_text() == "kept"
+    assert not new.exists()
+
+
+def test_tables_are_plain_where_standard_output_is_no_terminal(capsys):
+    rows = [{"width": 32, "sup_error": 0.5, "rel_error": 0.25, "seconds": 1.0}]
+    demo_tables.show({"kernel": rows}, 1.0)
+    printed = capsys.readouterr().out
+    assert "0.2500" in printed
+    assert "\x1b" not in printed
+
+
+def test_a_reader_that_stops_reading_causes_no_traceback():
+    command = [sys.executable, "-m", "relkernels", "info"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+
+
+def completed(script, *words):
+    """Return what bash offers for the last of the words."""
+    code = f"""
+        source {shlex.quote(os.fspath(script))}
+        COMP_WORDS=({shlex.join(words)}) COMP_CWORD={len(words) - 1} COMPREPLY=()
+        $(complete -p relkernels | sed -E 's/.* -F ([^ ]+) .*/\\1/')
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    code = code.replace("$(complete", "eval $(complete")
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_completes(tmp_path, capsys):
+    assert main(["completion", "bash"]) == 0
+    script = tmp_path / "relkernels"
+    script.write_text(capsys.readouterr().out)
+    assert completed(script, "relkernels", "") == list(COMMANDS)
+    assert completed(script, "relkernels", "demo", "cr") == ["crossdomain"]
+    assert completed(script, "relkernels", "bench", "rel") == ["relation_matrix", "relation_matvec"]
+    assert completed(script, "relkernels", "reproduce", "zo") == ["zonal"]
+    assert "--plot" in completed(script, "relkernels", "bench", "--")
+    (tmp_path / "pictures").mkdir()
+    wanted = os.fspath(tmp_path / "pict")
+    assert completed(script, "relkernels", "demo", "--plot", wanted) == [f"{wanted}ures"]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "tcsh"])
+def test_scripts_for_other_shells_know_the_commands(shell, capsys):
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    for name in (*COMMANDS, "crossdomain", "--plot"):
+        assert name.lstrip("-") in script

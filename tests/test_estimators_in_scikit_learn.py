@@ -13,6 +13,7 @@ from relkernels import (
     PreferenceRetriever,
     RandomFeatureRidge,
     SymmetricRelation,
+    ZonalFeatures,
 )
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -137,3 +138,58 @@ def test_pickles_and_clones(kind_of, tables):
     blank = clone(estimator)
     assert blank.get_params() == estimator.get_params()
     assert not any(name.endswith("_") and not name.startswith("_") for name in vars(blank))
+
+
+TABLES = [SymmetricRelation, AsymmetricRelation, PreferenceRetriever, MultiLayerRandomFeatures, ZonalFeatures]
+
+
+@pytest.mark.parametrize("kind_of", TABLES)
+@pytest.mark.parametrize("frames", [pd.DataFrame, pl.DataFrame])
+def test_columns_that_are_not_numeric_are_named(kind_of, frames, tables):
+    X, Y, kind = tables
+    good = frames({"a": X[:, 0], "b": X[:, 1], "n": kind, "yes": kind > 1})
+    bad = frames({"a": X[:, 0], "city": [f"c{k}" for k in kind], "b": X[:, 1], "when": ["noon"] * len(X)})
+    estimator = kind_of(random_state=0)
+    if hasattr(estimator, "max_iter"):
+        estimator.set_params(max_iter=1)
+    name = "Q" if kind_of is PreferenceRetriever else "X"
+    y = kind if kind_of is SymmetricRelation else Y
+    said = rf"^{name}: expected columns of numbers, got "
+    with pytest.raises(ValueError, match=said + r"'city' of dtype .*, 'when' of dtype"):
+        estimator.fit(bad, y)
+    estimator.fit(good, y)
+    assert list(estimator.feature_names_in_) == ["a", "b", "n", "yes"]
+    with pytest.raises(ValueError, match=said + "'n' of dtype"):
+        estimator.transform(frames({"a": X[:, 0], "b": X[:, 1], "n": ["x"] * len(X), "yes": kind > 1}))
+
+
+@pytest.mark.parametrize("frames", [pd.DataFrame, pl.DataFrame])
+def test_columns_of_the_second_table_are_named(frames, tables):
+    X, Y, _ = tables
+    bad = frames({"u": Y[:, 0], "city": ["here"] * len(Y)})
+    with pytest.raises(ValueError, match=r"^y: expected columns of numbers, got 'city' of dtype"):
+        AsymmetricRelation(max_iter=1).fit(X, bad)
+    with pytest.raises(ValueError, match=r"^sets: expected columns of numbers, got 'city' of dtype"):
+        PreferenceRetriever(max_iter=1).fit(X, bad)
+
+
+def test_missing_values_are_told_as_such(tables):
+    X, _, kind = tables
+    frame = pd.DataFrame(X, columns=list("abcd")).astype({"a": "Float64"})
+    frame.loc[3, "a"] = pd.NA
+    with pytest.raises(ValueError, match="NaN"):
+        SymmetricRelation(max_iter=1).fit(frame, kind)
+
+
+@pytest.mark.parametrize("kind_of", ESTIMATORS)
+@pytest.mark.parametrize("library", ["array_api_strict", "torch", "jax.numpy"])
+def test_arrays_of_other_libraries_are_tables(kind_of, library, tables):
+    module = pytest.importorskip(library, reason=f"{library} is not installed")
+    X, Y, kind = tables
+    y = kind if kind_of is SymmetricRelation else Y.astype(np.float32)
+    estimator = fitted(kind_of, (X.astype(np.float32), Y.astype(np.float32), kind), max_iter=2)
+    again = kind_of((16,), n_features=4, max_iter=2, random_state=0)
+    again.fit(module.asarray(X.astype(np.float32)), y)
+    features = again.transform(module.asarray(X.astype(np.float32)))
+    assert type(features) is np.ndarray
+    np.testing.assert_array_equal(features, estimator.transform(X.astype(np.float32)))

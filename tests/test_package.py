@@ -16,8 +16,13 @@ from relkernels import _core
 
 ROOT = Path(__file__).parents[1]
 MODULES = [
-    "ops",
-    "gradients",
+    "arrays",
+    "_dlpack",
+    "ops.relations",
+    "ops.attended",
+    "gradients.vjp",
+    "gradients.loss",
+    "linear_operator",
     "mlp",
     "activations",
     "config",
@@ -28,12 +33,14 @@ MODULES = [
     "estimators.preference",
     "estimators.nngp",
     "estimators.random_features",
+    "estimators.relation_kernel",
     "estimators.ridge",
 ]
 MODULES += [f"spectra.{name}" for name in ("operators", "points", "rkhs", "sphere", "decay", "barron")]
 MODULES += [f"bounds._{name}" for name in ("bound", "attention", "one_layer", "symmetric", "asymmetric")]
 MODULES += [f"bounds._{name}" for name in ("random_features", "zonal", "hilbert_cube", "report")]
-MODULES += ["estimators.zonal", "estimators.hilbert_cube"]
+MODULES += ["estimators.zonal", "estimators.hilbert_cube", "cuda.devices"]
+MODULES += [f"plot._{name}" for name in ("attention", "relation", "roofline", "spectrum", "width")]
 
 
 def test_importing_leaves_the_heavy_packages_alone():
@@ -44,6 +51,7 @@ def test_importing_leaves_the_heavy_packages_alone():
         "sklearn",
         "scipy",
         "matplotlib",
+        "jinja2",
         "torch",
         "dask",
         "distributed",
@@ -53,6 +61,8 @@ def test_importing_leaves_the_heavy_packages_alone():
         "pandas",
         "polars",
         "statsmodels",
+        "jax",
+        "ml_dtypes",
     }
     assert not loaded & heavy
 

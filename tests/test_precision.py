@@ -149,7 +149,7 @@ def test_arrays_of_16_bits(dtype, rng):
     assert rk.feature_map(x, phi, out=out) is out
     with pytest.raises(TypeError, match=r"y: expected (bfloat16|float16), the dtype of x, got float32"):
         rk.relation_matrix(x, wide[1])
-    with pytest.raises(TypeError, match=r"out: expected an array of dtype"):
+    with pytest.raises(TypeError, match=r"out: expected (bfloat16|float16), the dtype of x, got float32"):
         rk.feature_map(x, phi, out=np.empty((20, 6), np.float32))
     with pytest.raises(ValueError, match=r"out: expected shape \(20, 6\), got \(20, 7\)"):
         rk.feature_map(x, phi, out=np.empty((20, 7), dtype))

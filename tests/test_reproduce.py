@@ -101,8 +101,8 @@ class Toy:
     def judge(self, rows):
         return study.Verdict(f"{len(rows)} rows.", self.stands)
 
-    def draw(self, rows, plt):
-        return {}
+    def panels(self, rows):
+        return []
 
 
 def test_an_interrupted_study_goes_on(tmp_path, monkeypatch):

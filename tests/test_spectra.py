@@ -9,7 +9,7 @@ from relkernels import spectra
 from relkernels.spectra import points as on_points
 from scipy import integrate, special
 from scipy.sparse.linalg import aslinearoperator
-from strategies import mlp, normal
+from strategies import normal
 
 
 def gauss(a, b):
@@ -17,20 +17,6 @@ def gauss(a, b):
 
 
 # ---- operators -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("link", ["identity", "exp", "relu", "square"])
-def test_relation_operator(link, rng):
-    phi, psi = mlp(rng, [4, 9, 3], np.float64), mlp(rng, [5, 7, 3], np.float64, "tanh")
-    x, y = normal(rng, (30, 4), np.float64), normal(rng, (20, 5), np.float64)
-    r = rk.relation_matrix(x, y, phi, psi, scale=0.1)
-    linked = {"identity": r, "exp": np.exp(r), "relu": np.maximum(r, 0), "square": r * r}[link]
-    operator = spectra.relation_operator(x, y, phi, psi, link=link, scale=0.1)
-    assert operator.shape == (30, 20)
-    v, u = rng.standard_normal((20, 3)), rng.standard_normal((30, 3))
-    np.testing.assert_allclose(operator @ v, linked @ v, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(operator @ v[:, 0], linked @ v[:, 0], rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(operator.T @ u, linked.T @ u, rtol=1e-12, atol=1e-12)
 
 
 def test_kernel_operator_in_blocks(rng, monkeypatch):
@@ -74,7 +60,7 @@ def test_lanczos_finds_what_the_matrix_has(rng, monkeypatch):
     np.testing.assert_allclose(part.values, whole.values[:12], rtol=1e-9)
     assert part.trace == pytest.approx(whole.trace)
     np.testing.assert_allclose(np.abs(part.functions(x[:5])), np.abs(whole.vectors[:5, :12]), atol=1e-6)
-    operator = spectra.relation_operator(x, link="exp", scale=0.3)
+    operator = rk.as_linear_operator(x, link="exp", scale=0.3)
     r = np.exp(0.3 * x @ x.T)
     np.testing.assert_allclose(
         spectra.mercer(operator, k=6).values, np.linalg.eigvalsh(r)[::-1][:6] / 300, rtol=1e-9
@@ -103,7 +89,7 @@ def test_the_matrix_of_many_points_is_never_formed():
 
     x = np.random.default_rng(0).standard_normal((6000, 4)).astype(np.float32)
     tracemalloc.start()
-    spectrum = spectra.mercer(spectra.relation_operator(x), k=4)
+    spectrum = spectra.mercer(rk.as_linear_operator(x), k=4)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 20e6
@@ -364,7 +350,7 @@ BAD = [
     (lambda: spectra.barron_norm_trigonometric(np.ones((2, 1)), np.ones(3)), ValueError, "amplitudes: exp"),
     (lambda: spectra.barron_norm_eigenfunction(np.ones(3), 0.0, 1.0), ValueError, "value: expected.*> 0"),
     (lambda: spectra.barron_norm_fourier(3), TypeError, "transform: expected a callable, got int"),
-    (lambda: spectra.relation_operator(X, link="cube"), ValueError, "link: expected one of"),
+    (lambda: rk.as_linear_operator(X, link="cube"), ValueError, "link: expected one of"),
     (lambda: spectra.kernel_operator(3, X), TypeError, "kernel: expected a callable"),
 ]
 

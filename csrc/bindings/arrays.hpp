@@ -12,6 +12,7 @@
 #include <stdexcept>
 #include <variant>
 
+#include "activation_names.hpp"
 #include "arrays.hpp"
 #include "mlp.hpp"
 
@@ -103,8 +104,7 @@ void without_gil(const F& f) {
     if (interrupted) throw py::error_already_set();
 }
 
-Activation activation_named(const std::string& name);
-
+void register_dlpack(py::module_& m);
 void register_mlp(py::module_& m);
 void register_nngp(py::module_& m);
 void register_operations(py::module_& m);

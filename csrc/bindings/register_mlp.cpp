@@ -1,5 +1,4 @@
 // MLP handles: packed weights of either dtype.
-#include <array>
 #include <string>
 
 #include "bindings/arrays.hpp"
@@ -7,11 +6,6 @@
 namespace rk::bindings {
 
 namespace {
-
-// In the order of enum class Activation.
-constexpr std::array<const char*, 13> kActivations = {
-    "identity", "relu",    "leaky_relu", "relu_power", "gelu", "gelu_tanh", "silu",
-    "tanh",     "sigmoid", "softplus",   "erf",        "sin",  "cos"};
 
 MlpHandle make_mlp(const std::vector<py::array>& weights, const std::optional<std::vector<py::array>>& biases,
                    const std::string& activation, double parameter) {
@@ -27,12 +21,6 @@ MlpHandle make_mlp(const std::vector<py::array>& weights, const std::optional<st
 }
 
 }  // namespace
-
-Activation activation_named(const std::string& name) {
-    for (std::size_t i = 0; i < kActivations.size(); ++i)
-        if (name == kActivations[i]) return Activation(int(i));
-    throw std::invalid_argument("no activation is called '" + name + "'");
-}
 
 void register_mlp(py::module_& m) {
     py::class_<MlpHandle>(m, "Mlp", "Packed weights of a multi-layer perceptron.")

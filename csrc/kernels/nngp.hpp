@@ -54,7 +54,7 @@ RK_INLINE void nngp_rows(const D& dual, const NngpSpec& spec, const NngpPoints& 
                 const Vd inverse_b = load_first(b.at(0, NngpPoints::inverse_root) + at, n);
                 const Vd cos = c * (inverse_a * inverse_b);
                 Vd sin2 = (1.0 - cos) * (1.0 + cos);
-                if (std::uint32_t near = bits(sin2 < broadcast<double>(kNearSin2)))
+                if (std::uint32_t near = bits((Id)(sin2 < broadcast<double>(kNearSin2))))
                     for (; near; near &= near - 1) {
                         const int l = __builtin_ctz(near);
                         sin2[l] = near_sin2(spec, a.x + (i0 + i) * spec.dim, b.x + (at + l) * spec.dim,

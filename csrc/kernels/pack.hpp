@@ -17,8 +17,8 @@ RK_INLINE void exchange(V<T>& a, V<T>& b) {
         low[l] = (l & D) ? kLanes<T> + (l ^ D) : l;
         high[l] = (l & D) ? kLanes<T> + l : l + D;
     }
-    const V<T> x = __builtin_shuffle(a, b, low);
-    b = __builtin_shuffle(a, b, high);
+    const V<T> x = shuffle<T>(a, b, low);
+    b = shuffle<T>(a, b, high);
     a = x;
 }
 

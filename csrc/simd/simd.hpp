@@ -321,31 +321,49 @@ RK_INLINE std::uint32_t bits_not_at_most(Vf a, Vf b) {
 #if defined(RK_ISA_AVX512)
     return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NLE_UQ);
 #else
-    return bits(~(a <= b));
+    return bits((If) ~(a <= b));
 #endif
 }
 RK_INLINE std::uint32_t bits_not_at_most(Vd a, Vd b) {
 #if defined(RK_ISA_AVX512)
     return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_NLE_UQ);
 #else
-    return bits(~(a <= b));
+    return bits((Id) ~(a <= b));
 #endif
 }
+// Comparisons have a type of the compiler's own, which Clang takes for either of I<T>.
 template <class M>
 RK_INLINE bool any(M mask) {
-    return bits(mask) != 0;
+    if constexpr (sizeof mask[0] == sizeof(float))
+        return bits((If)mask) != 0;
+    else
+        return bits((Id)mask) != 0;
 }
 
 // ---- across lanes, in a fixed tree order -------------------------------------------------------
 
+// Lane l of the result is lane lanes[l] of a and b, one after the other. Clang has no shuffle by a vector of
+// lanes, and makes the same instructions of the loop: the lanes are constants once this is inlined.
+template <class T>
+RK_INLINE V<T> shuffle(V<T> a, V<T> b, I<T> lanes) {
+#if defined(__clang__)
+    V<T> r{};
+    for (int l = 0; l < kLanes<T>; ++l)
+        r[l] = lanes[l] < kLanes<T> ? a[lanes[l] % kLanes<T>] : b[lanes[l] % kLanes<T>];
+    return r;
+#else
+    return __builtin_shuffle(a, b, lanes);
+#endif
+}
+
 // Lane l of the result is lane l ^ distance of v.
 template <int distance>
 RK_INLINE Vf swap_lanes(Vf v) {
-    return __builtin_shuffle(v, iota<float>() ^ distance);
+    return shuffle<float>(v, v, iota<float>() ^ distance);
 }
 template <int distance>
 RK_INLINE Vd swap_lanes(Vd v) {
-    return __builtin_shuffle(v, iota<double>() ^ (std::int64_t)distance);
+    return shuffle<double>(v, v, iota<double>() ^ (std::int64_t)distance);
 }
 
 template <class T>

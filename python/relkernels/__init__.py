@@ -20,6 +20,7 @@ from .gradients import (
     relation_loss,
     relation_matrix_vjp,
 )
+from .linear_operator import as_linear_operator
 from .mlp import MLP
 from .nngp import nngp_kernel
 from .ops import (
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         NNGPKernel,
         PreferenceRetriever,
         RandomFeatureRidge,
+        RelationKernel,
         SymmetricRelation,
         ZonalFeatures,
     )
@@ -54,9 +56,11 @@ __all__ = [
     "NpyBlocks",
     "PreferenceRetriever",
     "RandomFeatureRidge",
+    "RelationKernel",
     "SymmetricRelation",
     "ZonalFeatures",
     "__version__",
+    "as_linear_operator",
     "attention",
     "attention_scores",
     "attention_vjp",
@@ -77,7 +81,7 @@ __all__ = [
 ]
 
 # Modules of their own that are loaded when they are first asked for.
-_SUBMODULES = {"bounds", "spectra"}
+_SUBMODULES = {"bounds", "cuda", "plot", "spectra"}
 # Estimators import scikit-learn, which takes longer than everything else here together.
 _ESTIMATORS = {
     "AsymmetricRelation",
@@ -86,6 +90,7 @@ _ESTIMATORS = {
     "NNGPKernel",
     "PreferenceRetriever",
     "RandomFeatureRidge",
+    "RelationKernel",
     "SymmetricRelation",
     "ZonalFeatures",
 }

@@ -32,7 +32,7 @@ def floats(name: str, a: Any, ndim: int = 2, exact: bool = False) -> np.ndarray:
     are not aligned in memory is copied. `exact` asks for `ndim` dimensions and no more.
     """
     if not isinstance(a, np.ndarray) or isinstance(a, np.ma.MaskedArray):
-        raise TypeError(f"{name}: expected a NumPy array of {FLOATS}, got {_kind(a)}")
+        raise TypeError(f"{name}: expected an array of {FLOATS}, got {_kind(a)}")
     dtype = a.dtype
     if dtype.char not in "fd" or not dtype.isnative:
         raise TypeError(f"{name}: expected {FLOATS}, got {_kind(a)}")
@@ -75,10 +75,51 @@ def precision(value: str | None, dtype: np.dtype) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or value != "bf16":
-        fail("precision", "None or 'bf16'", repr(value))
+        where = " for arrays in main memory" if value == "tf32" else ""
+        fail("precision", f"None or 'bf16'{where}", repr(value))
     if dtype.char != "f":
         fail("precision", f"None for {dtype} arrays ('bf16' is for float32)", repr(value))
     return value
+
+
+# (dtype, precision) of arrays on a device -> how factors are multiplied there.
+_ARITHMETIC = {
+    ("float32", None): "float32",
+    ("float32", "tf32"): "tf32",
+    ("float32", "bf16"): "bfloat16",
+    ("float64", None): "float64",
+    ("bfloat16", None): "bfloat16",
+    ("bfloat16", "bf16"): "bfloat16",
+    ("float16", None): "float16",
+}
+
+
+def arithmetic(value: str | None, dtype: str) -> str:
+    """Return how arrays of `dtype` on a device are multiplied with the precision asked for."""
+    if value is not None and (not isinstance(value, str) or value not in ("bf16", "tf32")):
+        fail("precision", "None, 'bf16' or 'tf32'", repr(value))
+    try:
+        return _ARITHMETIC[dtype, value]
+    except KeyError:
+        fail("precision", f"None for {dtype} arrays ('bf16' and 'tf32' are for float32)", repr(value))
+
+
+def not_floats(name: str, expected: str, dtype: str, shape: tuple[int, ...]) -> NoReturn:
+    """Refuse an array of another dtype than `expected`."""
+    raise TypeError(f"{name}: expected {expected}, got an array of dtype {dtype} and shape {shape}")
+
+
+def same_place(first_name: str, first: str, name: str, other: str) -> None:
+    """All arrays of a call are of one kind and lie in one place, both told in words."""
+    if first != other:
+        raise TypeError(f"{name}: expected {first}, as {first_name} is, got {other}")
+
+
+def not_on_devices(operation: str, name: str, where: str) -> NoReturn:
+    """Refuse an array on a device where no kernels are for it."""
+    raise TypeError(
+        f"{name}: expected an array in main memory, where relkernels.{operation} computes, got {where}"
+    )
 
 
 @functools.cache
@@ -205,23 +246,41 @@ def heads(value: Any, width: int) -> int:
 
 
 def output(
-    out: Any, shape: tuple[int, ...], dtype: np.dtype, *inputs: tuple[str, np.ndarray | None]
+    out: Any,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    *inputs: tuple[str, np.ndarray | None],
+    name: str = "out",
 ) -> np.ndarray:
     """Return `out` if a result of this shape and dtype can be written to it."""
     if not isinstance(out, np.ndarray):
-        raise TypeError(f"out: expected a NumPy array, got {_kind(out)}")
+        raise TypeError(f"{name}: expected an array, got {_kind(out)}")
     if out.dtype != dtype:
-        raise TypeError(f"out: expected dtype {dtype}, got {out.dtype}")
+        raise TypeError(f"{name}: expected dtype {dtype}, got {out.dtype}")
     if out.shape != shape:
-        raise ValueError(f"out: expected shape {shape}, got {out.shape}")
+        raise ValueError(f"{name}: expected shape {shape}, got {out.shape}")
     if not out.flags.writeable:
-        raise ValueError(f"out: expected a writable array, got a read-only one of shape {out.shape}")
+        raise ValueError(f"{name}: expected a writable array, got a read-only one of shape {out.shape}")
     if out.size and any(step == 0 and size > 1 for step, size in zip(out.strides, out.shape, strict=True)):
-        raise ValueError(f"out: expected an array without repeated elements, got strides {out.strides}")
-    for name, a in inputs:
+        raise ValueError(f"{name}: expected an array without repeated elements, got strides {out.strides}")
+    for other, a in inputs:
         if a is not None and _overlap(out, a):
-            raise ValueError(f"out: expected memory apart from {name}, got an array that overlaps it")
+            raise ValueError(f"{name}: expected memory apart from {other}, got an array that overlaps it")
     return out
+
+
+def output_pair(
+    out: Any,
+    parts: str,
+    wanted: tuple[tuple[tuple[int, ...], np.dtype], ...],
+    *inputs: tuple[str, np.ndarray | None],
+) -> tuple[np.ndarray, ...]:
+    """Return the two arrays of `out`, if results of these shapes and dtypes can be written to them."""
+    if not isinstance(out, tuple) or len(out) != 2:
+        got = f"a tuple of {len(out)}" if isinstance(out, tuple) else _kind(out)
+        raise TypeError(f"out: expected a tuple of two arrays {parts}, got {got}")
+    first = output(out[0], *wanted[0], *inputs, name="out[0]")
+    return first, output(out[1], *wanted[1], *inputs, ("out[0]", first), name="out[1]")
 
 
 def _overlap(a: np.ndarray, b: np.ndarray) -> bool:

@@ -6,7 +6,36 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['Dual', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'feature_map', 'feature_map_vjp', 'get_num_threads', 'isa', 'measure_ceiling', 'nngp_diagonal', 'nngp_kernel', 'philox', 'random_features', 'random_normals', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'retrieve', 'set_num_threads', 'vector_math']
+__all__: list[str] = ['DlpackTensor', 'Dual', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'feature_map', 'feature_map_vjp', 'get_num_threads', 'isa', 'measure_ceiling', 'nngp_diagonal', 'nngp_kernel', 'philox', 'random_features', 'random_normals', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'retrieve', 'set_num_threads', 'vector_math']
+class DlpackTensor:
+    """
+    A tensor taken from a DLPack capsule, kept as long as this object.
+    """
+    def __init__(self, capsule: typing.Any) -> None:
+        ...
+    def numpy(self) -> numpy.ndarray:
+        ...
+    @property
+    def copied(self) -> bool:
+        ...
+    @property
+    def device(self) -> tuple[int, int]:
+        ...
+    @property
+    def dtype(self) -> str:
+        ...
+    @property
+    def pointer(self) -> int:
+        ...
+    @property
+    def read_only(self) -> bool:
+        ...
+    @property
+    def shape(self) -> tuple:
+        ...
+    @property
+    def strides(self) -> tuple:
+        ...
 class Mlp:
     """
     Packed weights of a multi-layer perceptron.

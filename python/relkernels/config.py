@@ -69,7 +69,9 @@ def _cpu_name() -> str:
 
 
 def _cuda_state() -> str:
-    return "not built: this version computes on the CPU"
+    from .cuda import devices  # here: importing the package must not look for a driver
+
+    return devices.state()
 
 
 def configuration() -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from . import _check, _core
 from .activations import Activation, resolve
+from .arrays import Array, host
 
 _FORMAT = "relkernels.MLP"
 _FORMAT_VERSION = "1"
@@ -34,7 +35,8 @@ class MLP:
     Parameters
     ----------
     weights : sequence of ndarray
-        ``weights[l]`` has shape (d_in, d_out); all float32 or all float64.
+        ``weights[l]`` has shape (d_in, d_out); all float32 or all float64. Of NumPy or of any other library,
+        in the host's memory.
     biases : sequence of ndarray, optional
         ``biases[l]`` has shape (d_out,); None for an MLP without biases.
     activation : str or Activation, default "relu"
@@ -70,7 +72,7 @@ class MLP:
            [7.]])
     """
 
-    __slots__ = ("_handle", "activation", "biases", "dtype", "weights", "widths")
+    __slots__ = ("__weakref__", "_handle", "activation", "biases", "dtype", "weights", "widths")
 
     weights: tuple[np.ndarray, ...]
     biases: tuple[np.ndarray, ...] | None
@@ -80,8 +82,8 @@ class MLP:
 
     def __init__(
         self,
-        weights: Sequence[np.ndarray],
-        biases: Sequence[np.ndarray] | None = None,
+        weights: Sequence[Any],
+        biases: Sequence[Any] | None = None,
         activation: str | Activation = "relu",
     ) -> None:
         self.activation = resolve(activation)
@@ -210,7 +212,7 @@ class MLP:
         """Number of weights and biases."""
         return sum(a.size for a in self.weights + (self.biases or ()))
 
-    def __call__(self, x: np.ndarray) -> np.ndarray:
+    def __call__(self, x: Array) -> Array:
         """Return the features of `x`: the same as ``feature_map(x, self)``."""
         from .ops import feature_map
 
@@ -318,7 +320,8 @@ def _layers(name: str, arrays: Any, ndim: int) -> tuple[np.ndarray, ...]:
         raise TypeError(f"{name}: expected a sequence of arrays, got {type(arrays).__name__}")
     copies = []
     for i, a in enumerate(arrays):
-        copy = _check.floats(f"{name}[{i}]", a, ndim, exact=True).copy(order="C")
+        label = f"{name}[{i}]"
+        copy = _check.floats(label, host(label, a), ndim, exact=True).copy(order="C")
         copy.flags.writeable = False
         copies.append(copy)
     return tuple(copies)

@@ -10,22 +10,25 @@ import numpy as np
 from . import _check, _core
 from ._allocate import empty
 from ._dual import Dual, dual
+from ._operands import filled, spread, target
 from .activations import Activation
-from .ops import _spread
+from .arrays import Array, operation
 
 KINDS = ("nngp", "ntk")
 
 
+@operation("x", "y", "out")
 def nngp_kernel(
-    x: np.ndarray,
-    y: np.ndarray | None = None,
+    x: Array,
+    y: Array | None = None,
     *,
     depth: int,
     activation: str | Activation = "relu",
     weight_std: float = math.sqrt(2),
     bias_std: float = 0.0,
     kind: str = "nngp",
-) -> np.ndarray:
+    out: Array | None = None,
+) -> Array:
     """Return the kernel of an infinitely wide random network, between the rows of `x` and of `y`.
 
     With weights of variance ``weight_std**2 / width`` and biases of variance ``bias_std**2``, the outputs of
@@ -54,6 +57,8 @@ def nngp_kernel(
     bias_std : float, default 0.0
         Finite, not negative.
     kind : {"nngp", "ntk"}, default "nngp"
+    out : ndarray of shape (..., n, m), optional
+        Where to write the result; may not overlap `x` or `y`.
 
     Returns
     -------
@@ -90,21 +95,25 @@ def nngp_kernel(
     array([[3.3259, 0.    ],
            [0.    , 3.3259]])
     """
-    x = _check.features("x", x)
+    points = _check.features("x", x)
     other = None if y is None else _check.features("y", y)
     if other is not None:
-        _check.same_dtype(("x", x), ("y", other))
-        _check.same_width("x", x, x.shape[-1], "y", other, other.shape[-1])
+        _check.same_dtype(("x", points), ("y", other))
+        _check.same_width("x", points, points.shape[-1], "y", other, other.shape[-1])
     recursion = Recursion(depth, activation, weight_std, bias_std, kind)
-    lead = x.shape[:-2] if other is None else _check.batch_shape(("x", x, 2), ("y", other, 2))
-    terms = recursion.terms(x) if other is None else max(recursion.terms(x), recursion.terms(other))
-    columns = x.shape[-2] if other is None else other.shape[-2]
-    out = empty("nngp_kernel", (*lead, x.shape[-2], columns), x.dtype)
-    rows = _spread(x, lead, 2)
-    _core.nngp_kernel(
-        rows, None if other is None else _spread(other, lead, 2), *recursion.arguments, terms, out
-    )
-    return out
+    lead = points.shape[:-2] if other is None else _check.batch_shape(("x", points, 2), ("y", other, 2))
+    shape = (*lead, points.shape[-2], points.shape[-2] if other is None else other.shape[-2])
+    terms = recursion.terms(points)
+    if other is not None:
+        terms = max(terms, recursion.terms(other))
+    to: Any
+    if out is None:
+        to = empty("nngp_kernel", shape, points.dtype)
+    else:
+        to = target(_check.output(out, shape, points.dtype, ("x", points), ("y", other)))
+    rows, columns = spread(points, lead, 2), None if other is None else spread(other, lead, 2)
+    _core.nngp_kernel(rows, columns, *recursion.arguments, terms, to)
+    return to if out is None else filled(out, to)
 
 
 def checked_stds(weight_std: float, bias_std: float) -> tuple[float, float]:

@@ -9,6 +9,13 @@ from .workload import OURS
 HEADERS = ("workload", "threads", "relkernels", "rate", "of ceiling", "best peer", "ratio", "target",
            "other peers", "peak memory: ours, best peer")  # fmt: skip
 
+METHOD = """\
+Contestants are given the same data, compared for equal results, and timed turn by turn in one process;
+times are medians with quartiles, ratios a peer's median over ours (above 1 we are faster). Rates count
+the operations of the definition, or the bytes it reads where these are the limit: beyond the last-level
+cache that ceiling binds, inside it a share of it can exceed 100 %. Targets are judged on the most threads.
+Peak memory is what one call adds to a fresh process that holds the data, result included."""
+
 
 def seconds(t: float) -> str:
     """Return a time in the unit that keeps it between 1 and 1,000."""
@@ -56,6 +63,25 @@ def cells(row: Row, quartiles: bool) -> tuple[str, ...]:
         "; ".join(_verdict(row, i) for i in range(len(row.verdicts()))),
         ", ".join(f"{who} {r:.3g}" for who, r in others.items()),
         memory,
+    )
+
+
+def keys(row: Row) -> tuple[float | str | None, ...]:
+    """Return what `cells` are sorted by, one a header; None where a cell is empty or says no number."""
+    ours, peer = row.race.timings.get(OURS), row.best_peer
+    verdicts = row.verdicts()
+    others = [r for who in row.race.timings if who not in (OURS, peer) and (r := row.ratio(who))]
+    return (
+        f"{row.workload.series} {row.workload.size:012}",
+        float(row.threads),
+        ours.median if ours else None,
+        row.rate(OURS),
+        row.share(),
+        row.race.timings[peer].median if peer else None,
+        row.ratio(peer),
+        "; ".join(_verdict(row, i) for i in range(len(verdicts))) or None,
+        max(others, default=None),
+        row.memory.get(OURS),
     )
 
 
@@ -109,3 +135,32 @@ def advice(report: Report) -> list[str]:
     if machine["amx"]:
         lines.append("this processor has AMX, whose ceiling is not measured: bfloat16 may exceed bf16_dot")
     return lines
+
+
+def facts(report: Report) -> list[tuple[str, str]]:
+    """Return machine and versions."""
+    machine = report.machine
+    return [
+        ("processor", f"{machine['cpu']}, {machine['processors']} processors"),
+        ("instruction set", f"{machine['isa']} ({', '.join(machine['cpu_features'])})"),
+        (
+            "memory",
+            f"{size(machine['memory'])}, last-level cache {size(machine['last_level_cache'])}",
+        ),
+        ("system", f"{machine['system']}, Python {machine['python']}, {machine['compiler']}"),
+        ("relkernels", machine["version"]),
+        *report.versions.items(),
+        *(
+            (f"BLAS {blas['library']}", f"{blas['version']}, kernels {blas['architecture']}")
+            for blas in report.blas
+        ),
+    ]
+
+
+def notes(report: Report) -> list[tuple[str, list[str]]]:
+    """Return what a reader of the figures must know besides, under headings; lists may be empty."""
+    return [
+        ("Doubts", advice(report)),
+        ("Who is absent", absences(report)),
+        ("Unequal, not timed", report.unequal),
+    ]

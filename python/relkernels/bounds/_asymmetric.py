@@ -117,7 +117,7 @@ def asymmetric(
     points : pair of array-like, optional
         Where the relation is asked, shapes (n, d_x) and (m, d_y).
     function_sup : float, default 1.0
-        Bound on all |u_i| and |v_i|, where singular values are given.
+        Bound on all ``|u_i|`` and ``|v_i|``, where singular values are given.
     rest : float, default 0.0
         Sum of the singular values beyond the given ones.
     one_layer, radius, constant
@@ -249,10 +249,10 @@ def symmetric_floor(values: Any, norm: str = "sup") -> Bound:
 
     Notes
     -----
-    Derived. s(x, y) = <phi(x), phi(y)> is symmetric: |r(x, y) - s| + |r(y, x) - s| >= |r(x, y) - r(y, x)|,
-    so one of the two errors is at least half of it; on the diagonal s >= 0, so the error is at least
-    -r(x, x). In L2 antisymmetric and symmetric part are orthogonal, and s is positive semi-definite:
-    squares add.
+    Derived. s(x, y) = <phi(x), phi(y)> is symmetric, so
+    ``|r(x, y) - s| + |r(y, x) - s| >= |r(x, y) - r(y, x)|``, and one of the two errors is at least half of
+    that; on the diagonal s >= 0, so the error is at least -r(x, x). In L2 antisymmetric and symmetric part
+    are orthogonal, and s is positive semi-definite: squares add.
 
     Examples
     --------

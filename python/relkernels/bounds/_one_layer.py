@@ -138,8 +138,8 @@ def kernel_norm(
     Parameters
     ----------
     kernel : {"gaussian", "matern32", "laplace", "periodic", "polynomial"}
-        exp(-|h|^2 / (2 l^2)); (1 + sqrt(3) |h| / l) exp(-sqrt(3) |h| / l); exp(-|h| / l);
-        exp(-2 sum_j sin(pi h_j / p)^2 / l^2); (offset + x.y)^degree; with h = x - y.
+        ``exp(-|h|^2 / (2 l^2))``; ``(1 + sqrt(3) |h| / l) exp(-sqrt(3) |h| / l)``; ``exp(-|h| / l)``;
+        ``exp(-2 sum_j sin(pi h_j / p)^2 / l^2)``; ``(offset + x.y)^degree``; with h = x - y.
     dimension : int
     length_scale : float, default 1.0
     norm : {"variation", "klusowski-barron", "barron"}, default "variation"

@@ -92,7 +92,7 @@ def random_features(
     weight_std, bias_std : float
         As in `nngp_kernel`; taken from `kernel` where it has them.
     barron_norm : float, optional
-        C = int ||w|| |F(w)| dw of the function: Barron's count on the ball that holds the sphere is then
+        ``C = int ||w|| |F(w)| dw`` of the function: Barron's count on the ball that holds the sphere is then
         in `details`.
     decay : float, optional
         Exponent p of eigenvalues that decay like k^(-p): the comparison with the threshold n + 2/3, below

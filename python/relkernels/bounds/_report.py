@@ -112,7 +112,7 @@ class Report:
         return table
 
 
-def _model(model: Any) -> tuple[Relation, bool, int | None, int | None]:
+def relation_of(model: Any) -> tuple[Relation, bool, int | None, int | None]:
     """Return the relation, whether it is <phi, phi>, hidden units and features."""
     if isinstance(model, MLP):
         return (lambda a, b: relation_matrix(a, b, model)), True, model.n_neurons, model.widths[-1]
@@ -270,7 +270,7 @@ def report(
     other = X if Y is None else _check.floats("Y", Y, 2, exact=True)
     if len(X) == 0 or len(other) == 0:
         _check.fail("X" if len(X) == 0 else "Y", "at least one row", (X if len(X) == 0 else other).shape)
-    relation, is_symmetric, neurons, features = _model(model)
+    relation, is_symmetric, neurons, features = relation_of(model)
     shape = (len(X), len(other))
     if target is None:
         _check.fail("target", "a function of two arrays or a matrix of values", None)

@@ -168,12 +168,12 @@ def symmetric(
         Dimension D of the inputs, which lie in [-1, 1]^D.
     norm : float or array-like
         Norm of the kernel's sections x -> k(x, y), the largest over y, as `kernel_norm` gives it; the
-        functions sqrt(lambda_i) e_i then have norm at most norm * mean|e_i| / sqrt(lambda_i). An array is
+        functions sqrt(lambda_i) e_i then have norm at most ``norm * mean|e_i| / sqrt(lambda_i)``. An array is
         the norm of each of these functions itself. May be infinite: the bound then says nothing.
     points : array-like of shape (n, D), optional
         Where the kernel is asked; suprema are over these points.
     eigenfunction_sup : float, default 1.0
-        Bound on all |e_i|, where eigenvalues are given.
+        Bound on all ``|e_i|``, where eigenvalues are given.
     rest : float, default 0.0
         Sum of the eigenvalues beyond the given ones.
     one_layer : {"variation", "klusowski-barron", "barron"} or callable, default "variation"

@@ -90,7 +90,7 @@ def zonal(
     activation : str or Activation, default "relu"
         "relu" or ``relkernels.relu_power(r)``, r > 0 not necessarily an integer.
     norm : float, default 1.0
-        Sobolev norm of the function, ||f||_s^2 = sum_k (1 + k)^(2s) ||f_k||^2; may be infinite.
+        Sobolev norm of the function, ``||f||_s^2 = sum_k (1 + k)^(2s) ||f_k||^2``; may be infinite.
 
     Returns
     -------

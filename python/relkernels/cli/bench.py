@@ -10,6 +10,10 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
+from .._files import check_writable
+from ..benchmarks import FAMILIES
+from . import output, page
+
 if TYPE_CHECKING:
     from ..benchmarks.report import Report
 
@@ -31,30 +35,62 @@ def _count(text: str) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("names", nargs="*", metavar="name", help="family, family/series or workload; all")
-    parser.add_argument("--quick", action="store_true", help="small sizes, few calls: checks results alone")
-    parser.add_argument("--threads", type=_count, nargs="+", metavar="N", help="1 and all by default")
     parser.add_argument(
-        "--json", nargs="?", const="-", metavar="FILE", help="write JSON; without FILE, print it instead"
+        "names",
+        nargs="*",
+        metavar="name",
+        help=f"family ({', '.join(FAMILIES)}), family/series or workload (default: all)",
     )
-    parser.add_argument("--plot", metavar="DIR", help="save pictures there (needs matplotlib)")
-    parser.add_argument("--results", metavar="FILE", help="write a Markdown page, pictures beside it")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="small sizes, few calls: checks results alone (default: sizes that take some ten minutes)",
+    )
+    parser.add_argument(
+        "--threads", type=_count, nargs="+", metavar="N", help="numbers of threads (default: 1 and all)"
+    )
+    parser.add_argument(
+        "--json",
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="write JSON; without FILE, print it instead of tables (default: tables)",
+    )
+    parser.add_argument("--plot", metavar="DIR", help="save pictures there (default: none; needs matplotlib)")
+    parser.add_argument(
+        "--results", metavar="FILE", help="write a Markdown page, pictures beside it (default: none)"
+    )
+    parser.add_argument("--html", metavar="FILE", help=page.HELP)
+
+
+def completions() -> dict[str, tuple[str, ...]]:
+    """Return what `relkernels completion` offers for the positional arguments."""
+    return {"names": FAMILIES}
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the workloads; tables go to standard output, progress to standard error."""
     if (arguments.plot or arguments.results) and importlib.util.find_spec("matplotlib") is None:
         raise ImportError("--plot and --results need matplotlib: pip install 'relkernels[plot]'")
+    page.check(arguments.html)
     from ..benchmarks import tables, workloads
     from ..benchmarks.report import Report
     from ..config import get_num_threads
 
-    chosen = workloads(arguments.names, arguments.quick)
+    try:
+        chosen = workloads(arguments.names, arguments.quick)
+    except ValueError as error:
+        arguments.usage_error(str(error))
     if not chosen:
-        raise ValueError(f"name: expected a workload that --quick runs, got {', '.join(arguments.names)}")
+        arguments.usage_error(
+            f"name: expected a workload that --quick runs, got {', '.join(arguments.names)}"
+        )
     for path in (arguments.plot, _pictures_of(arguments.results)):
         if path:
-            os.makedirs(path, exist_ok=True)  # before the work, not after it
+            output.writable_directory(path)  # before the work, not after it
+    for option, path in (("--json", arguments.json), ("--results", arguments.results)):
+        if path not in (None, "-"):
+            check_writable(option, path)
     report = Report(_command(arguments), arguments.quick)
     for note in tables.advice(report):
         print(f"... {note}", file=sys.stderr)
@@ -72,7 +108,7 @@ def _command(arguments: argparse.Namespace) -> str:
     words = ["relkernels", "bench", *arguments.names]
     words += ["--quick"] if arguments.quick else []
     words += ["--threads", *map(str, arguments.threads)] if arguments.threads else []
-    for option in ("plot", "results"):
+    for option in ("plot", "results", "html"):
         if (value := getattr(arguments, option)) is not None:
             words += [f"--{option}", value]
     return shlex.join(words)
@@ -105,22 +141,65 @@ def _write(report: Report, arguments: argparse.Namespace) -> None:
         from ..benchmarks import markdown, plots
 
         folder = os.path.dirname(arguments.results)
-        saved = plots.save(report, _pictures_of(arguments.results) or "")
+        beside = _pictures_of(arguments.results) or ""
+        saved = plots.save(report, beside)
         pictures = {caption: os.path.relpath(path, folder or ".") for caption, path in saved.items()}
         with open(arguments.results, "w") as f:
-            f.write(markdown.render(report, pictures))
+            f.write(markdown.render(report, pictures, beside))
         print(f"saved {arguments.results}", file=sys.stderr)
+    if arguments.html is not None:
+        page.write(_page(report), arguments.html)
+        print(f"saved {arguments.html}", file=sys.stderr)
+
+
+def _page(report: Report) -> page.Page:
+    """Return the page of a report: ceilings, a section a family, the roofline, time against threads."""
+    from ..benchmarks import FAMILIES, ceilings, plots, tables
+
+    panels = plots.panels(report)
+    sections = []
+    if report.ceilings:
+        headers = ["ceiling", *(f"{n} threads" if n > 1 else "1 thread" for n in report.ceilings)]
+        rates = [[found[name] for found in report.ceilings.values()] for name in ceilings.NAMES]
+        limits = page.Table(
+            "What the machine can do",
+            headers,
+            [
+                [name, *map(page.Cell, texts, keys)]
+                for (name, *texts), keys in zip(tables.ceiling_cells(report), rates, strict=True)
+            ],
+        )
+        roof = page.pictures_of(panels.get("roofline", []))
+        sections.append(page.Section("Ceilings", tables=[limits], pictures=roof))
+    for family in FAMILIES:
+        rows = [row for row in report.rows if row.workload.family == family]
+        if rows:
+            found = [
+                list(map(page.Cell, tables.cells(row, quartiles=True), tables.keys(row))) for row in rows
+            ]
+            of_family = page.Table(f"Times, rates and ratios: {family}", tables.HEADERS, found)
+            pictures = page.pictures_of(panels.get(family, []))
+            sections.append(page.Section(family, tables=[of_family], pictures=pictures))
+    if "threads" in panels:
+        sections.append(page.Section("Time against threads", pictures=page.pictures_of(panels["threads"])))
+    incomplete = [] if report.complete else ["Interrupted: this is what was measured until then."]
+    return page.Page(
+        "relkernels bench",
+        tables.METHOD,
+        report.command,
+        sections,
+        tables.facts(report),
+        [("Incomplete", incomplete), *tables.notes(report)],
+        report.date,
+    )
 
 
 def _print_tables(report: Report) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    from ..benchmarks import FAMILIES, tables
+    from ..benchmarks import tables
 
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, markup=False, width=160)
+    console = output.console(markup=False)
     if report.ceilings:
         table = Table(title="What the machine can do", title_justify="left")
         table.add_column("")

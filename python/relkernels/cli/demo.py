@@ -6,11 +6,13 @@ import argparse
 import importlib
 import importlib.util
 import json
+import shlex
 import sys
 import time
 from typing import Any
 
-from . import demo_tables
+from ..experiments.part import Part
+from . import demo_tables, output, page
 
 SUMMARY = "learn relations among handwritten digits, and travellers' preferences"
 DESCRIPTION = (
@@ -34,19 +36,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         type=_part,
         metavar="part",
-        help=f"any of {', '.join(PARTS)}, {', '.join(ON_DEMAND)}; default: all but the last",
+        help=f"any of {', '.join(PARTS)}, {', '.join(ON_DEMAND)} (default: all but the last)",
     )
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON instead")
+    parser.add_argument(
+        "--json", action="store_true", help="print the figures as JSON instead (default: tables)"
+    )
+    parser.add_argument("--plot", metavar="DIR", help="save pictures there (default: none; needs matplotlib)")
+    parser.add_argument("--html", metavar="FILE", help=page.HELP)
     sizes = parser.add_argument_group("retrieval", "sizes of the part of this name")
     keys = sizes.add_mutually_exclusive_group()
-    told = {name: f"default: {size:,}" for name, size in _SIZES.items()}
-    keys.add_argument("--rows", type=_size, metavar="N", help=f"keys to draw, in a file; {told['rows']}")
-    keys.add_argument("--keys", metavar="FILE.npy", help="a file of keys to take instead")
-    sizes.add_argument("--dim", type=_size, metavar="D", help=f"features of the keys drawn; {told['dim']}")
-    sizes.add_argument("--queries", type=_size, metavar="Q", help=told["queries"])
-    sizes.add_argument("--k", type=_size, metavar="K", help=f"keys to find for each query; {told['k']}")
-    parser.set_defaults(usage_error=parser.error)
-    parser.add_argument("--plot", metavar="DIR", help="save pictures there (needs matplotlib)")
+    told = {name: f"(default: {size:,})" for name, size in _SIZES.items()}
+    keys.add_argument("--rows", type=_size, metavar="N", help=f"keys to draw, in a file {told['rows']}")
+    keys.add_argument("--keys", metavar="FILE", help="an .npy file of keys to take instead (default: drawn)")
+    sizes.add_argument("--dim", type=_size, metavar="D", help=f"features of the keys drawn {told['dim']}")
+    sizes.add_argument("--queries", type=_size, metavar="Q", help=f"queries to draw {told['queries']}")
+    sizes.add_argument("--k", type=_size, metavar="K", help=f"keys to find for each query {told['k']}")
+
+
+def completions() -> dict[str, tuple[str, ...]]:
+    """Return what `relkernels completion` offers for the positional arguments."""
+    return {"parts": PARTS + ON_DEMAND}
 
 
 def _part(name: str) -> str:
@@ -80,6 +89,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None and importlib.util.find_spec("matplotlib") is None:
         raise ImportError("--plot needs matplotlib: pip install 'relkernels[plot]'")
 
+    if arguments.plot is not None:
+        output.writable_directory(arguments.plot)  # before the work, not after it
+    page.check(arguments.html)
+
     def report(what: str) -> None:
         print(f"... {what}", file=sys.stderr)
 
@@ -108,4 +121,25 @@ def run(arguments: argparse.Namespace) -> int:
         for study in studies.values():
             for path in study.save_pictures(arguments.plot):
                 print(f"saved {path}", file=sys.stderr)
+    if arguments.html is not None:
+        page.write(_page(studies, seconds, arguments), arguments.html)
+        print(f"saved {arguments.html}", file=sys.stderr)
     return 0
+
+
+def _page(studies: dict[str, Part], seconds: float, arguments: argparse.Namespace) -> page.Page:
+    """Return the page of what the parts told."""
+    words = ["relkernels", "demo", *arguments.parts]
+    for option in (*_SIZES, "keys", "plot", "html"):
+        if (value := getattr(arguments, option)) is not None:
+            words += [f"--{option}", str(value)]
+    sections = [
+        page.Section(
+            part,
+            tables=demo_tables.tables(part, study.figures),
+            pictures=page.pictures(draw() for draw in study.pictures.values()),
+        )
+        for part, study in studies.items()
+    ]
+    summary = f"Relations learned from real data, judged on data held out. {seconds:.1f} seconds in all."
+    return page.Page("relkernels demo", summary, shlex.join(words), sections)

@@ -1,41 +1,40 @@
-"""The tables that `relkernels demo` prints."""
+"""The tables that `relkernels demo` prints, and shows on its page."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from . import output
+from .page import Table, rich_table
+
 
 def show(figures: dict[str, Any], seconds: float) -> None:
     """Print a table for each part, and the time in all."""
-    from rich.console import Console
+    console = output.console()
+    for part, told in figures.items():
+        for table in tables(part, told):
+            console.print(rich_table(table))
+    console.print(f"{seconds:.1f} seconds in all")
 
-    console = Console()
-    tables: dict[str, Callable[[Any], list[Any]]] = {
+
+def tables(part: str, told: Any) -> list[Table]:
+    """Return the tables of the figures of a part."""
+    known: dict[str, Callable[[Any], list[Table]]] = {
         "symmetric": _symmetric,
         "crossdomain": _crossdomain,
         "preference": _preference,
         "kernel": _kernel,
         "retrieval": _retrieval,
     }
-    for part, told in figures.items():
-        for table in tables[part](told):
-            console.print(table)
-    console.print(f"{seconds:.1f} seconds in all")
+    return known[part](told)
 
 
-def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Any:
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left")
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i else "left")
-    for row in rows:
-        table.add_row(*row)
-    return table
+def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
+    return Table(title, columns, rows)
 
 
-def _symmetric(told: dict[str, Any]) -> list[Any]:
+def _symmetric(told: dict[str, Any]) -> list[Table]:
     rows = [
         ("ROC-AUC of the relation", f"{told['auc']:.4f}"),
         ("precision@10, learned relation", f"{told['precision_at_10']:.4f}"),
@@ -45,7 +44,7 @@ def _symmetric(told: dict[str, Any]) -> list[Any]:
     return [_table("Same digit? Learned relation, 360 held-out images", ("measure", "value"), rows)]
 
 
-def _crossdomain(told: dict[str, Any]) -> list[Any]:
+def _crossdomain(told: dict[str, Any]) -> list[Table]:
     ways = {"learned relation": told, **told["baselines"]}
     rows = [(name, f"{way['recall_at_1']:.3f}", f"{way['recall_at_10']:.3f}") for name, way in ways.items()]
     rows.append(("chance", f"{told['chance_recall_at_1']:.3f}", f"{told['chance_recall_at_10']:.3f}"))
@@ -54,7 +53,7 @@ def _crossdomain(told: dict[str, Any]) -> list[Any]:
     return [_table(title, ("ranked by", "recall@1", "recall@10"), rows)]
 
 
-def _preference(told: dict[str, Any]) -> list[Any]:
+def _preference(told: dict[str, Any]) -> list[Table]:
     digit = told["largest_digit"]
     rows = [
         ("largest digit, selected", f"{digit['accuracy']:.4f}"),
@@ -102,7 +101,7 @@ def _preference(told: dict[str, Any]) -> list[Any]:
     return tables
 
 
-def _kernel(told: list[dict[str, Any]]) -> list[Any]:
+def _kernel(told: list[dict[str, Any]]) -> list[Table]:
     rows = [
         (
             str(row["width"]),

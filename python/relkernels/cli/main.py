@@ -1,16 +1,23 @@
 """Entry point of the command line: arguments, exit codes, what a user sees of an error.
 
-Exit codes: 0 right, 1 failed, 2 usage, 130 interrupted.
+Exit codes: 0 right, 1 failed, 2 usage, 130 interrupted, 141 where nobody reads the output any more.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from .. import __version__
-from . import bench, demo, info, reproduce
+from . import bench, completion, demo, info, reproduce
+
+COMMANDS = {
+    module.__name__.rsplit(".", 1)[1]: module for module in (info, demo, bench, reproduce, completion)
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -18,30 +25,46 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="relkernels",
         description="Inner products of neural feature maps: relations, attention, retrieval.",
+        epilog="relkernels COMMAND --help tells the options of a command.\n"
+        "Exit codes: 0 right, 1 failed, 2 usage.\n\n"
+        f"example: {demo.EXAMPLE}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"relkernels {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
-    for module in (info, demo, bench, reproduce):
-        name = module.__name__.rsplit(".", 1)[1]
+    for name, module in COMMANDS.items():
         sub = commands.add_parser(
             name,
             help=module.SUMMARY,
-            description=module.DESCRIPTION,
+            description=textwrap.fill(module.DESCRIPTION, shutil.get_terminal_size().columns - 2),
             epilog=f"example: {module.EXAMPLE}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,  # an example is copied whole
         )
         module.add_arguments(sub)
-        sub.set_defaults(run=module.run)
+        sub.set_defaults(run=module.run, usage_error=sub.error)
     return top
+
+
+def subparsers(top: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the parsers of the commands by name."""
+    actions = [action for action in top._actions if isinstance(action, argparse._SubParsersAction)]
+    return dict(actions[0].choices)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     arguments = parser().parse_args(argv)
     try:
-        return arguments.run(arguments)
+        code = arguments.run(arguments)
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print("relkernels: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # What is left in the buffer has nowhere to go when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (OSError, MemoryError, ValueError, ImportError) as error:
         print(f"relkernels {arguments.command}: {error}", file=sys.stderr)
         return 1

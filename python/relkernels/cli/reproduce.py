@@ -6,12 +6,14 @@ import argparse
 import importlib.util
 import json
 import os
+import shlex
 import sys
 import time
 from typing import Any
 
 from ..experiments import study
 from ..experiments.study import NAMES, Outcome
+from . import output, page
 
 SUMMARY = "measure what the theory claims, beside the bounds"
 DESCRIPTION = (
@@ -31,9 +33,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="DIR", default="reproduce", help="where to write (default: reproduce)"
     )
-    parser.add_argument("--quick", action="store_true", help="smaller sizes, under 3 minutes in all")
-    parser.add_argument("--json", action="store_true", help="print claims, measurements and rows as JSON")
-    parser.set_defaults(usage_error=parser.error)
+    parser.add_argument(
+        "--quick", action="store_true", help="smaller sizes, under 3 minutes in all (default: full sizes)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print claims, measurements and rows as JSON (default: a summary)"
+    )
+    parser.add_argument("--html", metavar="FILE", help=page.HELP)
+
+
+def completions() -> dict[str, tuple[str, ...]]:
+    """Return what `relkernels completion` offers for the positional arguments."""
+    return {"names": tuple(NAMES)}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -41,11 +52,13 @@ def run(arguments: argparse.Namespace) -> int:
     unknown = [name for name in arguments.names if name not in NAMES]
     if unknown:
         arguments.usage_error(f"unknown study {unknown[0]!r} (choose from {', '.join(NAMES)})")
+    page.check(arguments.html)
     if importlib.util.find_spec("matplotlib") is None:
         print(
             "no pictures without matplotlib (pip install 'relkernels[plot]'): writing CSV and text only",
             file=sys.stderr,
         )
+    output.writable_directory(arguments.out)
     from rich.console import Console
 
     outcomes: list[Outcome] = []
@@ -57,10 +70,13 @@ def run(arguments: argparse.Namespace) -> int:
         seconds.append(time.perf_counter() - begin)
     told = ["relkernels reproduce", *arguments.names, *(["--quick"] if arguments.quick else [])]
     study.write_index(arguments.out, " ".join(told))
+    if arguments.html is not None:
+        page.write(_page(outcomes, seconds, arguments), arguments.html)
+        print(f"saved {arguments.html}", file=sys.stderr)
     if arguments.json:
         print(json.dumps([_as_json(o, s) for o, s in zip(outcomes, seconds, strict=True)], indent=2))
     else:
-        console = Console()
+        console = output.console()
         for outcome, took in zip(outcomes, seconds, strict=True):
             mark = "[green]agrees[/]" if outcome.stands else "[red]contradicts the claim[/]"
             kept = f", {outcome.reused} pieces kept from before" if outcome.reused else ""
@@ -70,6 +86,48 @@ def run(arguments: argparse.Namespace) -> int:
                 console.print(f"  {path}", highlight=False, markup=False)
         console.print(f"{sum(seconds):.1f} seconds in all")
     return 0 if all(outcome.stands for outcome in outcomes) else 1
+
+
+def _page(outcomes: list[Outcome], seconds: list[float], arguments: argparse.Namespace) -> page.Page:
+    """Return the page of the studies: what each claims and measured, its pictures, and all its rows."""
+    words = ["relkernels", "reproduce", *arguments.names, *(["--quick"] if arguments.quick else [])]
+    words += ["--out", arguments.out, "--html", arguments.html]
+    sections = [
+        page.Section(
+            outcome.name,
+            [("Claim.", outcome.claim), ("Measurement.", outcome.measurement)],
+            ("agrees", True) if outcome.stands else ("contradicts the claim", False),
+            _tables(outcome),
+            page.pictures_of(study.study(outcome.name).panels(outcome.rows)),
+        )
+        for outcome in outcomes
+    ]
+    kept = sum(outcome.reused for outcome in outcomes)
+    summary = f"What the theory claims, measured beside the bounds. {sum(seconds):.1f} seconds in all"
+    summary += f"; {kept} pieces kept from before." if kept else "."
+    return page.Page("relkernels reproduce", summary, shlex.join(words), sections)
+
+
+def _tables(outcome: Outcome) -> list[page.Table]:
+    """Return the rows of a study, those of the same columns in one table."""
+    alike: dict[tuple[str, ...], list[study.Row]] = {}
+    for row in outcome.rows:
+        alike.setdefault(tuple(row), []).append(row)
+    common = set.intersection(*map(set, alike)) if len(alike) > 1 else set()
+    return [
+        page.Table(
+            _words(rows, [c for c in columns if c not in common] or list(columns)),
+            [column.replace("_", " ") for column in columns],
+            [[page.value_cell(row[column]) for column in columns] for row in rows],
+            folded=True,
+        )
+        for columns, rows in alike.items()
+    ]
+
+
+def _words(rows: list[study.Row], columns: list[str]) -> str:
+    """Return how a table of rows is called: by the first columns that tell it from others."""
+    return f"{len(rows)} rows: {', '.join(columns[:3])}{', ...' if len(columns) > 3 else ''}"
 
 
 def _run_one(name: str, arguments: argparse.Namespace, errors: Any) -> Outcome:

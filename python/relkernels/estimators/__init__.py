@@ -5,6 +5,7 @@ from .hilbert_cube import HilbertCubeEncoder
 from .nngp import NNGPKernel
 from .preference import PreferenceRetriever
 from .random_features import MultiLayerRandomFeatures
+from .relation_kernel import RelationKernel
 from .ridge import RandomFeatureRidge
 from .symmetric import SymmetricRelation
 from .zonal import ZonalFeatures
@@ -15,6 +16,7 @@ __all__ = [
     "MultiLayerRandomFeatures",
     "NNGPKernel",
     "PreferenceRetriever",
+    "RelationKernel",
     "RandomFeatureRidge",
     "SymmetricRelation",
     "ZonalFeatures",

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_array
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from .. import _check
 from ..activations import Activation
@@ -30,6 +29,7 @@ from .parameters import Parameters
 from .problems import blocks_of_pairs, drawn_pairs, matched_rows
 from .sampling import ObservedPairs
 from .spectral_start import schmidt_start
+from .tables import check_array, validate_data
 from .targets import observed_pairs, score_of_values, values_matrix
 from .training import Problem
 
@@ -79,7 +79,7 @@ class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
         Step size of Adam.
     weight_decay : float, default 0.0
         Weights (not biases) shrink: "adamw" multiplies them by 1 - learning_rate * weight_decay in each
-        step; "adam" and "lbfgs" add weight_decay / 2 * |weights|^2 to the loss.
+        step; "adam" and "lbfgs" add ``weight_decay / 2 * |weights|^2`` to the loss.
     tol : float, default 1e-6
         Adam ends after 10 epochs none of which improved the loss by `tol`; L-BFGS when an iteration
         improves it by less than this fraction.
@@ -110,7 +110,7 @@ class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
         Only with early stopping.
     n_iter_ : int
     n_features_in_ : int
-        Columns of X; psi_.widths[0] are those of Y.
+        Columns of X; ``psi_.widths[0]`` are those of Y.
     feature_names_in_ : ndarray of str
         Only where X had names.
 

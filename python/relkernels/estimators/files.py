@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from typing import Any, Self
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from .._files import write_whole
 from ..activations import Activation, resolve
 from ..mlp import MLP
 
@@ -120,18 +120,7 @@ class SavedEstimator:
             "state": json.dumps(told),
         }
         data = save(tensors, metadata=metadata)
-        name = os.fspath(path)
-        handle, draft = tempfile.mkstemp(dir=os.path.dirname(name) or ".", prefix=".relkernels-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(draft, 0o666 & ~umask)  # mkstemp's own mode shuts everyone else out
-            os.replace(draft, name)
-        except BaseException:
-            os.unlink(draft)
-            raise
+        write_whole(path, data)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

@@ -11,7 +11,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from .. import _check
 from ..activations import Activation
@@ -22,6 +22,7 @@ from .consistency import Continuity, Transitivity, continuity, transitivity
 from .parameters import Parameters
 from .problems import choices
 from .sets import ItemSets
+from .tables import validate_data
 
 # Queries whose utilities of a shared set are held at a time.
 _BLOCK = 256
@@ -65,7 +66,7 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         Step size of Adam.
     weight_decay : float, default 0.0
         Weights (not biases) shrink: "adamw" multiplies them by 1 - learning_rate * weight_decay in each
-        step; "adam" and "lbfgs" add weight_decay / 2 * |weights|^2 to the loss.
+        step; "adam" and "lbfgs" add ``weight_decay / 2 * |weights|^2`` to the loss.
     tol : float, default 1e-6
         Adam ends after 10 epochs none of which improved the loss by `tol`; L-BFGS when an iteration
         improves it by less than this fraction.
@@ -97,7 +98,7 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         Only with early stopping.
     n_iter_ : int
     n_features_in_ : int
-        Columns of Q; psi_.widths[0] are those of the items.
+        Columns of Q; ``psi_.widths[0]`` are those of the items.
     feature_names_in_ : ndarray of str
         Only where Q had names.
 
@@ -281,7 +282,7 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         if not reset:
             check_is_fitted(self)
         dtype = [np.float64, np.float32] if reset else self.phi_.dtype
-        Q = validate_data(self, Q, dtype=dtype, reset=reset)
+        Q = validate_data(self, Q, name="Q", dtype=dtype, reset=reset)
         items = ItemSets.read("sets", sets, len(Q), Q.dtype)
         if not reset and items.items.shape[1] != self.psi_.widths[0]:
             _check.fail("sets", f"items of {self.psi_.widths[0]} features, as in fit", items.items.shape[1])
@@ -363,7 +364,7 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         ndarray of shape (n, n_features)
         """
         check_is_fitted(self)
-        return feature_map(validate_data(self, Q, dtype=self.phi_.dtype, reset=False), self.phi_)
+        return feature_map(validate_data(self, Q, name="Q", dtype=self.phi_.dtype, reset=False), self.phi_)
 
     def utility(self, Q: Any, X: Any) -> Any:
         """Return the utilities of items.

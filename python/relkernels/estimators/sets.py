@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_array
 
 from .. import _check
+from .tables import check_array
 
 
 class ItemSets:
@@ -40,8 +40,8 @@ class ItemSets:
                 shapes = f"{sorted(widths)} features"
                 _check.fail(name, "items of one number of features", shapes)
             return cls(np.concatenate(read), np.array([len(one) for one in read]), shared=False)
-        sets = sets if hasattr(sets, "ndim") else np.asarray(sets)  # a frame keeps its columns' names
-        if sets.ndim < 3:
+        sets = sets if hasattr(sets, "shape") else np.asarray(sets)  # a frame keeps its columns' names
+        if len(sets.shape) < 3:
             items = check_array(sets, dtype=dtype, ensure_2d=False, input_name=name)
             items = items.reshape(-1, 1) if items.ndim == 1 else items
             return cls(items, np.full(b, len(items)), shared=True)

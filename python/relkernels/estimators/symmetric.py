@@ -12,7 +12,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from .. import _check
 from ..activations import Activation
@@ -32,6 +32,7 @@ from .parameters import Parameters
 from .problems import all_pairs, drawn_pairs
 from .sampling import LabelPairs, ObservedPairs, PairSampler, ValuePairs
 from .spectral_start import mercer_start
+from .tables import validate_data
 from .targets import determination, observed_pairs, score_of_values, symmetric_values
 from .training import Problem
 
@@ -74,7 +75,7 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
         Step size of Adam.
     weight_decay : float, default 0.0
         Weights (not biases) shrink: "adamw" multiplies them by 1 - learning_rate * weight_decay in each
-        step; "adam" and "lbfgs" add weight_decay / 2 * |weights|^2 to the loss.
+        step; "adam" and "lbfgs" add ``weight_decay / 2 * |weights|^2`` to the loss.
     tol : float, default 1e-6
         Adam ends after 10 epochs none of which improved the loss by `tol`; L-BFGS when an iteration
         improves it by less than this fraction.

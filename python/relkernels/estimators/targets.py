@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from sklearn.utils import check_array
 
 from .. import _check
+from .tables import check_array
 
 # Asymmetry, beside the largest entry, that counts as rounding.
 _ROUNDING = 1e-6

@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_array, check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 
 from .. import _check
 from ..activations import Activation, resolve
 from ..mlp import MLP
 from ..ops import relation_matrix
 from .sphere import PROJECTIONS, project, quasi_uniform
+from .tables import check_array, validate_data
 
 KERNELS = ("zonal", "rotated", "translation")
 

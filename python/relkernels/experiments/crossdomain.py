@@ -23,6 +23,8 @@ from .digits import Split, draw_rows, load
 from .part import Part
 
 _HALF = 32
+# Bottom halves that the picture shows for each top half.
+_SHOWN = 6
 # Numbers of components that are tried on a part of the training images.
 _COMPONENTS = (5, 10, 20)
 
@@ -102,7 +104,7 @@ def run(report: Callable[[str], None]) -> Part:
 
 def _draw(split: Split, f: np.ndarray, g: np.ndarray) -> Any:
     """Draw top halves completed by the bottom halves they find."""
-    _, found = retrieve(f, g, 9)
+    _, found = retrieve(f, g, _SHOWN)
     rows = []
     for digit in range(10):
         query = int(np.flatnonzero(split.held_out_digits == digit)[0])

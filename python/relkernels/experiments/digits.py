@@ -39,18 +39,23 @@ def shifted(images: np.ndarray, down: int, right: int) -> np.ndarray:
 
 
 def draw_rows(rows: list[list[tuple[np.ndarray, str]]], title: str) -> Any:
-    """Return a figure of rows of images, each with a caption: a query and what it found."""
-    import matplotlib.pyplot as plt
+    """Return a figure of rows of images, each with a caption above: a query and what it found."""
+    from ..plot._panels import Panel, figure
 
-    columns = max(len(row) for row in rows)
-    figure, axes = plt.subplots(
-        len(rows), columns, figsize=(0.85 * columns, 1.15 * len(rows)), layout="constrained", squeeze=False
-    )
-    for line, row in zip(axes, rows, strict=True):
-        for axis in line:
-            axis.axis("off")
-        for axis, (image, caption) in zip(line, row, strict=False):
-            axis.imshow(image.reshape(-1, SIDE), cmap="gray_r", vmin=0, vmax=1)
-            axis.set_title(caption, fontsize=8)
-    figure.suptitle(title)
-    return figure
+    columns = max(map(len, rows))
+    across, down = 1.35 * SIDE, 1.6 * SIDE
+    right, bottom = columns * across, len(rows) * down - 2
+    width = 0.66 * columns
+
+    def draw(ax: Any) -> None:
+        for i, row in enumerate(rows):
+            for j, (image, caption) in enumerate(row):
+                left, top = j * across, i * down
+                extent = (left, left + SIDE, top + SIDE, top)
+                ax.imshow(image.reshape(-1, SIDE), cmap="gray_r", vmin=0, vmax=1, extent=extent)
+                ax.text(left + SIDE / 2, top - 0.6, caption, ha="center", va="bottom", fontsize=9)
+        ax.set_xlim(-1, right)
+        ax.set_ylim(bottom, -3)
+        ax.set_axis_off()
+
+    return figure([Panel(title, draw, (width, width * (bottom + 3) / (right + 1) + 0.2))])

@@ -62,17 +62,18 @@ def run(report: Callable[[str], None]) -> Part:
 
 def _draw(errors: list[dict[str, float]]) -> Any:
     """Draw the error against width."""
-    import matplotlib.pyplot as plt
+    from ..plot import error_against_width
 
-    figure, axis = plt.subplots(figsize=(5.5, 4), layout="constrained")
-    widths = [row["width"] for row in errors]
-    axis.loglog(widths, [row["sup_error"] for row in errors], "o-", label="largest")
-    axis.loglog(widths, [row["rel_error"] for row in errors], "s-", label="relative (Frobenius)")
-    axis.set_xticks(widths, [str(w) for w in widths])
-    axis.minorticks_off()
-    axis.set_xlabel("hidden width")
-    axis.set_ylabel("error on held-out pairs")
-    axis.set_title("Gaussian kernel by ⟨φ(x), φ(y)⟩")
-    axis.grid(alpha=0.3)
-    axis.legend()
-    return figure
+    widths, ax = [row["width"] for row in errors], None
+    for key, label in (("sup_error", "largest"), ("rel_error", "relative (Frobenius)")):
+        ax = error_against_width(
+            widths,
+            [row[key] for row in errors],
+            label=label,
+            xlabel="hidden width",
+            ylabel="error on held-out pairs",
+            title="Gaussian kernel by ⟨φ(x), φ(y)⟩",
+            ax=ax,
+        )
+    assert ax is not None
+    return ax.figure

@@ -204,19 +204,15 @@ def run(report: Callable[[str], None]) -> Part:
 
 def _draw(figures: dict[str, Any]) -> Any:
     """Draw attention's accuracy against beta with what the bound guarantees."""
-    import matplotlib.pyplot as plt
+    from ..plot import attention_against_beta
 
     rows = figures["attention"]
-    beta = [row["beta"] for row in rows]
-    figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
-    axis.semilogx(beta, [row["accuracy"] for row in rows], "o-", label="attention")
-    axis.semilogx(beta, [row["guaranteed_accuracy"] for row in rows], "s--", label="at least, by the bound")
-    axis.axhline(figures["accuracy"], color="black", linewidth=0.8, label="hard selection")
-    axis.axhline(figures["chance"], color="gray", linewidth=0.8, linestyle=":", label="chance")
-    axis.set_xlabel("inverse temperature β")
-    axis.set_ylabel("accuracy, sets of 8 held-out images")
-    axis.set_ylim(0, 1)
-    axis.set_title("The largest digit, by attention over ⟨φ(q), ψ(x)⟩")
-    axis.grid(alpha=0.3)
-    axis.legend()
-    return figure
+    return attention_against_beta(
+        [row["beta"] for row in rows],
+        [row["accuracy"] for row in rows],
+        bound=[row["guaranteed_accuracy"] for row in rows],
+        measure="accuracy",
+        references={"hard selection": figures["accuracy"], "chance": figures["chance"]},
+        ylabel="accuracy, sets of 8 held-out images",
+        title="The largest digit, by attention over ⟨φ(q), ψ(x)⟩",
+    ).figure

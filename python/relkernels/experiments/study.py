@@ -1,8 +1,8 @@
 """What the studies of `relkernels reproduce` share: pieces that are kept, tables, plots, a paragraph.
 
 A study is a module with `CLAIM`, `pieces(quick)` (parameters of independent measurements), `measure(piece)`
-(rows of numbers), `judge(rows)` (a `Verdict`) and `draw(rows, pyplot)` (figures by name). A finished piece is
-written at once, so that an interrupted run goes on where it ended.
+(rows of numbers), `judge(rows)` (a `Verdict`) and `panels(rows)` (the parts of its picture). A finished piece
+is written at once, so that an interrupted run goes on where it ended.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def run(
     verdict = module.judge(rows)
     files = [_write_csv(os.path.join(directory, f"{name}.csv"), rows)]
     if importlib.util.find_spec("matplotlib") is not None:
-        files += _save_figures(module, rows, directory)
+        files += _save_picture(name, module.panels(rows), directory)
     outcome = Outcome(name, module.CLAIM, verdict.measurement, bool(verdict.stands), rows, files, reused)
     text = os.path.join(directory, f"{name}.txt")
     _write(text, outcome.paragraph())
@@ -131,18 +131,10 @@ def _write_csv(path: str, rows: list[Row]) -> str:
     return path
 
 
-def _save_figures(module: Any, rows: list[Row], directory: str) -> list[str]:
-    import matplotlib
+def _save_picture(name: str, panels: Any, directory: str) -> list[str]:
+    from ..plot import _panels
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    paths = []
-    for name, figure in module.draw(rows, plt).items():
-        paths.append(os.path.join(directory, f"{name}.png"))
-        figure.savefig(paths[-1], dpi=72)
-        plt.close(figure)
-    return paths
+    return [_panels.save(_panels.figure(panels), directory, name)] if panels else []
 
 
 def write_index(directory: str, command: str) -> str:
@@ -162,13 +154,6 @@ def write_index(directory: str, command: str) -> str:
     path = os.path.join(directory, "README.md")
     _write(path, "\n".join(parts))
     return path
-
-
-def label_ticks(ax: Any, values: Any) -> None:
-    """Label a logarithmic axis at these values alone."""
-    ticks = sorted(set(values))
-    ax.set_xticks(ticks, [str(v) for v in ticks])
-    ax.xaxis.minorticks_off()
 
 
 def slope(x: Any, y: Any) -> float:

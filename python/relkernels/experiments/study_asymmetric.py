@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import bounds
 from ..estimators import SymmetricRelation
 from .fitting import two_maps
-from .study import Row, Verdict, groups, label_ticks, slope
+from .study import Row, Verdict, groups, slope
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ..plot._panels import Panel
 
 CLAIM = (
     "Two networks approximate every continuous relation by <phi(x), psi(y)>, symmetric or not (Altabaa & "
@@ -116,22 +122,28 @@ def judge(rows: list[Row]) -> Verdict:
     )
 
 
-def draw(rows: list[Row], plt: Any) -> dict[str, Any]:
-    """Draw the errors of two maps and of one against neurons, and the floors."""
-    names = list(groups(rows, "relation"))
-    figure, axes = plt.subplots(
-        1, len(names), figsize=(3.2 * len(names), 3.2), layout="constrained", sharey=True
-    )
-    for ax, ((name,), some) in zip(axes, groups(rows, "relation").items(), strict=True):
+def panels(rows: list[Row]) -> list[Panel]:
+    """Return the errors of two maps and of one against neurons, and the floors, by relation."""
+    from ..plot import error_against_width
+    from ..plot._panels import Panel
+    from ..plot._style import finish
+
+    every = [r[k] for r in rows for k in ("rms_error", "sup_error", "one_map_rms") if r.get(k)]
+    limits = 0.7 * min(every), 1.5 * max(every)  # one scale for all panels
+
+    def errors(ax: Axes, some: list[Row]) -> None:
         neurons = [2 * r["width"] for r in some]
-        ax.loglog(neurons, [r["rms_error"] for r in some], "o-", label="two maps")
-        ax.loglog(neurons, [r["sup_error"] for r in some], "o:", color="C0", label="two maps, sup")
-        if "one_map_rms" in some[0]:
-            ax.loglog(neurons, [r["one_map_rms"] for r in some], "s-", color="C3", label="one map")
-            ax.axhline(some[0]["one_map_floor_rms"], color="C3", linestyle="--", label="floor of one map")
-        ax.set(title=name, xlabel="neurons")
-        label_ticks(ax, neurons)
-        ax.grid(alpha=0.3)
-    axes[0].set_ylabel("error")
-    axes[0].legend(fontsize=7)
-    return {"asymmetric": figure}
+        for key, label in (
+            ("rms_error", "two maps, rms"),
+            ("sup_error", "two maps, sup"),
+            ("one_map_rms", "one map, rms"),
+        ):
+            if key in some[0]:
+                error_against_width(neurons, [r[key] for r in some], label=label, slope=False, ax=ax)
+        if "one_map_floor_rms" in some[0]:
+            color = ax.lines[-1].get_color()
+            ax.axhline(some[0]["one_map_floor_rms"], color=color, linestyle="--", label="floor of one map")
+        ax.set_ylim(*limits)
+        finish(ax, "neurons", "error")
+
+    return [Panel(name, partial(errors, some=some)) for (name,), some in groups(rows, "relation").items()]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,11 @@ from ..mlp import MLP
 from ..ops import attention, relation_matrix
 from .fitting import hidden_start, one_map, two_maps
 from .study import Row, Verdict, groups
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ..plot._panels import Panel
 
 CLAIM = (
     "Where preferences are a continuous preorder for each query, Debreu's theorem gives a utility, inner "
@@ -154,19 +160,27 @@ def judge(rows: list[Row]) -> Verdict:
     )
 
 
-def draw(rows: list[Row], plt: Any) -> dict[str, Any]:
-    """Draw error and bound against beta for each preorder."""
+def panels(rows: list[Row]) -> list[Panel]:
+    """Return error and bound against beta for each preorder."""
+    from ..plot import attention_against_beta
+    from ..plot._panels import Panel
+    from ..plot._style import shades
+
     chosen = [r for r in rows if r["part"] == "selection"]
-    figure, axes = plt.subplots(1, len(PREORDERS), figsize=(13, 3.4), layout="constrained", sharey=True)
     sizes = sorted({r["n"] for r in chosen})
-    for ax, ((name,), some) in zip(axes, groups(chosen, "preorder").items(), strict=True):
+    colors = dict(zip(sizes, shades(len(sizes)), strict=True))
+
+    def errors(ax: Axes, some: list[Row]) -> None:
         for (n,), line in groups(some, "n").items():
-            color = plt.get_cmap("viridis")(sizes.index(n) / max(1, len(sizes) - 1))
-            beta = [r["beta"] for r in line]
-            ax.loglog(beta, [max(r["error_mean"], 1e-12) for r in line], color=color, label=f"n = {n}")
-            ax.loglog(beta, [max(r["bound_mean"], 1e-12) for r in line], "--", color=color)
-        ax.set(title=name, xlabel="beta", ylim=(1e-6, 5))
-        ax.grid(alpha=0.3)
-    axes[0].set_ylabel("mean error; dashed: bound")
-    axes[0].legend(fontsize=6)
-    return {"attention": figure}
+            attention_against_beta(
+                [r["beta"] for r in line],
+                [r["error_mean"] for r in line],
+                bound=[r["bound_mean"] for r in line],
+                label=f"n = {n}",
+                color=colors[n],
+                ylabel="mean error",
+                ax=ax,
+            )
+        ax.set_ylim(1e-6, 5)
+
+    return [Panel(name, partial(errors, some=some)) for (name,), some in groups(chosen, "preorder").items()]

@@ -5,13 +5,18 @@ from __future__ import annotations
 import functools
 import importlib.util
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import bounds
 from ..estimators import HilbertCubeEncoder, SymmetricRelation
-from .study import Row, Verdict, groups, label_ticks
+from .study import Row, Verdict, groups
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ..plot._panels import Panel
 
 CLAIM = (
     "Objects that are not vectors are encoded by a separating sequence of functionals as points of the "
@@ -165,19 +170,29 @@ def judge(rows: list[Row]) -> Verdict:
     )
 
 
-def draw(rows: list[Row], plt: Any) -> dict[str, Any]:
-    """Draw the error against coordinates, and the cost of the cut beside its bound."""
-    figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.8), layout="constrained")
-    for (objects, functionals), some in groups(rows, "objects", "functionals").items():
-        share = [r["rms_error"] / r["rms_of_constant"] for r in some]
-        axes[0].loglog([r["coordinates"] for r in some], share, "o-", label=f"{objects}, {functionals}")
-    axes[0].set(xlabel="coordinates", ylabel="rms error / that of a constant", title="Held-out pairs")
-    cuts = [r for r in rows if r.get("cut_bound")]
-    axes[1].loglog([r["coordinates"] for r in cuts], [r["cut"] for r in cuts], "o-", label="measured")
-    axes[1].loglog([r["coordinates"] for r in cuts], [r["cut_bound"] for r in cuts], "k--", label="bound")
-    axes[1].set(xlabel="coordinates", ylabel="largest change of the relation", title="Cost of the cut")
-    for ax in axes:
-        label_ticks(ax, [r["coordinates"] for r in rows])
-        ax.grid(alpha=0.3)
-        ax.legend(fontsize=7)
-    return {"functional": figure}
+def panels(rows: list[Row]) -> list[Panel]:
+    """Return the error against coordinates, and the cost of the cut beside its bound."""
+    from ..plot import error_against_width
+    from ..plot._panels import Panel
+
+    def errors(ax: Axes) -> None:
+        for (objects, functionals), some in groups(rows, "objects", "functionals").items():
+            error_against_width(
+                [r["coordinates"] for r in some],
+                [r["rms_error"] / r["rms_of_constant"] for r in some],
+                label=f"{objects}, {functionals}",
+                slope=False,
+                xlabel="coordinates",
+                ylabel="rms error / that of a constant",
+                ax=ax,
+            )
+
+    def cut(ax: Axes) -> None:
+        cuts = [r for r in rows if r.get("cut_bound")]
+        coordinates, changes, limits = ([r[k] for r in cuts] for k in ("coordinates", "cut", "cut_bound"))
+        ylabel = "largest change of the relation"
+        error_against_width(
+            coordinates, changes, bound=limits, slope=False, xlabel="coordinates", ylabel=ylabel, ax=ax
+        )
+
+    return [Panel("Held-out pairs", errors), Panel("Cost of the cut", cut)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,7 +13,12 @@ from ..bounds._zonal import funk_hecke_of_relu_power
 from ..estimators import MultiLayerRandomFeatures
 from ..nngp import nngp_kernel
 from .fitting import function
-from .study import Row, Verdict, groups, label_ticks, slope
+from .study import Row, Verdict, groups, slope
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ..plot._panels import Panel
 
 CLAIM = (
     "Random features with a trained last layer reach the functions of the NNGP's space with neurons set by "
@@ -238,37 +243,52 @@ def judge(rows: list[Row]) -> Verdict:
     )
 
 
-def draw(rows: list[Row], plt: Any) -> dict[str, Any]:
-    """Draw spectra, errors against width beside the bound, and the function beyond."""
-    figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+def panels(rows: list[Row]) -> list[Panel]:
+    """Return spectra, errors against width beside the bound, and the function beyond."""
+    from ..plot import error_against_width, spectrum
+    from ..plot._panels import Panel
+    from ..plot._style import INK, finish
+
     n = next(r["dimension"] for r in rows if r["part"] == "spectrum")
-    k = np.arange(1, DEGREES)
-    for i, activation in enumerate(ACTIVATIONS):
-        values = spectra.mercer_sphere(profile(activation, n, 1), n, DEGREES).values[1:]
-        seen = values > 0
-        axes[0].loglog(
-            k[seen], values[seen] / values.max(), "." if i else "o", color=f"C{i}", label=activation
-        )
-    axes[0].loglog(k, k ** -(n + 2 / 3), "k--", label="threshold")
-    axes[0].set(
-        xlabel="degree k", ylabel="eigenvalue", title=f"NNGP on S^{n - 1}, one layer", ylim=(1e-15, 3)
-    )
-    for i, ((activation, depth), some) in enumerate(
-        groups([r for r in rows if r["part"] == "error"], "activation", "depth").items()
-    ):
+
+    def decays(ax: Axes) -> None:
+        for activation in ACTIVATIONS:
+            values = spectra.mercer_sphere(profile(activation, n, 1), n, DEGREES).values[1:]
+            k = np.arange(1, DEGREES)
+            shown = values / values.max()
+            spectrum(
+                shown, indices=k, label=activation, xlabel="degree k", ylabel="eigenvalue / largest", ax=ax
+            )
+        threshold = k ** -(n + 2 / 3)
+        ax.plot(k, threshold, color=INK, linestyle="--", linewidth=1.2, label="threshold k^(-n-2/3)")
+        ax.set_ylim(1e-15, 3)
+        finish(ax, "degree k", "eigenvalue / largest")
+
+    def errors(ax: Axes) -> None:
+        found = groups([r for r in rows if r["part"] == "error"], "activation", "depth")
+        for (activation, depth), some in found.items():
+            widths, measured, limits = ([r[k] for r in some] for k in ("width", "error", "error_by_bound"))
+            label = f"{activation}, depth {depth}"
+            error_against_width(
+                widths,
+                measured,
+                bound=limits,
+                label=label,
+                slope=False,
+                xlabel="width",
+                ylabel="rms error",
+                ax=ax,
+            )
+
+    def beyond(ax: Axes) -> None:
+        some = [r for r in rows if r["part"] == "beyond"]
         widths = [r["width"] for r in some]
-        label = f"{activation}, depth {depth}"
-        axes[1].loglog(widths, [r["error"] for r in some], "o-", color=f"C{i}", label=label)
-        axes[1].loglog(widths, [r["error_by_bound"] for r in some], "--", color=f"C{i}")
-    label_ticks(axes[1], widths)
-    axes[1].set(xlabel="width", ylabel="rms error; dashed: bound", title="Random features + ridge")
-    beyond = [r for r in rows if r["part"] == "beyond"]
-    widths = [r["width"] for r in beyond]
-    axes[2].loglog(widths, [r["error"] for r in beyond], "o-", label="trained")
-    axes[2].loglog(widths, [r["error_random_features"] for r in beyond], "s-", label="random features")
-    label_ticks(axes[2], widths)
-    axes[2].set(xlabel="width", ylabel="rms error", title="|x_1|^(1/2) on S^4: neither theorem")
-    for ax in axes:
-        ax.grid(alpha=0.3)
-        ax.legend(fontsize=6)
-    return {"random-features": figure}
+        for key, label in (("error", "trained"), ("error_random_features", "random features")):
+            found = [r[key] for r in some]
+            error_against_width(widths, found, label=label, xlabel="width", ylabel="rms error", ax=ax)
+
+    return [
+        Panel(f"NNGP on S^{n - 1}, one layer", decays),
+        Panel("Random features and ridge", errors),
+        Panel("|x₁|^(1/2) on S^4: neither theorem", beyond),
+    ]

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import bounds
 from ..estimators import SymmetricRelation
-from .study import Row, Verdict, groups, label_ticks, slope
+from .study import Row, Verdict, groups, slope
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ..plot._panels import Panel
 
 CLAIM = (
     "One network phi approximates every continuous symmetric positive-definite relation by <phi(x), phi(y)> "
@@ -124,32 +130,43 @@ def by_dimension(rows: list[Row]) -> list[list[Row]]:
     return list(groups(rows, "kernel", "dimension").values())
 
 
-def draw(rows: list[Row], plt: Any) -> dict[str, Any]:
-    """Draw the error against neurons, the bound's neurons for these errors, and the kernels' spectra."""
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
-    x = np.random.default_rng(0).uniform(-1, 1, (400, 2))
-    for i, kernel in enumerate(KERNELS):
-        values = np.linalg.eigvalsh(kernel_function(kernel, 2)(x, x))[::-1] / len(x)
-        seen = values > 1e-14
-        axes[2].loglog(np.arange(1, len(x) + 1)[seen], values[seen], color=f"C{i}", label=kernel)
-    for (kernel, dimension), some in groups(rows, "kernel", "dimension").items():
-        color, mark = (
-            f"C{KERNELS.index(kernel)}",
-            "os^D"[sorted({r["dimension"] for r in rows}).index(dimension)],
-        )
-        label = f"{kernel}, D = {dimension}"
-        errors = [r["sup_error"] for r in some]
-        axes[0].loglog([r["width"] for r in some], errors, mark + "-", color=color, label=label, alpha=0.8)
-        finite = [(e, r["neurons_by_bound"]) for e, r in zip(errors, some, strict=True)]
-        finite = [(e, b) for e, b in finite if math.isfinite(b)]
-        if finite:
-            axes[1].loglog(*zip(*finite, strict=True), mark + "-", color=color, alpha=0.8)
-    axes[0].set(xlabel="neurons", ylabel="sup error, refined", title="Measured")
-    axes[1].set(xlabel="sup error", ylabel="neurons that suffice", title="Derived bound")
-    axes[2].set(xlabel="i", ylabel="eigenvalue", title="Spectrum, D = 2", ylim=(1e-13, 2))
-    label_ticks(axes[0], [r["width"] for r in rows])
-    axes[0].legend(fontsize=6)
-    axes[2].legend(fontsize=6)
-    for ax in axes:
-        ax.grid(alpha=0.3)
-    return {"symmetric": figure}
+def panels(rows: list[Row]) -> list[Panel]:
+    """Return errors against neurons by dimension, what the bound asks for them, and the spectra."""
+    from ..plot import error_against_width, spectrum
+    from ..plot._panels import Panel
+    from ..plot._style import INK, MARKERS, PALETTE, finish, series
+
+    dimensions = sorted({r["dimension"] for r in rows})
+
+    def measured(ax: Axes, some: list[Row]) -> None:
+        for (kernel,), line in groups(some, "kernel").items():
+            widths, errors = [r["width"] for r in line], [r["sup_error"] for r in line]
+            error_against_width(widths, errors, label=kernel, ylabel="sup error, refined", ax=ax)
+
+    def derived(ax: Axes) -> None:
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        for (kernel, dimension), some in groups(rows, "kernel", "dimension").items():
+            finite = [r for r in some if 0 < r["neurons_by_bound"] < math.inf]
+            label = kernel if dimension == dimensions[0] and finite else None
+            marker = MARKERS[dimensions.index(dimension)]
+            neurons, errors = [r["neurons_by_bound"] for r in finite], [r["sup_error"] for r in finite]
+            series(ax, neurons, errors, label, PALETTE[KERNELS.index(kernel)], marker=marker)
+        for dimension, marker in zip(dimensions, MARKERS, strict=False):
+            series(ax, [], [], f"D = {dimension}", INK, marker=marker, linestyle="none")
+        finish(ax, "neurons that suffice", "sup error, refined")
+
+    def spectra(ax: Axes) -> None:
+        x = np.random.default_rng(0).uniform(-1, 1, (400, 2))
+        for kernel in KERNELS:
+            values = np.linalg.eigvalsh(kernel_function(kernel, 2)(x, x))[::-1] / len(x)
+            spectrum(values[values > 1e-14], label=kernel, ylabel="eigenvalue", ax=ax)
+
+    return [
+        *(
+            Panel(f"Measured, D = {d}", partial(measured, some=some))
+            for (d,), some in groups(rows, "dimension").items()
+        ),
+        Panel("Derived bound for these errors", derived),
+        Panel("Spectra on [-1, 1]², D = 2", spectra),
+    ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,7 +12,12 @@ from .. import bounds
 from ..activations import relu_power
 from ..bounds._zonal import funk_hecke_of_relu_power, n_harmonics
 from ..estimators import ZonalFeatures
-from .study import Row, Verdict, groups, label_ticks, slope
+from .study import Row, Verdict, groups, slope
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ..plot._panels import Panel
 
 CLAIM = (
     "On S^q, functions of smoothness s are approximated by N units relu(x.y_j)^r, r not necessarily an "
@@ -109,19 +115,24 @@ def judge(rows: list[Row]) -> Verdict:
     )
 
 
-def draw(rows: list[Row], plt: Any) -> dict[str, Any]:
-    """Draw the error against neurons for each dimension."""
-    dimensions = groups(rows, "dimension")
-    figure, axes = plt.subplots(1, len(dimensions), figsize=(4 * len(dimensions), 3.6), layout="constrained")
-    for ax, ((q,), some) in zip(np.atleast_1d(axes), dimensions.items(), strict=True):
-        for i, ((r,), line) in enumerate(groups(some, "power").items()):
-            neurons = [x["neurons"] for x in line]
-            ax.loglog(neurons, [x["error"] for x in line], "o-", color=f"C{i}", label=f"r = {r:g}")
-            ax.loglog(neurons, [x["bound"] for x in line], ":", color=f"C{i}")
+def panels(rows: list[Row]) -> list[Panel]:
+    """Return the error against neurons for each dimension."""
+    from ..plot import error_against_width
+    from ..plot._panels import Panel
+    from ..plot._style import INK, finish
+
+    def errors(ax: Axes, q: int, some: list[Row]) -> None:
+        for (r,), line in groups(some, "power").items():
+            neurons, errors, limits = ([x[k] for x in line] for k in ("neurons", "error", "bound"))
+            error_against_width(
+                neurons, errors, bound=limits, label=f"r = {r:g}", slope=False, ylabel="rms error", ax=ax
+            )
         n = np.array(neurons, float)
-        ax.loglog(n, 0.5 * some[0]["error"] * (n / n[0]) ** (-SMOOTHNESS / q), "k--", label="N^(-s/q)")
-        ax.set(title=f"S^{q}, s = {SMOOTHNESS:g}", xlabel="neurons", ylabel="rms error; dotted: bound")
-        label_ticks(ax, neurons)
-        ax.legend(fontsize=6)
-        ax.grid(alpha=0.3)
-    return {"zonal": figure}
+        rate = 0.5 * some[0]["error"] * (n / n[0]) ** (-SMOOTHNESS / q)
+        ax.plot(n, rate, color=INK, linestyle="-.", linewidth=1, label="rate N^(-s/q)")
+        finish(ax, "neurons", "rms error")
+
+    return [
+        Panel(f"Sphere S^{q}, smoothness s = {SMOOTHNESS:g}", partial(errors, q=q, some=some))
+        for (q,), some in groups(rows, "dimension").items()
+    ]

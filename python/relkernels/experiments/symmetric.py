@@ -13,6 +13,9 @@ from ..ops import retrieve
 from .digits import Split, draw_rows, load
 from .part import Part
 
+# Images found that the picture shows beside each query.
+_SHOWN = 6
+
 
 def precision_at(k: int, queries: np.ndarray, keys: np.ndarray, split: Split) -> float:
     """Mean share of training images of the query's digit among the k retrieved."""
@@ -56,30 +59,24 @@ def run(report: Callable[[str], None]) -> Part:
 
 def _draw_relation(split: Split, relation: SymmetricRelation) -> Any:
     """Draw the relation of the held-out images ordered by digit."""
-    import matplotlib.pyplot as plt
+    from ..plot import relation_matrix
 
-    order = np.argsort(split.held_out_digits, kind="stable")
-    digits = split.held_out_digits[order]
-    values = relation.relation_matrix(split.held_out[order])
-    centers = [float(np.flatnonzero(digits == d).mean()) for d in range(10)]
-    figure, axis = plt.subplots(figsize=(6.5, 5.5), layout="constrained")
-    image = axis.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
-    for edge in np.flatnonzero(np.diff(digits)) + 0.5:
-        axis.axhline(edge, color="black", linewidth=0.4)
-        axis.axvline(edge, color="black", linewidth=0.4)
-    axis.set_xticks(centers, list("0123456789"))
-    axis.set_yticks(centers, list("0123456789"))
-    axis.set_xlabel("digit")
-    axis.set_ylabel("digit")
-    axis.set_title(f"Learned same-digit relation, {len(digits)} held-out images")
-    figure.colorbar(image, label="⟨φ(x), φ(y)⟩")
-    return figure
+    title = f"Learned same-digit relation, {len(split.held_out)} held-out images"
+    return relation_matrix(
+        relation,
+        split.held_out,
+        labels=split.held_out_digits,
+        limits=(-1, 1),
+        xlabel="digit",
+        ylabel="digit",
+        title=title,
+    ).figure
 
 
 def _draw_retrieved(split: Split, relation: SymmetricRelation) -> Any:
     """Draw the first held-out image of each digit with the training images most related to it."""
     queries = [int(np.flatnonzero(split.held_out_digits == d)[0]) for d in range(10)]
-    values, found = relation.retrieve(split.held_out[queries], 10)
+    values, found = relation.retrieve(split.held_out[queries], _SHOWN)
     rows = [
         [
             (split.held_out[query], "query"),

@@ -14,7 +14,7 @@ from .barron import (
     barron_norm_trigonometric,
 )
 from .decay import Decay, fit_decay
-from .operators import kernel_operator, relation_operator
+from .operators import kernel_operator
 from .points import MercerSpectrum, SchmidtSpectrum, mercer, schmidt
 from .rkhs import RKHSNorm, rkhs_norm
 from .sphere import SphereSpectrum, funk_hecke, mercer_sphere, multiplicity
@@ -37,7 +37,6 @@ __all__ = [
     "mercer",
     "mercer_sphere",
     "multiplicity",
-    "relation_operator",
     "rkhs_norm",
     "schmidt",
 ]

@@ -1,4 +1,4 @@
-"""Relations as linear operators: products with vectors, the matrix never formed."""
+"""Kernels as linear operators: products with vectors, the matrix never formed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 
 from .. import _check
-from ..mlp import MLP
-from ..ops import relation_matvec
 
 # Values of a kernel held at a time: 32 MiB of float64.
 _BLOCK_VALUES = 1 << 22
@@ -17,75 +15,11 @@ _BLOCK_VALUES = 1 << 22
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def relation_operator(
-    x: np.ndarray,
-    y: np.ndarray | None = None,
-    phi: MLP | None = None,
-    psi: MLP | None = None,
-    *,
-    link: str = "identity",
-    scale: float = 1.0,
-) -> Any:
-    """Return the relation of the rows of `x` and `y` as a SciPy linear operator.
-
-    Its products are `relation_matvec`, so the matrix is never formed.
-
-    Parameters
-    ----------
-    x : ndarray of shape (n, d_x)
-    y : ndarray of shape (m, d_y), optional
-        None stands for `x`.
-    phi, psi : MLP, optional
-        Feature maps; `psi` None stands for `phi`, `phi` None for the identity.
-    link : {"identity", "exp", "relu", "square"}, default "identity"
-    scale : float, default 1.0
-
-    Returns
-    -------
-    scipy.sparse.linalg.LinearOperator of shape (n, m)
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as above.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from relkernels.spectra import relation_operator
-    >>> x = np.arange(6.0).reshape(3, 2)
-    >>> np.array_equal(relation_operator(x) @ np.ones(3), x @ x.T @ np.ones(3))
-    True
-    """
-    from scipy.sparse.linalg import LinearOperator
-
-    x = _check.floats("x", _check.features("x", x), exact=True)
-    other = x if y is None else _check.floats("y", _check.features("y", y), exact=True)
-    back = phi if psi is None else psi
-
-    def forward(v: np.ndarray) -> np.ndarray:
-        v = np.asarray(v, x.dtype)
-        return relation_matvec(x, other, v, phi, back, link=link, scale=scale)
-
-    def backward(u: np.ndarray) -> np.ndarray:
-        u = np.asarray(u, x.dtype)
-        return relation_matvec(other, x, u, back, phi, link=link, scale=scale)
-
-    forward(np.zeros(len(other), x.dtype))  # the other arguments are checked now rather than in a solver
-    return LinearOperator(
-        (len(x), len(other)),
-        matvec=forward,
-        matmat=forward,
-        rmatvec=backward,
-        rmatmat=backward,
-        dtype=x.dtype,
-    )
-
-
 def kernel_operator(kernel: Kernel, x: np.ndarray, y: np.ndarray | None = None) -> Any:
     """Return a kernel between the rows of `x` and `y` as a SciPy linear operator.
 
-    Each product evaluates the kernel anew in blocks of rows, so that the matrix is never formed.
+    Each product evaluates the kernel anew in blocks of rows, so that the matrix is never formed. That of a
+    relation, by compiled kernels, is `relkernels.as_linear_operator`.
 
     Parameters
     ----------

@@ -189,7 +189,7 @@ def mercer(kernel: Any, x: np.ndarray | None = None, k: int | None = None) -> Me
     ----------
     kernel : callable, ndarray of shape (n, n) or scipy.sparse.linalg.LinearOperator
         ``kernel(a, b)`` returns the values between the rows of two arrays; or the matrix of the points; or an
-        operator such as `relation_operator` makes.
+        operator such as `relkernels.as_linear_operator` makes.
     x : ndarray of shape (n, d), optional
         The points; needed where the kernel is a callable.
     k : int, optional

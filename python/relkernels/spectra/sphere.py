@@ -77,7 +77,7 @@ def multiplicity(dimension: int, degree: int) -> int:
     Returns
     -------
     int
-        Homogeneous polynomials of the degree less those of two degrees below, which times |x|^2 are not
+        Homogeneous polynomials of the degree less those of two degrees below, which times ``|x|^2`` are not
         harmonic: ``C(degree + n - 1, n - 1) - C(degree + n - 3, n - 1)``.
 
     Raises

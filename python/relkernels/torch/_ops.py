@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import _check, _core, gradients, ops
+from .. import _check, _core, _operands, gradients, ops
 from ..activations import Activation
 from ..mlp import MLP
 
@@ -152,7 +152,13 @@ def relation_matrix_vjp(
     grad_f = np.empty((*lead, *rows.shape[-2:]), rows.dtype) if of_f or both else None
     grad_g = np.empty((*lead, *columns.shape[-2:]), rows.dtype) if of_g or both else None
     _core.relation_matrix_vjp(
-        ops._spread(rows, lead, 2), ops._spread(columns, lead, 2), _array(grad), scale, heads, grad_f, grad_g
+        _operands.spread(rows, lead, 2),
+        _operands.spread(columns, lead, 2),
+        _array(grad),
+        scale,
+        heads,
+        grad_f,
+        grad_g,
     )
     if both:
         assert grad_f is not None
@@ -162,7 +168,7 @@ def relation_matrix_vjp(
 
 
 def _wanted(grad: np.ndarray | None, like: Tensor) -> Tensor:
-    return like.new_empty(0) if grad is None else _tensor(gradients._summed_to(grad, tuple(like.shape)))
+    return like.new_empty(0) if grad is None else _tensor(gradients.vjp.summed_to(grad, tuple(like.shape)))
 
 
 @relation_matrix_vjp.register_fake
@@ -226,8 +232,10 @@ def attention_vjp(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of f, g and v from what the forward pass gave."""
     rows, keys, values = _array(f), _array(g), _array(v)
-    attended = ops._Attended(rows, keys, values, None, None, scale, _array(mask), causal, None)
-    grads = gradients._attention_of_features_vjp(attended, rows, keys, _array(out), _array(lse), _array(grad))
+    attended = _operands.Attended(rows, keys, values, None, None, scale, _array(mask), causal, None)
+    grads = gradients.vjp.attention_of_features_vjp(
+        attended, rows, keys, _array(out), _array(lse), _array(grad)
+    )
     grad_f, grad_g, grad_v = (_wanted(a, like) for a, like in zip(grads, (f, g, v), strict=True))
     return grad_f, grad_g, grad_v
 

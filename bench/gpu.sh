@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Build with the CUDA kernels, test and bench on a machine with a GPU and without network, in under 9 minutes:
+#
+#     bash bench/gpu.sh [FOLDER] [workload ...]
+#
+# leaves gpu-<name>-<date>.json in FOLDER (bench/results by default), and the tests' report and log beside it.
+# Needs, installed: nvcc, PyTorch, NumPy, scikit-build-core, pybind11, CMake, ninja, pytest; CuPy and hypothesis
+# are used where they are.
+set -uo pipefail
+
+begin=$SECONDS
+limit=${RELKERNELS_GPU_SECONDS:-530}
+root=$(cd "$(dirname "$0")/.." && pwd)
+folder=$(mkdir -p "${1:-$root/bench/results}" && cd "${1:-$root/bench/results}" && pwd)
+[ $# -gt 0 ] && shift
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+python=${PYTHON:-python3}
+left() { echo $((limit - (SECONDS - begin))); }
+section() { printf '\n==== %s (%d s)\n' "$*" $((SECONDS - begin)); }
+
+cd "$root"
+section "the GPU"
+if ! command -v nvidia-smi >/dev/null || ! nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader; then
+    echo "No GPU was found: nvidia-smi names none. Nothing was built, tested or measured."
+    exit 0
+fi
+
+section "build"
+# Into a folder of its own: nothing that is installed changes.
+if ! timeout "$(left)" "$python" -m pip install -q --no-index --no-build-isolation --no-deps \
+    --target "$work/site" -Cbuild-dir="$work/build" -Ccmake.define.RELKERNELS_CUDA=ON . >"$folder/gpu-build.log" 2>&1; then
+    tail -40 "$folder/gpu-build.log"
+    echo "The build failed."
+    exit 1
+fi
+export PYTHONPATH="$work/site" RELKERNELS_BUILD_DIR="$work/build"
+"$python" -m relkernels info || exit 1
+
+section "tests"
+status=0
+if "$python" -c 'import pytest, hypothesis, ml_dtypes' 2>/dev/null; then
+    # On the GPU; the emulated cases have run where the kernels were written.
+    # Interrupted, not killed, where time is short: pytest then writes its report of what has run.
+    timeout -s INT -k 20 "$(($(left) * 4 / 10))" "$python" -m pytest -q -p no:cacheprovider -k "not emulated" \
+        --junitxml="$folder/gpu-tests.xml" tests/test_cuda.py tests/test_cuda_vjp.py tests/test_cuda_promises.py \
+        tests/test_cuda_host.py tests/test_cuda_refusals.py tests/test_cuda_torch.py tests/test_cuda_gpu.py \
+        2>&1 | tee "$folder/gpu-tests.log" | grep -v '^SKIPPED' | tail -25
+    status=${PIPESTATUS[0]}
+    [ "$status" = 124 ] && echo "The tests ran out of time."
+else
+    echo "Not run: they need pytest, hypothesis and ml_dtypes."
+fi
+
+section "benchmarks"
+timeout "$(left)" "$python" bench/gpu.py --json "$folder" --seconds "$(($(left) - 45))" \
+    --tests "$folder/gpu-tests.xml" "$@"
+measured=$?
+
+section "done: tests $status, benchmarks $measured"
+exit $((status || measured))

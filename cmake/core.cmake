@@ -1,0 +1,69 @@
+# relkernels_core: the engine, a static library of everything in csrc/ but the bindings.
+
+add_library(relkernels_core STATIC)
+add_library(relkernels::core ALIAS relkernels_core)
+target_sources(
+  relkernels_core
+  PRIVATE csrc/attention.cpp
+          csrc/attention_scores.cpp
+          csrc/attention_vjp.cpp
+          csrc/ceilings.cpp
+          csrc/embed/call.cpp
+          csrc/embed/gradients.cpp
+          csrc/embed/mlp.cpp
+          csrc/embed/nngp.cpp
+          csrc/embed/operations.cpp
+          csrc/embed/relation_loss.cpp
+          csrc/embed/system.cpp
+          csrc/feature_map.cpp
+          csrc/feature_map_vjp.cpp
+          csrc/isa.cpp
+          csrc/mlp.cpp
+          csrc/nngp_kernel.cpp
+          csrc/nngp_points.cpp
+          csrc/random_features.cpp
+          csrc/relation_loss.cpp
+          csrc/relation_matrix.cpp
+          csrc/relation_matrix_vjp.cpp
+          csrc/relation_matvec.cpp
+          csrc/retrieve.cpp
+          csrc/threads.cpp)
+target_include_directories(
+  relkernels_core
+  PUBLIC $<BUILD_INTERFACE:${CMAKE_CURRENT_SOURCE_DIR}/include>
+  PRIVATE csrc)
+target_compile_options(relkernels_core PRIVATE -O2 -Wall -Wextra)
+target_link_libraries(relkernels_core PUBLIC Threads::Threads)
+
+set_source_files_properties(csrc/embed/system.cpp PROPERTIES COMPILE_DEFINITIONS
+                                                             RK_VERSION="${RELKERNELS_VERSION}")
+
+# Kernels: one text, one object library per instruction set. Contraction is off, so that a product and a
+# sum are fused only where the source says fma(); link-time optimization stays off, so that no code
+# crosses from one instruction set to another.
+function(relkernels_isa name sources)
+  add_library(relkernels_${name} OBJECT ${sources})
+  target_include_directories(relkernels_${name} PRIVATE csrc)
+  target_compile_options(relkernels_${name} PRIVATE -Wall -Wextra -O3 -ffp-contract=off -fno-math-errno
+                                                    -fno-trapping-math ${ARGN})
+  set_target_properties(relkernels_${name} PROPERTIES INTERPROCEDURAL_OPTIMIZATION OFF)
+  target_sources(relkernels_core PRIVATE $<TARGET_OBJECTS:relkernels_${name}>)
+endfunction()
+
+set(tables csrc/kernels/table.cpp csrc/kernels/table_bf16.cpp)
+relkernels_isa(portable "${tables}")
+# On macOS the architectures asked for count, not that of the machine that compiles.
+set(processor "${CMAKE_SYSTEM_PROCESSOR}")
+if(APPLE AND CMAKE_OSX_ARCHITECTURES)
+  set(processor "${CMAKE_OSX_ARCHITECTURES}")
+endif()
+if(processor MATCHES "^(x86_64|AMD64|amd64)$")
+  target_compile_definitions(relkernels_core PRIVATE RK_HAVE_X86)
+  set(avx2 -mavx2 -mfma -mbmi2)
+  # Named flags rather than -march=native, which is wrong on virtual machines that mask CPUID.
+  relkernels_isa(avx2 "${tables}" -DRK_ISA_AVX2 ${avx2})
+  set(avx512 ${avx2} -mavx512f -mavx512dq -mavx512bw -mavx512vl -mprefer-vector-width=512)
+  relkernels_isa(avx512 "${tables}" -DRK_ISA_AVX512 ${avx512})
+  relkernels_isa(avx512_bf16 csrc/kernels/table_bf16.cpp -DRK_ISA_AVX512_BF16 ${avx512} -mavx512bf16)
+  relkernels_isa(amx csrc/kernels/table_bf16.cpp -DRK_ISA_AMX ${avx512} -mamx-tile -mamx-bf16)
+endif()

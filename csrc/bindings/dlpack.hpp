@@ -1,0 +1,53 @@
+// DLPack: how libraries hand each other tensors without a copy (https://dmlc.github.io/dlpack/latest/).
+//
+// The layout of its structures, versions 1.x and the unversioned one before, as far as a reader needs them.
+// A capsule holds a managed tensor; who takes it renames the capsule "used_...", and from then on owes the
+// producer a call of the deleter.
+#pragma once
+
+#include <cstdint>
+
+namespace rk::dlpack {
+
+inline constexpr std::uint32_t kMajor = 1;
+inline constexpr std::uint64_t kReadOnly = 1, kCopied = 2;  // flags
+
+enum DeviceType : std::int32_t { kCpu = 1, kCudaHost = 3, kRocmHost = 11 };
+enum TypeCode : std::uint8_t { kInt, kUint, kFloat, kOpaque, kBfloat, kComplex, kBool };
+
+struct Device {
+    std::int32_t type, id;
+};
+
+struct DataType {
+    std::uint8_t code, bits;
+    std::uint16_t lanes;
+};
+
+struct Tensor {
+    void* data;
+    Device device;
+    std::int32_t ndim;
+    DataType dtype;
+    std::int64_t* shape;
+    std::int64_t* strides;  // in elements; null: compact, last dimension fastest
+    std::uint64_t byte_offset;
+};
+
+struct Managed {
+    static constexpr const char *kName = "dltensor", *kUsedName = "used_dltensor";
+    Tensor tensor;
+    void* context;
+    void (*deleter)(Managed*);
+};
+
+struct ManagedVersioned {
+    static constexpr const char *kName = "dltensor_versioned", *kUsedName = "used_dltensor_versioned";
+    std::uint32_t major, minor;
+    void* context;
+    void (*deleter)(ManagedVersioned*);
+    std::uint64_t flags;
+    Tensor tensor;
+};
+
+}  // namespace rk::dlpack

@@ -1,0 +1,145 @@
+#include "embed/call.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <stdexcept>
+
+#include "isa.hpp"
+
+namespace relkernels::detail {
+
+std::string text(const Shape& shape) {
+    std::string all;
+    for (const std::int64_t n : shape) all += (all.empty() ? "" : ", ") + std::to_string(n);
+    return "(" + all + (shape.size() == 1 ? ",)" : ")");
+}
+
+Call::Call(const char* function) : function_(function) {
+    static const bool chosen = [] {
+        const char* wanted = std::getenv("RELKERNELS_ISA");
+        rk::select_isa(wanted ? wanted : "");
+        return true;
+    }();
+    (void)chosen;
+}
+
+void Call::fail(const std::string& argument, const std::string& expected, const std::string& got) const {
+    throw std::invalid_argument(function_ + ": " + argument + ": expected " + expected + ", got " + got);
+}
+
+void Call::array(const char* name, const Shape& shape, std::size_t ndim, bool exact) const {
+    if (shape.empty()) fail(name, "an array", "none");
+    if (shape.size() < ndim || (exact && shape.size() != ndim))
+        fail(name, (exact ? "" : "at least ") + std::to_string(ndim) + " dimensions", "shape " + text(shape));
+}
+
+void Call::points(const char* name, const Shape& shape) const {
+    array(name, shape, 2);
+    if (shape.back() == 0)
+        fail(name, "rows of at least one feature (last dimension > 0)", "shape " + text(shape));
+}
+
+void Call::shape(const char* name, const Shape& got, const Shape& expected, const char* what) const {
+    if (got != expected)
+        fail(name, "shape " + text(expected) + ", " + what, got.empty() ? "none" : "shape " + text(got));
+}
+
+std::int64_t Call::mapped(const char* name, const Shape& shape, const char* map_name,
+                          const Shape& widths) const {
+    if (shape.back() != widths.front())
+        fail(name,
+             "rows of " + std::to_string(widths.front()) + " features, the input of " + map_name +
+                 " (widths " + text(widths) + ")",
+             "shape " + text(shape));
+    return widths.back();
+}
+
+void Call::unequal(const char* x_name, const Shape& x, std::int64_t width_x, const char* y_name,
+                   const Shape& y, std::int64_t width_y) const {
+    fail(y_name,
+         std::string("features as wide as those of ") + x_name + ", " + std::to_string(width_x) + " (from " +
+             x_name + " of shape " + text(x) + ")",
+         std::to_string(width_y) + " (from " + y_name + " of shape " + text(y) + ")");
+}
+
+Shape Call::lead(std::initializer_list<Named> arguments) const {
+    Shape all;
+    for (const Named& a : arguments) {
+        if (a.shape.size() <= a.core) continue;
+        const std::size_t own = a.shape.size() - a.core;
+        if (own > all.size()) all.insert(all.begin(), own - all.size(), 1);
+        for (std::size_t i = 0; i < own; ++i) {
+            std::int64_t& size = all[all.size() - own + i];
+            const std::int64_t here = a.shape[i];
+            if (size == 1) size = here;
+            if (here == 1 || here == size) continue;
+            std::string shapes;
+            for (const Named& b : arguments)
+                if (!b.shape.empty())
+                    shapes +=
+                        (shapes.empty() ? "" : ", ") + std::string(b.name) + " of shape " + text(b.shape);
+            fail(arguments.begin()->name, "leading dimensions that broadcast together", shapes);
+        }
+    }
+    return all;
+}
+
+void Call::finite(const char* name, double value, double least, bool or_equal) const {
+    if (std::isfinite(value) && (or_equal ? value >= least : value > least)) return;
+    fail(name, std::string("a finite number ") + (or_equal ? ">= " : "> ") + std::to_string(long(least)),
+         std::to_string(value));
+}
+
+double Call::scale(double value) const {
+    finite("scale", value, 0, true);
+    return value;
+}
+
+template <class T>
+Attended<T>::Attended(const Call& call, const View<const T>& q, const View<const T>& k, const char* k_name,
+                      const View<const T>& v, const Mlp<T>* phi, const Mlp<T>* psi, const Mask& mask)
+    : phi(phi), psi(psi ? psi : phi), one_map(!psi || psi == phi) {
+    call.points("q", q.shape());
+    call.points(k_name, k.shape());
+    width = call.widths("q", q.shape(), phi, k_name, k.shape(), this->psi, one_map);
+    n = q.shape()[q.ndim() - 2];
+    m = k.shape()[k.ndim() - 2];
+    if (!v.absent()) {
+        call.array("v", v.shape(), 2);
+        if (v.shape()[v.ndim() - 2] != m)
+            call.fail("v", std::to_string(m) + " rows, one for each row of k " + text(k.shape()),
+                      "shape " + text(v.shape()));
+    }
+    const Shape pairs = {n, m};
+    for (std::size_t from_end = 1; from_end <= std::min<std::size_t>(mask.ndim(), 2); ++from_end) {
+        const std::int64_t got = mask.shape()[mask.ndim() - from_end];
+        if (got != 1 && got != pairs[2 - from_end])
+            call.fail(
+                "mask",
+                "a shape that broadcasts to (..., " + std::to_string(n) + ", " + std::to_string(m) + ")",
+                "shape " + text(mask.shape()));
+    }
+    lead = call.lead(
+        {{"q", q.shape(), 2}, {k_name, k.shape(), 2}, {"v", v.shape(), 2}, {"mask", mask.shape(), 2}});
+    this->q = array(q, lead, 2);
+    this->k = array(k, lead, 2);
+    this->mask = array(mask, lead, 2, pairs);
+}
+
+template <class T>
+Shape Attended<T>::shape(std::initializer_list<std::int64_t> core) const {
+    Shape all = lead;
+    all.insert(all.end(), core);
+    return all;
+}
+
+template <class T>
+T Attended<T>::scale(const Call& call, const std::optional<double>& wanted) const {
+    return T(wanted ? call.scale(*wanted) : 1 / std::sqrt(double(width)));
+}
+
+template struct Attended<float>;
+template struct Attended<double>;
+
+}  // namespace relkernels::detail

@@ -1,0 +1,210 @@
+// The checks of the public interface, and the way from its views to the engine's arrays.
+//
+// A Call is one call of a public function: it knows the function's name, and every message is built here,
+// "function: argument: expected ..., got ...". Making one also chooses the instruction set, once.
+#pragma once
+
+#include <initializer_list>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "arithmetic.hpp"
+#include "arrays.hpp"
+#include "mlp.hpp"
+#include "relkernels.hpp"
+
+namespace relkernels {
+
+template <class T>
+struct Mlp<T>::Impl {
+    rk::Mlp<T> packed;
+    Shape widths;
+};
+
+namespace detail {
+
+struct Access {
+    template <class T>
+    static const rk::Mlp<T>& packed(const Mlp<T>& mlp) {
+        return mlp.impl_->packed;
+    }
+};
+
+template <class T>
+const rk::Mlp<T>* packed(const Mlp<T>* mlp) {
+    return mlp ? &Access::packed(*mlp) : nullptr;
+}
+
+std::string text(const Shape& shape);  // "(10, 3)"
+
+// Shape and name of an argument, for messages and broadcasting. `core` dimensions are the operation's own.
+struct Named {
+    const char* name;
+    const Shape& shape;
+    std::size_t core;
+};
+
+class Call {
+   public:
+    explicit Call(const char* function);
+
+    [[noreturn]] void fail(const std::string& argument, const std::string& expected,
+                           const std::string& got) const;
+
+    // At least `ndim` dimensions (or just as many), present.
+    void array(const char* name, const Shape& shape, std::size_t ndim, bool exact = false) const;
+    // Rows of points: two dimensions, the last not empty.
+    void points(const char* name, const Shape& shape) const;
+    void shape(const char* name, const Shape& got, const Shape& expected, const char* what) const;
+    // Width of the features of an array of this shape through a map.
+    template <class T>
+    std::int64_t width(const char* name, const Shape& shape, const char* map_name, const Mlp<T>* map) const {
+        return map ? mapped(name, shape, map_name, map->widths()) : shape.back();
+    }
+    // Both sides of an inner product, mapped, are equally wide: that width.
+    template <class T>
+    std::int64_t widths(const char* x_name, const Shape& x, const Mlp<T>* phi, const char* y_name,
+                        const Shape& y, const Mlp<T>* psi, bool one_map) const {
+        const std::int64_t a = width(x_name, x, "phi", phi);
+        const std::int64_t b = width(y_name, y, one_map ? "phi" : "psi", psi);
+        if (a != b) unequal(x_name, x, a, y_name, y, b);
+        return a;
+    }
+    Shape lead(std::initializer_list<Named> arguments) const;
+    double scale(double value) const;
+    void finite(const char* name, double value, double least, bool or_equal) const;
+    template <class T>
+    rk::Precision precision(Precision wanted) const {
+        if (wanted == Precision::full) return rk::Precision::full;
+        if (!std::is_same_v<T, float>) fail("precision", "full for double (bf16 is for float)", "bf16");
+        return rk::Precision::bf16;
+    }
+
+   private:
+    std::int64_t mapped(const char* name, const Shape& shape, const char* map_name,
+                        const Shape& widths) const;
+    [[noreturn]] void unequal(const char* x_name, const Shape& x, std::int64_t width_x, const char* y_name,
+                              const Shape& y, std::int64_t width_y) const;
+
+    std::string function_;
+};
+
+// The engine's array of a view, with the given leading dimensions: broadcast ones have stride 0. Of a mask,
+// core dimensions of one element are broadcast as well.
+template <class T>
+rk::Array<T> array(const View<T>& view, const Shape& lead, std::size_t core, const Shape& core_shape = {}) {
+    rk::Array<T> a;
+    if (view.absent()) return a;
+    // The engine takes null for absent; an empty array may have no memory at all.
+    static std::remove_const_t<T> nothing;
+    a.data = view.data() ? view.data() : &nothing;
+    for (std::size_t i = 0; i < lead.size() + core; ++i) {
+        // The view's dimension that stands here, counted from the end of both.
+        const std::size_t from_end = lead.size() + core - i;
+        const bool has = from_end <= view.ndim();
+        const std::int64_t size = has ? view.shape()[view.ndim() - from_end] : 1;
+        const std::int64_t step = has ? view.strides()[view.ndim() - from_end] : 0;
+        const bool leading = i < lead.size();
+        const std::int64_t full = leading ? lead[i] : core_shape.empty() ? size : core_shape[i - lead.size()];
+        a.shape.push_back(long(full));
+        a.stride.push_back(size > 1 ? long(step) : 0);
+    }
+    return a;
+}
+
+template <class T>
+rk::Array<T> array(const View<T>& view) {
+    return array(view, Shape(view.shape().begin(), view.shape().end() - 2), 2);
+}
+
+inline std::int64_t count(const Shape& shape) {
+    std::int64_t n = 1;
+    for (const std::int64_t size : shape) n *= size;
+    return n;
+}
+
+// f(element of a, element of b) over a shape, in order; strides may be 0.
+template <class A, class B, class F>
+void for_each_pair(const Shape& shape, A* a, const Shape& a_step, B* b, const Shape& b_step, const F& f,
+                   std::size_t dim = 0) {
+    const bool last = dim + 1 == shape.size();
+    for (std::int64_t i = 0; i < shape[dim]; ++i, a += a_step[dim], b += b_step[dim]) {
+        if (last)
+            f(*a, *b);
+        else
+            for_each_pair(shape, a, a_step, b, b_step, f, dim + 1);
+    }
+}
+
+// An array of our own: features, gradients with respect to them.
+template <class T>
+class Owned {
+   public:
+    explicit Owned(Shape shape) : data_(std::size_t(count(shape))), view_(data_.data(), std::move(shape)) {}
+    Owned(Owned&&) = default;  // not copied: the view is of this one's elements
+    const View<T>& view() const { return view_; }
+    std::vector<T>& data() { return data_; }
+
+   private:
+    std::vector<T> data_;
+    View<T> view_;
+};
+
+// Where an operation writes: the caller's memory or, where its strides do not suit the engine, an array of
+// our own that write_back copies from.
+enum class Layout { rows, contiguous };  // unit stride in the last dimension, or in all of them
+
+template <class T>
+class Output {
+   public:
+    Output(const Call& call, const char* name, const View<T>& to, Layout layout) : to_(to) {
+        if (count(to.shape()) == 0) return;
+        std::int64_t step = 1;
+        for (std::size_t i = to.ndim(); i-- > 0; step *= to.shape()[i]) {
+            if (to.shape()[i] == 1) continue;
+            const std::int64_t got = to.strides()[i];
+            if (got == 0)
+                call.fail(name, "an array without repeated elements", "strides " + text(to.strides()));
+            const bool suits = layout == Layout::contiguous || i + 1 == to.ndim() ? got == step : got > 0;
+            if (!suits) own_ = std::make_unique<Owned<T>>(to.shape());
+        }
+    }
+    const View<T>& view() const { return own_ ? own_->view() : to_; }
+    rk::Array<T> array(std::size_t core) const {
+        const View<T>& v = view();
+        return detail::array(v, Shape(v.shape().begin(), v.shape().end() - std::ptrdiff_t(core)), core);
+    }
+    void write_back() const {
+        if (own_)
+            for_each_pair(to_.shape(), own_->view().data(), own_->view().strides(), to_.data(), to_.strides(),
+                          [](const T& from, T& into) { into = from; });
+    }
+
+   private:
+    View<T> to_;
+    std::unique_ptr<Owned<T>> own_;
+};
+
+// The checked arguments that attention and its relatives share.
+template <class T>
+struct Attended {
+    const Mlp<T>*phi, *psi;
+    bool one_map;
+    std::int64_t n, m, width;
+    Shape lead;
+    rk::Array<const T> q, k;
+    rk::Array<const std::uint8_t> mask;
+
+    // v: left out for scores and retrieval.
+    Attended(const Call& call, const View<const T>& q, const View<const T>& k, const char* k_name,
+             const View<const T>& v, const Mlp<T>* phi, const Mlp<T>* psi, const Mask& mask);
+
+    // Shape of a result: leading dimensions, then these.
+    Shape shape(std::initializer_list<std::int64_t> core) const;
+    T scale(const Call& call, const std::optional<double>& wanted) const;
+};
+
+}  // namespace detail
+}  // namespace relkernels

@@ -1,0 +1,230 @@
+// Vector-Jacobian products of the public interface.
+#include "embed/gradients.hpp"
+
+#include "operations.hpp"
+
+namespace relkernels {
+namespace detail {
+
+namespace {
+
+template <class T>
+void copy(const View<const T>& from, const View<T>& into) {
+    if (count(into.shape()) > 0)
+        for_each_pair(into.shape(), from.data(), from.strides(), into.data(), into.strides(),
+                      [](const T& a, T& b) { b = a; });
+}
+
+template <class T>
+void add(std::vector<T>& into, const std::vector<T>& from) {
+    for (std::size_t i = 0; i < from.size(); ++i) into[i] += from[i];
+}
+
+Shape with_last(Shape shape, std::int64_t width) {
+    shape.back() = width;
+    return shape;
+}
+
+template <class T>
+MlpGradient<T> zeros_like(const Mlp<T>& mlp) {
+    MlpGradient<T> g;
+    const Shape& widths = mlp.widths();
+    for (std::size_t l = 0; l + 1 < widths.size(); ++l) {
+        g.weights.emplace_back(std::size_t(widths[l] * widths[l + 1]));
+        if (mlp.has_bias()) g.biases.emplace_back(std::size_t(widths[l + 1]));
+    }
+    return g;
+}
+
+template <class T>
+void add(MlpGradient<T>& into, const MlpGradient<T>& from) {
+    for (std::size_t l = 0; l < from.weights.size(); ++l) add(into.weights[l], from.weights[l]);
+    for (std::size_t l = 0; l < from.biases.size(); ++l) add(into.biases[l], from.biases[l]);
+}
+
+// grad_x is contiguous.
+template <class T>
+MlpGradient<T> through(const View<const T>& x, const Mlp<T>& mlp, const View<const T>& grad,
+                       const View<T>& grad_x) {
+    MlpGradient<T> g = zeros_like(mlp);
+    std::vector<T*> weights, biases;
+    for (std::vector<T>& w : g.weights) weights.push_back(w.data());
+    for (std::vector<T>& b : g.biases) biases.push_back(b.data());
+    rk::feature_map_vjp<T>(array(x), Access::packed(mlp), array(grad), array(grad_x), weights, biases);
+    return g;
+}
+
+// The sum over leading dimensions that the shape lacks or has once.
+template <class T>
+Owned<T> summed_to(Owned<T>& grad, const Shape& shape) {
+    if (grad.view().shape() == shape) return std::move(grad);
+    Owned<T> total(shape);
+    const Shape& full = grad.view().shape();
+    Shape steps(full.size() - shape.size(), 0);
+    for (std::size_t i = 0; i < shape.size(); ++i)
+        steps.push_back(shape[i] == 1 ? 0 : total.view().strides()[i]);
+    if (count(full) > 0)
+        for_each_pair(full, grad.view().data(), grad.view().strides(), total.view().data(), steps,
+                      [](const T& from, T& into) { into += from; });
+    return total;
+}
+
+}  // namespace
+
+template <class T>
+Features<T>::Features(const View<const T>& x, const Mlp<T>* map) : view_(x) {
+    if (!map) return;
+    own_ = std::make_unique<Owned<T>>(with_last(x.shape(), map->widths().back()));
+    rk::feature_map<T>(array(x), *packed(map), rk::Precision::full, array(own_->view()));
+    view_ = own_->view();
+}
+
+template <class T>
+MapGradients<T> Sides<T>::back(Owned<T>& grad_f, Owned<T>& grad_g, const View<T>& grad_x,
+                               const View<T>& grad_y) const {
+    // One side: the gradient of its input, contiguous, and of its map.
+    const auto side = [](const View<const T>& input, const Mlp<T>* map, Owned<T>& grad, MlpGradient<T>& to) {
+        Owned<T> own = summed_to(grad, with_last(input.shape(), grad.view().shape().back()));
+        if (!map) return own;
+        Owned<T> below(input.shape());
+        to = through<T>(input, *map, own.view(), below.view());
+        return below;
+    };
+    MapGradients<T> maps;
+    if (y.absent() && one_map) {
+        add(grad_f.data(), grad_g.data());
+        copy<T>(side(x, phi, grad_f, maps.phi).view(), grad_x);
+        return maps;
+    }
+    Owned<T> of_x = side(x, phi, grad_f, maps.phi);
+    Owned<T> of_y = side(y.absent() ? x : y, psi, grad_g, maps.psi);
+    if (one_map) {
+        add(maps.phi, maps.psi);
+        maps.psi = {};
+    }
+    if (y.absent())
+        add(of_x.data(), of_y.data());
+    else
+        copy<T>(of_y.view(), grad_y);
+    copy<T>(of_x.view(), grad_x);
+    return maps;
+}
+
+#define RK_INSTANTIATE(T)       \
+    template class Features<T>; \
+    template struct Sides<T>;
+RK_INSTANTIATE(float)
+RK_INSTANTIATE(double)
+#undef RK_INSTANTIATE
+
+}  // namespace detail
+
+using detail::array;
+using detail::Attended;
+using detail::Call;
+using detail::Features;
+using detail::Layout;
+using detail::Output;
+using detail::Owned;
+using detail::Sides;
+
+template <class T>
+MlpGradient<T> feature_map_vjp(In<T> x, const Mlp<T>& mlp, In<T> grad, Out<T> grad_x) {
+    const Call call("feature_map_vjp");
+    call.points("x", x.shape());
+    Shape shape = x.shape();
+    shape.back() = call.width("x", x.shape(), "mlp", &mlp);
+    call.shape("grad", grad.shape(), shape, "that of the features");
+    if (grad_x.absent()) {
+        const Owned<T> unwanted(x.shape());
+        return detail::through<T>(x, mlp, grad, unwanted.view());
+    }
+    call.shape("grad_x", grad_x.shape(), x.shape(), "that of x");
+    const Output<T> to(call, "grad_x", grad_x, Layout::contiguous);
+    MlpGradient<T> g = detail::through<T>(x, mlp, grad, to.view());
+    to.write_back();
+    return g;
+}
+
+template <class T>
+MapGradients<T> relation_matrix_vjp(In<T> x, In<T> y, In<T> grad, Map<T> phi, Map<T> psi, View<T> grad_x,
+                                    Out<T> grad_y, const RelationOptions& options) {
+    const Call call("relation_matrix_vjp");
+    call.points("x", x.shape());
+    const bool one_map = !psi || psi == phi;
+    if (!psi) psi = phi;
+    const char* y_name = y.absent() ? "x" : "y";
+    const View<const T>& other = y.absent() ? x : y;
+    call.points(y_name, other.shape());
+    const std::int64_t width = call.widths("x", x.shape(), phi, y_name, other.shape(), psi, one_map);
+    const T scale = T(call.scale(options.scale));
+    const std::int64_t heads = options.heads;
+    if (heads < 1 || width % heads)
+        call.fail("heads", "a divisor of the feature width " + std::to_string(width), std::to_string(heads));
+    if (options.precision != Precision::full) call.fail("precision", "full for gradients", "bf16");
+    const Shape lead = call.lead({{"x", x.shape(), 2}, {y_name, other.shape(), 2}});
+    const std::int64_t n = x.shape()[x.ndim() - 2], m = other.shape()[other.ndim() - 2];
+    Shape shape = lead;
+    if (heads > 1) shape.push_back(heads);
+    shape.insert(shape.end(), {n, m});
+    call.shape("grad", grad.shape(), shape, "that of the relation");
+    call.shape("grad_x", grad_x.shape(), x.shape(), "that of x");
+    call.shape("grad_y", grad_y.shape(), y.shape(), y.absent() ? "left out as y is" : "that of y");
+    Output<T>(call, "grad_x", grad_x, Layout::rows);
+    Output<T>(call, "grad_y", grad_y, Layout::rows);
+
+    const Features<T> f(x, phi), g(other, psi);
+    const auto full = [&](std::int64_t rows) {
+        Shape s = lead;
+        s.insert(s.end(), {rows, width});
+        return s;
+    };
+    Owned<T> grad_f(full(n)), grad_g(full(m));
+    const std::size_t core = heads > 1 ? 3 : 2;
+    rk::relation_matrix_vjp<T>(array(f.view(), lead, 2), array(g.view(), lead, 2),
+                               array(View<const T>(grad), lead, core), scale, long(heads),
+                               array(grad_f.view()), array(grad_g.view()));
+    return Sides<T>{x, y, phi, psi, one_map}.back(grad_f, grad_g, grad_x, grad_y);
+}
+
+template <class T>
+MapGradients<T> attention_vjp(In<T> q, In<T> k, In<T> v, In<T> grad, Map<T> phi, Map<T> psi, View<T> grad_q,
+                              View<T> grad_k, View<T> grad_v, const AttentionOptions& options) {
+    const Call call("attention_vjp");
+    call.array("v", v.shape(), 2);
+    const Attended<T> a(call, q, k, "k", v, phi, psi, options.mask);
+    const T scale = a.scale(call, options.scale);
+    if (options.precision != Precision::full) call.fail("precision", "full for gradients", "bf16");
+    call.shape("grad", grad.shape(), a.shape({a.n, v.shape().back()}), "that of the attention");
+    call.shape("grad_q", grad_q.shape(), q.shape(), "that of q");
+    call.shape("grad_k", grad_k.shape(), k.shape(), "that of k");
+    call.shape("grad_v", grad_v.shape(), v.shape(), "that of v");
+    for (const auto& [name, to] : {std::pair("grad_q", grad_q), {"grad_k", grad_k}, {"grad_v", grad_v}})
+        Output<T>(call, name, to, Layout::rows);
+
+    const Features<T> f(q, a.phi), g(k, a.psi);
+    const auto rows = array(f.view(), a.lead, 2), columns = array(g.view(), a.lead, 2);
+    const auto values = array(v, a.lead, 2);
+    const Owned<T> out(a.shape({a.n, v.shape().back()})), lse(a.shape({a.n}));
+    rk::attention<T>(rows, columns, values, nullptr, nullptr, rk::Precision::full, scale, a.mask,
+                     options.causal, array(out.view()), array(lse.view(), a.lead, 1));
+    Owned<T> grad_f(a.shape({a.n, a.width})), grad_g(a.shape({a.m, a.width}));
+    Owned<T> grad_values(a.shape({a.m, v.shape().back()}));
+    rk::attention_vjp<T>(rows, columns, values, a.mask, options.causal, scale,
+                         array(View<const T>(out.view())), array(View<const T>(lse.view()), a.lead, 1),
+                         array(View<const T>(grad), a.lead, 2), array(grad_f.view()), array(grad_g.view()),
+                         array(grad_values.view()));
+    detail::copy<T>(detail::summed_to(grad_values, v.shape()).view(), grad_v);
+    return Sides<T>{q, k, a.phi, a.psi, a.one_map}.back(grad_f, grad_g, grad_q, grad_k);
+}
+
+#define RK_INSTANTIATE(T)                                                                                \
+    template MlpGradient<T> feature_map_vjp(In<T>, const Mlp<T>&, In<T>, Out<T>);                        \
+    template MapGradients<T> relation_matrix_vjp(In<T>, In<T>, In<T>, Map<T>, Map<T>, View<T>, Out<T>,   \
+                                                 const RelationOptions&);                                \
+    template MapGradients<T> attention_vjp(In<T>, In<T>, In<T>, In<T>, Map<T>, Map<T>, View<T>, View<T>, \
+                                           View<T>, const AttentionOptions&);
+RK_INSTANTIATE(float)
+RK_INSTANTIATE(double)
+
+}  // namespace relkernels

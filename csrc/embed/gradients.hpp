@@ -1,0 +1,34 @@
+// From gradients with respect to features to those of inputs and maps: what the vector-Jacobian products and
+// the losses of the public interface share (python/relkernels/gradients.py does the same).
+#pragma once
+
+#include "embed/call.hpp"
+
+namespace relkernels::detail {
+
+// Features of x through a map, or x itself; the map may be null.
+template <class T>
+class Features {
+   public:
+    Features(const View<const T>& x, const Mlp<T>* map);
+    const View<const T>& view() const { return view_; }
+
+   private:
+    std::unique_ptr<Owned<T>> own_;
+    View<const T> view_;
+};
+
+// Gradients with respect to features, of both sides and with all leading dimensions, back to inputs and maps;
+// leading dimensions that broadcasting had added or stretched are summed. y left out: its part goes to
+// grad_x.
+template <class T>
+struct Sides {
+    const View<const T>&x, &y;
+    const Mlp<T>*phi, *psi;  // psi resolved: never null unless phi is
+    bool one_map;
+
+    MapGradients<T> back(Owned<T>& grad_f, Owned<T>& grad_g, const View<T>& grad_x,
+                         const View<T>& grad_y) const;
+};
+
+}  // namespace relkernels::detail

@@ -1,0 +1,180 @@
+// Arrays on a device as the operations see them, on both sides of a launch: pointers, shapes, strides in
+// elements, a dtype known at run time. Mirrors csrc/arrays.hpp.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <stdexcept>
+#include <vector>
+
+#include "device.cuh"
+
+namespace rk::cuda {
+
+RK_HOST_DEVICE long ceil_div(long n, long by) { return (n + by - 1) / by; }
+RK_HOST_DEVICE long round_up(long n, long multiple) { return ceil_div(n, multiple) * multiple; }
+
+enum class Dtype : int { float32, float64, bfloat16, float16, boolean, int64 };
+
+inline long size_of(Dtype dtype) {
+    switch (dtype) {
+        case Dtype::float32: return 4;
+        case Dtype::float64:
+        case Dtype::int64: return 8;
+        case Dtype::bfloat16:
+        case Dtype::float16: return 2;
+        case Dtype::boolean: return 1;
+    }
+    return 0;
+}
+
+template <class T>
+struct DtypeOf;
+template <>
+struct DtypeOf<float> {
+    static constexpr Dtype value = Dtype::float32;
+};
+template <>
+struct DtypeOf<double> {
+    static constexpr Dtype value = Dtype::float64;
+};
+template <>
+struct DtypeOf<bfloat16> {
+    static constexpr Dtype value = Dtype::bfloat16;
+};
+template <>
+struct DtypeOf<float16> {
+    static constexpr Dtype value = Dtype::float16;
+};
+
+// An array argument. Leading dimensions are a batch; those of one call are equal (broadcast: stride 0).
+struct Array {
+    char* data = nullptr;
+    std::vector<long> shape, stride;
+    Dtype dtype = Dtype::float32;
+
+    int ndim() const { return int(shape.size()); }
+    long dim(int from_end) const { return shape[shape.size() - std::size_t(from_end)]; }
+    long step(int from_end) const { return stride[stride.size() - std::size_t(from_end)]; }
+    char* at(long element) const { return data + element * size_of(dtype); }
+    long batch(int core) const {
+        long count = 1;
+        for (int i = 0; i < ndim() - core; ++i) count *= shape[std::size_t(i)];
+        return count;
+    }
+};
+
+// ---- Batches
+
+inline constexpr int kMaxLead = 6;
+
+// The leading dimensions of a call, those that every array steps through evenly taken as one.
+struct Lead {
+    int dims = 0;
+    unsigned size[kMaxLead] = {};  // 32 bits: a division of 64 is a call on a GPU
+
+    RK_HOST_DEVICE long items() const {
+        long count = 1;
+        for (int i = 0; i < dims; ++i) count *= size[i];
+        return count;
+    }
+};
+
+// An array's strides over them.
+struct LeadStride {
+    long step[kMaxLead] = {};
+
+    RK_HOST_DEVICE long offset(const Lead& lead, unsigned item) const {
+        long elements = 0;
+        for (int i = lead.dims - 1; i >= 0; --i) {
+            elements += long(item % lead.size[i]) * step[i];
+            item /= lead.size[i];
+        }
+        return elements;
+    }
+};
+
+// Leads of arrays of one leading shape; strides[a][i] is that of array a in dimension i.
+inline Lead collapse(const std::vector<long>& shape, std::vector<std::vector<long>> strides,
+                     std::vector<LeadStride>& out) {
+    std::vector<long> sizes;
+    std::vector<std::vector<long>> kept(strides.size());
+    for (std::size_t i = 0; i < shape.size(); ++i) {
+        if (shape[i] == 1) continue;
+        bool continues = !sizes.empty();
+        for (std::size_t a = 0; continues && a < strides.size(); ++a)
+            continues = kept[a].back() == strides[a][i] * shape[i];
+        if (continues) {
+            sizes.back() *= shape[i];
+            for (std::size_t a = 0; a < strides.size(); ++a) kept[a].back() = strides[a][i];
+        } else {
+            sizes.push_back(shape[i]);
+            for (std::size_t a = 0; a < strides.size(); ++a) kept[a].push_back(strides[a][i]);
+        }
+    }
+    if (sizes.size() > std::size_t(kMaxLead))
+        throw std::invalid_argument("expected at most 6 leading dimensions that do not continue each other");
+    Lead lead;
+    lead.dims = int(sizes.size());
+    long items = 1;
+    for (int i = 0; i < lead.dims; ++i) {
+        items *= sizes[std::size_t(i)];
+        if (items > 0x7fffffffL)
+            throw std::invalid_argument("expected leading dimensions of fewer than 2^31 items");
+        lead.size[i] = unsigned(sizes[std::size_t(i)]);
+    }
+    out.assign(strides.size(), {});
+    for (std::size_t a = 0; a < strides.size(); ++a) std::copy(kept[a].begin(), kept[a].end(), out[a].step);
+    return lead;
+}
+
+inline std::vector<long> leading(const std::vector<long>& v, int core) {
+    return {v.begin(), v.end() - std::min(core, int(v.size()))};
+}
+
+// ---- Elements of a dtype known at run time: one branch, the same for all threads.
+
+template <class Sum>
+RK_DEVICE Sum load_element(const void* data, Dtype dtype, long at) {
+    switch (dtype) {
+        case Dtype::float64: return Sum(static_cast<const double*>(data)[at]);
+        case Dtype::bfloat16: return Sum(widen(static_cast<const bfloat16*>(data)[at]));
+        case Dtype::float16: return Sum(widen(static_cast<const float16*>(data)[at]));
+        default: return Sum(static_cast<const float*>(data)[at]);
+    }
+}
+
+template <class Sum>
+RK_DEVICE void store_element(void* data, Dtype dtype, long at, Sum value) {
+    switch (dtype) {
+        case Dtype::float64: static_cast<double*>(data)[at] = double(value); break;
+        case Dtype::bfloat16: narrow(float(value), static_cast<bfloat16*>(data)[at]); break;
+        case Dtype::float16: narrow(float(value), static_cast<float16*>(data)[at]); break;
+        default: static_cast<float*>(data)[at] = float(value);
+    }
+}
+
+// ---- Masks. Which pairs count: a boolean matrix of any strides (null: all), and the causal rule.
+
+struct Mask {
+    const std::uint8_t* data = nullptr;
+    long row = 0, column = 0;
+    LeadStride lead;
+    enum Causal : int { none, lower, upper } causal = none;  // lower: j <= i; upper: j >= i
+
+    RK_DEVICE bool allows(const std::uint8_t* item, long i, long j) const {
+        if (causal == lower && j > i) return false;
+        if (causal == upper && j < i) return false;
+        return item == nullptr || item[i * row + j * column] != 0;
+    }
+};
+
+// The mask of the transposed relation.
+inline Mask transposed(const Mask& mask) {
+    Mask t = mask;
+    std::swap(t.row, t.column);
+    if (mask.causal != Mask::none) t.causal = mask.causal == Mask::lower ? Mask::upper : Mask::lower;
+    return t;
+}
+
+}  // namespace rk::cuda

@@ -1,0 +1,78 @@
+// Attention weights, written once: a walk for the log-sum-exp of each row, and one that writes exp(R -
+// lse). csrc/attention_scores.cpp on a device.
+#include "attention.cuh"
+
+namespace rk::cuda {
+
+namespace {
+
+template <class A, int G, int W>
+struct StoreScores {
+    using Sum = typename A::Sum;
+    static constexpr int kProducts = 1, kValueTiles = 0;
+    struct Parameters {
+        Strided out;
+        Mask mask;
+        Sum scale;
+        const Sum* lse;
+    };
+    static long shared_bytes(const Parameters&, int) { return 0; }
+
+    const Parameters& q;
+    const long row0, rows, columns, out;
+    const std::uint8_t* mask;
+    const Sum* lse;
+
+    RK_DEVICE StoreScores(const Parameters& parameters, const Pairs<typename A::Factor>& p,
+                          const Place& place, char*)
+        : q(parameters),
+          row0(place.first_row + 16 * G * warp_index()),
+          rows(p.rows[0].count),
+          columns(p.columns[0].count),
+          out(parameters.out.lead.offset(p.lead, place.item)),
+          mask(parameters.mask.data ? parameters.mask.data + parameters.mask.lead.offset(p.lead, place.item)
+                                    : nullptr),
+          lse(parameters.lse + place.item * p.rows[0].count) {}
+    RK_DEVICE void limit(long&, long&) const {}
+    RK_DEVICE void accept(Sum (&acc)[1][A::kRows * G][A::kColumns], long tile, const char*, char*) const {
+        const int lane = lane_index();
+#pragma unroll
+        for (int i = 0; i < A::kRows * G; ++i)
+#pragma unroll
+            for (int j = 0; j < A::kColumns; ++j) {
+                const long r = row0 + A::row_of(lane, i), c = tile * kTileColumns + A::column_of(lane, j);
+                if (r >= rows || c >= columns) continue;
+                // A row with nothing to attend to is all forbidden.
+                const Sum weight = q.mask.allows(mask, r, c) ? exp(q.scale * acc[0][i][j] - lse[r]) : Sum(0);
+                store_element(q.out.data, q.out.dtype, out + r * q.out.row + c * q.out.column, weight);
+            }
+    }
+    RK_DEVICE void close() const {}
+    RK_DEVICE void finish() const {}
+};
+
+}  // namespace
+
+template <class A>
+void attention_scores(const Context& context, const Array& q, const Array& k, const Mlp<A>* phi,
+                      const Mlp<A>* psi, double scale, const MaybeArray& mask, bool causal,
+                      const Array& out) {
+    using Sum = typename A::Sum;
+    using Consumer = StoreScores<A, 1, 4>;
+    if (out.dim(1) == 0 || out.dim(2) == 0 || out.batch(2) == 0) return;
+    Attended<A> a(context, q, k, nullptr, phi, psi, mask, causal, out);
+    Sum* lse = context.take<Sum>(a.pairs.lead.items() * q.dim(2));
+    const WeightedOut<Sum> to = {a.out, 0, Sum(1), lse, nullptr, true, 0, 0, 0};
+    sum_weighted<A, 0, SoftmaxWeigher>(context, a.pairs, to, a.mask, scale, {});
+    const Grid grid =
+        grid_of_tiles(a.pairs.row_blocks * a.pairs.lead.items(), k.dim(2), context.multiprocessors);
+    launch_walk<A, 1, 4, Consumer>(context, a.pairs, grid, {a.out, a.mask, Sum(scale), lse});
+    check_launch("attention_scores");
+}
+
+#define RK_INSTANTIATE(A)                                                                                    \
+    template void attention_scores(const Context&, const Array&, const Array&, const Mlp<A>*, const Mlp<A>*, \
+                                   double, const MaybeArray&, bool, const Array&);
+RK_FOR_EACH_ARITHMETIC(RK_INSTANTIATE)
+
+}  // namespace rk::cuda

@@ -1,0 +1,161 @@
+// Gradients of attention (Dao et al. 2022, FlashAttention, algorithm 4), on features F, G and values v:
+//
+//   P = exp(R - lse),  dP_ij = <dO_i, v_j>,  D_i = <dO_i, O_i>,  dR = P * (dP - D)
+//   dF = scale dR G,   dG = scale dR^T F,    dv = P^T dO
+//
+// csrc/attention_vjp.cpp on a device. Three walks, each with one owner of every result: over queries for dF,
+// over keys for dG and for dv. R is made again in each: 8 products where one walk with shared sums would take
+// 5, and no order of arrival shows in a sum.
+#include "attention.cuh"
+#include "product.cuh"
+
+namespace rk::cuda {
+
+namespace {
+
+template <class Sum>
+struct GradientParameters {
+    const Sum *lse, *delta;  // of the queries, (items, queries)
+    long queries;
+};
+
+// dR where the rows are queries: for dF.
+template <class T>
+struct RowWeigher {
+    using Parameters = GradientParameters<T>;
+    static constexpr int kProducts = 2;
+    static constexpr bool kSoftmax = false;
+    static constexpr float kForbidden = 0;
+    T lse[4], delta[4];
+
+    template <class A, int G>
+    RK_DEVICE void begin(const Parameters& q, long item, long row0, long rows) {
+#pragma unroll
+        for (int i = 0; i < A::kRows * G; ++i) {
+            const long row = row0 + A::row_of(lane_index(), i);
+            lse[i] = row < rows ? q.lse[item * q.queries + row] : T(0);
+            delta[i] = row < rows ? q.delta[item * q.queries + row] : T(0);
+        }
+    }
+    RK_DEVICE T weigh(const Parameters&, T r, T dp, int i, long) const {
+        return exp(r - lse[i]) * (dp - delta[i]);
+    }
+};
+
+// The same where the columns are queries: for dG, and P itself for dv.
+template <class T, int Products>
+struct ColumnWeigher {
+    using Parameters = GradientParameters<T>;
+    static constexpr int kProducts = Products;
+    static constexpr bool kSoftmax = false;
+    static constexpr float kForbidden = 0;
+    const T *lse, *delta;
+
+    template <class A, int G>
+    RK_DEVICE void begin(const Parameters& q, long item, long, long) {
+        lse = q.lse + item * q.queries;
+        delta = q.delta + item * q.queries;
+    }
+    RK_DEVICE T weigh(const Parameters& q, T r, T dp, int, long column) const {
+        const long at = min(column, q.queries - 1);  // past the edge the features are zeros
+        const T p = exp(r - lse[at]);
+        return Products == 2 ? p * (dp - delta[at]) : p;
+    }
+};
+
+constexpr int kDeltaThreads = 128;
+
+// D_i = <dO_i, O_i>, a thread a row; one chain.
+template <class Sum>
+RK_KERNEL(kDeltaThreads)
+row_products(const __grid_constant__ Lead lead, long rows, int width, const __grid_constant__ Strided a,
+             const __grid_constant__ Strided b, Sum* delta) {
+    const long index = long(block_index()) * kDeltaThreads + thread_index();
+    if (index >= lead.items() * rows) return;
+    const Sum* x = static_cast<const Sum*>(a.data) + a.lead.offset(lead, index / rows) + index % rows * a.row;
+    const Sum* y = static_cast<const Sum*>(b.data) + b.lead.offset(lead, index / rows) + index % rows * b.row;
+    double sum = 0;
+    for (int c = 0; c < width; ++c) sum = fma(double(x[c * a.column]), double(y[c * b.column]), sum);
+    delta[index] = Sum(sum);
+}
+
+// One walk: rows against columns, first inner products of `rows` and second of `partners`.
+template <class A, class Weigher>
+void walk(const Context& context, const Array& rows, const Array& columns, const Array* row_partner,
+          const Array* column_partner, const Array& values, const MaybeArray& allowed, bool keys_are_rows,
+          bool causal, double scale, double factor, const typename Weigher::Parameters& q, const Array& out) {
+    using F = typename A::Factor;
+    const std::vector<long> shape = leading(rows.shape, 2), none = no_strides(shape);
+    const Factors<F> f = factors<F>(context, rows), g = factors<F>(context, columns),
+                     v = factors<F>(context, values);
+    Factors<F> f2, g2;
+    f2.lead = g2.lead = none;
+    if (row_partner) f2 = factors<F>(context, *row_partner);
+    if (column_partner) g2 = factors<F>(context, *column_partner);
+    std::vector<LeadStride> steps;
+    Pairs<F> p;
+    p.lead = collapse(shape,
+                      {f.lead, g.lead, f2.lead, g2.lead, v.lead, allowed ? leading(allowed->stride, 2) : none,
+                       leading(out.stride, 2)},
+                      steps);
+    p.rows[0] = f.rows;
+    p.rows[0].lead = steps[0];
+    p.columns[0] = g.rows;
+    p.columns[0].lead = steps[1];
+    p.rows[1] = f2.rows;
+    p.rows[1].lead = steps[2];
+    p.columns[1] = g2.rows;
+    p.columns[1].lead = steps[3];
+    p.values = v.rows;
+    p.values.lead = steps[4];
+    Mask mask = mask_of(allowed, causal);
+    if (keys_are_rows) mask = transposed(mask);
+    mask.lead = steps[5];
+    Strided to = strided(out);
+    to.lead = steps[6];
+    using Sum = typename A::Sum;
+    const WeightedOut<Sum> result = {to, int(values.dim(1)), Sum(factor), nullptr, nullptr, false, 0, 0, 0};
+    sum_weighted_values<A, Weigher, false>(context, p, result, mask, scale, q);
+}
+
+}  // namespace
+
+template <class A>
+void attention_vjp(const Context& context, const Array& f, const Array& g, const Array& v,
+                   const MaybeArray& mask, bool causal, double scale, const Array& out, const Array& lse,
+                   const Array& grad, const Array& grad_f, const Array& grad_g, const Array& grad_v) {
+    using Sum = typename A::Sum;
+    const long n = f.dim(2), m = g.dim(2), items = f.batch(2), width = v.dim(1);
+    if (items == 0) return;
+    std::vector<LeadStride> steps;
+    const Lead lead =
+        collapse(leading(grad.shape, 2), {leading(grad.stride, 2), leading(out.stride, 2)}, steps);
+    Strided a = strided(grad), b = strided(out);
+    a.lead = steps[0];
+    b.lead = steps[1];
+    Sum* delta = context.take<Sum>(items * std::max(1L, n));
+    if (n > 0)
+        launch(row_products<Sum>, ceil_div(items * n, kDeltaThreads), 1, kDeltaThreads, 0, context.stream,
+               lead, n, int(width), a, b, delta);
+    // lse is contiguous over the leading dimensions.
+    const GradientParameters<Sum> q = {reinterpret_cast<const Sum*>(lse.data), delta, n};
+    if (n > 0)
+        walk<A, RowWeigher<Sum>>(context, f, g, &grad, &v, g, mask, false, causal, scale, scale, q, grad_f);
+    if (m > 0) {
+        walk<A, ColumnWeigher<Sum, 2>>(context, g, f, &v, &grad, f, mask, true, causal, scale, scale, q,
+                                       grad_g);
+        if (width > 0)
+            walk<A, ColumnWeigher<Sum, 1>>(context, g, f, nullptr, nullptr, grad, mask, true, causal, scale,
+                                           1.0, q, grad_v);
+    }
+    check_launch("attention_vjp");
+}
+
+#define RK_INSTANTIATE(A)                                                                       \
+    template void attention_vjp<A>(const Context&, const Array&, const Array&, const Array&,    \
+                                   const MaybeArray&, bool, double, const Array&, const Array&, \
+                                   const Array&, const Array&, const Array&, const Array&);
+RK_INSTANTIATE(Fma<float>)
+RK_INSTANTIATE(Fma<double>)
+
+}  // namespace rk::cuda

@@ -1,0 +1,89 @@
+// What a call has: a device, the caller's stream, memory from the caller's pool; and how errors of the
+// runtime become exceptions.
+#pragma once
+
+#include <functional>
+#include <new>
+#include <string>
+
+#include "arrays.hpp"
+
+namespace rk::cuda {
+
+class Error : public std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+struct Context {
+    int device = 0;
+    Stream stream{};
+    // So many bytes, aligned to 256, that live until the call's work on the stream is done.
+    std::function<char*(long)> allocate;
+    int multiprocessors = 1;
+    long shared_bytes = 0;  // that a block may ask for
+
+    template <class T>
+    T* take(long count) const {
+        return count > 0 ? reinterpret_cast<T*>(allocate(count * long(sizeof(T)))) : nullptr;
+    }
+};
+
+#ifdef RK_CUDA_EMULATED
+
+inline void check_launch(const char*) {}
+
+// As many as a small GPU has blocks' worth of: both ways of cutting columns are met by small tests.
+inline int multiprocessors_of(int) { return 2; }
+inline long shared_bytes_of(int) { return 163 * 1024; }  // sm_80
+
+class DeviceGuard {
+   public:
+    explicit DeviceGuard(int) {}
+};
+
+#else
+
+inline void check(cudaError_t status, const char* call) {
+    if (status == cudaSuccess) return;
+    if (status == cudaErrorMemoryAllocation) {
+        cudaGetLastError();  // not a lasting error: the device is usable afterwards
+        throw std::bad_alloc();
+    }
+    throw Error(std::string("relkernels.") + call + ": " + cudaGetErrorString(status));
+}
+inline void check_launch(const char* call) { check(cudaGetLastError(), call); }
+
+inline int multiprocessors_of(int device) {
+    int count = 0;
+    check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "cuda");
+    return count;
+}
+
+inline long shared_bytes_of(int device) {
+    int bytes = 0;
+    check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "cuda");
+    return bytes;
+}
+
+// The device of the call, and the caller's again afterwards.
+class DeviceGuard {
+   public:
+    explicit DeviceGuard(int device) {
+        check(cudaGetDevice(&before_), "cuda");
+        if (before_ != device) check(cudaSetDevice(device), "cuda");
+        changed_ = before_ != device;
+    }
+    ~DeviceGuard() {
+        if (changed_) cudaSetDevice(before_);
+    }
+    DeviceGuard(const DeviceGuard&) = delete;
+    DeviceGuard& operator=(const DeviceGuard&) = delete;
+
+   private:
+    int before_ = 0;
+    bool changed_ = false;
+};
+
+#endif
+
+}  // namespace rk::cuda

@@ -1,0 +1,278 @@
+// The walk over pairs: tiles of features -> inner products -> consumer. Mirrors csrc/pairs.hpp.
+//
+// A block of W warps owns 16 G W rows of an item of the batch and meets the columns 64 at a time. Rows,
+// columns and values come to shared memory by asynchronous copies: a stage is 128 bytes of the depth of
+// every column (and of every row, where the rows' whole depth does not fit), and while one is multiplied
+// the next is on its way. The consumer meets a tile of R in registers.
+//
+//   consumer   kProducts      inner products of a pair: 1, or 2 (the gradients of attention)
+//              kValueTiles    values of a column in tiles of 64: 0, 1, 2
+//              shared_bytes(rows)   of its own, after the walk's
+//              limit(first, last)   narrows the tiles of columns it asks for
+//              accept(acc, tile, values, staged)   a tile of R, and of the values
+//              close()        at the end of a chunk of columns that it met a part of
+//              finish()       at the end
+//
+// Sums over columns are cut into chunks of 2,048 (kChunkTiles) at fixed places and merged from left to
+// right, whether one block meets them all or each has a block of its own: the same bits either way.
+#pragma once
+
+#include <type_traits>
+
+#include "arithmetic.cuh"
+#include "arrays.hpp"
+#include "context.hpp"
+
+namespace rk::cuda {
+
+inline constexpr int kChunkTiles = 32;
+// Rows whose depth is at most so long stay in shared memory for the whole walk, where that has room.
+inline constexpr int kResidentBytes = 1024;
+
+// Points as kernels want them: depth-contiguous rows that begin at multiples of 16 bytes, with zeros from the
+// width to the next such multiple (factors.cuh makes them so).
+template <class F>
+struct Rows {
+    const F* data = nullptr;
+    long count = 0, pitch = 0;  // elements
+    int width = 0;              // elements, the zeros included
+    LeadStride lead;
+};
+
+template <class F>
+struct Pairs {
+    Lead lead;
+    Rows<F> rows[2], columns[2];  // one pair of sides a product
+    Rows<F> values;
+    unsigned row_blocks = 0, value_blocks = 1;
+    long tiles_per_part = 0;  // of columns, a block; parts are the grid's rows
+    bool resident = false;
+};
+
+// Where things lie in a block's shared memory; all pitches in bytes.
+struct SharedLayout {
+    long row_pitch[2] = {0, 0};  // 0: rows come with the stages
+    long rows[2], stage, stage_bytes, values, values_bytes, staged, consumer, total;
+
+    template <class A>
+    RK_HOST_DEVICE static SharedLayout of(int block_rows, const int* width, int products, int value_tiles,
+                                          bool resident) {
+        using F = typename A::Factor;
+        SharedLayout s;
+        long at = 0;
+        for (int p = 0; p < 2; ++p) {
+            s.rows[p] = at;
+            if (p >= products || !resident) continue;
+            s.row_pitch[p] = round_up(width[p] * long(sizeof(F)), kDepthBytes) + 16;
+            at += block_rows * s.row_pitch[p];
+        }
+        s.stage = at;
+        s.stage_bytes = long(resident ? 0 : block_rows) * kStagePitch + kTileColumns * kStagePitch;
+        at += 2 * s.stage_bytes;
+        s.values = at;
+        s.values_bytes = value_tiles ? kTileColumns * value_pitch<A>(value_tiles) * long(sizeof(F)) : 0;
+        at += 2 * s.values_bytes;
+        s.staged = at;
+        if (value_tiles) at += block_rows * staged_pitch<A>() * long(sizeof(typename A::Sum));
+        s.consumer = at;
+        s.total = at;
+        return s;
+    }
+    // Of a row of values and of staged weights, in elements.
+    template <class A>
+    RK_HOST_DEVICE static constexpr int value_pitch(int tiles) {
+        return kTileColumns * tiles + A::kValuePad;
+    }
+    template <class A>
+    RK_HOST_DEVICE static constexpr int staged_pitch() {
+        return kTileColumns + 16 / int(sizeof(typename A::Sum));
+    }
+};
+
+// Asks for 128 bytes of each of `rows` rows from `first` on, from byte `from` of their depth, to a pitch of
+// kStagePitch or of whole resident rows; zeros where a row or its depth has ended.
+template <class F>
+RK_DEVICE void load_depth(char* to, long pitch, const Rows<F>& source, const F* item, long first, int rows,
+                          long from) {
+    const long end = source.width * long(sizeof(F));
+    for (int piece = thread_index(); piece < rows * 8; piece += block_threads()) {
+        const int r = piece / 8, c = piece % 8 * 16;
+        const bool inside = first + r < source.count && from + c < end;
+        const char* at = reinterpret_cast<const char*>(item + (inside ? (first + r) * source.pitch : 0));
+        copy16_async(to + r * pitch + c, at + (inside ? from + c : 0), inside ? 16 : 0);
+    }
+}
+
+// The same of a tile of values: 64 rows, `tiles` times 64 columns from element `from` on.
+template <class A, class F>
+RK_DEVICE void load_values(char* to, int tiles, const Rows<F>& source, const F* item, long first, int from) {
+    const long pitch = SharedLayout::value_pitch<A>(tiles) * long(sizeof(F));
+    const long end = source.width * long(sizeof(F)), begin = from * long(sizeof(F));
+    const int pieces = kTileColumns * tiles * int(sizeof(F)) / 16;
+    for (int piece = thread_index(); piece < kTileColumns * pieces; piece += block_threads()) {
+        const int r = piece / pieces;
+        const long c = piece % pieces * 16;
+        const bool inside = first + r < source.count && begin + c < end;
+        const char* at = reinterpret_cast<const char*>(item + (inside ? (first + r) * source.pitch : 0));
+        copy16_async(to + r * pitch + c, at + (inside ? begin + c : 0), inside ? 16 : 0);
+    }
+}
+
+// Which block of the walk this is.
+struct Place {
+    unsigned item;
+    int value_block, part;
+    long first_row;
+};
+
+template <class A, int G, int W, class C>
+RK_KERNEL(32 * W)
+walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p,
+           const __grid_constant__ typename C::Parameters parameters) {
+    using F = typename A::Factor;
+    constexpr int kBlockRows = 16 * G * W;
+    constexpr int kProducts = C::kProducts;
+
+    unsigned block = block_index();
+    Place place;
+    place.value_block = int(block % p.value_blocks);
+    block /= p.value_blocks;
+    place.first_row = long(block % p.row_blocks) * kBlockRows;
+    place.item = block / p.row_blocks;
+    place.part = int(block_row());
+
+    const int width[2] = {p.rows[0].width, p.rows[1].width};
+    const bool resident = p.resident;
+    const SharedLayout at = SharedLayout::of<A>(kBlockRows, width, kProducts, C::kValueTiles, resident);
+    char* memory = shared_memory();
+    const F *rows[2], *columns[2];
+    int steps_of[2] = {0, 0};
+#pragma unroll
+    for (int k = 0; k < kProducts; ++k) {
+        rows[k] = p.rows[k].data + p.rows[k].lead.offset(p.lead, place.item);
+        columns[k] = p.columns[k].data + p.columns[k].lead.offset(p.lead, place.item);
+        steps_of[k] = int(ceil_div(width[k] * long(sizeof(F)), kDepthBytes));
+    }
+    const F* values = C::kValueTiles ? p.values.data + p.values.lead.offset(p.lead, place.item) : nullptr;
+
+    C consumer(parameters, p, place, memory + at.consumer);
+    long first = place.part * p.tiles_per_part;
+    long last = min(first + p.tiles_per_part, ceil_div(p.columns[0].count, kTileColumns));
+    consumer.limit(first, last);
+
+    // Resident rows arrive with the first stage.
+    if (resident && first < last)
+#pragma unroll
+        for (int k = 0; k < kProducts; ++k)
+            for (int s = 0; s < steps_of[k]; ++s)
+                load_depth(memory + at.rows[k] + s * kDepthBytes, at.row_pitch[k], p.rows[k], rows[k],
+                           place.first_row, kBlockRows, long(s) * kDepthBytes);
+
+    const int steps = steps_of[0] + steps_of[1];
+    // Arrays of two are indexed by constants alone, or they would lie in local memory.
+    const auto issue_side = [&](auto side, char* stage, long tile, int step) {
+        constexpr int k = decltype(side)::value;
+        const long from = long(step) * kDepthBytes;
+        load_depth(stage, kStagePitch, p.columns[k], columns[k], tile * kTileColumns, kTileColumns, from);
+        if (!resident)
+            load_depth(stage + kTileColumns * kStagePitch, kStagePitch, p.rows[k], rows[k], place.first_row,
+                       kBlockRows, from);
+    };
+    const auto issue = [&](long tile, int step) {
+        char* stage = memory + at.stage + (int(tile - first) * steps + step) % 2 * at.stage_bytes;
+        if (kProducts == 1 || step < steps_of[0])
+            issue_side(std::integral_constant<int, 0>{}, stage, tile, step);
+        else
+            issue_side(std::integral_constant<int, kProducts - 1>{}, stage, tile, step - steps_of[0]);
+        if (C::kValueTiles && step == 0)
+            load_values<A>(memory + at.values + int(tile - first) % 2 * at.values_bytes, C::kValueTiles,
+                           p.values, values, tile * kTileColumns,
+                           place.value_block * C::kValueTiles * kTileColumns);
+        commit_copies();
+    };
+
+    typename A::Sum acc[kProducts][A::kRows * G][A::kColumns];
+    const int warp_row = 16 * G * warp_index();
+    if (first < last && steps > 0) issue(first, 0);  // of points without features every product is zero
+    for (long tile = first; tile < last; ++tile) {
+#pragma unroll
+        for (int k = 0; k < kProducts; ++k) {
+#pragma unroll
+            for (int i = 0; i < A::kRows * G; ++i)
+#pragma unroll
+                for (int j = 0; j < A::kColumns; ++j) acc[k][i][j] = 0;
+            for (int s = 0; s < steps_of[k]; ++s) {
+                const int step = s + (k ? steps_of[0] : 0);
+                wait_copies<0>();
+                sync_block();  // the stage is here, and the one before it has been read
+                if (step + 1 < steps)
+                    issue(tile, step + 1);
+                else if (tile + 1 < last)
+                    issue(tile + 1, 0);
+                const char* stage =
+                    memory + at.stage + (int(tile - first) * steps + step) % 2 * at.stage_bytes;
+                const char* a = resident ? memory + at.rows[k] + warp_row * at.row_pitch[k] + s * kDepthBytes
+                                         : stage + (kTileColumns + warp_row) * kStagePitch;
+                const long a_pitch = resident ? at.row_pitch[k] : kStagePitch;
+                const int left = width[k] - s * (kDepthBytes / int(sizeof(F)));
+                const int depth = min(kDepthBytes / int(sizeof(F)), int(round_up(left, A::kStep)));
+                A::template multiply<G>(acc[k], reinterpret_cast<const F*>(a), int(a_pitch / long(sizeof(F))),
+                                        reinterpret_cast<const F*>(stage), kStagePitch / int(sizeof(F)),
+                                        depth);
+            }
+        }
+        consumer.accept(
+            acc, tile, memory + at.values + int(tile - first) % 2 * at.values_bytes,
+            memory + at.staged + warp_row * SharedLayout::staged_pitch<A>() * sizeof(typename A::Sum));
+        if ((tile + 1) % kChunkTiles == 0 || tile + 1 == last) consumer.close();
+    }
+    consumer.finish();
+}
+
+// How a walk is cut into blocks.
+struct Grid {
+    long blocks, parts, tiles_per_part;
+};
+
+// Columns that may be cut anywhere (nothing is summed over them): enough blocks for every multiprocessor to
+// have several, but no fewer than 4 tiles each.
+inline Grid grid_of_tiles(long row_blocks, long columns, int multiprocessors) {
+    const long tiles = ceil_div(columns, kTileColumns);
+    const long wanted = ceil_div(8L * multiprocessors, std::max(1L, row_blocks));
+    const long parts = std::max(1L, std::min({wanted, ceil_div(tiles, 4), 65535L}));
+    const long each = std::max(1L, ceil_div(tiles, parts));
+    return {row_blocks, std::max(1L, ceil_div(tiles, each)), each};
+}
+
+// Sums over columns: a block meets all chunks where there are blocks enough, else one each.
+inline Grid grid_of_chunks(long row_blocks, long columns, int multiprocessors) {
+    const long tiles = ceil_div(columns, kTileColumns), chunks = ceil_div(tiles, kChunkTiles);
+    if (chunks <= 1 || row_blocks >= 2L * multiprocessors || chunks > 65535)
+        return {row_blocks, 1, std::max(1L, tiles)};
+    return {row_blocks, chunks, kChunkTiles};
+}
+
+// Bytes of shared memory that a walk asks for.
+template <class A, int G, int W, class C>
+long walk_bytes(const Pairs<typename A::Factor>& p, const typename C::Parameters& parameters, bool resident) {
+    const int width[2] = {p.rows[0].width, p.rows[1].width};
+    return SharedLayout::of<A>(16 * G * W, width, C::kProducts, C::kValueTiles, resident).total +
+           C::shared_bytes(parameters, 16 * G * W);
+}
+
+template <class A, int G, int W, class C>
+void launch_walk(const Context& context, Pairs<typename A::Factor>& p, const Grid& grid,
+                 const typename C::Parameters& parameters) {
+    if (grid.blocks == 0) return;
+    p.tiles_per_part = grid.tiles_per_part;
+    p.resident = walk_bytes<A, G, W, C>(p, parameters, true) <= context.shared_bytes;
+    for (int k = 0; k < C::kProducts; ++k)
+        p.resident = p.resident && p.rows[k].width * long(sizeof(typename A::Factor)) <= kResidentBytes;
+    const long bytes = walk_bytes<A, G, W, C>(p, parameters, p.resident);
+    if (bytes > context.shared_bytes)
+        throw Error("the kernel needs " + std::to_string(bytes) +
+                    " bytes of shared memory a block, this GPU has " + std::to_string(context.shared_bytes));
+    launch(walk_pairs<A, G, W, C>, grid.blocks, grid.parts, 32 * W, bytes, context.stream, p, parameters);
+}
+
+}  // namespace rk::cuda

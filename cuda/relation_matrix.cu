@@ -1,0 +1,139 @@
+// R = scale F G^T, written once. csrc/relation_matrix.cpp on a device.
+//
+// Flops 2 n m d; bytes: the output, and the features once a block of rows. The symmetric relation computes
+// the tiles on and above the diagonal and writes each value twice.
+#include "product.cuh"
+#include "relation_matrix_wgmma.hpp"
+
+namespace rk::cuda {
+
+namespace {
+
+template <class A, int G, int W>
+struct Store {
+    using Sum = typename A::Sum;
+    static constexpr int kProducts = 1, kValueTiles = 0;
+    struct Parameters {
+        Strided out;
+        Sum scale;
+        bool symmetric;
+    };
+    static long shared_bytes(const Parameters&, int) { return 0; }
+
+    const Parameters& q;
+    const long row0, first_row, rows, columns, out;
+
+    RK_DEVICE Store(const Parameters& parameters, const Pairs<typename A::Factor>& p, const Place& place,
+                    char*)
+        : q(parameters),
+          row0(place.first_row + 16 * G * warp_index()),
+          first_row(place.first_row),
+          rows(p.rows[0].count),
+          columns(p.columns[0].count),
+          out(parameters.out.lead.offset(p.lead, place.item)) {}
+    RK_DEVICE void limit(long& first, long&) const {
+        if (q.symmetric) first = max(first, first_row / kTileColumns);
+    }
+    RK_DEVICE void accept(Sum (&acc)[1][A::kRows * G][A::kColumns], long tile, const char*, char*) const {
+        const int lane = lane_index();
+#pragma unroll
+        for (int i = 0; i < A::kRows * G; ++i)
+#pragma unroll
+            for (int j = 0; j < A::kColumns; ++j) {
+                const long r = row0 + A::row_of(lane, i), c = tile * kTileColumns + A::column_of(lane, j);
+                if (r >= rows || c >= columns || (q.symmetric && c < r)) continue;
+                const Sum value = q.scale * acc[0][i][j];
+                store_element(q.out.data, q.out.dtype, out + r * q.out.row + c * q.out.column, value);
+                if (q.symmetric && c > r)
+                    store_element(q.out.data, q.out.dtype, out + c * q.out.row + r * q.out.column, value);
+            }
+    }
+    RK_DEVICE void close() const {}
+    RK_DEVICE void finish() const {}
+};
+
+template <class A, int G, int W>
+void store(const Context& context, Pairs<typename A::Factor>& p, const Strided& out, double scale,
+           bool symmetric) {
+    p.row_blocks = unsigned(ceil_div(p.rows[0].count, 16L * G * W));
+    const Grid grid =
+        grid_of_tiles(long(p.row_blocks) * p.lead.items(), p.columns[0].count, context.multiprocessors);
+    launch_walk<A, G, W, Store<A, G, W>>(context, p, grid, {out, typename A::Sum(scale), symmetric});
+}
+
+// Puts leading dimensions together and picks the shape of the blocks.
+template <class A>
+void store_products(const Context& context, const std::vector<long>& shape,
+                    const Factors<typename A::Factor>& f, const Factors<typename A::Factor>& g,
+                    const Array& out, double scale, bool symmetric) {
+    Pairs<typename A::Factor> p;
+    p.rows[0] = f.rows;
+    p.columns[0] = g.rows;
+    std::vector<LeadStride> steps;
+    p.lead = collapse(shape, {f.lead, g.lead, leading(out.stride, 2)}, steps);
+    p.rows[0].lead = steps[0];
+    p.columns[0].lead = steps[1];
+    Strided to = strided(out);
+    to.lead = steps[2];
+    if constexpr (sizeof(typename A::Factor) == 2)
+        if (relation_matrix_wgmma(context, p, to, scale, symmetric)) return;
+    // Few rows: blocks of 32, so that a batch of small relations wastes little. The bits are the same.
+    if (p.rows[0].count <= 32)
+        store<A, 1, 2>(context, p, to, scale, symmetric);
+    else if constexpr (sizeof(typename A::Sum) == 8)
+        store<A, 1, 4>(context, p, to, scale, symmetric);
+    else
+        store<A, 2, 4>(context, p, to, scale, symmetric);
+}
+
+}  // namespace
+
+template <class A>
+void relation_matrix(const Context& context, const Array& x, const MaybeArray& y, const Mlp<A>* phi,
+                     const Mlp<A>* psi, double scale, long heads, const Array& out) {
+    using F = typename A::Factor;
+    if (out.dim(1) == 0 || out.dim(2) == 0 || out.batch(2) == 0) return;
+    std::vector<long> shape = leading(x.shape, 2);
+    const long width = phi ? phi->outputs() : x.dim(1);
+    Factors<F> f = features<A>(context, x, phi), g = f;
+    if (y) g = features<A>(context, *y, psi);
+    if (heads > 1) {
+        f = split_heads(context, f, shape, width, heads);
+        g = y ? split_heads(context, g, shape, width, heads) : f;
+        shape.push_back(heads);
+    }
+    store_products<A>(context, shape, f, g, out, scale, !y);
+    check_launch("relation_matrix");
+}
+
+// Slabs of so many bytes are copied at a time.
+constexpr long kSlabBytes = 64 << 20;
+
+template <class A>
+void multiply(const Context& context, const Array& a, const Array& b, double scale, const Array& c,
+              const char* call) {
+    using F = typename A::Factor;
+    if (c.dim(1) == 0 || c.dim(2) == 0 || c.batch(2) == 0) return;
+    const std::vector<long> shape = leading(c.shape, 2);
+    const Factors<F> columns = factors<F>(context, b);
+    const long row_bytes = std::max(1L, padded_width<F>(a.dim(1)) * a.batch(2) * long(sizeof(F)));
+    const long slab = std::max(64L, kSlabBytes / row_bytes / 64 * 64);
+    for (long first = 0; first < a.dim(2); first += slab) {
+        const long count = std::min(slab, a.dim(2) - first);
+        const Factors<F> rows = factors<F>(context, row_slab(a, first, count));
+        store_products<A>(context, shape, rows, columns, row_slab(c, first, count), scale, false);
+    }
+    check_launch(call);
+}
+
+#define RK_INSTANTIATE(A)                                                                         \
+    template void relation_matrix(const Context&, const Array&, const MaybeArray&, const Mlp<A>*, \
+                                  const Mlp<A>*, double, long, const Array&);
+RK_FOR_EACH_ARITHMETIC(RK_INSTANTIATE)
+
+#define RK_INSTANTIATE_PRODUCT(A) \
+    template void multiply<A>(const Context&, const Array&, const Array&, double, const Array&, const char*);
+RK_INSTANTIATE_PRODUCT(Fma<float>)
+RK_INSTANTIATE_PRODUCT(Fma<double>)
+
+}  // namespace rk::cuda

@@ -1,0 +1,65 @@
+// relation_matrix on the tensor cores of sm_90a (relation_matrix_wgmma.cu). It has never run on a GPU, only
+// on the emulated one of the tests: the environment asks for it with RELKERNELS_CUDA_WGMMA=1.
+#pragma once
+
+#include "factors.cuh"
+
+namespace rk::cuda {
+
+// R = scale F G^T of the items of a batch; pitches and strides of items in elements.
+struct RelationWgmma {
+    const void *f, *g;
+    long f_pitch, g_pitch, f_item, g_item;  // an item stride of 0: one matrix for all
+    long rows, columns, depth, items;
+    bool symmetric;  // g is f: half is computed, the other half is its mirror image
+    float scale;
+    void* out;
+    long out_pitch, out_item;
+};
+
+// Does the environment ask for it, on a device that has it (compute capability 9.0)?
+bool wgmma_asked_for(int device);
+
+// Launches it and returns true; false where shapes or addresses are not for it or where the driver makes no
+// tensor maps: nothing has happened then. Half: bfloat16 or float16. Out: Half or float.
+template <class Half, class Out>
+bool relation_matrix_wgmma(const RelationWgmma& r, int multiprocessors, Stream stream);
+
+// The same from what a walk goes over, one launch for each index of the leading dimensions but the last.
+// False: the walk has to do it.
+template <class F>
+bool relation_matrix_wgmma(const Context& context, const Pairs<F>& p, const Strided& out, double scale,
+                           bool symmetric) {
+    if (!wgmma_asked_for(context.device) || out.column != 1) return false;
+    if (out.dtype != DtypeOf<F>::value && out.dtype != Dtype::float32) return false;
+    const Rows<F>&f = p.rows[0], &g = p.columns[0];
+    const int last = p.lead.dims - 1;
+    const long items = p.lead.dims > 0 ? p.lead.size[last] : 1;
+    const auto item = [&](const LeadStride& lead) { return items > 1 ? lead.step[last] : 0; };
+    for (long first = 0; first < p.lead.items(); first += items) {
+        const long to = out.lead.offset(p.lead, first);
+        const RelationWgmma r{f.data + f.lead.offset(p.lead, first),
+                              g.data + g.lead.offset(p.lead, first),
+                              f.count > 1 ? f.pitch : f.width,
+                              g.count > 1 ? g.pitch : g.width,
+                              item(f.lead),
+                              item(g.lead),
+                              f.count,
+                              g.count,
+                              f.width,
+                              items,
+                              symmetric,
+                              float(scale),
+                              static_cast<char*>(out.data) + to * size_of(out.dtype),
+                              out.row,
+                              item(out.lead)};
+        const bool done = out.dtype == Dtype::float32
+                              ? relation_matrix_wgmma<F, float>(r, context.multiprocessors, context.stream)
+                              : relation_matrix_wgmma<F, F>(r, context.multiprocessors, context.stream);
+        if (!done) return false;
+        check_launch("relation_matrix");
+    }
+    return true;
+}
+
+}  // namespace rk::cuda

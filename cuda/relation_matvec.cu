@@ -1,0 +1,158 @@
+// u = link(R) v with R never written. csrc/relation_matvec.cpp on a device.
+//
+// Flops 2 n m (d + c) and a link each; bytes: the features, from L2. One column of v is a dot product with
+// the sums that a thread holds; more are a second product. Float16 is multiplied in Tf32, which holds it
+// exactly: a link may leave its range.
+#include "attention.cuh"
+
+namespace rk::cuda {
+
+namespace {
+
+template <class Sum>
+RK_DEVICE Sum linked(Link link, Sum r) {
+    switch (link) {
+        case Link::exp: return exp(r);
+        case Link::relu: return r < Sum(0) ? Sum(0) : r;
+        case Link::square: return r * r;
+        default: return r;
+    }
+}
+
+template <class T>
+struct LinkWeigher {
+    struct Parameters {
+        Link link;
+    };
+    static constexpr int kProducts = 1;
+    static constexpr bool kSoftmax = false;
+    static constexpr float kForbidden = 0;
+    template <class A, int G>
+    RK_DEVICE void begin(const Parameters&, long, long, long) {}
+    RK_DEVICE T weigh(const Parameters& q, T r, T, int, long) const { return linked(q.link, r); }
+};
+
+// One column: each thread adds up its own columns of R, chunk by chunk; a chunk's sum over the lanes of a
+// row, then over chunks in order.
+template <class A, int G, int W>
+struct LinkedDot {
+    using Sum = typename A::Sum;
+    static constexpr int kProducts = 1, kValueTiles = 0, kRows = A::kRows * G;
+    struct Parameters {
+        const Sum* v;  // contiguous
+        LeadStride v_lead;
+        Link link;
+        Sum scale;
+        Sum* state;  // (parts, items, rows), or null where a block meets all chunks
+        Strided out;
+    };
+    static long shared_bytes(const Parameters&, int) { return 0; }
+
+    const Parameters& q;
+    const Pairs<typename A::Factor>& p;
+    const Place place;
+    const long row0, rows, columns;
+    const Sum* v;
+    Sum sum_[kRows], total_[kRows];
+
+    RK_DEVICE LinkedDot(const Parameters& parameters, const Pairs<typename A::Factor>& pairs, const Place& at,
+                        char*)
+        : q(parameters),
+          p(pairs),
+          place(at),
+          row0(at.first_row + 16 * G * warp_index()),
+          rows(pairs.rows[0].count),
+          columns(pairs.columns[0].count),
+          v(parameters.v + parameters.v_lead.offset(pairs.lead, at.item)) {
+#pragma unroll
+        for (int i = 0; i < kRows; ++i) sum_[i] = total_[i] = 0;
+    }
+    RK_DEVICE void limit(long&, long&) const {}
+    RK_DEVICE void accept(Sum (&acc)[1][kRows][A::kColumns], long tile, const char*, char*) {
+#pragma unroll
+        for (int j = 0; j < A::kColumns; ++j) {
+            const long c = tile * kTileColumns + A::column_of(lane_index(), j);
+            if (c >= columns) continue;
+            const Sum value = v[c];
+#pragma unroll
+            for (int i = 0; i < kRows; ++i)
+                sum_[i] = fma(linked(q.link, q.scale * acc[0][i][j]), value, sum_[i]);
+        }
+    }
+    RK_DEVICE void close() {
+#pragma unroll
+        for (int i = 0; i < kRows; ++i) {
+            Sum sum = sum_[i];
+#pragma unroll
+            for (int lanes = 1; lanes < A::kRowLanes; lanes *= 2) sum += shuffle_xor(sum, lanes);
+            total_[i] += sum;
+            sum_[i] = 0;
+        }
+    }
+    RK_DEVICE void finish() const {
+        if (lane_index() % A::kRowLanes) return;
+        const long out = q.out.lead.offset(p.lead, place.item);
+#pragma unroll
+        for (int i = 0; i < kRows; ++i) {
+            const long row = row0 + A::row_of(lane_index(), i);
+            if (row >= rows) continue;
+            if (q.state)
+                q.state[(place.part * p.lead.items() + place.item) * rows + row] = total_[i];
+            else
+                store_element(q.out.data, q.out.dtype, out + row * q.out.row, total_[i]);
+        }
+    }
+};
+
+template <class Sum>
+RK_KERNEL(kMergeThreads)
+add_parts(const Sum* state, long parts, long items, long rows, const __grid_constant__ Lead lead,
+          const __grid_constant__ Strided out) {
+    const long index = long(block_index()) * kMergeThreads + thread_index();
+    if (index >= items * rows) return;
+    Sum total = 0;
+    for (long part = 0; part < parts; ++part) total += state[part * items * rows + index];
+    store_element(out.data, out.dtype, out.lead.offset(lead, index / rows) + index % rows * out.row, total);
+}
+
+}  // namespace
+
+template <class A>
+void relation_matvec(const Context& context, const Array& x, const Array& y, const Array& v,
+                     const Mlp<A>* phi, const Mlp<A>* psi, Link link, double scale, const Array& out) {
+    using P = std::conditional_t<std::is_same_v<A, Half<float16>>, Tf32, A>;
+    using Sum = typename P::Sum;
+    using Dot = LinkedDot<P, 1, 4>;
+    if (out.dim(1) == 0 || out.dim(2) == 0 || out.batch(2) == 0) return;
+    if (v.dim(1) > 1) {
+        Attended<P> a(context, x, y, v.dim(2) > 0 ? &v : nullptr, phi, psi, {}, false, out);
+        const WeightedOut<Sum> to = {a.out, int(v.dim(1)), Sum(1), nullptr, nullptr, false, 0, 0, 0};
+        sum_weighted_values<P, LinkWeigher<Sum>, false>(context, a.pairs, to, a.mask, scale, {link});
+        check_launch("relation_matvec");
+        return;
+    }
+    // The vector with unit stride, in the dtype of the sums.
+    Array row = v;
+    std::swap(row.shape[row.shape.size() - 1], row.shape[row.shape.size() - 2]);
+    std::swap(row.stride[row.stride.size() - 1], row.stride[row.stride.size() - 2]);
+    const Factors<Sum> vector = factors<Sum>(context, row);
+    Attended<P> a(context, x, y, nullptr, phi, psi, {}, false, out, vector.lead);
+    typename Dot::Parameters q = {vector.rows.data, a.more, link, Sum(scale), nullptr, a.out};
+    Pairs<typename P::Factor>& p = a.pairs;
+    p.row_blocks = unsigned(ceil_div(p.rows[0].count, 64));
+    const long items = p.lead.items(), rows = p.rows[0].count;
+    const Grid grid = grid_of_chunks(p.row_blocks * items, p.columns[0].count, context.multiprocessors);
+    if (grid.parts > 1) q.state = context.take<Sum>(grid.parts * items * rows);
+    launch_walk<P, 1, 4, Dot>(context, p, grid, q);
+    if (grid.parts > 1)
+        launch(add_parts<Sum>, ceil_div(items * rows, kMergeThreads), 1, kMergeThreads, 0, context.stream,
+               q.state, grid.parts, items, rows, p.lead, a.out);
+    check_launch("relation_matvec");
+}
+
+#define RK_INSTANTIATE(A)                                                                                  \
+    template void relation_matvec(const Context&, const Array&, const Array&, const Array&, const Mlp<A>*, \
+                                  const Mlp<A>*, Link, double, const Array&);
+RK_FOR_EACH_ARITHMETIC(RK_INSTANTIATE)
+
+}  // namespace rk::cuda

@@ -1,0 +1,305 @@
+// The k largest inner products of each row, best first; R never written. csrc/retrieve.cpp on a device.
+//
+// Flops 2 n m d; bytes: keys once a block of 64 rows. A thread compares its values with the k-th best of
+// their rows so far and puts the few that are better into a buffer of the row, 128 entries in shared memory.
+// A full buffer is sorted by the row's warp and merged into the row's list, k entries in global memory (which
+// the caches hold); the same merge joins the lists of blocks that share a row. Entries are ordered by value,
+// then by index, so no order of arrival shows.
+#include "attention.cuh"
+
+namespace rk::cuda {
+
+namespace {
+
+// Floats as unsigned integers of the same order; 0: no entry, 1: NaN, which comes after every number.
+template <class Sum>
+struct KeyOf;
+template <>
+struct KeyOf<float> {
+    using Key = std::uint32_t;
+    static constexpr Key kSign = 0x80000000u;
+};
+template <>
+struct KeyOf<double> {
+    using Key = std::uint64_t;
+    static constexpr Key kSign = 0x8000000000000000ull;
+};
+
+template <class To, class From>
+RK_DEVICE To bits_as(From value) {
+    static_assert(sizeof(To) == sizeof(From));
+    union {
+        From from;
+        To to;
+    } bits;
+    bits.from = value;
+    return bits.to;
+}
+
+template <class Sum>
+RK_DEVICE typename KeyOf<Sum>::Key key_of(Sum value) {
+    using Key = typename KeyOf<Sum>::Key;
+    if (value != value) return 1;
+    const Key bits = bits_as<Key>(value + Sum(0));  // -0 is 0
+    return bits & KeyOf<Sum>::kSign ? ~bits : bits | KeyOf<Sum>::kSign;
+}
+template <class Sum>
+RK_DEVICE Sum value_of(typename KeyOf<Sum>::Key key) {
+    if (key == 0) return Sum(-kInfinity);
+    if (key == 1) return Sum(kInfinity) - Sum(kInfinity);
+    return bits_as<Sum>(key & KeyOf<Sum>::kSign ? key & ~KeyOf<Sum>::kSign : ~key);
+}
+
+template <class Sum>
+struct Entry {
+    typename KeyOf<Sum>::Key key;
+    std::int32_t index;
+};
+template <class Sum>
+RK_DEVICE bool better(const Entry<Sum>& a, const Entry<Sum>& b) {
+    return a.key > b.key || (a.key == b.key && a.index < b.index);
+}
+
+inline constexpr int kBuffer = 128;
+
+// Sorts the buffer, best first (Batcher 1968, bitonic); a warp together.
+template <class Sum>
+RK_DEVICE void sort_buffer(Entry<Sum>* buffer) {
+    for (int size = 2; size <= kBuffer; size *= 2)
+        for (int stride = size / 2; stride > 0; stride /= 2) {
+            for (int e = lane_index(); e < kBuffer / 2; e += 32) {
+                const int i = e / stride * 2 * stride + e % stride, j = i + stride;
+                const bool best_first = (i & size) == 0;
+                const Entry<Sum> a = buffer[i], b = buffer[j];
+                if (better(b, a) == best_first && (better(b, a) || better(a, b))) {
+                    buffer[i] = b;
+                    buffer[j] = a;
+                }
+            }
+            sync_warp();
+        }
+}
+
+// How many of the entries, best first, are better than `entry`.
+template <class Sum>
+RK_DEVICE int count_better(const Entry<Sum>* entries, int count, const Entry<Sum>& entry) {
+    int low = 0, high = count;
+    while (low < high) {
+        const int middle = (low + high) / 2;
+        if (better(entries[middle], entry))
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+// to <- the k best of both lists; entries of key 0 are none. A warp together; `to` is apart from both.
+template <class Sum>
+RK_DEVICE void merge(const Entry<Sum>* a, int count_a, const Entry<Sum>* b, int count_b, Entry<Sum>* to,
+                     int k) {
+    for (int e = lane_index(); e < k; e += 32) to[e] = {0, -1};
+    sync_warp();
+    for (int e = lane_index(); e < count_a; e += 32) {
+        const int at = e + count_better(b, count_b, a[e]);
+        if (at < k && a[e].key) to[at] = a[e];
+    }
+    for (int e = lane_index(); e < count_b; e += 32) {
+        const int at = e + count_better(a, count_a, b[e]);
+        if (at < k && b[e].key) to[at] = b[e];
+    }
+    sync_warp();
+}
+
+template <class Sum>
+RK_DEVICE void write_row(const Strided& values, const Strided& indices, long value_at, long index_at,
+                         const Entry<Sum>* list, int k) {
+    for (int e = lane_index(); e < k; e += 32) {
+        store_element(values.data, values.dtype, value_at + e * values.column, value_of<Sum>(list[e].key));
+        static_cast<std::int64_t*>(indices.data)[index_at + e * indices.column] = list[e].index;
+    }
+}
+
+template <class A, int G, int W>
+struct TopK {
+    using Sum = typename A::Sum;
+    using Key = typename KeyOf<Sum>::Key;
+    static constexpr int kProducts = 1, kValueTiles = 0, kRows = A::kRows * G;
+    struct Parameters {
+        int k;
+        Mask mask;
+        Entry<Sum>* lists;  // (parts, items, rows, 2, k)
+        bool split;
+        Strided values, indices;
+    };
+    static long shared_bytes(const Parameters&, int block_rows) {
+        return block_rows * (kBuffer * long(sizeof(Entry<Sum>)) + 16);
+    }
+
+    const Parameters& q;
+    const Pairs<typename A::Factor>& p;
+    const Place place;
+    const long row0, rows, columns;
+    const std::uint8_t* mask;
+    // Of the warp's rows: entries waiting, which of the two lists is current, and the k-th best.
+    Entry<Sum>* buffers;
+    Key* worst;
+    int *waiting, *current;
+
+    RK_DEVICE TopK(const Parameters& parameters, const Pairs<typename A::Factor>& pairs, const Place& at,
+                   char* memory)
+        : q(parameters),
+          p(pairs),
+          place(at),
+          row0(at.first_row + 16 * G * warp_index()),
+          rows(pairs.rows[0].count),
+          columns(pairs.columns[0].count),
+          mask(parameters.mask.data ? parameters.mask.data + parameters.mask.lead.offset(pairs.lead, at.item)
+                                    : nullptr) {
+        constexpr int kBlock = 16 * G * W;
+        const int first = 16 * G * warp_index();
+        buffers = reinterpret_cast<Entry<Sum>*>(memory) + first * kBuffer;
+        char* after = memory + kBlock * kBuffer * sizeof(Entry<Sum>);
+        worst = reinterpret_cast<Key*>(after) + first;
+        waiting = reinterpret_cast<int*>(after + kBlock * sizeof(Key)) + first;
+        current = reinterpret_cast<int*>(after + kBlock * (sizeof(Key) + 4)) + first;
+        for (int r = lane_index(); r < 16 * G; r += 32) {
+            worst[r] = 0;
+            waiting[r] = current[r] = 0;
+        }
+        for (int r = 0; r < 16 * G && row0 + r < rows; ++r)
+            for (int e = lane_index(); e < q.k; e += 32) list(r, 0)[e] = {0, -1};
+        sync_warp();
+    }
+    RK_DEVICE void limit(long&, long&) const {}
+
+    RK_DEVICE void accept(Sum (&acc)[1][kRows][A::kColumns], long tile, const char*, char*) {
+        const int lane = lane_index();
+#pragma unroll
+        for (int i = 0; i < kRows; ++i) {
+            const int r = A::row_of(lane, i);
+            const Key bar = worst[r];
+#pragma unroll
+            for (int j = 0; j < A::kColumns; ++j) {
+                const long column = tile * kTileColumns + A::column_of(lane, j);
+                const Key key = key_of(acc[0][i][j]);
+                // Later columns lose to equal values.
+                if (key <= bar || row0 + r >= rows || column >= columns) continue;
+                if (!q.mask.allows(mask, row0 + r, column)) continue;
+                buffers[r * kBuffer + count_up(waiting + r)] = {key, std::int32_t(column)};
+            }
+        }
+        sync_warp();
+        // A tile adds at most 64.
+        for (int r = 0; r < 16 * G; ++r)
+            if (waiting[r] > kBuffer - kTileColumns) empty_buffer(r);
+    }
+    RK_DEVICE void close() const {}
+    RK_DEVICE void finish() {
+        for (int r = 0; r < 16 * G && row0 + r < rows; ++r) {
+            if (waiting[r]) empty_buffer(r);
+            const Entry<Sum>* best = list(r, current[r]);
+            if (q.split) {
+                // Where the merge of the parts looks for it.
+                if (current[r])
+                    for (int e = lane_index(); e < q.k; e += 32) list(r, 0)[e] = best[e];
+                continue;
+            }
+            write_row<Sum>(q.values, q.indices,
+                           q.values.lead.offset(p.lead, place.item) + (row0 + r) * q.values.row,
+                           q.indices.lead.offset(p.lead, place.item) + (row0 + r) * q.indices.row, best, q.k);
+        }
+    }
+
+   private:
+    RK_DEVICE Entry<Sum>* list(int r, int which) const {
+        const long items = p.lead.items();
+        return q.lists +
+               ((((q.split ? place.part : 0) * items + place.item) * rows + row0 + r) * 2 + which) * q.k;
+    }
+    RK_DEVICE void empty_buffer(int r) {
+        Entry<Sum>* buffer = buffers + r * kBuffer;
+        const int count = waiting[r], from = current[r];
+        for (int e = count + lane_index(); e < kBuffer; e += 32) buffer[e] = {0, -1};
+        sync_warp();
+        sort_buffer(buffer);
+        merge(list(r, from), q.k, buffer, count, list(r, 1 - from), q.k);
+        if (lane_index() == 0) {
+            worst[r] = list(r, 1 - from)[q.k - 1].key;
+            waiting[r] = 0;
+            current[r] = 1 - from;
+        }
+        sync_warp();
+    }
+};
+
+inline constexpr int kRowsPerBlock = 4;
+
+// A warp a row: its lists of all parts, merged one after the other.
+template <class Sum>
+RK_KERNEL(32 * kRowsPerBlock)
+merge_lists(Entry<Sum>* lists, long parts, long items, long rows, int k, const __grid_constant__ Lead lead,
+            const __grid_constant__ Strided values, const __grid_constant__ Strided indices) {
+    const long index = long(block_index()) * kRowsPerBlock + warp_index();
+    if (index >= items * rows) return;
+    const auto list = [&](long part, int which) {
+        return lists + ((part * items * rows + index) * 2 + which) * k;
+    };
+    int current = 0;
+    for (long part = 1; part < parts; ++part, current = 1 - current)
+        merge(list(0, current), k, list(part, 0), k, list(0, 1 - current), k);
+    const long item = index / rows, row = index % rows;
+    write_row<Sum>(values, indices, values.lead.offset(lead, item) + row * values.row,
+                   indices.lead.offset(lead, item) + row * indices.row, list(0, current), k);
+}
+
+template <class A, int W>
+void retrieve_in_blocks(const Context& context, Attended<A>& a, int k, const Strided& where) {
+    using Sum = typename A::Sum;
+    using Consumer = TopK<A, 1, W>;
+    Pairs<typename A::Factor>& p = a.pairs;
+    p.row_blocks = unsigned(ceil_div(p.rows[0].count, 16L * W));
+    const long items = p.lead.items(), rows = p.rows[0].count;
+    // Exact whatever the cut; a part of fewer than some k columns would only add entries to merge.
+    Grid grid = grid_of_tiles(long(p.row_blocks) * items, p.columns[0].count, context.multiprocessors);
+    const long least = std::max<long>(kChunkTiles / 4, ceil_div(4L * k, kTileColumns));
+    if (grid.tiles_per_part < least) {
+        const long tiles = ceil_div(p.columns[0].count, kTileColumns);
+        grid.tiles_per_part = std::max(1L, std::min(least, tiles));
+        grid.parts = std::max(1L, ceil_div(tiles, grid.tiles_per_part));
+    }
+    Entry<Sum>* lists = context.take<Entry<Sum>>(grid.parts * items * rows * 2 * k);
+    launch_walk<A, 1, W, Consumer>(context, p, grid, {k, a.mask, lists, grid.parts > 1, a.out, where});
+    if (grid.parts > 1)
+        launch(merge_lists<Sum>, ceil_div(items * rows, kRowsPerBlock), 1, 32 * kRowsPerBlock, 0,
+               context.stream, lists, grid.parts, items, rows, k, p.lead, a.out, where);
+}
+
+}  // namespace
+
+template <class A>
+void retrieve(const Context& context, const Array& q, const Array& keys, const Mlp<A>* phi, const Mlp<A>* psi,
+              const MaybeArray& mask, const Array& values, const Array& indices) {
+    if (q.dim(2) == 0 || q.batch(2) == 0) return;
+    if (keys.dim(2) > 0x7fffffffL) throw std::invalid_argument("keys: expected fewer than 2^31 rows");
+    Attended<A> a(context, q, keys, nullptr, phi, psi, mask, false, values, leading(indices.stride, 2));
+    const int k = int(values.dim(1));
+    Strided where = strided(indices);
+    where.lead = a.more;
+    // Buffers of 64 rows where shared memory has room for them.
+    if constexpr (sizeof(typename A::Sum) == 4)
+        if (walk_bytes<A, 1, 4, TopK<A, 1, 4>>(a.pairs, {}, false) <= context.shared_bytes) {
+            retrieve_in_blocks<A, 4>(context, a, k, where);
+            check_launch("retrieve");
+            return;
+        }
+    retrieve_in_blocks<A, 2>(context, a, k, where);
+    check_launch("retrieve");
+}
+
+#define RK_INSTANTIATE(A)                                                                            \
+    template void retrieve(const Context&, const Array&, const Array&, const Mlp<A>*, const Mlp<A>*, \
+                           const MaybeArray&, const Array&, const Array&);
+RK_FOR_EACH_ARITHMETIC(RK_INSTANTIATE)
+
+}  // namespace rk::cuda

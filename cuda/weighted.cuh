@@ -1,0 +1,411 @@
+// Consumers that turn a tile of R into weights and add up weighted values: attention, matrix-free products,
+// the gradients of attention. One text for all of them; what differs is the Weigher:
+//
+//   kProducts     inner products of a pair that it wants
+//   kSoftmax      its weights are exp(R - max), renormalized as the maximum grows
+//   begin(lanes)  reads what it needs of its rows
+//   weigh(...)    a weight from the inner products of pair (i, j)
+//
+// State of a row: max and sum (softmax) and the weighted sum of the values. Merging two states is
+// merge_shares and combine; the same functions join chunks within a block and blocks of one row
+// (merge_parts), from left to right, so that the bits do not depend on which of the two happens.
+#pragma once
+
+#include "pairs.cuh"
+
+namespace rk::cuda {
+
+inline constexpr float kInfinity = __builtin_huge_valf();
+
+// What is left of two sums when their maxima are brought to one.
+template <class Sum>
+struct Shares {
+    Sum max, first, second;
+};
+template <class Sum>
+RK_DEVICE Shares<Sum> merge_shares(Sum first, Sum second) {
+    const Sum top = first > second ? first : second;
+    const Sum base = top == Sum(-kInfinity) ? Sum(0) : top;
+    return {top, exp(first - base), exp(second - base)};
+}
+template <class Sum>
+RK_DEVICE Sum combine(const Shares<Sum>& s, Sum first, Sum second) {
+    return first * s.first + second * s.second;
+}
+
+// Where results go, and partial states on the way: rows of `width` weighted sums, then max and sum.
+template <class Sum>
+struct WeightedOut {
+    Strided out;
+    int width;   // of the values
+    Sum factor;  // of the results
+    Sum* lse;    // a row of every item, one after the other; may be null
+    Sum* state;  // null: all columns are one chunk
+    bool softmax;
+    long rows, items;
+    int state_width;  // values of a block of values, max and sum
+
+    RK_HOST_DEVICE long slot(long part, long value_block, long value_blocks, long item, long row) const {
+        return (((part * value_blocks + value_block) * items + item) * rows + row) * state_width;
+    }
+};
+
+template <class A, int G, int W, int ValueTiles, class Weigher>
+struct Weighted {
+    using Sum = typename A::Sum;
+    using Factor = typename A::Factor;
+    static constexpr int kProducts = Weigher::kProducts, kValueTiles = ValueTiles;
+    static constexpr int kRows = A::kRows * G, kStored = ValueTiles > 0 ? ValueTiles : 1;
+    struct Parameters {
+        WeightedOut<Sum> to;
+        Mask mask;
+        Sum scale;
+        bool split;  // each part is a block of its own
+        typename Weigher::Parameters weigher;
+    };
+    static long shared_bytes(const Parameters&, int) { return 0; }
+
+    const Parameters& q;
+    const Pairs<Factor>& p;
+    const Place place;
+    const long row0, rows, columns;
+    const std::uint8_t* mask;
+    Weigher weigher;
+    Sum max_[kRows], sum_[kRows];                  // of this chunk
+    Sum run_max_[kRows], run_sum_[kRows];          // of the chunks before it
+    Sum acc_[kStored][A::kRows * G][A::kColumns];  // of this chunk
+    bool closed_ = false;
+
+    RK_DEVICE Weighted(const Parameters& parameters, const Pairs<Factor>& pairs, const Place& at, char*)
+        : q(parameters),
+          p(pairs),
+          place(at),
+          row0(at.first_row + 16 * G * warp_index()),
+          rows(pairs.rows[0].count),
+          columns(pairs.columns[0].count),
+          mask(parameters.mask.data ? parameters.mask.data + parameters.mask.lead.offset(pairs.lead, at.item)
+                                    : nullptr) {
+        weigher.template begin<A, G>(q.weigher, at.item, row0, rows);
+        begin_chunk();
+#pragma unroll
+        for (int i = 0; i < kRows; ++i) {
+            run_max_[i] = Sum(-kInfinity);
+            run_sum_[i] = 0;
+        }
+    }
+
+    // Tiles that the causal rule forbids whole are not met.
+    RK_DEVICE void limit(long& first, long& last) const {
+        const long end = place.first_row + 16 * G * W;
+        if (q.mask.causal == Mask::lower) last = min(last, ceil_div(min(end, rows), kTileColumns));
+        if (q.mask.causal == Mask::upper) first = max(first, place.first_row / kTileColumns);
+    }
+
+    RK_DEVICE void accept(Sum (&r)[kProducts][kRows][A::kColumns], long tile, const char* values,
+                          char* staged) {
+        const int lane = lane_index();
+        const long column0 = tile * kTileColumns;
+        const bool masked = mask != nullptr ||
+                            (q.mask.causal == Mask::lower && column0 + kTileColumns - 1 > place.first_row) ||
+                            (q.mask.causal == Mask::upper && column0 < place.first_row + 16 * G * W - 1);
+        const bool edge = masked || column0 + kTileColumns > columns;
+#pragma unroll
+        for (int i = 0; i < kRows; ++i)
+#pragma unroll
+            for (int j = 0; j < A::kColumns; ++j) {
+                const long column = column0 + A::column_of(lane, j);
+                const bool counts = !edge || allows(row0 + A::row_of(lane, i), column);
+                Sum& weight = r[0][i][j];
+                weight = counts
+                             ? weigher.weigh(q.weigher, q.scale * weight, r[kProducts - 1][i][j], i, column)
+                             : Weigher::kForbidden;
+            }
+        if constexpr (Weigher::kSoftmax) renormalize(r[0]);
+        if constexpr (ValueTiles > 0) add_values(r[0], column0, masked, values, staged);
+    }
+
+    RK_DEVICE void close() {
+        if constexpr (Weigher::kSoftmax)
+#pragma unroll
+            for (int i = 0; i < kRows; ++i) sum_[i] = over_row(sum_[i]);
+        if (q.to.state && !q.split) {
+            merge_into_state();
+            begin_chunk();
+        }
+    }
+
+    RK_DEVICE void finish() {
+        if (q.to.state && q.split)
+            write_state();
+        else
+            write_result();
+    }
+
+   private:
+    RK_DEVICE void begin_chunk() {
+#pragma unroll
+        for (int i = 0; i < kRows; ++i) {
+            max_[i] = Sum(-kInfinity);
+            sum_[i] = 0;
+#pragma unroll
+            for (int b = 0; b < kStored; ++b)
+#pragma unroll
+                for (int j = 0; j < A::kColumns; ++j) acc_[b][i][j] = 0;
+        }
+    }
+
+    RK_DEVICE bool allows(long row, long column) const {
+        return row < rows && column < columns && q.mask.allows(mask, row, column);
+    }
+
+    RK_DEVICE static Sum over_row(Sum value) {
+#pragma unroll
+        for (int lanes = 1; lanes < A::kRowLanes; lanes *= 2) value += shuffle_xor(value, lanes);
+        return value;
+    }
+
+    // Online softmax (Milakov & Gimelshein 2018).
+    RK_DEVICE void renormalize(Sum (&r)[kRows][A::kColumns]) {
+#pragma unroll
+        for (int i = 0; i < kRows; ++i) {
+            Sum top = r[i][0];
+#pragma unroll
+            for (int j = 1; j < A::kColumns; ++j) top = r[i][j] > top || top != top ? r[i][j] : top;
+#pragma unroll
+            for (int lanes = 1; lanes < A::kRowLanes; lanes *= 2) {
+                const Sum other = shuffle_xor(top, lanes);
+                top = other > top || top != top ? other : top;
+            }
+            // NaN is no maximum: it reaches the sum below.
+            const Sum next = top > max_[i] ? top : max_[i];
+            const Sum base = next == Sum(-kInfinity) ? Sum(0) : next;
+            const Sum kept = exp(max_[i] - base);
+            max_[i] = next;
+            Sum sum = 0;
+#pragma unroll
+            for (int j = 0; j < A::kColumns; ++j) {
+                r[i][j] = exp(r[i][j] - base);
+                sum += r[i][j];
+            }
+            sum_[i] = sum_[i] * kept + sum;
+            if constexpr (ValueTiles > 0)
+#pragma unroll
+                for (int b = 0; b < kStored; ++b)
+#pragma unroll
+                    for (int j = 0; j < A::kColumns; ++j) acc_[b][i][j] *= kept;
+        }
+    }
+
+    RK_DEVICE void add_values(const Sum (&weights)[kRows][A::kColumns], long column0, bool masked,
+                              const char* values, char* staged) {
+        constexpr int kPitch = SharedLayout::value_pitch<A>(kStored);
+        const Factor* v = reinterpret_cast<const Factor*>(values);
+        Sum* w = reinterpret_cast<Sum*>(staged);
+        // A forbidden pair is left out, not multiplied by zero: it matters where a value is not finite.
+        if (masked && any_in_block(!all_finite(v))) {
+            A::template stage_weights<G>(weights, w);
+            add_allowed(w, column0, v);
+            return;
+        }
+#pragma unroll
+        for (int b = 0; b < kStored; ++b)
+            A::template multiply_weights<G>(acc_[b], weights, w, b == 0, v + b * kTileColumns, kPitch);
+    }
+
+    RK_DEVICE bool all_finite(const Factor* v) const {
+        constexpr int kPitch = SharedLayout::value_pitch<A>(kStored);
+        bool finite = true;
+        for (int e = thread_index(); e < kTileColumns * kTileColumns * kStored; e += 32 * W)
+            finite = finite &&
+                     isfinite(widen(v[e / (kTileColumns * kStored) * kPitch + e % (kTileColumns * kStored)]));
+        return finite;
+    }
+
+    RK_DEVICE void add_allowed(const Sum* weights, long column0, const Factor* v) {
+        constexpr int kPitch = SharedLayout::value_pitch<A>(kStored),
+                      kWeightPitch = SharedLayout::staged_pitch<A>();
+        const int lane = lane_index();
+#pragma unroll
+        for (int i = 0; i < kRows; ++i) {
+            const int r = A::row_of(lane, i);
+            for (int k = 0; k < kTileColumns; ++k) {
+                if (!allows(row0 + r, column0 + k)) continue;
+                Factor rounded;
+                narrow(weights[r * kWeightPitch + k], rounded);
+#pragma unroll
+                for (int b = 0; b < kStored; ++b)
+#pragma unroll
+                    for (int j = 0; j < A::kColumns; ++j)
+                        acc_[b][i][j] =
+                            fma(Sum(widen(rounded)),
+                                Sum(widen(v[k * kPitch + b * kTileColumns + A::value_column_of(lane, j)])),
+                                acc_[b][i][j]);
+            }
+        }
+    }
+
+    // Calls f(i, row) for this thread's rows that exist.
+    template <class F>
+    RK_DEVICE void each_row(const F& f) const {
+#pragma unroll
+        for (int i = 0; i < kRows; ++i) {
+            const long row = row0 + A::row_of(lane_index(), i);
+            if (row < rows) f(i, row);
+        }
+    }
+    RK_DEVICE Sum* state_of(long row) const {
+        return q.to.state +
+               q.to.slot(q.split ? place.part : 0, place.value_block, p.value_blocks, place.item, row);
+    }
+
+    // The chunks before this one, and this one, in a state that this thread alone reads and writes; max and
+    // sum stay in registers.
+    RK_DEVICE void merge_into_state() {
+        each_row([&](int i, long row) {
+            Sum* state = state_of(row);
+            const Shares<Sum> s = merge_shares(run_max_[i], max_[i]);
+#pragma unroll
+            for (int b = 0; b < kStored; ++b)
+#pragma unroll
+                for (int j = 0; j < A::kColumns; ++j) {
+                    Sum& kept = state[b * kTileColumns + A::value_column_of(lane_index(), j)];
+                    if constexpr (ValueTiles == 0) continue;
+                    if (!closed_)
+                        kept = acc_[b][i][j];
+                    else
+                        kept = Weigher::kSoftmax ? combine(s, kept, acc_[b][i][j]) : kept + acc_[b][i][j];
+                }
+            if (!closed_) {
+                run_max_[i] = max_[i];
+                run_sum_[i] = sum_[i];
+            } else if (Weigher::kSoftmax) {
+                run_max_[i] = s.max;
+                run_sum_[i] = combine(s, run_sum_[i], sum_[i]);
+            }
+        });
+        closed_ = true;
+    }
+
+    RK_DEVICE void write_state() const {
+        each_row([&](int i, long row) {
+            Sum* state = state_of(row);
+            if constexpr (ValueTiles > 0)
+#pragma unroll
+                for (int b = 0; b < kStored; ++b)
+#pragma unroll
+                    for (int j = 0; j < A::kColumns; ++j)
+                        state[b * kTileColumns + A::value_column_of(lane_index(), j)] = acc_[b][i][j];
+            if (Weigher::kSoftmax && lane_index() % A::kRowLanes == 0) {
+                state[q.to.state_width - 2] = max_[i];
+                state[q.to.state_width - 1] = sum_[i];
+            }
+        });
+    }
+
+    RK_DEVICE void write_result() {
+        const bool merged = q.to.state != nullptr;
+        const long out = q.to.out.lead.offset(p.lead, place.item);
+        each_row([&](int i, long row) {
+            const Sum top = merged ? run_max_[i] : max_[i], sum = merged ? run_sum_[i] : sum_[i];
+            if constexpr (ValueTiles > 0)
+#pragma unroll
+                for (int b = 0; b < kStored; ++b)
+#pragma unroll
+                    for (int j = 0; j < A::kColumns; ++j) {
+                        const int at = b * kTileColumns + A::value_column_of(lane_index(), j);
+                        const long c = long(place.value_block) * kStored * kTileColumns + at;
+                        if (c >= q.to.width) continue;
+                        const Sum value = !merged ? acc_[b][i][j] : closed_ ? state_of(row)[at] : Sum(0);
+                        write_value(q.to, out, row, c, value, sum);
+                    }
+            if (Weigher::kSoftmax && lane_index() % A::kRowLanes == 0 && place.value_block == 0)
+                write_lse(q.to, place.item, row, top, sum);
+        });
+    }
+
+   public:
+    RK_DEVICE static void write_value(const WeightedOut<Sum>& to, long out, long row, long column, Sum value,
+                                      Sum sum) {
+        if (to.softmax) value = sum == Sum(0) ? Sum(0) : value / sum;
+        store_element(to.out.data, to.out.dtype, out + row * to.out.row + column * to.out.column,
+                      value * to.factor);
+    }
+    RK_DEVICE static void write_lse(const WeightedOut<Sum>& to, long item, long row, Sum top, Sum sum) {
+        if (to.lse) to.lse[item * to.rows + row] = sum == Sum(0) ? Sum(-kInfinity) : top + log(sum);
+    }
+};
+
+inline constexpr int kMergeThreads = 128;
+
+// Joins the states of the parts, in order: a thread a value, and one more a row for its log-sum-exp.
+template <class W>
+RK_KERNEL(kMergeThreads)
+merge_parts(const __grid_constant__ WeightedOut<typename W::Sum> to, const __grid_constant__ Lead lead,
+            long parts, long value_blocks, int value_width) {
+    using Sum = typename W::Sum;
+    const long index = long(block_index()) * kMergeThreads + thread_index();
+    const long column = index % (to.width + 1), row = index / (to.width + 1) % to.rows;
+    const long item = index / (to.width + 1) / to.rows;
+    if (item >= to.items) return;
+    const bool last = column == to.width;
+    const long block = last ? 0 : column / value_width, at = last ? 0 : column % value_width;
+    const Sum* state = to.state + to.slot(0, block, value_blocks, item, row);
+    Sum top = to.softmax ? state[to.state_width - 2] : Sum(0),
+        sum = to.softmax ? state[to.state_width - 1] : Sum(1);
+    Sum value = last ? Sum(0) : state[at];
+    for (long part = 1; part < parts; ++part) {
+        state = to.state + to.slot(part, block, value_blocks, item, row);
+        if (to.softmax) {
+            const Shares<Sum> s = merge_shares(top, state[to.state_width - 2]);
+            if (!last) value = combine(s, value, state[at]);
+            sum = combine(s, sum, state[to.state_width - 1]);
+            top = s.max;
+        } else if (!last) {
+            value = value + state[at];
+        }
+    }
+    if (!last)
+        W::write_value(to, to.out.lead.offset(lead, item), row, column, value, sum);
+    else if (to.softmax)
+        W::write_lse(to, item, row, top, sum);
+}
+
+// Runs a walk with a weighted consumer: cuts it, takes workspace for its states, joins them.
+template <class A, int ValueTiles, class Weigher>
+void sum_weighted(const Context& context, Pairs<typename A::Factor>& p, WeightedOut<typename A::Sum> to,
+                  const Mask& mask, double scale, const typename Weigher::Parameters& weigher) {
+    using Sum = typename A::Sum;
+    using Consumer = Weighted<A, 1, 4, ValueTiles, Weigher>;
+    constexpr int kValueWidth = ValueTiles * kTileColumns;
+    p.row_blocks = unsigned(ceil_div(p.rows[0].count, 64));
+    p.value_blocks = ValueTiles ? unsigned(std::max(1L, ceil_div(to.width, long(kValueWidth)))) : 1;
+    to.softmax = Weigher::kSoftmax;
+    to.rows = p.rows[0].count;
+    to.items = p.lead.items();
+    to.state_width = kValueWidth + 2;
+    to.state = nullptr;
+    const Grid grid = grid_of_chunks(long(p.row_blocks) * p.value_blocks * to.items, p.columns[0].count,
+                                     context.multiprocessors);
+    if (grid.blocks == 0) return;
+    if (ceil_div(p.columns[0].count, kTileColumns) > kChunkTiles)
+        to.state = context.take<Sum>(grid.parts * p.value_blocks * to.items * to.rows * to.state_width);
+    launch_walk<A, 1, 4, Consumer>(context, p, grid, {to, mask, Sum(scale), grid.parts > 1, weigher});
+    if (grid.parts > 1)
+        launch(merge_parts<Consumer>, ceil_div(to.items * to.rows * (to.width + 1), kMergeThreads), 1,
+               kMergeThreads, 0, context.stream, to, p.lead, grid.parts, p.value_blocks,
+               std::max(1, kValueWidth));
+}
+
+// Values 128 columns at a time where there are so many and shared memory has room for them.
+template <class A, class Weigher, bool Wide>
+void sum_weighted_values(const Context& context, Pairs<typename A::Factor>& p,
+                         const WeightedOut<typename A::Sum>& to, const Mask& mask, double scale,
+                         const typename Weigher::Parameters& weigher) {
+    if constexpr (Wide)
+        if (to.width > kTileColumns &&
+            walk_bytes<A, 1, 4, Weighted<A, 1, 4, 2, Weigher>>(p, {}, false) <= context.shared_bytes)
+            return sum_weighted<A, 2, Weigher>(context, p, to, mask, scale, weigher);
+    sum_weighted<A, 1, Weigher>(context, p, to, mask, scale, weigher);
+}
+
+}  // namespace rk::cuda

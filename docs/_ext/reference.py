@@ -1,0 +1,114 @@
+"""Pages of the API reference, and links to them.
+
+One page a public module lists every name of its ``__all__``. On all other pages a public name in code font,
+such as `bounds.symmetric`, becomes a link to its entry.
+"""
+
+import importlib
+import importlib.util
+import inspect
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.ext.autodoc.mock import mock
+from sphinx.util.nodes import make_refnode
+
+# In this order. A module that is not there is left out.
+MODULES = ("", "bounds", "spectra", "torch", "dask", "plot", "cuda")
+# Libraries of optional modules that are not installed: stand-ins let the docstrings be read without them.
+MISSING = [
+    name for name in ("torch", "dask", "distributed", "cupy") if importlib.util.find_spec(name) is None
+]
+
+# Titles of the groups of `relkernels` in their order, by the module that defines a name.
+GROUPS = {
+    "ops": "Operations",
+    "gradients": "Gradients and losses",
+    "mlp": "Feature maps",
+    "activations": "Feature maps",
+    "nngp": "Kernels of wide networks",
+    "estimators": "Estimators",
+    "config": "Threads and configuration",
+}
+OTHERS = "Further names"
+
+
+def module_names() -> list[str]:
+    """Return the public modules that exist."""
+    names = [f"relkernels.{name}".rstrip(".") for name in MODULES]
+    return [name for name in names if importlib.util.find_spec(name) is not None]
+
+
+def _group(thing: object) -> str:
+    home = getattr(thing, "__module__", "").split(".")
+    return GROUPS.get(home[1], OTHERS) if len(home) > 1 else OTHERS
+
+
+def _table(names: list[str]) -> str:
+    entries = "\n".join(f"   {name}" for name in names)
+    return f".. autosummary::\n   :toctree: generated\n\n{entries}\n"
+
+
+def _heading(text: str, mark: str) -> str:
+    return f"{text}\n{mark * len(text)}\n"
+
+
+def page_of(module_name: str) -> str:
+    """Return the reStructuredText of a module's page."""
+    with mock(MISSING):
+        module = importlib.import_module(module_name)
+        names = [name for name in module.__all__ if not name.startswith("__")]
+        groups: dict[str, list[str]] = {}
+        for name in names:
+            groups.setdefault(_group(getattr(module, name)), []).append(name)
+        text = inspect.getdoc(module) or ""
+    parts = [_heading(module_name, "="), f".. module:: {module_name}\n", f"{text}\n"]
+    if module_name != "relkernels":
+        return "\n".join([*parts, _table(names)])
+    for title in dict.fromkeys([*GROUPS.values(), OTHERS]):
+        if title in groups:
+            parts += [_heading(title, "-"), _table(groups[title])]
+    parts.append(".. py:data:: __version__\n   :type: str\n\n   Version of the package.\n")
+    return "\n".join(parts)
+
+
+def write(folder: Path) -> None:
+    """Write the pages; those that have not changed are left alone, so that they are not built again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pages = {f"{name}.rst": page_of(name) for name in module_names()}
+    for old in folder.glob("*.rst"):
+        if old.name not in pages:
+            old.unlink()
+    for name, text in pages.items():
+        path = folder / name
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+
+
+def _skip(app, what, name, obj, skip, options):
+    """Leave out members that a class inherits from another library."""
+    function = obj.fget if isinstance(obj, property) else getattr(obj, "__func__", obj)
+    home = getattr(function, "__module__", None)
+    return True if home is not None and not str(home).startswith("relkernels") else None
+
+
+def _link(app, doctree, page):
+    """Make links of the public names in code font."""
+    domain = app.env.domains.python_domain
+    for literal in list(doctree.findall(nodes.literal)):
+        if isinstance(literal.parent, (nodes.reference, nodes.title)):
+            continue
+        name = literal.astext().removesuffix("()").removeprefix("rk.").removeprefix("relkernels.")
+        entry = domain.objects.get(f"relkernels.{name}")
+        if entry is not None and entry.docname != page:
+            literal.replace_self(
+                make_refnode(app.builder, page, entry.docname, entry.node_id, literal.deepcopy())
+            )
+
+
+def setup(app: Sphinx):
+    """Connect the filter of members, and what makes links."""
+    app.connect("autodoc-skip-member", _skip)
+    app.connect("doctree-resolved", _link)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,93 @@
+"""Pages that are files of the repository (change log, results...), read where they lie.
+
+A page of docs/ stands for each, so that it has a place in the table of contents; its text is the file's,
+links to other files turned into links to their pages.
+"""
+
+import os.path
+import re
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+ROOT = Path(__file__).parents[2]
+PAGES = {
+    "project/architecture": "ARCHITECTURE.md",
+    "project/contributing": "CONTRIBUTING.md",
+    "project/changelog": "CHANGELOG.md",
+    "project/results": "bench/RESULTS.md",
+    "project/notes": "bench/NOTES.md",
+}
+_LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
+
+
+def text_of(page: str) -> str:
+    """Return a file's text with its links as they must be on the page."""
+    source = PAGES[page]
+    page_of_file = {file: f"/{name}.md" for name, file in PAGES.items()}
+
+    def link(match: re.Match[str]) -> str:
+        picture, label, target, anchor = match.groups(default="")
+        if "://" in target:
+            return match[0]
+        file = os.path.normpath(os.path.join(os.path.dirname(source), target))
+        if picture:
+            return f"![{label}]({os.path.relpath(file, os.path.join('docs', os.path.dirname(page)))})"
+        if file in page_of_file:
+            return f"[{label}]({page_of_file[file]}{anchor})"
+        if file.startswith("docs/"):
+            return f"[{label}]({file.removeprefix('docs')}{anchor})"
+        return f"`{file}`"  # a file without a page
+
+    return _LINK.sub(link, (ROOT / source).read_text())
+
+
+def _read(app, page, content):
+    if page in PAGES:
+        app.env.note_dependency(str(ROOT / PAGES[page]))
+        content[0] = text_of(page)
+
+
+class Results(SphinxDirective):
+    """A table of the workloads in bench/RESULTS.md whose names a regular expression matches."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+    columns = ("workload", "threads", "relkernels", "rate", "best peer", "ratio")
+
+    def run(self):
+        """Return the table; without a match, a warning."""
+        path = ROOT / "bench" / "RESULTS.md"
+        self.env.note_dependency(str(path))
+        found, header = [], []
+        for line in path.read_text().splitlines():
+            cells = [cell.strip() for cell in line.strip("| ").split(" | ")]
+            if cells[0] == "workload":
+                header = cells
+            elif line.startswith("| ") and header and re.match(self.arguments[0], cells[0]):
+                found.append([cells[header.index(column)] for column in self.columns])
+        if not found:
+            return [self.state.document.reporter.warning(f"no workload matches {self.arguments[0]}")]
+        return [_table([self.columns, *found])]
+
+
+def _table(rows):
+    """Return a table of texts, the first row its head."""
+    group = nodes.tgroup(cols=len(rows[0]))
+    group += [nodes.colspec(colwidth=1) for _ in rows[0]]
+    lines = []
+    for row in rows:
+        line = nodes.row()
+        line += [nodes.entry("", nodes.paragraph(text=cell)) for cell in row]
+        lines.append(line)
+    group += [nodes.thead("", lines[0]), nodes.tbody("", *lines[1:])]
+    return nodes.table("", group)
+
+
+def setup(app: Sphinx):
+    """Connect the reader, and the directive."""
+    app.connect("source-read", _read)
+    app.add_directive("results", Results)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,39 @@
+"""`relkernels completion`: a script that makes a shell complete commands, options and names."""
+
+from __future__ import annotations
+
+import argparse
+
+SUMMARY = "print a script for completion in bash, zsh or tcsh"
+DESCRIPTION = (
+    "Print a script that completes commands, options, names and paths. bash: save it as "
+    "~/.local/share/bash-completion/completions/relkernels. zsh: save it as _relkernels in a directory of "
+    "$fpath. tcsh: source it. Completion needs no Python: make the script again after an update."
+)
+EXAMPLE = "relkernels completion bash > ~/.local/share/bash-completion/completions/relkernels"
+SHELLS = ("bash", "zsh", "tcsh")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("shell", choices=SHELLS, help=f"one of {', '.join(SHELLS)}")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the script; it is made from the parser of the command line."""
+    import shtab
+
+    from .main import COMMANDS, parser, subparsers
+
+    top = parser()
+    for name, sub in subparsers(top).items():
+        names: dict[str, tuple[str, ...]] = getattr(COMMANDS[name], "completions", dict)()
+        for action in sub._actions:
+            if action.dest in names:
+                action.choices = names[action.dest]
+            elif action.metavar == "FILE":
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
+            elif action.metavar == "DIR":
+                action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+    print(shtab.complete(top, arguments.shell))
+    return 0

@@ -1,0 +1,220 @@
+"""The page that `relkernels demo`, `bench` and `reproduce` write with --html: one file that needs no other.
+
+A `Page` holds what a run told: facts, sections of paragraphs, tables, figures. `render` fills page.html with
+page.css and page.js in it; figures are SVG in data URIs, one for light and one for dark. The page's own
+policy lets it load nothing from anywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import hashlib
+import importlib.util
+import math
+import platform
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .._files import check_writable, write_whole
+from ..config import configuration
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ..plot._panels import Panel
+
+HELP = "write a page with tables and pictures there (default: none; needs matplotlib and Jinja2)"
+_NUMBER = re.compile(r"[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?")
+
+
+class Cell(NamedTuple):
+    """What a table shows in one place, and what the column is sorted by; None comes last."""
+
+    text: str
+    key: float | str | None = None
+
+
+def value_cell(value: Any) -> Cell:
+    """Return a value of a table of data as a cell."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+        return Cell(text, text or None)
+    if math.isnan(value):
+        return Cell("", None)
+    text = f"{value:,}" if isinstance(value, int) else f"{value:.4g}".replace("inf", "∞")
+    return Cell(text, float(value))
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under headers; a cell that is plain text is sorted as the number it shows, else as text."""
+
+    title: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str | Cell]]
+    folded: bool = False  # shown when it is asked for
+
+    def cells(self) -> list[list[Cell]]:
+        """Return all rows with the keys of every cell."""
+        return [
+            [cell if isinstance(cell, Cell) else Cell(cell, _key(cell)) for cell in row] for row in self.rows
+        ]
+
+    def numeric(self) -> list[bool]:
+        """Tell for each column whether it holds numbers alone, and some."""
+        columns = zip(*self.cells(), strict=True) if self.rows else [()] * len(self.headers)
+        keys = [[cell.key for cell in column if cell.key is not None] for column in columns]
+        return [bool(found) and not any(isinstance(key, str) for key in found) for found in keys]
+
+
+def _key(text: str) -> float | str | None:
+    """Return the number that a text is, or else the text."""
+    if _NUMBER.fullmatch(text):
+        return float(text.replace(",", ""))
+    return text or None
+
+
+class Picture(NamedTuple):
+    """A figure as SVG for light pages and for dark ones; its title stands below it."""
+
+    title: str
+    light: str
+    dark: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels of the screen, 96 an inch."""
+        found = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', self.light)
+        assert found is not None
+        width, height = (round(float(n) * 96 / 72) for n in found.groups())
+        return width, height
+
+
+@dataclass
+class Section:
+    """A part of a page."""
+
+    title: str
+    paragraphs: Sequence[tuple[str, str]] = ()  # a word that leads, and the text
+    verdict: tuple[str, bool] | None = None  # in words, and whether it is good
+    tables: Sequence[Table] = ()
+    pictures: Sequence[Picture] = ()
+
+
+@dataclass
+class Page:
+    """All that a page tells."""
+
+    title: str
+    summary: str
+    command: str
+    sections: Sequence[Section]
+    facts: Sequence[tuple[str, str]] = field(default_factory=lambda: machine_facts())
+    notes: Sequence[tuple[str, Sequence[str]]] = ()  # a heading, and lines
+    date: str = field(default_factory=lambda: f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}")
+
+
+def check(path: str | None) -> None:
+    """Refuse before the work what would fail after it: an absent library, a file that cannot be written.
+
+    Raises
+    ------
+    ImportError, OSError
+    """
+    if path is None:
+        return
+    if any(importlib.util.find_spec(name) is None for name in ("matplotlib", "jinja2")):
+        raise ImportError("--html needs matplotlib and Jinja2: pip install 'relkernels[plot]'")
+    check_writable("--html", path)
+
+
+def machine_facts() -> list[tuple[str, str]]:
+    """Return version and machine, for pages of runs that do not describe it themselves."""
+    told = configuration()
+    return [
+        ("relkernels", told["version"]),
+        ("processor", told["cpu"]),
+        ("instruction set", f"{told['isa']} ({', '.join(told['cpu_features'])})"),
+        ("threads", str(told["threads"])),
+        ("system", f"{platform.system()} {platform.machine()}, Python {told['python']}, {told['compiler']}"),
+    ]
+
+
+def pictures(figures: Iterable[Figure]) -> list[Picture]:
+    """Return figures as pictures of a page; their titles are taken out of them."""
+    from ..plot import _panels
+
+    found = []
+    for figure in figures:
+        title, light = _panels.svg(figure)
+        found.append(Picture(title, light, _panels.dark(light)))
+    return found
+
+
+def pictures_of(panels: Iterable[Panel]) -> list[Picture]:
+    """Return panels as pictures of a page, each by itself: a narrow page shows one below the other."""
+    from ..plot import _panels
+
+    return pictures(_panels.figure([panel]) for panel in panels)
+
+
+def render(page: Page) -> str:
+    """Return the page as HTML."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    files = resources.files(__package__)
+    style, script, template = (
+        files.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js", "html")
+    )
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["data_uri"] = _data_uri
+    environment.filters["attribute"] = _attribute
+    return environment.from_string(template).render(
+        page=page,
+        # Ours and without markup of their own: the only text that is not escaped.
+        style=Markup(style),
+        script=Markup(script),
+        policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}",
+    )
+
+
+def _hash(text: str) -> str:
+    """Return the source of an element with this text, in the words of Content-Security-Policy."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _attribute(key: float | str) -> str:
+    """Return the key of a cell as JavaScript reads it."""
+    return repr(key).replace("inf", "Infinity") if isinstance(key, float) else str(key)
+
+
+def _data_uri(svg: str) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+
+
+def write(page: Page, path: str) -> None:
+    """Write the page, whole or not at all."""
+    write_whole(path, render(page).encode())
+
+
+def rich_table(table: Table) -> Any:
+    """Return a table as the terminal shows it."""
+    from rich.table import Table as RichTable
+
+    shown = RichTable(title=table.title, title_justify="left")
+    for i, header in enumerate(table.headers):
+        shown.add_column(header, justify="right" if i else "left")
+    for row in table.cells():
+        shown.add_row(*(cell.text for cell in row))
+    return shown

@@ -1,0 +1,124 @@
+"""The extension `_cuda` and the GPUs it finds: what is there, and in plain words what is missing."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib
+import importlib.util
+from typing import Any
+
+# Kernels are compiled for compute capability 8.0 and newer.
+LEAST_CAPABILITY = (8, 0)
+_LIBRARIES = {"cupy": "CuPy", "torch": "PyTorch"}
+
+
+@functools.cache
+def extension() -> Any:
+    """Return the module of the kernels, or None where it was not built or does not load."""
+    try:
+        return importlib.import_module("relkernels._cuda")
+    except ImportError:
+        return None
+
+
+def _not_built() -> str | None:
+    if extension() is not None:
+        return None
+    if importlib.util.find_spec("relkernels._cuda") is None:
+        return "not built: this build has no CUDA kernels (they need nvcc; RELKERNELS_CUDA=ON insists on it)"
+    try:
+        importlib.import_module("relkernels._cuda")
+    except ImportError as error:
+        return f"the CUDA kernels do not load: {error}"
+    return None
+
+
+def _no_gpu() -> str | None:
+    if extension().device_count() > 0:
+        return None
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "no NVIDIA driver: libcuda.so.1 does not load"
+    return "no GPU that the driver shows to this process"
+
+
+def libraries() -> list[str]:
+    """Return the array libraries that are installed, by name; none of them is imported."""
+    return [name for module, name in _LIBRARIES.items() if importlib.util.find_spec(module) is not None]
+
+
+def why_not() -> str | None:
+    """Return what is missing for computing on a GPU, in words; None where nothing is.
+
+    Returns
+    -------
+    str or None
+
+    Examples
+    --------
+    >>> from relkernels import cuda
+    >>> cuda.available() == (cuda.why_not() is None)
+    True
+    """
+    missing = _not_built() or _no_gpu()
+    if missing is None and not libraries():
+        missing = "no arrays: neither CuPy nor PyTorch is installed"
+    return missing
+
+
+def available() -> bool:
+    """Return whether arrays on a GPU can be computed with here.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> from relkernels import cuda
+    >>> isinstance(cuda.available(), bool)
+    True
+    """
+    return why_not() is None
+
+
+def require(operation: str, device: int) -> Any:
+    """Return the extension, if it can compute on a device; else raise a RuntimeError that says why."""
+    missing = _not_built() or _missing_on(device, extension())
+    if missing is not None:
+        raise RuntimeError(f"relkernels.{operation}: cannot compute on cuda:{device}: {missing}")
+    return extension()
+
+
+@functools.cache  # for each call asks, and the driver takes its time to answer
+def _missing_on(device: int, extension: Any) -> str | None:
+    return _no_gpu() or _too_old(device)
+
+
+def _too_old(device: int) -> str | None:
+    capability = extension().device_info(device)["compute_capability"]
+    if tuple(int(part) for part in capability.split(".")) >= LEAST_CAPABILITY:
+        return None
+    least = ".".join(map(str, LEAST_CAPABILITY))
+    return f"its compute capability is {capability}, the kernels need {least} or newer"
+
+
+def state() -> str:
+    """Return what `show_config` says: the GPUs, or what is missing."""
+    missing = _not_built()
+    if missing is not None:
+        return missing
+    build = extension().build_info()
+    kernels = f"kernels for {', '.join(build['architectures'])}, CUDA {build['toolkit']}"
+    missing = why_not()
+    if missing is not None:
+        return f"{missing} ({kernels})"
+    infos = [extension().device_info(i) for i in range(extension().device_count())]
+    gpus = ", ".join(
+        f"{info['name']} (compute capability {info['compute_capability']}, "
+        f"{info['memory'] / 2**30:.0f} GiB, {info['multiprocessors']} multiprocessors)"
+        for info in infos
+    )
+    return f"{gpus}; {kernels}; arrays of {' and '.join(libraries())}"

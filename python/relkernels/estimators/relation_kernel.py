@@ -1,0 +1,124 @@
+"""`RelationKernel`: the relation of a feature map as kernel of support vector machines, ridge, processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.gaussian_process.kernels import Hyperparameter, Kernel
+
+from .. import _check
+from ..mlp import MLP
+from ..ops import feature_map, relation_matrix
+
+
+class RelationKernel(Kernel):
+    """The symmetric relation ``scale * <phi(x), phi(y)>`` as a kernel for scikit-learn.
+
+    An object to give as ``kernel`` to `KernelRidge`, `SVC`, `SVR`, `KernelPCA` or `GaussianProcessRegressor`:
+    all of them call it with whole tables, `KernelRidge` too, which calls a function for each pair of rows.
+
+    Parameters
+    ----------
+    phi : MLP or None
+        Feature map, such as ``SymmetricRelation(...).fit(...).mlp_``; None is the identity.
+    scale : float, default 1.0
+        Greater than 0; the hyperparameter that a Gaussian process fits.
+    scale_bounds : pair of floats > 0 or "fixed", default (1e-5, 1e5)
+
+    See Also
+    --------
+    relkernels.relation_matrix : The matrix itself, for ``kernel="precomputed"``.
+    relkernels.NNGPKernel : The kernel of an infinitely wide random network.
+
+    Notes
+    -----
+    Features are computed in the dtype of `phi`, their inner products in float64: kernel matrices are positive
+    semi-definite to 1e-15, which their factorizations need. There is no kernel of two maps: kernel methods
+    want one that is symmetric.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.svm import SVC
+    >>> import relkernels as rk
+    >>> X, digit = load_digits(return_X_y=True)
+    >>> phi = rk.MLP.random([64, 512], "relu", seed=0)
+    >>> model = SVC(kernel=rk.RelationKernel(phi, scale=1e-3)).fit(X[:1000], digit[:1000])
+    >>> model.score(X[1000:], digit[1000:]) > 0.9
+    True
+    """
+
+    def __init__(
+        self,
+        phi: MLP | None = None,
+        scale: float = 1.0,
+        scale_bounds: tuple[float, float] | str = (1e-5, 1e5),
+    ) -> None:
+        self.phi = phi
+        self.scale = scale
+        self.scale_bounds = scale_bounds
+
+    @property
+    def hyperparameter_scale(self) -> Hyperparameter:
+        """Factor of the inner products."""
+        return Hyperparameter("scale", "numeric", self.scale_bounds)
+
+    def __call__(self, X: Any, Y: Any = None, eval_gradient: bool = False) -> Any:
+        """Return the kernel between the rows of X and Y.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+        Y : array-like of shape (m, d), optional
+            None stands for X: the matrix is then symmetric to the last bit.
+        eval_gradient : bool, default False
+            Also return the gradient with respect to the logarithm of `scale`; Y must be None.
+
+        Returns
+        -------
+        K : ndarray of shape (n, m)
+        gradient : ndarray of shape (n, n, 1), or (n, n, 0) where `scale` is fixed
+            Only with `eval_gradient`.
+        """
+        if Y is not None and eval_gradient:
+            raise ValueError("eval_gradient: expected False where Y is given, got True")
+        factor = self._factor()
+        K = relation_matrix(
+            self._features("X", X), None if Y is None else self._features("Y", Y), scale=factor
+        )
+        if not eval_gradient:
+            return K
+        return K, np.empty((*K.shape, 0)) if self.hyperparameter_scale.fixed else K[:, :, None].copy()
+
+    def diag(self, X: Any) -> np.ndarray:
+        """Return the kernel of each row of X with itself, without the matrix.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+
+        Returns
+        -------
+        ndarray of shape (n,)
+        """
+        features = self._features("X", X)
+        return self._factor() * np.einsum("ij,ij->i", features, features)
+
+    def is_stationary(self) -> bool:
+        """Return False: the kernel depends on more than X - Y."""
+        return False
+
+    def _factor(self) -> float:
+        factor = _check.scale(self.scale)
+        return factor if factor > 0 else _check.fail("scale", "a finite number > 0", repr(self.scale))
+
+    def _features(self, name: str, X: Any) -> np.ndarray:
+        """Return the features of the rows of X in float64."""
+        phi = _check.mlp("phi", self.phi)
+        points = np.atleast_2d(np.asarray(X, dtype=np.float64 if phi is None else phi.dtype))
+        _check.mapped_width(name, points, "phi", phi)
+        return points if phi is None else feature_map(points, phi).astype(np.float64, copy=False)
+
+    def __repr__(self) -> str:
+        return f"RelationKernel({self.phi!r}, scale={self.scale:.3g})"

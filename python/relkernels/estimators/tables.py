@@ -1,0 +1,54 @@
+"""scikit-learn's checks of tables, for arrays of every kind and with the columns of a frame named.
+
+Arrays of other libraries are seen in their own dtype and without a copy (scikit-learn makes float64 of
+them); a message names the columns of a frame that are not numeric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_array as _check_array
+from sklearn.utils.validation import validate_data as _validate_data
+
+from ..arrays import host
+
+
+def validate_data(estimator: Any, X: Any, *, name: str = "X", **options: Any) -> Any:
+    """Return `sklearn.utils.validation.validate_data` of a table X, which the caller knows by `name`."""
+    table = host(name, X)
+    return _named(name, table, lambda: _validate_data(estimator, table, **options))
+
+
+def check_array(table: Any, *, input_name: str, **options: Any) -> Any:
+    """Return `sklearn.utils.check_array` of a table."""
+    table = host(input_name, table)
+    return _named(input_name, table, lambda: _check_array(table, input_name=input_name, **options))
+
+
+def _named(name: str, table: Any, check: Callable[[], Any]) -> Any:
+    try:
+        return check()
+    except (TypeError, ValueError) as error:
+        columns = ", ".join(_not_numeric(table))
+        if not columns:
+            raise
+        raise ValueError(f"{name}: expected columns of numbers, got {columns}") from error
+
+
+def _not_numeric(table: Any) -> Iterator[str]:
+    """Yield the columns of a pandas or polars frame that do not convert to numbers."""
+    if not (hasattr(table, "columns") and hasattr(table, "__getitem__") and hasattr(table, "shape")):
+        return
+    for column in table.columns:
+        values = table[column]
+        dtype = getattr(values, "dtype", None)
+        is_numeric = getattr(dtype, "is_numeric", None)  # of polars
+        if getattr(dtype, "kind", "O") in "fiub" or (is_numeric is not None and is_numeric()):
+            continue
+        try:
+            np.asarray(values, dtype=np.float64)
+        except (TypeError, ValueError):
+            yield f"{column!r} of dtype {dtype}"

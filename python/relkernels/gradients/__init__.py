@@ -1,0 +1,20 @@
+"""Vector-Jacobian products of the operations, and losses over all pairs with their gradients.
+
+Each function takes features through the maps once, has the kernels form the gradient with respect to
+the features (streaming over pairs, so memory is O((n + m) d)), and takes it back through the maps.
+Sums are taken in an order fixed by the shapes: results are the same to the last bit whatever the number
+of threads.
+"""
+
+from .loss import LOSSES, feature_loss, relation_loss
+from .vjp import MLPGradient, attention_vjp, feature_map_vjp, relation_matrix_vjp
+
+__all__ = [
+    "LOSSES",
+    "MLPGradient",
+    "attention_vjp",
+    "feature_loss",
+    "feature_map_vjp",
+    "relation_loss",
+    "relation_matrix_vjp",
+]

@@ -1,0 +1,198 @@
+"""Losses over all pairs with their gradients, streaming over the pairs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import _check, _core
+from ..arrays import Array, operation
+from ..mlp import MLP
+from .vjp import MLPGradient, both_sides, features
+
+LOSSES = ("squared", "logistic", "hinge", "softmax")
+
+
+class _Targets(NamedTuple):
+    """What `_core.relation_loss` takes: a matrix of targets, or labels of both sides."""
+
+    matrix: np.ndarray | None
+    labels_x: np.ndarray | None
+    labels_y: np.ndarray | None
+
+    def mass(self, n: int) -> np.ndarray:
+        """Sum of each row's targets."""
+        if self.matrix is not None:
+            return self.matrix.sum(axis=1, dtype=np.float64)
+        assert self.labels_x is not None
+        assert self.labels_y is not None
+        values, counts = np.unique(self.labels_y, return_counts=True)
+        at = np.minimum(np.searchsorted(values, self.labels_x), len(values) - 1)
+        return np.where(values[at] == self.labels_x, counts[at], 0).astype(np.float64)
+
+
+def _labels(name: str, labels: object, n: int) -> np.ndarray:
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iub":
+        raise TypeError(f"{name}: expected an array of integer labels, got {_check._kind(labels)}")
+    if labels.shape != (n,):
+        _check.fail(name, f"labels of shape ({n},)", labels.shape)
+    return np.ascontiguousarray(labels, dtype=np.int64)
+
+
+def _targets(target: object, x: np.ndarray, y: np.ndarray) -> _Targets:
+    n, m = len(x), len(y)
+    if isinstance(target, tuple):
+        if len(target) != 2:
+            _check.fail("target", "a pair (labels of x, labels of y)", f"{len(target)} entries")
+        return _Targets(None, _labels("target[0]", target[0], n), _labels("target[1]", target[1], m))
+    if isinstance(target, np.ndarray) and target.dtype.kind in "iub":
+        labels = _labels("target", target, n)
+        if n != m:
+            _check.fail("target", f"labels of both sides, a pair, as n = {n} and m = {m}", target.shape)
+        return _Targets(None, labels, labels)
+    matrix = _check.floats("target", target, 1)
+    _check.same_dtype(("x", x), ("target", matrix))
+    try:
+        return _Targets(np.broadcast_to(matrix, (n, m)), None, None)
+    except ValueError:
+        _check.fail("target", f"a shape that broadcasts to ({n}, {m})", matrix.shape)
+
+
+def _pair_weights(weight: object, x: np.ndarray, m: int, loss: str) -> tuple[np.ndarray | None, float]:
+    """Weights of the pairs as an (n, m) view, and their sum over the terms of the loss."""
+    n = len(x)
+    if weight is None:
+        return None, 1.0
+    w = _check.floats("sample_weight", weight, 1)
+    _check.same_dtype(("x", x), ("sample_weight", w))
+    if w.shape != (n,) and (loss == "softmax" or w.shape != (n, m)):
+        shapes = f"({n},)" if loss == "softmax" else f"({n},) or ({n}, {m})"
+        _check.fail("sample_weight", f"shape {shapes}", w.shape)
+    total = float(w.sum(dtype=np.float64))
+    if not (np.isfinite(total) and w.min() >= 0 and total > 0):
+        _check.fail(
+            "sample_weight",
+            "finite weights >= 0 with a positive sum",
+            f"minimum {w.min()}, sum {total}",
+        )
+    if w.ndim == 1:
+        return np.broadcast_to(w[:, None], (n, m)), total * (1 if loss == "softmax" else m)
+    return w, total
+
+
+def feature_loss(
+    f: np.ndarray, g: np.ndarray, target: object, loss: str, sample_weight: object = None
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Return the loss of `relation_loss` between features, and its gradients with respect to both.
+
+    Where `g` is `f` the two gradients are parts of one: their sum counts. They may be one array.
+    """
+    n, m = len(f), len(g)
+    targets = _targets(target, f, g)
+    weights, total = _pair_weights(sample_weight, f, m, loss)
+    row_scale = None
+    if loss == "softmax":
+        mass = targets.mass(n)
+        if not (mass > 0).all():
+            row = int(np.argmin(mass > 0))
+            _check.fail("target", "a positive sum in every row", f"{mass[row]} in row {row}")
+        row_scale = (1 / mass).astype(f.dtype)
+    # Where loss and relation are symmetric, so is the derivative: both sides have one gradient.
+    mirrored = (
+        f is g
+        and targets.labels_x is targets.labels_y
+        and targets.matrix is None
+        and weights is None
+        and loss != "softmax"
+    )
+    values = np.empty(n)
+    grad_f = np.empty(f.shape, f.dtype)
+    grad_g = grad_f if mirrored else np.empty(g.shape, f.dtype)
+    _core.relation_loss(
+        f, g, *targets, weights, row_scale, loss, values, grad_f, None if mirrored else grad_g
+    )
+    if weights is not None:
+        grad_f *= f.dtype.type(1 / total)
+        grad_g *= f.dtype.type(1 / total)
+    return float(values.sum()) / total, grad_f, grad_g
+
+
+@operation("x", "y", "target", "sample_weight")
+def relation_loss(
+    x: Array,
+    y: Array | None,
+    target: Array | tuple[Array, Array],
+    phi: MLP | None = None,
+    psi: MLP | None = None,
+    *,
+    loss: str = "squared",
+    sample_weight: Array | None = None,
+) -> tuple[float, MLPGradient | None, MLPGradient | None]:
+    """Return a loss over all pairs and its gradients, streaming over the pairs.
+
+    With ``R_ij = <phi(x_i), psi(y_j)>``, targets T and weights w the value is ``sum(w * l) / sum(w)``:
+
+    - squared: ``l = (R - T)**2``
+    - logistic: ``l = log(1 + exp(R)) - T * R``, T in [0, 1]
+    - hinge: ``l = max(0, 1 - (2 T - 1) R)``, T in [0, 1]
+    - softmax (InfoNCE), one term a row: ``l_i = logsumexp_j R_ij - sum_j T_ij R_ij / sum_j T_ij``
+
+    Neither R nor its gradient is stored: memory is O((n + m) d).
+
+    Parameters
+    ----------
+    x : ndarray of shape (n, d_x)
+    y : ndarray of shape (m, d_y) or None
+        None stands for `x`.
+    target : ndarray or tuple
+        Either T, an array of the dtype of `x` that broadcasts to (n, m), or integer labels: of shape
+        (n,) for both sides, or a pair of shapes (n,) and (m,). Then T_ij is 1 for equal labels, else 0.
+    phi, psi : MLP, optional
+        Feature maps; `psi` None stands for `phi`, `phi` None for the identity.
+    loss : {"squared", "logistic", "hinge", "softmax"}, default "squared"
+    sample_weight : ndarray of shape (n,) or (n, m), optional
+        Weight of each row of `x`, or of each pair (not for softmax).
+
+    Returns
+    -------
+    value : float
+    grad_phi, grad_psi : MLPGradient or None
+        None for a map that is None; where `psi` stands for `phi`, its part is in `grad_phi`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np, relkernels as rk
+    >>> x, labels = np.eye(4), np.array([0, 0, 1, 1])
+    >>> value, grad_phi, _ = rk.relation_loss(x, None, labels, rk.MLP([np.eye(4)]))
+    >>> value
+    0.25
+    """
+    points = _check.floats("x", x, 2, exact=True)
+    other = points if y is None else _check.floats("y", y, 2, exact=True)
+    y_name = "x" if y is None else "y"
+    _check.features("x", points)
+    _check.features(y_name, other)
+    phi, psi = _check.mlp("phi", phi), _check.mlp("psi", psi)
+    _check.same_dtype(("x", points), (y_name, other), ("phi", phi), ("psi", psi))
+    one_map = psi is None or psi is phi
+    psi_name = "phi" if psi is None else "psi"
+    psi = phi if psi is None else psi
+    width = _check.mapped_width("x", points, "phi", phi)
+    width_y = _check.mapped_width(y_name, other, psi_name, psi)
+    _check.same_width("x", points, width, y_name, other, width_y)
+    loss = _check.choice("loss", loss, LOSSES)
+    for name, a in (("x", points), (y_name, other)):
+        if len(a) == 0:
+            _check.fail(name, "at least one row", a.shape)
+    f = features(points, phi)
+    g = f if y is None and one_map else features(other, psi)
+    value, grad_f, grad_g = feature_loss(f, g, target, loss, sample_weight)
+    y_given = None if y is None else other
+    _, _, grad_phi, grad_psi = both_sides(points, y_given, phi, psi, one_map, grad_f, grad_g)
+    return value, grad_phi, grad_psi

@@ -1,0 +1,310 @@
+"""Vector-Jacobian products of feature maps, relation matrices and attention."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import _check
+from .._engine import engine_of
+from .._operands import Attended, spread
+from ..arrays import Array, operation
+from ..mlp import MLP
+from ..ops import attention, feature_map
+
+
+class MLPGradient(NamedTuple):
+    """Gradient with respect to the parameters of an MLP, layer by layer as in `MLP`.
+
+    Its arrays are of the kind of the arrays that it was asked for with, in the dtype of the MLP.
+
+    Attributes
+    ----------
+    weights : list of ndarray
+    biases : list of ndarray or None
+        None for an MLP without biases.
+
+    Examples
+    --------
+    >>> import numpy as np, relkernels as rk
+    >>> phi = rk.MLP.random([3, 4, 2], bias=False)
+    >>> _, gradient = rk.feature_map_vjp(np.ones((5, 3), "f4"), phi, np.ones((5, 2), "f4"))
+    >>> [w.shape for w in gradient.weights], gradient.biases
+    ([(3, 4), (4, 2)], None)
+    """
+
+    weights: list[Any]
+    biases: list[Any] | None
+
+
+def summed_to(grad: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Sum over the leading dimensions that broadcasting had added or stretched."""
+    if grad.shape == shape:
+        return grad
+    extra = grad.ndim - len(shape)
+    stretched = tuple(i + extra for i, size in enumerate(shape) if size == 1 and grad.shape[i + extra] != 1)
+    return engine_of(grad).sum(grad, tuple(range(extra)) + stretched).reshape(shape)
+
+
+def features(x: np.ndarray, phi: MLP | None) -> np.ndarray:
+    """Return the features of `x` through a map; None is the identity."""
+    return x if phi is None else feature_map(x, phi)
+
+
+def _through(x: np.ndarray, phi: MLP | None, grad: np.ndarray) -> tuple[np.ndarray, MLPGradient | None]:
+    """Take a gradient with respect to the features of `x` back to `x` and to the map."""
+    return (grad, None) if phi is None else feature_map_vjp(x, phi, grad)
+
+
+def _added(a: MLPGradient | None, b: MLPGradient | None) -> MLPGradient | None:
+    """Sum of the two parts of a gradient where one map serves both sides."""
+    if a is None or b is None:
+        return None
+    add = engine_of(a.weights[0]).add
+    biases = None
+    if a.biases is not None and b.biases is not None:
+        biases = [add(p, q) for p, q in zip(a.biases, b.biases, strict=True)]
+    return MLPGradient([add(p, q) for p, q in zip(a.weights, b.weights, strict=True)], biases)
+
+
+@operation("x", "grad")
+def feature_map_vjp(x: Array, mlp: MLP, grad: Array) -> tuple[Array, MLPGradient]:
+    """Return the gradients of ``sum(grad * feature_map(x, mlp))``.
+
+    Parameters
+    ----------
+    x : ndarray of shape (..., n, d_x)
+    mlp : MLP
+    grad : ndarray of shape (..., n, d)
+        Gradient with respect to the features.
+
+    Returns
+    -------
+    grad_x : ndarray of shape (..., n, d_x)
+    grad_mlp : MLPGradient
+        Summed over all rows.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above; the message names it.
+    MemoryError
+        If the output would not fit in memory.
+
+    Examples
+    --------
+    >>> import numpy as np, relkernels as rk
+    >>> phi = rk.MLP([np.array([[2.0], [3.0]])])
+    >>> grad_x, grad_phi = rk.feature_map_vjp(np.array([[1.0, 1.0]]), phi, np.array([[1.0]]))
+    >>> grad_x, grad_phi.weights[0].ravel()
+    (array([[2., 3.]]), array([1., 1.]))
+    """
+    points = _check.features("x", x)
+    _check.mlp("mlp", mlp, optional=False)
+    slope = _check.floats("grad", grad)
+    _check.same_dtype(("x", points), ("mlp", mlp), ("grad", slope))
+    width = _check.mapped_width("x", points, "mlp", mlp)
+    expected = (*points.shape[:-1], width)
+    if slope.shape != expected:
+        _check.fail("grad", f"shape {expected}, that of the features", slope.shape)
+    engine = engine_of(points)
+    grad_x: Any = engine.empty("feature_map_vjp", points.shape, points.dtype)
+    gradient = MLPGradient(
+        [engine.empty("feature_map_vjp", w.shape, w.dtype) for w in mlp.weights],
+        None
+        if mlp.biases is None
+        else [engine.empty("feature_map_vjp", b.shape, b.dtype) for b in mlp.biases],
+    )
+    map_ = engine.packed(mlp, engine.precision(None, points.dtype))
+    engine.run("feature_map_vjp", points, map_, slope, grad_x, gradient.weights, gradient.biases)
+    return grad_x, gradient
+
+
+@operation("x", "y", "grad")
+def relation_matrix_vjp(
+    x: Array,
+    y: Array | None,
+    grad: Array,
+    phi: MLP | None = None,
+    psi: MLP | None = None,
+    *,
+    scale: float = 1.0,
+    heads: int = 1,
+) -> tuple[Array, Array | None, MLPGradient | None, MLPGradient | None]:
+    """Return the gradients of ``sum(grad * relation_matrix(x, y, phi, psi, ...))``.
+
+    Parameters
+    ----------
+    x : ndarray of shape (..., n, d_x)
+    y : ndarray of shape (..., m, d_y) or None
+        None stands for `x`.
+    grad : ndarray of the relation's shape
+        (..., n, m), or (..., heads, n, m) with more than one head.
+    phi, psi : MLP, optional
+        As in `relation_matrix`.
+    scale : float, default 1.0
+    heads : int, default 1
+
+    Returns
+    -------
+    grad_x : ndarray of the shape of `x`
+    grad_y : ndarray of the shape of `y`, or None
+        None where `y` is: its part is then in `grad_x`.
+    grad_phi, grad_psi : MLPGradient or None
+        None for a map that is None; where `psi` stands for `phi`, its part is in `grad_phi`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above; the message names it.
+    MemoryError
+        If the output would not fit in memory.
+
+    Examples
+    --------
+    >>> import numpy as np, relkernels as rk
+    >>> x, y = np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]])
+    >>> rk.relation_matrix_vjp(x, y, np.array([[1.0]]))[:2]
+    (array([[3., 4.]]), array([[1., 2.]]))
+    """
+    points = _check.features("x", x)
+    other = points if y is None else _check.features("y", y)
+    slope = _check.floats("grad", grad)
+    phi, psi = _check.mlp("phi", phi), _check.mlp("psi", psi)
+    _check.same_dtype(("x", points), ("y", other), ("grad", slope), ("phi", phi), ("psi", psi))
+    one_map = psi is None or psi is phi
+    psi_name = "phi" if psi is None else "psi"
+    psi = phi if psi is None else psi
+    width = _check.mapped_width("x", points, "phi", phi)
+    y_name = "x" if y is None else "y"
+    width_y = _check.mapped_width(y_name, other, psi_name, psi)
+    _check.same_width("x", points, width, y_name, other, width_y)
+    factor = _check.scale(scale)
+    h = _check.heads(heads, width)
+    lead = _check.batch_shape(("x", points, 2), (y_name, other, 2))
+    expected = (*lead, points.shape[-2], other.shape[-2])
+    if h > 1:
+        expected = (*lead, h, *expected[-2:])
+    if slope.shape != expected:
+        _check.fail("grad", f"shape {expected}, that of the relation", slope.shape)
+
+    f = features(points, phi)
+    g = f if y is None and one_map else features(other, psi)
+    engine = engine_of(points)
+    grad_f = engine.empty("relation_matrix_vjp", (*lead, *f.shape[-2:]), points.dtype)
+    grad_g = engine.empty("relation_matrix_vjp", (*lead, *g.shape[-2:]), points.dtype)
+    operands = (spread(f, lead, 2), spread(g, lead, 2), slope, factor, h)
+    engine.run("relation_matrix_vjp", *operands, grad_f, grad_g)
+    return both_sides(points, None if y is None else other, phi, psi, one_map, grad_f, grad_g)
+
+
+def both_sides(
+    x: np.ndarray,
+    y: np.ndarray | None,
+    phi: MLP | None,
+    psi: MLP | None,
+    one_map: bool,
+    grad_f: np.ndarray,
+    grad_g: np.ndarray,
+) -> Any:
+    """From gradients with respect to both features to those of inputs and maps."""
+    add = engine_of(grad_f).add
+    if y is None and one_map:
+        both = summed_to(add(grad_f, grad_g), (*x.shape[:-1], grad_f.shape[-1]))
+        grad_x, grad_phi = _through(x, phi, both)
+        return grad_x, None, grad_phi, None
+    other = x if y is None else y
+    grad_x, grad_phi = _through(x, phi, summed_to(grad_f, (*x.shape[:-1], grad_f.shape[-1])))
+    grad_y, grad_psi = _through(other, psi, summed_to(grad_g, (*other.shape[:-1], grad_g.shape[-1])))
+    if one_map:
+        grad_phi, grad_psi = _added(grad_phi, grad_psi), None
+    if y is None:
+        return add(grad_x, grad_y), None, grad_phi, grad_psi
+    return grad_x, grad_y, grad_phi, grad_psi
+
+
+@operation("q", "k", "v", "grad", "mask")
+def attention_vjp(
+    q: Array,
+    k: Array,
+    v: Array,
+    grad: Array,
+    phi: MLP | None = None,
+    psi: MLP | None = None,
+    *,
+    scale: float | None = None,
+    mask: Array | None = None,
+    causal: bool = False,
+) -> tuple[Array, Array, Array, MLPGradient | None, MLPGradient | None]:
+    """Return the gradients of ``sum(grad * attention(q, k, v, phi, psi, ...))``.
+
+    Scores are made again tile by tile (Dao et al. 2022): memory is O((n + m) d).
+
+    Parameters
+    ----------
+    q, k, v, phi, psi, scale, mask, causal
+        As in `attention`.
+    grad : ndarray of shape (..., n, d_v)
+
+    Returns
+    -------
+    grad_q, grad_k, grad_v : ndarray
+        Of the shapes of `q`, `k` and `v`.
+    grad_phi, grad_psi : MLPGradient or None
+        None for a map that is None; where `psi` stands for `phi`, its part is in `grad_phi`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above; the message names it.
+    MemoryError
+        If the output would not fit in memory.
+
+    Examples
+    --------
+    >>> import numpy as np, relkernels as rk
+    >>> q, k, v, grad = np.random.default_rng(0).standard_normal((4, 6, 3))
+    >>> [g.shape for g in rk.attention_vjp(q, k, v, grad)[:3]]
+    [(6, 3), (6, 3), (6, 3)]
+    """
+    a = Attended(q, k, v, phi, psi, scale, mask, causal, None)
+    rows, keys, values = a.given
+    slope = _check.floats("grad", grad)
+    _check.same_dtype(("q", rows), ("grad", slope))
+    expected = (*a.lead, a.n, values.shape[-1])
+    if slope.shape != expected:
+        _check.fail("grad", f"shape {expected}, that of the attention", slope.shape)
+    f, g = features(rows, a.phi), features(keys, a.psi)
+    out, lse = attention(f, g, values, scale=a.scale, mask=a.mask, causal=a.causal, return_lse=True)
+    grad_f, grad_g, grad_v = attention_of_features_vjp(a, f, g, out, lse, slope)
+    one_map = psi is None or psi is phi
+    grad_q, grad_k, grad_phi, grad_psi = both_sides(rows, keys, a.phi, a.psi, one_map, grad_f, grad_g)
+    grad_values: Any = summed_to(grad_v, values.shape)
+    return grad_q, grad_k, grad_values, grad_phi, grad_psi
+
+
+def attention_of_features_vjp(
+    a: Attended, f: np.ndarray, g: np.ndarray, out: np.ndarray, lse: np.ndarray, grad: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gradients with respect to the features and the values, over all of the leading dimensions."""
+    assert a.v is not None
+    grad_f = a.engine.empty("attention_vjp", (*a.lead, *f.shape[-2:]), a.dtype)
+    grad_g = a.engine.empty("attention_vjp", (*a.lead, *g.shape[-2:]), a.dtype)
+    grad_v = a.engine.empty("attention_vjp", a.v.shape, a.dtype)
+    a.engine.run(
+        "attention_vjp",
+        spread(f, a.lead, 2),
+        spread(g, a.lead, 2),
+        a.v,
+        a.mask,
+        a.causal,
+        a.scale,
+        out,
+        lse,
+        grad,
+        grad_f,
+        grad_g,
+        grad_v,
+    )
+    return grad_f, grad_g, grad_v

@@ -1,0 +1,21 @@
+"""Operations on feature maps and relations: checks, output, call.
+
+Shapes: `x` (..., n, d_x), `y` (..., m, d_y); leading dimensions broadcast. A map that is None is the
+identity. Arrays of one call and the maps have one dtype, float32 or float64; strides are free, nothing
+is copied. Arrays of bfloat16 and float16 are taken to float32, and results back to their dtype. Arrays
+of other libraries come and go through `relkernels.arrays`. Bad arguments raise TypeError or ValueError
+that names the argument; an output that would not fit raises MemoryError that names the bytes.
+"""
+
+from .attended import attention, attention_scores, retrieve
+from .relations import LINKS, feature_map, relation_matrix, relation_matvec
+
+__all__ = [
+    "LINKS",
+    "attention",
+    "attention_scores",
+    "feature_map",
+    "relation_matrix",
+    "relation_matvec",
+    "retrieve",
+]

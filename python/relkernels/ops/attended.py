@@ -1,0 +1,261 @@
+"""Softmax over relations, and the largest of each row: scores, attention, retrieval."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, overload
+
+import numpy as np
+
+from .. import _check
+from .._operands import Attended, filled, target
+from ..arrays import Array, operation
+from ..mlp import MLP
+
+
+@operation("q", "k", "mask", "out")
+def attention_scores(
+    q: Array,
+    k: Array,
+    phi: MLP | None = None,
+    psi: MLP | None = None,
+    *,
+    scale: float | None = None,
+    mask: Array | None = None,
+    causal: bool = False,
+    precision: str | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Return the attention weights ``softmax_j(scale * <phi(q_i), psi(k_j)>)``.
+
+    Parameters
+    ----------
+    q : ndarray of shape (..., n, d_q)
+    k : ndarray of shape (..., m, d_k)
+    phi, psi : MLP, optional
+        Feature maps of `q` and of `k`; `psi` None stands for `phi`, `phi` None for the identity.
+    scale : float, optional
+        None is 1 / sqrt(d), d the feature width.
+    mask : ndarray of bool, optional
+        True = may attend; broadcast to (..., n, m).
+    causal : bool, default False
+        Row i may attend to columns j <= i.
+    precision : {"bf16"}, optional
+        "bf16" rounds the factors of float32 products to bfloat16 and sums in float32; None multiplies in
+        the arrays' own dtype. Bfloat16 arrays imply "bf16".
+    out : ndarray of shape (..., n, m), optional
+        Where to write the result; may not overlap an input.
+
+    Returns
+    -------
+    ndarray of shape (..., n, m)
+        Rows sum to one; a row with nothing to attend to is zero.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above; the message names it.
+    MemoryError
+        If the output would not fit in memory.
+
+    Examples
+    --------
+    >>> import numpy as np, relkernels as rk
+    >>> rk.attention_scores(np.eye(2), np.eye(2), causal=True).round(3)
+    array([[1.  , 0.  ],
+           [0.33, 0.67]])
+    """
+    a = Attended(q, k, None, phi, psi, scale, mask, causal, precision)
+    shape = (*a.lead, a.n, a.m)
+    to: Any
+    if out is None:
+        to = a.engine.empty("attention_scores", shape, a.dtype)
+    else:
+        to = target(_check.output(out, shape, a.dtype, *a.inputs))
+    a.engine.run("attention_scores", a.q, a.k, *a.maps, a.precision, a.scale, a.mask, a.causal, to)
+    return to if out is None else filled(out, to)
+
+
+@overload
+def attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    phi: MLP | None = None,
+    psi: MLP | None = None,
+    *,
+    scale: float | None = None,
+    mask: Array | None = None,
+    causal: bool = False,
+    return_lse: Literal[False] = False,
+    precision: str | None = None,
+    out: Array | None = None,
+) -> Array: ...
+@overload
+def attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    phi: MLP | None = None,
+    psi: MLP | None = None,
+    *,
+    scale: float | None = None,
+    mask: Array | None = None,
+    causal: bool = False,
+    return_lse: Literal[True],
+    precision: str | None = None,
+    out: tuple[Array, Array] | None = None,
+) -> tuple[Array, Array]: ...
+@operation("q", "k", "v", "mask", "out")
+def attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    phi: MLP | None = None,
+    psi: MLP | None = None,
+    *,
+    scale: float | None = None,
+    mask: Array | None = None,
+    causal: bool = False,
+    return_lse: bool = False,
+    precision: str | None = None,
+    out: Array | tuple[Array, Array] | None = None,
+) -> Array | tuple[Array, Array]:
+    """Return attention ``softmax_j(scale * <phi(q_i), psi(k_j)>) @ v``, scores never stored.
+
+    Memory is O((n + m) d), not O(n m): scores are folded into the result tile by tile (Milakov &
+    Gimelshein 2018; Dao et al. 2022).
+
+    Parameters
+    ----------
+    q : ndarray of shape (..., n, d_q)
+    k : ndarray of shape (..., m, d_k)
+    v : ndarray of shape (..., m, d_v)
+    phi, psi : MLP, optional
+        Feature maps of `q` and of `k`; `psi` None stands for `phi`, `phi` None for the identity.
+    scale : float, optional
+        None is 1 / sqrt(d), d the feature width.
+    mask : ndarray of bool, optional
+        True = may attend; broadcast to (..., n, m). What a row may not attend to cannot reach it, NaN
+        and infinities included.
+    causal : bool, default False
+        Row i may attend to columns j <= i.
+    return_lse : bool, default False
+        Also return the log-sum-exp of each row's scores.
+    precision : {"bf16"}, optional
+        "bf16" rounds the factors of float32 products to bfloat16 and sums in float32; None multiplies in
+        the arrays' own dtype. Bfloat16 arrays imply "bf16".
+    out : ndarray of shape (..., n, d_v), optional
+        Where to write the result; with `return_lse` a tuple of two, the other for the log-sum-exp. May
+        not overlap an input.
+
+    Returns
+    -------
+    out : ndarray of shape (..., n, d_v)
+        A row with nothing to attend to is zero.
+    lse : ndarray of shape (..., n)
+        Only with `return_lse`; -inf for a row with nothing to attend to.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above; the message names it.
+    MemoryError
+        If the output would not fit in memory.
+
+    Examples
+    --------
+    >>> import numpy as np, relkernels as rk
+    >>> rng = np.random.default_rng(0)
+    >>> q, k, v = rng.standard_normal((3, 2, 1000, 64), dtype=np.float32)
+    >>> rk.attention(q, k, v, causal=True).shape
+    (2, 1000, 64)
+    """
+    a = Attended(q, k, v, phi, psi, scale, mask, causal, precision)
+    want_lse = _check.flag("return_lse", return_lse)
+    assert a.v is not None
+    shape = (*a.lead, a.n, a.v.shape[-1])
+    to: Any
+    lse: Any = None
+    if out is None:
+        to = a.engine.empty("attention", shape, a.dtype)
+        if want_lse:
+            lse = a.engine.empty_sums("attention", shape[:-1], a.dtype)
+    elif want_lse:
+        wanted = ((shape, a.dtype), (shape[:-1], a.dtype))
+        to, lse = _check.output_pair(out, "(out, lse)", wanted, *a.inputs)
+        to, lse = target(to), target(lse, packed=True)
+    else:
+        to = target(_check.output(out, shape, a.dtype, *a.inputs))
+    a.engine.run("attention", a.q, a.k, a.v, *a.maps, a.precision, a.scale, a.mask, a.causal, to, lse)
+    if lse is None:
+        return to if out is None else filled(out, to)
+    return (to, lse) if out is None else filled(out, to, lse)
+
+
+@operation("q", "keys", "mask", "out")
+def retrieve(
+    q: Array,
+    keys: Array,
+    k: int,
+    phi: MLP | None = None,
+    psi: MLP | None = None,
+    *,
+    mask: Array | None = None,
+    precision: str | None = None,
+    out: tuple[Array, Array] | None = None,
+) -> tuple[Array, Array]:
+    """Return the `k` largest ``<phi(q_i), psi(keys_j)>`` of each row: exact maximum inner products.
+
+    Parameters
+    ----------
+    q : ndarray of shape (..., n, d_q)
+    keys : ndarray of shape (..., m, d_k)
+    k : int
+        How many, 1 <= k <= m.
+    phi, psi : MLP, optional
+        Feature maps of `q` and of `keys`; `psi` None stands for `phi`, `phi` None for the identity.
+    mask : ndarray of bool, optional
+        True = may be retrieved; broadcast to (..., n, m).
+    precision : {"bf16"}, optional
+        "bf16" rounds the factors of float32 products to bfloat16 and sums in float32; None multiplies in
+        the arrays' own dtype. Bfloat16 arrays imply "bf16".
+    out : tuple of two ndarray of shape (..., n, k), optional
+        Where to write the values and, of int64, the indices; may not overlap an input.
+
+    Returns
+    -------
+    values : ndarray of shape (..., n, k)
+        Best first; equal values by the lower index; NaN after every number.
+    indices : ndarray of int64 of shape (..., n, k)
+        Rows of `keys`. Where the mask leaves fewer than `k`, the rest is -inf and -1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above; the message names it.
+    MemoryError
+        If the output would not fit in memory.
+
+    Examples
+    --------
+    >>> import numpy as np, relkernels as rk
+    >>> keys = np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]])
+    >>> rk.retrieve(np.array([[1.0, 0.5]]), keys, 2)
+    (array([[2., 1.]]), array([[2, 0]]))
+    """
+    a = Attended(q, keys, None, phi, psi, 1.0, mask, False, precision, keys_name="keys")
+    count = _check.integer("k", k, 1)
+    if count > a.m:
+        _check.fail("k", f"at most {a.m}, the rows of keys of shape {a.given[1].shape}", count)
+    shape = (*a.lead, a.n, count)
+    values: Any
+    indices: Any
+    if out is None:
+        values = a.engine.empty("retrieve", shape, a.dtype)
+        indices = a.engine.empty("retrieve", shape, np.dtype(np.int64))
+    else:
+        wanted = ((shape, a.dtype), (shape, np.dtype(np.int64)))
+        values, indices = _check.output_pair(out, "(values, indices)", wanted, *a.inputs)
+        values, indices = target(values, packed=True), target(indices, packed=True)
+    a.engine.run("retrieve", a.q, a.k, *a.maps, a.precision, a.mask, values, indices)
+    return (values, indices) if out is None else filled(out, values, indices)

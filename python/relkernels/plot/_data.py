@@ -1,0 +1,23 @@
+"""What several pictures ask of the numbers that they are given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import _check
+
+
+def numbers(name: str, values: Any, count: int | None = None, *, positive: bool = False) -> np.ndarray:
+    """Return values as float64 of one dimension, `count` of them where that is told."""
+    try:
+        found = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected numbers, got {type(values).__name__} {values!r}") from None
+    if found.ndim != 1 or (count is not None and len(found) != count):
+        shape = "(k,)" if count is None else f"({count},)"
+        _check.fail(name, f"numbers of shape {shape}", f"shape {found.shape}")
+    if positive and not (good := np.isfinite(found) & (found > 0)).all():
+        _check.fail(name, "finite numbers > 0", f"{found[~good][0]:g}")
+    return found

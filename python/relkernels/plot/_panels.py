@@ -1,0 +1,108 @@
+"""Pictures of several panels: beside each other in one file, or one by one in a page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from PIL import Image
+
+from ._style import INK, PAPER, RULE, SIZE, look
+
+_DPI = 72
+# Images of no more pixels across are shown as squares.
+_COARSE = 64
+# What stands for ink, rules and paper on a dark page.
+DARK = {INK: "#e6edf3", RULE: "#3d444d", PAPER: "#0d1117"}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes: its title, what draws on it, and its size in inches."""
+
+    title: str
+    draw: Callable[[Axes], Any]
+    size: tuple[float, float] = SIZE
+
+
+def figure(panels: Sequence[Panel], title: str = "", columns: int = 4) -> Figure:
+    """Return a figure of panels, in rows of at most `columns` and as even as they can be."""
+    width = max(panel.size[0] for panel in panels)
+    height = max(panel.size[1] for panel in panels)
+    down = -(-len(panels) // columns)
+    across = -(-len(panels) // down)
+    with look():
+        fig = Figure(figsize=(width * across, height * down), layout="constrained")
+        fig.get_layout_engine().set(h_pad=0.1, w_pad=0.1)  # type: ignore[union-attr,call-arg]
+        axes = list(fig.subplots(down, across, squeeze=False).flat)
+        for ax, panel in zip(axes, panels, strict=False):
+            panel.draw(ax)
+            ax.set_title(panel.title)
+        for ax in axes[len(panels) :]:
+            ax.set_axis_off()
+        if title:
+            fig.suptitle(title)
+    return fig
+
+
+def save(fig: Figure, directory: str, name: str) -> str:
+    """Save a figure as ``name.png`` and return its path."""
+    path = os.path.join(directory, f"{name}.png")
+    fig.savefig(path, dpi=_DPI, pil_kwargs={"optimize": True})
+    return path
+
+
+def svg(fig: Figure) -> tuple[str, str]:
+    """Return a figure's title, taken out of it, and the figure as SVG for light pages; see `dark`."""
+    title = fig.get_suptitle()
+    if title:
+        fig.suptitle("")
+    elif len(fig.axes) and (title := fig.axes[0].get_title()):
+        fig.axes[0].set_title("")
+    for image in fig.findobj(AxesImage):
+        image.set_interpolation("none")  # pixels as they are: few, and sharp
+    file = io.StringIO()
+    # Glyphs as paths: a phone has other fonts than the one that the layout was made for.
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "relkernels"}):
+        fig.savefig(file, format="svg", dpi=150, metadata={"Date": None, "Creator": None})
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'<image xlink:href="data:image/png;base64,(?P<data>[^"]*)"[^>]*>', _compact, text)
+    # Thousandths of a point are enough; the digits of embedded images have no points.
+    return title, re.sub(r"(\d\.\d{3})\d+", r"\1", text)
+
+
+def _compact(element: re.Match[str]) -> str:
+    """Write a large image by its palette where it has few colours, as heat maps have, and let it be smooth.
+
+    A browser may show it smaller than it is, and should blend its pixels then.
+    """
+    text, data = element[0], element["data"]
+    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+        if image.width <= _COARSE:
+            return text
+        colors = image.getcolors(256)
+        few: Image.Image = image
+        if colors is not None:
+            few = image.convert("P", palette=Image.Palette.ADAPTIVE, colors=len(colors))
+        file = io.BytesIO()
+        few.save(file, "png", optimize=True)
+    text = text.replace(data, base64.b64encode(file.getvalue()).decode())
+    return re.sub(r"image-rendering: ?[\w-]+;?", "", text)
+
+
+def dark(text: str) -> str:
+    """Return the SVG for dark pages: ink, rules and paper exchanged, colours as they are."""
+    for light, other in DARK.items():
+        text = text.replace(light, other)
+    return text

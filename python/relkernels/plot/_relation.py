@@ -1,0 +1,213 @@
+"""A relation as a heat map, with what belongs together side by side."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from .. import _check
+from ..bounds._report import relation_of
+from ._style import DIVERGING, MISSING, SEQUENTIAL, drawing
+
+# Clustering holds the distances of all pairs of rows: 8 bytes for each of n^2 / 2.
+_MOST_CLUSTERED = 5000
+# Groups whose names still have room along an axis.
+_MOST_NAMED = 30
+
+
+def relation_matrix(
+    relation: Any,
+    x: Any = None,
+    y: Any = None,
+    *,
+    labels: Any = None,
+    labels_y: Any = None,
+    order: str | None = None,
+    limits: tuple[float, float] | None = None,
+    colorbar: bool = True,
+    xlabel: str | None = None,
+    ylabel: str | None = None,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw a relation as a heat map whose rows and columns are ordered by label or by cluster.
+
+    Parameters
+    ----------
+    relation : ndarray of shape (n, m), MLP, pair of MLPs, or fitted relation
+        The values R_ij, or what gives them at `x` and `y`.
+    x : array-like of shape (n, d_x), optional
+        Rows; needed where `relation` is not a matrix.
+    y : array-like of shape (m, d_y), optional
+        Columns; those of `x` where it is left out.
+    labels : array-like of shape (n,), optional
+        Group of each row: rows of one group stand together, lines part them, and their names are on the
+        axis. Of a relation among the same objects (a square matrix, or no `y`) they are those of the
+        columns too, unless `labels_y` is given.
+    labels_y : array-like of shape (m,), optional
+        Group of each column.
+    order : {"label", "cluster", "given"}, optional
+        By label (stable within a group); by average linkage of rows, and of columns, so that similar ones
+        stand together; or as they come. "label" where there are labels, else "cluster". A side without
+        labels stays as it comes under "label"; a symmetric matrix has one order for both sides.
+    limits : (float, float), optional
+        Values at the ends of the colours; by default those of the data, about zero where both signs occur.
+    colorbar : bool, default True
+    xlabel, ylabel, title : str, optional
+    ax : matplotlib.axes.Axes, optional
+        New ones by default.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above, the matrix is empty or has no finite value, or more than 5,000 rows
+        or columns are to be clustered.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import relkernels as rk
+    >>> rng = np.random.default_rng(0)
+    >>> labels = rng.integers(3, size=60)
+    >>> x = np.eye(3)[labels] + 0.2 * rng.standard_normal((60, 3))
+    >>> ax = rk.plot.relation_matrix(rk.relation_matrix(x), labels=labels, title="Three groups")
+    >>> [tick.get_text() for tick in ax.get_xticklabels()]
+    ['0', '1', '2']
+    """
+    values, same = _values(relation, x, y)
+    n, m = values.shape
+    rows, columns = _labels("labels", labels, n), _labels("labels_y", labels_y, m)
+    if columns is None and same:
+        columns = rows
+    way = order or ("cluster" if rows is None and columns is None else "label")
+    way = _check.choice("order", way, ("label", "cluster", "given"))
+    if way == "label" and rows is None and columns is None:
+        _check.fail("labels", "the groups that order='label' goes by", None)
+    by_row, by_column = _orders(values, rows, columns, way)
+    values = values[np.ix_(by_row, by_column)]
+    low, high = _limits(values, limits)
+    with drawing(ax, (4.8, 4.1)) as ax:
+        import matplotlib
+
+        both = low < 0 < high
+        colors = matplotlib.colormaps[DIVERGING if both else SEQUENTIAL].with_extremes(bad=MISSING)
+        image = ax.imshow(values, cmap=colors, vmin=low, vmax=high, aspect="equal" if n == m else "auto")
+        lines = "#101010" if both else "#fafafa"
+        if way == "label" and rows is not None:
+            _name_groups(ax, "y", rows[by_row], lines)
+        if way == "label" and columns is not None:
+            _name_groups(ax, "x", columns[by_column], lines)
+        words = {"label": "ordered by label", "cluster": "ordered by cluster", "given": ""}[way]
+        ax.set_ylabel(f"x {words}".rstrip() if ylabel is None else ylabel)
+        ax.set_xlabel(f"{'x' if same else 'y'} {words}".rstrip() if xlabel is None else xlabel)
+        if title is not None:
+            ax.set_title(title)
+        if colorbar:
+            ax.figure.colorbar(image, ax=ax, label="relation ⟨φ(x), ψ(y)⟩" if not same else "relation")
+    return ax
+
+
+def _values(relation: Any, x: Any, y: Any) -> tuple[np.ndarray, bool]:
+    """Return the matrix, and whether rows and columns are the same objects."""
+    if isinstance(relation, np.ndarray) or not _gives_values(relation):
+        if x is not None or y is not None:
+            _check.fail("x", "no points besides a matrix of values", type(y if x is None else x).__name__)
+        values = np.asarray(relation)
+        if values.dtype.kind not in "fiub":
+            raise TypeError(f"relation: expected real numbers, got dtype {values.dtype}")
+        if values.ndim != 2:
+            _check.fail("relation", "a matrix (n, m)", f"shape {values.shape}")
+        same = values.shape[0] == values.shape[1]
+    else:
+        if x is None:
+            _check.fail("x", "points, as the relation is not a matrix", None)
+        same = y is None
+        values = np.asarray(relation_of(relation)[0](x, x if same else y))
+    if not values.size:
+        _check.fail("relation", "at least one row and one column", f"shape {values.shape}")
+    return values.astype(np.float64), same
+
+
+def _gives_values(relation: Any) -> bool:
+    from ..mlp import MLP
+
+    pair = isinstance(relation, tuple) and bool(relation) and all(isinstance(m, MLP) for m in relation)
+    return pair or isinstance(relation, MLP) or hasattr(relation, "relation_matrix")
+
+
+def _labels(name: str, labels: Any, count: int) -> np.ndarray | None:
+    if labels is None:
+        return None
+    found = np.asarray(labels)
+    if found.shape != (count,):
+        _check.fail(name, f"{count} labels, shape ({count},)", f"shape {found.shape}")
+    return found
+
+
+def _orders(
+    values: np.ndarray, rows: np.ndarray | None, columns: np.ndarray | None, way: str
+) -> tuple[np.ndarray, np.ndarray]:
+    n, m = values.shape
+    by_row, by_column = np.arange(n), np.arange(m)
+    if way == "label":
+        by_row = by_row if rows is None else np.argsort(rows, kind="stable")
+        by_column = by_column if columns is None else np.argsort(columns, kind="stable")
+    elif way == "cluster":
+        by_row = _cluster(values)
+        by_column = by_row if n == m and np.array_equal(values, values.T) else _cluster(values.T)
+    return by_row, by_column
+
+
+def _cluster(values: np.ndarray) -> np.ndarray:
+    """Return the order of the leaves of average linkage of the rows."""
+    n = len(values)
+    if n > _MOST_CLUSTERED:
+        _check.fail("order", f"'label' or 'given' beyond {_MOST_CLUSTERED:,} rows", f"'cluster' of {n:,}")
+    if n < 3:
+        return np.arange(n)
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import pdist
+
+    finite = np.isfinite(values)
+    filled = np.where(finite, values, values[finite].mean() if finite.any() else 0.0)
+    # Optimal order of the leaves takes time ~ n^3 for the last bit of neatness.
+    return leaves_list(linkage(pdist(filled), "average", optimal_ordering=n <= 400))
+
+
+def _limits(values: np.ndarray, limits: Any) -> tuple[float, float]:
+    if limits is not None:
+        try:
+            low, high = (_check.real("limits", v) for v in limits)
+        except TypeError:
+            raise TypeError(f"limits: expected two numbers, got {limits!r}") from None
+        if not -np.inf < low < high < np.inf:
+            _check.fail("limits", "two finite numbers, the lower one first", repr(limits))
+        return low, high
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        _check.fail("relation", "some finite values", "NaN or infinite ones alone")
+    low, high = float(finite.min()), float(finite.max())
+    if low < 0 < high:
+        high = max(-low, high)
+        low = -high
+    return (low, high) if low < high else (low - 0.5, high + 0.5)
+
+
+def _name_groups(ax: Axes, axis: Literal["x", "y"], groups: np.ndarray, color: str) -> None:
+    """Part the groups by lines and put their names at their middles."""
+    edges = np.flatnonzero(groups[1:] != groups[:-1]) + 0.5
+    for edge in edges:
+        (ax.axhline if axis == "y" else ax.axvline)(edge, color=color, linewidth=0.6)
+    ends = np.concatenate([[-0.5], edges, [len(groups) - 0.5]])
+    names = [str(groups[int(low + 0.5)]) for low in ends[:-1]]
+    middles, step = (ends[1:] + ends[:-1]) / 2, -(-len(names) // _MOST_NAMED)
+    put = ax.set_yticks if axis == "y" else ax.set_xticks
+    put(middles[::step], names[::step])
+    long = max(map(len, names)) > 3 and len(names) > 4
+    ax.tick_params(axis, length=0, **({"rotation": 90} if axis == "x" and long else {}))

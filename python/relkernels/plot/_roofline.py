@@ -1,0 +1,119 @@
+"""The roofline: rates beside what arithmetic and memory allow (Williams, Waterman, Patterson 2009)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from .. import _check
+from ._data import numbers
+from ._style import INK, MARKERS, drawing, finish, series
+
+_OURS = "relkernels"
+# Ceilings of a record of `relkernels bench` that are peaks of arithmetic here, and their names.
+_PEAKS = {"fma_float32": "multiply-adds, float32", "bf16_dot": "products of bfloat16"}
+_ROOF_STYLES = ("-", "--", "-.", ":")
+
+
+def roofline(
+    intensity: Any,
+    rate: Any = None,
+    *,
+    peaks: Mapping[str, float] | None = None,
+    bandwidth: float | None = None,
+    groups: Any = None,
+    threads: int | None = None,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw rates against operations a byte, below the roofs of a machine.
+
+    Parameters
+    ----------
+    intensity : array-like of shape (k,), or record of a benchmark
+        Operations a byte of input and result of each workload. Or the dictionary that ``relkernels bench
+        --json`` writes, which holds all that is drawn: our rates, and the ceilings that were measured.
+    rate : array-like of shape (k,), optional
+        Operations a second.
+    peaks : mapping of str to float, optional
+        Operations a second that arithmetic can do, by name: the flat roofs.
+    bandwidth : float, optional
+        Bytes a second from memory: the slanted roof. Points above it had their data in a cache.
+    groups : array-like of shape (k,), optional
+        What each workload belongs to: one colour and marker each.
+    threads : int, optional
+        Of a record, the number of threads; the most by default.
+    title : str, optional
+    ax : matplotlib.axes.Axes, optional
+        New ones by default.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above, or a record lacks what is drawn.
+
+    Examples
+    --------
+    >>> from relkernels import plot
+    >>> ax = plot.roofline(
+    ...     [0.5, 8.0, 100.0], [2e10, 1.5e11, 2.1e11], peaks={"float32": 2.4e11}, bandwidth=5e10
+    ... )
+    >>> ax.get_xlabel(), ax.get_ylabel()
+    ('operations a byte', 'GFLOP/s')
+    """
+    if isinstance(intensity, Mapping):
+        if not (rate is peaks is bandwidth is groups is None):
+            _check.fail("rate", "nothing besides a record, which holds all that is drawn", "more")
+        x, y, groups, peaks, bandwidth = _of_record(intensity, threads)
+    else:
+        if threads is not None:
+            _check.fail("threads", "None without a record", threads)
+        x = numbers("intensity", intensity, positive=True)
+        y = numbers("rate", rate, len(x), positive=True)
+    kinds = np.full(len(x), "") if groups is None else np.asarray(groups)
+    if kinds.shape != x.shape:
+        _check.fail("groups", f"one for each of {len(x)} intensities", f"shape {kinds.shape}")
+    slant = None if bandwidth is None else numbers("bandwidth", [bandwidth], positive=True)[0]
+    with drawing(ax) as ax:
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        span = np.geomspace(x.min() / 2, x.max() * 2, 200) if len(x) else np.geomspace(0.1, 1e3, 200)
+        for (name, peak), style in zip((peaks or {}).items(), 4 * _ROOF_STYLES, strict=False):
+            flat = np.full_like(span, numbers(f"peaks[{name!r}]", [peak], positive=True)[0])
+            roof = flat if slant is None else np.minimum(flat, span * slant)
+            ax.plot(span, roof / 1e9, color=INK, linestyle=style, linewidth=1.1, label=name)
+        if slant is not None and not peaks:
+            ax.plot(span, span * slant / 1e9, color=INK, linewidth=1.1, label="memory")
+        for i, kind in enumerate(dict.fromkeys(kinds.tolist())):
+            some, marker = kinds == kind, MARKERS[i % len(MARKERS)]
+            series(ax, x[some], y[some] / 1e9, str(kind) or None, linestyle="none", marker=marker, alpha=0.85)
+        finish(ax, "operations a byte", "GFLOP/s", title)
+    return ax
+
+
+def _of_record(record: Mapping[str, Any], threads: int | None) -> tuple[Any, ...]:
+    """Return intensities, rates, families, peaks and bandwidth of a record on one number of threads."""
+    try:
+        ceilings = {int(n): found for n, found in record["ceilings"].items()}
+        most = max(ceilings, default=0) if threads is None else _check.integer("threads", threads, 1)
+        if most not in ceilings:
+            _check.fail("threads", f"one of {', '.join(map(str, ceilings)) or 'none'}", most)
+        rows = [row for row in record["rows"] if row["threads"] == most and _OURS in row["contestants"]]
+        read, written = (np.array([row[f"bytes_{w}"] for row in rows], float) for w in ("read", "written"))
+        flops = np.array([row["flops"] for row in rows], float)
+        seconds = np.array([row["contestants"][_OURS]["median"] for row in rows], float)
+        limits = ceilings[most]
+        peaks = {name: limits[key] for key, name in _PEAKS.items() if limits.get(key)}
+        families = [row["family"] for row in rows]
+    except (KeyError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"intensity: expected numbers or the record of `relkernels bench --json`, got one without {error}"
+        ) from None
+    return flops / (read + written), flops / seconds, families, peaks, limits.get("read")

@@ -1,0 +1,123 @@
+"""Eigenvalues or singular values, and the law that is fitted to their decay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from .. import _check
+from ..spectra import Decay, MercerSpectrum, SchmidtSpectrum, SphereSpectrum, fit_decay
+from ._data import numbers
+from ._style import drawing, finish, series
+
+# Values down to minus so much of the largest are rounding, in spectra that come as arrays.
+_ROUNDING = 1e-15
+
+
+def spectrum(
+    values: Any,
+    decay: Any = None,
+    *,
+    indices: Any = None,
+    label: str | None = None,
+    color: Any = None,
+    xlabel: str | None = None,
+    ylabel: str | None = None,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw a spectrum and the law fitted to its decay.
+
+    Parameters
+    ----------
+    values : ndarray of shape (k,), MercerSpectrum, SchmidtSpectrum or SphereSpectrum
+        Values, largest first; zeros are left out, and of a Mercer or Schmidt spectrum what is below n times
+        the rounding of the largest. Of a spectrum on the sphere they stand over
+        the degrees 1, 2, ...: that of degree 0 has no place on a logarithmic axis.
+    decay : Decay or {"power", "exponential", "auto"}, optional
+        A law from `spectra.fit_decay`, or the kind to fit to all values drawn. It is drawn dashed where it
+        was fitted, and its rate is in the legend with its confidence interval.
+    indices : array-like of shape (k,), optional
+        What stands for the k's, increasing and > 0; 1, 2, ... by default.
+    label : str, optional
+        Name of the series in the legend.
+    color : matplotlib colour, optional
+        Of the series; the next of the axes' cycle by default.
+    xlabel, ylabel, title : str, optional
+    ax : matplotlib.axes.Axes, optional
+        New ones by default. Called again on the same axes it adds another series. The first law that is
+        exponential on empty axes makes the index's axis linear, so that the law is a straight line.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above or a spectrum has no value > 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import relkernels as rk
+    >>> values = 2.0 * np.arange(1, 40) ** -1.5
+    >>> ax = rk.plot.spectrum(values, "power", label="kernel")
+    >>> [line.get_label() for line in ax.lines]
+    ['kernel', 'k^-1.50 (1.50 to 1.50)']
+    """
+    found, at, names = _values(values, indices)
+    law: Decay | None = decay
+    if decay is not None and not isinstance(decay, Decay):
+        kind = _check.choice("decay", decay, ("power", "exponential", "auto"))
+        law = fit_decay(np.minimum.accumulate(found), kind, indices=at)
+    with drawing(ax) as ax:
+        if not ax.has_data():
+            ax.set_yscale("log")
+            if law is None or law.kind == "power":
+                ax.set_xscale("log")
+        line = series(
+            ax, at, found, label or (names[1] if law is not None else None), color, linestyle="none"
+        )
+        if law is not None:
+            inside = at[(at >= law.first) & (at <= law.last)]
+            ends = inside if inside.size else at
+            k = np.linspace(ends[0], ends[-1], 50)
+            ax.plot(k, law.predict(k), "--", color=line.get_color(), label=_law(law))
+        finish(ax, xlabel or names[0], ylabel or names[1], title)
+    return ax
+
+
+def _law(law: Decay) -> str:
+    low, high = law.interval
+    shape = f"k^-{law.rate:.2f}" if law.kind == "power" else f"exp(-{law.rate:.2f} k)"
+    return f"{shape} ({low:.2f} to {high:.2f})"
+
+
+def _values(values: Any, indices: Any) -> tuple[np.ndarray, np.ndarray, tuple[str, str]]:
+    """Return the positive values, their indices, and the names of both axes."""
+    names = ("number k", "value")
+    if isinstance(values, SphereSpectrum):
+        raw, at, names = values.values[1:], np.arange(1.0, len(values.values)), ("degree k", "eigenvalue")
+    else:
+        if isinstance(values, (MercerSpectrum, SchmidtSpectrum)):
+            mercer = isinstance(values, MercerSpectrum)
+            names = ("number k", "eigenvalue" if mercer else "singular value")
+            floor = len(values.values) * float(np.finfo(np.float64).eps)
+            values = np.where(values.values > floor * values.values.max(initial=0), values.values, 0)
+        raw = numbers("values", values)
+        at = np.arange(1.0, raw.size + 1)
+    if not np.isfinite(raw).all():
+        _check.fail("values", "finite values", "NaN or infinite ones")
+    if indices is not None:
+        at = numbers("indices", indices, len(raw), positive=True)
+        if not (np.diff(at) > 0).all():
+            _check.fail("indices", "increasing numbers", at)
+    if raw.size and raw.min() < -_ROUNDING * max(raw.max(), 0) * raw.size:
+        _check.fail("values", "a spectrum, none below 0", f"{raw.min():.6g}")
+    shown = raw > 0
+    if not shown.any():
+        _check.fail("values", "at least one value > 0", f"{raw.size} of none")
+    return raw[shown], at[shown], names

@@ -1,0 +1,145 @@
+"""Colours, sizes and axes that all pictures share.
+
+INK, RULE and PAPER stand for text, grid and ground: `_panels.py` exchanges them for a dark page, so nothing
+else is drawn in these very colours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakSet
+
+import matplotlib
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.transforms import ScaledTranslation
+
+# Okabe and Ito (2008), without black, which is the ink, and yellow, which no white paper shows.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+MARKERS = ("o", "s", "D", "^", "v", "P")
+INK, RULE, PAPER = "#24292f", "#d0d7de", "#ffffff"
+# One sign and both: of even lightness, and blue to red, which keep their order for every kind of sight.
+SEQUENTIAL, DIVERGING, MISSING = "viridis", "RdBu_r", "#8c959f"
+_SHORT = 4  # entries of a legend that axes have room for
+_LABELS = 0.46  # inches that an axis and its label take below the axes
+SIZE = (4.4, 3.5)  # inches: 10 points are 11 pixels high on a phone of 360
+
+# Axes that were made here: what is added to them looks the same.
+_OWN: WeakSet[Axes] = WeakSet()
+
+_SETTINGS: Any = {
+    "font.size": 10.0,
+    "axes.titlesize": 10.0,
+    "axes.labelsize": 10.0,
+    "xtick.labelsize": 9.0,
+    "ytick.labelsize": 9.0,
+    "legend.fontsize": 8.0,
+    "lines.markersize": 4.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "axes.titlecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "figure.facecolor": PAPER,
+    "axes.facecolor": PAPER,
+    "legend.facecolor": PAPER,
+    "legend.edgecolor": RULE,
+    "legend.framealpha": 0.85,
+}
+
+
+def look() -> Any:
+    """Return a context in which new figures look like all pictures here."""
+    return matplotlib.rc_context({**_SETTINGS, "axes.prop_cycle": cycler(color=PALETTE)})
+
+
+@contextmanager
+def drawing(ax: Axes | None, size: tuple[float, float] = SIZE) -> Iterator[Axes]:
+    """Give the axes to draw on: those given, or new ones."""
+    if ax is None or ax in _OWN:
+        import matplotlib.pyplot as plt
+
+        with look():
+            ax = plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
+            _OWN.add(ax)
+            yield ax
+        return
+    if not isinstance(ax, Axes):
+        raise TypeError(f"ax: expected matplotlib axes or None, got {type(ax).__name__} {ax!r}")
+    if not ax.has_data():
+        ax.set_prop_cycle(color=PALETTE)
+    yield ax
+
+
+def series(ax: Axes, x: Any, y: Any, label: str | None = None, color: Any = None, **options: Any) -> Line2D:
+    """Draw points joined by a line in the next colour, with the marker that goes with it."""
+    (line,) = ax.plot(x, y, label=label, **({} if color is None else {"color": color}), **options)
+    color = line.get_color()
+    if "marker" not in options:
+        line.set_marker(MARKERS[PALETTE.index(color) if color in PALETTE else 0])
+    return line
+
+
+def limit(ax: Axes, x: Any, y: Any, of: Line2D, label: str) -> None:
+    """Draw the bound of a series dashed, in its colour; the legend needs one entry for all of them."""
+    known = any(line.get_label() == label for line in ax.lines)
+    ax.plot(x, y, "--", color=of.get_color(), label=None if known else label)
+
+
+def shades(n: int) -> list[str]:
+    """Return n colours in order that stand out on white and on black alike."""
+    from matplotlib.colors import to_hex
+
+    found = matplotlib.colormaps[SEQUENTIAL]
+    return [to_hex(found(0.25 + 0.55 * i / max(n - 1, 1))) for i in range(n)]
+
+
+def finish(ax: Axes, xlabel: str, ylabel: str, title: str | None = None) -> None:
+    """Label axes that have no labels yet, and set grid and legend."""
+    ax.set_xlabel(ax.get_xlabel() or xlabel)
+    ax.set_ylabel(ax.get_ylabel() or ylabel)
+    if title is not None:
+        ax.set_title(title)
+    ax.set_axisbelow(True)
+    ax.grid(True)
+    handles: list[Any] = ax.get_legend_handles_labels()[0]
+    if handles:
+        # Bounds and laws, dashed in the colour of a series, after what was measured.
+        handles.sort(key=lambda handle: isinstance(handle, Line2D) and _is_bound(handle))
+        _legend(ax, handles)
+
+
+def _is_bound(line: Line2D) -> bool:
+    return line.get_linestyle() == "--" and line.get_color() != INK
+
+
+def _legend(ax: Axes, handles: list[Any]) -> None:
+    """Put a short legend where it covers least, and a long one below the axes if the layout makes room."""
+    figure = ax.figure
+    if len(handles) <= _SHORT or not isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
+        ax.legend(handles=handles, ncols=1 if len(handles) <= _SHORT else 2)
+        return
+    widest = max(len(str(handle.get_label())) for handle in handles)
+    below = ax.transAxes + ScaledTranslation(0, -_LABELS, figure.dpi_scale_trans)
+    columns = 4 if widest < 9 else 3 if widest < 15 else 2
+    ax.legend(
+        handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, ncols=columns,
+        frameon=False, borderaxespad=0, columnspacing=1.2, handlelength=1.8,
+    )  # fmt: skip
+
+
+def label_ticks(ax: Axes, values: Any, most: int = 8) -> None:
+    """Label a logarithmic x axis at these values alone, or at every other one, third, ... of many."""
+    ticks = sorted(set(values))
+    if ticks[-1] >= 100_000:
+        most //= 2  # longer names
+    ticks = ticks[:: -(-len(ticks) // most)]
+    ax.set_xticks(ticks, [f"{v:g}" if v < 10_000 else f"{v:,.0f}" for v in ticks])
+    ax.xaxis.minorticks_off()

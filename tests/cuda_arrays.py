@@ -1,0 +1,290 @@
+"""Arrays for tests of the CUDA engine: those of the libraries that are here, and emulated ones.
+
+An emulated array is memory here that claims to lie on a CUDA device, of a kind of its own; kernels come from
+an extension that a test puts in the place of `relkernels._cuda`. Fresh memory is poisoned and fenced in:
+what a kernel leaves unwritten is NaN, and what it writes outside is found out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import importlib.util
+import inspect
+import os
+
+import ml_dtypes
+import numpy as np
+import pytest
+import relkernels as rk
+from relkernels import cuda
+from relkernels.cuda import devices, kinds
+
+BF16 = np.dtype(ml_dtypes.bfloat16)
+F16 = np.dtype(np.float16)
+_FENCE = 256  # bytes on both sides
+_MARK = 0xA5
+_POISON = 0xFF  # NaN in every float, -1 in every integer
+
+
+def dtype_of(element):
+    return BF16 if element == "bfloat16" else np.dtype(element)
+
+
+class Memory:
+    """Bytes between fences; aligned to 256."""
+
+    def __init__(self, nbytes):
+        self.all = np.full(nbytes + 2 * _FENCE + 256, _MARK, np.uint8)
+        skew = -self.all.ctypes.data % 256 + _FENCE
+        self.bytes = self.all[skew : skew + nbytes]
+        self.bytes[:] = _POISON
+
+    def intact(self):
+        begin = self.bytes.ctypes.data - self.all.ctypes.data
+        outside = np.delete(self.all, np.s_[begin : begin + self.bytes.size])
+        return bool((outside == _MARK).all())
+
+
+class DeviceArray:
+    """An emulated array: a NumPy array, the memory it lies in, and the number of its device."""
+
+    def __init__(self, array, memory, index):
+        self.array, self.memory, self.index = array, memory, index
+        self.shape, self.dtype = array.shape, array.dtype
+
+
+class Emulated(kinds.Kind):
+    """The kind of emulated arrays. One test at a time may change its streams, its limit and its log."""
+
+    name = "Emulated"
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self):
+        self.current_stream, self.capture, self.limit = 0, False, None
+        self.made, self.synchronized, self.current_device = [], 0, 0
+
+    def array_class(self):
+        return DeviceArray
+
+    def device(self, a):
+        return a.index
+
+    def describe(self, a):
+        steps = tuple(step // a.array.itemsize for step in a.array.strides)
+        return kinds.Description(a.array.ctypes.data, a.shape, steps, a.dtype.name)
+
+    def readable(self, name, a):
+        return a
+
+    def empty(self, shape, element, device):
+        dtype = dtype_of(element)
+        nbytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        if self.limit is not None and nbytes > self.limit:
+            raise MemoryError("emulated")
+        memory = Memory(nbytes)
+        made = DeviceArray(memory.bytes.view(dtype).reshape(shape), memory, device)
+        self.made.append(made)
+        return made
+
+    def view(self, a, shape, steps, offset):
+        strides = tuple(step * a.array.itemsize for step in steps)
+        flat = np.lib.stride_tricks.as_strided(a.array, (a.array.size,), (a.array.itemsize,))
+        return DeviceArray(np.lib.stride_tricks.as_strided(flat[offset:], shape, strides), a.memory, a.index)
+
+    def copy(self, out, a):
+        out.array[...] = a.array
+
+    def add(self, a, b):
+        return self.upload(a.array + b.array, a.index)
+
+    def sum(self, a, axes):
+        return self.upload(a.array.sum(axis=axes, keepdims=True), a.index)
+
+    def upload(self, a, device):
+        made = self.empty(a.shape, a.dtype.name, device)
+        made.array[...] = a
+        return made
+
+    def stream(self, device):
+        return self.current_stream
+
+    @contextlib.contextmanager
+    def guard(self, device):
+        before, self.current_device = self.current_device, device
+        yield
+        self.current_device = before
+
+    def capturing(self, device):
+        return self.capture
+
+    def synchronize(self, device):
+        self.synchronized += 1
+
+    def memory_errors(self):
+        return (MemoryError,)
+
+
+KIND = Emulated()
+
+
+@contextlib.contextmanager
+def in_place_of_the_extension(module):
+    """Have emulated arrays computed with by the kernels of `module`."""
+    before = devices.extension
+    devices.extension = lambda: module
+    kinds._MODULES[__name__] = __name__
+    kinds._kind_of_class.cache_clear()
+    KIND.reset()
+    try:
+        yield
+    finally:
+        devices.extension = before
+        del kinds._MODULES[__name__]
+        kinds._kind_of_class.cache_clear()
+
+
+def _span(a):
+    """Bytes from an array's first to its last, and where among them its first element begins."""
+    if a.size == 0:
+        return np.zeros(0, np.uint8), 0
+    low, high = np.lib.array_utils.byte_bounds(a)
+    raw = np.frombuffer((ctypes.c_uint8 * (high - low)).from_address(low), np.uint8)
+    return raw.copy(), a.__array_interface__["data"][0] - low
+
+
+class Device:
+    """Where tests compute: NumPy arrays go in, and their results come out as NumPy arrays.
+
+    `device.attention(q, k, v)` brings every array over in its layout, calls `cuda.call` and brings the
+    results back.
+    """
+
+    # Largest size of random cases, and how many of these; rows and columns of the larger fixed ones.
+    size, examples = 400, 30
+    many = 1031, 2500
+    negative_strides = True
+
+    def __getattr__(self, operation):
+        if operation not in cuda.OPERATIONS:
+            raise AttributeError(operation)
+        signature = inspect.signature(inspect.unwrap(getattr(rk, operation)))
+
+        def call(*positional, **named):
+            there = self.bring(operation, signature.bind(*positional, **named).arguments)
+            self.poison()
+            result = cuda.call(operation, there)
+            assert there.get("out") is None or result is there["out"]
+            return self.get(result)
+
+        return call
+
+    def bring(self, operation, arguments):
+        """The arguments with their arrays on the device."""
+        arrays = cuda.OPERATIONS[operation][1]
+        return {
+            n: self.put(a) if n in arrays and isinstance(a, np.ndarray) else a for n, a in arguments.items()
+        }
+
+    def get(self, result):
+        if isinstance(result, (list, tuple)):
+            parts = [self.get(part) for part in result]
+            return rk.MLPGradient(*parts) if isinstance(result, rk.MLPGradient) else type(result)(parts)
+        return result if result is None else self.fetch(result)
+
+    def poison(self):
+        """Leave NaN in the memory that outputs will take."""
+
+
+class EmulatedDevice(Device):
+    """The kernels compiled for this processor, a fiber for a thread: slow."""
+
+    size, examples = 260, 8
+    many = 131, 150
+    backward = False
+
+    def poison(self):
+        # Threads in order, and the other way round at the next call: who relies on an order is found out.
+        self.backward = not self.backward
+        os.environ["RK_EMULATED_ORDER"] = "backward" if self.backward else "forward"
+
+    def put(self, a, index=0):
+        raw, offset = _span(a)
+        memory = Memory(raw.size)
+        memory.bytes[:] = raw
+        array = np.ndarray(a.shape, a.dtype, memory.bytes if a.size else None, offset, a.strides)
+        return DeviceArray(array, memory, index)
+
+    def fetch(self, a):
+        assert isinstance(a, DeviceArray)
+        made, KIND.made = KIND.made, []
+        for one in [a, *made]:
+            assert one.memory.intact(), "a kernel wrote outside of its array"
+        return a.array.copy()
+
+
+class CuPyDevice(Device):
+    def put(self, a, index=0):
+        import cupy
+
+        raw, offset = _span(a)
+        with cupy.cuda.Device(index):
+            return cupy.ndarray(a.shape, a.dtype, cupy.asarray(raw).data + offset, a.strides)
+
+    def fetch(self, a):
+        return a.get()
+
+    def poison(self):
+        import cupy
+
+        cupy.full(1 << 22, np.nan, np.float32)
+
+
+class PyTorchDevice(Device):
+    negative_strides = False
+
+    def put(self, a, index=0):
+        import torch
+
+        raw, offset = _span(a)
+        dtype = getattr(torch, a.dtype.name)
+        steps = tuple(step // a.itemsize for step in a.strides)
+        there = torch.from_numpy(raw).to(f"cuda:{index}").view(dtype)
+        return there.as_strided(a.shape, steps, offset // a.itemsize)
+
+    def fetch(self, a):
+        import torch
+
+        if a.dtype == torch.bfloat16:
+            return a.view(torch.int16).cpu().numpy().view(BF16)
+        return a.cpu().numpy()
+
+    def poison(self):
+        import torch
+
+        torch.full((1 << 22,), np.nan, device="cuda")
+
+
+def gpu(library):
+    """The GPU by way of CuPy ("cupy") or PyTorch ("torch"), or skip: the reason says what is missing."""
+    if importlib.util.find_spec(library) is None:
+        pytest.skip(f"{library} is not installed")
+    if not cuda.available():
+        pytest.skip(f"no GPU to compute on: {cuda.why_not()}")
+    return CuPyDevice() if library == "cupy" else PyTorchDevice()
+
+
+@functools.cache
+def emulated_kernels():
+    """The module of the CUDA sources compiled for this processor, or skip: the reason says why."""
+    from cuda_emulation import build
+
+    sources = sorted((build.ROOT / "cuda").glob("**/*.cu")) + sorted((build.ROOT / "cuda").glob("**/*.cpp"))
+    path = build.module("_cuda_emulated", sources)
+    spec = importlib.util.spec_from_file_location("_cuda_emulated", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

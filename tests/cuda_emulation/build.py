@@ -1,0 +1,66 @@
+"""Builds the CUDA sources as plain C++ over the emulated device, once for each content of the sources."""
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FLAGS = ["-std=c++20", "-O2", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas"]
+FLAGS += ["-DRK_CUDA_EMULATED"]
+INCLUDES = [ROOT / "cuda", ROOT / "tests" / "cuda_emulation", ROOT / "csrc"]
+
+
+def library(name: str, sources: list[Path], *, flags: tuple[str, ...] = ()) -> Path:
+    """Path of the shared library `name`, compiled from the sources unless that was done before.
+
+    It lies in the directory of builds (``RELKERNELS_BUILD_DIR`` or ``build/``), under a hash of the
+    compiler's version, the flags, and all that may be included. Sources are compiled side by side. Skips the
+    test where there is no compiler, or where the emulator cannot run.
+    """
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("the emulated GPU switches its threads by x86-64 instructions")
+    compiler = os.environ.get("CXX") or shutil.which("g++")
+    if compiler is None:
+        pytest.skip("needs g++")
+    command = [compiler, *FLAGS, *flags, *(f"-I{folder}" for folder in INCLUDES)]
+    version = subprocess.run([compiler, "--version"], check=True, capture_output=True, text=True).stdout
+    headers = [path for folder in INCLUDES for path in sorted(folder.rglob("*.*h*"))]
+    state = hashlib.sha256(repr([version, FLAGS, flags]).encode())
+    for path in [*headers, *sources]:
+        state.update(path.name.encode() + path.read_bytes())
+    built = Path(os.environ.get("RELKERNELS_BUILD_DIR") or ROOT / "build") / "cuda_emulation"
+    target = built / state.hexdigest()[:16] / name
+    if target.exists():
+        return target
+    work = target.with_name(f"{name}.{os.getpid()}")
+    work.mkdir(parents=True)
+
+    def compiled(source: Path) -> Path:
+        out = work / f"{source.stem}.o"
+        call = [*command, "-x", "c++", "-c", source, "-o", out]
+        done = subprocess.run(call, capture_output=True, text=True)
+        assert done.returncode == 0, f"{source.name}:\n{done.stderr[-4000:]}"
+        return out
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compiled, sources))
+    linked = work / name
+    subprocess.run([compiler, "-shared", *objects, "-o", linked, "-pthread"], check=True)
+    linked.replace(target)  # at once, where two processes build the same
+    shutil.rmtree(work)
+    return target
+
+
+def module(name: str, sources: list[Path]) -> Path:
+    """Path of the Python extension `name` (pybind11), compiled as `library` does."""
+    pybind11 = pytest.importorskip("pybind11", reason="needs pybind11 to compile the emulated module")
+    python = sysconfig.get_paths()["include"]
+    flags = (f"-I{pybind11.get_include()}", f"-I{python}")
+    return library(name + sysconfig.get_config_var("EXT_SUFFIX"), sources, flags=flags)

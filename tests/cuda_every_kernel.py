@@ -1,0 +1,56 @@
+"""A small case of every kernel in every arithmetic, by way of CuPy: what compute-sanitizer watches.
+
+Memory comes straight from the driver, so that a byte beyond an array is a byte beyond an allocation.
+"""
+
+import cupy
+import ml_dtypes
+import numpy as np
+import relkernels as rk
+from relkernels import cuda
+
+cupy.cuda.set_allocator(None)
+rng = np.random.default_rng(0)
+
+
+def array(*shape, dtype):
+    return cupy.asarray(rng.standard_normal(shape).astype(dtype))
+
+
+def run(dtype, precision=None):
+    wide = np.float64 if dtype == np.float64 else np.float32
+    phi = rk.MLP.random([6, 40, 9], "gelu", dtype=wide)
+    deep = rk.MLP.random([6, 1500, 9], "relu", dtype=wide)
+    options = {"phi": phi, "precision": precision}
+    for n, m in [(70, 131), (1, 33), (17, 1)]:
+        x, y, v = array(n, 6, dtype=dtype), array(m, 6, dtype=dtype), array(m, 7, dtype=dtype)
+        mask = cupy.asarray(rng.random((n, m)) < 0.7)
+        cuda.call("feature_map", {"x": x, "mlp": phi, "precision": precision})
+        cuda.call("feature_map", {"x": x, "mlp": deep, "precision": precision})
+        cuda.call("relation_matrix", {"x": x, "y": y, "heads": 3, **options})
+        cuda.call("relation_matrix", {"x": x, "y": y, "precision": precision})
+        cuda.call("relation_matrix", {"x": x, **options})
+        cuda.call("attention_scores", {"q": x, "k": y, "mask": mask, **options})
+        cuda.call("attention", {"q": x, "k": y, "v": v, "mask": mask, "return_lse": True, **options})
+        cuda.call("attention", {"q": x, "k": y, "v": v, "causal": True, "precision": precision})
+        for k in {1, m}:
+            cuda.call("retrieve", {"q": x, "keys": y, "k": k, "mask": mask, **options})
+        for link in ("identity", "exp", "relu", "square"):
+            cuda.call("relation_matvec", {"x": x, "y": y, "v": v, "link": link, **options})
+        cuda.call("relation_matvec", {"x": x, "y": y, "v": v[:, 0], **options})
+        if precision or dtype not in (np.float32, np.float64):
+            continue
+        cuda.call("feature_map_vjp", {"x": x, "mlp": phi, "grad": array(n, 9, dtype=dtype)})
+        cuda.call("relation_matrix_vjp", {"x": x, "y": y, "grad": array(n, m, dtype=dtype), "phi": phi})
+        grad = array(n, 7, dtype=dtype)
+        cuda.call("attention_vjp", {"q": x, "k": y, "v": v, "grad": grad, "mask": mask, "phi": phi})
+    sets = array(20, 32, 6, dtype=dtype)
+    cuda.call("relation_matrix", {"x": sets, **options})
+    cupy.cuda.Device().synchronize()
+
+
+for dtype in (np.float32, np.float64, ml_dtypes.bfloat16, np.float16):
+    run(dtype)
+run(np.float32, "tf32")
+run(np.float32, "bf16")
+print("every kernel has run")

@@ -1,0 +1,87 @@
+"""A recorder in the place of the CUDA kernels: what they would be given, and when."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from cuda_arrays import EmulatedDevice
+from relkernels import cuda
+
+F4 = np.float32
+
+
+@dataclass(frozen=True)
+class Array:
+    pointer: int
+    shape: tuple
+    strides: tuple
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Context:
+    device: int
+    stream: int
+    allocate: object
+
+
+@dataclass(frozen=True)
+class Mlp:
+    context: Context
+    memory: int
+    weights: list
+    biases: list
+    activation: str
+    parameter: float
+    arithmetic: str
+
+    @staticmethod
+    def bytes(widths, arithmetic):
+        return 64 * len(widths)
+
+
+@dataclass
+class Recorder:
+    """An extension that keeps what it is called with."""
+
+    calls: list = field(default_factory=list)
+    workspace: int = 0
+    error: Exception | None = None
+    capability: str = "9.0"
+    devices: int = 2
+    Array, Context, Mlp = Array, Context, Mlp
+
+    def __getattr__(self, name):
+        def kernel(context, *arguments):
+            if self.workspace:
+                assert context.allocate(self.workspace) % 256 == 0
+            if self.error is not None:
+                raise self.error
+            self.calls.append((name, context, arguments))
+
+        if name not in cuda.OPERATIONS:
+            raise AttributeError(name)
+        return kernel
+
+    def device_count(self):
+        return self.devices
+
+    def device_info(self, index):
+        memory, processors = 141 << 30, 132
+        return {
+            "name": "NVIDIA H200",
+            "compute_capability": self.capability,
+            "memory": memory,
+            "multiprocessors": processors,
+        }
+
+    def build_info(self):
+        return {"toolkit": "13.0", "architectures": ["sm_80", "sm_90a"]}
+
+    __hash__ = object.__hash__
+
+
+put = EmulatedDevice().put
+
+
+def ones(*shape, dtype=F4, index=0):
+    return put(np.ones(shape, dtype), index)

@@ -1,0 +1,143 @@
+"""What is refused on a device, and what is told where one is missing."""
+
+import cuda_arrays
+import numpy as np
+import pytest
+import relkernels as rk
+from cuda_arrays import BF16, F16, DeviceArray
+from cuda_recorder import ones, put
+from relkernels import cuda
+from relkernels.config import configuration
+from relkernels.cuda import devices
+
+F4 = np.float32
+PHI = rk.MLP.random([4, 8, 2])
+
+X, Y, V = (np.ones(shape, F4) for shape in ((5, 4), (6, 4), (6, 3)))
+REFUSED = [
+    ("relation_matrix", lambda: {"x": put(X), "y": Y}, TypeError,
+     r"^y: expected an array of Emulated on cuda:0, as x is, got an array of NumPy in main memory$"),
+    ("relation_matrix", lambda: {"x": X, "y": put(Y)}, TypeError, r"^x: .* as y is, got an array of NumPy"),
+    ("relation_matrix", lambda: {"x": put(X), "y": put(Y, 1)}, TypeError,
+     r"^y: .*cuda:0, as x is, got an array of Emulated on cuda:1$"),
+    ("attention", lambda: {"q": put(X), "k": put(Y), "v": put(V), "mask": np.ones((5, 6), bool)}, TypeError,
+     r"^mask: .* got an array of NumPy in main memory$"),
+    ("feature_map", lambda: {"x": put(X), "mlp": PHI, "out": np.ones((5, 2), F4)}, TypeError,
+     r"^out: .*NumPy"),
+    ("relation_matrix", lambda: {"x": X}, TypeError,
+     r"^relkernels.relation_matrix: .* CUDA device, got none"),
+    ("relation_loss", lambda: {"x": put(X), "target": X}, TypeError,
+     r"^x: expected an array in main memory, where relkernels.relation_loss computes, got .* on cuda:0$"),
+    ("relation_matrix", lambda: {"x": put(X), "y": [[1.0]]}, TypeError, r"^y: .*list"),
+    # The messages of the CPU.
+    ("relation_matrix", lambda: {"x": put(X.astype(int))}, TypeError,
+     r"^x: .*dtype int64 and shape \(5, 4\)$"),
+    ("feature_map", lambda: {"x": put(np.ones((5, 3), F4)), "mlp": PHI}, ValueError,
+     r"^x: expected rows of 4 features.*\(4, 8, 2\)\), got shape \(5, 3\)$"),
+    ("relation_matrix", lambda: {"x": put(X), "y": put(Y.astype(float))}, TypeError,
+     r"^y: expected float32, the dtype of x, got float64$"),
+    ("feature_map", lambda: {"x": put(X), "mlp": rk.MLP.random([4, 2], dtype="float64")}, TypeError,
+     r"^mlp: "),
+    ("retrieve", lambda: {"q": put(X), "keys": put(Y), "k": 7}, ValueError, r"^k: expected at most 6"),
+    ("attention", lambda: {"q": put(X), "k": put(Y), "v": put(V), "mask": put(np.ones((5, 6), F4))},
+     TypeError, r"^mask: expected a boolean array"),
+    ("attention", lambda: {"q": put(X), "k": put(Y), "v": put(V), "mask": put(np.ones((6, 5), bool))},
+     ValueError, r"^mask: expected a shape that broadcasts to \(\.\.\., 5, 6\), got \(6, 5\)$"),
+    ("relation_matrix", lambda: {"x": put(X), "scale": -1.0}, ValueError, r"^scale: .*-1.0$"),
+    ("feature_map", lambda: {"x": put(X), "mlp": PHI, "out": put(np.ones((5, 3), F4))}, ValueError,
+     r"^out: expected shape \(5, 2\), got \(5, 3\)$"),
+    ("feature_map", lambda: {"x": put(X), "mlp": PHI, "out": put(np.ones((5, 2)))}, TypeError,
+     r"^out: .*float64$"),
+    ("attention_vjp", lambda: {"q": put(X), "k": put(Y), "v": put(V), "grad": put(np.ones((5, 4), F4))},
+     ValueError, r"^grad: .*\(5, 3\).*\(5, 4\)$"),
+    # 16 bits.
+    ("relation_matrix", lambda: {"x": put(X.astype(BF16)), "y": put(Y)}, TypeError,
+     r"^y: expected bfloat16, the dtype of x, got float32$"),
+    ("relation_matrix", lambda: {"x": put(X), "y": put(Y.astype(F16))}, TypeError,
+     r"^y: expected float32, the dtype of x, got float16$"),
+    ("feature_map", lambda: {"x": put(X.astype(F16)), "mlp": PHI, "out": put(np.ones((5, 2), F4))}, TypeError,
+     r"^out: expected float16, the dtype of x, got float32$"),
+    ("relation_matrix_vjp", lambda: {"x": put(X.astype(BF16)), "y": None, "grad": put(np.ones((5, 5), BF16))},
+     TypeError, r"^x: expected float32 or float64, got an array of dtype bfloat16 and shape \(5, 4\)$"),
+    # Precision.
+    ("relation_matrix", lambda: {"x": put(X), "precision": "fp8"}, ValueError,
+     r"^precision: expected None, 'bf16' or 'tf32', got 'fp8'$"),
+    ("relation_matrix", lambda: {"x": put(X.astype(float)), "precision": "tf32"}, ValueError,
+     r"^precision: expected None for float64 arrays"),
+    ("relation_matrix", lambda: {"x": put(X.astype(F16)), "precision": "bf16"}, ValueError,
+     r"^precision: expected None for float16 arrays"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "arguments", "error", "message"), REFUSED, ids=[c[3] for c in REFUSED])
+def test_refusals(recorder, name, arguments, error, message):
+    with pytest.raises(error, match=message):
+        cuda.call(name, arguments())
+    assert recorder.calls == []
+
+
+@pytest.mark.parametrize("dtype", [F4, BF16], ids=str)
+def test_overlaps_are_seen(recorder, dtype):
+    both = put(np.ones((5, 8), dtype))
+    left = DeviceArray(both.array[:, :4], both.memory, 0)
+    for columns, overlap in ((slice(3, 5), True), (slice(4, 6), False)):
+        arguments = {"x": left, "mlp": PHI, "out": DeviceArray(both.array[:, columns], both.memory, 0)}
+        if overlap:
+            with pytest.raises(ValueError, match=r"^out: .* apart from x, got an array that overlaps it$"):
+                cuda.call("feature_map", arguments)
+        else:
+            cuda.call("feature_map", arguments)
+
+
+def test_tf32_is_for_devices():
+    with pytest.raises(ValueError, match=r"^precision: .* for arrays in main memory, got 'tf32'$"):
+        rk.relation_matrix(X, precision="tf32")
+
+
+# What is missing, in words.
+
+
+def test_without_kernels_the_reason_says_so(monkeypatch):
+    if devices.extension() is None:
+        assert cuda.why_not().startswith("not built: ")
+        assert configuration()["cuda"] == cuda.why_not()
+    with cuda_arrays.in_place_of_the_extension(None):
+        assert not cuda.available()
+        with pytest.raises(
+            RuntimeError, match=r"^relkernels.retrieve: cannot compute on cuda:0: .*not built"
+        ):
+            cuda.call("retrieve", {"q": ones(5, 4), "keys": ones(5, 4), "k": 1})
+
+
+def test_without_a_driver_or_a_gpu_the_reason_says_so(recorder, monkeypatch):
+    recorder.devices = 0
+    devices._missing_on.cache_clear()
+    monkeypatch.setattr(devices.ctypes, "CDLL", lambda name: None)
+    assert cuda.why_not() == "no GPU that the driver shows to this process"
+
+    def no_library(name):
+        raise OSError(name)
+
+    monkeypatch.setattr(devices.ctypes, "CDLL", no_library)
+    assert cuda.why_not() == "no NVIDIA driver: libcuda.so.1 does not load"
+    assert devices.state() == f"{cuda.why_not()} (kernels for sm_80, sm_90a, CUDA 13.0)"
+    with pytest.raises(RuntimeError, match=r"cuda:0: no NVIDIA driver"):
+        cuda.call("relation_matrix", {"x": ones(5, 4)})
+
+
+def test_without_an_array_library_the_reason_says_so(recorder, monkeypatch):
+    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)
+    assert cuda.why_not() == "no arrays: neither CuPy nor PyTorch is installed"
+
+
+def test_with_everything_the_state_names_the_gpus(recorder, monkeypatch):
+    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: name if name == "torch" else None)
+    assert cuda.available()
+    gpu = "NVIDIA H200 (compute capability 9.0, 141 GiB, 132 multiprocessors)"
+    assert devices.state() == f"{gpu}, {gpu}; kernels for sm_80, sm_90a, CUDA 13.0; arrays of PyTorch"
+
+
+def test_an_old_gpu_is_refused(recorder):
+    recorder.capability = "7.5"
+    with pytest.raises(RuntimeError, match=r"capability is 7\.5, the kernels need 8\.0"):
+        cuda.call("relation_matrix", {"x": ones(5, 4)})
