@@ -8,6 +8,7 @@ import dask.array as da
 import numpy as np
 
 from .. import _check, ops
+from .._operands import Attended
 from ..mlp import MLP
 from ..states import LinkedSum, SoftmaxAccumulate, State, TopK
 from .arrays import aligned, array, optional_array, stand_in, value, widened
@@ -71,7 +72,7 @@ def retrieve(
     """
     (q, keys), dtype, precision = widened(precision, ("q", array("q", q)), ("keys", array("keys", keys)))
     allowed = _mask(mask)
-    a = ops._Attended(
+    a = Attended(
         stand_in(q),
         stand_in(keys),
         None,
@@ -169,7 +170,7 @@ def attention(
     (q, k, v), dtype, precision = widened(precision, *named)
     allowed = _mask(mask)
     shown = (stand_in(q), stand_in(k), stand_in(v))
-    a = ops._Attended(*shown, phi, psi, scale, stand_in(allowed), causal, precision)
+    a = Attended(*shown, phi, psi, scale, stand_in(allowed), causal, precision)
     want_lse = _check.flag("return_lse", return_lse)
     operands = [(q, ("i", "d")), (k, ("j", "e")), (v, ("j", "f"))]
     if allowed is not None:

@@ -16,8 +16,8 @@ __all__ = [
     "MultiLayerRandomFeatures",
     "NNGPKernel",
     "PreferenceRetriever",
-    "RelationKernel",
     "RandomFeatureRidge",
+    "RelationKernel",
     "SymmetricRelation",
     "ZonalFeatures",
 ]
