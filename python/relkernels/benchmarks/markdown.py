@@ -19,7 +19,6 @@ def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 def render(report: Report, pictures: dict[str, str], folder: str = "") -> str:
     """Return the text; pictures are paths by caption, relative to the file; folder has results of GPUs."""
-    machine = report.machine
     lines = ["# Results", "", f"Written by `{report.command}`, {report.date}.", "", tables.METHOD, ""]
     if not report.complete:
         lines += ["**Interrupted: what was measured until then.**", ""]
