@@ -209,6 +209,7 @@ def test_equal_calls_have_equal_graphs(rng):
             rd.nngp_kernel(x, depth=1),
             *rd.retrieve(x, y, k, phi),
             rd.attention(x, y, y, phi),
+            rd.attention(x, y, y, phi, causal=True),
             rd.relation_matvec(x, y, y, phi),
         )
         return [a.name for a in arrays]

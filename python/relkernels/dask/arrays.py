@@ -12,10 +12,9 @@ import dask.array as da
 import numpy as np
 from dask.base import normalize_token, tokenize
 
+from .._half import HALVES
 from ..blocks import NpyBlocks
 from ..mlp import MLP
-
-_HALVES = ("bfloat16", "float16")
 
 # Axes of features, never cut; the others are rows and columns of the relation, and leading ones.
 FEATURES = ("d", "e", "f")
@@ -102,11 +101,11 @@ def widened(
 ) -> tuple[list[da.Array], np.dtype, str | None]:
     """Return arrays of 16-bit floats as float32, the dtype of the results, and the precision.
 
-    As `relkernels._half` does within memory: bfloat16 asks for "bf16", results are rounded to the inputs'
+    As `relkernels.arrays` does within memory: bfloat16 asks for "bf16", results are rounded to the inputs'
     dtype.
     """
     first_name, first = named[0]
-    if first.dtype.name not in _HALVES:
+    if first.dtype.name not in HALVES:
         return [a for _, a in named], first.dtype, precision
     for name, a in named[1:]:
         if a.dtype != first.dtype:

@@ -70,72 +70,78 @@ def tree_of_states(
     rows, columns = chunks["i"], chunks["j"]
     first_row, first_column = _Starts(rows), _Starts(columns)
     features = tuple(sorted({a for _, axes in operands for a in axes if a in FEATURES}))
-    token = tokenize(what, state, [(a.name, axes) for a, axes in operands], maps)
-    arguments: list[Any] = [x for a, axes in operands for x in (a, axes)]
-    arguments += [
-        first_row,
-        ("i",),
-        first_column,
-        ("j",),
-    ]
+    token = tokenize(what, accept, state, [(a.name, axes) for a, axes in operands], maps)
     # Features stay axes of the states, one block each: nothing is contracted, so nothing concatenated.
-    zeros = (0,) * len(features)
     pairs = da.blockwise(
         partial(accept, state=state),
         (*lead, "i", "j", *features),
-        *arguments,
+        *(x for operand in operands for x in operand),
+        *(first_row, ("i",), first_column, ("j",)),
         phi=maps[0],
         psi=maps[1],
         name=f"{what}-accept-{token}",
         align_arrays=False,
         meta=np.empty((0,) * (len(lead) + 2 + len(features)), operands[0][0].dtype),
     )
-    layer: dict[Any, Any] = {}
-    merged = f"{what}-merge-{token}"
-    finished = f"{what}-finish-{token}"
     places = list(itertools.product(*(range(len(chunks[name])) for name in lead), range(len(rows))))
-
-    def columns_of(i: int) -> list[int]:
-        return [
+    met = {
+        place: [
             j
-            for j in range(len(columns))
-            if j == 0 or needed(first_row.first[i], rows[i], first_column.first[j], columns[j])
+            for j, m in enumerate(columns)
+            if j == 0 or needed(first_row.first[place[-1]], rows[place[-1]], first_column.first[j], m)
         ]
-
-    met_by = {place: columns_of(place[-1]) for place in places}
-    taken, passed = f"{what}-taken-{token}", f"{what}-passed-{token}"
-    columns_first = len(places) > 1 and len(columns) > 1 and _by_columns(operands)
-    if columns_first:
-        met: dict[int, list[Any]] = {j: [] for j in range(len(columns))}
-        for place, js in met_by.items():
-            for j in js:
-                layer[(taken, *place, j)] = (_nothing, (pairs.name, *place, j, *zeros))
-                met[j].append((taken, *place, j))
-        layer.update({(passed, j): (_nothing, keys) for j, keys in met.items()})
-    for place, js in met_by.items():
-        level: list[Any] = [(pairs.name, *place, j, *zeros) for j in js]
-        for depth in itertools.count():
-            if len(level) == 1:
-                break
-            groups = [level[at : at + FAN_IN] for at in range(0, len(level), FAN_IN)]
-            level = [(merged, depth, *place, g) for g in range(len(groups))]
-            for g, (key, group) in enumerate(zip(level, groups, strict=True)):
-                after = [(passed, j) for j in js[g * FAN_IN : (g + 1) * FAN_IN]]
-                layer[key] = (_merge, state, group, after if columns_first and depth == 0 else [])
-        layer[(finished, *place)] = (state.finish, level[0])
+        for place in places
+    }
+    finished = f"{what}-finish-{token}"
+    layer: dict[Any, Any] = {}
+    passed = None
+    if len(places) > 1 and len(columns) > 1 and _by_columns(operands):
+        passed = f"{what}-passed-{token}"
+        _wait_for_rows(layer, pairs.name, met, passed, len(features))
+    for place, js in met.items():
+        keys = [(pairs.name, *place, j, *(0 for _ in features)) for j in js]
+        after = [(passed, j) for j in js] if passed else []
+        last = _join(layer, f"{what}-merge-{token}", state, place, keys, after)
+        layer[(finished, *place)] = (state.finish, last)
     graph = HighLevelGraph.from_collections(finished, layer, dependencies=[pairs])
     results = []
-    for number, (last, dtype) in enumerate(outputs):
+    for number, (tail, dtype) in enumerate(outputs):
         name = f"{what}-{number}-{token}"
-        last_places = (0,) * len(last)
         pick: dict[Any, Any] = {
-            (name, *place, *last_places): (operator.getitem, (finished, *place), number) for place in places
+            (name, *place, *(0 for _ in tail)): (operator.getitem, (finished, *place), number)
+            for place in places
         }
-        cut = (*(chunks[axis] for axis in lead), rows, *((size,) for size in last))
+        cut = (*(chunks[axis] for axis in lead), rows, *((size,) for size in tail))
         layers: Any = {**graph.layers, name: pick}
         full = HighLevelGraph(layers, {**graph.dependencies, name: {finished}})
         results.append(da.Array(full, name, cut, meta=np.empty((0,) * len(cut), dtype)))
     return results
+
+
+def _wait_for_rows(
+    layer: dict[Any, Any], pairs: str, met: dict[Any, list[int]], passed: str, features: int
+) -> None:
+    """Add the tasks (passed, j): all rows that are to meet block j of the columns have done so."""
+    taken: dict[int, list[Any]] = {}
+    for place, js in met.items():
+        for j in js:
+            layer[(f"{passed}-by", *place, j)] = (_nothing, (pairs, *place, j, *(0 for _ in range(features))))
+            taken.setdefault(j, []).append((f"{passed}-by", *place, j))
+    layer.update({(passed, j): (_nothing, keys) for j, keys in taken.items()})
+
+
+def _join(
+    layer: dict[Any, Any], name: str, state: Any, place: tuple[int, ...], keys: list[Any], after: list[Any]
+) -> Any:
+    """Add the merges of states, and return the key of the last; the first ones wait for `after` as well."""
+    for depth in itertools.count():
+        if len(keys) == 1:
+            return keys[0]
+        joined = []
+        for g, at in enumerate(range(0, len(keys), FAN_IN)):
+            joined.append((name, depth, *place, g))
+            layer[joined[-1]] = (_merge, state, keys[at : at + FAN_IN], after[at : at + FAN_IN])
+        keys, after = joined, []
 
 
 def _merge(state: Any, parts: list[Any], after: list[None]) -> Any:
