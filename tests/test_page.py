@@ -248,7 +248,7 @@ def test_missing_libraries_are_named_before_the_work(words, tmp_path, monkeypatc
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
 def test_the_commands_write_the_page_beside_their_json(words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    stubbed(monkeypatch, lambda: os.makedirs("o"))
+    stubbed(monkeypatch, lambda: os.makedirs("o", exist_ok=True))
     assert main.main([*words, "--json", "--html", "x.html"]) == 0
     captured = capsys.readouterr()
     json.loads(captured.out)  # and nothing else
