@@ -101,6 +101,7 @@ def test_without_kernels_the_reason_says_so(monkeypatch):
     if devices.extension() is None:
         assert cuda.why_not().startswith("not built: ")
         assert configuration()["cuda"] == cuda.why_not()
+    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)
     with cuda_arrays.in_place_of_the_extension(None):
         assert not cuda.available()
         with pytest.raises(
