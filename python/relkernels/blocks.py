@@ -199,7 +199,7 @@ def retrieve_blocks(
     Notes
     -----
     Memory is that of one block and O(n k). Each block goes through the compiled walk over pairs; the k best
-    of both are then merged (`relkernels.states.TopK`).
+    of both are then merged (``TopK`` of ``relkernels.states``).
 
     Examples
     --------

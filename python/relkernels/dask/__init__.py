@@ -6,7 +6,7 @@ trains estimators on Dask arrays block by block. `from_npy` makes an array of a 
 maps for itself.
 
 What sums over columns (`retrieve`, `attention`, `relation_matvec`) makes a mergeable state of each pair of
-blocks (`relkernels.states`: the same that threads of one machine merge) and joins those of a block of rows
+blocks (``relkernels.states``: the same that threads of one machine merge) and joins those of a block of rows
 in a tree. A task holds one block of rows, one of columns and a state. A map's weights are one value of the
 graph, which travels once to a worker, however many tasks need it.
 
