@@ -12,7 +12,11 @@ namespace rk::cuda {
 
 namespace {
 
+#ifdef RK_CUDA_EMULATED
+constexpr long kSlabRows = 128, kPartRows = 32;  // small tests meet several of both
+#else
 constexpr long kSlabRows = 65536, kPartRows = 2048;
+#endif
 constexpr int kThreads = 128;
 
 template <class Sum>

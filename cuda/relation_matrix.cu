@@ -107,7 +107,11 @@ void relation_matrix(const Context& context, const Array& x, const MaybeArray& y
 }
 
 // Slabs of so many bytes are copied at a time.
+#ifdef RK_CUDA_EMULATED
+constexpr long kSlabBytes = 16 << 10;  // small tests meet several
+#else
 constexpr long kSlabBytes = 64 << 20;
+#endif
 
 template <class A>
 void multiply(const Context& context, const Array& a, const Array& b, double scale, const Array& c,
@@ -118,9 +122,18 @@ void multiply(const Context& context, const Array& a, const Array& b, double sca
     const Factors<F> columns = factors<F>(context, b);
     const long row_bytes = std::max(1L, padded_width<F>(a.dim(1)) * a.batch(2) * long(sizeof(F)));
     const long slab = std::max(64L, kSlabBytes / row_bytes / 64 * 64);
+    // A slab that is copied takes the place of the one before it: the stream keeps them apart.
+    Context reusing = context;
+    char* place = nullptr;
+    long size = 0;
+    reusing.allocate = [&](long bytes) {
+        if (bytes > size) place = context.allocate(bytes);
+        size = std::max(size, bytes);
+        return place;
+    };
     for (long first = 0; first < a.dim(2); first += slab) {
         const long count = std::min(slab, a.dim(2) - first);
-        const Factors<F> rows = factors<F>(context, row_slab(a, first, count));
+        const Factors<F> rows = factors<F>(reusing, row_slab(a, first, count));
         store_products<A>(context, shape, rows, columns, row_slab(c, first, count), scale, false);
     }
     check_launch(call);
