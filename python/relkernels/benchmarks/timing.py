@@ -19,8 +19,8 @@ from .workload import OURS, AbsentError, Entry, Workload
 # A sample lasts at least this long: the clock and the loop cost some 100 ns.
 SHORTEST_SAMPLE = 50e-6
 TURNS = 3
-# Threads of OpenBLAS and OpenMP spin after a call, on processors that the next contestant wants; OpenBLAS's were
-# seen to for more than 30 ms and less than 100.
+# Threads of OpenBLAS and OpenMP spin after a call, on processors that the next contestant wants; those of
+# OpenBLAS were seen to spin for more than 30 ms and less than 100.
 REST = 0.1  # seconds
 SLOW, TOO_LONG = 1.0, 10.0  # seconds
 
