@@ -20,7 +20,7 @@ struct Scores {
     void init(void* state, long rows) const {
         std::fill_n(static_cast<T*>(state), rows, -std::numeric_limits<T>::infinity());
     }
-    bool skip(long, long, long, long) const { return false; }
+    Span met(long, long, long, long cols) const { return {0, cols}; }
     template <class A>
     void destination(Tile<A>& t, Finish<T>&) const {
         t.r = out + t.i0 * row + t.j0;

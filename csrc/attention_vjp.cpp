@@ -37,7 +37,7 @@ struct GradientOfPairs {
     void init(void* state, long rows) const {
         std::fill_n(static_cast<T*>(state), rows * (width + values_width), T(0));
     }
-    bool skip(long i0, long rows, long j0, long cols) const { return forbidden(mask, i0, rows, j0, cols); }
+    Span met(long i0, long rows, long j0, long cols) const { return allowed(mask, i0, rows, j0, cols); }
     template <class A>
     void destination(Tile<A>&, Finish<T>&) const {}
     template <class A>
@@ -45,8 +45,8 @@ struct GradientOfPairs {
         const Kernels<T>& k = kernels<T>();
         Arena::Scope scratch;
         T* dp = scratch.take<T>(t.rows * kTileColumns);
-        k.product(partner.at(t.i0), partner.row, partner.col, t.operands[1].data, k.nr * values_width, t.rows,
-                  t.cols, values_width, dp, kTileColumns, {});
+        t.operands[1].product(partner.at(t.i0), partner.row, partner.col, 0, t.rows, t.cols, values_width, dp,
+                              kTileColumns, {});
         // Both tiles have rows of kTileColumns: R is in the walk's scratch.
         const long at = rows_are_queries ? t.i0 : t.j0;
         k.softmax_vjp(t.r, dp, kTileColumns, t.rows, t.cols, lse + at, delta + at, rows_are_queries);
@@ -79,8 +79,7 @@ void attention_vjp(const Array<const T>& f, const Array<const T>& g, const Array
                    const Array<const std::uint8_t>& mask, bool causal, T scale, const Array<const T>& out,
                    const Array<const T>& lse, const Array<const T>& grad, const Array<T>& grad_f,
                    const Array<T>& grad_g, const Array<T>& grad_v) {
-    using Layout = typename Operand<Full<T>>::Layout;
-    const Layout columns = Operand<Full<T>>::columns, values = Operand<Full<T>>::values;
+    constexpr Layout columns = Layout::columns, values = Layout::values;
     for_each_item(f.batch(2), [&](const Team& team, long item) {
         const auto side = [&](const Array<const T>& a) { return points_of<T>(a, item, nullptr); };
         const Points<T> rows = side(f), keys = side(g), value = side(v), above = side(grad), o = side(out);

@@ -15,6 +15,12 @@ inline constexpr long kTileColumns = 256;
 // Rows of which a micro-tile is too small to pay for packing what is read once.
 inline constexpr long kFewRows = 3;
 
+// Columns [begin, end) of a tile.
+struct Span {
+    long begin, end;
+    bool empty() const { return begin >= end; }
+};
+
 // Rows of a matrix, seen through a feature map or, where there is none, as they are.
 template <class T>
 struct Points {
@@ -82,26 +88,63 @@ Rows<A> rows_in(const Points<typename A::Value>& p, long heads, typename A::Fact
     return {space, row, 1, A::padded(depth)};
 }
 
+enum class Layout { columns, values };
+
+// An operand's part in a tile: packed, or a few rows' worth of it where it lies.
+template <class A>
+struct TileOperand {
+    using T = typename A::Value;
+    using Factor = typename A::Factor;
+    const Factor* data;
+    bool packed;
+    Layout layout;
+    long stride;  // of panels, or of rows where they lie
+
+    // The same without the tile's first columns, whole panels of them.
+    TileOperand from(long column) const {
+        TileOperand o = *this;
+        o.data += !packed                     ? column * stride
+                  : layout == Layout::columns ? column / A::nr() * stride
+                                              : column * A::nr();
+        return o;
+    }
+    // C <- the rows' products with columns (kernels.hpp), from feature `first` of these on.
+    void product(const Factor* a, long a_row, long a_depth, long first, long rows, long cols, long depth,
+                 T* c, long c_row, const Finish<T>& finish) const {
+        if constexpr (!A::kConverts)
+            if (!packed)
+                return kernels<T>().product_of_rows(a, a_row, a_depth, data + first, stride, rows, cols,
+                                                    depth, c, c_row, finish);
+        A::product(a, a_row, a_depth, data + first * A::nr(), stride, rows, cols, depth, c, c_row, finish);
+    }
+};
+
 // Columns of the relation, packed tile by tile: as columns to multiply with (depth = features, head by head),
 // or as values to sum with weights from a tile of R (depth = the columns of the tile).
 template <class A>
 struct Operand {
     using T = typename A::Value;
     using Factor = typename A::Factor;
-    enum Layout { columns, values };
+    static constexpr Layout columns = Layout::columns, values = Layout::values;
     Points<T> points;
     Layout layout;
     long heads = 1;
 
     long depth() const { return layout == columns ? row_of_factors<A>(points.width(), heads) : kTileColumns; }
-    // True where a few rows alone meet the values: reading them once where they lie costs less than packing.
+    // True where a few rows alone meet the columns: reading them once where they lie costs less than packing.
     bool read_in_place(long rows) const {
-        return !A::kConverts && layout == values && !points.map && points.col == 1 && rows <= kFewRows;
+        return !A::kConverts && !points.map && points.col == 1 && rows <= kFewRows;
     }
     long tile_size() const {
         return depth() * (layout == columns ? kTileColumns : round_up(points.width(), A::nr()));
     }
     long panel_stride() const { return A::nr() * depth(); }
+    // The part of a tile that begins at column j0: packed in `tile`, or in place.
+    TileOperand<A> in_tile(const Factor* tile, bool in_place, long j0) const {
+        if constexpr (!A::kConverts)
+            if (in_place) return {points.at(j0), false, layout, points.row};
+        return {tile, true, layout, panel_stride()};
+    }
 
     void pack(long j0, long cols, Factor* tile) const {
         Arena::Scope scratch;
@@ -114,14 +157,6 @@ struct Operand {
             A::pack(f.data + h * each * f.col, f.col, f.row, each, cols, tile + h * A::padded(each) * A::nr(),
                     panel_stride());
     }
-};
-
-// An operand's part in a tile: packed, or where it lies with rows of the given stride.
-template <class A>
-struct TileOperand {
-    const typename A::Factor* data;
-    bool packed;
-    long row;
 };
 
 // A strip of a tile of R, with the operands it was made from, in the order given to the walk.
@@ -145,9 +180,9 @@ void add_weighted(const typename A::Value* p, long ld, const Tile<A>& t, std::si
     const Factor* values = o.data;
     if constexpr (!A::kConverts)
         if (!o.packed)
-            return kernels<typename A::Value>().weighted_rows(p, ld, values, o.row, t.rows, t.cols, width,
+            return kernels<typename A::Value>().weighted_rows(p, ld, values, o.stride, t.rows, t.cols, width,
                                                               acc, mask, t.i0, t.j0);
-    const long stride = A::nr() * kTileColumns;
+    const long stride = o.stride;
     Arena::Scope scratch;
     const Factor* a;
     if constexpr (A::kConverts) {

@@ -1,6 +1,8 @@
 // Masks of attention and retrieval: from arrays, over tiles, and seen from the columns.
 #pragma once
 
+#include <algorithm>
+
 #include "arrays.hpp"
 #include "factors.hpp"
 #include "kernels.hpp"
@@ -26,10 +28,14 @@ inline Mask transposed(const Mask& mask) {
     return t;
 }
 
-// True where the causal rule forbids every pair of the tile.
-inline bool forbidden(const Mask& mask, long i0, long rows, long j0, long cols) {
-    return (mask.causal == Mask::lower && j0 > i0 + rows - 1) ||
-           (mask.causal == Mask::upper && j0 + cols - 1 < i0);
+// The columns of a tile that the causal rule allows to one of its rows at least.
+inline Span allowed(const Mask& mask, long i0, long rows, long j0, long cols) {
+    switch (mask.causal) {
+        case Mask::lower: return {0, std::clamp(i0 + rows - j0, 0L, cols)};
+        case Mask::upper: return {std::clamp(i0 - j0, 0L, cols), cols};
+        case Mask::none: break;
+    }
+    return {0, cols};
 }
 
 // The mask as far as this tile needs one: a tile clear of the diagonal needs no causal rule.

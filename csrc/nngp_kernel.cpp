@@ -29,8 +29,9 @@ struct Recursion {
 
     std::size_t state_bytes(long) const { return 0; }
     void init(void*, long) const {}
-    bool skip(long i0, long, long j0, long cols) const {
-        return symmetric && first_b + j0 + cols <= first_a + i0;
+    Span met(long i0, long, long j0, long cols) const {
+        const bool below = symmetric && first_b + j0 + cols <= first_a + i0;
+        return {0, below ? 0 : cols};
     }
     template <class A>
     void destination(Tile<A>&, Finish<double>&) const {}

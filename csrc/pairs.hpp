@@ -6,7 +6,7 @@
 //
 //   state_bytes(rows)                what it keeps for a block of rows
 //   init(state, rows)                an empty state
-//   skip(i0, rows, j0, cols)         true where the tile can be left out
+//   met(i0, rows, j0, cols)          the columns of a tile that its rows meet; the others may be left out
 //   destination(tile, finish)        may set tile.r, tile.ld to where R is to be written (else scratch), and
 //                                    how
 //   accept(state, tile)              folds a strip of a tile of R into the state of its block
@@ -202,7 +202,7 @@ class PairWalk {
         const long end = std::min(m, (c + 1) * kChunk);
         for (long t = c * kChunk; t < end; t += kTileColumns) {
             const long cols = std::min(kTileColumns, end - t);
-            if (consumer_.skip(i0, rows, j + t, cols)) continue;
+            if (consumer_.met(i0, rows, j + t, cols).empty()) continue;
             Arena::Scope scratch;
             const Factor* tile = packed ? packed + t / kTileColumns * tile_stride_ : nullptr;
             if (!packed) {
@@ -210,31 +210,37 @@ class PairWalk {
                 pack_tile(j + t, cols, own, rows);
                 tile = own;
             }
-            std::array<TileOperand<A>, kMaxOperands> operands{};
-            for (std::size_t o = 0; o < operands_.size(); tile += operands_[o++].tile_size()) {
-                operands[o] = {tile, true, 0};
-                if constexpr (!A::kConverts)
-                    if (!packed && operands_[o].read_in_place(rows))
-                        operands[o] = {operands_[o].points.at(j + t), false, operands_[o].points.row};
-            }
+            std::array<TileOperand<A>, kMaxOperands> of_tile{};
+            for (std::size_t o = 0; o < operands_.size(); tile += operands_[o++].tile_size())
+                of_tile[o] = operands_[o].in_tile(tile, !packed && operands_[o].read_in_place(rows), j + t);
             T* space = scratch.take<T>(strip * kTileColumns);
             for (long r0 = 0; r0 < rows; r0 += strip) {
                 const long n = std::min(strip, rows - r0);
-                if (consumer_.skip(i0 + r0, n, j + t, cols)) continue;
+                const Span met = whole_panels(consumer_.met(i0 + r0, n, j + t, cols), cols);
+                if (met.empty()) continue;
+                std::array<TileOperand<A>, kMaxOperands> operands{};
+                for (std::size_t o = 0; o < operands_.size(); ++o) operands[o] = of_tile[o].from(met.begin);
                 for (long h = 0; h < heads_; ++h) {
-                    Tile<A> r{nullptr, 0, i0 + r0, n, j + t, cols, r0, rows, h, operands.data()};
+                    Tile<A> r{nullptr, 0, i0 + r0,        n, j + t + met.begin, met.end - met.begin, r0,
+                              rows,    h, operands.data()};
                     Finish<T> finish{.scale = scale_};
                     consumer_.destination(r, finish);
                     if (!r.r) {
                         r.r = space;
                         r.ld = kTileColumns;
                     }
-                    A::product(f.at(r0, h), f.row, f.col, operands[0].data + h * A::padded(depth) * A::nr(),
-                               operands_[0].panel_stride(), n, cols, depth, r.r, r.ld, finish);
+                    operands[0].product(f.at(r0, h), f.row, f.col, h * A::padded(depth), n, r.cols, depth,
+                                        r.r, r.ld, finish);
                     consumer_.accept(state, r);
                 }
             }
         }
+    }
+
+    // Columns between the edges of panels: what is packed begins there, and lanes of vectors stay where they
+    // are. Pairs that are taken in add nothing to any sum, since the consumer forbids them.
+    static Span whole_panels(Span met, long cols) {
+        return {met.begin / A::nr() * A::nr(), std::min(round_up(met.end, A::nr()), cols)};
     }
 
     const Team& team_;

@@ -34,12 +34,13 @@ struct Store {
 
     std::size_t state_bytes(long) const { return 0; }
     void init(void*, long) const {}
-    bool skip(long, long, long, long) const { return false; }
+    Span met(long, long, long, long cols) const { return {0, cols}; }
     template <class A>
     void destination(Tile<A>& t, Finish<T>& finish) const {
         t.r = out + t.head * head + t.i0 * row + t.j0;
         t.ld = row;
         finish.stream = stream;
+        finish.fetch = !stream;
     }
     template <class A>
     void accept(void*, const Tile<A>&) const {}
@@ -94,7 +95,8 @@ void symmetric(const Team& team, const Points<T>& x, T scale, long heads, T* out
             T* tile = stream && a != b ? scratch.take<T>(square * square) : upper;
             const long ld = tile == upper ? row : square;
             A::product(rows.at(0, h), rows.row, rows.col, panels_of(b, h), factors * A::nr(), size(a),
-                       size(b), depth, tile, ld, {.scale = scale, .stream = stream && tile == upper});
+                       size(b), depth, tile, ld,
+                       {.scale = scale, .stream = stream && tile == upper, .fetch = !stream});
             if (tile != upper) kernels<T>().copy(tile, ld, size(a), size(b), upper, row, stream);
             if (a != b) kernels<T>().transpose(tile, ld, size(a), size(b), lower, row, stream);
         }

@@ -39,11 +39,13 @@ RK_INLINE const bfloat16* whole_rows(const bfloat16* a, long& a_row, long rows, 
     return copy;
 }
 
-// A tile of C that was stored to `tile`: the rows and columns of it that exist go to C, finished.
-RK_INLINE void finish_tile(const float* tile, float* c, long c_row, long rows, long cols,
-                           const Epilogue<float>& e, long column) {
-    for (long r = 0; r < kAmxRows && r < rows; ++r)
-        finish_vector<float>(load(tile + r * kAmxColumns), c + r * c_row + column, cols - column, e, column);
+// Two tiles of C that were stored side by side: the rows and columns of them that exist go to C, finished.
+RK_INLINE void finish_tiles(const float* left, const float* right, float* c, long c_row, long rows, long cols,
+                            const Epilogue<float>& e) {
+    for (long r = 0; r < kAmxRows && r < rows; ++r) {
+        Vf acc[1][2] = {{load(left + r * kAmxColumns), load(right + r * kAmxColumns)}};
+        finish_tile<float, 1, 2>(acc, c + r * c_row, c_row, cols, e);
+    }
 }
 
 static void product_amx(const bfloat16* a, long a_row, const bfloat16* panels, long panel_stride, long rows,
@@ -85,9 +87,8 @@ static void product_amx(const bfloat16* a, long a_row, const bfloat16* panels, l
             _tile_stored(2, tile[2], kTileRow);
             _tile_stored(3, tile[3], kTileRow);
             for (long half = 0; half < 2 && left > half * kAmxRows; ++half)
-                for (long v = 0; v < 2 && cols - j > v * kAmxColumns; ++v)
-                    finish_tile(tile[2 * half + v], c + (i + half * kAmxRows) * c_row + j, c_row,
-                                left - half * kAmxRows, cols - j, e, v * kAmxColumns);
+                finish_tiles(tile[2 * half], tile[2 * half + 1], c + (i + half * kAmxRows) * c_row + j, c_row,
+                             left - half * kAmxRows, cols - j, e);
         }
     }
     _tile_release();

@@ -25,12 +25,17 @@ RK_INLINE Vf dot_pairs(Vf sum, If a, If b) {
 #endif
 }
 
-// To nearest, ties to even; NaN stays NaN. The result is in the lower half of each lane.
+// To nearest, ties to even; NaN stays NaN. The result is in the lower half of each lane. The instruction
+// takes subnormal numbers for zero, as that which multiplies them does.
 RK_INLINE If round_to_bf16(Vf x) {
+#if defined(RK_ISA_AVX512_BF16)
+    return (If)_mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)_mm512_cvtneps_pbh((__m512)x));
+#else
     const If bits = (If)x;
     const If rounded = (If)(((U<float>)(bits + (0x7fff + ((bits >> 16) & 1)))) >> 16);
     const If quiet = (If)(((U<float>)bits) >> 16) | 0x40;
     return x == x ? rounded : quiet;
+#endif
 }
 
 RK_INLINE bfloat16 round_to_bf16(float x) {
@@ -40,6 +45,18 @@ RK_INLINE bfloat16 round_to_bf16(float x) {
     return (bfloat16)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+// The 16 bits of a lane's value in bfloat16 each, in order.
+RK_INLINE void store_bf16(bfloat16* to, Vf x) {
+#if defined(RK_ISA_AVX512_BF16)
+    _mm256_storeu_si256((__m256i*)to, (__m256i)_mm512_cvtneps_pbh((__m512)x));
+#elif defined(RK_ISA_AVX512)
+    _mm256_storeu_si256((__m256i*)to, _mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)round_to_bf16(x)));
+#else
+    const If v = round_to_bf16(x);
+    for (int l = 0; l < kLanes<float>; ++l) to[l] = (bfloat16)v[l];
+#endif
+}
+
 static void convert_bf16(const float* src, long row, long col, long rows, long depth, long padded,
                          bfloat16* dst, long dst_row) {
     for (long r = 0; r < rows; ++r) {
@@ -47,14 +64,7 @@ static void convert_bf16(const float* src, long row, long col, long rows, long d
         bfloat16* to = dst + r * dst_row;
         long k = 0;
         if (col == 1)
-            for (; k + kLanes<float> <= depth; k += kLanes<float>) {
-                const If v = round_to_bf16(load(from + k));
-#if defined(RK_ISA_AVX512)
-                _mm256_storeu_si256((__m256i*)(to + k), _mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)v));
-#else
-                for (int l = 0; l < kLanes<float>; ++l) to[k + l] = (bfloat16)v[l];
-#endif
-            }
+            for (; k + kLanes<float> <= depth; k += kLanes<float>) store_bf16(to + k, load(from + k));
         for (; k < depth; ++k) to[k] = round_to_bf16(from[k * col]);
         for (; k < padded; ++k) to[k] = 0;
     }
@@ -106,6 +116,7 @@ RK_INLINE void micro_tile_bf16(const bfloat16* a, long a_row, const bfloat16* b,
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
         for (int v = 0; v < W; ++v) acc[r][v] = Vf{};
+    if (e.finish.fetch) prefetch_tile<float, R, W>(c, c_row);
     const bfloat16* row[(R + 3) / 4];
 #pragma GCC unroll 4
     for (int g = 0; g < (R + 3) / 4; ++g) row[g] = a + 4 * g * a_row;
@@ -113,6 +124,7 @@ RK_INLINE void micro_tile_bf16(const bfloat16* a, long a_row, const bfloat16* b,
         If column[W];
 #pragma GCC unroll 2
         for (int v = 0; v < W; ++v) __builtin_memcpy(&column[v], b + 2 * v * kLanes<float>, sizeof(If));
+        prefetch_panels(b, 2 * kPanel<float> * sizeof(bfloat16));
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) {
             std::int32_t pair;
@@ -125,14 +137,7 @@ RK_INLINE void micro_tile_bf16(const bfloat16* a, long a_row, const bfloat16* b,
         for (int g = 0; g < (R + 3) / 4; ++g) row[g] += 2;
         b += 2 * kPanel<float>;
     }
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-        for (int v = 0; v < W; ++v) {
-            const long column = v * kLanes<float>;
-            if (column < cols)
-                finish_vector<float>(acc[r][v], c + r * c_row + column, cols - column, e, column);
-        }
+    finish_tile<float, R, W>(acc, c, c_row, cols, e);
 }
 
 template <int W, int R>

@@ -71,10 +71,14 @@ static void copy(const T* src, long src_row, long rows, long cols, T* dst, long 
 template <class T>
 static void transpose(const T* src, long src_row, long rows, long cols, T* dst, long dst_row, bool streams) {
     for (long i = 0; i < rows; i += kLanes<T>)
-        for (long j = 0; j < cols; j += kLanes<T>)
+        for (long j = 0; j < cols; j += kLanes<T>) {
+            if (!streams && j + kLanes<T> < cols)
+                for (long l = j + kLanes<T>; l < cols && l < j + 2 * kLanes<T>; ++l)
+                    prefetch_write<T, 1>(dst + l * dst_row + i);
             transpose_block<T, false>(
                 src + i * src_row + j, src_row, rows - i < kLanes<T> ? rows - i : (long)kLanes<T>,
                 cols - j < kLanes<T> ? cols - j : (long)kLanes<T>, dst + j * dst_row + i, dst_row, streams);
+        }
     if (streams) stream_fence();
 }
 

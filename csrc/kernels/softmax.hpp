@@ -16,9 +16,6 @@
 namespace rk::RK_ISA {
 
 template <class T>
-static constexpr T kInfinity = T(__builtin_inff());
-
-template <class T>
 RK_INLINE T exp_one(T x) {
     return exp<T>(broadcast<T>(x))[0];
 }

@@ -1,6 +1,7 @@
 // The table of one instruction set: this file is compiled once for each, with RK_ISA_* set.
 #include "kernels/activations.hpp"
 #include "kernels/ceilings.hpp"
+#include "kernels/in_place.hpp"
 #include "kernels/losses.hpp"
 #include "kernels/micro_kernel.hpp"
 #include "kernels/nngp.hpp"
@@ -17,6 +18,7 @@ namespace rk::RK_ISA {
      .nr = kPanel<T>,                       \
      .pack = pack<T>,                       \
      .product = product<T>,                 \
+     .product_of_rows = product_of_rows<T>, \
      .masked_product = masked_product<T>,   \
      .weighted_rows = weighted_rows<T>,     \
      .all_finite = all_finite<T>,           \

@@ -75,6 +75,9 @@ using U = typename Simd<T>::U;
 template <class T>
 inline constexpr int kLanes = RK_VECTOR_BYTES / int(sizeof(T));
 
+template <class T>
+inline constexpr T kInfinity = T(__builtin_inff());
+
 using Vf = V<float>;
 using Vd = V<double>;
 using If = I<float>;

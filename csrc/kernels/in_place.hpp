@@ -1,0 +1,109 @@
+// Products of a few rows with operands that are read where they lie, once: packing them would double what
+// moves through the caches, and one query over many keys is bound by that.
+//
+// Invariant: each element is the chain that product and product with accumulate would make of packed operands
+// (micro_kernel.hpp), to the last bit.
+#pragma once
+
+#include "kernels/pack.hpp"
+
+namespace rk::RK_ISA {
+
+// R rows against at most kLanes columns, which are rows of b: kLanes x kLanes values of these are transposed
+// in registers, and used there.
+template <class T, int R>
+static void few_rows_tile(const T* a, long a_row, long a_depth, const T* b, long b_row, long cols, long depth,
+                          T* c, long c_row, const Epilogue<T>& e) {
+    V<T> acc[R][1] = {};
+    for (long k0 = 0; k0 < depth; k0 += kLanes<T>, b += kLanes<T>) {
+        const long n = depth - k0 < kLanes<T> ? depth - k0 : (long)kLanes<T>;
+        V<T> v[kLanes<T>];
+        if (n == kLanes<T> && cols >= kLanes<T>) {
+#pragma GCC unroll 16
+            for (int j = 0; j < kLanes<T>; ++j) v[j] = load(b + j * b_row);
+        } else {
+#pragma GCC unroll 16
+            for (int j = 0; j < kLanes<T>; ++j) v[j] = j < cols ? load_first(b + j * b_row, n) : V<T>{};
+        }
+        transpose_registers<T>(v);
+#pragma GCC unroll 16
+        for (int k = 0; k < kLanes<T>; ++k) {
+            if (k >= n) break;
+#pragma GCC unroll 4
+            for (int r = 0; r < R; ++r)
+                acc[r][0] = fma(broadcast<T>(a[r * a_row + (k0 + k) * a_depth]), v[k], acc[r][0]);
+        }
+    }
+    finish_tile<T, R, 1>(acc, c, c_row, cols, e);
+}
+
+template <class T, int R>
+static void few_rows_strip(const T* a, long a_row, long a_depth, const T* b, long b_row, long rows, long cols,
+                           long depth, T* c, long c_row, const Finish<T>& finish) {
+    if constexpr (R > 1)
+        if (rows < R)
+            return few_rows_strip<T, R - 1>(a, a_row, a_depth, b, b_row, rows, cols, depth, c, c_row, finish);
+    for (long j = 0; j < cols; j += kLanes<T>) {
+        const long left = cols - j;
+        prefetch_rows(b + j * b_row, b_row, left < kLanes<T> ? left : (long)kLanes<T>, depth);
+        for (long k = 0; k < depth; k += kDepth) {
+            const long block = depth - k < kDepth ? depth - k : kDepth;
+            const Epilogue<T> e{finish, finish.bias ? finish.bias + j : nullptr, finish.accumulate || k > 0,
+                                k + block == depth};
+            few_rows_tile<T, R>(a + k * a_depth, a_row, a_depth, b + j * b_row + k, b_row, left, block, c + j,
+                                c_row, e);
+        }
+    }
+}
+
+template <class T>
+static void product_of_rows(const T* a, long a_row, long a_depth, const T* b, long b_row, long rows,
+                            long cols, long depth, T* c, long c_row, const Finish<T>& finish) {
+    constexpr int kRows = 3;
+    for (; rows > 0; rows -= kRows, a += kRows * a_row, c += kRows * c_row)
+        few_rows_strip<T, kRows>(a, a_row, a_depth, b, b_row, rows, cols, depth, c, c_row, finish);
+}
+
+// A group of G vectors of columns for one row: enough chains to cover the latency of the multiply-add.
+template <class T, int G, bool whole>
+static void weighted_group(const T* p, const T* values, long values_row, long count, long width, T* acc,
+                           const Mask& mask, long i, long j0) {
+    V<T> sum[G];
+#pragma GCC unroll 8
+    for (int g = 0; g < G; ++g) sum[g] = V<T>{};
+    const bool all = mask.empty();
+    for (long j = 0; j < count; ++j) {
+        if (!all && !mask.allows(i, j0 + j)) continue;
+        const V<T> weight = broadcast<T>(p[j]);
+        const T* row = values + j * values_row;
+        __builtin_prefetch((const void*)((std::uintptr_t)(row) + (16 << 10)), 0, 2);
+#pragma GCC unroll 8
+        for (int g = 0; g < G; ++g) {
+            const long left = width - g * kLanes<T>;
+            if (whole)
+                sum[g] = fma(weight, load(row + g * kLanes<T>), sum[g]);
+            else if (left > 0)
+                sum[g] = fma(weight, load_first(row + g * kLanes<T>, left), sum[g]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int g = 0; g < G; ++g) {
+        const long left = width - g * kLanes<T>;
+        if (left > 0) store_first(acc + g * kLanes<T>, load_first(acc + g * kLanes<T>, left) + sum[g], left);
+    }
+}
+
+template <class T>
+static void weighted_rows(const T* p, long p_row, const T* values, long values_row, long rows, long count,
+                          long width, T* acc, const Mask& mask, long i0, long j0) {
+    constexpr int kGroup = 4;
+    for (long i = 0; i < rows; ++i)
+        for (long c = 0; c < width; c += kGroup * kLanes<T>) {
+            const auto group = width - c >= kGroup * kLanes<T> ? weighted_group<T, kGroup, true>
+                                                               : weighted_group<T, kGroup, false>;
+            group(p + i * p_row, values + c, values_row, count, width - c, acc + i * width + c, mask, i0 + i,
+                  j0);
+        }
+}
+
+}  // namespace rk::RK_ISA
