@@ -23,13 +23,16 @@ struct Hit {
     std::int64_t column;
 };
 
-template <class T>
-bool better(const Hit<T>& a, const Hit<T>& b) {
-    const bool a_nan = a.value != a.value, b_nan = b.value != b.value;
-    if (a_nan != b_nan) return b_nan;
-    if (!a_nan && a.value != b.value) return a.value > b.value;
-    return a.column < b.column;
-}
+// An object rather than a function: algorithms inline it.
+struct Better {
+    template <class T>
+    bool operator()(const Hit<T>& a, const Hit<T>& b) const {
+        if (a.value > b.value) return true;
+        if (a.value < b.value) return false;
+        const bool a_nan = a.value != a.value, b_nan = b.value != b.value;
+        return a_nan != b_nan ? b_nan : a.column < b.column;
+    }
+};
 
 template <class T>
 struct TopK {
@@ -70,7 +73,7 @@ struct TopK {
     void select(const State& s, long i) const {
         Hit<T>* hits = s.hits + i * capacity();
         if (s.found[i] < k) return;
-        std::nth_element(hits, hits + k - 1, hits + s.found[i], better<T>);
+        std::nth_element(hits, hits + k - 1, hits + s.found[i], Better{});
         s.found[i] = k;
         s.bar[i] = hits[k - 1].value;
     }
@@ -86,13 +89,18 @@ struct TopK {
         for (long r = 0; r < t.rows; ++r) {
             const long i = t.first + r;
             const T* row = t.r + r * t.ld;
-            const long found = kernels<T>().candidates(row, t.cols, s.bar[i], columns);
-            for (long c = 0; c < found; ++c) {
-                const long column = t.j0 + columns[c];
-                if (mask.allows(t.i0 + r, column)) offer(s, i, {row[columns[c]], column});
+            // Until there is a bar every column passes, and the first bar is low: it is raised after the first
+            // columns, after as many more, after twice as many, and so on.
+            const bool fresh = s.bar[i] != s.bar[i];
+            for (long from = 0, to; from < t.cols; from = to) {
+                to = fresh ? std::min(t.cols, from + std::max(from, round_up(k, 16))) : t.cols;
+                const long found = kernels<T>().candidates(row + from, to - from, s.bar[i], columns);
+                for (long c = 0; c < found; ++c) {
+                    const long j = from + columns[c];
+                    if (mask.allows(t.i0 + r, t.j0 + j) && !(row[j] <= s.bar[i])) offer(s, i, {row[j], t.j0 + j});
+                }
+                if (fresh) select(s, i);
             }
-            // A first bar as early as can be, then only when the list is full.
-            if (s.bar[i] != s.bar[i]) select(s, i);
         }
     }
     void merge(void* into, const void* from, long rows) const {
@@ -105,7 +113,7 @@ struct TopK {
         for (long i = 0; i < rows; ++i) {
             Hit<T>* hits = s.hits + i * capacity();
             select(s, i);
-            std::sort(hits, hits + s.found[i], better<T>);
+            std::sort(hits, hits + s.found[i], Better{});
             for (long c = 0; c < k; ++c) {
                 const bool found = c < s.found[i];
                 values[(i0 + i) * k + c] = found ? hits[c].value : -std::numeric_limits<T>::infinity();
