@@ -47,7 +47,7 @@ struct Format<double> {
     static constexpr double far = 27.5;
 };
 
-// x * 2^k = x * 2^n for an integer given as a float and as an integer, in the range that a product of two
+// x * 2^floor(k) = x * 2^n for a power given as a float and as an integer, in the range that a product of two
 // powers of two reaches: subnormal results included.
 template <class T>
 RK_INLINE V<T> scale_by_power(V<T> x, [[maybe_unused]] V<T> k, [[maybe_unused]] I<T> n) {
@@ -74,25 +74,62 @@ RK_INLINE V<T> nearest(V<T> x, I<T>& n) {
     return shifted - magic;
 }
 
-// exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2; exp(r) = 1 + r + r^2 p(r).
+// 2^(i / 16)
+static constexpr double kPowers[16] = {1.0,
+                                       1.0442737824274138403,
+                                       1.0905077326652576592,
+                                       1.1387886347566916537,
+                                       1.1892071150027210667,
+                                       1.2418578120734840486,
+                                       1.2968395546510096659,
+                                       1.3542555469368927283,
+                                       1.4142135623730950488,
+                                       1.4768261459394993114,
+                                       1.5422108254079408236,
+                                       1.6104903319492543082,
+                                       1.6817928305074290861,
+                                       1.7562521603732994831,
+                                       1.8340080864093424635,
+                                       1.9152065613971472939};
+
+// exp(x) = 2^k exp(r), k = round(x / ln 2) to a multiple of 1 / N, |r| <= ln 2 / 2N; exp(r) = 1 + r + r^2
+// p(r). N is the size of a table that one instruction looks up, for the fraction of k, or 1 (Tang 1989).
 template <class T>
 RK_INLINE V<T> exp(V<T> x) {
     using F = Format<T>;
+    constexpr int bits = kTableBits<T>;
     const V<T> low = broadcast<T>(F::exp_low), high = broadcast<T>(F::exp_high);
     x = min(high, max(low, x));  // NaN stays
-    I<T> n;
-    const V<T> k = nearest<T>(x * T(1.4426950408889634), n);
+    const V<T> magic = broadcast<T>(F::magic / (1 << bits));
+    const V<T> shifted = fma(x, broadcast<T>(T(1.4426950408889634)), magic);
+    const V<T> k = shifted - magic;
+    const I<T> n = ((I<T>)shifted - (I<T>)magic) >> bits;
     const V<T> r = fma(k, broadcast<T>(-F::ln2_low), fma(k, broadcast<T>(-F::ln2_high), x));
     V<T> p;
-    if constexpr (sizeof(T) == 4)  // 1.5e-9
+    if constexpr (sizeof(T) == 4 && bits == 4)  // 4.6e-9
+        p = polynomial<T>(r, T(0.500009775), T(0.166668622));
+    else if constexpr (sizeof(T) == 4 && bits == 3)  // 3.3e-10
+        p = polynomial<T>(r, T(0.5), T(0.166678397), T(0.0416686217));
+    else if constexpr (sizeof(T) == 4)  // 1.5e-9
         p = polynomial<T>(r, T(0.500000001), T(0.166666667), T(0.0416664568), T(0.00833331002),
                           T(0.00139345419), T(0.000198919813));
+    else if constexpr (bits == 3)  // 9.6e-18
+        p = polynomial<T>(r, T(0.50000000000000512), T(0.16666666666666724), T(0.041666666617526458),
+                          T(0.0083333333278733400), T(0.0013889587108239542), T(0.00019842045637239259));
     else  // 1.6e-18
         p = polynomial<T>(r, T(0.5), T(0.16666666666666671), T(0.04166666666666667), T(0.0083333333333255447),
                           T(0.0013888888888883327), T(0.00019841269876864355), T(2.4801587327007187e-5),
                           T(2.755725283351691e-6), T(2.75572718102198e-7), T(2.5106274733573295e-8),
                           T(2.0915442297780115e-9));
-    return scale_by_power<T>(fma(r * r, p, r) + T(1), k, n);
+    const V<T> part = fma(r * r, p, r);
+    if constexpr (bits > 0) {
+        V<T> table{};
+        for (int l = 0; l < 1 << bits; ++l) table[l] = T(kPowers[l << (4 - bits)]);
+        const V<T> power = lookup(table, (I<T>)shifted);
+        return scale_by_power<T>(fma(power, part, power), k, n);
+    } else {
+        return scale_by_power<T>(part + T(1), k, n);
+    }
 }
 
 // log(x) = k ln 2 + log(m), m in [sqrt(1/2), sqrt(2)); with f = m - 1 and s = f / (2 + f),

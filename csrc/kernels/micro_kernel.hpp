@@ -170,6 +170,11 @@ static void product(const T* a, long a_row, long a_depth, const T* panels, long 
                 row_strip<T, kWide, kPanelVectors, 3>(a_block, a_row, a_depth, b, panel_stride, rows, block,
                                                       c + j, c_row, left, e);
                 j += kWide * kPanel<T>;
+            } else if (rows == kTileRows &&
+                       left > kLanes<T>) {  // a strip of a walk: the call is worth saving
+                micro_tile<T, kTileRows, 1, kPanelVectors>(a_block, a_row, a_depth, b, panel_stride, block,
+                                                           c + j, c_row, left, e);
+                j += kPanel<T>;
             } else if (left > kLanes<T>) {
                 row_strip<T, 1, kPanelVectors, kTileRows>(a_block, a_row, a_depth, b, panel_stride, rows,
                                                           block, c + j, c_row, left, e);

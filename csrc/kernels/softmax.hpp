@@ -74,18 +74,26 @@ RK_INLINE void scale_row(T* x, long n, T factor) {
 template <class T>
 static void softmax_accept(T* r, long ld, long rows, long cols, T* max, T* sum, T* acc, long acc_row,
                            long width) {
-    for (long i = 0; i < rows; ++i) {
-        const T tile_max = row_maximum(r + i * ld, cols);
-        const T new_max = tile_max > max[i] ? tile_max : max[i];
-        const T origin = exponent_origin(new_max);
-        const T tile_sum = exponentiate_row(r + i * ld, cols, origin);
-        if (new_max > max[i]) {
-            const T correction = exp_one<T>(max[i] - origin);
-            sum[i] *= correction;
-            scale_row(acc + i * acc_row, width, correction);
-            max[i] = new_max;
+    // All maxima of a strip before the first exp: the latency across lanes of one row's hides behind the next's.
+    for (; rows > 0; rows -= kTileRows) {
+        const int n = rows < kTileRows ? (int)rows : kTileRows;
+        T new_max[kTileRows];
+        for (int i = 0; i < n; ++i) {
+            const T tile_max = row_maximum(r + i * ld, cols);
+            new_max[i] = tile_max > max[i] ? tile_max : max[i];
         }
-        sum[i] += tile_sum;
+        for (int i = 0; i < n; ++i) {
+            const T origin = exponent_origin(new_max[i]);
+            const T tile_sum = exponentiate_row(r + i * ld, cols, origin);
+            if (new_max[i] > max[i]) {
+                const T correction = exp_one<T>(max[i] - origin);
+                sum[i] *= correction;
+                scale_row(acc + i * acc_row, width, correction);
+                max[i] = new_max[i];
+            }
+            sum[i] += tile_sum;
+        }
+        r += n * ld, max += n, sum += n, acc += n * acc_row;
     }
 }
 
