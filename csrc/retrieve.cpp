@@ -89,15 +89,16 @@ struct TopK {
         for (long r = 0; r < t.rows; ++r) {
             const long i = t.first + r;
             const T* row = t.r + r * t.ld;
-            // Until there is a bar every column passes, and the first bar is low: it is raised after the first
-            // columns, after as many more, after twice as many, and so on.
+            // Until there is a bar every column passes, and the first bar is low: it is raised after the
+            // first columns, after as many more, after twice as many, and so on.
             const bool fresh = s.bar[i] != s.bar[i];
             for (long from = 0, to; from < t.cols; from = to) {
                 to = fresh ? std::min(t.cols, from + std::max(from, round_up(k, 16))) : t.cols;
                 const long found = kernels<T>().candidates(row + from, to - from, s.bar[i], columns);
                 for (long c = 0; c < found; ++c) {
                     const long j = from + columns[c];
-                    if (mask.allows(t.i0 + r, t.j0 + j) && !(row[j] <= s.bar[i])) offer(s, i, {row[j], t.j0 + j});
+                    if (mask.allows(t.i0 + r, t.j0 + j) && !(row[j] <= s.bar[i]))
+                        offer(s, i, {row[j], t.j0 + j});
                 }
                 if (fresh) select(s, i);
             }

@@ -72,7 +72,7 @@ template <class T>
 static void transpose(const T* src, long src_row, long rows, long cols, T* dst, long dst_row, bool streams) {
     for (long i = 0; i < rows; i += kLanes<T>)
         for (long j = 0; j < cols; j += kLanes<T>) {
-            if (!streams && j + kLanes<T> < cols)
+            if (!streams)  // the lines of the next block come while this one is turned
                 for (long l = j + kLanes<T>; l < cols && l < j + 2 * kLanes<T>; ++l)
                     prefetch_write<T, 1>(dst + l * dst_row + i);
             transpose_block<T, false>(

@@ -74,7 +74,8 @@ RK_INLINE void scale_row(T* x, long n, T factor) {
 template <class T>
 static void softmax_accept(T* r, long ld, long rows, long cols, T* max, T* sum, T* acc, long acc_row,
                            long width) {
-    // All maxima of a strip before the first exp: the latency across lanes of one row's hides behind the next's.
+    // All maxima of a strip before the first exp: the latency across lanes of one row's hides behind the
+    // next's.
     for (; rows > 0; rows -= kTileRows) {
         const int n = rows < kTileRows ? (int)rows : kTileRows;
         T new_max[kTileRows];
