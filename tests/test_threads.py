@@ -103,8 +103,9 @@ def test_a_forked_child_computes(rng):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_ctrl_c_stops_a_long_call(call, threads):
     code = f"""
-    import sys
+    import signal, sys
     import numpy as np, relkernels as rk
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
     x = np.ones((400_000, 64), np.float32)
     phi = rk.MLP.random([64, 64])
     rk.set_num_threads({threads})
