@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+from functools import partial
 
 import numpy as np
 import pytest
@@ -124,6 +125,40 @@ def test_causal_rows_do_not_depend_on_later_ones(rng):
     whole = rk.attention(q, k, v, causal=True)
     for end in (1, 13, 96, 97, 257, 400):
         np.testing.assert_array_equal(rk.attention(q[:end], k[:end], v[:end], causal=True), whole[:end])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_causal_rule_is_a_mask(dtype, rng):
+    """Tiles end where the rule does; under a mask they are whole."""
+    for n, d in [(1, 3), (65, 16), (300, 5), (513, 64)]:
+        q, k, v, grad = (normal(rng, (n, d), dtype) for _ in range(4))
+        lower = np.tri(n, dtype=bool)
+        for precision in [None, "bf16"] if dtype == np.float32 else [None]:
+            call = partial(rk.attention, q, k, v, precision=precision, return_lse=True)
+            assert_same(call(causal=True), call(mask=lower))
+        call = partial(rk.attention_vjp, q, k, v, grad)
+        assert_same(call(causal=True), call(mask=lower))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("depth", [1, 6, 16, 33, 60, 255, 513])
+@pytest.mark.parametrize("apart", [0, 3])
+def test_columns_read_in_place_are_those_packed(apart, depth, dtype, rng):
+    """A few rows meet columns where they lie; more rows have them packed first."""
+    m, heads = 2 * 2048 + 77, 3 if depth % 3 == 0 else 1
+    x, v = normal(rng, (40, depth), dtype), normal(rng, (m, 5), dtype)
+    y = normal(rng, (m, depth + apart), dtype)[:, :depth]
+    table = {
+        "relation_matrix": lambda x: np.moveaxis(rk.relation_matrix(x, y, heads=heads), -2, 0),
+        "attention": lambda x: rk.attention(x, y, v, return_lse=True),
+        "retrieve": lambda x: rk.retrieve(x, y, 5),
+        "relation_matvec": lambda x: rk.relation_matvec(x, y, v, link="exp", scale=0.1),
+    }
+    for name, call in table.items():
+        whole = flat(call(x))
+        for rows in [slice(0, 1), slice(5, 6), slice(20, 22), slice(11, 14)]:
+            for part, of_all in zip(flat(call(x[rows])), whole, strict=True):
+                np.testing.assert_array_equal(part, of_all[rows], err_msg=name)
 
 
 def test_items_of_a_batch_are_those_computed_alone(rng):
