@@ -12,9 +12,6 @@
 namespace rk {
 
 inline constexpr long kTileColumns = 256;
-// Rows of which a micro-tile is too small to pay for packing what is read once.
-inline constexpr long kFewRows = 3;
-
 // Columns [begin, end) of a tile.
 struct Span {
     long begin, end;

@@ -20,6 +20,10 @@
 
 namespace rk {
 
+// Rows of which a micro-tile is too small to cover the latency of its multiply-adds, or to pay for packing
+// what is read once: they take four panels at a time, or columns where they lie.
+inline constexpr long kFewRows = 3;
+
 enum class Link : int { identity, exp, relu, square };
 enum class Loss : int { squared, logistic, hinge, softmax };
 

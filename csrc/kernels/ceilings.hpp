@@ -7,7 +7,7 @@
 #pragma once
 
 #include "kernels.hpp"
-#include "simd/simd.hpp"
+#include "simd/lanes.hpp"
 
 #if defined(__SSE2__)
 #include <immintrin.h>

@@ -59,9 +59,8 @@ static void few_rows_strip(const T* a, long a_row, long a_depth, const T* b, lon
 template <class T>
 static void product_of_rows(const T* a, long a_row, long a_depth, const T* b, long b_row, long rows,
                             long cols, long depth, T* c, long c_row, const Finish<T>& finish) {
-    constexpr int kRows = 3;
-    for (; rows > 0; rows -= kRows, a += kRows * a_row, c += kRows * c_row)
-        few_rows_strip<T, kRows>(a, a_row, a_depth, b, b_row, rows, cols, depth, c, c_row, finish);
+    for (; rows > 0; rows -= kFewRows, a += kFewRows * a_row, c += kFewRows * c_row)
+        few_rows_strip<T, kFewRows>(a, a_row, a_depth, b, b_row, rows, cols, depth, c, c_row, finish);
 }
 
 // A group of G vectors of columns for one row: enough chains to cover the latency of the multiply-add.

@@ -10,7 +10,7 @@
 // that their products with small integers are exact without a fused multiply-add.
 #pragma once
 
-#include "simd/simd.hpp"
+#include "simd/lanes.hpp"
 
 namespace rk::RK_ISA {
 

@@ -156,7 +156,7 @@ static void row_strip(const T* a, long a_row, long a_depth, const T* b, long pan
 template <class T>
 static void product(const T* a, long a_row, long a_depth, const T* panels, long panel_stride, long rows,
                     long cols, long depth, T* c, long c_row, const Finish<T>& finish) {
-    constexpr long kWide = 4;  // panels at a time when three rows or fewer are left in all
+    constexpr long kWide = 4;  // panels at a time for a few rows
     for (long k = 0; k < depth; k += kDepth) {
         const long block = depth - k < kDepth ? depth - k : kDepth;
         const T* a_block = a + k * a_depth;
@@ -166,9 +166,9 @@ static void product(const T* a, long a_row, long a_depth, const T* panels, long 
             const Epilogue<T> e{finish, finish.bias ? finish.bias + j : nullptr, finish.accumulate || k > 0,
                                 k + block == depth};
             const long left = cols - j;
-            if (rows <= 3 && left > (kWide - 1) * kPanel<T>) {
-                row_strip<T, kWide, kPanelVectors, 3>(a_block, a_row, a_depth, b, panel_stride, rows, block,
-                                                      c + j, c_row, left, e);
+            if (rows <= kFewRows && left > (kWide - 1) * kPanel<T>) {
+                row_strip<T, kWide, kPanelVectors, kFewRows>(a_block, a_row, a_depth, b, panel_stride, rows,
+                                                             block, c + j, c_row, left, e);
                 j += kWide * kPanel<T>;
             } else if (rows == kTileRows &&
                        left > kLanes<T>) {  // a strip of a walk: the call is worth saving

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "kernels/micro_kernel.hpp"
+#include "simd/lanes.hpp"
 
 namespace rk::RK_ISA {
 
