@@ -98,6 +98,9 @@ class Emulated(kinds.Kind):
     def copy(self, out, a):
         out.array[...] = a.array
 
+    def fill(self, a, value):
+        a.array[...] = value
+
     def add(self, a, b):
         return self.upload(a.array + b.array, a.index)
 

@@ -52,6 +52,11 @@ class Engine:
         out[...] = a
 
     @staticmethod
+    def fill(out: np.ndarray, value: float) -> None:
+        """Set all elements of an array, of any strides, to a number."""
+        out[...] = value
+
+    @staticmethod
     def add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Return the sum of two arrays of one shape."""
         return a + b

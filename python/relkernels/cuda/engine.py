@@ -107,8 +107,12 @@ class CudaEngine(Engine):
             self.kept.clear()
 
     def copy(self, out: StandIn, a: StandIn) -> None:  # type: ignore[override]
-        """Copy by the kind's own means, as also add and sum."""
+        """Copy by the kind's own means, as also fill, add and sum."""
         self.kind.copy(self.array(out), self.array(a))
+
+    def fill(self, out: StandIn, value: float) -> None:  # type: ignore[override]
+        """Set all elements of an array to a number."""
+        self.kind.fill(self.array(out), value)
 
     def add(self, a: StandIn, b: StandIn) -> StandIn:  # type: ignore[override]
         """Return the sum of two arrays."""
