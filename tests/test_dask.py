@@ -338,7 +338,7 @@ def test_bad_arguments():
         (lambda: rd.feature_map(x, None), TypeError, "mlp: expected an MLP"),
         (lambda: rd.feature_map(x, rk.MLP.random([4, 2])), TypeError, "mlp: expected float64"),
         (lambda: rd.relation_matrix(x, heads=3), ValueError, "heads: expected a divisor"),
-        (lambda: rd.relation_matrix(x, scale=-1), ValueError, "scale: expected"),
+        (lambda: rd.relation_matrix(x, scale=np.nan), ValueError, "scale: expected"),
         (lambda: rd.relation_matrix(x, precision="bf16"), ValueError, "precision: expected None for float64"),
         (lambda: rd.relation_matrix(da.ones((2, 6, 4)), da.ones((3, 6, 4))), ValueError, "broadcast"),
         (lambda: rd.nngp_kernel(x, depth=-1), ValueError, "depth: expected an integer >= 0"),

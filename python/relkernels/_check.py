@@ -193,12 +193,12 @@ def mask(value: Any, rows: int | None, columns: int) -> np.ndarray | None:
 
 
 def scale(value: Any, default: float | None = None) -> float:
-    """Return a finite, non-negative factor; None stands for `default` where there is one."""
+    """Return a finite factor; None stands for `default` where there is one."""
     if value is None and default is not None:
         return default
     number = real("scale", value)
-    if not number >= 0 or number == math.inf:
-        raise ValueError(f"scale: expected a finite number >= 0, got {value!r}")
+    if not math.isfinite(number):
+        fail("scale", "a finite number", repr(value))
     return number
 
 

@@ -29,6 +29,16 @@ class Engine:
     empty_sums = staticmethod(empty)
 
     @staticmethod
+    def empty_parts(what: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Return an uninitialized output for the parts of a number that `total` adds up."""
+        return empty(what, shape, np.dtype(np.float64))
+
+    @staticmethod
+    def total(parts: np.ndarray) -> Any:
+        """Return the sum over all elements, as a number."""
+        return float(parts.sum())
+
+    @staticmethod
     def empty_like(a: np.ndarray) -> np.ndarray:
         """Return an uninitialized packed array of the shape and dtype of an output."""
         return empty("out", a.shape, a.dtype)

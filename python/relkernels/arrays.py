@@ -25,6 +25,7 @@ import numpy as np
 from . import _check
 from ._dlpack import Tensor, from_dlpack, taken
 from ._half import HALVES, narrow, widen
+from ._result import rebuilt
 
 __all__ = ["Array", "Kind", "OnHost", "Tensor", "from_dlpack", "host", "kind_of", "on_host", "operation"]
 
@@ -376,15 +377,14 @@ def _map(change: Callable[[np.ndarray], Any], result: Any) -> Any:
     if isinstance(result, list):
         return [_map(change, part) for part in result]
     if isinstance(result, tuple):
-        parts = [_map(change, part) for part in result]
-        return result._make(parts) if hasattr(result, "_make") else tuple(parts)
+        return rebuilt(functools.partial(_map, change), result)
     return result
 
 
 def _rounded(result: Any, half: str, like: np.dtype) -> Any:
     """Return the float32 arrays of a result in 16 bits; gradients of maps stay in the maps' dtype."""
     if isinstance(result, tuple) and not hasattr(result, "_fields"):
-        return tuple(_rounded(part, half, like) for part in result)
+        return rebuilt(lambda part: _rounded(part, half, like), result)
     if isinstance(result, np.ndarray) and result.dtype == np.float32:
         return narrow(result, half).view(like)
     return result
