@@ -64,11 +64,11 @@ class NpyBlocks:
     ndim = 2
 
     def __init__(self, path: str | os.PathLike[str], rows: int | None = None) -> None:
-        self.path = os.fspath(path)
+        self.path = os.fsdecode(_check.path("path", path))
         self.shape, self.dtype, self._start = _read_header(self.path)
         if rows is None:
             rows = max(_BLOCK // self._row, 1)
-        self.rows = _check.integer("rows", rows, 1)
+        self.rows = _check.integer("rows", rows, 1, 2**62)
         self._check_size()
 
     @property
@@ -209,6 +209,10 @@ def retrieve_blocks(
     (array([[2. , 1.5]]), array([[2, 3]]))
     """
     q = _matrix("q", q)
+    one_by_one = hasattr(blocks, "__iter__") and getattr(blocks, "ndim", 1) > 0
+    if not one_by_one or isinstance(blocks, (str, bytes, type)):
+        hint = ": use relkernels.NpyBlocks(blocks)" if isinstance(blocks, (str, bytes, os.PathLike)) else ""
+        raise TypeError(f"blocks: expected arrays one after the other, got {_check._kind(blocks)}{hint}")
     top = TopK(_check.integer("k", k, 1), precision)
     state: State = top.init((len(q),), q.dtype)
     rows = 0
