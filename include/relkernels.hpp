@@ -304,8 +304,10 @@ void nngp_kernel(In<T> x, In<T> y, View<T> out, const NngpOptions& options = {})
 
 // ---- threads and processor ----------------------------------------------------------------------
 
-// Threads that calls use: RELKERNELS_NUM_THREADS, then OMP_NUM_THREADS, else the processors this process may
-// run on. They are a pool of the library's own, started when first needed; a forked child starts another.
+// Threads that calls use: RELKERNELS_NUM_THREADS, then the first number of OMP_NUM_THREADS, else the
+// processors this process may run on. They are a pool of the library's own, started when first needed; a
+// forked child starts another. A RELKERNELS_NUM_THREADS that is no integer from 1 to 4096, and a
+// RELKERNELS_ISA that this processor cannot run, make every operation throw std::invalid_argument.
 int num_threads();
 void set_num_threads(int n);
 

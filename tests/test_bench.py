@@ -354,7 +354,7 @@ def test_an_unequal_result_fails_the_command(monkeypatch, capsys):
         (["dance"], 2, "relkernels bench: error: name: expected a family, series or workload of"),
         (["attention/full/16384", "--quick"], 2, "name: expected a workload that --quick runs"),
         (["--threads", "0"], 2, "expected 1 to 4096, got 0"),
-        (["--threads", "two"], 2, "invalid"),
+        (["--threads", "two"], 2, "expected 1 to 4096, got two"),
     ],
 )
 def test_bad_arguments(arguments, code, message, capsys):

@@ -253,3 +253,25 @@ def test_scripts_for_other_shells_know_the_commands(shell, capsys):
     script = capsys.readouterr().out
     for name in (*COMMANDS, "crossdomain", "--plot"):
         assert name.lstrip("-") in script
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["dmeo"], ["did you mean 'demo'?"]),
+        (["bench", "atention"], ["'atention'", "did you mean 'attention'?"]),
+        (["bench", "--quik"], ["--quik", "did you mean '--quick'?"]),
+        (["demo", "symetric"], ["did you mean 'symmetric'?"]),
+        (["demo", "--plot"], ["argument --plot", "DIR"]),
+        (["reproduce", "zonl"], ["did you mean 'zonal'?"]),
+        (["completion", "bsh"], ["did you mean 'bash'?"]),
+        (["bench", "--threads", "two"], ["--threads", "expected 1 to 4096, got two"]),
+    ],
+)
+def test_usage_errors_suggest_what_was_meant(arguments, words, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    for word in words:
+        assert word in last

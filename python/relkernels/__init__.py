@@ -9,7 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._core import __version__
+try:
+    from ._core import __version__
+except ImportError as error:
+    from ._startup import leave_on_wrong_environment
+
+    leave_on_wrong_environment(error)
+    raise
 from .activations import Activation, leaky_relu, relu_power
 from .block_retrieval import retrieve_blocks
 from .blocks import NpyBlocks

@@ -22,7 +22,7 @@ def spread(a: np.ndarray, lead: tuple[int, ...], core: int) -> np.ndarray:
 
 
 class Attended:
-    """The checked arguments that attention and its relatives share."""
+    """The checked arguments that attention and its relatives share; `has_values` requires `v`."""
 
     def __init__(
         self,
@@ -37,10 +37,11 @@ class Attended:
         precision: str | None,
         keys_name: str = "k",
         least_ndim: int = 2,
+        has_values: bool = False,
     ) -> None:
         q, k = _check.features("q", q, least_ndim), _check.features(keys_name, k)
         named = [("q", q), (keys_name, k)]
-        if v is not None:
+        if v is not None or has_values:
             v = _check.floats("v", v)
             if v.shape[-2] != k.shape[-2]:
                 _check.fail("v", f"{k.shape[-2]} rows, one for each row of {keys_name} {k.shape}", v.shape)

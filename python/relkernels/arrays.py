@@ -93,7 +93,7 @@ def kind_of(a: Any) -> Kind:
     'numpy'
     """
     if not is_array(a):
-        raise TypeError(f"expected an array that speaks DLPack, got {_check._kind(a)}")
+        raise TypeError(f"a: expected an array that speaks DLPack, got {_check._kind(a)}")
     if not isinstance(a, np.ndarray) and hasattr(a, "__array_namespace__"):
         namespace = a.__array_namespace__()
         return Kind(namespace.__name__.partition(".")[0], namespace)
@@ -103,7 +103,7 @@ def kind_of(a: Any) -> Kind:
 
 def is_array(a: Any) -> bool:
     """Return whether this is an array of NumPy, or of a library that speaks DLPack."""
-    return isinstance(a, np.ndarray) or hasattr(a, "__dlpack__")
+    return isinstance(a, np.ndarray) or (hasattr(a, "__dlpack__") and not isinstance(a, type))
 
 
 class Place(NamedTuple):
@@ -258,8 +258,11 @@ def operation(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 try:
                     return function(*args, **kwargs)
                 except TypeError:
-                    # Of another kind than the first? That is the better message; nothing is written yet.
-                    _given(about, args, kwargs)
+                    # Of another kind than the first, or of 16 bits? That is the better message; nothing is
+                    # written yet.
+                    found = _given(about, args, kwargs)
+                    if found is not None and found.place.kind == "numpy":
+                        _common_half(found.arrays, {name: _seen(name, a) for name, a in found.arrays.items()})
                     raise
             return _any_kind(about, args, kwargs)
 
@@ -327,7 +330,7 @@ def _any_kind(function: _Function, args: tuple[Any, ...], kwargs: dict[str, Any]
     kind = kind_of(arrays[leader])
     check_returnable(leader, kind)
     seen = {name: _seen(name, a) for name, a in arrays.items()}
-    half = _common_half(seen, leader)
+    half = _common_half(arrays, seen)
     if half is None and place.kind == "numpy":
         return function.call(*args, **kwargs)
     like = seen[leader].view.dtype
@@ -356,8 +359,12 @@ def _any_kind(function: _Function, args: tuple[Any, ...], kwargs: dict[str, Any]
     return given["out"]
 
 
-def _common_half(seen: dict[str, _Seen], leader: str) -> str | None:
-    """Return the dtype of 16 bits that the floats of a call have, if they have one."""
+def _common_half(arrays: dict[str, Any], seen: dict[str, _Seen]) -> str | None:
+    """Return the dtype of 16 bits that the floats of a call have, if they have one.
+
+    The first of the arrays is the one whose dtype the others must have.
+    """
+    leader = next(iter(arrays))
     floats = {name: dtype for name, (_, dtype) in seen.items() if "float" in dtype}
     if not any(dtype in HALVES for dtype in floats.values()):
         return None
@@ -366,7 +373,7 @@ def _common_half(seen: dict[str, _Seen], leader: str) -> str | None:
         return None  # the function will say so
     for name, dtype in floats.items():
         if dtype != wanted:
-            raise TypeError(f"{name}: expected {wanted}, the dtype of {leader}, got {dtype}")
+            _check.different_dtype(name, arrays[name], leader, wanted, dtype)
     return wanted
 
 

@@ -85,9 +85,7 @@ class NpyBlocks:
     ndim = 2
 
     def __init__(self, path: str | os.PathLike[str], rows: int | None = None, *, dtype: Any = None) -> None:
-        if not isinstance(path, (str, os.PathLike)):
-            raise TypeError(f"path: expected a path, got {type(path).__name__}")
-        self.path = os.fspath(path)
+        self.path = os.fsdecode(_check.path("path", path))
         with open(self.path, "rb") as file:
             self.shape, found = _read_header(self.path, file)
             size = file.tell()
@@ -96,7 +94,7 @@ class NpyBlocks:
         self.dtype = _dtype(self.path, found, dtype)
         if rows is None:
             rows = max(_BLOCK // self._row, 1)
-        self.rows = _check.integer("rows", rows, 1)
+        self.rows = _check.integer("rows", rows, 1, 2**62)
         with self._open():
             pass
 

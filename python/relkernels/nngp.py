@@ -132,7 +132,7 @@ class Recursion:
     def __init__(
         self, depth: int, activation: str | Activation, weight_std: float, bias_std: float, kind: str
     ) -> None:
-        self.depth = _check.integer("depth", depth, 0)
+        self.depth = _check.integer("depth", depth, 0, 1_000_000)
         if not isinstance(activation, (str, Activation)):
             _check.choice("activation", activation, ())
         weight, bias = checked_stds(weight_std, bias_std)

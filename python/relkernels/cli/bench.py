@@ -10,6 +10,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
+from .._describe import shown
 from .._files import check_writable
 from ..benchmarks import FAMILIES
 from . import output, page
@@ -27,9 +28,9 @@ EXAMPLE = "relkernels bench attention retrieve/queries_1 --json results.json --p
 
 
 def _count(text: str) -> int:
-    n = int(text)
+    n = int(text) if text.isdecimal() else 0
     if not 1 <= n <= 4096:
-        raise argparse.ArgumentTypeError(f"expected 1 to 4096, got {text}")
+        raise argparse.ArgumentTypeError(f"expected 1 to 4096, got {shown(text)}")
     return n
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 from typing import Any
 
+from .._describe import near, option
 from ..experiments.part import Part
 from . import demo_tables, output, page
 
@@ -61,7 +62,10 @@ def completions() -> dict[str, tuple[str, ...]]:
 def _part(name: str) -> str:
     """Return the name of a part (`choices` of argparse does not take none of them)."""
     if name not in PARTS + ON_DEMAND:
-        raise argparse.ArgumentTypeError(f"expected one of {', '.join(PARTS + ON_DEMAND)}, got {name!r}")
+        known = PARTS + ON_DEMAND
+        raise argparse.ArgumentTypeError(
+            f"expected one of {', '.join(known)}, got {option(name)}{near(name, known)}"
+        )
     return name
 
 
@@ -72,7 +76,7 @@ def _size(text: str) -> int:
     except ValueError:
         number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer >= 1, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected an integer >= 1, got {option(text)}")
     return number
 
 
@@ -130,9 +134,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _page(studies: dict[str, Part], seconds: float, arguments: argparse.Namespace) -> page.Page:
     """Return the page of what the parts told."""
     words = ["relkernels", "demo", *arguments.parts]
-    for option in (*_SIZES, "keys", "plot", "html"):
-        if (value := getattr(arguments, option)) is not None:
-            words += [f"--{option}", str(value)]
+    for name in (*_SIZES, "keys", "plot", "html"):
+        if (value := getattr(arguments, name)) is not None:
+            words += [f"--{name}", str(value)]
     sections = [
         page.Section(
             part,

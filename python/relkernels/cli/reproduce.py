@@ -11,6 +11,7 @@ import sys
 import time
 from typing import Any
 
+from .._describe import near, option
 from ..experiments import study
 from ..experiments.study import NAMES, Outcome
 from . import output, page
@@ -51,7 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the studies; progress goes to standard error."""
     unknown = [name for name in arguments.names if name not in NAMES]
     if unknown:
-        arguments.usage_error(f"unknown study {unknown[0]!r} (choose from {', '.join(NAMES)})")
+        arguments.usage_error(
+            f"name: expected one of {', '.join(NAMES)}, got {option(unknown[0])}{near(unknown[0], NAMES)}"
+        )
     page.check(arguments.html)
     if importlib.util.find_spec("matplotlib") is None:
         print(

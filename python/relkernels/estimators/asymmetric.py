@@ -344,15 +344,15 @@ class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
         features = feature_map(self._rows(X), self.phi_)
         return features if y is None else (features, feature_map(self._rows_y(y), self.psi_))
 
-    def _rows(self, X: Any) -> np.ndarray:
+    def _rows(self, X: Any, name: str = "X") -> np.ndarray:
         check_is_fitted(self)
-        return validate_data(self, X, dtype=self.phi_.dtype, reset=False)
+        return validate_data(self, X, name=name, dtype=self.phi_.dtype, reset=False)
 
-    def _rows_y(self, y: Any) -> np.ndarray:
+    def _rows_y(self, y: Any, name: str = "y") -> np.ndarray:
         check_is_fitted(self)
-        Y = _table(y, self.psi_.dtype)
+        Y = _table(y, self.psi_.dtype, name)
         if Y.shape[1] != self.psi_.widths[0]:
-            _check.fail("y", f"{self.psi_.widths[0]} features, as in fit", f"shape {Y.shape}")
+            _check.fail(name, f"{self.psi_.widths[0]} features, as in fit", f"shape {Y.shape}")
         return Y
 
     def relation_matrix(self, X: Any, Y: Any) -> np.ndarray:
@@ -367,7 +367,7 @@ class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
         -------
         ndarray of shape (n, m)
         """
-        return relation_matrix(self._rows(X), self._rows_y(Y), self.phi_, self.psi_)
+        return relation_matrix(self._rows(X), self._rows_y(Y, "Y"), self.phi_, self.psi_)
 
     def retrieve(self, Q: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of the training table Y most related to each query.
@@ -386,7 +386,7 @@ class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
         indices : ndarray of shape (n, k)
             Rows of Y as it was in `fit`.
         """
-        return retrieve(feature_map(self._rows(Q), self.phi_), self.features_fit_, k)
+        return retrieve(feature_map(self._rows(Q, "Q"), self.phi_), self.features_fit_, k)
 
     def score(self, X: Any, y: Any, R: Any = None) -> float:
         """Return how well the relation between X and Y fits.
@@ -423,11 +423,11 @@ class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
         return tags
 
 
-def _table(y: Any, dtype: np.dtype) -> np.ndarray:
+def _table(y: Any, dtype: np.dtype, name: str = "y") -> np.ndarray:
     """Return the second table; a vector is one column."""
     if y is None:
-        raise ValueError("AsymmetricRelation requires y to be passed, but the target y is None")
-    Y = check_array(y, dtype=dtype, ensure_2d=False, input_name="y")
+        raise ValueError(f"AsymmetricRelation requires y to be passed, but the target y is None: {name}")
+    Y = check_array(y, dtype=dtype, ensure_2d=False, input_name=name)
     return Y.reshape(-1, 1) if Y.ndim == 1 else Y
 
 

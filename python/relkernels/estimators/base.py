@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight
 
 from .. import _check
 from ..gradients import LOSSES
 from .files import SavedEstimator
+from .tables import check_random_state, check_sample_weight
 from .training import SOLVERS, Adam, Fit, Problem, minimize
 
 # Objects in the default mini-batch: all of their 262,144 pairs enter.
@@ -33,9 +32,7 @@ def part(values: Any, rows: np.ndarray) -> Any:
 
 def checked_widths(name: str, value: Any) -> list[int]:
     """Return the widths of hidden layers."""
-    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
-        raise TypeError(f"{name}: expected a sequence of integers, got {value!r}")
-    return [_check.integer(f"{name}[{i}]", w, 1) for i, w in enumerate(value)]
+    return _check.widths(name, value)
 
 
 def _between(name: str, value: Any, low: float, high: float, closed: bool) -> float:
@@ -65,7 +62,7 @@ class TrainedEstimator(SavedEstimator, BaseEstimator):
         auto = isinstance(self.batch_size, str) and self.batch_size == "auto"
         fraction = _between("validation_fraction", self.validation_fraction, 0, 1, closed=False)
         settings = {
-            "n_features": _check.integer("n_features", self.n_features, 1),
+            "n_features": _check.integer("n_features", self.n_features, 1, _check.WIDEST),
             "solver": solver,
             "max_iter": _check.integer("max_iter", self.max_iter, 1),
             "batch_size": None if auto else _check.integer("batch_size", self.batch_size, 2),
@@ -75,7 +72,7 @@ class TrainedEstimator(SavedEstimator, BaseEstimator):
             "early_stopping": _check.flag("early_stopping", self.early_stopping),
             "validation_fraction": fraction,
             "warm_start": _check.flag("warm_start", self.warm_start),
-            "verbose": bool(self.verbose),
+            "verbose": _check.switch("verbose", self.verbose),
         }
         if hasattr(self, "loss"):
             settings["loss"] = _check.choice("loss", self.loss, LOSSES)
@@ -156,7 +153,7 @@ class TrainedEstimator(SavedEstimator, BaseEstimator):
         """Return the weights of the rows of X, or None."""
         if sample_weight is None:
             return None
-        weight = _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True)
+        weight = check_sample_weight(sample_weight, X, X.dtype)
         if not weight.sum() > 0:
             _check.fail("sample_weight", "at least one weight > 0", f"all zero, shape {weight.shape}")
         return weight

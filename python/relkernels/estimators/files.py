@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from .._files import write_whole
+from .._files import read_safetensors, write_whole
 from ..activations import Activation, resolve
 from ..mlp import MLP
 
@@ -141,17 +141,7 @@ class SavedEstimator:
         ValueError
             If the file is damaged, of another version, or holds another estimator; the message says which.
         """
-        from safetensors import SafetensorError, safe_open
-
-        name = os.fspath(path)
-        with open(name, "rb"):  # the system's own error where the file is absent or unreadable
-            pass
-        try:
-            with safe_open(name, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (SafetensorError, ValueError, TypeError, KeyError, OSError, AttributeError) as error:
-            raise ValueError(f"{name}: not a readable safetensors file: {error}") from None
+        name, metadata, tensors = read_safetensors(path)
         for key, expected in (
             ("format", _FORMAT),
             ("version", _VERSION),

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _check
 from ..bounds._hilbert_cube import tail_of_weights
 from .functionals import Callables, Characteristic, Fourier, Landmarks, Legendre, Quantiles
+from .tables import check_random_state
 
 FAMILIES = ("fourier", "legendre", "characteristic", "quantiles", "kernel")
 
@@ -85,31 +85,37 @@ class HilbertCubeEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         given = self.functionals
         if not isinstance(given, str):
             if not isinstance(given, (list, tuple)) or not given or not all(callable(h) for h in given):
-                _check.fail("functionals", f"one of {', '.join(FAMILIES)} or functions", repr(given))
+                _check.fail("functionals", f"one of {', '.join(FAMILIES)} or functions", _check._kind(given))
             if self.n_coordinates is not None and self.n_coordinates != len(given):
                 _check.fail("n_coordinates", f"None or {len(given)}, one a function", self.n_coordinates)
             return Callables(list(given))
         name = _check.choice("functionals", given, FAMILIES)
-        count = 16 if self.n_coordinates is None else _check.integer("n_coordinates", self.n_coordinates, 1)
+        count = (
+            16
+            if self.n_coordinates is None
+            else _check.integer("n_coordinates", self.n_coordinates, 1, 1_000_000)
+        )
         if name in ("fourier", "legendre"):
             interval = self.interval
             if interval is not None:
-                low, high = (_check.real("interval", v) for v in interval)
-                if not -np.inf < low < high < np.inf:
-                    _check.fail("interval", "(a, b), a < b", repr(interval))
+                pair = _check.numbers("interval", interval)
+                if pair.shape != (2,) or not -np.inf < pair[0] < pair[1] < np.inf:
+                    got = tuple(pair.tolist()) if pair.shape == (2,) else f"shape {pair.shape}"
+                    _check.fail("interval", "(a, b), a < b", str(got))
+                low, high = pair.tolist()
                 interval = (low, high)
             return (Fourier if name == "fourier" else Legendre)(count, interval)
         if name == "kernel":
             if not callable(self.kernel):
-                _check.fail("kernel", "a function of two objects for functionals='kernel'", repr(self.kernel))
+                _check.fail(
+                    "kernel", "a function of two objects for functionals='kernel'", _check._kind(self.kernel)
+                )
             return Landmarks(count, self.kernel)
         return Characteristic(count) if name == "characteristic" else Quantiles(count)
 
     @staticmethod
     def _objects(X: Any) -> Sequence[Any]:
-        if isinstance(X, str) or not hasattr(X, "__len__") or not hasattr(X, "__getitem__"):
-            raise TypeError(f"X: expected a sequence of objects, got {type(X).__name__}")
-        if len(X) == 0:
+        if len(_check.sequence("X", X)) == 0:
             _check.fail("X", "at least one object", "none")
         return X
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
@@ -22,7 +21,7 @@ from .consistency import Continuity, Transitivity, continuity, transitivity
 from .parameters import Parameters
 from .problems import choices
 from .sets import ItemSets
-from .tables import validate_data
+from .tables import check_random_state, validate_data
 
 # Queries whose utilities of a shared set are held at a time.
 _BLOCK = 256
@@ -208,10 +207,10 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         self
         """
         settings = self._checked()
-        better, worse = np.asarray(winners), np.asarray(losers)
+        better, worse = _items("winners", winners), _items("losers", losers)
         if better.ndim != 2 or better.shape != worse.shape:
             _check.fail("losers", f"the shape of winners, (b, d_x), {better.shape}", worse.shape)
-        Q, items = self._read(Q, np.stack([better, worse], axis=1))
+        Q, items = self._read(Q, np.stack([better, worse], axis=1), name="winners")
         first = np.zeros(len(Q), np.int64)
         return self._learn(Q, items, _choice_targets(items, first, Q), sample_weight, settings)
 
@@ -233,7 +232,9 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         """
         settings = self._checked()
         Q, items = self._read(Q, sets)
-        rows = [np.asarray(row, np.float64) for row in grades]
+        rows = [
+            _check.numbers(f"grades[{i}]", row) for i, row in enumerate(_check.sequence("grades", grades))
+        ]
         if len(rows) != len(Q):
             _check.fail("grades", f"{len(Q)} rows, one for each query", len(rows))
         for i, (row, size) in enumerate(zip(rows, items.sizes, strict=True)):
@@ -276,16 +277,16 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
             _check.integer("n_negatives", self.n_negatives, 1)
         return settings
 
-    def _read(self, Q: Any, sets: Any, reset: bool = True) -> tuple[np.ndarray, ItemSets]:
+    def _read(self, Q: Any, sets: Any, reset: bool = True, name: str = "sets") -> tuple[np.ndarray, ItemSets]:
         if sets is None:
-            raise ValueError("PreferenceRetriever requires y to be passed, but the target y is None: sets")
+            raise ValueError(f"PreferenceRetriever requires y to be passed, but the target y is None: {name}")
         if not reset:
             check_is_fitted(self)
         dtype = [np.float64, np.float32] if reset else self.phi_.dtype
         Q = validate_data(self, Q, name="Q", dtype=dtype, reset=reset)
-        items = ItemSets.read("sets", sets, len(Q), Q.dtype)
+        items = ItemSets.read(name, sets, len(Q), Q.dtype)
         if not reset and items.items.shape[1] != self.psi_.widths[0]:
-            _check.fail("sets", f"items of {self.psi_.widths[0]} features, as in fit", items.items.shape[1])
+            _check.fail(name, f"items of {self.psi_.widths[0]} features, as in fit", items.items.shape[1])
         return Q, items
 
     def _learn(
@@ -378,7 +379,7 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         -------
         ndarray of shape (b, n), or a list of b arrays of shape (n_i,)
         """
-        return self._utilities(*self._read(Q, X, reset=False))
+        return self._utilities(*self._read(Q, X, reset=False, name="X"))
 
     def select(self, Q: Any, sets: Any) -> np.ndarray:
         """Return the most preferred item of each set; of equal ones, the first.
@@ -489,7 +490,7 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
             Numbers of triples, of violations and of incomparable ones.
         """
         Q, sets = self._read(Q, sets, reset=False)
-        count = _check.integer("n_triples", n_triples, 1)
+        count = _check.integer("n_triples", n_triples, 1, _check.WIDEST)
         return transitivity(Q, sets, self.phi_, self.psi_, count, check_random_state(random_state))
 
     def check_continuity(
@@ -543,6 +544,13 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         tags.target_tags.required = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _items(name: str, table: Any) -> np.ndarray:
+    """Return a table of items as floats, float32 where it is that."""
+    if isinstance(table, np.ndarray) and table.dtype.char == "f" and not isinstance(table, np.ma.MaskedArray):
+        return table
+    return _check.numbers(name, table)
 
 
 def _chosen(sets: ItemSets, chosen: Any, Q: np.ndarray) -> np.ndarray:

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _check, _core
 from .._allocate import empty
 from ..activations import Activation, resolve
 from ..nngp import checked_stds
-from .tables import validate_data
+from .tables import check_random_state, validate_data
 
 
 class MultiLayerRandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -165,11 +164,9 @@ class MultiLayerRandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         return w, b[0]
 
     def _settings(self) -> tuple[list[int], Activation, float, float]:
-        if isinstance(self.widths, str) or not isinstance(self.widths, (Sequence, np.ndarray)):
-            raise TypeError(f"widths: expected a sequence of integers, got {self.widths!r}")
-        if not len(self.widths):
-            _check.fail("widths", "at least one layer", self.widths)
-        widths = [_check.integer(f"widths[{i}]", w, 1) for i, w in enumerate(self.widths)]
+        widths = _check.widths("widths", self.widths)
+        if not widths:
+            _check.fail("widths", "at least one layer", "none")
         step = isinstance(self.activation, str) and self.activation == "step"
         return (
             widths,

@@ -81,7 +81,7 @@ class RelationKernel(Kernel):
         gradient : ndarray of shape (n, n, 1), or (n, n, 0) where `scale` is fixed
             Only with `eval_gradient`.
         """
-        if Y is not None and eval_gradient:
+        if _check.flag("eval_gradient", eval_gradient) and Y is not None:
             raise ValueError("eval_gradient: expected False where Y is given, got True")
         factor = self._factor()
         K = relation_matrix(
@@ -117,7 +117,10 @@ class RelationKernel(Kernel):
     def _features(self, name: str, X: Any) -> np.ndarray:
         """Return the features of the rows of X in float64."""
         phi = _check.mlp("phi", self.phi)
-        points = np.atleast_2d(np.asarray(X, dtype=np.float64 if phi is None else phi.dtype))
+        points = np.atleast_2d(_check.numbers(name, X))
+        points = points if phi is None else points.astype(phi.dtype, copy=False)
+        if points.ndim != 2:
+            _check.fail(name, "points, one a row", f"shape {points.shape}")
         _check.mapped_width(name, points, "phi", phi)
         return points if phi is None else feature_map(points, phi).astype(np.float64, copy=False)
 

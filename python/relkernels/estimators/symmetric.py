@@ -300,10 +300,12 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
             return observed_pairs("y", y, (len(X), len(X)), X.dtype, self.loss, symmetric=True)
         if _is_matrix(y):
             return symmetric_values("y", y, len(X), X.dtype)
-        labels = column_or_1d(y, warn=True)
+        with _check.naming("y"):
+            labels = column_or_1d(y, warn=True)
         if len(labels) != len(X):
             _check.fail("y", f"{len(X)} labels, one for each row of X {X.shape}", labels.shape)
-        check_classification_targets(labels)
+        with _check.naming("y"):
+            check_classification_targets(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         if one_class and known is not None:
             self.classes_ = np.union1d(known, self.classes_)
@@ -324,9 +326,9 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
         """
         return feature_map(self._rows(X), self.mlp_)
 
-    def _rows(self, X: Any) -> np.ndarray:
+    def _rows(self, X: Any, name: str = "X") -> np.ndarray:
         check_is_fitted(self)
-        return validate_data(self, X, dtype=self.mlp_.dtype, reset=False)
+        return validate_data(self, X, name=name, dtype=self.mlp_.dtype, reset=False)
 
     def relation_matrix(self, X: Any, Y: Any = None) -> np.ndarray:
         """Return the learned relation between the rows of X and of Y.
@@ -342,7 +344,7 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
         ndarray of shape (n, m)
         """
         X = self._rows(X)
-        return relation_matrix(X, None if Y is None else self._rows(Y), self.mlp_)
+        return relation_matrix(X, None if Y is None else self._rows(Y, "Y"), self.mlp_)
 
     def retrieve(self, Q: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the training objects most related to each query.
@@ -360,7 +362,7 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
         indices : ndarray of shape (n, k)
             Rows of the training data.
         """
-        return retrieve(self.transform(Q), self.features_fit_, k)
+        return retrieve(feature_map(self._rows(Q, "Q"), self.mlp_), self.features_fit_, k)
 
     def score(self, X: Any, y: Any) -> float:
         """Return how well the relation among the rows of X fits y.
@@ -385,13 +387,16 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
             )
         if callable(y) or _is_matrix(y):
             X = self._rows(X)
-            truth = _values_of(y, X, X) if callable(y) else np.asarray(y, relation.dtype)
+            truth = _values_of(y, X, X) if callable(y) else _check.numbers("y", y).astype(relation.dtype)
             if truth.shape != relation.shape:
                 _check.fail("y", f"a matrix of shape {relation.shape}", truth.shape)
             return determination(relation, truth)
         from sklearn.metrics import roc_auc_score
 
-        labels = column_or_1d(y)
+        with _check.naming("y"):
+            labels = column_or_1d(y)
+        if len(labels) != len(relation):
+            _check.fail("y", f"{len(relation)} labels, one for each row of X", len(labels))
         upper = np.triu_indices(len(labels), 1)
         return float(roc_auc_score(labels[upper[0]] == labels[upper[1]], relation[upper]))
 
@@ -404,12 +409,14 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
 
 def _is_matrix(y: Any) -> bool:
     """Tell a matrix of values from one column of labels."""
-    values = np.asarray(y)
+    with _check.naming("y"):
+        values = np.asarray(y)
     return values.ndim == 2 and values.shape[1] > 1
 
 
 def _values_of(kernel: Callable[..., Any], A: np.ndarray, B: np.ndarray) -> np.ndarray:
-    values = np.asarray(kernel(A, B))
+    with _check.naming("y"):
+        values = np.asarray(kernel(A, B))
     if values.shape != (len(A), len(B)):
         _check.fail("y", f"a kernel that returns shape {(len(A), len(B))}", values.shape)
     return values.astype(A.dtype, copy=False)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _check
@@ -14,7 +13,7 @@ from ..activations import Activation, resolve
 from ..mlp import MLP
 from ..ops import relation_matrix
 from .sphere import PROJECTIONS, project, quasi_uniform
-from .tables import check_array, validate_data
+from .tables import check_array, check_random_state, validate_data
 
 KERNELS = ("zonal", "rotated", "translation")
 
@@ -115,9 +114,9 @@ class ZonalFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         -------
         self
         """
-        count = _check.integer("n_neurons", self.n_neurons, 1)
+        count = _check.integer("n_neurons", self.n_neurons, 1, _check.WIDEST)
         kernel = _check.choice("kernel", self.kernel, KERNELS)
-        rank = _check.integer("rank", self.rank, 1)
+        rank = _check.integer("rank", self.rank, 1, _check.WIDEST)
         chosen = _check.choice("projection", self.projection, ("auto", *PROJECTIONS))
         self._projection = (
             ("none" if kernel == "translation" else "normalize") if chosen == "auto" else chosen
@@ -134,7 +133,7 @@ class ZonalFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         width = rows.shape[1]
         own = width
         if kernel == "rotated" and self.center_dimension is not None:
-            own = _check.integer("center_dimension", self.center_dimension, 1)
+            own = _check.integer("center_dimension", self.center_dimension, 1, _check.WIDEST)
         if isinstance(self.centers, str):
             name = _check.choice("centers", self.centers, ("quasi-uniform", "data"))
             if name == "data":

@@ -251,7 +251,7 @@ def attention_vjp(
     >>> [g.shape for g in rk.attention_vjp(q, k, v, grad)[:3]]
     [(6, 3), (6, 3), (6, 3)]
     """
-    a = Attended(q, k, v, phi, psi, scale, mask, causal, None)
+    a = Attended(q, k, v, phi, psi, scale, mask, causal, None, has_values=True)
     rows, keys, values = a.given
     slope = _check.floats("grad", grad)
     _check.same_dtype(("q", rows), ("grad", slope))

@@ -168,7 +168,7 @@ def attention(
     >>> rk.attention(q, k, v, causal=True).shape
     (2, 1000, 64)
     """
-    a = Attended(q, k, v, phi, psi, scale, mask, causal, precision)
+    a = Attended(q, k, v, phi, psi, scale, mask, causal, precision, has_values=True)
     want_lse = _check.flag("return_lse", return_lse)
     assert a.v is not None
     shape = (*a.lead, a.n, a.v.shape[-1])
