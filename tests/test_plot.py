@@ -192,7 +192,7 @@ def test_relations_of_models(rng):
         ([np.ones(3)], {}, ValueError, r"relation: expected a matrix \(n, m\), got shape \(3,\)"),
         ([np.ones((0, 3))], {}, ValueError, "relation: expected at least one row"),
         ([np.full((2, 2), np.nan)], {}, ValueError, "relation: expected some finite values"),
-        ([np.array([["a"]])], {}, TypeError, "relation: expected real numbers, got dtype"),
+        ([np.array([["a"]])], {}, TypeError, "relation: expected real numbers, got an array of dtype"),
         (
             [np.eye(2)],
             {"labels": [1]},
@@ -294,7 +294,7 @@ def test_reports_of_models(rng):
         (([8, -1], [1, 1]), ValueError, "widths: expected finite numbers > 0, got -1"),
         (([8, 16], [1]), ValueError, r"errors: expected numbers of shape \(2,\), got shape \(1,\)"),
         (([8, 16], [0, np.nan]), ValueError, "errors: expected some finite values > 0"),
-        ((["a"], [1]), TypeError, "widths: expected numbers, got list"),
+        ((["a"], [1]), TypeError, "widths: expected real numbers, got list"),
         (([], []), ValueError, "widths: expected at least one"),
         (([8], None), ValueError, r"errors: expected numbers of shape \(1,\), got shape \(\)"),
     ],

@@ -259,12 +259,12 @@ def widths(name: str, value: Any) -> list[int]:
     return [integer(f"{name}[{i}]", w, 1, WIDEST) for i, w in enumerate(value)]
 
 
-def sequence(name: str, value: Any) -> Any:
+def sequence(name: str, value: Any, what: str = "a sequence") -> Any:
     """Return what has a length and parts by number: a list, a tuple, an array."""
     known = hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, type)
     known = known and not hasattr(value, "toarray")
     if not known or isinstance(value, (str, bytes, Mapping)) or getattr(value, "ndim", 1) == 0:
-        raise TypeError(f"{name}: expected a sequence, got {_kind(value)}{advice(name, value)}")
+        raise TypeError(f"{name}: expected {what}, got {_kind(value)}{advice(name, value)}")
     return value
 
 

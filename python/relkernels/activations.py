@@ -25,10 +25,10 @@ NAMES: dict[str, float | None] = {
 }
 
 
-# Name -> largest slope |a'(z)| over all z, rounded up where it has no closed form. gelu: its second derivative
+# Name -> largest slope |a'(z)| for all z, rounded up where it has no closed form. gelu: the second derivative
 # (2 - z^2) density(z) vanishes at z = sqrt(2), where the slope Phi(z) + z density(z) is
 # (1 + erf(1)) / 2 + exp(-1) / sqrt(pi). gelu_tanh: at z = 1.41850...; silu: at the root 2.39935... of
-# z tanh(z / 2) = 2. sigmoid: s (1 - s) <= 1/4. erf: 2 exp(-z^2) / sqrt(pi) at 0. Those with a parameter are in
+# z tanh(z / 2) = 2. sigmoid: s (1 - s) <= 1/4. erf: 2 exp(-z^2) / sqrt(pi) at 0. Others with a parameter: in
 # `lipschitz`.
 _LIPSCHITZ: dict[str, float] = {
     "identity": 1.0,

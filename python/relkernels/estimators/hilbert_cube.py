@@ -115,7 +115,7 @@ class HilbertCubeEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
     @staticmethod
     def _objects(X: Any) -> Sequence[Any]:
-        if len(_check.sequence("X", X)) == 0:
+        if len(_check.sequence("X", X, "a sequence of objects")) == 0:
             _check.fail("X", "at least one object", "none")
         return X
 
