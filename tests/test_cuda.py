@@ -77,9 +77,9 @@ def test_relation_matrix(device, dtype, precision):
         phi, psi = draw.maps(d_x, d_y, width)
         lead_x, lead_y = draw.leads(2)
         x, y = draw.array(*lead_x, draw.size(), d_x), draw.array(*lead_y, draw.size(), d_y)
-        expected = reference.relation_matrix(x, y, phi, psi, 0.5, heads)
+        expected = reference.relation_matrix(x, y, phi, psi, -0.5, heads)
         out = lay_out(np.full(expected.shape, np.nan, dtype), draw.one_of(["plain", "sliced", "transposed"]))
-        got = device.relation_matrix(x, y, phi, psi, scale=0.5, heads=heads, precision=precision, out=out)
+        got = device.relation_matrix(x, y, phi, psi, scale=-0.5, heads=heads, precision=precision, out=out)
         assert got.dtype == dtype
         layers = 1 + sum(len(p.weights) for p in (phi, psi) if p)
         bound = BOUND[dtype, precision] * layers
@@ -129,7 +129,7 @@ def test_attention(device, dtype, precision):
         options = {
             "mask": draw.mask(np.broadcast_shapes(lead_q, lead_k, lead_v), n, m),
             "causal": draw.one_of([False, True]),
-            "scale": draw.one_of([None, 0.1]),
+            "scale": draw.one_of([None, 0.1, -0.2, 0.0]),
         }
         expected, expected_lse = reference.attention(q, k, v, phi, psi, **options)
         given = {**options, "precision": precision}
@@ -137,7 +137,7 @@ def test_attention(device, dtype, precision):
         scores = device.attention_scores(q, k, phi, psi, **given)
         assert out.dtype == scores.dtype == dtype
         assert lse.dtype == (np.float64 if dtype == F8 else np.float32)
-        scale = options["scale"] or 1 / np.sqrt(width)
+        scale = 1 / np.sqrt(width) if options["scale"] is None else abs(options["scale"])
         bound = OF_ATTENTION.get((dtype, precision), BOUND[dtype, precision])
         if (dtype, precision) in OF_ATTENTION or precision:
             bound *= 1 + scale * largest_term(q, k, phi, psi)

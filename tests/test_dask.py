@@ -68,7 +68,7 @@ def test_relation_matrix(data, dtype, n, m, d, seed):
     psi = data.draw(maps(dtype, d, 6, rng).filter(lambda p: p is not None or phi is None))
     x, y = normal(rng, (3, 1, n, d), dtype), normal(rng, (2, m, d), dtype)
     heads = data.draw(st.sampled_from([1, 2, 3])) if phi is not None else 1
-    options = {"scale": 0.5, "heads": heads}
+    options = {"scale": -0.5, "heads": heads}
     same(
         rd.relation_matrix(data.draw(cut(x)), data.draw(cut(y)), phi, psi, **options),
         rk.relation_matrix(x, y, phi, psi, **options),
@@ -143,7 +143,8 @@ def test_attention(data, dtype, n, m, causal, seed):
     phi = data.draw(maps(dtype, 3, 4, rng))
     q, k, v = (normal(rng, shape, dtype) for shape in ((2, 1, n, 3), (3, m, 3), (m, 2)))
     mask = data.draw(st.sampled_from([None, rng.random((n, m)) < 0.3, rng.random((3, 1, m)) < 0.5]))
-    options = {"causal": causal, "return_lse": True}
+    scale = data.draw(st.sampled_from([None, -0.8, 0.0]))
+    options = {"causal": causal, "return_lse": True, "scale": scale}
     lazy = rd.attention(
         *(data.draw(cut(a)) for a in (q, k, v)),
         phi,

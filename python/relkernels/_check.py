@@ -213,7 +213,7 @@ def scale(value: Any, default: float | None = None) -> float:
     if value is None and default is not None:
         return default
     number = real("scale", value)
-    if not math.isfinite(number):
+    if not -math.inf < number < math.inf:  # which torch.compile can trace, unlike math.isfinite
         fail("scale", "a finite number", repr(value))
     return number
 
