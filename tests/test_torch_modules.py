@@ -290,3 +290,48 @@ def test_bad_modules_are_named():
     for error, message, call in cases:
         with pytest.raises(error, match=message):
             call()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((1000, 1000)),
+        [1.0] * 1_000_000,
+        "x" * 1_000_000,
+        10**400,
+        {"x": 1},
+        None,
+        object(),
+        torch.zeros(3, 4, dtype=torch.int64),
+        torch.zeros(3, 4, dtype=torch.float16),
+        torch.zeros(3, 4, device="meta"),
+        torch.zeros(3, 4, dtype=torch.complex64),
+        torch.zeros(3, 4).to_sparse(),
+        rk.MLP.random([3, 4], seed=0),
+    ],
+    ids=lambda a: type(a).__name__,
+)
+def test_messages_are_short_and_name_the_argument(wrong):
+    x, labels = torch.randn(5, 3), torch.arange(5)
+    calls = {
+        "x": lambda: rkt.relation_matrix(wrong),
+        "q": lambda: rkt.attention(wrong, x, x),
+        "k": lambda: rkt.attention(x, wrong, x),
+        "v": lambda: rkt.attention(x, x, wrong),
+        "target": lambda: rkt.relation_loss(x, None, wrong),
+        "mlp": lambda: rkt.feature_map(x, wrong),
+    }
+    if wrong is not None:
+        calls |= {
+            "y": lambda: rkt.relation_matrix(x, wrong),
+            "phi": lambda: rkt.relation_matrix(x, None, wrong),
+            "psi": lambda: rkt.relation_matrix(x, None, None, wrong),
+            "mask": lambda: rkt.attention(x, x, x, mask=wrong),
+            "sample_weight": lambda: rkt.relation_loss(x, None, labels, sample_weight=wrong),
+        }
+    for name, call in calls.items():
+        with pytest.raises((TypeError, ValueError)) as caught:
+            call()
+        message = str(caught.value)
+        assert message.startswith(name)
+        assert len(message) < 500, message[:600]
