@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import relkernels as rk
 from relkernels import _core
+from relkernels._extras import install
 from relkernels._files import check_writable
 from relkernels.cli import demo_tables
 from relkernels.cli.main import COMMANDS, main, parser, subparsers
@@ -138,8 +139,7 @@ def test_demo_without_statsmodels_says_what_to_install(monkeypatch):
     monkeypatch.setattr(preference, "largest_digit", lambda report: {})
     told = []
     assert preference.run(told.append).figures["modechoice"] is None
-    assert told == [preference.MISSING]
-    assert "pip install 'relkernels[demo]'" in preference.MISSING
+    assert told == [f"the travellers' choices need statsmodels: {install('statsmodels')}"]
 
 
 def test_demo_without_matplotlib_says_what_to_install(tmp_path):
@@ -151,7 +151,7 @@ def test_demo_without_matplotlib_says_what_to_install(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "pip install 'relkernels[plot]'" in done.stderr
+    assert f"--plot needs matplotlib: {install('matplotlib')}" in done.stderr
     assert "Traceback" not in done.stderr
 
 

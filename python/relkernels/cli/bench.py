@@ -10,6 +10,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
+from .._extras import install
 from .._files import check_writable
 from ..benchmarks import FAMILIES
 from . import output, page
@@ -71,7 +72,7 @@ def completions() -> dict[str, tuple[str, ...]]:
 def run(arguments: argparse.Namespace) -> int:
     """Run the workloads; tables go to standard output, progress to standard error."""
     if (arguments.plot or arguments.results) and importlib.util.find_spec("matplotlib") is None:
-        raise ImportError("--plot and --results need matplotlib: pip install 'relkernels[plot]'")
+        raise ImportError(f"--plot and --results need matplotlib: {install('matplotlib')}")
     page.check(arguments.html)
     from ..benchmarks import tables, workloads
     from ..benchmarks.report import Report

@@ -11,6 +11,7 @@ import sys
 import time
 from typing import Any
 
+from .._extras import install
 from ..experiments.part import Part
 from . import demo_tables, output, page
 
@@ -87,7 +88,7 @@ def _options(arguments: argparse.Namespace, part: str) -> dict[str, Any]:
 def run(arguments: argparse.Namespace) -> int:
     """Run the studies and print their figures; progress goes to standard error."""
     if arguments.plot is not None and importlib.util.find_spec("matplotlib") is None:
-        raise ImportError("--plot needs matplotlib: pip install 'relkernels[plot]'")
+        raise ImportError(f"--plot needs matplotlib: {install('matplotlib')}")
 
     if arguments.plot is not None:
         output.writable_directory(arguments.plot)  # before the work, not after it

@@ -11,6 +11,7 @@ import sys
 import time
 from typing import Any
 
+from .._extras import install
 from ..experiments import study
 from ..experiments.study import NAMES, Outcome
 from . import output, page
@@ -55,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     page.check(arguments.html)
     if importlib.util.find_spec("matplotlib") is None:
         print(
-            "no pictures without matplotlib (pip install 'relkernels[plot]'): writing CSV and text only",
+            f"no pictures without matplotlib ({install('matplotlib')}): writing CSV and text only",
             file=sys.stderr,
         )
     output.writable_directory(arguments.out)
