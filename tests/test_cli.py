@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +15,11 @@ import relkernels as rk
 from relkernels import _core
 from relkernels._extras import install
 from relkernels._files import check_writable
-from relkernels.cli import demo_tables
+from relkernels.cli import demo_tables, info
 from relkernels.cli.main import COMMANDS, main, parser, subparsers
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "guides" / "command-line.md"
 
 
 def run(*arguments, **options):
@@ -253,3 +258,28 @@ def test_scripts_for_other_shells_know_the_commands(shell, capsys):
     script = capsys.readouterr().out
     for name in (*COMMANDS, "crossdomain", "--plot"):
         assert name.lstrip("-") in script
+
+
+def commands_of(page):
+    """The lines of a page's sh blocks that call `relkernels`, without comments and redirections."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("relkernels ")]
+    return [shlex.split(re.split(r" [>|] ", line)[0], comments=True)[1:] for line in lines]
+
+
+PAGES = [PAGE, PAGE.with_name("benchmarking.md"), PAGE.with_name("start.md"), DOCS / "plots.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_that_the_pages_show_are_understood(page):
+    shown = commands_of(page)
+    assert shown
+    for words in shown:
+        parser().parse_args(words)
+
+
+def test_the_page_of_the_command_line_has_every_command_and_variable():
+    text = PAGE.read_text()
+    assert re.findall(r"^## (\w+)$", text, re.MULTILINE) == list(COMMANDS)
+    for name in info._ENVIRONMENT:
+        assert f"| `{name}` |" in text

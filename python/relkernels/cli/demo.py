@@ -18,10 +18,10 @@ from . import demo_tables, output, page
 SUMMARY = "learn relations between handwritten digits and preferences of travellers (minutes)"
 DESCRIPTION = (
     "Learn relations from real data and evaluate them on held-out data. symmetric: which of 1,797 images "
-    "show the same digit. crossdomain: find the bottom half of an image from its top half. preference: select "
-    "the largest digit of a set, and predict travellers' choices. kernel: fit networks of increasing width to "
-    "a Gaussian kernel. Without a name, these four run. retrieval, only by name: exact retrieval over keys on "
-    "disk, block by block, with part of the result checked against a direct computation."
+    "show the same digit. crossdomain: find the bottom half of an image from its top half. preference: "
+    "select the largest digit of a set, and predict travellers' choices. kernel: fit networks of increasing "
+    "width to a Gaussian kernel. Without a name, these four run. retrieval, only by name: exact retrieval "
+    "over keys on disk, block by block, with part of the result checked against a direct computation."
 )
 EXAMPLE = "relkernels demo --plot pictures"
 PARTS = ("symmetric", "crossdomain", "preference", "kernel")
