@@ -146,7 +146,8 @@ X = np.ones((5, 4))
     (lambda: rk.RelationKernel(3)(X), TypeError, "phi: expected an MLP or None"),
     (lambda: rk.RelationKernel(rk.MLP.random([3, 2]))(X), ValueError, r"X: expected rows of 3 .*\(5, 4\)"),
     (lambda: rk.RelationKernel(rk.MLP.random([4, 2]))(X, X[:, :3]), ValueError, "Y: expected rows of 4 "),
-    (lambda: rk.RelationKernel(scale=0)(X), ValueError, "scale: expected a finite number > 0, got 0"),
+    (lambda: rk.RelationKernel(scale=0)(X), ValueError, "scale: expected a finite number > 0, .* got 0"),
+    (lambda: rk.RelationKernel(scale=-1.5)(X), ValueError, "> 0, for the kernel to be positive .* got -1.5"),
     (lambda: rk.RelationKernel(scale=float("nan"))(X), ValueError, "scale: expected"),
     (lambda: rk.RelationKernel()(X, X, eval_gradient=True), ValueError, "eval_gradient: expected False"),
 ])  # fmt: skip
