@@ -16,6 +16,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from recorded import bench_report
 from relkernels import bounds, plot, spectra
+from relkernels._extras import install
 from relkernels.plot import _panels, _style
 
 matplotlib.use("Agg")
@@ -85,7 +86,7 @@ def test_a_missing_extra_is_named():
     code = "import sys; sys.modules['matplotlib'] = None; import relkernels as rk; rk.plot"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     last = done.stderr.splitlines()[-1]
-    assert last == "ImportError: relkernels.plot needs matplotlib: pip install 'relkernels[plot]'"
+    assert last == f"ImportError: relkernels.plot needs matplotlib: {install('matplotlib')}"
 
 
 def dichromat(rgb):

@@ -1,6 +1,6 @@
 """Entry point of the command line: arguments, exit codes, what a user sees of an error.
 
-Exit codes: 0 right, 1 failed, 2 usage, 130 interrupted, 141 where nobody reads the output any more.
+Exit codes: 0 success, 1 failure, 2 usage error, 130 interrupted, 141 if the reader of the output has gone.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def parser() -> argparse.ArgumentParser:
     top = _Parser(
         prog="relkernels",
         description="Inner products of neural feature maps: relations, attention, retrieval.",
-        epilog="relkernels COMMAND --help tells the options of a command.\n"
-        "Exit codes: 0 right, 1 failed, 2 usage.\n\n"
+        epilog="relkernels COMMAND --help shows the options of a command.\n"
+        "Exit codes: 0 success, 1 failure, 2 usage error, 130 interrupted.\n\n"
         f"example: {demo.EXAMPLE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from .. import bounds
+from .._extras import install
 from ..estimators import PreferenceRetriever
 from .digits import Split, load, shifted
 from .part import Part
@@ -32,7 +33,6 @@ _LARGEST = np.float32(1)
 _BETAS = tuple(float(b) for b in np.geomspace(0.01, 100, 13))
 # A difference of one digit makes an image exp(3) times as likely to be preferred.
 _GRADES = 3
-MISSING = "the travellers' choices need statsmodels: pip install 'relkernels[demo]'"
 
 
 def _sets(
@@ -191,7 +191,7 @@ def run(report: Callable[[str], None]) -> Part:
     digits = largest_digit(report)
     travellers = None
     if importlib.util.find_spec("statsmodels") is None:
-        report(MISSING)
+        report(f"the travellers' choices need statsmodels: {install('statsmodels')}")
     else:
         report("learning 210 travellers' choices, 5-fold cross-validation")
         travellers = {

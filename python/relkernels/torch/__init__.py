@@ -19,7 +19,9 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "torch":
         raise
-    raise ImportError("relkernels.torch needs PyTorch: pip install 'relkernels[torch]'") from None
+    from .._extras import install
+
+    raise ImportError(f"relkernels.torch needs PyTorch: {install('torch')}") from None
 
 from .losses import relation_loss
 from .maps import FeatureMap, feature_map
