@@ -8,9 +8,9 @@ F4 = np.float32
 X = np.ones((5, 4), F4)
 Y = np.ones((6, 4), F4)
 V = np.ones((6, 3), F4)
-PHI = rk.MLP.random([4, 8, 2])
-PSI = rk.MLP.random([3, 8, 2])
-PHI64 = rk.MLP.random([4, 8, 2], dtype="float64")
+PHI = rk.MLP.random([4, 8, 2], random_state=0)
+PSI = rk.MLP.random([3, 8, 2], random_state=0)
+PHI64 = rk.MLP.random([4, 8, 2], dtype="float64", random_state=0)
 READ_ONLY = np.ones((5, 2), F4)
 READ_ONLY.flags.writeable = False
 SHARED = np.ones((5, 8), F4)

@@ -174,7 +174,7 @@ def test_relation_matvec(data, dtype, n, m, link, single, seed):
 
 def test_16_bit_floats_and_precision(rng):
     ml_dtypes = pytest.importorskip("ml_dtypes")
-    phi = rk.MLP.random([8, 32, 8])
+    phi = rk.MLP.random([8, 32, 8], random_state=0)
     for dtype, options in [
         (np.float16, {}),
         (np.float16, {"precision": "bf16"}),

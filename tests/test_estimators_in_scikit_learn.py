@@ -140,6 +140,38 @@ def test_pickles_and_clones(kind_of, tables):
     assert not any(name.endswith("_") and not name.startswith("_") for name in vars(blank))
 
 
+DRAWING = [*ESTIMATORS, MultiLayerRandomFeatures, ZonalFeatures]
+
+
+@pytest.mark.parametrize("kind_of", DRAWING)
+def test_every_kind_of_random_state(kind_of, tables):
+    """A generator gives the same as one like it, and something else in the next fit."""
+    X, Y, kind = tables
+    y = kind if kind_of is SymmetricRelation else Y
+
+    def features(random_state):
+        estimator = kind_of(random_state=random_state)
+        return (estimator.set_params(max_iter=1) if hasattr(estimator, "max_iter") else estimator).fit(X, y)
+
+    for make in (np.random.default_rng, np.random.RandomState):
+        first = features(make(0))
+        np.testing.assert_array_equal(first.transform(X), features(make(0)).transform(X))
+        before = first.transform(X)
+        assert not np.array_equal(before, first.fit(X, y).transform(X))
+        pickle.loads(pickle.dumps(clone(first))).fit(X, y)
+    assert not np.array_equal(features(None).transform(X), features(None).transform(X))
+    with pytest.raises(TypeError, match="random_state: expected an integer >= 0, a Generator, a RandomState"):
+        features("0")
+
+
+def test_partial_fit_with_a_generator_is_copied_and_goes_on(tables):
+    """Dask copies the estimator in each step, pickling it where workers are processes."""
+    X, _, kind = tables
+    one = SymmetricRelation((8,), batch_size=16, random_state=np.random.default_rng(0)).partial_fit(X, kind)
+    other = pickle.loads(pickle.dumps(one)).partial_fit(X, kind)
+    np.testing.assert_array_equal(other.transform(X), one.partial_fit(X, kind).transform(X))
+
+
 TABLES = [SymmetricRelation, AsymmetricRelation, PreferenceRetriever, MultiLayerRandomFeatures, ZonalFeatures]
 
 

@@ -47,7 +47,7 @@ def test_a_gaussian_process_with_the_nngp_kernel(rng):
 
 @pytest.mark.parametrize("kernel", [
     lambda A, B: rk.nngp_kernel(A, B, depth=2),
-    lambda A, B: rk.relation_matrix(A, B, rk.MLP.random([64, 256, 128], dtype="float64")),
+    lambda A, B: rk.relation_matrix(A, B, rk.MLP.random([64, 256, 128], dtype="float64", random_state=0)),
 ], ids=["nngp", "relation"])  # fmt: skip
 def test_precomputed_matrices_in_ridge_and_svc(kernel, digits):
     X, digit, X_new, digit_new = digits

@@ -12,6 +12,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _check
+from .._random import RandomStateLike
 from ..activations import Activation
 from ..mlp import MLP
 from ..ops import feature_map, relation_matrix, retrieve
@@ -89,7 +90,7 @@ class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
         Fraction of the rows held out for early stopping.
     warm_start : bool, default False
         Begin a fit with the maps of the last one instead of random maps.
-    random_state : int, RandomState instance or None, default None
+    random_state : int, Generator, RandomState or None, default None
         Initial weights, order of the batches, negatives and validation split; an int makes a fit
         reproducible to the last bit.
     verbose : bool, default False
@@ -152,7 +153,7 @@ class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         warm_start: bool = False,
-        random_state: int | np.random.RandomState | None = None,
+        random_state: RandomStateLike = None,
         verbose: bool = False,
     ) -> None:
         self.hidden_widths = hidden_widths
@@ -300,8 +301,8 @@ class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
             same = known[0].widths == tuple(widths) and known[1].widths == tuple(widths_y)
             if same and known[0].dtype == X.dtype:
                 return known
-        phi = MLP.random(widths, self.activation, int(rng.randint(2**31)), X.dtype)
-        psi = MLP.random(widths_y, self.activation, int(rng.randint(2**31)), X.dtype)
+        phi = MLP.random(widths, self.activation, rng, X.dtype)
+        psi = MLP.random(widths_y, self.activation, rng, X.dtype)
         if R is not None and settings["loss"] == "squared" and not sparse.issparse(R):
             return schmidt_start(phi, psi, X, Y, R, rng)
         return phi, psi

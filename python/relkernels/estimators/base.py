@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight
 
 from .. import _check
+from .._random import legacy_generator
 from ..gradients import LOSSES
 from .files import SavedEstimator
 from .training import SOLVERS, Adam, Fit, Problem, minimize
@@ -133,9 +133,9 @@ class TrainedEstimator(SavedEstimator, BaseEstimator):
     def _generator(self, partial: bool) -> np.random.RandomState:
         """Return the generator of a fit; those of `partial_fit` draw on from call to call."""
         if not partial:
-            return check_random_state(self.random_state)
+            return legacy_generator(self.random_state)
         if not hasattr(self, "_rng"):
-            self._rng = check_random_state(self.random_state)
+            self._rng = legacy_generator(self.random_state)
         return self._rng
 
     def _continued_adam(self, parameters: Any) -> Adam:

@@ -101,7 +101,7 @@ class SavedEstimator:
 
         check_is_fitted(self)
         parameters = self.get_params(deep=False)  # type: ignore[attr-defined]
-        if isinstance(parameters.get("random_state"), np.random.RandomState):
+        if isinstance(parameters.get("random_state"), (np.random.Generator, np.random.RandomState)):
             parameters["random_state"] = None
         fitted = {
             name: value

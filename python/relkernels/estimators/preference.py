@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _check
+from .._random import RandomStateLike, legacy_generator
 from ..activations import Activation
 from ..mlp import MLP
 from ..ops import attention, feature_map, relation_matrix, retrieve
@@ -76,7 +76,7 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         Fraction of the queries held out for early stopping.
     warm_start : bool, default False
         Begin a fit with the maps of the last one instead of random maps.
-    random_state : int, RandomState instance or None, default None
+    random_state : int, Generator, RandomState or None, default None
         Initial weights, order of the batches, negatives and validation split; an int makes a fit
         reproducible to the last bit.
     verbose : bool, default False
@@ -145,7 +145,7 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         warm_start: bool = False,
-        random_state: int | np.random.RandomState | None = None,
+        random_state: RandomStateLike = None,
         verbose: bool = False,
     ) -> None:
         self.hidden_widths = hidden_widths
@@ -305,7 +305,7 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         known = (partial or settings["warm_start"]) and hasattr(self, "phi_")
         maps: list[MLP] = [self.phi_, self.psi_] if known else []
         if tuple(m.widths for m in maps) != shapes or maps[0].dtype != Q.dtype:
-            maps = [MLP.random(w, self.activation, int(rng.randint(2**31)), Q.dtype) for w in shapes]
+            maps = [MLP.random(w, self.activation, rng, Q.dtype) for w in shapes]
         parameters = Parameters(maps)
         train = np.arange(len(Q)) if weight is None else np.flatnonzero(weight)
         held_out = train
@@ -469,7 +469,7 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         return float(np.sort(needed)[int(np.ceil(share * len(needed))) - 1])
 
     def check_transitivity(
-        self, Q: Any, sets: Any, n_triples: int = 1000, random_state: Any = None
+        self, Q: Any, sets: Any, n_triples: int = 1000, random_state: RandomStateLike = None
     ) -> Transitivity:
         """Look for preferences that go round in a circle.
 
@@ -481,7 +481,7 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         sets : as in `fit`
             Sets of fewer than three items are passed over.
         n_triples : int, default 1000
-        random_state : int, RandomState instance or None, default None
+        random_state : int, Generator, RandomState or None, default None
 
         Returns
         -------
@@ -490,10 +490,10 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         """
         Q, sets = self._read(Q, sets, reset=False)
         count = _check.integer("n_triples", n_triples, 1)
-        return transitivity(Q, sets, self.phi_, self.psi_, count, check_random_state(random_state))
+        return transitivity(Q, sets, self.phi_, self.psi_, count, legacy_generator(random_state))
 
     def check_continuity(
-        self, Q: Any, sets: Any, radius: float = 1e-2, n_directions: int = 4, random_state: Any = None
+        self, Q: Any, sets: Any, radius: float = 1e-2, n_directions: int = 4, random_state: RandomStateLike = None
     ) -> Continuity:
         """Move queries a little, and see how much utilities and selections change.
 
@@ -505,7 +505,7 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
             Distance by which each query is moved.
         n_directions : int, default 4
             Random directions for each query.
-        random_state : int, RandomState instance or None, default None
+        random_state : int, Generator, RandomState or None, default None
 
         Returns
         -------
@@ -517,7 +517,7 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         if not 0 < _check.real("radius", radius) < np.inf:
             _check.fail("radius", "a finite number > 0", repr(radius))
         count = _check.integer("n_directions", n_directions, 1)
-        rng = check_random_state(random_state)
+        rng = legacy_generator(random_state)
         return continuity(Q, sets, self.phi_, self.psi_, float(radius), count, rng)
 
     def score(self, Q: Any, sets: Any, chosen: Any = None, sample_weight: Any = None) -> float:

@@ -43,7 +43,7 @@ class RelationKernel(Kernel):
     >>> from sklearn.svm import SVC
     >>> import relkernels as rk
     >>> X, digit = load_digits(return_X_y=True)
-    >>> phi = rk.MLP.random([64, 512], "relu", seed=0)
+    >>> phi = rk.MLP.random([64, 512], "relu", random_state=0)
     >>> model = SVC(kernel=rk.RelationKernel(phi, scale=1e-3)).fit(X[:1000], digit[:1000])
     >>> model.score(X[1000:], digit[1000:]) > 0.9
     True

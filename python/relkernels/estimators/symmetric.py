@@ -15,6 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _check
+from .._random import RandomStateLike
 from ..activations import Activation
 from ..mlp import MLP
 from ..ops import feature_map, relation_matrix, retrieve
@@ -85,7 +86,7 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
         Fraction of the objects held out for early stopping.
     warm_start : bool, default False
         Begin a fit with the map of the last one instead of a random map.
-    random_state : int, RandomState instance or None, default None
+    random_state : int, Generator, RandomState or None, default None
         Initial weights, order of the batches, negatives and validation split; an int makes a fit
         reproducible to the last bit.
     verbose : bool, default False
@@ -141,7 +142,7 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         warm_start: bool = False,
-        random_state: int | np.random.RandomState | None = None,
+        random_state: RandomStateLike = None,
         verbose: bool = False,
     ) -> None:
         self.hidden_widths = hidden_widths
@@ -238,7 +239,7 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
         if known is not None and known.widths == tuple(widths) and known.dtype == X.dtype:
             start = known
         else:
-            start = MLP.random(widths, self.activation, int(rng.randint(2**31)), X.dtype)
+            start = MLP.random(widths, self.activation, rng, X.dtype)
             if settings["loss"] == "squared" and (callable(y) or (y.ndim == 2 and not sparse.issparse(y))):
                 start = mercer_start(start, X, _targets_among(y, X), rng)
         parameters = Parameters([start])
