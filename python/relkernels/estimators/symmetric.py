@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy import sparse
@@ -18,7 +19,7 @@ from .. import _check
 from .._random import RandomStateLike
 from ..activations import Activation
 from ..mlp import MLP
-from ..ops import feature_map, relation_matrix, retrieve
+from ..ops import feature_map, relation_matrix
 from .base import (
     AUTO_BATCH,
     AUTO_NEGATIVES,
@@ -31,6 +32,7 @@ from .base import (
 )
 from .parameters import Parameters
 from .problems import all_pairs, drawn_pairs
+from .retrieval import RetrievalMixin
 from .sampling import LabelPairs, ObservedPairs, PairSampler, ValuePairs
 from .spectral_start import mercer_start
 from .tables import validate_data
@@ -38,7 +40,7 @@ from .targets import determination, observed_pairs, score_of_values, symmetric_v
 from .training import Problem
 
 
-class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator):
+class SymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator):
     """A symmetric relation ``r(x, y) = <phi(x), phi(y)>`` learned from data, phi an MLP.
 
     One MLP with itself approximates every continuous symmetric positive-definite relation (Altabaa &
@@ -68,10 +70,10 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
     batch_size : int or "auto", default "auto"
         Objects or pairs in a mini-batch; "auto" is 512 objects, or 2,048 pairs.
     n_negatives : int or "auto", default "auto"
-        Batches of pairs: unrelated objects drawn at random for each related pair, with target 0. For a
-        dense matrix of values: objects at random besides the first, at their values. "auto" is 5 for
-        labels, for loss "softmax" and for a sparse y all of whose entries are equal (which says nothing
-        about unrelated objects), else 0.
+        Only for batches of pairs: unrelated objects drawn at random for each related pair, with target 0.
+        For a dense matrix of values: objects at random besides the first, at their values. They are drawn
+        anew in each epoch, with "lbfgs" once. "auto" is 5 for labels, for loss "softmax" and for a sparse y
+        all of whose entries are equal (which says nothing about unrelated objects), else 0.
     learning_rate : float, default 1e-3
         Step size of Adam.
     weight_decay : float, default 0.0
@@ -94,11 +96,10 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
 
     Attributes
     ----------
-    mlp_ : MLP
-        The feature map phi.
+    phi_ : MLP
+        The feature map. `mlp_` is its deprecated name.
     features_fit_ : ndarray of shape (n_samples, n_features)
-        Features of the training objects, which `retrieve` searches; after `partial_fit`, those of its
-        batch.
+        Features of the training objects, which `retrieve` searches; not after `partial_fit`.
     classes_ : ndarray
         The labels; only where y was labels.
     loss_ : float
@@ -124,6 +125,8 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
     >>> relation.score(X, y) > 0.85
     True
     """
+
+    _renamed: ClassVar = {"mlp_": "phi_"}
 
     def __init__(
         self,
@@ -189,7 +192,7 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
             On Ctrl-C; the best parameters so far are kept, and the estimator is fitted.
         """
         settings = self._checked()
-        known = getattr(self, "mlp_", None) if settings["warm_start"] else None
+        known = getattr(self, "phi_", None) if settings["warm_start"] else None
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         return self._learn(X, y, sample_weight, settings, known)
 
@@ -207,7 +210,7 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
         self
         """
         settings = self._one_epoch(self._checked())
-        known = getattr(self, "mlp_", None)
+        known = getattr(self, "phi_", None)
         dtype = [np.float64, np.float32] if known is None else known.dtype
         X = validate_data(self, X, dtype=dtype, ensure_min_samples=2, reset=known is None)
         return self._learn(X, y, sample_weight, settings, known, partial=True)
@@ -236,7 +239,8 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
             X, y, weight = X[there], _selected(y, there), weight[there]
         rng = self._generator(partial)
         widths = [X.shape[1], *settings["hidden_widths"], settings["n_features"]]
-        if known is not None and known.widths == tuple(widths) and known.dtype == X.dtype:
+        if known is not None:
+            self._check_known([known], [widths], X.dtype, partial)
             start = known
         else:
             start = MLP.random(widths, self.activation, rng, X.dtype)
@@ -255,9 +259,9 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
             problem.validate = lambda flat: judge.evaluate(flat, validation).loss
 
         def keep(flat: np.ndarray) -> None:
-            (self.mlp_,), _ = parameters.split(flat)
+            (self.phi_,), _ = parameters.split(flat)
             self._n_features_out = settings["n_features"]
-            self.features_fit_ = feature_map(everything, self.mlp_)
+            self._keep_table(everything, self.phi_, partial)
 
         adam = self._continued_adam(parameters) if partial else None
         self._train(problem, settings, rng, keep, adam)
@@ -270,6 +274,12 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
         if settings["batch_of"] == "pairs" or sparse.issparse(y):
             sampler, n_negatives = self._pair_sampler(y, X.dtype, loss)
             return drawn_pairs(parameters, X, None, sampler, n_negatives, weight, loss, size or AUTO_PAIRS)
+        if self.n_negatives != "auto":
+            _check.fail(
+                "n_negatives",
+                "'auto' unless batch_of='pairs' or y is sparse: all pairs of a batch are used",
+                repr(self.n_negatives),
+            )
         return all_pairs(parameters, X, _targets_among(y, X), weight, loss, size or AUTO_BATCH)
 
     def _pair_sampler(self, y: Any, dtype: np.dtype, loss: str) -> tuple[PairSampler, int]:
@@ -323,11 +333,21 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
         -------
         ndarray of shape (n_samples, n_features)
         """
-        return feature_map(self._rows(X), self.mlp_)
+        return feature_map(self._rows(X), self.phi_)
+
+    @property
+    def mlp_(self) -> MLP:
+        """The feature map under its deprecated name: use `phi_`."""
+        mlp = self.phi_
+        warnings.warn("SymmetricRelation.mlp_ is deprecated: use phi_", FutureWarning, stacklevel=2)
+        return mlp
 
     def _rows(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
-        return validate_data(self, X, dtype=self.mlp_.dtype, reset=False)
+        return validate_data(self, X, dtype=self.phi_.dtype, reset=False)
+
+    def _searched(self, Y: Any) -> tuple[np.ndarray, MLP]:
+        return self._rows(Y), self.phi_
 
     def relation_matrix(self, X: Any, Y: Any = None) -> np.ndarray:
         """Return the learned relation between the rows of X and of Y.
@@ -343,25 +363,7 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
         ndarray of shape (n, m)
         """
         X = self._rows(X)
-        return relation_matrix(X, None if Y is None else self._rows(Y), self.mlp_)
-
-    def retrieve(self, Q: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the training objects most related to each query.
-
-        Parameters
-        ----------
-        Q : array-like of shape (n, n_features_in)
-        k : int
-            How many, at most the number of training objects.
-
-        Returns
-        -------
-        values : ndarray of shape (n, k)
-            Relation values, best first.
-        indices : ndarray of shape (n, k)
-            Rows of the training data.
-        """
-        return retrieve(self.transform(Q), self.features_fit_, k)
+        return relation_matrix(X, None if Y is None else self._rows(Y), self.phi_)
 
     def score(self, X: Any, y: Any) -> float:
         """Return how well the relation among the rows of X fits y.
