@@ -110,6 +110,42 @@ def test_choices_are_routed_through_a_search(tables):
     assert scores.min() > 0.5
 
 
+def choices_of(tables, shape):
+    """Queries, sets of 5 items (in one array, a list of several sizes, or one set for all) and choices."""
+    X, _, _ = tables
+    sets = np.random.default_rng(1).standard_normal((90, 5, 4))
+    if shape == "shared":
+        sets = np.broadcast_to(sets[0], sets.shape)
+    sizes = 2 + np.arange(90) % 4 if shape == "list" else np.full(90, 5)
+    utilities = np.einsum("bd,bnd->bn", X, sets)
+    chosen = np.array([row[:n].argmax() for row, n in zip(utilities, sizes, strict=True)])
+    return X, [one[:n] for one, n in zip(sets, sizes, strict=True)] if shape == "list" else sets, chosen
+
+
+@pytest.mark.parametrize("shape", ["array", "list", "shared"])
+def test_a_search_over_choices(tables, shape):
+    """With metadata routing on, nothing has to be requested: choices are cut and passed on as queries are."""
+    X, sets, chosen = choices_of(tables, shape)
+    estimator = PreferenceRetriever((16,), n_features=4, learning_rate=1e-2, random_state=0)
+    with sklearn.config_context(enable_metadata_routing=True):
+        search = GridSearchCV(estimator, {"max_iter": [1, 60]}, cv=3, error_score="raise")
+        search.fit(X, sets, chosen=chosen)
+        assert search.best_params_ == {"max_iter": 60}
+        assert search.best_score_ > 0.5
+        assert search.score(X, sets, chosen=chosen) == search.best_estimator_.score(X, sets, chosen)
+        pipeline = make_pipeline(StandardScaler(), estimator)
+        scores = cross_val_score(pipeline, X, sets, params={"chosen": chosen}, cv=3, error_score="raise")
+        assert scores.min() > 0.5
+
+
+def test_a_search_without_routing_says_what_to_do(tables):
+    X, sets, chosen = choices_of(tables, "array")
+    search = GridSearchCV(PreferenceRetriever(max_iter=1), {"n_features": [2]}, cv=2, error_score="raise")
+    said = r"chosen: expected an index.*sklearn\.set_config\(enable_metadata_routing=True\)"
+    with pytest.raises(ValueError, match=said):
+        search.fit(X, sets, chosen=chosen)
+
+
 @pytest.mark.parametrize("kind_of", ESTIMATORS)
 @pytest.mark.parametrize("frames", [pd.DataFrame, pl.DataFrame])
 def test_frames_in_and_out(kind_of, frames, tables):

@@ -100,14 +100,15 @@ def fit(estimator: Any, X: Any, *arguments: Any, sample_weight: Any = None, epoc
         passes = _check.integer("estimator.max_iter", getattr(estimator, "max_iter", 1), 1)
         plateau = Plateau(getattr(estimator, "tol", None) or 0.0)
     for _ in range(passes):
-        losses = []
+        losses: list[float] = []
         for block in range(len(rows)):
             given = {**whole, **{i: a.blocks[block] for i, a in cut.items()}}
             weight = given.pop(len(arguments), None)
             step = dask.delayed(_step, pure=False)(fitted, X.blocks[block], list(given.values()), weight)
             (fitted,) = dask.compute(step)
-            losses.append(getattr(fitted, "loss_", None))
-        if None not in losses:
+            if hasattr(fitted, "loss_"):
+                losses.append(fitted.loss_)
+        if losses:
             curve.append(float(np.average(losses, weights=rows)))
             if plateau is not None and plateau.reached(curve[-1]):
                 break

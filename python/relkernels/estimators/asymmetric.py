@@ -33,7 +33,7 @@ from .retrieval import RetrievalMixin
 from .sampling import ObservedPairs
 from .spectral_start import schmidt_start
 from .tables import check_array, validate_data
-from .targets import observed_pairs, score_of_values, values_matrix
+from .targets import relation_values, score_of_values
 from .training import Problem
 
 
@@ -275,7 +275,7 @@ class AsymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transf
             _check.fail("y", f"{len(X)} rows, matched to those of X {X.shape}, without R", Y.shape)
         settings["loss"] = self._loss_for(R)
         if not matched:
-            R = _relation_values(R, (len(X), len(Y)), X.dtype, settings["loss"])
+            R = relation_values(R, (len(X), len(Y)), X.dtype, settings["loss"])
         if weight is not None and not weight.all():
             there = np.flatnonzero(weight)
             X, Y, R, weight = X[there], Y[there] if matched else Y, part(R, there), weight[there]
@@ -417,7 +417,7 @@ class AsymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transf
                 _check.fail("y", f"{len(X)} rows, matched to those of X {X.shape}, without R", Y.shape)
             _, found = retrieve(X, Y, 1, self.phi_, self.psi_)
             return float(((found[:, 0] == np.arange(len(X))) | (Y[found[:, 0]] == Y).all(axis=1)).mean())
-        R = _relation_values(R, (len(X), len(Y)), X.dtype, "squared")
+        R = relation_values(R, (len(X), len(Y)), X.dtype, "squared")
         return score_of_values(relation_matrix(X, Y, self.phi_, self.psi_), R)
 
     def __sklearn_tags__(self) -> Any:
@@ -434,9 +434,3 @@ def _table(y: Any, dtype: np.dtype) -> np.ndarray:
         raise ValueError("AsymmetricRelation requires y to be passed, but the target y is None")
     Y = check_array(y, dtype=dtype, ensure_2d=False, input_name="y")
     return Y.reshape(-1, 1) if Y.ndim == 1 else Y
-
-
-def _relation_values(R: Any, shape: tuple[int, int], dtype: np.dtype, loss: str) -> Any:
-    if sparse.issparse(R):
-        return observed_pairs("R", R, shape, dtype, loss)
-    return values_matrix("R", R, shape, dtype)

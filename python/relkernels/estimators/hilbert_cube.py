@@ -90,6 +90,10 @@ class HilbertCubeEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
                 _check.fail("n_coordinates", f"None or {len(given)}, one a function", self.n_coordinates)
             return Callables(list(given))
         name = _check.choice("functionals", given, FAMILIES)
+        if self.kernel is not None and name != "kernel":
+            _check.fail("kernel", f"None with functionals={name!r}, which take none", repr(self.kernel))
+        if self.interval is not None and name not in ("fourier", "legendre"):
+            _check.fail("interval", f"None with functionals={name!r}, which take none", repr(self.interval))
         count = 16 if self.n_coordinates is None else _check.integer("n_coordinates", self.n_coordinates, 1)
         if name in ("fourier", "legendre"):
             interval = self.interval

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -36,7 +35,16 @@ from .retrieval import RetrievalMixin
 from .sampling import LabelPairs, ObservedPairs, PairSampler, ValuePairs
 from .spectral_start import mercer_start
 from .tables import validate_data
-from .targets import determination, observed_pairs, score_of_values, symmetric_values
+from .targets import (
+    determination,
+    is_matrix,
+    observed_pairs,
+    score_of_values,
+    selected,
+    symmetric_values,
+    targets_among,
+    values_of,
+)
 from .training import Problem
 
 
@@ -236,7 +244,7 @@ class SymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         everything = X
         if weight is not None and not weight.all():
             there = np.flatnonzero(weight)
-            X, y, weight = X[there], _selected(y, there), weight[there]
+            X, y, weight = X[there], selected(y, there), weight[there]
         rng = self._generator(partial)
         widths = [X.shape[1], *settings["hidden_widths"], settings["n_features"]]
         if known is not None:
@@ -245,15 +253,15 @@ class SymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         else:
             start = MLP.random(widths, self.activation, rng, X.dtype)
             if settings["loss"] == "squared" and (callable(y) or (y.ndim == 2 and not sparse.issparse(y))):
-                start = mercer_start(start, X, _targets_among(y, X), rng)
+                start = mercer_start(start, X, targets_among(y, X), rng)
         parameters = Parameters([start])
         train = held_out = np.arange(len(X))
         if settings["early_stopping"]:
             train, held_out = self._split(len(X), settings["validation_fraction"], rng)
-        problem = self._problem(parameters, X[train], _selected(y, train), part(weight, train), settings)
+        problem = self._problem(parameters, X[train], selected(y, train), part(weight, train), settings)
         if settings["early_stopping"]:
             judge = self._problem(
-                parameters, X[held_out], _selected(y, held_out), part(weight, held_out), settings
+                parameters, X[held_out], selected(y, held_out), part(weight, held_out), settings
             )
             validation = judge.whole(rng)
             problem.validate = lambda flat: judge.evaluate(flat, validation).loss
@@ -280,7 +288,7 @@ class SymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transfo
                 "'auto' unless batch_of='pairs' or y is sparse: all pairs of a batch are used",
                 repr(self.n_negatives),
             )
-        return all_pairs(parameters, X, _targets_among(y, X), weight, loss, size or AUTO_BATCH)
+        return all_pairs(parameters, X, targets_among(y, X), weight, loss, size or AUTO_BATCH)
 
     def _pair_sampler(self, y: Any, dtype: np.dtype, loss: str) -> tuple[PairSampler, int]:
         """Return how partners are drawn, and the number of negatives."""
@@ -309,7 +317,7 @@ class SymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             return y
         if sparse.issparse(y):
             return observed_pairs("y", y, (len(X), len(X)), X.dtype, self.loss, symmetric=True)
-        if _is_matrix(y):
+        if is_matrix(y):
             return symmetric_values("y", y, len(X), X.dtype)
         labels = column_or_1d(y, warn=True)
         if len(labels) != len(X):
@@ -386,9 +394,9 @@ class SymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             return score_of_values(
                 relation, observed_pairs("y", y, relation.shape, relation.dtype, "squared", symmetric=True)
             )
-        if callable(y) or _is_matrix(y):
+        if callable(y) or is_matrix(y):
             X = self._rows(X)
-            truth = _values_of(y, X, X) if callable(y) else np.asarray(y, relation.dtype)
+            truth = values_of(y, X, X) if callable(y) else np.asarray(y, relation.dtype)
             if truth.shape != relation.shape:
                 _check.fail("y", f"a matrix of shape {relation.shape}", truth.shape)
             return determination(relation, truth)
@@ -403,32 +411,3 @@ class SymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         tags.target_tags.required = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-def _is_matrix(y: Any) -> bool:
-    """Tell a matrix of values from one column of labels."""
-    values = np.asarray(y)
-    return values.ndim == 2 and values.shape[1] > 1
-
-
-def _values_of(kernel: Callable[..., Any], A: np.ndarray, B: np.ndarray) -> np.ndarray:
-    values = np.asarray(kernel(A, B))
-    if values.shape != (len(A), len(B)):
-        _check.fail("y", f"a kernel that returns shape {(len(A), len(B))}", values.shape)
-    return values.astype(A.dtype, copy=False)
-
-
-def _selected(y: Any, rows: np.ndarray) -> Any:
-    """Return the targets among these objects."""
-    if callable(y):
-        return y
-    if sparse.issparse(y):
-        return y[rows][:, rows]
-    return y[rows] if y.ndim == 1 else y[np.ix_(rows, rows)]
-
-
-def _targets_among(y: Any, X: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the function from indices of objects to targets, as `relation_loss` takes them."""
-    if callable(y):
-        return lambda rows: _values_of(y, X[rows], X[rows])
-    return partial(_selected, y)
