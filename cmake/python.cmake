@@ -23,5 +23,5 @@ target_compile_definitions(
           RK_FLAGS="${CMAKE_BUILD_TYPE} ${CMAKE_CXX_FLAGS}")
 install(TARGETS _core DESTINATION relkernels)
 
-set(RELKERNELS_CUDA AUTO CACHE STRING "The CUDA engine: ON, OFF, or AUTO (where CMake finds nvcc)")
+set(RELKERNELS_CUDA AUTO CACHE STRING "The CUDA engine: ON, OFF, or AUTO (where there are an NVIDIA driver and nvcc)")
 add_subdirectory(cuda)

@@ -1,6 +1,7 @@
 """Settings of the whole suite."""
 
 import os
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -21,12 +22,25 @@ def pytest_report_header():
     return f"relkernels {_core.__version__}, instruction set {_core.isa}"
 
 
+def pytest_terminal_summary(terminalreporter):
+    """List skipped tests by reason: most need a GPU or an optional library, hundreds of them the same one."""
+    skipped = Counter(
+        report.longrepr[2].removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", [])
+        if isinstance(report.longrepr, tuple)
+    )
+    if skipped:
+        terminalreporter.section("skipped tests by reason", sep="-")
+        for reason, count in skipped.most_common():
+            terminalreporter.write_line(f"{count:5} {reason}")
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(20240213)
 
 
-@pytest.fixture(scope="module", params=["emulated", "cupy", "torch"])
+@pytest.fixture(scope="module", params=[pytest.param("emulated", marks=pytest.mark.slow), "cupy", "torch"])
 def device(request):
     """Where the operations on CUDA arrays are tested: the emulated GPU, and a real one by two libraries."""
     import cuda_arrays

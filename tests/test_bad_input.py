@@ -8,6 +8,7 @@ F4 = np.float32
 X = np.ones((5, 4), F4)
 Y = np.ones((6, 4), F4)
 V = np.ones((6, 3), F4)
+T = np.ones((5, 6), F4)
 PHI = rk.MLP.random([4, 8, 2], random_state=0)
 PSI = rk.MLP.random([3, 8, 2], random_state=0)
 PHI64 = rk.MLP.random([4, 8, 2], dtype="float64", random_state=0)
@@ -61,7 +62,9 @@ CASES = [
     (lambda: rk.relation_matrix(X, Y, lambda x: x), TypeError, ["phi:", "function"]),
     (lambda: rk.retrieve(X, Y, 1, PHI, 3), TypeError, ["psi:", "int"]),
     # scale, heads, k, link
-    (lambda: rk.relation_matrix(X, scale=-1.0), ValueError, ["scale:", "-1.0"]),
+    (lambda: rk.relation_matrix(X, scale=-float("inf")), ValueError, ["scale:", "-inf"]),
+    (lambda: rk.relation_loss(X, Y, T, scale=float("nan")), ValueError, ["scale:", "nan"]),
+    (lambda: rk.relation_loss(X, Y, T, scale="one"), TypeError, ["scale:", "str"]),
     (lambda: rk.relation_matrix(X, scale=float("nan")), ValueError, ["scale:", "nan"]),
     (lambda: rk.attention(X, Y, V, scale=float("inf")), ValueError, ["scale:", "inf"]),
     (lambda: rk.relation_matvec(X, Y, V, scale="big"), TypeError, ["scale:", "str"]),

@@ -86,6 +86,7 @@ def test_usage_errors(arguments):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_demo_meets_its_targets(tmp_path):
     """All but the preference part, which CI runs at its full size once (see .ci/check_demo.py)."""
     done = run("demo", "symmetric", "crossdomain", "kernel", "--json", "--plot", str(tmp_path / "pictures"))
@@ -107,6 +108,7 @@ def test_demo_meets_its_targets(tmp_path):
         assert (tmp_path / "pictures" / name).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_preference_part_on_fewer_sets(tmp_path, monkeypatch, capsys):
     from relkernels.experiments import preference
 

@@ -233,6 +233,22 @@ def test_a_mask_may_leave_fewer_than_k(device):
     assert values.tolist() == [[3.0, 1.0, -np.inf]]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, BF16, F16])
+@pytest.mark.parametrize("m", [0, 1, 5])
+def test_retrieve_pads(device, dtype, m, rng):
+    q, keys = rng.integers(-1, 2, (2, 3, 4)).astype(dtype), rng.integers(-1, 2, (m, 4)).astype(dtype)
+    keys[3:4] = np.nan
+    mask = rng.random((3, m)) < 0.7
+    expected = reference.retrieve(reference.relation_matrix(q, keys), 7, mask)
+    got = device.retrieve(q, keys, 7, mask=mask, pad=True)
+    assert got[0].dtype == dtype
+    np.testing.assert_array_equal(reference.float64(got[0]), expected[0])
+    np.testing.assert_array_equal(got[1], expected[1])
+    single = device.retrieve(q[1, 2], keys, 7, mask=mask[2], pad=True)
+    for a, b in zip(single, expected, strict=True):
+        np.testing.assert_array_equal(reference.float64(a), b[1, 2])
+
+
 @arithmetic
 @pytest.mark.parametrize("link", ["identity", "exp", "relu", "square"])
 def test_relation_matvec(device, link, dtype, precision):

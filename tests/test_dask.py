@@ -6,6 +6,7 @@ import inspect
 import pickle
 import weakref
 
+import ml_dtypes
 import numpy as np
 import pytest
 import relkernels as rk
@@ -103,15 +104,29 @@ def test_retrieve(data, dtype, n, m, tied, seed):
     keys[rng.random(keys.shape) < 0.05] = -np.inf
     phi = data.draw(maps(dtype, 3, 4, rng))
     mask = data.draw(st.sampled_from([None, rng.random((n, m)) < 0.3, rng.random((3, 1, m)) < 0.5]))
-    k = data.draw(st.integers(1, m))
+    k = data.draw(st.integers(1, 2 * m + 1))
     lazy = rd.retrieve(
         data.draw(cut(q)),
         data.draw(cut(keys)),
         k,
         phi,
         mask=None if mask is None else data.draw(cut(mask)),
+        pad=k > m,
     )
-    for a, b in zip(lazy, rk.retrieve(q, keys, k, phi, mask=mask), strict=True):
+    for a, b in zip(lazy, rk.retrieve(q, keys, k, phi, mask=mask, pad=k > m), strict=True):
+        same(a, b)
+
+
+@few
+@given(st.data(), dtypes, rows, seeds)
+def test_retrieve_of_a_single_query(data, dtype, m, seed):
+    rng = np.random.default_rng(seed)
+    q, keys = normal(rng, (3,), dtype), normal(rng, (2, m, 3), dtype)
+    mask = data.draw(st.sampled_from([None, rng.random(m) < 0.5, rng.random((2, m)) < 0.5]))
+    k = data.draw(st.integers(1, m + 2))
+    lazy_mask = None if mask is None else data.draw(cut(mask))
+    lazy = rd.retrieve(q, data.draw(cut(keys)), k, mask=lazy_mask, pad=True)
+    for a, b in zip(lazy, rk.retrieve(q, keys, k, mask=mask, pad=True), strict=True):
         same(a, b)
 
 
@@ -269,6 +284,14 @@ def test_from_npy(tmp_path, rng):
         rd.from_npy(tmp_path / "nowhere.npy")
 
 
+def test_from_npy_of_bfloat16(tmp_path, rng):
+    keys = normal(rng, (103, 5), np.float32).astype(ml_dtypes.bfloat16)
+    np.save(tmp_path / "keys.npy", keys)
+    lazy = rd.from_npy(tmp_path / "keys.npy", rows=20, dtype="bfloat16")
+    for a, b in zip(rd.retrieve(keys[:4], lazy, 7), rk.retrieve(keys[:4], keys, 7), strict=True):
+        np.testing.assert_array_equal(a.compute(), b)
+
+
 # ---- bad input --------------------------------------------------------------------------------------------
 
 
@@ -317,12 +340,14 @@ def test_bad_arguments():
         (lambda: rd.feature_map(x, None), TypeError, "mlp: expected an MLP"),
         (lambda: rd.feature_map(x, rk.MLP.random([4, 2])), TypeError, "mlp: expected float64"),
         (lambda: rd.relation_matrix(x, heads=3), ValueError, "heads: expected a divisor"),
-        (lambda: rd.relation_matrix(x, scale=-1), ValueError, "scale: expected"),
+        (lambda: rd.relation_matrix(x, scale=np.nan), ValueError, "scale: expected"),
         (lambda: rd.relation_matrix(x, precision="bf16"), ValueError, "precision: expected None for float64"),
         (lambda: rd.relation_matrix(da.ones((2, 6, 4)), da.ones((3, 6, 4))), ValueError, "broadcast"),
         (lambda: rd.nngp_kernel(x, depth=-1), ValueError, "depth: expected an integer >= 0"),
         (lambda: rd.nngp_kernel(x, depth=1, activation="swish"), ValueError, "activation: expected one of"),
-        (lambda: rd.retrieve(x, x, 7), ValueError, "k: expected at most 6"),
+        (lambda: rd.retrieve(x, x, 7), ValueError, r"k: expected at most 6, .*\(pad=True pads"),
+        (lambda: rd.retrieve(x, x, 7, pad=0), TypeError, "pad: expected True or False"),
+        (lambda: rd.retrieve(x[0], x, 2, mask=x > 0), ValueError, r"mask: .*\(..., 6\), got \(6, 4\)"),
         (lambda: rd.retrieve(x, x, 1, mask=x), TypeError, "mask: expected a boolean array"),
         (lambda: rd.retrieve(x, x, 1, mask=x[:, :3] > 0), ValueError, "mask: expected a shape"),
         (lambda: rd.attention(x, x, x[:5]), ValueError, "v: expected 6 rows"),

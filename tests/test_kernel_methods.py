@@ -165,7 +165,8 @@ X = np.ones((5, 4))
         TypeError,
         r"scale: expected a number > 0, got MLP\(.*: a kernel has one map, phi",
     ),
-    (lambda: rk.RelationKernel(scale=0)(X), ValueError, "scale: expected a finite number > 0, got 0"),
+    (lambda: rk.RelationKernel(scale=0)(X), ValueError, "scale: expected a finite number > 0, .* got 0"),
+    (lambda: rk.RelationKernel(scale=-1.5)(X), ValueError, "> 0, for the kernel to be positive .* got -1.5"),
     (lambda: rk.RelationKernel(scale=float("nan"))(X), ValueError, "scale: expected"),
     (lambda: rk.RelationKernel()(X, X, eval_gradient=True), ValueError, "eval_gradient: expected False"),
 ])  # fmt: skip

@@ -23,6 +23,9 @@ py::dict build_info() {
     info["version"] = RK_VERSION;
     info["compiler"] = RK_COMPILER;
     info["flags"] = RK_FLAGS;
+#ifdef RK_CUDA_NOT_BUILT  // why there is no extension _cuda beside this one
+    info["cuda_not_built"] = RK_CUDA_NOT_BUILT;
+#endif
     return info;
 }
 

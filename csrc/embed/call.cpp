@@ -92,7 +92,7 @@ void Call::finite(const char* name, double value, double least, bool or_equal) c
 }
 
 double Call::scale(double value) const {
-    finite("scale", value, 0, true);
+    if (!std::isfinite(value)) fail("scale", "a finite number", std::to_string(value));
     return value;
 }
 

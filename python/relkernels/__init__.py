@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ._core import __version__
 from .activations import Activation, leaky_relu, relu_power
-from .blocks import NpyBlocks, retrieve_blocks
+from .block_retrieval import retrieve_blocks
+from .blocks import NpyBlocks
 from .config import get_num_threads, set_num_threads, show_config
 from .gradients import (
     MLPGradient,

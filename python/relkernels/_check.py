@@ -42,19 +42,19 @@ def floats(name: str, a: Any, ndim: int = 2, exact: bool = False) -> np.ndarray:
     return a if a.flags.aligned else a.copy()
 
 
-def features(name: str, a: Any) -> np.ndarray:
-    """Return `a` if its rows are points: at least two dimensions, the last not empty."""
+def features(name: str, a: Any, ndim: int = 2) -> np.ndarray:
+    """Return `a` if its rows are points: at least `ndim` dimensions, the last not empty."""
     # The ordinary case first: a call on a few points takes a few microseconds in all.
     if (
         type(a) is np.ndarray
         and a.dtype.char in "fd"
         and a.dtype.isnative
-        and a.ndim > 1
+        and a.ndim >= ndim
         and a.shape[-1]
         and a.flags.carray
     ):
         return a
-    a = floats(name, a)
+    a = floats(name, a, ndim)
     if a.shape[-1] == 0:
         raise ValueError(
             f"{name}: expected rows of at least one feature (last dimension > 0), got shape {a.shape}"
@@ -172,28 +172,33 @@ def batch_shape(*named: tuple[str, np.ndarray, int]) -> tuple[int, ...]:
         ) from None
 
 
-def mask(value: Any, rows: int, columns: int) -> np.ndarray | None:
-    """Return a boolean mask whose last dimensions broadcast to (rows, columns)."""
+def mask(value: Any, rows: int | None, columns: int) -> np.ndarray | None:
+    """Return a boolean mask whose last dimensions broadcast to (rows, columns).
+
+    With `rows` None `value` broadcasts to (..., columns), and the result to (..., 1, columns).
+    """
     if value is None:
         return None
     if not isinstance(value, np.ndarray) or value.dtype != np.bool_:
         raise TypeError(f"mask: expected a boolean array (True = may be attended), got {_kind(value)}")
+    given = value.shape
+    if rows is None and value.ndim:
+        value = value[..., None, :]
     if value.ndim < 2:
         value = value.reshape((1,) * (2 - value.ndim) + value.shape)
     if value.shape[-2] not in (1, rows) or value.shape[-1] not in (1, columns):
-        raise ValueError(
-            f"mask: expected a shape that broadcasts to (..., {rows}, {columns}), got {value.shape}"
-        )
+        wanted = f"(..., {columns})" if rows is None else f"(..., {rows}, {columns})"
+        fail("mask", f"a shape that broadcasts to {wanted}", given)
     return value
 
 
 def scale(value: Any, default: float | None = None) -> float:
-    """Return a finite, non-negative factor; None stands for `default` where there is one."""
+    """Return a finite factor; None stands for `default` where there is one."""
     if value is None and default is not None:
         return default
     number = real("scale", value)
-    if not number >= 0 or number == math.inf:
-        raise ValueError(f"scale: expected a finite number >= 0, got {value!r}")
+    if not math.isfinite(number):
+        fail("scale", "a finite number", repr(value))
     return number
 
 

@@ -8,6 +8,8 @@ import importlib
 import importlib.util
 from typing import Any
 
+from .._core import build_info
+
 # Kernels are compiled for compute capability 8.0 and newer.
 LEAST_CAPABILITY = (8, 0)
 _LIBRARIES = {"cupy": "CuPy", "torch": "PyTorch"}
@@ -26,7 +28,8 @@ def _not_built() -> str | None:
     if extension() is not None:
         return None
     if importlib.util.find_spec("relkernels._cuda") is None:
-        return "not built: this build has no CUDA kernels (they need nvcc; RELKERNELS_CUDA=ON insists on it)"
+        reason = build_info().get("cuda_not_built", "no reason was recorded")
+        return f"not built: {reason}; to build it: pip install . -Ccmake.define.RELKERNELS_CUDA=ON"
     try:
         importlib.import_module("relkernels._cuda")
     except ImportError as error:

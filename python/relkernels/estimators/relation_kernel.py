@@ -114,7 +114,8 @@ class RelationKernel(Kernel):
         if isinstance(self.scale, MLP):
             raise TypeError(f"scale: expected a number > 0, got {self.scale!r}: a kernel has one map, phi")
         factor = _check.scale(self.scale)
-        return factor if factor > 0 else _check.fail("scale", "a finite number > 0", repr(self.scale))
+        wanted = "a finite number > 0, for the kernel to be positive semidefinite"
+        return factor if factor > 0 else _check.fail("scale", wanted, repr(self.scale))
 
     def _features(self, name: str, X: Any) -> np.ndarray:
         """Return the features of the rows of X in float64."""
