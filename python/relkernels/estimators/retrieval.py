@@ -67,12 +67,9 @@ class RetrievalMixin:
             If an argument is not as above, or if no table is given and none was kept.
         """
         queries = self._rows(Q)
-        options: dict[str, Any] = {"mask": mask}
-        if _check.flag("pad", pad):
-            options["pad"] = True
         if Y is not None:
             table, mlp = self._searched(Y)
-            return retrieve(queries, table, k, self.phi_, mlp, **options)
+            return retrieve(queries, table, k, self.phi_, mlp, mask=mask, pad=pad)
         if not hasattr(self, "features_fit_"):
             _check.fail(
                 "Y",
@@ -80,4 +77,4 @@ class RetrievalMixin:
                 "changes the maps under earlier features",
                 "None",
             )
-        return retrieve(feature_map(queries, self.phi_), self.features_fit_, k, **options)
+        return retrieve(feature_map(queries, self.phi_), self.features_fit_, k, mask=mask, pad=pad)
