@@ -191,7 +191,7 @@ def test_what_is_masked_cannot_be_seen(device, dtype, precision, causal, bad, rn
 
 
 def test_empty_sides_are_valid(device, rng):
-    phi = rk.MLP.random([4, 8, 2])
+    phi = rk.MLP.random([4, 8, 2], random_state=0)
     none, x, y, v = (np.ones(shape, np.float32) for shape in ((0, 4), (5, 4), (6, 4), (6, 3)))
     assert device.feature_map(none, phi).shape == (0, 2)
     assert device.relation_matrix(none, y).shape == (0, 6)

@@ -13,6 +13,8 @@ import relkernels as rk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from relkernels import ops
+from sklearn.linear_model import SGDClassifier
+from sklearn.naive_bayes import GaussianNB
 from strategies import dtypes, maps, normal, seeds, widths
 
 dask = pytest.importorskip("dask", reason="Dask is not installed")
@@ -190,7 +192,7 @@ def test_relation_matvec(data, dtype, n, m, link, single, seed):
 
 def test_16_bit_floats_and_precision(rng):
     ml_dtypes = pytest.importorskip("ml_dtypes")
-    phi = rk.MLP.random([8, 32, 8])
+    phi = rk.MLP.random([8, 32, 8], random_state=0)
     for dtype, options in [
         (np.float16, {}),
         (np.float16, {"precision": "bf16"}),
@@ -406,7 +408,7 @@ def test_estimators_go_over_the_blocks(rng):
         expected = make(random_state=0)
         for part in parts * 2:
             expected.partial_fit(x[part], *(a[part] for a in whole), sample_weight=weights[part])
-        for name in ("mlp_", "phi_", "psi_"):
+        for name in ("phi_", "psi_"):
             for a, b in zip(
                 getattr(getattr(fitted, name, None), "weights", ()),
                 getattr(getattr(expected, name, None), "weights", ()),
@@ -419,8 +421,44 @@ def test_what_is_no_dask_array_is_handed_on_whole(rng):
     x = rng.standard_normal((40, 3))
     y = rng.standard_normal((10, 3))
     r = da.from_array(x @ y.T, chunks=(20, 10))
-    fitted = rd.fit(rk.AsymmetricRelation(random_state=0), da.from_array(x, chunks=(20, 3)), y, r)
-    assert fitted.features_fit_.shape == (10, 32)
+    model = rk.AsymmetricRelation(random_state=0)
+    fitted = rd.fit(model, da.from_array(x, chunks=(20, 3)), y, r, epochs=1)
+    assert fitted.relation_matrix(x, y).shape == (40, 10)
+    expected = rk.retrieve(x, y, 3, fitted.phi_, fitted.psi_)[1]
+    np.testing.assert_array_equal(fitted.retrieve(x, 3, y)[1], expected)
+    with pytest.raises(ValueError, match="Y: expected a table to search"):
+        fitted.retrieve(x, 3)
+
+
+def test_max_iter_is_the_number_of_passes(rng):
+    x = rng.standard_normal((50, 4))
+    labels = (x[:, 0] > 0).astype(int)
+    X, Y = da.from_array(x, chunks=(20, 4)), da.from_array(labels, chunks=20)
+    parts = [slice(0, 20), slice(20, 40), slice(40, 50)]
+    fitted = rd.fit(rk.SymmetricRelation((8,), max_iter=3, random_state=0).fit(x, labels), X, Y)
+    assert not hasattr(fitted, "features_fit_")
+    fitted = rd.fit(rk.SymmetricRelation((8,), max_iter=3, random_state=0), X, Y)
+    expected, curve = rk.SymmetricRelation((8,), random_state=0), []
+    for _ in range(3):
+        losses = [expected.partial_fit(x[part], labels[part]).loss_ for part in parts]
+        curve.append(np.average(losses, weights=[20, 20, 10]))
+    np.testing.assert_array_equal(fitted.phi_.weights[0], expected.phi_.weights[0])
+    np.testing.assert_allclose(fitted.loss_curve_, curve, rtol=1e-12)
+    assert fitted.n_iter_ == 3
+    assert fitted.loss_ == fitted.loss_curve_[-1]
+    stopped = rd.fit(rk.SymmetricRelation((8,), learning_rate=1e-9, tol=1.0, random_state=0), X, Y)
+    assert stopped.n_iter_ == 11  # the first pass, and ten that do not improve it by tol
+    exact = rk.SymmetricRelation((8,), learning_rate=1e-9, tol=1.0, random_state=0)
+    assert rd.fit(exact, X, Y, epochs=12).n_iter_ == 12
+
+
+def test_passes_of_an_estimator_of_scikit_learn(rng):
+    x = rng.standard_normal((60, 4))
+    labels = (x[:, 0] > 0).astype(int)
+    X, Y = da.from_array(x, chunks=(20, 4)), da.from_array(labels, chunks=20)
+    fitted = rd.fit(SGDClassifier(max_iter=4, random_state=0), X, Y, np.array([0, 1]))
+    assert fitted.t_ == 1 + 4 * 60
+    assert rd.fit(GaussianNB(), X, Y, np.array([0, 1])).class_count_.sum() == 60
 
 
 def test_bad_fits(rng):
@@ -444,7 +482,7 @@ def test_bad_fits(rng):
     broken = da.ones((6, 4), chunks=(3, 4)).map_blocks(lambda a: 1 / 0, meta=np.empty((0, 0)))
     with pytest.raises(ZeroDivisionError):
         rd.fit(model, broken, np.arange(6) % 2)
-    assert not hasattr(model, "mlp_")
+    assert not hasattr(model, "phi_")
 
 
 @pytest.mark.parametrize("name", ["arrays", "relations", "reductions", "estimators"])

@@ -176,7 +176,10 @@ def test_signs_choose_the_colours():
 
 def test_relations_of_models(rng):
     x, y = rng.standard_normal((9, 4)), rng.standard_normal((7, 3))
-    phi, psi = rk.MLP.random([4, 8, 5], dtype="float64"), rk.MLP.random([3, 8, 5], seed=1, dtype="float64")
+    phi, psi = (
+        rk.MLP.random([4, 8, 5], random_state=0, dtype="float64"),
+        rk.MLP.random([3, 8, 5], random_state=1, dtype="float64"),
+    )
     found = image_of(plot.relation_matrix((phi, psi), x, y, order="given"))
     assert np.array_equal(found, rk.relation_matrix(x, y, phi, psi))
     ax = plot.relation_matrix(phi, x, order="given")

@@ -107,7 +107,7 @@ def test_ctrl_c_stops_a_long_call(call, threads):
     import numpy as np, relkernels as rk
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
     x = np.ones((400_000, 64), np.float32)
-    phi = rk.MLP.random([64, 64])
+    phi = rk.MLP.random([64, 64], random_state=0)
     rk.set_num_threads({threads})
     print("begun", flush=True)
     try:

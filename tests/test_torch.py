@@ -82,7 +82,7 @@ def test_relation_loss(loss, kind, labels):
 def test_relation_loss_is_that_of_numpy_and_takes_memory_linear_in_the_rows():
     import tracemalloc
 
-    phi = FeatureMap.from_mlp(rk.MLP.random([4, 8, 3]))
+    phi = FeatureMap.from_mlp(rk.MLP.random([4, 8, 3], random_state=0))
     x, labels = torch.randn(9000, 4), torch.arange(9000) % 10
     tracemalloc.start()  # NumPy's memory, in which all results lie
     ours = rkt.relation_loss(x, None, labels, phi)

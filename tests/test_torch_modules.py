@@ -65,7 +65,7 @@ def test_from_and_to_mlp(activation, bias, dtype):
 
 
 def test_maps_of_the_relations_go_back_to_mlps():
-    phi, psi = rk.MLP.random([3, 6, 2]), rk.MLP.random([4, 6, 2])
+    phi, psi = rk.MLP.random([3, 6, 2], random_state=0), rk.MLP.random([4, 6, 2], random_state=0)
     one, two = InnerProductRelation.from_mlp(phi), RelationAttention.from_mlp(phi, psi)
     first, second = one.to_mlp()
     assert first is second

@@ -11,6 +11,7 @@ import numpy as np
 
 from . import _check, _core
 from ._files import read_safetensors, write_whole
+from ._random import RandomStateLike, generator
 from .activations import Activation, resolve
 from .arrays import Array, host
 
@@ -122,9 +123,11 @@ class MLP:
         cls,
         widths: Sequence[int],
         activation: str | Activation = "relu",
-        seed: int = 0,
+        random_state: RandomStateLike = None,
         dtype: Any = "float32",
         bias: bool = True,
+        *,
+        seed: int | None = None,
     ) -> MLP:
         """Return an MLP with normal random weights and zero biases.
 
@@ -137,19 +140,27 @@ class MLP:
         widths : sequence of int
             Width of the input, of each hidden layer and of the output.
         activation : str or Activation, default "relu"
-        seed : int, default 0
-            The same seed gives the same weights on every machine.
+        random_state : int, Generator, RandomState or None, default None
+            An int gives the same weights on every machine. A generator is drawn from, so that the next map
+            differs. None gives new weights in every call.
         dtype : {"float32", "float64"}, default "float32"
         bias : bool, default True
+        seed : int, optional
+            Another name for `random_state`.
 
         Returns
         -------
         MLP
 
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as above, or both `random_state` and `seed` are given.
+
         Examples
         --------
         >>> import relkernels as rk
-        >>> rk.MLP.random([64, 256, 64]).n_parameters
+        >>> rk.MLP.random([64, 256, 64], random_state=0).n_parameters
         33088
         """
         act = resolve(activation)
@@ -157,7 +168,14 @@ class MLP:
         if len(sizes) < 2:
             _check.fail("widths", "at least an input and an output width", str(sizes))
         kind = _dtype(dtype)
-        rng = np.random.default_rng(_check.integer("seed", seed, 0))
+        if seed is not None:
+            if random_state is not None:
+                raise TypeError(
+                    "seed: expected None where random_state is given, whose other name it is, got both"
+                )
+            rng = generator(_check.integer("seed", seed, 0))
+        else:
+            rng = generator(random_state)
         weights = []
         for i, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
             w = rng.standard_normal((fan_in, fan_out)) * initial_deviation(act, fan_in, i < len(sizes) - 2)

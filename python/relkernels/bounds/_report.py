@@ -125,12 +125,11 @@ def relation_of(model: Any) -> tuple[Relation, bool, int | None, int | None]:
             "model: expected an MLP, a pair of MLPs or an estimator with relation_matrix, got "
             f"{_check._kind(model)}"
         )
-    mlp = getattr(model, "mlp_", None)
-    if isinstance(mlp, MLP):
-        return model.relation_matrix, True, mlp.n_neurons, mlp.widths[-1]
     phi, psi = getattr(model, "phi_", None), getattr(model, "psi_", None)
     if isinstance(phi, MLP) and isinstance(psi, MLP):
         return model.relation_matrix, False, phi.n_neurons + psi.n_neurons, phi.widths[-1]
+    if isinstance(phi, MLP):
+        return model.relation_matrix, True, phi.n_neurons, phi.widths[-1]
     return model.relation_matrix, False, None, None
 
 

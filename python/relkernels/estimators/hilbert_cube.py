@@ -10,9 +10,9 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _check
+from .._random import RandomStateLike, legacy_generator
 from ..bounds._hilbert_cube import tail_of_weights
 from .functionals import Callables, Characteristic, Fourier, Landmarks, Legendre, Quantiles
-from .tables import check_random_state
 
 FAMILIES = ("fourier", "legendre", "characteristic", "quantiles", "kernel")
 
@@ -46,7 +46,7 @@ class HilbertCubeEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         ``kernel(x, z)`` of two objects, positive semi-definite; for ``functionals="kernel"``.
     interval : pair of float, optional
         Interval over which functions are integrated; by default the one that holds all training grids.
-    random_state : int, RandomState instance or None, default None
+    random_state : int, Generator, RandomState or None, default None
         Frequencies of "characteristic", objects of "kernel".
 
     Attributes
@@ -72,7 +72,7 @@ class HilbertCubeEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         weights: Any = "geometric",
         kernel: Callable[[Any, Any], float] | None = None,
         interval: tuple[float, float] | None = None,
-        random_state: int | np.random.RandomState | None = None,
+        random_state: RandomStateLike = None,
     ) -> None:
         self.functionals = functionals
         self.n_coordinates = n_coordinates
@@ -90,6 +90,10 @@ class HilbertCubeEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
                 _check.fail("n_coordinates", f"None or {len(given)}, one a function", self.n_coordinates)
             return Callables(list(given))
         name = _check.choice("functionals", given, FAMILIES)
+        if self.kernel is not None and name != "kernel":
+            _check.fail("kernel", f"None with functionals={name!r}, which take none", repr(self.kernel))
+        if self.interval is not None and name not in ("fourier", "legendre"):
+            _check.fail("interval", f"None with functionals={name!r}, which take none", repr(self.interval))
         count = (
             16
             if self.n_coordinates is None
@@ -139,7 +143,7 @@ class HilbertCubeEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         """
         tail_of_weights(self.weights)
         family, objects = self._family(), self._objects(X)
-        family.fit(objects, check_random_state(self.random_state))
+        family.fit(objects, legacy_generator(self.random_state))
         values = family(objects)
         self.center_, self.scale_ = np.zeros(values.shape[1]), np.ones(values.shape[1])
         if not family.unit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -143,5 +144,10 @@ class NNGPKernel(Kernel):
     def __repr__(self) -> str:
         return (
             f"NNGPKernel(depth={self.depth}, activation={self.activation!r}, "
-            f"weight_std={self.weight_std:.3g}, bias_std={self.bias_std:.3g})"
+            f"weight_std={three_digits(self.weight_std)}, bias_std={three_digits(self.bias_std)})"
         )
+
+
+def three_digits(value: Any) -> str:
+    """Return a number in three digits; the repr of anything else, which only a call refuses."""
+    return f"{value:.3g}" if isinstance(value, Real) else repr(value)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils import check_array as _check_array
-from sklearn.utils import check_random_state as _check_random_state
 from sklearn.utils.validation import _check_sample_weight, _check_y, check_consistent_length
 from sklearn.utils.validation import validate_data as _validate_data
 
@@ -46,17 +45,6 @@ def check_target(estimator: Any, X: np.ndarray, y: Any) -> np.ndarray:
         target = _check_y(host("y", y), multi_output=True, y_numeric=True, estimator=estimator)
         check_consistent_length(X, target)
     return target
-
-
-def check_random_state(value: Any) -> np.random.RandomState:
-    """Return the generator that a `random_state` stands for."""
-    if isinstance(value, (int, np.integer, np.random.RandomState)) or value is None or value is np.random:
-        with _check.naming("random_state"):
-            return _check_random_state(value)
-    raise ValueError(
-        f"random_state: expected an integer, a RandomState or None, got {_check._kind(value)} "
-        "(which cannot be used to seed)"
-    )
 
 
 def _named(name: str, table: Any, check: Callable[[], Any]) -> Any:

@@ -9,11 +9,12 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _check
+from .._random import RandomStateLike, legacy_generator
 from ..activations import Activation, resolve
 from ..mlp import MLP
 from ..ops import relation_matrix
 from .sphere import PROJECTIONS, project, quasi_uniform
-from .tables import check_array, check_random_state, validate_data
+from .tables import check_array, validate_data
 
 KERNELS = ("zonal", "rotated", "translation")
 
@@ -49,7 +50,7 @@ class ZonalFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     projection : {"auto", "normalize", "lift", "none"}, default "auto"
         How inputs come onto the sphere: divided by their norm, lifted to (x, 1) first, or as they are;
         "auto" is "none" for ``translation`` and "normalize" else.
-    random_state : int, RandomState instance or None, default None
+    random_state : int, Generator, RandomState or None, default None
         Turn of the centres, choice of rows, rotation and offsets.
 
     Attributes
@@ -90,7 +91,7 @@ class ZonalFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         rotation: Any = None,
         rank: int = 1,
         projection: str = "auto",
-        random_state: int | np.random.RandomState | None = None,
+        random_state: RandomStateLike = None,
     ) -> None:
         self.n_neurons = n_neurons
         self.activation = activation
@@ -128,7 +129,7 @@ class ZonalFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             _check.fail(name, f"None with kernel={kernel!r}", "a value")
         resolve(self.activation)
         X = validate_data(self, X, dtype=[np.float64, np.float32])
-        rng = check_random_state(self.random_state)
+        rng = legacy_generator(self.random_state)
         rows = project(X, self._projection)
         width = rows.shape[1]
         own = width

@@ -55,7 +55,7 @@ def learn_order(split: Split) -> PreferenceRetriever:
     queries = np.where(rng.integers(2, size=(_TRAINING_SETS, 1)) > 0, _LARGEST, -_LARGEST)
     order = PreferenceRetriever(
         hidden_widths=(8,),
-        hidden_widths_items=(256, 256),
+        hidden_widths_psi=(256, 256),
         n_features=8,
         activation="gelu",
         solver="adamw",
@@ -156,7 +156,7 @@ def _learned(
     modes = np.concatenate([np.broadcast_to(np.eye(4), (len(items), 4, 4)), items], axis=2)
     order = PreferenceRetriever(
         hidden_widths=(),
-        hidden_widths_items=(16,),
+        hidden_widths_psi=(16,),
         n_features=8,
         activation="tanh",
         solver="lbfgs",
