@@ -52,7 +52,7 @@ def print_table(
         table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
         for i in (*range(repeated), *part):
             options = {"min_width": min(widths[i], _FIRST)} if i == 0 else {"overflow": "fold"}
-            table.add_column(headers[i], justify="right" if i else "left", **options)  # type: ignore[arg-type]
+            table.add_column(headers[i], justify="right" if i else "left", **options)
         for row in rows:
             table.add_row(*(row[i] for i in (*range(repeated), *part)))
         console.print(table)
