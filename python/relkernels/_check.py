@@ -176,7 +176,8 @@ def mask(value: Any, rows: int, columns: int) -> np.ndarray | None:
     """Return a boolean mask whose last dimensions broadcast to (rows, columns)."""
     if value is None:
         return None
-    if not isinstance(value, np.ndarray) or value.dtype != np.bool_:
+    masked = isinstance(value, np.ma.MaskedArray)  # whose own mask nothing here would look at
+    if not isinstance(value, np.ndarray) or masked or value.dtype != np.bool_:
         raise TypeError(f"mask: expected a boolean array (True = may be attended), got {_kind(value)}")
     if value.ndim < 2:
         value = value.reshape((1,) * (2 - value.ndim) + value.shape)

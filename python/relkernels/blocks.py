@@ -148,10 +148,10 @@ def _read_header(path: str) -> tuple[tuple[int, int], np.dtype, int]:
             if read is None:
                 raise ValueError(f"version {version} of the format")
             shape, fortran, dtype = read(file)
-        except (ValueError, EOFError, OSError) as error:
+        except Exception as error:  # NumPy reads headers as Python's literals: a damaged one raises anything
             raise ValueError(f"{path}: not a readable .npy file: {error}") from None
         start = file.tell()
-    if len(shape) != 2 or shape[1] == 0:
+    if len(shape) != 2 or shape[0] < 0 or shape[1] <= 0:
         _check.fail(path, "an array of shape (rows, features), features > 0", f"shape {shape}")
     if dtype.char not in "efd" or not dtype.isnative:
         raise TypeError(f"{path}: expected {_check.FLOATS} or float16, got {dtype}")
