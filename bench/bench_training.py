@@ -19,7 +19,7 @@ def step_of_relkernels(x, labels):
 
 def step_of_torch(x, labels):
     """Return a function that runs the same step, written as a PyTorch user does."""
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'relkernels[torch]'")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch")
     torch.set_num_threads(rk.get_num_threads())
     nn = torch.nn
     torch.manual_seed(0)

@@ -144,7 +144,7 @@ WIDTHS, ROWS = (64, 256, 256, 64), 2**20
 def _random_mlp(widths: tuple[int, ...], activation: str) -> Any:
     from relkernels import MLP
 
-    return MLP.random(widths, activation)
+    return MLP.random(widths, activation, random_state=0)
 
 
 def _torch_mlp(phi: Any, dtype: str) -> Any:

@@ -1,12 +1,13 @@
 // Gradients of attention (Dao et al. 2022, FlashAttention, algorithm 4), on features F, G and values v:
 //
 //   P = exp(R - lse),  dP_ij = <dO_i, v_j>,  D_i = <dO_i, O_i>,  dR = P * (dP - D)
-//   dF = scale dR G,   dG = scale dR^T F,    dv = P^T dO
+//   dF = scale dR G,   dG = scale dR^T F,    dv = P^T dO,    dscale = sum_i <f_i, (dR G)_i>
 //
 // R is made again from F and G. Two walks, one over the queries' rows for dF and one over the keys' rows
 // for dG and dv: each result has one owner, so no thread waits for another and the order of sums is
 // fixed, for one product of R more than a single walk with shared sums would take.
 #include <algorithm>
+#include <limits>
 
 #include "masks.hpp"
 #include "operations.hpp"
@@ -21,14 +22,16 @@ template <class T>
 struct GradientOfPairs {
     static constexpr bool kOrderFree = false;
     static constexpr long kRowBlock = rk::kRowBlock;
+    Points<T> rows_of;  // the features that the walk's rows are
     Points<T> partner;  // of the rows: dO or v
     const T *lse, *delta;
     bool rows_are_queries;
     Mask mask;  // of the relation as walked
     T scale;
     long width, values_width;
-    T* grad_features;  // contiguous
-    T* grad_values;    // contiguous; null in the walk over queries
+    T* grad_features;    // contiguous
+    T* grad_values;      // contiguous; null in the walk over queries
+    double* grad_scale;  // a part for each row; null in the walk over keys, or where it is not wanted
 
     // operands: 0 features as columns, 1 partner as columns, 2 features as values, 3 partner as values
     std::size_t state_bytes(long rows) const {
@@ -69,6 +72,11 @@ struct GradientOfPairs {
     void finish(void* state, long i0, long rows) const {
         const T* acc = static_cast<const T*>(state);
         for (long i = 0; i < rows * width; ++i) grad_features[i0 * width + i] = scale * acc[i];
+        // A row with nothing to attend to has no part, even where its features are NaN or infinite.
+        for (long i = 0; grad_scale && i < rows; ++i)
+            grad_scale[i0 + i] = lse[i0 + i] == -std::numeric_limits<T>::infinity()
+                                     ? 0.0
+                                     : product_with(rows_of, i0 + i, acc + i * width);
         if (grad_values)
             std::copy_n(acc + rows * width, rows * values_width, grad_values + i0 * values_width);
     }
@@ -76,36 +84,32 @@ struct GradientOfPairs {
 
 }  // namespace
 
-// grad_f, grad_g and grad_v are overwritten; they and lse are contiguous.
+// grad_f, grad_g, grad_v and grad_scale are overwritten; they and lse are contiguous.
 template <class T>
 void attention_vjp(const Array<const T>& f, const Array<const T>& g, const Array<const T>& v,
                    const Array<const std::uint8_t>& mask, bool causal, T scale, const Array<const T>& out,
                    const Array<const T>& lse, const Array<const T>& grad, const Array<T>& grad_f,
-                   const Array<T>& grad_g, const Array<T>& grad_v) {
+                   const Array<T>& grad_g, const Array<T>& grad_v, double* grad_scale) {
     constexpr Layout columns = Layout::columns, values = Layout::values;
     for_each_item(f.batch(2), [&](const Team& team, long item) {
         const auto side = [&](const Array<const T>& a) { return points_of<T>(a, item, nullptr); };
         const Points<T> rows = side(f), keys = side(g), value = side(v), above = side(grad), o = side(out);
         const long n = rows.count, width = rows.dim, values_width = value.dim;
         const Buffer<T> delta(n);
-        for (long i = 0; i < n; ++i) {
-            double sum = 0;
-            for (long c = 0; c < values_width; ++c)
-                sum += double(above.at(i)[c * above.col]) * double(o.at(i)[c * o.col]);
-            delta.get()[i] = T(sum);
-        }
+        for (long i = 0; i < n; ++i) delta.get()[i] = T(product_with(above, i, o.at(i), o.col));
         const Mask m = mask_of(mask, causal, item);
         const T* lse_of = lse.item(item, 1);
 
         const std::vector<Operand<Full<T>>> of_keys = {{keys, columns}, {value, columns}, {keys, values}};
-        walk_pairs(team, rows, of_keys, scale, 1,
-                   GradientOfPairs<T>{above, lse_of, delta.get(), true, m, scale, width, values_width,
-                                      grad_f.item(item, 2), nullptr});
+        walk_pairs(
+            team, rows, of_keys, scale, 1,
+            GradientOfPairs<T>{rows, above, lse_of, delta.get(), true, m, scale, width, values_width,
+                               grad_f.item(item, 2), nullptr, grad_scale ? grad_scale + item * n : nullptr});
         const std::vector<Operand<Full<T>>> of_queries = {
             {rows, columns}, {above, columns}, {rows, values}, {above, values}};
         walk_pairs(team, keys, of_queries, scale, 1,
-                   GradientOfPairs<T>{value, lse_of, delta.get(), false, transposed(m), scale, width,
-                                      values_width, grad_g.item(item, 2), grad_v.item(item, 2)});
+                   GradientOfPairs<T>{keys, value, lse_of, delta.get(), false, transposed(m), scale, width,
+                                      values_width, grad_g.item(item, 2), grad_v.item(item, 2), nullptr});
     });
 }
 
@@ -113,7 +117,7 @@ void attention_vjp(const Array<const T>& f, const Array<const T>& g, const Array
     template void attention_vjp(const Array<const T>&, const Array<const T>&, const Array<const T>&, \
                                 const Array<const std::uint8_t>&, bool, T, const Array<const T>&,    \
                                 const Array<const T>&, const Array<const T>&, const Array<T>&,       \
-                                const Array<T>&, const Array<T>&);
+                                const Array<T>&, const Array<T>&, double*);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)
 

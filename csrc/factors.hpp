@@ -36,6 +36,15 @@ Points<T> points_of(const Array<const T>& a, long item, const Mlp<T>* map) {
     return {a.item(item, 2), a.dim(2), a.dim(1), a.step(2), a.step(1), map};
 }
 
+// Inner product of point i, as it is in memory, and `values`: one chain of double.
+template <class T>
+double product_with(const Points<T>& p, long i, const T* values, long step = 1) {
+    const T* at = p.at(i);
+    double sum = 0;
+    for (long c = 0; c < p.dim; ++c) sum += double(at[c * p.col]) * double(values[c * step]);
+    return sum;
+}
+
 // Features of points in any strides: computed into `space`, or the points themselves.
 template <class A, class T = typename A::Value>
 Points<T> features_in(const Points<T>& p, T* space, long space_row) {

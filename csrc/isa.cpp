@@ -1,5 +1,7 @@
 #include "isa.hpp"
 
+#include <cstdlib>
+#include <cstring>
 #include <stdexcept>
 
 #include "kernels.hpp"
@@ -92,14 +94,16 @@ std::vector<std::string> available_isas() {
     return names;
 }
 
-void select_isa(const std::string& wanted) {
+void select_isa() {
+    const char* wanted = std::getenv("RELKERNELS_ISA");
     for (const Isa& isa : table) {
-        if (!isa.present() || (!wanted.empty() && wanted != isa.name)) continue;
+        if (!isa.present() || (wanted && std::strcmp(wanted, isa.name) != 0)) continue;
         chosen = &isa;
         return;
     }
     throw std::invalid_argument("RELKERNELS_ISA: expected one of " + join(available_isas()) +
-                                " (what this processor can run), got '" + wanted + "'");
+                                " (what this processor can run), got '" + std::string(wanted).substr(0, 60) +
+                                "'");
 }
 
 const char* isa_name() { return chosen->name; }

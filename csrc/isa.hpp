@@ -6,9 +6,9 @@
 
 namespace rk {
 
-// Chooses the best table this processor can run, or the one that `wanted` names (empty: no wish).
-// Throws std::invalid_argument where the name is unknown or the processor lacks it.
-void select_isa(const std::string& wanted);
+// Chooses the best table this processor can run, or the one that RELKERNELS_ISA names.
+// Throws std::invalid_argument where the name is unknown (or empty) or the processor lacks it.
+void select_isa();
 
 const char* isa_name();
 std::vector<std::string> available_isas();

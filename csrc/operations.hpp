@@ -67,6 +67,10 @@ void random_features(const Array<const T>& x, const RandomNetwork& net, const Ar
 
 // Gradients. grad_biases is empty for a map without biases. What they are added to or written over is
 // said in each file.
+//
+// grad_scale, where it is not null, receives each row's part of the derivative with respect to `scale`,
+// (items, n) contiguous: with H_i = sum_j dR_ij g_j, which the gradient of f_i is `scale` times, that is
+// <f_i, H_i>.
 template <class T>
 void feature_map_vjp(const Array<const T>& x, const Mlp<T>& map, const Array<const T>& grad,
                      const Array<T>& grad_x, const std::vector<T*>& grad_weights,
@@ -74,17 +78,18 @@ void feature_map_vjp(const Array<const T>& x, const Mlp<T>& map, const Array<con
 
 template <class T>
 void relation_matrix_vjp(const Array<const T>& f, const Array<const T>& g, const Array<const T>& grad,
-                         T scale, long heads, const Array<T>& grad_f, const Array<T>& grad_g);
+                         T scale, long heads, const Array<T>& grad_f, const Array<T>& grad_g,
+                         double* grad_scale);
 
 template <class T>
 void attention_vjp(const Array<const T>& f, const Array<const T>& g, const Array<const T>& v,
                    const Array<const std::uint8_t>& mask, bool causal, T scale, const Array<const T>& out,
                    const Array<const T>& lse, const Array<const T>& grad, const Array<T>& grad_f,
-                   const Array<T>& grad_g, const Array<T>& grad_v);
+                   const Array<T>& grad_g, const Array<T>& grad_v, double* grad_scale);
 
 // Value of each row (weighted) and both gradients of a loss over all pairs of the features f and g.
 template <class T>
 void relation_loss(const Array<const T>& f, const Array<const T>& g, PairTargets<T> targets, Loss loss,
-                   double* values, T* grad_f, T* grad_g);
+                   T scale, double* values, T* grad_f, T* grad_g, double* grad_scale);
 
 }  // namespace rk

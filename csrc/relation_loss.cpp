@@ -1,6 +1,7 @@
 // Value and gradients of a loss over all pairs, streaming: neither R nor dR is written.
 //
-//   dF_i = sum_j dR_ij G_j,   dG_j = sum_i dR_ij F_i,   dR = d loss / dR  (kernels/losses.hpp)
+//   R = scale F G^T,   dR = d loss / dR  (kernels/losses.hpp)
+//   dF = scale dR G,   dG = scale dR^T F,   dscale = sum_i <f_i, (dR G)_i>
 //
 // Two walks, over the rows of F and over those of G: each result has one owner. The softmax loss takes the
 // log-sum-exp of each row first, by the consumer of attention. State of a block of rows: the loss of each
@@ -21,9 +22,12 @@ struct LossGradient {
     static constexpr long kRowBlock = rk::kRowBlock;
     Loss loss;
     PairTargets<T> targets;
-    long width;
-    double* values;  // null in the walk over G
-    T* grad;         // contiguous
+    Points<T> rows_of;  // the features that the walk's rows are
+    T scale;
+    double* values;      // null in the walk over G
+    T* grad;             // contiguous
+    double* grad_scale;  // a part for each row; null in the walk over G
+    long width = rows_of.dim;
 
     static double* values_in(const void* state) { return static_cast<double*>(const_cast<void*>(state)); }
     static T* grad_in(const void* state, long rows) { return reinterpret_cast<T*>(values_in(state) + rows); }
@@ -59,8 +63,11 @@ struct LossGradient {
         kernels<T>().add(grad_in(into, rows), grad_in(from, rows), rows * width);
     }
     void finish(void* state, long i0, long rows) const {
-        std::copy_n(grad_in(state, rows), rows * width, grad + i0 * width);
+        const T* sums = grad_in(state, rows);
+        for (long i = 0; i < rows * width; ++i) grad[i0 * width + i] = scale * sums[i];
         if (values) std::copy_n(values_in(state), rows, values + i0);
+        for (long i = 0; grad_scale && i < rows; ++i)
+            grad_scale[i0 + i] = product_with(rows_of, i0 + i, sums + i * width);
     }
 };
 
@@ -75,26 +82,27 @@ PairTargets<T> transposed(PairTargets<T> t) {
 
 }  // namespace
 
-// values, grad_f and grad_g are overwritten; contiguous. grad_g may be null: not wanted.
+// values, grad_f, grad_g and grad_scale are overwritten; contiguous. The last two may be null: not wanted.
 template <class T>
 void relation_loss(const Array<const T>& f, const Array<const T>& g, PairTargets<T> targets, Loss loss,
-                   double* values, T* grad_f, T* grad_g) {
+                   T scale, double* values, T* grad_f, T* grad_g, double* grad_scale) {
     const Team team(num_threads());
     const Points<T> rows = points_of<T>(f, 0, nullptr), cols = points_of<T>(g, 0, nullptr);
     const Buffer<T> lse(loss == Loss::softmax ? rows.count : 0);
     if (loss == Loss::softmax) {
         const std::vector<Operand<Full<T>>> columns = {{cols, Operand<Full<T>>::columns}};
-        walk_pairs(team, rows, columns, T(1), 1, SoftmaxAccumulate<T>{0, nullptr, 0, lse.get(), Mask{}});
+        walk_pairs(team, rows, columns, scale, 1, SoftmaxAccumulate<T>{0, nullptr, 0, lse.get(), Mask{}});
         targets.lse = lse.get();
     }
     const std::vector<Operand<Full<T>>> of_g = {{cols, Operand<Full<T>>::columns},
                                                 {cols, Operand<Full<T>>::values}};
-    walk_pairs(team, rows, of_g, T(1), 1, LossGradient<T>{loss, targets, rows.dim, values, grad_f});
+    walk_pairs(team, rows, of_g, scale, 1,
+               LossGradient<T>{loss, targets, rows, scale, values, grad_f, grad_scale});
     if (grad_g) {
         const std::vector<Operand<Full<T>>> of_f = {{rows, Operand<Full<T>>::columns},
                                                     {rows, Operand<Full<T>>::values}};
-        walk_pairs(team, cols, of_f, T(1), 1,
-                   LossGradient<T>{loss, transposed(targets), cols.dim, nullptr, grad_g});
+        walk_pairs(team, cols, of_f, scale, 1,
+                   LossGradient<T>{loss, transposed(targets), cols, scale, nullptr, grad_g, nullptr});
     }
     if (loss == Loss::softmax)
         for (long i = 0; i < rows.count; ++i) {
@@ -103,9 +111,9 @@ void relation_loss(const Array<const T>& f, const Array<const T>& g, PairTargets
         }
 }
 
-#define RK_INSTANTIATE(T)                                                                                    \
-    template void relation_loss(const Array<const T>&, const Array<const T>&, PairTargets<T>, Loss, double*, \
-                                T*, T*);
+#define RK_INSTANTIATE(T)                                                                              \
+    template void relation_loss(const Array<const T>&, const Array<const T>&, PairTargets<T>, Loss, T, \
+                                double*, T*, T*, double*);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)
 

@@ -10,10 +10,13 @@ namespace rk {
 
 namespace {
 
-// out(i, :) = scale * sum_j weights(i, j) points(j, :), weights in any strides.
+// out(i, :) = scale * sum_j weights(i, j) points(j, :), weights in any strides. `parts`, where it is not
+// null: to its element i is added the inner product of the same sum without the scale and of point i of
+// `own`.
 template <class T>
-void weighted_sum(const Team& team, const T* weights, long row, long col, long rows, const Points<T>& points,
-                  T scale, T* out, long out_row) {
+void weighted_sum(const Team& team, const T* weights, long row, long col, const Points<T>& own,
+                  const Points<T>& points, T scale, T* out, long out_row, double* parts) {
+    const long rows = own.count;
     const Kernels<T>& k = kernels<T>();
     const Operand<Full<T>> values{points, Operand<Full<T>>::values};
     const long width = points.width();
@@ -49,20 +52,28 @@ void weighted_sum(const Team& team, const T* weights, long row, long col, long r
             }
         });
     }
-    for (long i = 0; i < rows; ++i)
-        for (long c = 0; c < width; ++c) out[i * out_row + c] *= scale;
+    team.for_each(ceil_div(rows, kRowBlock), [&](long b) {
+        for (long i = b * kRowBlock; i < std::min((b + 1) * kRowBlock, rows); ++i) {
+            T* sum = out + i * out_row;
+            if (parts) parts[i] += product_with(own, i, sum);
+            for (long c = 0; c < width; ++c) sum[c] *= scale;
+        }
+    });
 }
 
 }  // namespace
 
-// grad_f and grad_g are overwritten; one that is empty is left out.
+// grad_f and grad_g are overwritten; one that is empty is left out. grad_scale is null where grad_f is empty.
 template <class T>
 void relation_matrix_vjp(const Array<const T>& f, const Array<const T>& g, const Array<const T>& grad,
-                         T scale, long heads, const Array<T>& grad_f, const Array<T>& grad_g) {
+                         T scale, long heads, const Array<T>& grad_f, const Array<T>& grad_g,
+                         double* grad_scale) {
     const int core = heads > 1 ? 3 : 2;
     const long head = heads > 1 ? grad.step(3) : 0;
     for_each_item(f.batch(2), [&](const Team& team, long item) {
-        const long depth = f.dim(1) / heads;
+        const long depth = f.dim(1) / heads, n = f.dim(2);
+        double* parts = grad_scale ? grad_scale + item * n : nullptr;
+        if (parts) std::fill_n(parts, n, 0.0);
         for (long h = 0; h < heads; ++h) {
             const auto slice = [&](const Array<const T>& a) {
                 Points<T> p = points_of<T>(a, item, nullptr);
@@ -72,18 +83,18 @@ void relation_matrix_vjp(const Array<const T>& f, const Array<const T>& g, const
             };
             const T* weights = grad.item(item, core) + h * head;
             if (!grad_f.empty())
-                weighted_sum(team, weights, grad.step(2), grad.step(1), f.dim(2), slice(g), scale,
-                             grad_f.item(item, 2) + h * depth, grad_f.step(2));
+                weighted_sum(team, weights, grad.step(2), grad.step(1), slice(f), slice(g), scale,
+                             grad_f.item(item, 2) + h * depth, grad_f.step(2), parts);
             if (!grad_g.empty())
-                weighted_sum(team, weights, grad.step(1), grad.step(2), g.dim(2), slice(f), scale,
-                             grad_g.item(item, 2) + h * depth, grad_g.step(2));
+                weighted_sum<T>(team, weights, grad.step(1), grad.step(2), slice(g), slice(f), scale,
+                                grad_g.item(item, 2) + h * depth, grad_g.step(2), nullptr);
         }
     });
 }
 
 #define RK_INSTANTIATE(T)                                                                                  \
     template void relation_matrix_vjp(const Array<const T>&, const Array<const T>&, const Array<const T>&, \
-                                      T, long, const Array<T>&, const Array<T>&);
+                                      T, long, const Array<T>&, const Array<T>&, double*);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)
 

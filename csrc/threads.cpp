@@ -10,6 +10,8 @@
 #include <cstdlib>
 #include <exception>
 #include <mutex>
+#include <stdexcept>
+#include <string>
 #include <system_error>
 #include <thread>
 
@@ -164,10 +166,31 @@ Pool& the_pool() {
     return *pool.load();
 }
 
+// The whole number that text begins with, up to `end`; 0 where it is none from 1 to kMostThreads.
+int count_in(const char* text, const char** end) {
+    int n = 0;
+    for (*end = text; **end >= '0' && **end <= '9'; ++*end)
+        if (n <= kMostThreads) n = 10 * n + (**end - '0');
+    return n <= kMostThreads ? n : 0;
+}
+
+// What OMP_NUM_THREADS says of the outermost level, in "4" or "4,2"; 0 where it is absent or says anything
+// else: it is another library's variable, which that library complains about.
+int omp_threads() {
+    const char* text = std::getenv("OMP_NUM_THREADS");
+    if (!text) return 0;
+    const auto skip_blanks = [&text] {
+        while (*text == ' ' || *text == '\t') ++text;
+    };
+    skip_blanks();
+    const int n = count_in(text, &text);
+    skip_blanks();
+    return *text == '\0' || *text == ',' ? n : 0;
+}
+
 int default_threads() {
-    for (const char* name : {"RELKERNELS_NUM_THREADS", "OMP_NUM_THREADS"})
-        if (const char* text = std::getenv(name))
-            if (const int n = std::atoi(text); n > 0) return n;
+    for (const int n : {threads_asked_for(), omp_threads()})
+        if (n > 0) return n;
 #if defined(__linux__)
     cpu_set_t cpus;
     if (sched_getaffinity(0, sizeof cpus, &cpus) == 0) return CPU_COUNT(&cpus);
@@ -187,6 +210,18 @@ int num_threads() {
 }
 
 void set_num_threads(int n) { threads = n; }
+
+int threads_asked_for() {
+    const char* text = std::getenv("RELKERNELS_NUM_THREADS");
+    if (!text) return 0;
+    const char* end = nullptr;
+    const int n = count_in(text, &end);
+    if (n == 0 || *end != '\0')
+        throw std::invalid_argument("RELKERNELS_NUM_THREADS: expected an integer from 1 to " +
+                                    std::to_string(kMostThreads) + ", got '" +
+                                    std::string(text).substr(0, 60) + "'");
+    return n;
+}
 
 void poll() {
     if (current_job && current_job->stop.load(std::memory_order_relaxed)) throw Interrupted();

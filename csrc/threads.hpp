@@ -20,8 +20,16 @@ extern bool (*interrupt_check)();
 // Call between pieces of work of a millisecond or so; throws Interrupted where the call is to end.
 void poll();
 
+constexpr int kMostThreads = 4096;
+
+// Threads that calls use. Before the first set_num_threads: what RELKERNELS_NUM_THREADS says, then the first
+// number of OMP_NUM_THREADS, then the processors that this process may run on.
 int num_threads();
 void set_num_threads(int n);
+
+// What RELKERNELS_NUM_THREADS says; 0 where it is not set. Throws std::invalid_argument where it is not an
+// integer from 1 to kMostThreads.
+int threads_asked_for();
 
 // Who works on a call: several threads, or the caller alone (one item of a batch, say).
 class Team {

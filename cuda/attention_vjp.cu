@@ -1,7 +1,7 @@
 // Gradients of attention (Dao et al. 2022, FlashAttention, algorithm 4), on features F, G and values v:
 //
 //   P = exp(R - lse),  dP_ij = <dO_i, v_j>,  D_i = <dO_i, O_i>,  dR = P * (dP - D)
-//   dF = scale dR G,   dG = scale dR^T F,    dv = P^T dO
+//   dF = scale dR G,   dG = scale dR^T F,    dv = P^T dO,    dscale = sum_i <f_i, (dR G)_i>
 //
 // csrc/attention_vjp.cpp on a device. Three walks, each with one owner of every result: over queries for dF,
 // over keys for dG and for dv. R is made again in each: 8 products where one walk with shared sums would take
@@ -123,7 +123,8 @@ void walk(const Context& context, const Array& rows, const Array& columns, const
 template <class A>
 void attention_vjp(const Context& context, const Array& f, const Array& g, const Array& v,
                    const MaybeArray& mask, bool causal, double scale, const Array& out, const Array& lse,
-                   const Array& grad, const Array& grad_f, const Array& grad_g, const Array& grad_v) {
+                   const Array& grad, const Array& grad_f, const Array& grad_g, const Array& grad_v,
+                   const Array& grad_scale) {
     using Sum = typename A::Sum;
     const long n = f.dim(2), m = g.dim(2), items = f.batch(2), width = v.dim(1);
     if (items == 0) return;
@@ -139,8 +140,10 @@ void attention_vjp(const Context& context, const Array& f, const Array& g, const
                lead, n, int(width), a, b, delta);
     // lse is contiguous over the leading dimensions.
     const GradientParameters<Sum> q = {reinterpret_cast<const Sum*>(lse.data), delta, n};
-    if (n > 0)
-        walk<A, RowWeigher<Sum>>(context, f, g, &grad, &v, g, mask, false, causal, scale, scale, q, grad_f);
+    if (n > 0) {
+        walk<A, RowWeigher<Sum>>(context, f, g, &grad, &v, g, mask, false, causal, scale, 1.0, q, grad_f);
+        scale_gradient<Sum>(context, f, grad_f, scale, q.lse, grad_scale);
+    }
     if (m > 0) {
         walk<A, ColumnWeigher<Sum, 2>>(context, g, f, &v, &grad, f, mask, true, causal, scale, scale, q,
                                        grad_g);
@@ -154,7 +157,7 @@ void attention_vjp(const Context& context, const Array& f, const Array& g, const
 #define RK_INSTANTIATE(A)                                                                       \
     template void attention_vjp<A>(const Context&, const Array&, const Array&, const Array&,    \
                                    const MaybeArray&, bool, double, const Array&, const Array&, \
-                                   const Array&, const Array&, const Array&, const Array&);
+                                   const Array&, const Array&, const Array&, const Array&, const Array&);
 RK_INSTANTIATE(Fma<float>)
 RK_INSTANTIATE(Fma<double>)
 

@@ -42,7 +42,8 @@ template <class A>
 void relation_matvec(const Context& context, const Array& x, const Array& y, const Array& v,
                      const Mlp<A>* phi, const Mlp<A>* psi, Link link, double scale, const Array& out);
 
-// Gradients: float32 and float64. What they write is overwritten.
+// Gradients: float32 and float64. What they write is overwritten. grad_scale (items, n), contiguous, receives
+// each row's part of the derivative with respect to `scale`.
 template <class A>
 void feature_map_vjp(const Context& context, const Array& x, const Mlp<A>& map, const Array& grad,
                      const Array& grad_x, const std::vector<Array>& grad_weights,
@@ -50,11 +51,13 @@ void feature_map_vjp(const Context& context, const Array& x, const Mlp<A>& map, 
 
 template <class A>
 void relation_matrix_vjp(const Context& context, const Array& f, const Array& g, const Array& grad,
-                         double scale, long heads, const Array& grad_f, const Array& grad_g);
+                         double scale, long heads, const Array& grad_f, const Array& grad_g,
+                         const Array& grad_scale);
 
 template <class A>
 void attention_vjp(const Context& context, const Array& f, const Array& g, const Array& v,
                    const MaybeArray& mask, bool causal, double scale, const Array& out, const Array& lse,
-                   const Array& grad, const Array& grad_f, const Array& grad_g, const Array& grad_v);
+                   const Array& grad, const Array& grad_f, const Array& grad_g, const Array& grad_v,
+                   const Array& grad_scale);
 
 }  // namespace rk::cuda

@@ -1,4 +1,5 @@
-// dF = scale dR G and dG = scale dR^T F. csrc/relation_matrix_vjp.cpp on a device.
+// dF = scale dR G, dG = scale dR^T F and dscale = sum_i <f_i, (dR G)_i>. csrc/relation_matrix_vjp.cpp on a
+// device.
 //
 // Both are products with the gradient as rows and the transposed features as columns. The gradient is met a
 // slab of rows at a time where it must be copied or transposed, so workspace is bounded.
@@ -6,9 +7,49 @@
 
 namespace rk::cuda {
 
+namespace {
+
+constexpr int kRowThreads = 128;
+
+// A thread a row; the inner product is one chain.
+template <class Sum>
+RK_KERNEL(kRowThreads)
+scale_rows(const __grid_constant__ Lead lead, long rows, int width, const __grid_constant__ Strided f,
+           const __grid_constant__ Strided grad, Sum scale, const Sum* lse, Sum* parts) {
+    const long index = long(block_index()) * kRowThreads + thread_index();
+    if (index >= lead.items() * rows) return;
+    const long item = index / rows, row = index % rows;
+    const Sum* x = static_cast<const Sum*>(f.data) + f.lead.offset(lead, item) + row * f.row;
+    Sum* g = static_cast<Sum*>(grad.data) + grad.lead.offset(lead, item) + row * grad.row;
+    double sum = 0;
+    for (int c = 0; c < width; ++c) {
+        sum = fma(double(x[c * f.column]), double(g[c * grad.column]), sum);
+        g[c * grad.column] *= scale;
+    }
+    parts[index] = lse && lse[index] == -Sum(__builtin_huge_val()) ? Sum(0) : Sum(sum);
+}
+
+}  // namespace
+
+template <class Sum>
+void scale_gradient(const Context& context, const Array& f, const Array& grad_f, double scale, const Sum* lse,
+                    const Array& parts) {
+    const long rows = f.dim(2), items = f.batch(2);
+    if (rows * items == 0) return;
+    std::vector<LeadStride> steps;
+    const Lead lead = collapse(leading(f.shape, 2), {leading(f.stride, 2), leading(grad_f.stride, 2)}, steps);
+    Strided a = strided(f), b = strided(grad_f);
+    a.lead = steps[0];
+    b.lead = steps[1];
+    launch(scale_rows<Sum>, ceil_div(items * rows, kRowThreads), 1, kRowThreads, 0, context.stream, lead,
+           rows, int(f.dim(1)), a, b, Sum(scale), lse, reinterpret_cast<Sum*>(parts.data));
+}
+
 template <class A>
 void relation_matrix_vjp(const Context& context, const Array& f, const Array& g, const Array& grad,
-                         double scale, long heads, const Array& grad_f, const Array& grad_g) {
+                         double scale, long heads, const Array& grad_f, const Array& grad_g,
+                         const Array& grad_scale) {
+    using Sum = typename A::Sum;
     // Heads are one more leading dimension of everything.
     const auto by_head = [&](const Array& a) {
         Array split = a;
@@ -20,14 +61,22 @@ void relation_matrix_vjp(const Context& context, const Array& f, const Array& g,
         return split;
     };
     const Array rows = by_head(f), columns = by_head(g);
-    multiply<A>(context, grad, transposed(columns), scale, by_head(grad_f), "relation_matrix_vjp");
+    multiply<A>(context, grad, transposed(columns), 1.0, by_head(grad_f), "relation_matrix_vjp");
+    scale_gradient<Sum>(context, f, grad_f, scale, nullptr, grad_scale);
     multiply<A>(context, transposed(grad), transposed(rows), scale, by_head(grad_g), "relation_matrix_vjp");
+    check_launch("relation_matrix_vjp");
 }
 
 #define RK_INSTANTIATE(A)                                                                                  \
     template void relation_matrix_vjp<A>(const Context&, const Array&, const Array&, const Array&, double, \
-                                         long, const Array&, const Array&);
+                                         long, const Array&, const Array&, const Array&);
 RK_INSTANTIATE(Fma<float>)
 RK_INSTANTIATE(Fma<double>)
+
+#define RK_INSTANTIATE_SCALE(Sum)                                                                \
+    template void scale_gradient(const Context&, const Array&, const Array&, double, const Sum*, \
+                                 const Array&);
+RK_INSTANTIATE_SCALE(float)
+RK_INSTANTIATE_SCALE(double)
 
 }  // namespace rk::cuda

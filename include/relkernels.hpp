@@ -156,7 +156,7 @@ void feature_map(In<T> x, const Mlp<T>& mlp, View<T> out, Precision precision = 
 // ---- relations ----------------------------------------------------------------------------------
 
 struct RelationOptions {
-    double scale = 1.0;      // finite, >= 0
+    double scale = 1.0;      // any finite number
     std::int64_t heads = 1;  // the features are split into so many groups, each with a relation of its own
     Precision precision = Precision::full;
 };
@@ -222,10 +222,12 @@ struct MlpGradient {
     std::vector<std::vector<T>> weights, biases;
 };
 
-// Where psi stands for phi, or is the same, its part is in phi and psi is empty.
+// Gradients of what is not an array: the maps, and the scale. Where psi stands for phi, or is the same, its
+// part is in phi and psi is empty.
 template <class T>
 struct MapGradients {
     MlpGradient<T> phi, psi;
+    double scale = 0;
 };
 
 // Gradients of sum(grad * feature_map(x)); that of x is written to grad_x, unless it is left out. grad has
@@ -250,16 +252,19 @@ template <class T>
 struct LossOptions {
     Loss loss = Loss::squared;
     View<const T> sample_weight;  // (n), or (n, m) but for softmax; >= 0, with a positive sum
+    double scale = 1.0;           // any finite number
 };
 
 template <class T>
 struct LossResult {
-    double value;
+    double value = 0;
     MlpGradient<T> phi, psi;  // as in MapGradients
+    std::vector<T> x, y;      // gradients of x and y, row-major; y left out: its part is in x, and y is empty
+    double scale = 0;         // derivative with respect to the scale
 };
 
-// A loss over all pairs of R = <phi(x_i), psi(y_j)> with its gradients, streaming: memory O((n + m) d). With
-// targets T and weights w it is sum(w l) / sum(w), where l is
+// A loss over all pairs of R = scale <phi(x_i), psi(y_j)> with its gradients, streaming: memory O((n + m) d).
+// With targets T and weights w it is sum(w l) / sum(w), where l is
 //   squared    (R - T)^2
 //   logistic   log(1 + exp(R)) - T R, T in [0, 1]
 //   hinge      max(0, 1 - (2 T - 1) R), T in [0, 1]
@@ -299,8 +304,10 @@ void nngp_kernel(In<T> x, In<T> y, View<T> out, const NngpOptions& options = {})
 
 // ---- threads and processor ----------------------------------------------------------------------
 
-// Threads that calls use: RELKERNELS_NUM_THREADS, then OMP_NUM_THREADS, else the processors this process may
-// run on. They are a pool of the library's own, started when first needed; a forked child starts another.
+// Threads that calls use: RELKERNELS_NUM_THREADS, then the first number of OMP_NUM_THREADS, else the
+// processors this process may run on. They are a pool of the library's own, started when first needed; a
+// forked child starts another. A RELKERNELS_NUM_THREADS that is no integer from 1 to 4096, and a
+// RELKERNELS_ISA that this processor cannot run, make every operation throw std::invalid_argument.
 int num_threads();
 void set_num_threads(int n);
 

@@ -40,7 +40,7 @@ def rng():
     return np.random.default_rng(20240213)
 
 
-@pytest.fixture(scope="module", params=["emulated", "cupy", "torch"])
+@pytest.fixture(scope="module", params=[pytest.param("emulated", marks=pytest.mark.slow), "cupy", "torch"])
 def device(request):
     """Where the operations on CUDA arrays are tested: the emulated GPU, and a real one by two libraries."""
     import cuda_arrays

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import relkernels as rk
 from relkernels import cuda
+from relkernels._result import rebuilt
 from relkernels.cuda import devices, kinds
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
@@ -97,6 +98,9 @@ class Emulated(kinds.Kind):
 
     def copy(self, out, a):
         out.array[...] = a.array
+
+    def fill(self, a, value):
+        a.array[...] = value
 
     def add(self, a, b):
         return self.upload(a.array + b.array, a.index)
@@ -190,9 +194,10 @@ class Device:
         }
 
     def get(self, result):
-        if isinstance(result, (list, tuple)):
-            parts = [self.get(part) for part in result]
-            return rk.MLPGradient(*parts) if isinstance(result, rk.MLPGradient) else type(result)(parts)
+        if isinstance(result, tuple):
+            return rebuilt(self.get, result)
+        if isinstance(result, list):
+            return [self.get(part) for part in result]
         return result if result is None else self.fetch(result)
 
     def poison(self):

@@ -138,10 +138,10 @@ def retrieve(r, k, mask=None):
     return values, indices
 
 
-def relation_loss(x, y, target, phi=None, psi=None, loss="squared", weight=None):
+def relation_loss(x, y, target, phi=None, psi=None, loss="squared", weight=None, scale=1.0):
     """With target (n, m); weight (n,) or (n, m)."""
     f, g = both_features(x, y, phi, psi)
-    r, t = f @ g.T, np.broadcast_to(float64(target), (len(f), len(g)))
+    r, t = scale * f @ g.T, np.broadcast_to(float64(target), (len(f), len(g)))
     if loss == "softmax":
         terms = special.logsumexp(r, axis=1) - (t * r).sum(axis=1) / t.sum(axis=1)
     elif loss == "squared":

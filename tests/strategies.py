@@ -84,3 +84,12 @@ def leads(draw, count):
         kept = tuple(draw(st.sampled_from([size, 1])) for size in full)
         shapes.append(kept[draw(st.integers(0, len(kept))) :])
     return shapes
+
+
+# Where 60 rows are cut into blocks, some of them empty.
+cuts = st.lists(st.integers(0, 60), max_size=5).map(lambda at: [0, *sorted(at), 60])
+
+
+def parts(a, at):
+    """The blocks of rows between cuts."""
+    return [a[first:end] for first, end in zip(at, at[1:], strict=False)]

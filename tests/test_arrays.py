@@ -39,6 +39,11 @@ def calls(x, y, v, mask, labels, indices, of=lambda a: a):
         "attention_scores": lambda: rk.attention_scores(x, y, phi, psi, mask=mask),
         "attention": lambda: rk.attention(x, y, v, phi, psi, mask=mask, return_lse=True),
         "retrieve": lambda: rk.retrieve(x, y, 3, phi, psi, mask=mask),
+        "retrieve, padded": lambda: rk.retrieve(x, y, 12, phi, psi, mask=mask, pad=True),
+        "retrieve, a single query": lambda: rk.retrieve(x[1, :], y, 3, phi, psi, mask=mask[1, :]),
+        "retrieve_blocks": lambda: rk.retrieve_blocks(
+            x, [y[:4, :], y[4:, :]], 12, phi, psi, mask=mask, pad=True
+        ),
         "relation_matvec": lambda: rk.relation_matvec(x, y, v, phi, psi, link="exp", scale=0.1),
         "nngp_kernel": lambda: rk.nngp_kernel(x, depth=2),
         "feature_map_vjp": lambda: rk.feature_map_vjp(x, phi, grad_f),
@@ -139,7 +144,7 @@ def test_results_are_the_memory_that_the_kernels_wrote(library, monkeypatch):
     monkeypatch.setattr(_core, "feature_map", watched)
     x = library.of(np.ones((3000, 100), np.float32))
     # Above a mebibyte results begin on a cache line, as JAX wants memory that it takes over.
-    result = rk.MLP.random([100, 100])(x)
+    result = rk.MLP.random([100, 100], random_state=0)(x)
     assert library.pointer(result) == written[0]
 
 
@@ -147,7 +152,7 @@ def test_memory_taken_is_that_of_the_result(library):
     import tracemalloc
 
     x = library.of(np.ones((400_000, 64), np.float32))
-    phi = rk.MLP.random([64, 2])
+    phi = rk.MLP.random([64, 2], random_state=0)
     tracemalloc.start()
     result = phi(x)
     _, peak = tracemalloc.get_traced_memory()
@@ -196,6 +201,10 @@ def test_pairs_are_written_and_returned(rng):
     out = torch.empty(7, 2, dtype=torch.float16), torch.empty(7, 2, dtype=torch.int64)
     assert rk.retrieve(x.half(), keys.half(), 2, out=out) is out
     assert torch.equal(out[0], rk.retrieve(x.half(), keys.half(), 2)[0])
+    out = torch.empty(7, 12).T[:, 0], torch.empty(12, dtype=torch.int64)
+    assert rk.retrieve(x[0], keys, 12, pad=True, out=out) is out
+    for written, expected in zip(out, rk.retrieve(x[0], keys, 12, pad=True), strict=True):
+        assert torch.equal(written, expected)
 
 
 # ---- maps, kinds, halves --------------------------------------------------------------------------

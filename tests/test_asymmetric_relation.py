@@ -16,7 +16,7 @@ def tables():
 
 
 def make(**parameters):
-    settings = {"hidden_widths": (64,), "hidden_widths_y": (48,), "n_features": 12, "random_state": 0}
+    settings = {"hidden_widths": (64,), "hidden_widths_psi": (48,), "n_features": 12, "random_state": 0}
     return AsymmetricRelation(**{**settings, **parameters})
 
 
@@ -80,7 +80,16 @@ def test_learns_matched_rows_and_a_temperature(tables):
     assert 0 < relation.temperature_ != pytest.approx(np.sqrt(12))
     again = make(max_iter=1, temperature=0.5, learning_rate=1e-9).fit(X, Y)
     assert again.temperature_ == pytest.approx(0.5)
-    assert not hasattr(again.fit(X, Y, X @ X.T), "temperature_")
+    again.set_params(temperature=None).fit(X, Y, X @ X.T)
+    assert not hasattr(again, "temperature_")
+
+
+def test_the_default_loss_is_that_of_the_arguments(tables):
+    X, Y, R = tables
+    for loss, arguments in (("softmax", (X, X)), ("squared", (X, Y, R))):
+        auto, named = (make(max_iter=2, loss=name).fit(*arguments) for name in ("auto", loss))
+        np.testing.assert_array_equal(auto.transform(X), named.transform(X))
+        assert auto.loss_curve_ == named.loss_curve_
 
 
 BAD = [
@@ -91,7 +100,12 @@ BAD = [
     (lambda X, Y, R: make().fit(X, Y, sparse.csr_array(R.shape)), "R: expected at least one observed pair"),
     (lambda X, Y, R: make(loss="softmax").fit(X, Y, sparse.csr_array(R)), "R: expected values > 0"),
     (lambda X, Y, R: make(loss="softmax", n_negatives=0).fit(X, Y, R), "n_negatives: expected at least 1"),
-    (lambda X, Y, R: make(hidden_widths_y=(0,)).fit(X, Y, R), r"hidden_widths_y\[0\]"),
+    (lambda X, Y, R: make(temperature=2.0).fit(X, Y, R), "temperature: expected None with R"),
+    (lambda X, Y, R: make(loss="hinge").fit(X, Y[:1].repeat(200, 0)), "loss: expected 'auto' or 'softmax'"),
+    (lambda X, Y, R: make(loss="squared").partial_fit(X, X), "loss: expected 'auto' or 'softmax' without R"),
+    (lambda X, Y, R: make(n_negatives=3).fit(X, Y, R), "n_negatives: expected 'auto' unless R is sparse"),
+    (lambda X, Y, R: make(n_negatives=3).fit(X, X), "n_negatives: expected 'auto' unless R is sparse"),
+    (lambda X, Y, R: make(hidden_widths_psi=(0,)).fit(X, Y, R), r"hidden_widths_psi\[0\]"),
     (lambda X, Y, R: make(temperature=-1.0).fit(X, Y, R), "temperature: expected a finite number > 0"),
     (lambda X, Y, R: make(max_iter=1).fit(X, Y, R).transform(X, Y[:, :2]), "y: expected 3 features"),
     (lambda X, Y, R: make(max_iter=1).fit(X, Y, R).transform(X[:, :2]), "2 features"),

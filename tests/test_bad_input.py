@@ -3,14 +3,17 @@
 import numpy as np
 import pytest
 import relkernels as rk
+from relkernels.spectra import fit_decay, mercer, mercer_sphere
+from scipy import sparse
 
 F4 = np.float32
 X = np.ones((5, 4), F4)
 Y = np.ones((6, 4), F4)
 V = np.ones((6, 3), F4)
-PHI = rk.MLP.random([4, 8, 2])
-PSI = rk.MLP.random([3, 8, 2])
-PHI64 = rk.MLP.random([4, 8, 2], dtype="float64")
+T = np.ones((5, 6), F4)
+PHI = rk.MLP.random([4, 8, 2], random_state=0)
+PSI = rk.MLP.random([3, 8, 2], random_state=0)
+PHI64 = rk.MLP.random([4, 8, 2], dtype="float64", random_state=0)
 READ_ONLY = np.ones((5, 2), F4)
 READ_ONLY.flags.writeable = False
 SHARED = np.ones((5, 8), F4)
@@ -30,6 +33,24 @@ CASES = [
     (lambda: rk.retrieve(X, None, 1), TypeError, ["keys:", "NoneType"]),
     (lambda: rk.relation_matvec(X, Y, [1.0] * 6), TypeError, ["v:", "list"]),
     (lambda: rk.relation_matvec(X, "y", V), TypeError, ["y:", "str"]),
+    # what is missing, cannot be taken as it is, or is too long to print
+    (lambda: rk.attention(X, Y, None), TypeError, ["v:", "NoneType"]),
+    (lambda: rk.attention_vjp(X, Y, None, V), TypeError, ["v:", "NoneType"]),
+    (lambda: rk.relation_matrix([1.0] * 10**6), TypeError,
+     ["x:", "list of length 1000000", "np.asarray(x, dtype=np.float32)"]),
+    (lambda: rk.relation_matrix(X, np.ma.masked_array(Y)), TypeError, ["y:", "masked", "y.filled(0)"]),
+    (lambda: rk.relation_matrix(X, Y.astype(np.float16)), TypeError,
+     ["y:", "expected float32", "got float16", "y.astype(np.float32)"]),
+    (lambda: rk.relation_matrix(X.astype(np.float16), Y), TypeError,
+     ["y:", "expected float16", "got float32", "y.astype(np.float16)"]),
+    (lambda: rk.feature_map(X, PHI64), TypeError, ["mlp:", "x.astype(np.float64)"]),
+    (lambda: rk.feature_map(X.astype(">f8"), PHI), TypeError, ["x:", "byte order", "x.astype(np.float64)"]),
+    (lambda: rk.relation_matrix(X, sparse.csr_array(Y)), TypeError, ["y:", "(6, 4)", "y.toarray()"]),
+    (lambda: rk.relation_loss(X, None, np.arange(5), loss="softmx"), ValueError,
+     ["loss:", "did you mean 'softmax'?"]),
+    (lambda: mercer(PHI, X), TypeError, ["kernel:", "MLP", "as_linear_operator"]),
+    (lambda: mercer(X, PHI), TypeError, ["x:", "MLP"]),
+    (lambda: fit_decay(mercer_sphere(np.exp, 3, 4)), TypeError, ["values:", "values.values[1:]"]),
     # ranks
     (lambda: rk.feature_map(np.ones(4, F4), PHI), ValueError, ["x:", "at least 2 dimensions", "(4,)"]),
     (lambda: rk.relation_matrix(X, np.ones(4, F4)), ValueError, ["y:", "(4,)"]),
@@ -61,7 +82,9 @@ CASES = [
     (lambda: rk.relation_matrix(X, Y, lambda x: x), TypeError, ["phi:", "function"]),
     (lambda: rk.retrieve(X, Y, 1, PHI, 3), TypeError, ["psi:", "int"]),
     # scale, heads, k, link
-    (lambda: rk.relation_matrix(X, scale=-1.0), ValueError, ["scale:", "-1.0"]),
+    (lambda: rk.relation_matrix(X, scale=-float("inf")), ValueError, ["scale:", "-inf"]),
+    (lambda: rk.relation_loss(X, Y, T, scale=float("nan")), ValueError, ["scale:", "nan"]),
+    (lambda: rk.relation_loss(X, Y, T, scale="one"), TypeError, ["scale:", "str"]),
     (lambda: rk.relation_matrix(X, scale=float("nan")), ValueError, ["scale:", "nan"]),
     (lambda: rk.attention(X, Y, V, scale=float("inf")), ValueError, ["scale:", "inf"]),
     (lambda: rk.relation_matvec(X, Y, V, scale="big"), TypeError, ["scale:", "str"]),
@@ -177,3 +200,52 @@ def test_empty_sides_are_valid():
     assert (rk.relation_matvec(X, none, np.ones(0, F4)) == 0).all()
     assert rk.retrieve(none, Y, 2)[1].shape == (0, 2)
     assert rk.relation_matrix(np.ones((0, 5, 4), F4), np.ones((0, 6, 4), F4)).shape == (0, 5, 6)
+
+
+def test_a_frame_is_told_how_to_become_an_array():
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(TypeError, match=r"y: .* got DataFrame of shape \(6, 4\): use y.to_numpy\(\)"):
+        rk.relation_matrix(X, pandas.DataFrame(Y))
+
+
+def test_fit_decay_takes_spectra():
+    spectrum = mercer(np.diag(1 / np.arange(1.0, 9) ** 2))
+    assert fit_decay(spectrum) == fit_decay(spectrum.values)
+    assert round(fit_decay(spectrum).rate, 6) == 2
+
+
+def test_saving_to_a_missing_folder_names_it_and_leaves_nothing(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"the folder does not exist: .*absent") as caught:
+        PHI.save(tmp_path / "absent" / "phi.safetensors")
+    assert caught.value.filename == str((tmp_path / "absent").resolve())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "phi.safetensors"
+    PHI.save(path)
+    before = path.read_bytes()
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        PSI.save(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["phi.safetensors"]
+
+
+def test_an_infinite_sample_weight_is_refused():
+    weight = np.ones(5)
+    weight[2] = np.inf
+    with pytest.raises(ValueError, match="sample_weight"):
+        rk.SymmetricRelation(max_iter=1).fit(X, np.array([0, 1, 0, 1, 0]), sample_weight=weight)
+    with pytest.raises(ValueError, match="sample_weight"):
+        rk.RandomFeatureRidge().fit(X, np.ones(5), sample_weight=weight)
+
+
+def test_labels_of_other_rows_are_refused_by_score():
+    model = rk.SymmetricRelation((4,), 2, max_iter=1).fit(X, np.array([0, 1, 0, 1, 0]))
+    with pytest.raises(ValueError, match="y: expected 5 labels"):
+        model.score(X, np.arange(4))

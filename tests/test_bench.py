@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import relkernels as rk
 from relkernels import _core
+from relkernels._extras import install
 from relkernels.benchmarks import (
     FAMILIES,
     ceilings,
@@ -354,7 +355,7 @@ def test_an_unequal_result_fails_the_command(monkeypatch, capsys):
         (["dance"], 2, "relkernels bench: error: name: expected a family, series or workload of"),
         (["attention/full/16384", "--quick"], 2, "name: expected a workload that --quick runs"),
         (["--threads", "0"], 2, "expected 1 to 4096, got 0"),
-        (["--threads", "two"], 2, "invalid"),
+        (["--threads", "two"], 2, "expected 1 to 4096, got two"),
     ],
 )
 def test_bad_arguments(arguments, code, message, capsys):
@@ -369,4 +370,4 @@ def test_bad_arguments(arguments, code, message, capsys):
 def test_without_matplotlib_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert cli.main(["bench", TINY, "--results", "x.md"]) == 1
-    assert "pip install 'relkernels[plot]'" in capsys.readouterr().err
+    assert install("matplotlib") in capsys.readouterr().err

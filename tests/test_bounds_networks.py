@@ -51,7 +51,7 @@ def arc_cosine(k, w2):
     return w2 * np.outer(norms, norms) * (np.sin(theta) + (math.pi - theta) * rho) / (2 * math.pi)
 
 
-@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("depth", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_random_features_are_within_eps(depth, rng):
     """Least squares on drawn features; the mean over draws is what is bounded."""
     w2 = 1.0

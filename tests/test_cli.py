@@ -2,18 +2,24 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import relkernels as rk
 from relkernels import _core
+from relkernels._extras import install
 from relkernels._files import check_writable
-from relkernels.cli import demo_tables
+from relkernels.cli import demo_tables, info
 from relkernels.cli.main import COMMANDS, main, parser, subparsers
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "guides" / "command-line.md"
 
 
 def run(*arguments, **options):
@@ -86,6 +92,7 @@ def test_usage_errors(arguments):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_demo_meets_its_targets(tmp_path):
     """All but the preference part, which CI runs at its full size once (see .ci/check_demo.py)."""
     done = run("demo", "symmetric", "crossdomain", "kernel", "--json", "--plot", str(tmp_path / "pictures"))
@@ -107,6 +114,7 @@ def test_demo_meets_its_targets(tmp_path):
         assert (tmp_path / "pictures" / name).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_preference_part_on_fewer_sets(tmp_path, monkeypatch, capsys):
     from relkernels.experiments import preference
 
@@ -138,8 +146,7 @@ def test_demo_without_statsmodels_says_what_to_install(monkeypatch):
     monkeypatch.setattr(preference, "largest_digit", lambda report: {})
     told = []
     assert preference.run(told.append).figures["modechoice"] is None
-    assert told == [preference.MISSING]
-    assert "pip install 'relkernels[demo]'" in preference.MISSING
+    assert told == [f"the travellers' choices need statsmodels: {install('statsmodels')}"]
 
 
 def test_demo_without_matplotlib_says_what_to_install(tmp_path):
@@ -151,7 +158,7 @@ def test_demo_without_matplotlib_says_what_to_install(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "pip install 'relkernels[plot]'" in done.stderr
+    assert f"--plot needs matplotlib: {install('matplotlib')}" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -251,3 +258,50 @@ def test_scripts_for_other_shells_know_the_commands(shell, capsys):
     script = capsys.readouterr().out
     for name in (*COMMANDS, "crossdomain", "--plot"):
         assert name.lstrip("-") in script
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["dmeo"], ["did you mean 'demo'?"]),
+        (["bench", "atention"], ["'atention'", "did you mean 'attention'?"]),
+        (["bench", "--quik"], ["--quik", "did you mean '--quick'?"]),
+        (["demo", "symetric"], ["did you mean 'symmetric'?"]),
+        (["demo", "--plot"], ["argument --plot", "DIR"]),
+        (["reproduce", "zonl"], ["did you mean 'zonal'?"]),
+        (["completion", "bsh"], ["did you mean 'bash'?"]),
+        (["bench", "--threads", "two"], ["--threads", "expected 1 to 4096, got two"]),
+    ],
+)
+def test_usage_errors_suggest_what_was_meant(arguments, words, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    for word in words:
+        assert word in last
+
+
+def commands_of(page):
+    """The lines of a page's sh blocks that call `relkernels`, without comments and redirections."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("relkernels ")]
+    return [shlex.split(re.split(r" [>|] ", line)[0], comments=True)[1:] for line in lines]
+
+
+PAGES = [PAGE, PAGE.with_name("benchmarking.md"), PAGE.with_name("start.md"), DOCS / "plots.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_that_the_pages_show_are_understood(page):
+    shown = commands_of(page)
+    assert shown
+    for words in shown:
+        parser().parse_args(words)
+
+
+def test_the_page_of_the_command_line_has_every_command_and_variable():
+    text = PAGE.read_text()
+    assert re.findall(r"^## (\w+)$", text, re.MULTILINE) == list(COMMANDS)
+    for name in info._ENVIRONMENT:
+        assert f"| `{name}` |" in text

@@ -77,9 +77,9 @@ def test_relation_matrix(device, dtype, precision):
         phi, psi = draw.maps(d_x, d_y, width)
         lead_x, lead_y = draw.leads(2)
         x, y = draw.array(*lead_x, draw.size(), d_x), draw.array(*lead_y, draw.size(), d_y)
-        expected = reference.relation_matrix(x, y, phi, psi, 0.5, heads)
+        expected = reference.relation_matrix(x, y, phi, psi, -0.5, heads)
         out = lay_out(np.full(expected.shape, np.nan, dtype), draw.one_of(["plain", "sliced", "transposed"]))
-        got = device.relation_matrix(x, y, phi, psi, scale=0.5, heads=heads, precision=precision, out=out)
+        got = device.relation_matrix(x, y, phi, psi, scale=-0.5, heads=heads, precision=precision, out=out)
         assert got.dtype == dtype
         layers = 1 + sum(len(p.weights) for p in (phi, psi) if p)
         bound = BOUND[dtype, precision] * layers
@@ -129,7 +129,7 @@ def test_attention(device, dtype, precision):
         options = {
             "mask": draw.mask(np.broadcast_shapes(lead_q, lead_k, lead_v), n, m),
             "causal": draw.one_of([False, True]),
-            "scale": draw.one_of([None, 0.1]),
+            "scale": draw.one_of([None, 0.1, -0.2, 0.0]),
         }
         expected, expected_lse = reference.attention(q, k, v, phi, psi, **options)
         given = {**options, "precision": precision}
@@ -137,7 +137,7 @@ def test_attention(device, dtype, precision):
         scores = device.attention_scores(q, k, phi, psi, **given)
         assert out.dtype == scores.dtype == dtype
         assert lse.dtype == (np.float64 if dtype == F8 else np.float32)
-        scale = options["scale"] or 1 / np.sqrt(width)
+        scale = 1 / np.sqrt(width) if options["scale"] is None else abs(options["scale"])
         bound = OF_ATTENTION.get((dtype, precision), BOUND[dtype, precision])
         if (dtype, precision) in OF_ATTENTION or precision:
             bound *= 1 + scale * largest_term(q, k, phi, psi)
@@ -231,6 +231,22 @@ def test_a_mask_may_leave_fewer_than_k(device):
     values, indices = device.retrieve(np.array([[1.0]]), keys, 3, mask=mask)
     assert indices.tolist() == [[3, 1, -1]]
     assert values.tolist() == [[3.0, 1.0, -np.inf]]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, BF16, F16])
+@pytest.mark.parametrize("m", [0, 1, 5])
+def test_retrieve_pads(device, dtype, m, rng):
+    q, keys = rng.integers(-1, 2, (2, 3, 4)).astype(dtype), rng.integers(-1, 2, (m, 4)).astype(dtype)
+    keys[3:4] = np.nan
+    mask = rng.random((3, m)) < 0.7
+    expected = reference.retrieve(reference.relation_matrix(q, keys), 7, mask)
+    got = device.retrieve(q, keys, 7, mask=mask, pad=True)
+    assert got[0].dtype == dtype
+    np.testing.assert_array_equal(reference.float64(got[0]), expected[0])
+    np.testing.assert_array_equal(got[1], expected[1])
+    single = device.retrieve(q[1, 2], keys, 7, mask=mask[2], pad=True)
+    for a, b in zip(single, expected, strict=True):
+        np.testing.assert_array_equal(reference.float64(a), b[1, 2])
 
 
 @arithmetic

@@ -18,7 +18,7 @@ from relkernels import cuda
 from relkernels.cuda import mlps
 
 F4 = np.float32
-PHI = rk.MLP.random([4, 8, 2])
+PHI = rk.MLP.random([4, 8, 2], random_state=0)
 
 
 def test_what_a_kernel_is_given(recorder):
@@ -50,7 +50,7 @@ def test_what_a_kernel_is_given(recorder):
     ],
 )  # fmt: skip
 def test_arithmetic(recorder, dtype, precision, arithmetic):
-    phi = rk.MLP.random([4, 2], dtype=np.float64 if dtype == np.float64 else F4)
+    phi = rk.MLP.random([4, 2], dtype=np.float64 if dtype == np.float64 else F4, random_state=0)
     q = ones(5, 4, dtype=dtype)
     arguments = {"q": q, "k": q, "v": q, "phi": phi, "precision": precision, "return_lse": True}
     out, lse = cuda.call("attention", arguments)
@@ -139,7 +139,7 @@ def test_nothing_to_write_starts_nothing(recorder):
 
 
 def test_weights_are_packed_once_for_a_device_and_an_arithmetic(recorder):
-    phi = rk.MLP.random([4, 8, 2])
+    phi = rk.MLP.random([4, 8, 2], random_state=0)
     for _ in range(3):
         cuda.call("feature_map", {"x": ones(5, 4), "mlp": phi})
     assert len({id(given[1]) for _, _, given in recorder.calls}) == 1
@@ -152,7 +152,7 @@ def test_weights_are_packed_once_for_a_device_and_an_arithmetic(recorder):
 
 
 def test_packed_weights_go_with_the_mlp(recorder):
-    phi = rk.MLP.random([4, 8, 2])
+    phi = rk.MLP.random([4, 8, 2], random_state=0)
     cuda.call("feature_map", {"x": ones(5, 4), "mlp": phi})
     memory = weakref.ref(mlps._packed[phi][KIND.name, 0, "float32"].memory)
     KIND.made.clear()
@@ -162,7 +162,7 @@ def test_packed_weights_go_with_the_mlp(recorder):
     assert memory() is None
     assert KIND.synchronized == 1  # the packing; one stream alone has read them
 
-    phi = rk.MLP.random([4, 8, 2])
+    phi = rk.MLP.random([4, 8, 2], random_state=0)
     for KIND.current_stream in (0, 5):
         cuda.call("feature_map", {"x": ones(5, 4), "mlp": phi})
     recorder.calls.clear()
@@ -173,7 +173,7 @@ def test_packed_weights_go_with_the_mlp(recorder):
 
 
 def test_weights_are_not_brought_while_a_graph_is_captured(recorder):
-    phi, x = rk.MLP.random([4, 8, 2]), ones(5, 4)
+    phi, x = rk.MLP.random([4, 8, 2], random_state=0), ones(5, 4)
     KIND.capture = True
     with pytest.raises(RuntimeError, match=r"relkernels.feature_map: .* make the call once before"):
         cuda.call("feature_map", {"x": x, "mlp": phi})
@@ -214,7 +214,7 @@ def test_memory_errors_name_the_bytes_and_leave_everything_usable(recorder):
     recorder.workspace = 50_000
     with pytest.raises(MemoryError, match=r"retrieve: the workspace needs 50000 bytes"):
         cuda.call("retrieve", {"q": x, "keys": x, "k": 1})
-    big = rk.MLP.random([4, 10_000])
+    big = rk.MLP.random([4, 10_000], random_state=0)
     KIND.limit, recorder.workspace = 50_000, 0
     with pytest.raises(MemoryError, match=r"^a copy of the weights of an MLP needs 160000 bytes.*cuda:0"):
         cuda.call("feature_map", {"x": ones(1, 4), "mlp": big})
@@ -235,7 +235,7 @@ def test_an_error_of_a_kernel_reaches_the_caller(recorder):
 
 
 def test_threads_share_the_packed_weights(recorder):
-    phi = rk.MLP.random([4, 8, 2])
+    phi = rk.MLP.random([4, 8, 2], random_state=0)
     start = threading.Barrier(8)
 
     def work():
@@ -279,7 +279,7 @@ def test_no_operation_reads_what_an_address_points_to():
             def upload(self, a, device): return Nowhere(*a.shape, dtype=a.dtype.name)
 
         cuda_arrays.KIND = Kind()
-        N, phi = Nowhere, rk.MLP.random([4, 8, 2])
+        N, phi = Nowhere, rk.MLP.random([4, 8, 2], random_state=0)
         x, y, v, mask = N(3, 1, 5, 4), N(2, 6, 4), N(6, 3), N(5, 6, dtype="bool")
         out = N(5, 2); out.steps = (4, 2)
         recorder = cuda_recorder.Recorder()

@@ -174,13 +174,24 @@ def test_what_is_masked_cannot_be_seen(device, dtype, precision, causal, bad, rn
     grads = device.attention_vjp(q, k, v, grad, **options)[:3]
     got = device.attention_vjp(q, k2, v2, grad, **options)[:3]
     np.testing.assert_array_equal(got[0][blind], grads[0][blind])
+    masked = mask is not None and not causal
+    if masked:
+        q2 = q.copy()
+        mask = np.broadcast_to(mask, (131, 131)).copy()
+        mask[7] = False
+        q2[7] = bad
+        arguments = (k, v, grad)
+        np.testing.assert_array_equal(
+            device.attention_vjp(q2, *arguments, mask=mask).grad_scale,
+            device.attention_vjp(q, *arguments, mask=mask).grad_scale,
+        )
     if not causal:
         np.testing.assert_array_equal(got[1], grads[1])
         np.testing.assert_array_equal(got[2], grads[2])
 
 
 def test_empty_sides_are_valid(device, rng):
-    phi = rk.MLP.random([4, 8, 2])
+    phi = rk.MLP.random([4, 8, 2], random_state=0)
     none, x, y, v = (np.ones(shape, np.float32) for shape in ((0, 4), (5, 4), (6, 4), (6, 3)))
     assert device.feature_map(none, phi).shape == (0, 2)
     assert device.relation_matrix(none, y).shape == (0, 6)

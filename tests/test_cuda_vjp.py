@@ -36,7 +36,8 @@ def test_feature_map_vjp_layouts(device, dtype):
 @exact
 @pytest.mark.parametrize("heads", [1, 3])
 @pytest.mark.parametrize("kind", ["asymmetric", "one map", "symmetric", "two maps of x", "features"])
-def test_relation_matrix_vjp(device, kind, heads, dtype, rng):
+@pytest.mark.parametrize("scale", [-0.7, 0.0])
+def test_relation_matrix_vjp(device, scale, kind, heads, dtype, rng):
     phi, psi = mlp(rng, [4, 8, 6], dtype, "tanh"), mlp(rng, [4, 7, 6], dtype, "gelu")
     x, y = normal(rng, (2, 1, 11, 4), dtype), normal(rng, (1, 3, 70, 4), dtype)
     if kind == "features":
@@ -46,10 +47,12 @@ def test_relation_matrix_vjp(device, kind, heads, dtype, rng):
         psi = None
     shape = reference.relation_matrix(x, second, phi, psi, 1, heads).shape
     grad = lay_out(normal(rng, shape, dtype), "transposed")
-    got = device.relation_matrix_vjp(x, second, grad, phi, psi, scale=0.7, heads=heads)
+    got = device.relation_matrix_vjp(x, second, grad, phi, psi, scale=scale, heads=heads)
     wide = [None if a is None else a.astype(float) for a in (x, second, grad)]
-    expected = rk.relation_matrix_vjp(*wide, double(phi), double(psi), scale=0.7, heads=heads)
+    expected = rk.relation_matrix_vjp(*wide, double(phi), double(psi), scale=scale, heads=heads)
     assert_gradients(got, expected, dtype, 5 * GRADIENT_BOUND[dtype])
+    assert got.grad_scale.shape == ()
+    assert_gradients([got.grad_scale], [np.array(expected.grad_scale)], dtype, 20 * GRADIENT_BOUND[dtype])
 
 
 @exact
@@ -61,10 +64,13 @@ def test_attention_vjp(device, masked, causal, dtype, rng):
         q, k = normal(rng, (2, n, 4), dtype), normal(rng, (1, m, 4), dtype)
         v, grad = normal(rng, (m, 3), dtype), normal(rng, (2, n, 3), dtype)
         mask = rng.random((n, m)) < 0.6 if masked else None
-        got = device.attention_vjp(q, k, v, grad, *maps_, mask=mask, causal=causal)
+        options = {"scale": {1: None, 70: -0.7, 33: 0.0}[n], "mask": mask, "causal": causal}
+        got = device.attention_vjp(q, k, v, grad, *maps_, **options)
         wide = [a.astype(float) for a in (q, k, v, grad)]
-        expected = rk.attention_vjp(*wide, *map(double, maps_), mask=mask, causal=causal)
+        expected = rk.attention_vjp(*wide, *map(double, maps_), **options)
         assert_gradients(got, expected, dtype, 10 * GRADIENT_BOUND[dtype])
+        got_scale, wanted = [got.grad_scale], [np.array(expected.grad_scale)]
+        assert_gradients(got_scale, wanted, dtype, 20 * GRADIENT_BOUND[dtype])
 
 
 @exact

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from cuda_emulation import build
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float32": np.float32}
 SHAPES = [

@@ -6,12 +6,15 @@ import inspect
 import pickle
 import weakref
 
+import ml_dtypes
 import numpy as np
 import pytest
 import relkernels as rk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from relkernels import ops
+from sklearn.linear_model import SGDClassifier
+from sklearn.naive_bayes import GaussianNB
 from strategies import dtypes, maps, normal, seeds, widths
 
 dask = pytest.importorskip("dask", reason="Dask is not installed")
@@ -67,7 +70,7 @@ def test_relation_matrix(data, dtype, n, m, d, seed):
     psi = data.draw(maps(dtype, d, 6, rng).filter(lambda p: p is not None or phi is None))
     x, y = normal(rng, (3, 1, n, d), dtype), normal(rng, (2, m, d), dtype)
     heads = data.draw(st.sampled_from([1, 2, 3])) if phi is not None else 1
-    options = {"scale": 0.5, "heads": heads}
+    options = {"scale": -0.5, "heads": heads}
     same(
         rd.relation_matrix(data.draw(cut(x)), data.draw(cut(y)), phi, psi, **options),
         rk.relation_matrix(x, y, phi, psi, **options),
@@ -101,15 +104,29 @@ def test_retrieve(data, dtype, n, m, tied, seed):
     keys[rng.random(keys.shape) < 0.05] = -np.inf
     phi = data.draw(maps(dtype, 3, 4, rng))
     mask = data.draw(st.sampled_from([None, rng.random((n, m)) < 0.3, rng.random((3, 1, m)) < 0.5]))
-    k = data.draw(st.integers(1, m))
+    k = data.draw(st.integers(1, 2 * m + 1))
     lazy = rd.retrieve(
         data.draw(cut(q)),
         data.draw(cut(keys)),
         k,
         phi,
         mask=None if mask is None else data.draw(cut(mask)),
+        pad=k > m,
     )
-    for a, b in zip(lazy, rk.retrieve(q, keys, k, phi, mask=mask), strict=True):
+    for a, b in zip(lazy, rk.retrieve(q, keys, k, phi, mask=mask, pad=k > m), strict=True):
+        same(a, b)
+
+
+@few
+@given(st.data(), dtypes, rows, seeds)
+def test_retrieve_of_a_single_query(data, dtype, m, seed):
+    rng = np.random.default_rng(seed)
+    q, keys = normal(rng, (3,), dtype), normal(rng, (2, m, 3), dtype)
+    mask = data.draw(st.sampled_from([None, rng.random(m) < 0.5, rng.random((2, m)) < 0.5]))
+    k = data.draw(st.integers(1, m + 2))
+    lazy_mask = None if mask is None else data.draw(cut(mask))
+    lazy = rd.retrieve(q, data.draw(cut(keys)), k, mask=lazy_mask, pad=True)
+    for a, b in zip(lazy, rk.retrieve(q, keys, k, mask=mask, pad=True), strict=True):
         same(a, b)
 
 
@@ -128,7 +145,8 @@ def test_attention(data, dtype, n, m, causal, seed):
     phi = data.draw(maps(dtype, 3, 4, rng))
     q, k, v = (normal(rng, shape, dtype) for shape in ((2, 1, n, 3), (3, m, 3), (m, 2)))
     mask = data.draw(st.sampled_from([None, rng.random((n, m)) < 0.3, rng.random((3, 1, m)) < 0.5]))
-    options = {"causal": causal, "return_lse": True}
+    scale = data.draw(st.sampled_from([None, -0.8, 0.0]))
+    options = {"causal": causal, "return_lse": True, "scale": scale}
     lazy = rd.attention(
         *(data.draw(cut(a)) for a in (q, k, v)),
         phi,
@@ -174,7 +192,7 @@ def test_relation_matvec(data, dtype, n, m, link, single, seed):
 
 def test_16_bit_floats_and_precision(rng):
     ml_dtypes = pytest.importorskip("ml_dtypes")
-    phi = rk.MLP.random([8, 32, 8])
+    phi = rk.MLP.random([8, 32, 8], random_state=0)
     for dtype, options in [
         (np.float16, {}),
         (np.float16, {"precision": "bf16"}),
@@ -267,6 +285,14 @@ def test_from_npy(tmp_path, rng):
         rd.from_npy(tmp_path / "nowhere.npy")
 
 
+def test_from_npy_of_bfloat16(tmp_path, rng):
+    keys = normal(rng, (103, 5), np.float32).astype(ml_dtypes.bfloat16)
+    np.save(tmp_path / "keys.npy", keys)
+    lazy = rd.from_npy(tmp_path / "keys.npy", rows=20, dtype="bfloat16")
+    for a, b in zip(rd.retrieve(keys[:4], lazy, 7), rk.retrieve(keys[:4], keys, 7), strict=True):
+        np.testing.assert_array_equal(a.compute(), b)
+
+
 # ---- bad input --------------------------------------------------------------------------------------------
 
 
@@ -315,12 +341,14 @@ def test_bad_arguments():
         (lambda: rd.feature_map(x, None), TypeError, "mlp: expected an MLP"),
         (lambda: rd.feature_map(x, rk.MLP.random([4, 2])), TypeError, "mlp: expected float64"),
         (lambda: rd.relation_matrix(x, heads=3), ValueError, "heads: expected a divisor"),
-        (lambda: rd.relation_matrix(x, scale=-1), ValueError, "scale: expected"),
+        (lambda: rd.relation_matrix(x, scale=np.nan), ValueError, "scale: expected"),
         (lambda: rd.relation_matrix(x, precision="bf16"), ValueError, "precision: expected None for float64"),
         (lambda: rd.relation_matrix(da.ones((2, 6, 4)), da.ones((3, 6, 4))), ValueError, "broadcast"),
         (lambda: rd.nngp_kernel(x, depth=-1), ValueError, "depth: expected an integer >= 0"),
         (lambda: rd.nngp_kernel(x, depth=1, activation="swish"), ValueError, "activation: expected one of"),
-        (lambda: rd.retrieve(x, x, 7), ValueError, "k: expected at most 6"),
+        (lambda: rd.retrieve(x, x, 7), ValueError, r"k: expected at most 6, .*\(pad=True pads"),
+        (lambda: rd.retrieve(x, x, 7, pad=0), TypeError, "pad: expected True or False"),
+        (lambda: rd.retrieve(x[0], x, 2, mask=x > 0), ValueError, r"mask: .*\(..., 6\), got \(6, 4\)"),
         (lambda: rd.retrieve(x, x, 1, mask=x), TypeError, "mask: expected a boolean array"),
         (lambda: rd.retrieve(x, x, 1, mask=x[:, :3] > 0), ValueError, "mask: expected a shape"),
         (lambda: rd.attention(x, x, x[:5]), ValueError, "v: expected 6 rows"),
@@ -380,7 +408,7 @@ def test_estimators_go_over_the_blocks(rng):
         expected = make(random_state=0)
         for part in parts * 2:
             expected.partial_fit(x[part], *(a[part] for a in whole), sample_weight=weights[part])
-        for name in ("mlp_", "phi_", "psi_"):
+        for name in ("phi_", "psi_"):
             for a, b in zip(
                 getattr(getattr(fitted, name, None), "weights", ()),
                 getattr(getattr(expected, name, None), "weights", ()),
@@ -393,8 +421,44 @@ def test_what_is_no_dask_array_is_handed_on_whole(rng):
     x = rng.standard_normal((40, 3))
     y = rng.standard_normal((10, 3))
     r = da.from_array(x @ y.T, chunks=(20, 10))
-    fitted = rd.fit(rk.AsymmetricRelation(random_state=0), da.from_array(x, chunks=(20, 3)), y, r)
-    assert fitted.features_fit_.shape == (10, 32)
+    model = rk.AsymmetricRelation(random_state=0)
+    fitted = rd.fit(model, da.from_array(x, chunks=(20, 3)), y, r, epochs=1)
+    assert fitted.relation_matrix(x, y).shape == (40, 10)
+    expected = rk.retrieve(x, y, 3, fitted.phi_, fitted.psi_)[1]
+    np.testing.assert_array_equal(fitted.retrieve(x, 3, y)[1], expected)
+    with pytest.raises(ValueError, match="Y: expected a table to search"):
+        fitted.retrieve(x, 3)
+
+
+def test_max_iter_is_the_number_of_passes(rng):
+    x = rng.standard_normal((50, 4))
+    labels = (x[:, 0] > 0).astype(int)
+    X, Y = da.from_array(x, chunks=(20, 4)), da.from_array(labels, chunks=20)
+    parts = [slice(0, 20), slice(20, 40), slice(40, 50)]
+    fitted = rd.fit(rk.SymmetricRelation((8,), max_iter=3, random_state=0).fit(x, labels), X, Y)
+    assert not hasattr(fitted, "features_fit_")
+    fitted = rd.fit(rk.SymmetricRelation((8,), max_iter=3, random_state=0), X, Y)
+    expected, curve = rk.SymmetricRelation((8,), random_state=0), []
+    for _ in range(3):
+        losses = [expected.partial_fit(x[part], labels[part]).loss_ for part in parts]
+        curve.append(np.average(losses, weights=[20, 20, 10]))
+    np.testing.assert_array_equal(fitted.phi_.weights[0], expected.phi_.weights[0])
+    np.testing.assert_allclose(fitted.loss_curve_, curve, rtol=1e-12)
+    assert fitted.n_iter_ == 3
+    assert fitted.loss_ == fitted.loss_curve_[-1]
+    stopped = rd.fit(rk.SymmetricRelation((8,), learning_rate=1e-9, tol=1.0, random_state=0), X, Y)
+    assert stopped.n_iter_ == 11  # the first pass, and ten that do not improve it by tol
+    exact = rk.SymmetricRelation((8,), learning_rate=1e-9, tol=1.0, random_state=0)
+    assert rd.fit(exact, X, Y, epochs=12).n_iter_ == 12
+
+
+def test_passes_of_an_estimator_of_scikit_learn(rng):
+    x = rng.standard_normal((60, 4))
+    labels = (x[:, 0] > 0).astype(int)
+    X, Y = da.from_array(x, chunks=(20, 4)), da.from_array(labels, chunks=20)
+    fitted = rd.fit(SGDClassifier(max_iter=4, random_state=0), X, Y, np.array([0, 1]))
+    assert fitted.t_ == 1 + 4 * 60
+    assert rd.fit(GaussianNB(), X, Y, np.array([0, 1])).class_count_.sum() == 60
 
 
 def test_bad_fits(rng):
@@ -418,7 +482,7 @@ def test_bad_fits(rng):
     broken = da.ones((6, 4), chunks=(3, 4)).map_blocks(lambda a: 1 / 0, meta=np.empty((0, 0)))
     with pytest.raises(ZeroDivisionError):
         rd.fit(model, broken, np.arange(6) % 2)
-    assert not hasattr(model, "mlp_")
+    assert not hasattr(model, "phi_")
 
 
 @pytest.mark.parametrize("name", ["arrays", "relations", "reductions", "estimators"])

@@ -29,11 +29,17 @@ def need(module):
     return pytest.importorskip(module, reason=f"{name} is not installed", exc_type=ImportError)
 
 
+# Pages whose examples take more than a few seconds.
+SLOW = {"choosing.md", "guides/scikit-learn.md", "plots.md", "theory/asymmetric.md"}
+
+
 def with_examples():
     return [str(p.relative_to(DOCS)) for p in pages() if examples_of(p.read_text())]
 
 
-@pytest.mark.parametrize("page", with_examples())
+@pytest.mark.parametrize(
+    "page", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in with_examples()]
+)
 def test_examples_of_the_pages(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     examples = examples_of((DOCS / page).read_text())

@@ -57,7 +57,7 @@ def built(tmp_path_factory):
     """The folder of the built pages, and what the build said."""
     for module in NEEDED:
         if importlib.util.find_spec(module) is None:
-            pytest.skip(f"{module} is not installed: pip install 'relkernels[docs]'")
+            pytest.skip(f"{module} is not installed: pip install '.[docs]'")
     out = tmp_path_factory.mktemp("docs")
     command = [sys.executable, "-m", "sphinx", "-n", "-W", "--keep-going", "-E", "-d", out / "trees"]
     done = subprocess.run([*command, DOCS, out / "html"], capture_output=True, text=True)

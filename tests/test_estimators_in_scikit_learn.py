@@ -110,6 +110,42 @@ def test_choices_are_routed_through_a_search(tables):
     assert scores.min() > 0.5
 
 
+def choices_of(tables, shape):
+    """Queries, sets of 5 items (in one array, a list of several sizes, or one set for all) and choices."""
+    X, _, _ = tables
+    sets = np.random.default_rng(1).standard_normal((90, 5, 4))
+    if shape == "shared":
+        sets = np.broadcast_to(sets[0], sets.shape)
+    sizes = 2 + np.arange(90) % 4 if shape == "list" else np.full(90, 5)
+    utilities = np.einsum("bd,bnd->bn", X, sets)
+    chosen = np.array([row[:n].argmax() for row, n in zip(utilities, sizes, strict=True)])
+    return X, [one[:n] for one, n in zip(sets, sizes, strict=True)] if shape == "list" else sets, chosen
+
+
+@pytest.mark.parametrize("shape", ["array", "list", "shared"])
+def test_a_search_over_choices(tables, shape):
+    """With metadata routing on, nothing has to be requested: choices are cut and passed on as queries are."""
+    X, sets, chosen = choices_of(tables, shape)
+    estimator = PreferenceRetriever((16,), n_features=4, learning_rate=1e-2, random_state=0)
+    with sklearn.config_context(enable_metadata_routing=True):
+        search = GridSearchCV(estimator, {"max_iter": [1, 60]}, cv=3, error_score="raise")
+        search.fit(X, sets, chosen=chosen)
+        assert search.best_params_ == {"max_iter": 60}
+        assert search.best_score_ > 0.5
+        assert search.score(X, sets, chosen=chosen) == search.best_estimator_.score(X, sets, chosen)
+        pipeline = make_pipeline(StandardScaler(), estimator)
+        scores = cross_val_score(pipeline, X, sets, params={"chosen": chosen}, cv=3, error_score="raise")
+        assert scores.min() > 0.5
+
+
+def test_a_search_without_routing_says_what_to_do(tables):
+    X, sets, chosen = choices_of(tables, "array")
+    search = GridSearchCV(PreferenceRetriever(max_iter=1), {"n_features": [2]}, cv=2, error_score="raise")
+    said = r"chosen: expected an index.*sklearn\.set_config\(enable_metadata_routing=True\)"
+    with pytest.raises(ValueError, match=said):
+        search.fit(X, sets, chosen=chosen)
+
+
 @pytest.mark.parametrize("kind_of", ESTIMATORS)
 @pytest.mark.parametrize("frames", [pd.DataFrame, pl.DataFrame])
 def test_frames_in_and_out(kind_of, frames, tables):
@@ -138,6 +174,38 @@ def test_pickles_and_clones(kind_of, tables):
     blank = clone(estimator)
     assert blank.get_params() == estimator.get_params()
     assert not any(name.endswith("_") and not name.startswith("_") for name in vars(blank))
+
+
+DRAWING = [*ESTIMATORS, MultiLayerRandomFeatures, ZonalFeatures]
+
+
+@pytest.mark.parametrize("kind_of", DRAWING)
+def test_every_kind_of_random_state(kind_of, tables):
+    """A generator gives the same as one like it, and something else in the next fit."""
+    X, Y, kind = tables
+    y = kind if kind_of is SymmetricRelation else Y
+
+    def features(random_state):
+        estimator = kind_of(random_state=random_state)
+        return (estimator.set_params(max_iter=1) if hasattr(estimator, "max_iter") else estimator).fit(X, y)
+
+    for make in (np.random.default_rng, np.random.RandomState):
+        first = features(make(0))
+        np.testing.assert_array_equal(first.transform(X), features(make(0)).transform(X))
+        before = first.transform(X)
+        assert not np.array_equal(before, first.fit(X, y).transform(X))
+        pickle.loads(pickle.dumps(clone(first))).fit(X, y)
+    assert not np.array_equal(features(None).transform(X), features(None).transform(X))
+    with pytest.raises(TypeError, match="random_state: expected an integer >= 0, a Generator, a RandomState"):
+        features("0")
+
+
+def test_partial_fit_with_a_generator_is_copied_and_goes_on(tables):
+    """Dask copies the estimator in each step, pickling it where workers are processes."""
+    X, _, kind = tables
+    one = SymmetricRelation((8,), batch_size=16, random_state=np.random.default_rng(0)).partial_fit(X, kind)
+    other = pickle.loads(pickle.dumps(one)).partial_fit(X, kind)
+    np.testing.assert_array_equal(other.transform(X), one.partial_fit(X, kind).transform(X))
 
 
 TABLES = [SymmetricRelation, AsymmetricRelation, PreferenceRetriever, MultiLayerRandomFeatures, ZonalFeatures]

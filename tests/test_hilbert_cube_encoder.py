@@ -159,3 +159,12 @@ def test_bad_objects():
         HilbertCubeEncoder("quantiles", 30).fit([t])
     with pytest.raises(ValueError, match=r"^X: expected at least n_coordinates = 5 objects"):
         HilbertCubeEncoder("kernel", 5, kernel=strings).fit(["a", "b"])
+
+
+@pytest.mark.parametrize(("parameters", "name"), [
+    ({"kernel": min}, "kernel"),
+    ({"functionals": "quantiles", "interval": (0, 1)}, "interval"),
+])  # fmt: skip
+def test_what_the_functionals_do_not_take_is_refused(parameters, name):
+    with pytest.raises(ValueError, match=f"^{name}: expected None with functionals="):
+        HilbertCubeEncoder(**parameters).fit([np.ones(5)])

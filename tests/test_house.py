@@ -3,7 +3,10 @@
 import re
 import shlex
 import subprocess
+import tomllib
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 FIRST_SCREEN = 25  # lines
@@ -31,3 +34,26 @@ def test_ci_runs_the_two_commands_of_the_first_screen():
             check=True,
         )
         assert told.stdout == command + "\n"
+
+
+def test_the_first_environment_can_draw():
+    """`relkernels demo --plot` and `--html` work where README's first command was followed."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(extras["plot"]) <= set(extras["demo"])
+
+
+def test_nobody_is_told_to_install_from_an_index_what_is_not_there():
+    """`pip install relkernels` finds nothing until the package is published; from a clone it is `.`."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    command = re.compile(r"pip install [^`&|;\n]*(?<![\w./-])relkernels(\[|['\"`\s]|$)")
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        if path.suffix not in {".py", ".md", ".sh", ".yml", ".toml", ".hpp", ".cpp"} or not path.is_file():
+            continue
+        if path == Path(__file__):
+            continue
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            told = command.search(line) and "published" not in line
+            assert not told, f"{name}:{number}: {line.strip()}"

@@ -47,7 +47,7 @@ def test_a_gaussian_process_with_the_nngp_kernel(rng):
 
 @pytest.mark.parametrize("kernel", [
     lambda A, B: rk.nngp_kernel(A, B, depth=2),
-    lambda A, B: rk.relation_matrix(A, B, rk.MLP.random([64, 256, 128], dtype="float64")),
+    lambda A, B: rk.relation_matrix(A, B, rk.MLP.random([64, 256, 128], dtype="float64", random_state=0)),
 ], ids=["nngp", "relation"])  # fmt: skip
 def test_precomputed_matrices_in_ridge_and_svc(kernel, digits):
     X, digit, X_new, digit_new = digits
@@ -139,6 +139,20 @@ def test_a_process_and_a_search_find_its_scale(rng):
     assert search.fit(X, y).best_params_ == {"kernel__scale": 10.0}
 
 
+def test_kernels_print_whatever_they_hold(phi):
+    """Constructors check nothing, so that objects print which a call refuses."""
+    told = "MLP(widths=(64, 256, 128), relu, float64)"
+    assert repr(rk.RelationKernel(phi, 0.12345)) == f"RelationKernel({told}, scale=0.123)"
+    assert repr(rk.RelationKernel(phi, phi)) == f"RelationKernel({told}, scale={told})"
+    assert repr(rk.RelationKernel(scale="auto")) == "RelationKernel(None, scale='auto')"
+    assert repr(rk.NNGPKernel(weight_std=None)).endswith("weight_std=None, bias_std=0.1)")
+    process = GaussianProcessRegressor(rk.RelationKernel(phi, scale=np.float64(2)) + WhiteKernel(1e-3))
+    for shown in (repr(process), repr(clone(process)), repr(SVC(kernel=rk.RelationKernel(phi, 2.0)))):
+        assert f"RelationKernel({told}, scale=2)" in " ".join(shown.split())
+        assert len(shown) < 200
+    assert repr(clone(rk.RelationKernel(phi, phi))) == repr(rk.RelationKernel(phi, phi))
+
+
 X = np.ones((5, 4))
 
 
@@ -146,7 +160,13 @@ X = np.ones((5, 4))
     (lambda: rk.RelationKernel(3)(X), TypeError, "phi: expected an MLP or None"),
     (lambda: rk.RelationKernel(rk.MLP.random([3, 2]))(X), ValueError, r"X: expected rows of 3 .*\(5, 4\)"),
     (lambda: rk.RelationKernel(rk.MLP.random([4, 2]))(X, X[:, :3]), ValueError, "Y: expected rows of 4 "),
-    (lambda: rk.RelationKernel(scale=0)(X), ValueError, "scale: expected a finite number > 0, got 0"),
+    (
+        lambda: rk.RelationKernel(rk.MLP.random([4, 2]), rk.MLP.random([4, 2]))(X),
+        TypeError,
+        r"scale: expected a number > 0, got MLP\(.*: a kernel has one map, phi",
+    ),
+    (lambda: rk.RelationKernel(scale=0)(X), ValueError, "scale: expected a finite number > 0, .* got 0"),
+    (lambda: rk.RelationKernel(scale=-1.5)(X), ValueError, "> 0, for the kernel to be positive .* got -1.5"),
     (lambda: rk.RelationKernel(scale=float("nan"))(X), ValueError, "scale: expected"),
     (lambda: rk.RelationKernel()(X, X, eval_gradient=True), ValueError, "eval_gradient: expected False"),
 ])  # fmt: skip

@@ -25,7 +25,7 @@ def same(a, b):
 
 
 def test_attributes():
-    phi = rk.MLP.random([4, 8, 16, 3], "gelu", dtype="float64")
+    phi = rk.MLP.random([4, 8, 16, 3], "gelu", dtype="float64", random_state=0)
     assert phi.widths == (4, 8, 16, 3)
     assert phi.n_neurons == 24
     assert phi.n_parameters == 4 * 8 + 8 * 16 + 16 * 3 + 8 + 16 + 3
@@ -50,11 +50,50 @@ def test_random_is_reproducible_and_scaled():
     assert not np.array_equal(
         rk.MLP.random([5, 7], seed=3).weights[0], rk.MLP.random([5, 7], seed=4).weights[0]
     )
-    he, lecun = rk.MLP.random([400, 500, 500]), rk.MLP.random([400, 500, 500], "tanh")
+    he, lecun = (
+        rk.MLP.random([400, 500, 500], random_state=0),
+        rk.MLP.random([400, 500, 500], "tanh", random_state=0),
+    )
     assert he.weights[0].var() * 400 == pytest.approx(2, rel=0.02)
     assert he.weights[1].var() * 500 == pytest.approx(1, rel=0.02)
     assert lecun.weights[0].var() * 400 == pytest.approx(1, rel=0.02)
     assert all((b == 0).all() for b in he.biases)
+
+
+def test_two_towers_made_without_a_seed_differ():
+    x = np.ones((4, 5), np.float32)
+    relation = rk.relation_matrix(x + np.eye(4, 5, dtype="f4"), None, rk.MLP.random([5, 7, 3]))
+    np.testing.assert_array_equal(relation, relation.T)
+    phi, psi = rk.MLP.random([5, 7, 3]), rk.MLP.random([5, 7, 3])
+    assert not np.array_equal(phi.weights[0], psi.weights[0])
+    across = rk.relation_matrix(x + np.eye(4, 5, dtype="f4"), x + np.eye(4, 5, dtype="f4"), phi, psi)
+    assert not np.allclose(across, across.T)
+
+
+def test_every_kind_of_random_state():
+    """An int as it always was, `seed` for it, and generators that are drawn from."""
+    expected = np.random.default_rng(3).standard_normal((5, 7)) * np.sqrt(1 / 5)
+    np.testing.assert_array_equal(rk.MLP.random([5, 7], random_state=3, dtype="f8").weights[0], expected)
+    same(rk.MLP.random([5, 7, 2], "relu", 3), rk.MLP.random([5, 7, 2], seed=3))
+    same(rk.MLP.random([5, 7, 2], random_state=np.int64(3)), rk.MLP.random([5, 7, 2], seed=3))
+    for make in (np.random.default_rng, np.random.RandomState):
+        one, other = make(0), make(0)
+        first, second = (rk.MLP.random([5, 7, 2], random_state=one) for _ in range(2))
+        same(first, rk.MLP.random([5, 7, 2], random_state=other))
+        assert not np.array_equal(first.weights[0], second.weights[0])
+    same(rk.MLP.random([5, 7, 2], random_state=np.random.default_rng(3)), rk.MLP.random([5, 7, 2], seed=3))
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), [
+    ({"random_state": 1, "seed": 1}, TypeError, "seed: expected None where random_state is given"),
+    ({"random_state": -1}, ValueError, "random_state: expected an integer >= 0, got -1"),
+    ({"random_state": "a"}, TypeError, "random_state: expected an integer >= 0, a Generator, .*got str 'a'"),
+    ({"random_state": True}, TypeError, "random_state: expected an integer >= 0, a Generator, .*got bool"),
+    ({"seed": 0.5}, TypeError, "seed: expected an integer"),
+])  # fmt: skip
+def test_bad_random_states(arguments, error, message):
+    with pytest.raises(error, match=message):
+        rk.MLP.random([4, 4], **arguments)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -69,7 +108,7 @@ def test_round_trips(activation, bias, tmp_path):
 
 def test_a_truncated_or_damaged_file_is_a_value_error(tmp_path):
     path = tmp_path / "phi.safetensors"
-    rk.MLP.random([3, 6, 2]).save(path)
+    rk.MLP.random([3, 6, 2], random_state=0).save(path)
     whole = path.read_bytes()
     for size in range(0, len(whole), 7):
         path.write_bytes(whole[:size])

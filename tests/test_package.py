@@ -2,8 +2,10 @@
 
 import doctest
 import importlib
+import importlib.metadata
 import inspect
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 import relkernels as rk
 from relkernels import _core
+from relkernels._extras import install
 
 ROOT = Path(__file__).parents[1]
 MODULES = [
@@ -20,6 +23,7 @@ MODULES = [
     "_dlpack",
     "ops.relations",
     "ops.attended",
+    "ops.retrieval",
     "gradients.vjp",
     "gradients.loss",
     "linear_operator",
@@ -28,6 +32,7 @@ MODULES = [
     "config",
     "nngp",
     "blocks",
+    "block_retrieval",
     "estimators.symmetric",
     "estimators.asymmetric",
     "estimators.preference",
@@ -128,18 +133,40 @@ def test_tour_of_the_readme_with_pytorch(tmp_path, monkeypatch):
     assert result.failed == 0
 
 
-def test_without_pytorch_the_error_names_the_extra():
-    code = "import sys; sys.modules['torch'] = None; import relkernels.torch"
+@pytest.mark.parametrize(
+    ("module", "library", "name"),
+    [("torch", "torch", "PyTorch"), ("dask", "dask", "Dask"), ("plot", "matplotlib", "matplotlib")],
+)
+def test_a_missing_library_is_named_with_the_command_that_installs_it(module, library, name):
+    code = f"import sys; sys.modules['{library}'] = None; import relkernels.{module}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    last = done.stderr.splitlines()[-1]
-    assert last == "ImportError: relkernels.torch needs PyTorch: pip install 'relkernels[torch]'"
+    message = done.stderr.splitlines()[-1]
+    said, command = message.rsplit(": ", 1)
+    assert said == f"ImportError: relkernels.{module} needs {name}"
+    requirement = shlex.split(command)[2]
+    assert shlex.split(command)[:2] == ["pip", "install"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    # Without metadata (in the source tree alone) the name stands without a version.
+    assert requirement in (*extras[module], library)
 
 
-def test_without_dask_the_error_names_the_extra():
-    code = "import sys; sys.modules['dask'] = None; import relkernels.dask"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    last = done.stderr.splitlines()[-1]
-    assert last == "ImportError: relkernels.dask needs Dask: pip install 'relkernels[dask]'"
+def test_commands_for_missing_libraries_have_the_versions_of_the_metadata(monkeypatch):
+    monkeypatch.setattr(
+        "importlib.metadata.requires",
+        lambda name: [
+            "torch>=2.4; extra == 'torch'",
+            "dask[array]>=2024 ; extra == 'dask'",
+            "PyYAML ; extra == 'x'",
+        ],
+    )
+    assert install("torch") == "pip install 'torch>=2.4'"
+    assert install("dask", "pyyaml", "other") == "pip install 'dask[array]>=2024' PyYAML other"
+
+    def none(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.requires", none)
+    assert install("torch", "jinja2") == "pip install torch jinja2"
 
 
 def test_an_unknown_name_is_an_attribute_error():
@@ -152,7 +179,7 @@ def test_no_copy_is_made_of_strided_inputs():
     import tracemalloc
 
     x = np.ones((64, 400_000), np.float32).T
-    phi = rk.MLP.random([64, 2])
+    phi = rk.MLP.random([64, 2], random_state=0)
     tracemalloc.start()
     phi(x)
     _, peak = tracemalloc.get_traced_memory()

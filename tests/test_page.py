@@ -15,6 +15,7 @@ import pytest
 import relkernels as rk
 from recorded import KERNEL, bench_report, demo_parts, outcome, pages
 from relkernels import _files
+from relkernels._extras import install
 from relkernels.benchmarks.report import Report
 from relkernels.cli import main, page, reproduce
 from relkernels.cli.page import Cell, Page, Section, Table
@@ -241,7 +242,8 @@ def test_missing_libraries_are_named_before_the_work(words, tmp_path, monkeypatc
             importlib.util, "find_spec", lambda name, a=absent: None if name == a else real(name)
         )
         assert main.main([*words, "--html", "x.html"]) == 1
-        assert "--html needs matplotlib and Jinja2: pip install 'relkernels[plot]'" in capsys.readouterr().err
+        needed = f"--html needs matplotlib and Jinja2: {install('matplotlib', 'jinja2')}"
+        assert needed in capsys.readouterr().err
     assert os.listdir(tmp_path) == []
 
 

@@ -16,6 +16,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from recorded import bench_report
 from relkernels import bounds, plot, spectra
+from relkernels._extras import install
 from relkernels.plot import _panels, _style
 
 matplotlib.use("Agg")
@@ -85,7 +86,7 @@ def test_a_missing_extra_is_named():
     code = "import sys; sys.modules['matplotlib'] = None; import relkernels as rk; rk.plot"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     last = done.stderr.splitlines()[-1]
-    assert last == "ImportError: relkernels.plot needs matplotlib: pip install 'relkernels[plot]'"
+    assert last == f"ImportError: relkernels.plot needs matplotlib: {install('matplotlib')}"
 
 
 def dichromat(rgb):
@@ -175,7 +176,10 @@ def test_signs_choose_the_colours():
 
 def test_relations_of_models(rng):
     x, y = rng.standard_normal((9, 4)), rng.standard_normal((7, 3))
-    phi, psi = rk.MLP.random([4, 8, 5], dtype="float64"), rk.MLP.random([3, 8, 5], seed=1, dtype="float64")
+    phi, psi = (
+        rk.MLP.random([4, 8, 5], random_state=0, dtype="float64"),
+        rk.MLP.random([3, 8, 5], random_state=1, dtype="float64"),
+    )
     found = image_of(plot.relation_matrix((phi, psi), x, y, order="given"))
     assert np.array_equal(found, rk.relation_matrix(x, y, phi, psi))
     ax = plot.relation_matrix(phi, x, order="given")
@@ -192,7 +196,7 @@ def test_relations_of_models(rng):
         ([np.ones(3)], {}, ValueError, r"relation: expected a matrix \(n, m\), got shape \(3,\)"),
         ([np.ones((0, 3))], {}, ValueError, "relation: expected at least one row"),
         ([np.full((2, 2), np.nan)], {}, ValueError, "relation: expected some finite values"),
-        ([np.array([["a"]])], {}, TypeError, "relation: expected real numbers, got dtype"),
+        ([np.array([["a"]])], {}, TypeError, "relation: expected real numbers, got an array of dtype"),
         (
             [np.eye(2)],
             {"labels": [1]},
@@ -294,7 +298,7 @@ def test_reports_of_models(rng):
         (([8, -1], [1, 1]), ValueError, "widths: expected finite numbers > 0, got -1"),
         (([8, 16], [1]), ValueError, r"errors: expected numbers of shape \(2,\), got shape \(1,\)"),
         (([8, 16], [0, np.nan]), ValueError, "errors: expected some finite values > 0"),
-        ((["a"], [1]), TypeError, "widths: expected numbers, got list"),
+        ((["a"], [1]), TypeError, "widths: expected real numbers, got list"),
         (([], []), ValueError, "widths: expected at least one"),
         (([8], None), ValueError, r"errors: expected numbers of shape \(1,\), got shape \(\)"),
     ],

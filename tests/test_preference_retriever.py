@@ -110,6 +110,20 @@ def test_attention_comes_as_near_as_the_temperature_promises(data, nearest):
     assert nearest.temperature_for(0.1) == bounds.attention(margin, 6, 1.0, 0.1).value
 
 
+def test_the_temperature_is_of_all_sets_not_of_the_last_batch(data):
+    Q, sets, u = data
+    chosen = u.argmax(axis=1)
+    model = make(max_iter=2).fit(Q, sets, chosen)
+    assert model.temperature_for(0.1, Q=Q, sets=sets) == model.temperature_for(0.1)
+    for part in (slice(0, 400), slice(400, 500)):
+        model.partial_fit(Q[part], sets[part], chosen[part])
+    assert not {"margins_", "n_best_", "set_sizes_"} & set(vars(model))
+    margin = bounds.margin_of(model.utility(Q, sets))
+    wanted = bounds.attention(margin, 6, 1.0, 0.1).value
+    assert model.temperature_for(0.1, Q=Q, sets=sets) == wanted
+    assert model.temperature_for(0.1, Q=Q[400:], sets=sets[400:]) != wanted
+
+
 def test_consistency(data, nearest):
     Q, sets, _ = data
     found = nearest.check_transitivity(Q, sets, n_triples=500, random_state=0)
@@ -155,6 +169,13 @@ BAD = [
     (lambda m, Q, S, c: m.fit_graded(Q, S, S[:, :5, 0]), r"grades\[0\]: expected shape \(6,\)"),
     (lambda m, Q, S, c: m.fit_graded(Q, S, np.full((500, 6), np.inf)), r"grades\[0\]: expected finite"),
     (lambda m, Q, S, c: m.fit_graded(Q, S, S[:9, :, 0]), "grades: expected 500 rows"),
+    (lambda m, Q, S, c: m.set_params(n_negatives=3).fit(Q, S, c), "n_negatives: expected None unless"),
+    (
+        lambda m, Q, S, c: m.set_params(n_negatives=3).fit_graded(Q, S[0], S[:, :1, 0].repeat(6, 1)),
+        "n_negatives: expected None unless",
+    ),
+    (lambda m, Q, S, c: m.fit(Q, S, c).temperature_for(0.1, Q=Q), "sets: expected both Q and sets"),
+    (lambda m, Q, S, c: m.partial_fit(Q, S, c).temperature_for(0.1), "Q: expected queries .* partial_fit"),
     (lambda m, Q, S, c: m.fit(Q, S, c).select(Q, S[:, :, :1]), "sets: expected items of 2 features"),
     (lambda m, Q, S, c: m.fit(Q, S, c).select(Q[:, :1], S), "1 features"),
     (lambda m, Q, S, c: m.fit(Q, S, c).attend(Q, S, S[:, :5], 1.0), "V: expected a value for each item"),

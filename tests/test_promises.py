@@ -170,6 +170,7 @@ def test_items_of_a_batch_are_those_computed_alone(rng):
         np.testing.assert_array_equal(o[i], rk.attention(x[i], x[i], v[i], phi))
 
 
+@pytest.mark.slow
 def test_rows_and_columns_beyond_the_workspace(rng):
     """More features than the 16 MiB held at a time: super-blocks change no bit of a row's result."""
     phi, psi = mlp(rng, [3, 1600], np.float64), mlp(rng, [5, 1600], np.float64)
@@ -316,7 +317,7 @@ def test_memory_does_not_grow_with_the_pairs(call):
         import resource
         import numpy as np, relkernels as rk
         x, y = np.ones((16000, 4), np.float32), np.ones((20000, 4), np.float32)
-        phi = rk.MLP.random([4, 64, 4])
+        phi = rk.MLP.random([4, 64, 4], random_state=0)
         rk.attention(x[:10], y[:10], y[:10])
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         {call}

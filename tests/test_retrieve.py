@@ -1,11 +1,14 @@
 """retrieve is exact: the order of the full matrix sorted, ties and NaN included."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import reference
 import relkernels as rk
 from hypothesis import given
 from hypothesis import strategies as st
+from relkernels import _core
 from strategies import (
     dtypes,
     lay_out,
@@ -73,3 +76,103 @@ def test_mask_leaves_fewer_than_k():
     values, indices = rk.retrieve(np.array([[1.0]]), keys, 3, mask=mask)
     assert indices.tolist() == [[3, 1, -1]]
     assert values.tolist() == [[3.0, 1.0, -np.inf]]
+
+
+@given(st.data(), dtypes, rows, st.sampled_from([0, 1, 2, 7, 33]), seeds)
+def test_more_than_there_are_is_padded(data, dtype, n, m, seed):
+    """Also with NaN and -inf among the values, of which padding is apart, and a mask that allows 0 .. m."""
+    rng = np.random.default_rng(seed)
+    q, keys = rng.integers(-1, 2, (2, n, 3)).astype(dtype), rng.integers(-1, 2, (m, 3)).astype(dtype)
+    keys[rng.random(m) < 0.2] = np.nan
+    keys[rng.random(m) < 0.2, 0] = -np.inf
+    k = data.draw(st.integers(1, 2 * m + 3))
+    allowed = rng.random((2, n, m)) < rng.random((2, n, 1))
+    mask = data.draw(st.sampled_from([None, allowed, allowed[:, :, :1]]))
+    phi = data.draw(maps(dtype, 3, 4, rng))
+    r = rk.relation_matrix(q, keys, phi)
+    expected = reference.retrieve(r, k, mask)
+    out = np.full((2, n, 2 * k), 7, dtype)[..., ::2], np.full((2, n, k), 7)
+    for to in (None, out):
+        got = rk.retrieve(q, keys, k, phi, mask=mask, pad=True, out=to)
+        assert to is None or got is to
+        np.testing.assert_array_equal(got[0], expected[0])
+        np.testing.assert_array_equal(got[1], expected[1])
+        assert (got[0].dtype, got[1].dtype) == (dtype, np.int64)
+    assert (out[0].base[..., 1::2] == 7).all()
+
+
+def test_kernels_are_given_no_more_than_there_are_keys(rng, monkeypatch):
+    """Their state grows with k: 150 GB for 96 rows and a k of 10 ** 8."""
+    q, keys = normal(rng, (96, 4), np.float32), normal(rng, (50, 4), np.float32)
+    given, kernel = [], _core.retrieve
+    monkeypatch.setattr(_core, "retrieve", lambda *args: (given.append(args[-1].shape), kernel(*args)))
+    values, indices = rk.retrieve(q, keys, 1000, pad=True)
+    assert given == [(96, 50)]
+    assert (values[:, 50:] == -np.inf).all()
+    assert (indices[:, 50:] == -1).all()
+    rk.retrieve(q, keys[:0], 3, pad=True)
+    assert len(given) == 1
+    with pytest.raises(MemoryError, match=r"retrieve: the output of shape \(96, 1000000000000\)"):
+        rk.retrieve(q, keys, 10**12, pad=True)
+    assert len(given) == 1
+
+
+@given(st.data(), dtypes, st.sampled_from([1, 5, 40]), seeds)
+def test_a_single_query(data, dtype, m, seed):
+    rng = np.random.default_rng(seed)
+    lead = data.draw(st.sampled_from([(), (3,), (2, 3)]))
+    q, keys = (
+        normal(rng, (10,), dtype)[:: data.draw(st.sampled_from([2, -2]))],
+        normal(rng, (*lead, m, 5), dtype),
+    )
+    phi = data.draw(maps(dtype, 5, 5, rng))
+    mask = data.draw(st.sampled_from([None, rng.random(m) < 0.5, rng.random((3, m)) < 0.5, np.array(True)]))
+    k = data.draw(st.integers(1, m + 2))
+    as_row = mask if mask is None or not mask.ndim else mask[..., None, :]
+    expected = [a[..., 0, :] for a in rk.retrieve(q[None], keys, k, phi, mask=as_row, pad=True)]
+    out = tuple(np.full_like(a, 7) for a in expected)
+    for to in (None, out):
+        got = rk.retrieve(q, keys, k, phi, mask=mask, pad=True, out=to)
+        for a, b in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+            assert a.shape[-1] == k
+    if lead == () and mask is None:
+        assert got[0].shape == (k,)
+
+
+def test_features_that_are_kept_are_not_copied(rng):
+    """A service's call: the queries mapped, the items' features kept."""
+    phi, psi = (rk.MLP.random([8, 16], seed=seed) for seed in (1, 2))
+    q, items = normal(rng, (8,), np.float32), psi(normal(rng, (200_000, 8), np.float32))
+    expected = rk.retrieve(q, items, 5, phi, rk.MLP([np.eye(16, dtype=np.float32)]))
+    tracemalloc.start()
+    got = rk.retrieve(phi(q[None])[0], items, 5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert peak < 100_000 < items.nbytes
+
+
+X, Y = np.ones((5, 4)), np.ones((6, 4))
+
+
+@pytest.mark.parametrize(("call", "error", "message"), [
+    (lambda: rk.retrieve(X, Y, 7), ValueError, r"k: .* at most 6, .*\(6, 4\) \(pad=True pads.*, got 7"),
+    (lambda: rk.retrieve(X, Y, 0, pad=True), ValueError, "k: expected an integer >= 1"),
+    (lambda: rk.retrieve(X, Y, 7, pad=1), TypeError, "pad: expected True or False, got int"),
+    (lambda: rk.retrieve(X, Y, 7, pad=True, out=(np.ones((5, 6)), np.ones((5, 6), int))), ValueError,
+     r"out\[0\]: expected shape \(5, 7\), got \(5, 6\)"),
+    (lambda: rk.retrieve(X[0], Y, 2, out=(np.ones((1, 2)), np.ones((1, 2), int))), ValueError,
+     r"out\[0\]: expected shape \(2,\), got \(1, 2\)"),
+    (lambda: rk.retrieve(X[0, 0], Y, 2), TypeError, "q: "),
+    (lambda: rk.retrieve(np.array(1.0), Y, 2), ValueError, r"q: expected at least 1 dim.*, got shape \(\)"),
+    (lambda: rk.retrieve(X[0, :3], Y, 2), ValueError, r"keys: .* q, 3 \(from q of shape \(3,\)\)"),
+    (lambda: rk.retrieve(X, Y[0], 2), ValueError, r"keys: expected at least 2 dimensions, got shape \(4,\)"),
+    (lambda: rk.retrieve(X[0], Y, 2, mask=np.ones((5, 6), bool)[:, :5]), ValueError,
+     r"mask: expected a shape that broadcasts to \(..., 6\), got \(5, 5\)"),
+    (lambda: rk.attention(X[0], Y, Y), ValueError, r"q: expected at least 2 dimensions, got shape \(4,\)"),
+])  # fmt: skip
+def test_bad_arguments(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

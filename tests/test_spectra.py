@@ -33,6 +33,7 @@ def test_kernel_operator_in_blocks(rng, monkeypatch):
 # ---- Mercer and Schmidt on points ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_mercer_of_brownian_motion():
     """min(s, t) on [0, 1]: eigenvalues 1 / (pi (i - 1/2))^2, functions sqrt(2) sin(pi (i - 1/2) t)."""
     x = (np.arange(1500) + 0.5)[:, None] / 1500
@@ -185,6 +186,7 @@ def test_arccosine_is_the_square_of_relu(n):
     assert (np.diff(expanded) <= 0).all()
 
 
+@pytest.mark.slow
 def test_points_on_the_sphere_tend_to_the_exact_spectrum(rng):
     x = rng.standard_normal((1500, 3))
     x /= np.linalg.norm(x, axis=1, keepdims=True)

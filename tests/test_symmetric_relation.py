@@ -61,9 +61,9 @@ def test_transform_relation_and_retrieve_agree(iris):
     features = relation.transform(X)
     assert features.dtype == np.float64
     np.testing.assert_array_equal(features, relation.features_fit_)
-    np.testing.assert_array_equal(relation.relation_matrix(X), rk.relation_matrix(X, phi=relation.mlp_))
+    np.testing.assert_array_equal(relation.relation_matrix(X), rk.relation_matrix(X, phi=relation.phi_))
     np.testing.assert_array_equal(
-        relation.relation_matrix(X[:3], X), rk.relation_matrix(X[:3], X, relation.mlp_)
+        relation.relation_matrix(X[:3], X), rk.relation_matrix(X[:3], X, relation.phi_)
     )
     _, found = relation.retrieve(X[:3], 4)
     np.testing.assert_array_equal(

@@ -107,7 +107,7 @@ def test_ctrl_c_stops_a_long_call(call, threads):
     import numpy as np, relkernels as rk
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
     x = np.ones((400_000, 64), np.float32)
-    phi = rk.MLP.random([64, 64])
+    phi = rk.MLP.random([64, 64], random_state=0)
     rk.set_num_threads({threads})
     print("begun", flush=True)
     try:
@@ -145,6 +145,11 @@ def test_threadpoolctl_reaches_us():
     [
         ({"RELKERNELS_NUM_THREADS": "3", "OMP_NUM_THREADS": "5"}, "3"),
         ({"OMP_NUM_THREADS": "5"}, "5"),
+        ({"OMP_NUM_THREADS": "5,2"}, "5"),
+        ({"OMP_NUM_THREADS": " 5 , 2"}, "5"),
+        ({"OMP_NUM_THREADS": "five"}, str(len(os.sched_getaffinity(0)))),
+        ({"OMP_NUM_THREADS": "0"}, str(len(os.sched_getaffinity(0)))),
+        ({"OMP_NUM_THREADS": "5 threads"}, str(len(os.sched_getaffinity(0)))),
     ],
 )
 def test_environment_sets_the_number_of_threads(environment, expected):
@@ -158,3 +163,36 @@ def test_environment_sets_the_number_of_threads(environment, expected):
         check=True,
     )
     assert done.stdout.strip() == expected
+
+
+WRONG_ENVIRONMENTS = [
+    *(("RELKERNELS_NUM_THREADS", value) for value in ("abc", "0", "-1", "1e3", "", "4097", "9" * 30, " 4")),
+    ("RELKERNELS_ISA", "nonsense"),
+    ("RELKERNELS_ISA", ""),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG_ENVIRONMENTS)
+def test_a_wrong_variable_is_refused_at_import(name, value):
+    done = subprocess.run(
+        [sys.executable, "-c", "import relkernels"],
+        env=os.environ | {name: value},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"ImportError: {name}: expected ")
+    assert last.endswith(f", got '{value}'")
+
+
+@pytest.mark.parametrize(("name", "value"), [WRONG_ENVIRONMENTS[0], WRONG_ENVIRONMENTS[-2]])
+def test_the_command_line_says_it_in_one_line(name, value, tmp_path):
+    script = tmp_path / "relkernels"
+    script.write_text("import sys; from relkernels.cli.main import main; sys.exit(main())")
+    for command in ([sys.executable, "-m", "relkernels", "info"], [sys.executable, script, "info"]):
+        done = subprocess.run(command, env=os.environ | {name: value}, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"relkernels: {name}: expected ")

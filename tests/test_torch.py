@@ -82,7 +82,7 @@ def test_relation_loss(loss, kind, labels):
 def test_relation_loss_is_that_of_numpy_and_takes_memory_linear_in_the_rows():
     import tracemalloc
 
-    phi = FeatureMap.from_mlp(rk.MLP.random([4, 8, 3]))
+    phi = FeatureMap.from_mlp(rk.MLP.random([4, 8, 3], random_state=0))
     x, labels = torch.randn(9000, 4), torch.arange(9000) % 10
     tracemalloc.start()  # NumPy's memory, in which all results lie
     ours = rkt.relation_loss(x, None, labels, phi)
@@ -242,11 +242,15 @@ def test_gradients_only_where_they_are_wanted():
     assert not psi(x).requires_grad
 
 
+def scale_of(value, grad=False):
+    return torch.tensor(value, dtype=torch.float64, requires_grad=grad)
+
+
 @pytest.mark.parametrize("of", ["f", "g"])
 def test_one_side_of_the_relation_is_left_out(of):
     f, g, above = normal(5, 4), normal(6, 4), normal(5, 6)
-    grads = OPS.relation_matrix_vjp(f, g, above, 1.0, 1, of == "f", of == "g")
-    assert [a.numel() for a in grads] == ([20, 0] if of == "f" else [0, 24])
+    grads = OPS.relation_matrix_vjp(f, g, scale_of(1.0), 1, above, of == "f", of == "g", False)
+    assert [a.numel() for a in grads] == ([20, 0, 0] if of == "f" else [0, 24, 0])
     torch.testing.assert_close(grads[0] if of == "f" else grads[1], above @ g if of == "f" else above.T @ f)
 
 
@@ -269,24 +273,25 @@ def sample_calls():
     mask = torch.rand(5, 4) < 0.8
     yield OPS.feature_map, (x, *parameters)
     yield OPS.feature_map, (x, parameters[0], [], "leaky_relu", 0.1)
-    yield OPS.relation_matrix, (x, None, 0.5, 1)
-    yield OPS.relation_matrix, (x, None, 0.5, 3)
-    yield OPS.relation_matrix, (x, y, 0.5, 3)
-    yield OPS.attention, (x, y, v, None, True, 0.5)
-    yield OPS.attention, (x, y, v, mask, False, 0.5)
-    yield OPS.relation_loss, (y, None, torch.arange(4), None, None, "squared")
-    yield (
-        OPS.relation_loss,
-        (y, v @ v.T.detach()[:, :3], torch.arange(4), torch.arange(4), mask[0].double() + 1, "softmax"),
-    )
-    x, y, v = (a.detach() for a in (x, y, v))
+    scale = scale_of(-0.5, grad=True)
+    yield OPS.relation_matrix, (x, None, scale, 1)
+    yield OPS.relation_matrix, (x, None, scale, 3)
+    yield OPS.relation_matrix, (x, y, scale_of(0.5), 3)
+    yield OPS.attention, (x, y, v, None, True, scale)
+    yield OPS.attention, (x, y, v, mask, False, scale_of(0.5))
+    yield OPS.relation_loss, (y, None, scale, torch.arange(4), None, None, "squared")
+    other = v @ v.T.detach()[:, :3]
+    weight = mask[0].double() + 1
+    labels = torch.arange(4)
+    yield OPS.relation_loss, (y, other, scale_of(0.5), labels, labels, weight, "softmax")
+    x, y, v, scale = (a.detach() for a in (x, y, v, scale))
     parameters = ([w.detach() for w in phi.weights], [b.detach() for b in phi.biases], "tanh", None)
     yield OPS.feature_map_vjp, (x, *parameters, normal(2, 5, 4))
-    yield OPS.relation_matrix_vjp, (x, y, normal(2, 3, 5, 4), 0.5, 3, True, False)
-    yield OPS.relation_matrix_vjp, (x, None, normal(2, 5, 5), 0.5, 1, True, False)
-    out, lse = OPS.attention(x, y, v, mask, False, 0.5)
-    yield OPS.relation_loss_vjp, (x, y, normal(2, 5, 3), normal(4, 3), normal(1)[0])
-    yield OPS.attention_vjp, (x, y, v, mask, False, 0.5, out, lse, normal(2, 5, 2))
+    yield OPS.relation_matrix_vjp, (x, y, scale, 3, normal(2, 3, 5, 4), True, False, True)
+    yield OPS.relation_matrix_vjp, (x, None, scale, 1, normal(2, 5, 5), True, False, False)
+    out, lse = OPS.attention(x, y, v, mask, False, scale)
+    yield OPS.relation_loss_vjp, (x, y, scale, normal(2, 5, 3), normal(4, 3), scale, normal(1)[0])
+    yield OPS.attention_vjp, (x, y, v, mask, False, scale, out, lse, normal(2, 5, 2))
 
 
 def test_opcheck():
@@ -301,8 +306,8 @@ class Both(nn.Module):
     def __init__(self, dtype):
         super().__init__()
         phi, psi = (smooth_map([4, 8, 6], dtype=dtype) for _ in range(2))
-        self.relation = InnerProductRelation(phi, psi, scale=0.3, heads=2)
-        self.same = InnerProductRelation(phi)
+        self.relation = InnerProductRelation(phi, psi, scale=0.3, learn_scale=True, heads=2)
+        self.same = InnerProductRelation(phi, scale=nn.Parameter(torch.tensor(-0.7, dtype=dtype)))
         self.attend = RelationAttention(psi, phi, causal=True)
 
     def forward(self, x, y, v, mask):
@@ -310,7 +315,7 @@ class Both(nn.Module):
             self.relation(x, y).square().mean()
             + self.same(x).tanh().sum()
             + self.attend(x, y, v, mask).square().sum()
-            + rkt.relation_loss(x[0], y, self.same(y).detach()[:1], self.same.phi)
+            + rkt.relation_loss(x[0], y, self.same(y).detach()[:1], self.same.phi, scale=self.relation.scale)
         )
 
 

@@ -26,7 +26,7 @@ def _seeded():
 def test_public_names_are_documented_and_their_examples_run():
     for name in rkt.__all__:
         assert "Examples\n--------" in inspect.getdoc(getattr(rkt, name)), name
-    for module in ("maps", "relations", "losses"):
+    for module in ("maps", "relations", "modules", "losses"):
         result = doctest.testmod(importlib.import_module(f"relkernels.torch.{module}"))
         assert result.attempted > 0
         assert result.failed == 0
@@ -65,7 +65,7 @@ def test_from_and_to_mlp(activation, bias, dtype):
 
 
 def test_maps_of_the_relations_go_back_to_mlps():
-    phi, psi = rk.MLP.random([3, 6, 2]), rk.MLP.random([4, 6, 2])
+    phi, psi = rk.MLP.random([3, 6, 2], random_state=0), rk.MLP.random([4, 6, 2], random_state=0)
     one, two = InnerProductRelation.from_mlp(phi), RelationAttention.from_mlp(phi, psi)
     first, second = one.to_mlp()
     assert first is second
@@ -77,6 +77,7 @@ def test_maps_of_the_relations_go_back_to_mlps():
 def test_state_dict_and_copies():
     shared = FeatureMap([3, 6, 4])
     assert list(InnerProductRelation(shared, shared).state_dict()) == [
+        "phi._extra_state",
         "phi.weights.0",
         "phi.weights.1",
         "phi.biases.0",
@@ -185,15 +186,18 @@ def test_bad_tensors_are_named():
         ),
         (
             TypeError,
-            "mlp: expected a FeatureMap, got MLP.*from_mlp",
+            "mlp: expected a FeatureMap or .*, got MLP.*from_mlp",
             lambda: rkt.feature_map(x, phi.to_mlp()),
         ),
         (ValueError, r"x: expected rows of 3 features.*got \(5, 4\)", lambda: phi(torch.randn(5, 4))),
         (ValueError, "x: expected at least 2 dimensions", lambda: phi(x[0])),
         (ValueError, "x: expected rows of at least one feature", lambda: rkt.relation_matrix(x[:, :0])),
         (TypeError, "y: expected torch.float32", lambda: rkt.relation_matrix(x, y.double())),
-        (TypeError, "phi: expected a FeatureMap or None", lambda: rkt.relation_matrix(x, y, nn.Linear(3, 4))),
-        (TypeError, "psi: expected a FeatureMap or None", lambda: rkt.relation_matrix(x, y, phi, x)),
+        (
+            TypeError,
+            "psi: expected a FeatureMap or another .* or None",
+            lambda: rkt.relation_matrix(x, y, phi, x),
+        ),
         (
             ValueError,
             "y: expected features as wide as those of x, 4.*got 2",
@@ -210,7 +214,7 @@ def test_bad_tensors_are_named():
             lambda: rkt.relation_matrix(x.expand(2, 5, 3), x.expand(3, 5, 3)),
         ),
         (ValueError, "heads: expected a divisor", lambda: rkt.relation_matrix(x, heads=2)),
-        (ValueError, "scale: expected a finite number", lambda: rkt.relation_matrix(x, scale=-1.0)),
+        (ValueError, "scale: expected a finite number", lambda: rkt.relation_matrix(x, scale=math.nan)),
         (ValueError, r"v: expected 7 rows.*\(7, 3\), got \(5, 3\)", lambda: rkt.attention(x, y, x)),
         (TypeError, "v: expected torch.float32", lambda: rkt.attention(x, y, v.double())),
         (TypeError, "mask: expected a boolean tensor", lambda: rkt.attention(x, y, v, mask=torch.ones(5, 7))),
@@ -261,8 +265,8 @@ def test_bad_arguments_of_the_loss_are_named():
 def test_bad_modules_are_named():
     phi = FeatureMap([3, 6, 4])
     cases = [
-        (TypeError, "phi: expected a FeatureMap, got MLP", lambda: InnerProductRelation(phi.to_mlp())),
-        (TypeError, "phi: expected a FeatureMap, got NoneType", lambda: RelationAttention(None)),
+        (TypeError, "phi: expected a FeatureMap or .*, got MLP", lambda: InnerProductRelation(phi.to_mlp())),
+        (TypeError, "phi: expected a FeatureMap or .*, got NoneType", lambda: RelationAttention(None)),
         (TypeError, "mlp: expected a relkernels.MLP", lambda: InnerProductRelation.from_mlp(phi)),
         (
             ValueError,
@@ -286,3 +290,48 @@ def test_bad_modules_are_named():
     for error, message, call in cases:
         with pytest.raises(error, match=message):
             call()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((1000, 1000)),
+        [1.0] * 1_000_000,
+        "x" * 1_000_000,
+        10**400,
+        {"x": 1},
+        None,
+        object(),
+        torch.zeros(3, 4, dtype=torch.int64),
+        torch.zeros(3, 4, dtype=torch.float16),
+        torch.zeros(3, 4, device="meta"),
+        torch.zeros(3, 4, dtype=torch.complex64),
+        torch.zeros(3, 4).to_sparse(),
+        rk.MLP.random([3, 4], seed=0),
+    ],
+    ids=lambda a: type(a).__name__,
+)
+def test_messages_are_short_and_name_the_argument(wrong):
+    x, labels = torch.randn(5, 3), torch.arange(5)
+    calls = {
+        "x": lambda: rkt.relation_matrix(wrong),
+        "q": lambda: rkt.attention(wrong, x, x),
+        "k": lambda: rkt.attention(x, wrong, x),
+        "v": lambda: rkt.attention(x, x, wrong),
+        "target": lambda: rkt.relation_loss(x, None, wrong),
+        "mlp": lambda: rkt.feature_map(x, wrong),
+    }
+    if wrong is not None:
+        calls |= {
+            "y": lambda: rkt.relation_matrix(x, wrong),
+            "phi": lambda: rkt.relation_matrix(x, None, wrong),
+            "psi": lambda: rkt.relation_matrix(x, None, None, wrong),
+            "mask": lambda: rkt.attention(x, x, x, mask=wrong),
+            "sample_weight": lambda: rkt.relation_loss(x, None, labels, sample_weight=wrong),
+        }
+    for name, call in calls.items():
+        with pytest.raises((TypeError, ValueError)) as caught:
+            call()
+        message = str(caught.value)
+        assert message.startswith(name)
+        assert len(message) < 500, message[:600]

@@ -55,7 +55,7 @@ def make(way, **parameters):
 
 def maps(estimator):
     """Return all parameters as one vector."""
-    names = [name for name in ("mlp_", "phi_", "psi_") if hasattr(estimator, name)]
+    names = [name for name in ("phi_", "psi_") if hasattr(estimator, name)]
     arrays = [a for name in names for m in [getattr(estimator, name)] for a in (*m.weights, *m.biases)]
     return np.concatenate([a.ravel() for a in arrays])
 
@@ -102,6 +102,92 @@ def test_partial_fit_and_warm_start_go_on(way):
     again = warm.fit(*arguments)
     assert again.loss_curve_[0] < make(way, max_iter=5).fit(*arguments).loss_curve_[0]
     assert not np.array_equal(begun, maps(again))
+
+
+BLOCKS = (slice(0, 60), slice(60, 90), slice(90, 120))
+
+
+def in_blocks(way):
+    """Fit to three blocks of rows of the tables."""
+    fit = make(way)
+    for rows in BLOCKS:
+        fit.partial_fit(X[rows], (Y if way == "matched" else KIND)[rows])
+    return fit
+
+
+@pytest.mark.parametrize(("way", "table"), [("labels", X), ("matched", Y)])
+def test_retrieve_after_partial_fit_takes_the_table(way, table, tmp_path):
+    """All rows are found under their own number: not those of the last block alone, counted from 0."""
+    fit = in_blocks(way)
+    maps = (fit.phi_, getattr(fit, "psi_", None))
+    expected = rk.retrieve(X, table, 5, *maps)
+    assert {0, 1, 2} == {int(at) // 60 + int(at) // 90 for at in np.unique(expected[1])}
+    for found in (fit.retrieve(X, 5, table), fit.retrieve(X, 5, Y=table.tolist())):
+        np.testing.assert_array_equal(found[0], expected[0])
+        np.testing.assert_array_equal(found[1], expected[1])
+    said = "^Y: expected a table to search after partial_fit, which keeps none.*got None"
+    with pytest.raises(ValueError, match=said):
+        fit.retrieve(X, 5)
+    fit.save(tmp_path / "f")
+    again = type(fit).load(tmp_path / "f")
+    with pytest.raises(ValueError, match=said):
+        again.retrieve(X, 5)
+    np.testing.assert_array_equal(again.retrieve(X, 5, table)[1], expected[1])
+
+
+@pytest.mark.parametrize("way", ["labels", "matched", "choices"])
+def test_what_belongs_to_a_table_goes_with_partial_fit(way):
+    """The maps have changed since: features and margins of the last fit are no more those of its table."""
+    fit = make(way).fit(*WAYS[way][1])
+    kept = {"features_fit_", "margins_", "n_best_", "set_sizes_"}
+    assert kept & set(vars(fit))
+    fit.partial_fit(*WAYS[way][1])
+    assert not kept & set(vars(fit))
+    assert kept & set(vars(fit.fit(*WAYS[way][1])))
+
+
+@pytest.mark.parametrize(("way", "table"), [("labels", X), ("matched", Y)])
+def test_retrieve_with_a_mask_and_another_table(way, table):
+    import pandas as pd
+
+    fit = make(way).fit(*WAYS[way][1])
+    others = table[::-1] + 0.5
+    mask = np.arange(120) % 2 == 0
+    expected = rk.retrieve(X, others, 3, fit.phi_, getattr(fit, "psi_", None), mask=mask)
+    for got, wanted in zip(fit.retrieve(X, 3, others, mask=mask), expected, strict=True):
+        np.testing.assert_array_equal(got, wanted)
+    assert (fit.retrieve(X, 3, mask=mask)[1] % 2 == 0).all()
+    fit.set_output(transform="pandas")
+    names = list("abcd")
+    fit.fit(pd.DataFrame(X, columns=names), *WAYS[way][1][1:])
+    assert fit.retrieve(pd.DataFrame(X, columns=names), 3)[1].shape == (120, 3)
+    with pytest.raises(ValueError, match="k: expected at most 4"):
+        fit.retrieve(pd.DataFrame(X, columns=names), 5, table[:4])
+    with pytest.raises(TypeError, match="pad: expected True or False"):
+        fit.retrieve(X, 3, pad="yes")
+
+
+@pytest.mark.parametrize(("way", "table"), [("labels", X), ("matched", Y)])
+def test_retrieve_pads(way, table):
+    fit = make(way).fit(*WAYS[way][1])
+    for found in (fit.retrieve(X, 122, pad=True), fit.retrieve(X, 122, table, pad=True)):
+        assert (found[1][:, 120:] == -1).all()
+        assert (found[0][:, 120:] == -np.inf).all()
+        np.testing.assert_array_equal(found[1][:, :120], fit.retrieve(X, 120)[1])
+
+
+@pytest.mark.parametrize("way", ["labels", "matched", "choices"])
+@pytest.mark.parametrize("changed", [{"n_features": 5}, {"hidden_widths": (9,)}, {"activation": "tanh"}])
+def test_maps_of_other_parameters_are_not_dropped_in_silence(way, changed):
+    arguments = WAYS[way][1]
+    fit = make(way, warm_start=True).fit(*arguments)
+    kept = maps(fit)
+    for name in ("partial_fit", "fit"):
+        said = f"^{'warm_start' if name == 'fit' else name}: expected parameters and tables that phi_ fits"
+        with pytest.raises(ValueError, match=said):
+            getattr(fit.set_params(**changed), name)(*arguments)
+    np.testing.assert_array_equal(maps(fit), kept)
+    assert fit.set_params(warm_start=False).fit(*arguments).phi_.activation.name in ("relu", "tanh")
 
 
 def test_partial_fit_draws_on_from_call_to_call():
@@ -219,7 +305,7 @@ def test_weight_decay_shrinks_weights():
     plain = make("labels", max_iter=30).fit(X, KIND)
     for solver, decay in (("adam", 30.0), ("adamw", 5.0)):
         small = make("labels", max_iter=30, solver=solver, weight_decay=decay).fit(X, KIND)
-        assert np.linalg.norm(small.mlp_.weights[0]) < 0.97 * np.linalg.norm(plain.mlp_.weights[0])
+        assert np.linalg.norm(small.phi_.weights[0]) < 0.97 * np.linalg.norm(plain.phi_.weights[0])
     with pytest.raises(ValueError, match="weight_decay"):
         make("labels", solver="adamw").fit(X, KIND)
 
@@ -293,6 +379,34 @@ def test_labels_and_names_are_saved(tmp_path):
     assert again.random_state is None
 
 
+@pytest.mark.parametrize(("way", "names"), [
+    ("labels", {"phi_": "mlp_"}),
+    ("matched", {"hidden_widths_psi": "hidden_widths_y"}),
+    ("choices", {"hidden_widths_psi": "hidden_widths_items"}),
+])  # fmt: skip
+def test_files_with_earlier_names(way, names, tmp_path):
+    fit = make(way).fit(*WAYS[way][1])
+    fit.save(tmp_path / "f")
+    with safe_open(tmp_path / "f", framework="numpy") as file:
+        metadata = file.metadata()
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    for name, earlier in names.items():
+        metadata["state"] = metadata["state"].replace(f'"{name}"', f'"{earlier}"')
+        tensors = {key.replace(f"{name}.", f"{earlier}."): value for key, value in tensors.items()}
+    save_file(tensors, tmp_path / "earlier", metadata=metadata)
+    again = type(fit).load(tmp_path / "earlier")
+    assert again.get_params() == fit.get_params()
+    assert set(vars(again)) == set(vars(fit))
+    np.testing.assert_array_equal(maps(again), maps(fit))
+
+
+def test_the_earlier_name_of_a_map_is_deprecated():
+    fit = make("labels", max_iter=1)
+    assert not hasattr(fit, "mlp_")
+    with pytest.warns(FutureWarning, match="mlp_ is deprecated: use phi_"):
+        assert fit.fit(X, KIND).mlp_ is fit.phi_
+
+
 def test_bad_files(tmp_path):
     path = tmp_path / "f"
     with pytest.raises(NotFittedError):
@@ -332,6 +446,6 @@ def test_bad_files(tmp_path):
     tensors.pop("features_fit_")
     with pytest.raises(ValueError, match="'features_fit_' is missing"):
         SymmetricRelation.load(changed())
-    rk.MLP.random([2, 3]).save(path)
+    rk.MLP.random([2, 3], random_state=0).save(path)
     with pytest.raises(ValueError, match="expected format"):
         SymmetricRelation.load(path)

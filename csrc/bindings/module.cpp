@@ -1,8 +1,7 @@
 // The extension module relkernels._core.
-#include <cstdlib>
-
 #include "bindings/arrays.hpp"
 #include "isa.hpp"
+#include "threads.hpp"
 
 namespace {
 
@@ -16,9 +15,9 @@ bool signal_raised() {
 
 PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     m.doc() = "Compiled kernels of relkernels. Arguments are checked by the Python functions above.";
-    const char* wanted = std::getenv("RELKERNELS_ISA");
     try {
-        rk::select_isa(wanted ? wanted : "");
+        rk::select_isa();
+        rk::threads_asked_for();
     } catch (const std::invalid_argument& error) {
         throw pybind11::import_error(error.what());
     }

@@ -33,25 +33,29 @@ void feature_map_vjp(const py::array& x, const MlpHandle& mlp, const py::array& 
 }
 
 void relation_matrix_vjp(const py::array& f, const py::array& g, const py::array& grad, double scale,
-                         long heads, const Maybe& grad_f, const Maybe& grad_g) {
+                         long heads, const Maybe& grad_f, const Maybe& grad_g, const Maybe& grad_scale) {
     with_dtype(f, [&]<class T>() {
         const auto rows = view<const T>(f), columns = view<const T>(g), above = view<const T>(grad);
         const auto to_f = view_or_none<T>(grad_f), to_g = view_or_none<T>(grad_g);
-        without_gil([&] { rk::relation_matrix_vjp<T>(rows, columns, above, T(scale), heads, to_f, to_g); });
+        double* to_scale = data_or_null<double>(grad_scale);
+        without_gil(
+            [&] { rk::relation_matrix_vjp<T>(rows, columns, above, T(scale), heads, to_f, to_g, to_scale); });
     });
 }
 
 void attention_vjp(const py::array& f, const py::array& g, const py::array& v, const Maybe& mask, bool causal,
                    double scale, const py::array& out, const py::array& lse, const py::array& grad,
-                   const py::array& grad_f, const py::array& grad_g, const py::array& grad_v) {
+                   const py::array& grad_f, const py::array& grad_g, const py::array& grad_v,
+                   const Maybe& grad_scale) {
     with_dtype(f, [&]<class T>() {
         const auto rows = view<const T>(f), columns = view<const T>(g), values = view<const T>(v);
         const auto o = view<const T>(out), l = view<const T>(lse), above = view<const T>(grad);
         const auto to_f = view<T>(grad_f), to_g = view<T>(grad_g), to_v = view<T>(grad_v);
         const auto allowed = view_or_none<Byte>(mask);
+        double* to_scale = data_or_null<double>(grad_scale);
         without_gil([&] {
             rk::attention_vjp<T>(rows, columns, values, allowed, causal, T(scale), o, l, above, to_f, to_g,
-                                 to_v);
+                                 to_v, to_scale);
         });
     });
 }
@@ -59,7 +63,7 @@ void attention_vjp(const py::array& f, const py::array& g, const py::array& v, c
 void relation_loss(const py::array& f, const py::array& g, const Maybe& target, const Maybe& labels_f,
                    const Maybe& labels_g, const Maybe& weight, const Maybe& row_scale,
                    const std::string& loss, const py::array& values, const py::array& grad_f,
-                   const Maybe& grad_g) {
+                   const Maybe& grad_g, double scale, const Maybe& grad_scale) {
     with_dtype(f, [&]<class T>() {
         const auto rows = view<const T>(f), columns = view<const T>(g);
         const Loss kind = loss_named(loss);
@@ -81,9 +85,11 @@ void relation_loss(const py::array& f, const py::array& g, const Maybe& target, 
         const double terms = double(rows.dim(2)) * (kind == Loss::softmax ? 1.0 : double(columns.dim(2)));
         targets.uniform_weight = T(1.0 / terms);
         targets.inverse_mass = data_or_null<const T>(row_scale);
-        double* value = view<double>(values).data;
+        double *value = view<double>(values).data, *to_scale = data_or_null<double>(grad_scale);
         T *to_f = view<T>(grad_f).data, *to_g = data_or_null<T>(grad_g);
-        without_gil([&] { rk::relation_loss<T>(rows, columns, targets, kind, value, to_f, to_g); });
+        without_gil([&] {
+            rk::relation_loss<T>(rows, columns, targets, kind, T(scale), value, to_f, to_g, to_scale);
+        });
     });
 }
 
@@ -94,12 +100,13 @@ void register_gradients(py::module_& m) {
     m.def("feature_map_vjp", &feature_map_vjp, arg("x"), arg("mlp"), arg("grad"), arg("grad_x"),
           arg("grad_weights"), arg("grad_biases"));
     m.def("relation_matrix_vjp", &relation_matrix_vjp, arg("f"), arg("g"), arg("grad"), arg("scale"),
-          arg("heads"), arg("grad_f"), arg("grad_g"));
+          arg("heads"), arg("grad_f"), arg("grad_g"), arg("grad_scale") = py::none());
     m.def("attention_vjp", &attention_vjp, arg("f"), arg("g"), arg("v"), arg("mask"), arg("causal"),
-          arg("scale"), arg("out"), arg("lse"), arg("grad"), arg("grad_f"), arg("grad_g"), arg("grad_v"));
+          arg("scale"), arg("out"), arg("lse"), arg("grad"), arg("grad_f"), arg("grad_g"), arg("grad_v"),
+          arg("grad_scale") = py::none());
     m.def("relation_loss", &relation_loss, arg("f"), arg("g"), arg("target"), arg("labels_f"),
           arg("labels_g"), arg("weight"), arg("row_scale"), arg("loss"), arg("values"), arg("grad_f"),
-          arg("grad_g"));
+          arg("grad_g"), arg("scale") = 1.0, arg("grad_scale") = py::none());
 }
 
 }  // namespace rk::bindings

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <stdexcept>
 
 #include "isa.hpp"
+#include "threads.hpp"
 
 namespace relkernels::detail {
 
@@ -16,12 +16,13 @@ std::string text(const Shape& shape) {
 }
 
 Call::Call(const char* function) : function_(function) {
-    static const bool chosen = [] {
-        const char* wanted = std::getenv("RELKERNELS_ISA");
-        rk::select_isa(wanted ? wanted : "");
+    // Where the environment is wrong, every call throws: a function's static is made anew after an exception.
+    static const bool ready = [] {
+        rk::select_isa();
+        rk::threads_asked_for();
         return true;
     }();
-    (void)chosen;
+    (void)ready;
 }
 
 void Call::fail(const std::string& argument, const std::string& expected, const std::string& got) const {
@@ -92,7 +93,7 @@ void Call::finite(const char* name, double value, double least, bool or_equal) c
 }
 
 double Call::scale(double value) const {
-    finite("scale", value, 0, true);
+    if (!std::isfinite(value)) fail("scale", "a finite number", std::to_string(value));
     return value;
 }
 

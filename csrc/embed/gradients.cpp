@@ -1,6 +1,8 @@
 // Vector-Jacobian products of the public interface.
 #include "embed/gradients.hpp"
 
+#include <numeric>
+
 #include "operations.hpp"
 
 namespace relkernels {
@@ -70,6 +72,8 @@ Owned<T> summed_to(Owned<T>& grad, const Shape& shape) {
 }
 
 }  // namespace
+
+double sum(const std::vector<double>& parts) { return std::accumulate(parts.begin(), parts.end(), 0.0); }
 
 template <class T>
 Features<T>::Features(const View<const T>& x, const Mlp<T>* map) : view_(x) {
@@ -180,11 +184,14 @@ MapGradients<T> relation_matrix_vjp(In<T> x, In<T> y, In<T> grad, Map<T> phi, Ma
         return s;
     };
     Owned<T> grad_f(full(n)), grad_g(full(m));
+    std::vector<double> grad_scale(std::size_t(detail::count(lead) * n));
     const std::size_t core = heads > 1 ? 3 : 2;
     rk::relation_matrix_vjp<T>(array(f.view(), lead, 2), array(g.view(), lead, 2),
                                array(View<const T>(grad), lead, core), scale, long(heads),
-                               array(grad_f.view()), array(grad_g.view()));
-    return Sides<T>{x, y, phi, psi, one_map}.back(grad_f, grad_g, grad_x, grad_y);
+                               array(grad_f.view()), array(grad_g.view()), grad_scale.data());
+    MapGradients<T> maps = Sides<T>{x, y, phi, psi, one_map}.back(grad_f, grad_g, grad_x, grad_y);
+    maps.scale = detail::sum(grad_scale);
+    return maps;
 }
 
 template <class T>
@@ -210,12 +217,15 @@ MapGradients<T> attention_vjp(In<T> q, In<T> k, In<T> v, In<T> grad, Map<T> phi,
                      options.causal, array(out.view()), array(lse.view(), a.lead, 1));
     Owned<T> grad_f(a.shape({a.n, a.width})), grad_g(a.shape({a.m, a.width}));
     Owned<T> grad_values(a.shape({a.m, v.shape().back()}));
+    std::vector<double> grad_scale(std::size_t(detail::count(a.shape({a.n}))));
     rk::attention_vjp<T>(rows, columns, values, a.mask, options.causal, scale,
                          array(View<const T>(out.view())), array(View<const T>(lse.view()), a.lead, 1),
                          array(View<const T>(grad), a.lead, 2), array(grad_f.view()), array(grad_g.view()),
-                         array(grad_values.view()));
+                         array(grad_values.view()), grad_scale.data());
     detail::copy<T>(detail::summed_to(grad_values, v.shape()).view(), grad_v);
-    return Sides<T>{q, k, a.phi, a.psi, a.one_map}.back(grad_f, grad_g, grad_q, grad_k);
+    MapGradients<T> maps = Sides<T>{q, k, a.phi, a.psi, a.one_map}.back(grad_f, grad_g, grad_q, grad_k);
+    maps.scale = detail::sum(grad_scale);
+    return maps;
 }
 
 #define RK_INSTANTIATE(T)                                                                                \

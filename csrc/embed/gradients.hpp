@@ -18,6 +18,9 @@ class Features {
     View<const T> view_;
 };
 
+// The derivative with respect to the scale, of its rows' parts.
+double sum(const std::vector<double>& parts);
+
 // Gradients with respect to features, of both sides and with all leading dimensions, back to inputs and maps;
 // leading dimensions that broadcasting had added or stretched are summed. y left out: its part goes to
 // grad_x.

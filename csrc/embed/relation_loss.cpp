@@ -47,6 +47,7 @@ LossResult<T> loss_of(const Call& call, const View<const T>& x, const View<const
     }
     call.widths("x", x.shape(), phi, y_name, other.shape(), psi, one_map);
     const rk::Loss loss = engine_loss(call, options.loss);
+    const T scale = T(call.scale(options.scale));
     const bool softmax = options.loss == Loss::softmax;
     const std::int64_t n = x.shape()[0], m = other.shape()[0];
 
@@ -125,23 +126,24 @@ LossResult<T> loss_of(const Call& call, const View<const T>& x, const View<const
     // Where loss and relation are symmetric, both sides have one gradient.
     const bool mirrored =
         y.absent() && one_map && !labels_x.empty() && target.labels_y.absent() && weight.absent() && !softmax;
-    std::vector<double> values(std::size_t(n), 0.0);
+    std::vector<double> values(std::size_t(n), 0.0), grad_scale(std::size_t(n), 0.0);
     Owned<T> grad_f(f.view().shape()), grad_g(g.view().shape());
-    rk::relation_loss<T>(detail::array(f.view()), detail::array(g.view()), pairs, loss, values.data(),
-                         grad_f.data().data(), mirrored ? nullptr : grad_g.data().data());
+    rk::relation_loss<T>(detail::array(f.view()), detail::array(g.view()), pairs, loss, scale, values.data(),
+                         grad_f.data().data(), mirrored ? nullptr : grad_g.data().data(), grad_scale.data());
     if (mirrored) grad_g.data() = grad_f.data();
-    LossResult<T> result{0, {}, {}};
-    for (const double value : values) result.value += value;
-    result.value /= total;
+    LossResult<T> result;
+    result.value = detail::sum(values) / total;
+    result.scale = detail::sum(grad_scale) / total;
     if (!weight.absent())
         for (Owned<T>* grad : {&grad_f, &grad_g})
             for (T& value : grad->data()) value *= T(1 / total);
-    if (!phi && !psi) return result;
     Owned<T> grad_x(x.shape()), grad_y(other.shape());
     MapGradients<T> maps =
         Sides<T>{x, y, phi, psi, one_map}.back(grad_f, grad_g, grad_x.view(), grad_y.view());
     result.phi = std::move(maps.phi);
     result.psi = std::move(maps.psi);
+    result.x = std::move(grad_x.data());
+    if (!y.absent()) result.y = std::move(grad_y.data());
     return result;
 }
 

@@ -8,7 +8,9 @@ namespace relkernels {
 int num_threads() { return rk::num_threads(); }
 
 void set_num_threads(int n) {
-    if (n < 1 || n > 4096) detail::Call("set_num_threads").fail("n", "1 to 4096 threads", std::to_string(n));
+    if (n < 1 || n > rk::kMostThreads)
+        detail::Call("set_num_threads")
+            .fail("n", "1 to " + std::to_string(rk::kMostThreads) + " threads", std::to_string(n));
     rk::set_num_threads(n);
 }
 

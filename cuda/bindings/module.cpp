@@ -270,27 +270,27 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
     m.def(
         "relation_matrix_vjp",
         [](const Context& context, const Array& f, const Array& g, const Array& grad, double scale,
-           long heads, const Array& grad_f, const Array& grad_g) {
+           long heads, const Array& grad_f, const Array& grad_g, const Array& grad_scale) {
             const DeviceGuard guard(context.device);
             with_full_precision(f, [&]<class A>() {
-                relation_matrix_vjp<A>(context, f, g, grad, scale, heads, grad_f, grad_g);
+                relation_matrix_vjp<A>(context, f, g, grad, scale, heads, grad_f, grad_g, grad_scale);
             });
         },
         arg("context"), arg("f"), arg("g"), arg("grad"), arg("scale"), arg("heads"), arg("grad_f"),
-        arg("grad_g"));
+        arg("grad_g"), arg("grad_scale"));
     m.def(
         "attention_vjp",
         [](const Context& context, const Array& f, const Array& g, const Array& v, const Maybe& mask,
            bool causal, double scale, const Array& out, const Array& lse, const Array& grad,
-           const Array& grad_f, const Array& grad_g, const Array& grad_v) {
+           const Array& grad_f, const Array& grad_g, const Array& grad_v, const Array& grad_scale) {
             const DeviceGuard guard(context.device);
             with_full_precision(f, [&]<class A>() {
                 attention_vjp<A>(context, f, g, v, mask, causal, scale, out, lse, grad, grad_f, grad_g,
-                                 grad_v);
+                                 grad_v, grad_scale);
             });
         },
         arg("context"), arg("f"), arg("g"), arg("v"), arg("mask").none(true), arg("causal"), arg("scale"),
-        arg("out"), arg("lse"), arg("grad"), arg("grad_f"), arg("grad_g"), arg("grad_v"));
+        arg("out"), arg("lse"), arg("grad"), arg("grad_f"), arg("grad_g"), arg("grad_v"), arg("grad_scale"));
 }
 
 }  // namespace rk::cuda

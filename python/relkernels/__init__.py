@@ -1,17 +1,26 @@
 """Inner products of neural feature maps: relations, attention, retrieval and their gradients.
 
-``r(x, y) = <phi(x), psi(y)>`` with phi and psi multi-layer perceptrons, computed by compiled kernels
-that never store what they need not: see `relation_matrix`, `attention`, `retrieve`, `relation_matvec`
-and `relation_loss`. `SymmetricRelation`, `AsymmetricRelation` and `PreferenceRetriever` learn from data.
+The relation of two objects is ``r(x, y) = <phi(x), psi(y)>``, where phi and psi are multi-layer perceptrons
+(`MLP`). Compiled kernels compute its matrix (`relation_matrix`) or work with it without storing it:
+`attention`, `retrieve`, `relation_matvec` and `relation_loss`. `SymmetricRelation`, `AsymmetricRelation` and
+`PreferenceRetriever` learn relations from data. `relkernels.torch` and `relkernels.dask` are imported
+separately.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._core import __version__
+try:
+    from ._core import __version__
+except ImportError as error:
+    from ._startup import leave_on_wrong_environment
+
+    leave_on_wrong_environment(error)
+    raise
 from .activations import Activation, leaky_relu, relu_power
-from .blocks import NpyBlocks, retrieve_blocks
+from .block_retrieval import retrieve_blocks
+from .blocks import NpyBlocks
 from .config import get_num_threads, set_num_threads, show_config
 from .gradients import (
     MLPGradient,
@@ -80,7 +89,7 @@ __all__ = [
     "show_config",
 ]
 
-# Modules of their own that are loaded when they are first asked for.
+# Submodules that are loaded on first use.
 _SUBMODULES = {"bounds", "cuda", "plot", "spectra"}
 # Estimators import scikit-learn, which takes longer than everything else here together.
 _ESTIMATORS = {

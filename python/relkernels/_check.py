@@ -9,20 +9,25 @@ from __future__ import annotations
 import functools
 import math
 import operator
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
+
+from ._describe import advice, near, option, shown
+from ._describe import kind as _kind
 
 if TYPE_CHECKING:
     from .mlp import MLP
 
 FLOATS = "float32 or float64"
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, np.ndarray):
-        return f"an array of dtype {value.dtype} and shape {value.shape}"
-    return f"{type(value).__name__} {value!r}"
+# No layer is wider: a limit for what no memory could hold.
+WIDEST = 2**31 - 1
+# Characters of an error of another library that are kept.
+LONGEST = 400
 
 
 def floats(name: str, a: Any, ndim: int = 2, exact: bool = False) -> np.ndarray:
@@ -32,29 +37,29 @@ def floats(name: str, a: Any, ndim: int = 2, exact: bool = False) -> np.ndarray:
     are not aligned in memory is copied. `exact` asks for `ndim` dimensions and no more.
     """
     if not isinstance(a, np.ndarray) or isinstance(a, np.ma.MaskedArray):
-        raise TypeError(f"{name}: expected an array of {FLOATS}, got {_kind(a)}")
+        raise TypeError(f"{name}: expected an array of {FLOATS}, got {_kind(a)}{advice(name, a)}")
     dtype = a.dtype
     if dtype.char not in "fd" or not dtype.isnative:
-        raise TypeError(f"{name}: expected {FLOATS}, got {_kind(a)}")
+        raise TypeError(f"{name}: expected {FLOATS}, got {_kind(a)}{advice(name, a)}")
     if a.ndim < ndim or (exact and a.ndim != ndim):
         bound = "" if exact else "at least "
         raise ValueError(f"{name}: expected {bound}{ndim} dimensions, got shape {a.shape}")
     return a if a.flags.aligned else a.copy()
 
 
-def features(name: str, a: Any) -> np.ndarray:
-    """Return `a` if its rows are points: at least two dimensions, the last not empty."""
+def features(name: str, a: Any, ndim: int = 2) -> np.ndarray:
+    """Return `a` if its rows are points: at least `ndim` dimensions, the last not empty."""
     # The ordinary case first: a call on a few points takes a few microseconds in all.
     if (
         type(a) is np.ndarray
         and a.dtype.char in "fd"
         and a.dtype.isnative
-        and a.ndim > 1
+        and a.ndim >= ndim
         and a.shape[-1]
         and a.flags.carray
     ):
         return a
-    a = floats(name, a)
+    a = floats(name, a, ndim)
     if a.shape[-1] == 0:
         raise ValueError(
             f"{name}: expected rows of at least one feature (last dimension > 0), got shape {a.shape}"
@@ -67,7 +72,18 @@ def same_dtype(*named: tuple[str, Any]) -> None:
     first_name, first = named[0]
     for name, other in named[1:]:
         if other is not None and other.dtype != first.dtype:
-            raise TypeError(f"{name}: expected {first.dtype}, the dtype of {first_name}, got {other.dtype}")
+            different_dtype(name, other, first_name, str(first.dtype), str(other.dtype))
+
+
+def different_dtype(name: str, other: Any, first_name: str, expected: str, got: str) -> NoReturn:
+    """Refuse an argument of another dtype than the first one, and say which conversion is missing."""
+    if isinstance(other, np.ndarray):
+        cast = f": use {name}.astype(np.{expected})"
+    elif isinstance(other, _mlp_class()):
+        cast = f": use {first_name}.astype(np.{got})"
+    else:
+        cast = ""
+    raise TypeError(f"{name}: expected {expected}, the dtype of {first_name}, got {got}{cast}")
 
 
 def precision(value: str | None, dtype: np.dtype) -> str | None:
@@ -75,10 +91,10 @@ def precision(value: str | None, dtype: np.dtype) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or value != "bf16":
-        where = " for arrays in main memory" if value == "tf32" else ""
-        fail("precision", f"None or 'bf16'{where}", repr(value))
+        where = " for arrays in main memory" if isinstance(value, str) and value == "tf32" else ""
+        fail("precision", f"None or 'bf16'{where}", option(value))
     if dtype.char != "f":
-        fail("precision", f"None for {dtype} arrays ('bf16' is for float32)", repr(value))
+        fail("precision", f"None for {dtype} arrays ('bf16' is for float32)", option(value))
     return value
 
 
@@ -97,11 +113,11 @@ _ARITHMETIC = {
 def arithmetic(value: str | None, dtype: str) -> str:
     """Return how arrays of `dtype` on a device are multiplied with the precision asked for."""
     if value is not None and (not isinstance(value, str) or value not in ("bf16", "tf32")):
-        fail("precision", "None, 'bf16' or 'tf32'", repr(value))
+        fail("precision", "None, 'bf16' or 'tf32'", option(value))
     try:
         return _ARITHMETIC[dtype, value]
     except KeyError:
-        fail("precision", f"None for {dtype} arrays ('bf16' and 'tf32' are for float32)", repr(value))
+        fail("precision", f"None for {dtype} arrays ('bf16' and 'tf32' are for float32)", option(value))
 
 
 def not_floats(name: str, expected: str, dtype: str, shape: tuple[int, ...]) -> NoReturn:
@@ -172,44 +188,52 @@ def batch_shape(*named: tuple[str, np.ndarray, int]) -> tuple[int, ...]:
         ) from None
 
 
-def mask(value: Any, rows: int, columns: int) -> np.ndarray | None:
-    """Return a boolean mask whose last dimensions broadcast to (rows, columns)."""
+def mask(value: Any, rows: int | None, columns: int) -> np.ndarray | None:
+    """Return a boolean mask whose last dimensions broadcast to (rows, columns).
+
+    With `rows` None `value` broadcasts to (..., columns), and the result to (..., 1, columns).
+    """
     if value is None:
         return None
     masked = isinstance(value, np.ma.MaskedArray)  # whose own mask nothing here would look at
     if not isinstance(value, np.ndarray) or masked or value.dtype != np.bool_:
         raise TypeError(f"mask: expected a boolean array (True = may be attended), got {_kind(value)}")
+    given = value.shape
+    if rows is None and value.ndim:
+        value = value[..., None, :]
     if value.ndim < 2:
         value = value.reshape((1,) * (2 - value.ndim) + value.shape)
     if value.shape[-2] not in (1, rows) or value.shape[-1] not in (1, columns):
-        raise ValueError(
-            f"mask: expected a shape that broadcasts to (..., {rows}, {columns}), got {value.shape}"
-        )
+        wanted = f"(..., {columns})" if rows is None else f"(..., {rows}, {columns})"
+        fail("mask", f"a shape that broadcasts to {wanted}", given)
     return value
 
 
 def scale(value: Any, default: float | None = None) -> float:
-    """Return a finite, non-negative factor; None stands for `default` where there is one."""
+    """Return a finite factor; None stands for `default` where there is one."""
     if value is None and default is not None:
         return default
     number = real("scale", value)
-    if not number >= 0 or number == math.inf:
-        raise ValueError(f"scale: expected a finite number >= 0, got {value!r}")
+    if not -math.inf < number < math.inf:  # which torch.compile can trace, unlike math.isfinite
+        fail("scale", "a finite number", repr(value))
     return number
 
 
 def real(name: str, value: Any) -> float:
     """Return a real number as a float."""
-    if isinstance(value, (bool, np.bool_, str)):
+    several = isinstance(value, np.ndarray) and (value.ndim > 0 or value.dtype.kind not in "fiu")
+    if several or isinstance(value, (bool, np.bool_, str, bytes, np.complexfloating, np.ma.MaskedArray)):
         raise TypeError(f"{name}: expected a real number, got {_kind(value)}")
     try:
         return float(value)
+    except OverflowError:
+        raise ValueError(f"{name}: expected a number that float64 can hold, got {_kind(value)}") from None
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected a real number, got {_kind(value)}") from None
 
 
-def integer(name: str, value: Any, low: int) -> int:
-    """Return an integer of at least `low`."""
+def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """Return an integer of at least `low`, and at most `high` where that is given."""
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected an integer, got {_kind(value)}")
     try:
@@ -217,8 +241,69 @@ def integer(name: str, value: Any, low: int) -> int:
     except TypeError:
         raise TypeError(f"{name}: expected an integer, got {_kind(value)}") from None
     if number < low:
-        raise ValueError(f"{name}: expected an integer >= {low}, got {number}")
+        fail(name, f"an integer >= {low}", number)
+    if high is not None and number > high:
+        fail(name, f"an integer from {low} to {high}", number)
     return number
+
+
+def switch(name: str, value: Any) -> bool:
+    """Return a boolean that may also be a level: an integer, 0 for off."""
+    return bool(value) if isinstance(value, (bool, np.bool_)) else integer(name, value, 0) > 0
+
+
+def widths(name: str, value: Any) -> list[int]:
+    """Return the widths of layers."""
+    several = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+    if not several and not (isinstance(value, np.ndarray) and value.ndim == 1):
+        raise TypeError(f"{name}: expected a sequence of integers, got {_kind(value)}")
+    return [integer(f"{name}[{i}]", w, 1, WIDEST) for i, w in enumerate(value)]
+
+
+def sequence(name: str, value: Any, what: str = "a sequence") -> Any:
+    """Return what has a length and parts by number: a list, a tuple, an array."""
+    known = hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, type)
+    known = known and not hasattr(value, "toarray")
+    if not known or isinstance(value, (str, bytes, Mapping)) or getattr(value, "ndim", 1) == 0:
+        raise TypeError(f"{name}: expected {what}, got {_kind(value)}{advice(name, value)}")
+    return value
+
+
+def numbers(name: str, value: Any) -> np.ndarray:
+    """Return an array-like of real numbers as a float64 array, of any shape."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected real numbers, got {_kind(value)}{advice(name, value)}")
+    try:
+        found = np.asarray(value)
+        if found.dtype.kind == "O":
+            found = found.astype(np.float64)
+    except (TypeError, ValueError, OverflowError):  # ragged, or not numbers
+        found = np.empty(0, object)
+    if found.dtype.kind not in "fiub":
+        hint = advice(name, value) if hasattr(value, "toarray") else ""
+        raise TypeError(f"{name}: expected real numbers, got {_kind(value)}{hint}")
+    return found.astype(np.float64, copy=False)
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Name an argument in the errors of another library that reads it, and cut those that print contents."""
+    try:
+        yield
+    except (TypeError, ValueError, OverflowError) as error:
+        text = str(error)
+        named = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) is not None
+        if named and len(text) <= LONGEST and not isinstance(error, OverflowError):
+            raise
+        text = text if named else f"{name}: {text}"
+        text = text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(text) from error
+
+
+def path(name: str, value: Any) -> str | bytes:
+    """Return a path as text."""
+    with naming(name):
+        return os.fspath(value)
 
 
 def flag(name: str, value: Any) -> bool:
@@ -234,7 +319,7 @@ def choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected one of {wanted}, got {_kind(value)}")
     if value not in choices:
-        raise ValueError(f"{name}: expected one of {wanted}, got {value!r}")
+        fail(name, f"one of {wanted}", f"{option(value)}{near(value, choices)}")
     return value
 
 
@@ -296,4 +381,4 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
 
 def fail(name: str, expected: str, got: object) -> NoReturn:
     """Raise the ValueError of a check that only one place makes."""
-    raise ValueError(f"{name}: expected {expected}, got {got}")
+    raise ValueError(f"{name}: expected {expected}, got {shown(got)}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import _core
+from ._describe import kind
 
 # The version that is asked for; older libraries have none.
 _VERSION = (1, 1)
@@ -66,6 +67,8 @@ def from_dlpack(a: Any, stream: Any = None) -> Tensor:
     >>> tensor.shape, tensor.strides, tensor.dtype, tensor.device
     ((4, 3), (1, 4), 'float32', (1, 0))
     """
+    if not hasattr(a, "__dlpack__") or isinstance(a, type):
+        raise TypeError(f"a: expected an array that speaks DLPack, got {kind(a)}")
     owner = taken(a) if stream is None else taken(a, stream=stream)
     return Tensor(
         owner.pointer, owner.shape, owner.strides, owner.dtype, owner.device, owner.read_only, owner

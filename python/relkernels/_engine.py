@@ -29,6 +29,16 @@ class Engine:
     empty_sums = staticmethod(empty)
 
     @staticmethod
+    def empty_parts(what: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Return an uninitialized output for the parts of a number that `total` adds up."""
+        return empty(what, shape, np.dtype(np.float64))
+
+    @staticmethod
+    def total(parts: np.ndarray) -> Any:
+        """Return the sum over all elements, as a number."""
+        return float(parts.sum())
+
+    @staticmethod
     def empty_like(a: np.ndarray) -> np.ndarray:
         """Return an uninitialized packed array of the shape and dtype of an output."""
         return empty("out", a.shape, a.dtype)
@@ -50,6 +60,11 @@ class Engine:
     def copy(out: np.ndarray, a: np.ndarray) -> None:
         """Copy an array into one of the same shape and any strides."""
         out[...] = a
+
+    @staticmethod
+    def fill(out: np.ndarray, value: float) -> None:
+        """Set all elements of an array, of any strides, to a number."""
+        out[...] = value
 
     @staticmethod
     def add(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -1,15 +1,33 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and files of arrays that are read."""
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
+from typing import Any
+
+from . import _check
 
 
-def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file beside its place and put it there when it is complete."""
-    name = os.path.realpath(path)
-    handle, draft = tempfile.mkstemp(dir=os.path.dirname(name), prefix=".relkernels-")
+def write_whole(path: Any, data: bytes) -> None:
+    """Write a file beside its place and put it there when it is complete.
+
+    Raises
+    ------
+    OSError
+        If the folder does not exist or takes no files; the message names it.
+    """
+    name = os.path.realpath(os.fsdecode(_check.path("path", path)))
+    folder = os.path.dirname(name)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(errno.ENOENT, "the folder does not exist", folder)
+    if os.path.isdir(name):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+    try:
+        handle, draft = tempfile.mkstemp(dir=folder, prefix=".relkernels-")
+    except OSError as error:  # which names the draft
+        raise OSError(error.errno, error.strerror, folder) from None
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -20,6 +38,29 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
     except BaseException:
         os.unlink(draft)
         raise
+
+
+def read_safetensors(path: Any) -> tuple[str, dict[str, str], dict[str, Any]]:
+    """Return the name of a safetensors file, its metadata and its tensors.
+
+    Raises
+    ------
+    OSError
+        If the file is absent or may not be read.
+    ValueError
+        If it is not a readable safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    name = os.fsdecode(_check.path("path", path))
+    with _check.naming("path"), open(name, "rb"):  # the system's own error where it cannot be read
+        pass
+    try:
+        with safe_open(name, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            return name, metadata, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError, TypeError, KeyError, OSError, AttributeError) as error:
+        raise ValueError(f"{name}: not a readable safetensors file: {error}") from None
 
 
 def check_writable(option: str, path: str) -> None:

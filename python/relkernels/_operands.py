@@ -22,7 +22,7 @@ def spread(a: np.ndarray, lead: tuple[int, ...], core: int) -> np.ndarray:
 
 
 class Attended:
-    """The checked arguments that attention and its relatives share."""
+    """The checked arguments that attention and its relatives share; `has_values` requires `v`."""
 
     def __init__(
         self,
@@ -36,10 +36,12 @@ class Attended:
         causal: bool,
         precision: str | None,
         keys_name: str = "k",
+        least_ndim: int = 2,
+        has_values: bool = False,
     ) -> None:
-        q, k = _check.features("q", q), _check.features(keys_name, k)
+        q, k = _check.features("q", q, least_ndim), _check.features(keys_name, k)
         named = [("q", q), (keys_name, k)]
-        if v is not None:
+        if v is not None or has_values:
             v = _check.floats("v", v)
             if v.shape[-2] != k.shape[-2]:
                 _check.fail("v", f"{k.shape[-2]} rows, one for each row of {keys_name} {k.shape}", v.shape)
@@ -55,15 +57,18 @@ class Attended:
         self.engine = engine_of(q)
         self.precision = self.engine.precision(precision, q.dtype)
         self.scale = _check.scale(scale, 1 / math.sqrt(width))
-        self.n, self.m = q.shape[-2], k.shape[-2]
-        mask = _check.mask(mask, self.n, self.m)
+        # A single query, shape (d_q,): one row here, which the result does not have.
+        self.single = q.ndim == 1
+        rows = q[None] if self.single else q
+        self.n, self.m = rows.shape[-2], k.shape[-2]
+        mask = _check.mask(mask, None if self.single else self.n, self.m)
         self.causal = _check.flag("causal", causal)
         self._named, self._mask = named, mask
-        batched = [(name, a, 2) for name, a in named]
+        batched = [(name, a, min(a.ndim, 2)) for name, a in named]
         if mask is not None:
             batched.append(("mask", mask, 2))
         self.lead = _check.batch_shape(*batched)
-        self.q, self.k = spread(q, self.lead, 2), spread(k, self.lead, 2)
+        self.q, self.k = spread(rows, self.lead, 2), spread(k, self.lead, 2)
         self.v = None if v is None else spread(v, self.lead, 2)
         self.mask = None if mask is None else np.broadcast_to(mask, (*self.lead, self.n, self.m))
 

@@ -17,12 +17,14 @@ def read_sequential(
 
     if not isinstance(sequential, nn.Sequential):
         raise TypeError(f"sequential: expected a torch.nn.Sequential, got {type(sequential).__name__}")
+    _own_forward("sequential", sequential, nn.Sequential)
     plain = {nn.ReLU: "relu", nn.SiLU: "silu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid"}
     linear: list[Any] = []
     between: list[list[Activation]] = []  # what follows each linear layer
     for i, layer in enumerate(sequential):
         where = f"sequential[{i}]"
         if isinstance(layer, nn.Linear):
+            _own_forward(where, layer, nn.Linear)
             linear.append(layer)
             between.append([])
             continue
@@ -30,11 +32,11 @@ def read_sequential(
             continue
         if type(layer) in plain:
             found = Activation(plain[type(layer)])
-        elif isinstance(layer, nn.LeakyReLU):
+        elif type(layer) is nn.LeakyReLU:
             found = Activation("leaky_relu", float(layer.negative_slope))
-        elif isinstance(layer, nn.GELU):
+        elif type(layer) is nn.GELU:
             found = Activation("gelu" if layer.approximate == "none" else "gelu_tanh")
-        elif isinstance(layer, nn.Softplus) and layer.beta == 1:
+        elif type(layer) is nn.Softplus and layer.beta == 1:
             found = Activation("softplus")
         else:
             raise TypeError(f"{where}: expected a linear layer or an activation, got {layer!r}")
@@ -66,3 +68,11 @@ def read_sequential(
         for layer, has in zip(linear, with_bias, strict=True)
     ]
     return weights, biases, activation
+
+
+def _own_forward(name: str, layer: Any, kind: Any) -> None:
+    """Refuse a subclass that computes something else than the class whose parameters are read."""
+    if type(layer).forward is not kind.forward:
+        raise TypeError(
+            f"{name}: expected the forward of {kind.__name__}, got {type(layer).__name__} with its own"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from . import _check
@@ -21,6 +22,26 @@ NAMES: dict[str, float | None] = {
     "erf": None,
     "sin": None,
     "cos": None,
+}
+
+
+# Name -> largest slope |a'(z)| for all z, rounded up where it has no closed form. gelu: the second derivative
+# (2 - z^2) density(z) vanishes at z = sqrt(2), where the slope Phi(z) + z density(z) is
+# (1 + erf(1)) / 2 + exp(-1) / sqrt(pi). gelu_tanh: at z = 1.41850...; silu: at the root 2.39935... of
+# z tanh(z / 2) = 2. sigmoid: s (1 - s) <= 1/4. erf: 2 exp(-z^2) / sqrt(pi) at 0. Others with a parameter: in
+# `lipschitz`.
+_LIPSCHITZ: dict[str, float] = {
+    "identity": 1.0,
+    "relu": 1.0,
+    "gelu": (1 + math.erf(1)) / 2 + math.exp(-1) / math.sqrt(math.pi),
+    "gelu_tanh": 1.128993069,
+    "silu": 1.099839321,
+    "tanh": 1.0,
+    "sigmoid": 0.25,
+    "softplus": 1.0,
+    "erf": 2 / math.sqrt(math.pi),
+    "sin": 1.0,
+    "cos": 1.0,
 }
 
 
@@ -102,6 +123,20 @@ def leaky_relu(slope: float = 0.01) -> Activation:
     if not abs(number) < float("inf"):
         _check.fail("slope", "a finite number", repr(slope))
     return Activation("leaky_relu", number)
+
+
+def lipschitz(activation: Activation) -> float:
+    """Return the Lipschitz constant of an activation on the whole line: its largest slope.
+
+    That of relu_power(r) is infinite unless r is 1: the slope ``r z**(r - 1)`` grows without limit as z does
+    (r > 1), or as z comes to 0 (r < 1).
+    """
+    name, parameter = activation.name, activation.parameter
+    if name == "leaky_relu" and parameter is not None:
+        return max(1.0, abs(parameter))
+    if name == "relu_power":
+        return 1.0 if parameter == 1 else math.inf
+    return _LIPSCHITZ[name]
 
 
 def resolve(activation: str | Activation) -> Activation:

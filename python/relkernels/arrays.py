@@ -25,8 +25,9 @@ import numpy as np
 from . import _check
 from ._dlpack import Tensor, from_dlpack, taken
 from ._half import HALVES, narrow, widen
+from ._result import rebuilt
 
-__all__ = ["Array", "Kind", "Tensor", "from_dlpack", "host", "kind_of", "operation"]
+__all__ = ["Array", "Kind", "OnHost", "Tensor", "from_dlpack", "host", "kind_of", "on_host", "operation"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -91,8 +92,8 @@ def kind_of(a: Any) -> Kind:
     >>> kind_of(np.ones(3)).name
     'numpy'
     """
-    if not _is_array(a):
-        raise TypeError(f"expected an array that speaks DLPack, got {_check._kind(a)}")
+    if not is_array(a):
+        raise TypeError(f"a: expected an array that speaks DLPack, got {_check._kind(a)}")
     if not isinstance(a, np.ndarray) and hasattr(a, "__array_namespace__"):
         namespace = a.__array_namespace__()
         return Kind(namespace.__name__.partition(".")[0], namespace)
@@ -100,8 +101,9 @@ def kind_of(a: Any) -> Kind:
     return library(type(a))
 
 
-def _is_array(a: Any) -> bool:
-    return isinstance(a, np.ndarray) or hasattr(a, "__dlpack__")
+def is_array(a: Any) -> bool:
+    """Return whether this is an array of NumPy, or of a library that speaks DLPack."""
+    return isinstance(a, np.ndarray) or (hasattr(a, "__dlpack__") and not isinstance(a, type))
 
 
 class Place(NamedTuple):
@@ -179,7 +181,7 @@ def host(name: str, a: Any) -> Any:
 
     For functions that take arrays of every kind and give none back.
     """
-    if isinstance(a, np.ndarray) or not _is_array(a):
+    if isinstance(a, np.ndarray) or not is_array(a):
         return a
     place = _place(name, a)
     if place.device[0] != _CPU:
@@ -188,6 +190,51 @@ def host(name: str, a: Any) -> Any:
     if dtype == "bfloat16":
         raise TypeError(f"{name}: expected {_check.FLOATS}, got a {place.kind} array of bfloat16")
     return view
+
+
+class OnHost(NamedTuple):
+    """An array of any kind in the host's memory, as the functions on NumPy arrays take it.
+
+    Attributes
+    ----------
+    values : numpy.ndarray
+        A view; of floats of 16 bits a copy in float32.
+    dtype : str
+        That of the array itself.
+    kind : Kind
+    view : numpy.ndarray
+        Of the array itself; bfloat16 of other libraries is seen as its bits.
+    """
+
+    values: np.ndarray
+    dtype: str
+    kind: Kind
+    view: np.ndarray
+
+    def like(self, a: np.ndarray) -> Any:
+        """Return a result as an array of this kind, floats in this dtype."""
+        half = self.dtype if self.dtype in HALVES else None
+        return _made(a if half is None else _rounded(a, half, self.view.dtype), self.kind, half)
+
+
+def check_returnable(name: str, kind: Kind) -> None:
+    """Refuse arrays of a library that cannot be given results."""
+    if not hasattr(kind.namespace, "from_dlpack"):
+        raise TypeError(
+            f"{name}: expected an array of a library with a function from_dlpack, which makes the result, "
+            f"got one of {kind.name}, which has none"
+        )
+
+
+def on_host(name: str, a: Any) -> OnHost:
+    """View an array of any kind in the host's memory; TypeError for anything else, naming the argument."""
+    if not is_array(a):
+        raise TypeError(f"{name}: expected an array, got {type(a).__name__}")
+    place = _place(name, a)
+    if place.device[0] != _CPU:
+        raise TypeError(f"{name}: expected an array in the host's memory, got one of {place}")
+    view, dtype = _seen(name, a)
+    return OnHost(widen(view, dtype) if dtype in HALVES else view, dtype, kind_of(a), view)
 
 
 def operation(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -211,8 +258,11 @@ def operation(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 try:
                     return function(*args, **kwargs)
                 except TypeError:
-                    # Of another kind than the first? That is the better message; nothing is written yet.
-                    _given(about, args, kwargs)
+                    # Of another kind than the first, or of 16 bits? That is the better message; nothing is
+                    # written yet.
+                    found = _given(about, args, kwargs)
+                    if found is not None and found.place.kind == "numpy":
+                        _common_half(found.arrays, {name: _seen(name, a) for name, a in found.arrays.items()})
                     raise
             return _any_kind(about, args, kwargs)
 
@@ -227,9 +277,9 @@ def _arrays(arguments: dict[str, Any], names: tuple[str, ...]) -> Iterator[tuple
         value = arguments.get(name)
         if isinstance(value, tuple):
             for i, part in enumerate(value):
-                if _is_array(part):
+                if is_array(part):
                     yield f"{name}[{i}]", part
-        elif _is_array(value):
+        elif is_array(value):
             yield name, value
 
 
@@ -278,13 +328,9 @@ def _any_kind(function: _Function, args: tuple[Any, ...], kwargs: dict[str, Any]
     if place.device[0] != _CPU:
         raise TypeError(f"{leader}: expected an array on the CPU or on a CUDA device, got one of {place}")
     kind = kind_of(arrays[leader])
-    if not hasattr(kind.namespace, "from_dlpack"):
-        raise TypeError(
-            f"{leader}: expected an array of a library with a function from_dlpack, which makes the result, "
-            f"got one of {place.kind}, which has none"
-        )
+    check_returnable(leader, kind)
     seen = {name: _seen(name, a) for name, a in arrays.items()}
-    half = _common_half(seen, leader)
+    half = _common_half(arrays, seen)
     if half is None and place.kind == "numpy":
         return function.call(*args, **kwargs)
     like = seen[leader].view.dtype
@@ -313,8 +359,12 @@ def _any_kind(function: _Function, args: tuple[Any, ...], kwargs: dict[str, Any]
     return given["out"]
 
 
-def _common_half(seen: dict[str, _Seen], leader: str) -> str | None:
-    """Return the dtype of 16 bits that the floats of a call have, if they have one."""
+def _common_half(arrays: dict[str, Any], seen: dict[str, _Seen]) -> str | None:
+    """Return the dtype of 16 bits that the floats of a call have, if they have one.
+
+    The first of the arrays is the one whose dtype the others must have.
+    """
+    leader = next(iter(arrays))
     floats = {name: dtype for name, (_, dtype) in seen.items() if "float" in dtype}
     if not any(dtype in HALVES for dtype in floats.values()):
         return None
@@ -323,7 +373,7 @@ def _common_half(seen: dict[str, _Seen], leader: str) -> str | None:
         return None  # the function will say so
     for name, dtype in floats.items():
         if dtype != wanted:
-            raise TypeError(f"{name}: expected {wanted}, the dtype of {leader}, got {dtype}")
+            _check.different_dtype(name, arrays[name], leader, wanted, dtype)
     return wanted
 
 
@@ -334,15 +384,14 @@ def _map(change: Callable[[np.ndarray], Any], result: Any) -> Any:
     if isinstance(result, list):
         return [_map(change, part) for part in result]
     if isinstance(result, tuple):
-        parts = [_map(change, part) for part in result]
-        return result._make(parts) if hasattr(result, "_make") else tuple(parts)
+        return rebuilt(functools.partial(_map, change), result)
     return result
 
 
 def _rounded(result: Any, half: str, like: np.dtype) -> Any:
     """Return the float32 arrays of a result in 16 bits; gradients of maps stay in the maps' dtype."""
     if isinstance(result, tuple) and not hasattr(result, "_fields"):
-        return tuple(_rounded(part, half, like) for part in result)
+        return rebuilt(lambda part: _rounded(part, half, like), result)
     if isinstance(result, np.ndarray) and result.dtype == np.float32:
         return narrow(result, half).view(like)
     return result

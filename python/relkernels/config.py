@@ -13,18 +13,20 @@ from . import _check, _core
 def set_num_threads(n: int) -> None:
     """Set the number of threads that later calls use.
 
-    The environment variable RELKERNELS_NUM_THREADS (then OMP_NUM_THREADS) sets it at import; the
-    default is the number of processors this process may run on. Results do not depend on it.
+    The environment variable RELKERNELS_NUM_THREADS sets it at import, which fails with an ImportError where
+    that is not an integer from 1 to 4096. Without it the first number in OMP_NUM_THREADS ("4" or "4,2")
+    counts; what is not a number there is ignored, as the variable is OpenMP's. The default is the number of
+    processors this process may run on. Results do not depend on the number of threads.
 
     Parameters
     ----------
     n : int
-        At least 1.
+        From 1 to 4096.
 
     Raises
     ------
     TypeError, ValueError
-        If `n` is not an integer of at least 1.
+        If `n` is not an integer from 1 to 4096.
 
     Examples
     --------

@@ -39,7 +39,7 @@ def as_linear_operator(
         Feature maps of `x` and of `y`; `psi` None stands for `phi`, `phi` None for the identity.
     link : {"identity", "exp", "relu", "square"}, default "identity"
     scale : float, default 1.0
-        Finite, not negative.
+        Any finite number.
 
     Returns
     -------

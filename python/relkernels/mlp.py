@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from . import _check, _core
+from ._files import read_safetensors, write_whole
+from ._random import RandomStateLike, generator
 from .activations import Activation, resolve
 from .arrays import Array, host
 
@@ -121,9 +123,11 @@ class MLP:
         cls,
         widths: Sequence[int],
         activation: str | Activation = "relu",
-        seed: int = 0,
+        random_state: RandomStateLike = None,
         dtype: Any = "float32",
         bias: bool = True,
+        *,
+        seed: int | None = None,
     ) -> MLP:
         """Return an MLP with normal random weights and zero biases.
 
@@ -136,31 +140,42 @@ class MLP:
         widths : sequence of int
             Width of the input, of each hidden layer and of the output.
         activation : str or Activation, default "relu"
-        seed : int, default 0
-            The same seed gives the same weights on every machine.
+        random_state : int, Generator, RandomState or None, default None
+            An int gives the same weights on every machine. A generator is drawn from, so that the next map
+            differs. None gives new weights in every call.
         dtype : {"float32", "float64"}, default "float32"
         bias : bool, default True
+        seed : int, optional
+            Another name for `random_state`.
 
         Returns
         -------
         MLP
 
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as above, or both `random_state` and `seed` are given.
+
         Examples
         --------
         >>> import relkernels as rk
-        >>> rk.MLP.random([64, 256, 64]).n_parameters
+        >>> rk.MLP.random([64, 256, 64], random_state=0).n_parameters
         33088
         """
         act = resolve(activation)
-        if isinstance(widths, str) or not isinstance(widths, Sequence):
-            raise TypeError(f"widths: expected a sequence of integers, got {widths!r}")
-        sizes = [_check.integer(f"widths[{i}]", w, 1) for i, w in enumerate(widths)]
+        sizes = _check.widths("widths", widths)
         if len(sizes) < 2:
-            _check.fail("widths", "at least an input and an output width", list(widths))
-        kind = np.dtype(dtype)
-        if kind.char not in "fd":
-            raise TypeError(f"dtype: expected float32 or float64, got {kind}")
-        rng = np.random.default_rng(_check.integer("seed", seed, 0))
+            _check.fail("widths", "at least an input and an output width", str(sizes))
+        kind = _dtype(dtype)
+        if seed is not None:
+            if random_state is not None:
+                raise TypeError(
+                    "seed: expected None where random_state is given, whose other name it is, got both"
+                )
+            rng = generator(_check.integer("seed", seed, 0))
+        else:
+            rng = generator(random_state)
         weights = []
         for i, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
             w = rng.standard_normal((fan_in, fan_out)) * initial_deviation(act, fan_in, i < len(sizes) - 2)
@@ -232,6 +247,12 @@ class MLP:
         Parameters
         ----------
         path : path-like
+            The file appears whole or not at all; one that is there already is replaced.
+
+        Raises
+        ------
+        OSError
+            If the folder does not exist (FileNotFoundError), or the file cannot be written.
 
         Examples
         --------
@@ -241,7 +262,7 @@ class MLP:
         >>> rk.MLP.load(path).widths
         (3, 5, 2)
         """
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         tensors = {f"weights.{i}": w for i, w in enumerate(self.weights)}
         tensors.update({f"biases.{i}": b for i, b in enumerate(self.biases or ())})
@@ -254,7 +275,7 @@ class MLP:
         }
         if self.activation.parameter is not None:
             metadata["parameter"] = repr(self.activation.parameter)
-        save_file(tensors, os.fspath(path), metadata=metadata)
+        write_whole(path, save(tensors, metadata=metadata))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> MLP:
@@ -284,17 +305,7 @@ class MLP:
             ...
         FileNotFoundError: [Errno 2] No such file or directory: 'nowhere.safetensors'
         """
-        from safetensors import SafetensorError, safe_open
-
-        name = os.fspath(path)
-        with open(name, "rb"):  # the system's own error where the file is absent or unreadable
-            pass
-        try:
-            with safe_open(name, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (SafetensorError, ValueError, TypeError, KeyError, OSError, AttributeError) as error:
-            raise ValueError(f"{name}: not a readable safetensors file: {error}") from None
+        name, metadata, tensors = read_safetensors(path)
         if metadata.get("format") != _FORMAT:
             raise ValueError(f"{name}: expected a file of format {_FORMAT!r}, got {metadata.get('format')!r}")
         if metadata.get("version") != _FORMAT_VERSION:
@@ -312,6 +323,18 @@ class MLP:
             raise ValueError(f"{name}: {error.args[0]!r} is missing") from None
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name}: {error}") from None
+
+
+def _dtype(value: Any) -> np.dtype:
+    """Return the dtype that arrays of weights may have."""
+    try:
+        kind = np.dtype(value) if isinstance(value, (str, type, np.dtype)) else None
+    except (TypeError, ValueError):
+        kind = None
+    if kind is None or kind.char not in "fd" or not kind.isnative:
+        got = _check._kind(value) if kind is None else str(kind)
+        raise TypeError(f"dtype: expected {_check.FLOATS}, got {got}")
+    return kind
 
 
 def _layers(name: str, arrays: Any, ndim: int) -> tuple[np.ndarray, ...]:

@@ -22,7 +22,7 @@ def nngp_kernel(
     x: Array,
     y: Array | None = None,
     *,
-    depth: int,
+    depth: int = 1,
     activation: str | Activation = "relu",
     weight_std: float = math.sqrt(2),
     bias_std: float = 0.0,
@@ -48,7 +48,7 @@ def nngp_kernel(
         Float32 or float64.
     y : ndarray of shape (..., m, D), optional
         None stands for `x`: half of the kernel is computed, and it equals its transpose to the last bit.
-    depth : int
+    depth : int, default 1
         Hidden layers: applications of the recursion, at least 0.
     activation : str or Activation, default "relu"
         Any activation of `MLP`, or "step", which is 1 for z > 0 and 0 otherwise.
@@ -88,7 +88,7 @@ def nngp_kernel(
     --------
     >>> import numpy as np, relkernels as rk
     >>> x = np.array([[1.0, 0.0], [0.0, 1.0]])
-    >>> rk.nngp_kernel(x, depth=1).round(4)
+    >>> rk.nngp_kernel(x).round(4)
     array([[1.    , 0.3183],
            [0.3183, 1.    ]])
     >>> rk.nngp_kernel(x, depth=2, activation="erf", kind="ntk").round(4)
@@ -132,7 +132,7 @@ class Recursion:
     def __init__(
         self, depth: int, activation: str | Activation, weight_std: float, bias_std: float, kind: str
     ) -> None:
-        self.depth = _check.integer("depth", depth, 0)
+        self.depth = _check.integer("depth", depth, 0, 1_000_000)
         if not isinstance(activation, (str, Activation)):
             _check.choice("activation", activation, ())
         weight, bias = checked_stds(weight_std, bias_std)

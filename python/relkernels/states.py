@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import ops
+from ._allocate import empty
 from .mlp import MLP
 
 State = tuple[np.ndarray, ...]
@@ -29,7 +30,8 @@ class TopK:
     """The `k` best (value, index) of each row: ``TopK`` of csrc/retrieve.cpp.
 
     The order is total (larger values first, NaN after every number, then the lower index; padding last), so
-    merges are exact and may come in any order. A state of fewer than `k` columns holds them all.
+    merges are exact and may come in any order. A state of fewer than `k` columns holds them all; `finish`
+    pads it.
     """
 
     k: int
@@ -64,8 +66,17 @@ class TopK:
         return np.take_along_axis(values, best, axis=-1), np.take_along_axis(indices, best, axis=-1)
 
     def finish(self, state: State) -> State:
-        """Return (values, indices)."""
-        return state
+        """Return (values, indices) of `k` columns; those without a key are -inf and -1."""
+        values, indices = state
+        found = values.shape[-1]
+        if found == self.k:
+            return state
+        shape = (*values.shape[:-1], self.k)
+        all_values = empty("retrieve", shape, values.dtype)
+        all_indices = empty("retrieve", shape, indices.dtype)
+        all_values[..., :found], all_values[..., found:] = values, -np.inf
+        all_indices[..., :found], all_indices[..., found:] = indices, -1
+        return all_values, all_indices
 
 
 @dataclass(frozen=True)

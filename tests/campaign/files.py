@@ -60,7 +60,8 @@ def headers(good: bytes) -> Iterator[tuple[str, bytes]]:
         ("shape", [2**62, 2**62]), ("shape", [-1, 3]), ("shape", [2**64, 1]), ("shape", []), ("shape", "3"),
         ("shape", [0, 3]), ("shape", [1.5]), ("shape", [10**30]), ("dtype", "F8"), ("dtype", "I64"),
         ("dtype", 3), ("dtype", "BF16"), ("dtype", "BOOL"), ("data_offsets", [0, 2**63]),
-        ("data_offsets", [2**64, 0]), ("data_offsets", [8, 0]), ("data_offsets", [-1, 3]), ("data_offsets", []), ("data_offsets", [0, 1]),
+        ("data_offsets", [2**64, 0]), ("data_offsets", [8, 0]), ("data_offsets", [-1, 3]),
+        ("data_offsets", []), ("data_offsets", [0, 1]),
     ):  # fmt: skip
         yield f"{key} {value}", with_header(header | {tensor: header[tensor] | {key: value}}, data)
     yield "no tensor", with_header({k: v for k, v in header.items() if k != tensor}, data)

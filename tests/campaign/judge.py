@@ -187,8 +187,11 @@ def _half(draw: Draw, call: Call) -> None:
     same_bits(flat(got), rounded, "float16 instead of float32")
 
 
-HALF = {rk.feature_map, rk.relation_matrix, rk.attention, rk.attention_scores, rk.relation_matvec,
-        rk.retrieve, rk.nngp_kernel, rk.feature_map_vjp, rk.relation_matrix_vjp, rk.attention_vjp}  # fmt: skip
+_OF_ARRAYS = (
+    "feature_map", "relation_matrix", "attention", "attention_scores", "relation_matvec", "retrieve",
+    "nngp_kernel", "feature_map_vjp", "relation_matrix_vjp", "attention_vjp",
+)  # fmt: skip
+HALF = {getattr(rk, name) for name in _OF_ARRAYS}
 
 
 def _one_row(draw: Draw, call: Call, result: Any) -> None:

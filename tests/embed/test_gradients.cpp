@@ -65,6 +65,20 @@ static void expect_slope(Random& random, PlainMlp<T>& map, const rk::MlpGradient
            what + ": slope " + std::to_string(slope) + ", gradient says " + std::to_string(told));
 }
 
+// The same for the scale.
+static void expect_slope(double& scale, double told, const std::function<double()>& f,
+                         const std::string& what) {
+    const double kept = scale;
+    scale = kept + kStep;
+    const double above = f();
+    scale = kept - kStep;
+    const double below = f();
+    scale = kept;
+    const double slope = (above - below) / (2 * kStep);
+    expect(std::abs(slope - told) <= 1e-6 * (1 + std::abs(slope)),
+           what + ": slope " + std::to_string(slope) + ", gradient says " + std::to_string(told));
+}
+
 struct Problem {
     Random& random;
     Int n, m;
@@ -92,7 +106,7 @@ enum class Maps { two, one, none };
 
 static void test_relation_matrix(Problem p, Maps maps, bool one_input, Int heads) {
     rk::RelationOptions options;
-    options.scale = 0.7;
+    options.scale = double(pick(p.random, {-7, 0, 7})) / 10;
     options.heads = maps == Maps::none ? 1 : heads;
     const Int columns = one_input ? p.n : p.m;
     Shape core = {p.n, columns};
@@ -115,6 +129,7 @@ static void test_relation_matrix(Problem p, Maps maps, bool one_input, Int heads
                                        one_input ? rk::View<T>() : grad_y.view, options);
     });
     expect_slope(p.random, p.x, grad_x, value, "relation_matrix_vjp: x");
+    expect_slope(options.scale, g.scale, value, "relation_matrix_vjp: scale");
     if (!one_input) expect_slope(p.random, p.y, grad_y, value, "relation_matrix_vjp: y");
     if (maps == Maps::none)
         return expect(g.phi.weights.empty() && g.psi.weights.empty(), "no map, no gradient");
@@ -126,6 +141,8 @@ static void test_relation_matrix(Problem p, Maps maps, bool one_input, Int heads
 static void test_attention(Problem p, Maps maps, bool causal) {
     rk::AttentionOptions options;
     options.causal = causal;
+    const bool own_scale = coin(p.random);
+    if (own_scale) options.scale = double(pick(p.random, {-7, 0, 30})) / 10;
     Tensor<std::uint8_t> mask(p.random, {p.n, p.m});
     for_each_index(mask.view.shape(), [&](const Shape& i) { mask(i) = p.random() % 4 > 0; });
     if (coin(p.random)) options.mask = mask.view;
@@ -148,6 +165,7 @@ static void test_attention(Problem p, Maps maps, bool causal) {
         return rk::attention_vjp(p.x.view, p.y.view, v.view, grad.view, phi, psi, grad_q.view, grad_k.view,
                                  grad_v.view, options);
     });
+    if (own_scale) expect_slope(*options.scale, g.scale, value, "attention_vjp: scale");
     expect_slope(p.random, p.x, grad_q, value, "attention_vjp: q");
     expect_slope(p.random, p.y, grad_k, value, "attention_vjp: k");
     expect_slope(p.random, v, grad_v, value, "attention_vjp: v");
@@ -209,6 +227,7 @@ static void test_relation_loss(Problem p, rk::Loss loss, Maps maps, bool one_inp
     const bool labelled = coin(p.random) && columns > 1, same = one_input && coin(p.random);
     rk::LossOptions<T> options;
     options.loss = loss;
+    options.scale = double(pick(p.random, {-7, 0, 10, 20})) / 10;
     if (weighting == 1) options.sample_weight = row_weights.view;
     if (weighting == 2 && loss != rk::Loss::softmax) options.sample_weight = weights.view;
 
@@ -229,7 +248,8 @@ static void test_relation_loss(Problem p, rk::Loss loss, Maps maps, bool one_inp
         r.emplace_back();
         const auto f = features(p.x, {}, i, of_x);
         for (Int j = 0; j < columns; ++j)
-            r.back().push_back(dot(f, features(one_input ? p.x : p.y, {}, j, of_y), 0, f.size()));
+            r.back().push_back(options.scale *
+                               dot(f, features(one_input ? p.x : p.y, {}, j, of_y), 0, f.size()));
     }
     const double wanted = loss_by_definition(
         loss, r,
@@ -243,7 +263,21 @@ static void test_relation_loss(Problem p, rk::Loss loss, Maps maps, bool one_inp
     expect_close<T>(got.value, wanted, 10 * std::abs(wanted), "relation_loss");
     const auto value = [&] { return run().value; };
     // The hinge has kinks, which differences may straddle.
-    if (maps == Maps::none || loss == rk::Loss::hinge) return;
+    if (loss == rk::Loss::hinge) return;
+    expect_slope(options.scale, got.scale, value, "relation_loss: scale");
+    const auto as_tensor = [&](const std::vector<T>& values, const Shape& shape) {
+        Tensor<T> t(p.random, shape);
+        std::size_t at = 0;
+        for_each_index(shape, [&](const Shape& i) { t(i) = values[at++]; });
+        expect(at == values.size(), "a gradient of the shape of the input");
+        return t;
+    };
+    expect_slope(p.random, p.x, as_tensor(got.x, p.x.view.shape()), value, "relation_loss: x");
+    if (one_input)
+        expect(got.y.empty(), "one input, one gradient");
+    else
+        expect_slope(p.random, p.y, as_tensor(got.y, p.y.view.shape()), value, "relation_loss: y");
+    if (maps == Maps::none) return;
     expect_slope(p.random, p.phi, got.phi, value, "relation_loss: phi");
     if (maps == Maps::two) expect_slope(p.random, p.psi, got.psi, value, "relation_loss: psi");
 }

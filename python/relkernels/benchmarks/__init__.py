@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .._describe import near, option
 from .workload import Workload
 
 FAMILIES = ("feature_map", "relation_matrix", "attention", "retrieve", "relation_matvec", "gradients")
@@ -37,8 +38,12 @@ def workloads(names: Sequence[str] = (), quick: bool = False) -> list[Workload]:
         every += importlib.import_module(f".{family}", __name__).WORKLOADS
     for name in names:
         if not any(_fits(w, name) for w in every):
-            known = ", ".join(dict.fromkeys(f"{w.family}/{w.series}" for w in every))
-            raise ValueError(f"name: expected a family, series or workload of {known}, got {name!r}")
+            series = dict.fromkeys(f"{w.family}/{w.series}" for w in every)
+            guess = near(name, [*FAMILIES, *series, *(w.name for w in every)])
+            raise ValueError(
+                f"name: expected a family, series or workload of {', '.join(series)}, "
+                f"got {option(name)}{guess}"
+            )
     return [
         w for w in every if (not quick or w.quick) and (not names or any(_fits(w, name) for name in names))
     ]

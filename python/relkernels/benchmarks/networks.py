@@ -22,7 +22,7 @@ def parameters(widths: tuple[int, ...]) -> int:
 
 def network(activation: str = "relu", widths: tuple[int, ...] = WIDTHS) -> MLP:
     """Return an MLP with biases that are not zero."""
-    phi = MLP.random(widths, activation=activation)
+    phi = MLP.random(widths, activation=activation, random_state=0)
     rng = np.random.default_rng(1)
     biases = [0.1 * rng.standard_normal(d, dtype=np.float32) for d in widths[1:]]
     return MLP(phi.weights, biases, activation)

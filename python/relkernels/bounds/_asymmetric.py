@@ -75,7 +75,7 @@ def schmidt_of(relation: Any, points: Any, function_sup: Any, rest: float) -> Sc
             _check.fail("points", "a pair of arrays (n, d_x) and (m, d_y) to ask the relation about", None)
         if not isinstance(points, (tuple, list)) or len(points) != 2:
             _check.fail("points", "a pair of arrays (n, d_x) and (m, d_y)", type(points).__name__)
-        x, y = (np.asarray(p, np.float64) for p in points)
+        x, y = (_check.numbers(f"points[{i}]", p) for i, p in enumerate(points))
         values = evaluate(relation, x, y)
         if values.size == 0:
             _check.fail("points", "at least one point on each side", values.shape)
@@ -142,7 +142,9 @@ def asymmetric(
     """
     accuracy = positive("eps", eps)
     if not isinstance(dimensions, (tuple, list)) or len(dimensions) != 2:
-        _check.fail("dimensions", "a pair of integers", repr(dimensions))
+        _check.fail("dimensions", "a pair of integers", _check._kind(dimensions))
+    for i, D in enumerate(dimensions):
+        _check.integer(f"dimensions[{i}]", D, 1)
     if not isinstance(norms, (tuple, list)) or len(norms) != 2:
         _check.fail("norms", "a pair: for x and for y", repr(norms))
     sides = [
@@ -260,7 +262,7 @@ def symmetric_floor(values: Any, norm: str = "sup") -> Bound:
     >>> bounds.symmetric_floor([[0.0, 1.0], [-1.0, 0.0]]).value
     1.0
     """
-    r = np.asarray(values, np.float64)
+    r = _check.numbers("values", values)
     if r.ndim != 2 or r.shape[0] != r.shape[1] or r.size == 0:
         _check.fail("values", "a square matrix", f"shape {r.shape}")
     if not np.isfinite(r).all():

@@ -35,7 +35,7 @@ def _arguments(
     margin: Any, n: Any, diameter: Any, relation_error: Any, n_best: Any
 ) -> tuple[float, int, float, float, int]:
     m = positive("margin", margin, finite=False)
-    items = _check.integer("n", n, 1)
+    items = _check.integer("n", n, 1, 2**63 - 1)
     diam = non_negative("diameter", diameter)
     eta = non_negative("relation_error", relation_error)
     best = _check.integer("n_best", n_best, 1)
@@ -296,6 +296,11 @@ def margin_of(
     (0.75, array([0.75,  inf]), array([1, 2]))
     """
     width = non_negative("tie", tie)
+    for name, given in (("utility", utility), ("sets", sets), ("queries", queries)):
+        if given is not None and not (name == "utility" and callable(given)):
+            _check.sequence(name, given)
+    if utility is None:
+        raise TypeError("utility: expected a callable or the utilities of each set, got None")
     if callable(utility):
         if sets is None:
             _check.fail("sets", "the sets of items that utility is asked about", None)
@@ -308,14 +313,18 @@ def margin_of(
         expected: list[int] | None = [len(items) for items in sets]
     else:
         rows = utility
-        expected = None if sets is None else [len(items) for items in sets]
+        expected = (
+            None if sets is None else [len(_check.sequence(f"sets[{i}]", s)) for i, s in enumerate(sets)]
+        )
+        if queries is not None:
+            _check.fail("queries", "None where utility is not a callable", _check._kind(queries))
     if len(rows) == 0:
         _check.fail("sets", "at least one set", "none")
     if expected is not None and len(expected) != len(rows):
         _check.fail("sets", f"{len(rows)} sets, one for each row of utility", len(expected))
     margins, best, sizes = [], [], []
     for i, row in enumerate(rows):
-        u = np.asarray(row, np.float64)
+        u = _check.numbers(f"utility of set {i}", row)
         if u.ndim != 1 or len(u) == 0 or (expected is not None and len(u) != expected[i]):
             wanted = "(n,), n >= 1" if expected is None else f"({expected[i]},), one utility an item"
             _check.fail(f"utility of set {i}", f"shape {wanted}", u.shape)

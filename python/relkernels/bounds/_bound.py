@@ -121,10 +121,13 @@ class Bound:
         ValueError
             If the bound has no such argument, or a value is not one it can take.
         """
-        if argument not in self.arguments or self.function is None:
-            _check.fail("argument", f"one of {', '.join(self.arguments)}", repr(argument))
+        if not isinstance(argument, str) or argument not in self.arguments or self.function is None:
+            _check.fail("argument", f"one of {', '.join(self.arguments)}", _check.option(argument))
+        if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+            raise TypeError(f"values: expected a sequence of numbers, got {_check._kind(values)}")
         changed = dict(self.arguments)
-        return np.array([self.function(**{**changed, argument: v}).value for v in values], np.float64)
+        with _check.naming("values"):
+            return np.array([self.function(**{**changed, argument: v}).value for v in values], np.float64)
 
     def _lines(self) -> list[str]:
         lines = [f"  {self.formula}", f"  source: {self.source}"]

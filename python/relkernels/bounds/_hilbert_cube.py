@@ -22,18 +22,20 @@ from ._symmetric import tails_of
 _MOST = 10**9
 
 
-def tail_of_weights(weights: Any) -> tuple[Callable[[int], float], int, str]:
+def tail_of_weights(weights: Any, label: str = "weights") -> tuple[Callable[[int], float], int, str]:
     """Return N -> (sum_{k>N} w_k^2)^(1/2), the number of weights (0: endless) and what they are."""
     if isinstance(weights, str):
-        name = _check.choice("weights", weights, ("geometric", "harmonic"))
+        name = _check.choice(label, weights, ("geometric", "harmonic"))
         if name == "geometric":
             return lambda n: math.sqrt(4.0**-n / 3), 0, "2^-k"
         from scipy.special import polygamma
 
         return lambda n: math.sqrt(float(polygamma(1, n + 1))), 0, "1/k"
-    w = np.asarray(weights, np.float64)
+    w = _check.numbers(label, weights)
     if w.ndim != 1 or len(w) == 0 or not np.isfinite(w).all() or w.min() < 0:
-        _check.fail("weights", "'geometric', 'harmonic' or finite numbers >= 0 of shape (k,)", repr(weights))
+        _check.fail(
+            label, "'geometric', 'harmonic' or finite numbers >= 0 of shape (k,)", _check._kind(weights)
+        )
     tails = np.sqrt(tails_of(w**2, 0.0))
     return lambda n: float(tails[n]), len(w), f"{len(w)} given"
 
@@ -72,11 +74,12 @@ def hilbert_cube(
     9.0
     """
     accuracy = positive("eps", eps)
-    tail, size, what = tail_of_weights(getattr(encoder, "weights", encoder))
+    tail, size, what = tail_of_weights(getattr(encoder, "weights", encoder), "encoder")
     omega, told = _modulus(modulus_of_continuity)
 
     def cost(n: int) -> float:
-        value = float(omega(tail(n) / 2))
+        with _check.naming("modulus_of_continuity"):
+            value = float(omega(tail(n) / 2))
         if not value >= 0:
             _check.fail("modulus_of_continuity", "values >= 0", value)
         return value
@@ -122,7 +125,7 @@ def _modulus(given: Any) -> tuple[Callable[[float], float], str]:
         return given, "as given"
     if isinstance(given, (tuple, list)):
         if len(given) != 2:
-            _check.fail("modulus_of_continuity", "a pair (L, a)", repr(given))
+            _check.fail("modulus_of_continuity", "a pair (L, a)", f"{len(given)} numbers")
         constant, exponent = (positive("modulus_of_continuity", v) for v in given)
         if exponent > 1:
             _check.fail("modulus_of_continuity", "an exponent of at most 1", exponent)

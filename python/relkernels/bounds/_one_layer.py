@@ -57,7 +57,8 @@ def one_layer_bound(
         own = choice
 
         def ask(norms: np.ndarray, deltas: np.ndarray) -> np.ndarray:
-            return np.array([float(own(float(v), float(d))) for v, d in zip(norms, deltas, strict=True)])
+            with _check.naming("one_layer"):
+                return np.array([float(own(float(v), float(d))) for v, d in zip(norms, deltas, strict=True)])
 
         return OneLayer("the caller's own", ask, 2.0, "sup", (), "as the caller has it")
     name = _check.choice("one_layer", choice, ONE_LAYER)
@@ -164,7 +165,7 @@ def kernel_norm(
     inf
     """
     name = _check.choice("kernel", kernel, KERNELS)
-    D = _check.integer("dimension", dimension, 1)
+    D = _check.integer("dimension", dimension, 1, 10**9)
     scale = positive("length_scale", length_scale)
     kind = _check.choice("norm", norm, ONE_LAYER)
     if name == "laplace":
@@ -208,10 +209,10 @@ def dimension_and_norms(
     dimension: Any, norms: Any, names: tuple[str, ...] = ("norm",)
 ) -> tuple[int, tuple[float | np.ndarray, ...]]:
     """Check the dimension and, by name, the norms of sections (numbers) or of functions (arrays)."""
-    D = _check.integer("dimension", dimension, 1)
+    D = _check.integer("dimension", dimension, 1, 10**9)
     checked: list[float | np.ndarray] = []
     for name, value in zip(names, norms, strict=True):
-        a = np.asarray(value, np.float64)
+        a = _check.numbers(name, value)
         if a.ndim > 1 or a.size == 0:
             _check.fail(name, "a number or one number for each function", f"shape {a.shape}")
         if not (a >= 0).all():

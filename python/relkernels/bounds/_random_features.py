@@ -117,14 +117,15 @@ def random_features(
     'random features'
     """
     activation = getattr(kernel, "activation", kernel) if not isinstance(kernel, Activation) else kernel
-    name = "step" if activation == "step" else resolve(activation).name
+    with _check.naming("kernel"):
+        name = "step" if isinstance(activation, str) and activation == "step" else resolve(activation).name
     names = ("relu", *_SUPREMA)
     if name not in names:
         _check.fail("kernel", f"an activation among {', '.join(names)}", repr(name))
     layers = _check.integer("depth", depth, 1)
     norm = non_negative("rkhs_norm", rkhs_norm, finite=False)
     accuracy = positive("eps", eps)
-    n = _check.integer("dimension", dimension, 2)
+    n = _check.integer("dimension", dimension, 2, 10**9)
     w_std = positive("weight_std", getattr(kernel, "weight_std", weight_std))
     b_std = non_negative("bias_std", getattr(kernel, "bias_std", bias_std))
     w2, b2 = w_std**2, b_std**2

@@ -123,14 +123,13 @@ def relation_of(model: Any) -> tuple[Relation, bool, int | None, int | None]:
     if not hasattr(model, "relation_matrix"):
         raise TypeError(
             "model: expected an MLP, a pair of MLPs or an estimator with relation_matrix, got "
-            f"{type(model).__name__}"
+            f"{_check._kind(model)}"
         )
-    mlp = getattr(model, "mlp_", None)
-    if isinstance(mlp, MLP):
-        return model.relation_matrix, True, mlp.n_neurons, mlp.widths[-1]
     phi, psi = getattr(model, "phi_", None), getattr(model, "psi_", None)
     if isinstance(phi, MLP) and isinstance(psi, MLP):
         return model.relation_matrix, False, phi.n_neurons + psi.n_neurons, phi.widths[-1]
+    if isinstance(phi, MLP):
+        return model.relation_matrix, True, phi.n_neurons, phi.widths[-1]
     return model.relation_matrix, False, None, None
 
 
@@ -274,12 +273,14 @@ def report(
     shape = (len(X), len(other))
     if target is None:
         _check.fail("target", "a function of two arrays or a matrix of values", None)
-    truth = np.asarray(target(X, other) if callable(target) else target, np.float64)
+    with _check.naming("target"):
+        truth = _check.numbers("target", target(X, other) if callable(target) else target)
     if truth.shape != shape:
         _check.fail("target", f"values of shape {shape}", truth.shape)
     if not np.isfinite(truth).all():
         _check.fail("target", "finite values", "NaN or infinity")
-    error = np.abs(np.asarray(relation(X, other), np.float64) - truth)
+    with _check.naming("model"):
+        error = np.abs(np.asarray(relation(X, other), np.float64) - truth)
     on_pairs, l2 = float(error.max()), float(np.sqrt(np.mean(error**2)))
     i, j = np.unravel_index(int(error.argmax()), shape)
     sup, worst = on_pairs, (X[i].copy(), other[j].copy())

@@ -44,7 +44,7 @@ class Mercer:
 
 def spectrum(name: str, values: Any) -> np.ndarray:
     """Return eigenvalues or singular values if they are finite, >= 0 and decreasing."""
-    a = np.asarray(values, np.float64)
+    a = _check.numbers(name, values)
     if a.ndim != 1 or len(a) == 0:
         _check.fail(name, "at least one value, of shape (d,)", f"shape {a.shape}")
     if not np.isfinite(a).all():
@@ -126,7 +126,7 @@ def mercer_of(kernel: Any, points: Any, eigenfunction_sup: Any, rest: float) -> 
     if callable(kernel):
         if points is None:
             _check.fail("points", "points (n, d) to ask the kernel about", None)
-        x = np.asarray(points, np.float64)
+        x = _check.numbers("points", points)
         if x.ndim != 2 or len(x) == 0:
             _check.fail("points", "shape (n, d), n >= 1", x.shape)
         return _of_functions(mercer(kernel, x))

@@ -10,6 +10,8 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
+from .._describe import shown
+from .._extras import install
 from .._files import check_writable
 from ..benchmarks import FAMILIES
 from . import output, page
@@ -19,17 +21,17 @@ if TYPE_CHECKING:
 
 SUMMARY = "time every operation beside NumPy, PyTorch, Faiss, KeOps and scikit-learn"
 DESCRIPTION = (
-    "Check that the contestants of each workload give equal results, time them in turn in one process, "
-    "and print times, ratios to the best peer and shares of what the machine can do. Peers that are not "
-    "installed are named: pip install torch faiss-cpu pykeops. Ctrl-C leaves what was measured so far."
+    "Check for each workload that all libraries give equal results, time them alternately in one process, "
+    "and print times, ratios to the best peer and the share of what the machine can do. Missing peers are "
+    "listed; install them with: pip install torch faiss-cpu pykeops. Ctrl-C keeps what was measured so far."
 )
 EXAMPLE = "relkernels bench attention retrieve/queries_1 --json results.json --plot pictures"
 
 
 def _count(text: str) -> int:
-    n = int(text)
+    n = int(text) if text.isdecimal() else 0
     if not 1 <= n <= 4096:
-        raise argparse.ArgumentTypeError(f"expected 1 to 4096, got {text}")
+        raise argparse.ArgumentTypeError(f"expected 1 to 4096, got {shown(text)}")
     return n
 
 
@@ -44,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="small sizes, few calls: checks results alone (default: sizes that take some ten minutes)",
+        help="small sizes, few calls: only checks results (default: sizes that take some ten minutes)",
     )
     parser.add_argument(
         "--threads", type=_count, nargs="+", metavar="N", help="numbers of threads (default: 1 and all)"
@@ -71,7 +73,7 @@ def completions() -> dict[str, tuple[str, ...]]:
 def run(arguments: argparse.Namespace) -> int:
     """Run the workloads; tables go to standard output, progress to standard error."""
     if (arguments.plot or arguments.results) and importlib.util.find_spec("matplotlib") is None:
-        raise ImportError("--plot and --results need matplotlib: pip install 'relkernels[plot]'")
+        raise ImportError(f"--plot and --results need matplotlib: {install('matplotlib')}")
     page.check(arguments.html)
     from ..benchmarks import tables, workloads
     from ..benchmarks.report import Report

@@ -11,16 +11,18 @@ import sys
 import time
 from typing import Any
 
+from .._describe import near, option
+from .._extras import install
 from ..experiments.part import Part
 from . import demo_tables, output, page
 
-SUMMARY = "learn relations among handwritten digits, and travellers' preferences"
+SUMMARY = "learn relations between handwritten digits and preferences of travellers (minutes)"
 DESCRIPTION = (
-    "symmetric: learn which of 1,797 images show the same digit, judge the relation and its retrieval on "
-    "held-out images. crossdomain: find the bottom half of an image from its top half. preference: select "
-    "the largest digit of a set, by choice and by attention, and predict travellers' choices. kernel: fit "
-    "networks of growing width to a Gaussian kernel. Without a part, all of them. retrieval, on demand: "
-    "exact retrieval over keys on disk, a block at a time, checked in part against a direct computation."
+    "Learn relations from real data and evaluate them on held-out data. symmetric: which of 1,797 images "
+    "show the same digit. crossdomain: find the bottom half of an image from its top half. preference: "
+    "select the largest digit of a set, and predict travellers' choices. kernel: fit networks of increasing "
+    "width to a Gaussian kernel. Without a name, these four run. retrieval, only by name: exact retrieval "
+    "over keys on disk, block by block, with part of the result checked against a direct computation."
 )
 EXAMPLE = "relkernels demo --plot pictures"
 PARTS = ("symmetric", "crossdomain", "preference", "kernel")
@@ -36,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         type=_part,
         metavar="part",
-        help=f"any of {', '.join(PARTS)}, {', '.join(ON_DEMAND)} (default: all but the last)",
+        help=f"any of {', '.join(PARTS)}, {', '.join(ON_DEMAND)} (default: all but retrieval)",
     )
     parser.add_argument(
         "--json", action="store_true", help="print the figures as JSON instead (default: tables)"
@@ -61,7 +63,10 @@ def completions() -> dict[str, tuple[str, ...]]:
 def _part(name: str) -> str:
     """Return the name of a part (`choices` of argparse does not take none of them)."""
     if name not in PARTS + ON_DEMAND:
-        raise argparse.ArgumentTypeError(f"expected one of {', '.join(PARTS + ON_DEMAND)}, got {name!r}")
+        known = PARTS + ON_DEMAND
+        raise argparse.ArgumentTypeError(
+            f"expected one of {', '.join(known)}, got {option(name)}{near(name, known)}"
+        )
     return name
 
 
@@ -72,7 +77,7 @@ def _size(text: str) -> int:
     except ValueError:
         number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer >= 1, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected an integer >= 1, got {option(text)}")
     return number
 
 
@@ -87,7 +92,7 @@ def _options(arguments: argparse.Namespace, part: str) -> dict[str, Any]:
 def run(arguments: argparse.Namespace) -> int:
     """Run the studies and print their figures; progress goes to standard error."""
     if arguments.plot is not None and importlib.util.find_spec("matplotlib") is None:
-        raise ImportError("--plot needs matplotlib: pip install 'relkernels[plot]'")
+        raise ImportError(f"--plot needs matplotlib: {install('matplotlib')}")
 
     if arguments.plot is not None:
         output.writable_directory(arguments.plot)  # before the work, not after it
@@ -130,9 +135,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _page(studies: dict[str, Part], seconds: float, arguments: argparse.Namespace) -> page.Page:
     """Return the page of what the parts told."""
     words = ["relkernels", "demo", *arguments.parts]
-    for option in (*_SIZES, "keys", "plot", "html"):
-        if (value := getattr(arguments, option)) is not None:
-            words += [f"--{option}", str(value)]
+    for name in (*_SIZES, "keys", "plot", "html"):
+        if (value := getattr(arguments, name)) is not None:
+            words += [f"--{name}", str(value)]
     sections = [
         page.Section(
             part,

@@ -15,10 +15,10 @@ import threadpoolctl
 
 from ..config import configuration
 
-SUMMARY = "what this build and machine offer"
+SUMMARY = "show version, processor, instruction set, threads and packages"
 DESCRIPTION = (
-    "Print version, CPU, instruction set, AMX, threads and CUDA state, and versions of Python and of the "
-    "packages that relkernels uses where they are installed: what a bug report should have."
+    "Print version, processor, instruction set, AMX, threads and CUDA state, and the versions of Python and "
+    "of the installed packages that relkernels can use. Include this in a bug report."
 )
 EXAMPLE = "relkernels info --json"
 

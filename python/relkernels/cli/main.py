@@ -1,6 +1,6 @@
 """Entry point of the command line: arguments, exit codes, what a user sees of an error.
 
-Exit codes: 0 right, 1 failed, 2 usage, 130 interrupted, 141 where nobody reads the output any more.
+Exit codes: 0 success, 1 failure, 2 usage error, 130 interrupted, 141 if the reader of the output has gone.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 from .. import __version__
+from .._describe import near
 from . import bench, completion, demo, info, reproduce
 
 COMMANDS = {
@@ -20,13 +22,30 @@ COMMANDS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors suggest what a misspelt choice resembles, and say what a bare option lacks."""
+
+    def _match_argument(self, action: argparse.Action, arg_strings_pattern: str) -> int:
+        try:
+            return super()._match_argument(action, arg_strings_pattern)
+        except argparse.ArgumentError as error:
+            raise argparse.ArgumentError(action, f"{error.message}: {action.metavar}") from None
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            guess = near(str(value), action.choices or ())
+            raise argparse.ArgumentError(action, f"{error.message}{guess}") from None
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="relkernels",
         description="Inner products of neural feature maps: relations, attention, retrieval.",
-        epilog="relkernels COMMAND --help tells the options of a command.\n"
-        "Exit codes: 0 right, 1 failed, 2 usage.\n\n"
+        epilog="relkernels COMMAND --help shows the options of a command.\n"
+        "Exit codes: 0 success, 1 failure, 2 usage error, 130 interrupted.\n\n"
         f"example: {demo.EXAMPLE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -41,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,  # an example is copied whole
         )
         module.add_arguments(sub)
-        sub.set_defaults(run=module.run, usage_error=sub.error)
+        sub.set_defaults(run=module.run, usage_error=sub.error, actions=sub._actions)
     return top
 
 
@@ -53,7 +72,10 @@ def subparsers(top: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParse
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    arguments = parser().parse_args(argv)
+    arguments, unknown = parser().parse_known_args(argv)
+    if unknown:
+        options = [name for action in arguments.actions for name in action.option_strings]
+        arguments.usage_error(f"unrecognized arguments: {' '.join(unknown)}{near(unknown[0], options)}")
     try:
         code = arguments.run(arguments)
         sys.stdout.flush()

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .._extras import install
 from .._files import check_writable, write_whole
 from ..config import configuration
 
@@ -128,7 +129,7 @@ def check(path: str | None) -> None:
     if path is None:
         return
     if any(importlib.util.find_spec(name) is None for name in ("matplotlib", "jinja2")):
-        raise ImportError("--html needs matplotlib and Jinja2: pip install 'relkernels[plot]'")
+        raise ImportError(f"--html needs matplotlib and Jinja2: {install('matplotlib', 'jinja2')}")
     check_writable("--html", path)
 
 

@@ -11,16 +11,18 @@ import sys
 import time
 from typing import Any
 
+from .._describe import near, option
+from .._extras import install
 from ..experiments import study
 from ..experiments.study import NAMES, Outcome
 from . import output, page
 
-SUMMARY = "measure what the theory claims, beside the bounds"
+SUMMARY = "measure the claims of the theory and compare them with the bounds"
 DESCRIPTION = (
     "Run studies: symmetric and asymmetric relations, attention by preorders, random features, zonal "
-    "networks, relations between functions and measures. Each writes a CSV, pictures and a paragraph with "
-    "claim, measurement and verdict to DIR/NAME. An interrupted run goes on where it ended. Exit code 1 "
-    "where a measurement contradicts a claim. DIR/README.md shows all studies in DIR."
+    "networks, relations between functions and measures. Each writes a CSV file, pictures and a paragraph "
+    "with claim, measurement and verdict to DIR/NAME; DIR/README.md shows them all. An interrupted run "
+    "continues where it stopped. The exit code is 1 if a measurement contradicts a claim."
 )
 EXAMPLE = "relkernels reproduce symmetric zonal --quick"
 
@@ -51,11 +53,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the studies; progress goes to standard error."""
     unknown = [name for name in arguments.names if name not in NAMES]
     if unknown:
-        arguments.usage_error(f"unknown study {unknown[0]!r} (choose from {', '.join(NAMES)})")
+        arguments.usage_error(
+            f"name: expected one of {', '.join(NAMES)}, got {option(unknown[0])}{near(unknown[0], NAMES)}"
+        )
     page.check(arguments.html)
     if importlib.util.find_spec("matplotlib") is None:
         print(
-            "no pictures without matplotlib (pip install 'relkernels[plot]'): writing CSV and text only",
+            f"no pictures without matplotlib ({install('matplotlib')}): writing CSV and text only",
             file=sys.stderr,
         )
     output.writable_directory(arguments.out)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import _check
+from .._result import rebuilt
 from . import devices, kinds
 from .engine import CudaEngine
 from .kinds import Description
@@ -151,6 +152,5 @@ def _of_the_kind(result: Any, engine: CudaEngine) -> Any:
     if isinstance(result, list):
         return [_of_the_kind(part, engine) for part in result]
     if isinstance(result, tuple):
-        parts = [_of_the_kind(part, engine) for part in result]
-        return type(result)(*parts) if hasattr(result, "_fields") else tuple(parts)
+        return rebuilt(lambda part: _of_the_kind(part, engine), result)
     return result

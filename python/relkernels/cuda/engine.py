@@ -33,8 +33,8 @@ _OUTPUTS = {
     "retrieve": 2,
     "relation_matvec": 1,
     "feature_map_vjp": 3,
-    "relation_matrix_vjp": 2,
-    "attention_vjp": 3,
+    "relation_matrix_vjp": 3,
+    "attention_vjp": 4,
 }
 _MOST_BYTES = 2**63 - 1
 
@@ -82,6 +82,17 @@ class CudaEngine(Engine):
         """Return an output of float32 for 16-bit arrays."""
         return self.stand_in(self.allocate_array(what, shape, _name(dtype)))
 
+    def empty_parts(  # type: ignore[override]
+        self, what: str, shape: tuple[int, ...], dtype: np.dtype
+    ) -> StandIn:
+        """Return an output in the arrays' dtype."""
+        return self.empty(what, shape, dtype)
+
+    def total(self, parts: StandIn) -> StandIn:  # type: ignore[override]
+        """Return the sum as an array of shape (), since reading it would wait for the device."""
+        total: Any = self.sum(parts, tuple(range(parts.ndim))).reshape(())
+        return total
+
     def empty_like(self, a: StandIn) -> StandIn:  # type: ignore[override]
         """Return a packed array of the shape and dtype of an output."""
         return self.stand_in(self.allocate_array("out", a.shape, a.element))
@@ -107,8 +118,12 @@ class CudaEngine(Engine):
             self.kept.clear()
 
     def copy(self, out: StandIn, a: StandIn) -> None:  # type: ignore[override]
-        """Copy by the kind's own means, as also add and sum."""
+        """Copy by the kind's own means, as also fill, add and sum."""
         self.kind.copy(self.array(out), self.array(a))
+
+    def fill(self, out: StandIn, value: float) -> None:  # type: ignore[override]
+        """Set all elements of an array to a number."""
+        self.kind.fill(self.array(out), value)
 
     def add(self, a: StandIn, b: StandIn) -> StandIn:  # type: ignore[override]
         """Return the sum of two arrays."""

@@ -23,7 +23,9 @@ try:
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "dask":
         raise
-    raise ImportError("relkernels.dask needs Dask: pip install 'relkernels[dask]'") from None
+    from .._extras import install
+
+    raise ImportError(f"relkernels.dask needs Dask: {install('dask')}") from None
 
 from .arrays import from_npy
 from .estimators import fit

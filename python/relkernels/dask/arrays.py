@@ -28,7 +28,7 @@ def _token_of_mlp(mlp: MLP) -> tuple[Any, ...]:
     return "relkernels.MLP", normalize_token(parts)
 
 
-def from_npy(path: str | os.PathLike[str], rows: int | None = None) -> da.Array:
+def from_npy(path: str | os.PathLike[str], rows: int | None = None, *, dtype: Any = None) -> da.Array:
     """Return a Dask array of the rows of a ``.npy`` file, in blocks of `rows`.
 
     Tasks carry the path alone, and map the rows of their block when they run: every worker must see the file
@@ -37,9 +37,11 @@ def from_npy(path: str | os.PathLike[str], rows: int | None = None) -> da.Array:
     Parameters
     ----------
     path : path-like
-        Two dimensions, C order, float32, float64 or float16.
+        Two dimensions, C order, float32, float64, float16 or bfloat16.
     rows : int, optional
         Rows of a block; None is as many as come to 32 MiB.
+    dtype : {"bfloat16"}, optional
+        Needed for bfloat16, as for `relkernels.NpyBlocks`.
 
     Returns
     -------
@@ -61,7 +63,7 @@ def from_npy(path: str | os.PathLike[str], rows: int | None = None) -> da.Array:
     >>> from_npy(path, rows=4).chunks
     ((4, 4, 2), (2,))
     """
-    blocks = NpyBlocks(path, rows)
+    blocks = NpyBlocks(path, rows, dtype=dtype)
     return da.from_array(
         blocks, chunks=(blocks.rows, blocks.shape[1]), asarray=False, inline_array=True, meta=_meta(blocks)
     )

@@ -12,19 +12,22 @@ import numpy as np
 from sklearn.base import clone
 
 from .. import _check
+from ..estimators.base import TrainedEstimator
 from ..estimators.ridge import Moments, RandomFeatureRidge
+from ..estimators.training import Plateau
 from ..states import State
 from .arrays import aligned, array
 from .graphs import tree_of_states
 
 
-def fit(estimator: Any, X: Any, *arguments: Any, sample_weight: Any = None, epochs: int = 1) -> Any:
+def fit(estimator: Any, X: Any, *arguments: Any, sample_weight: Any = None, epochs: int | None = None) -> Any:
     """Fit an estimator to Dask arrays.
 
     `RandomFeatureRidge` is solved: the moments of every block are made by a task of its own and joined in a
     tree, and the solution is that of all rows in memory, up to rounding. Any other estimator with
     ``partial_fit`` (`SymmetricRelation`, `AsymmetricRelation`, `PreferenceRetriever`, scikit-learn's) goes
-    over the blocks in their order, one after the other: the result is that of ``partial_fit`` with each.
+    over the blocks in their order, one after the other, `epochs` times: the result is that of ``partial_fit``
+    with each. One that is fitted already goes on from there; fit its `sklearn.base.clone` to begin anew.
 
     Parameters
     ----------
@@ -36,13 +39,17 @@ def fit(estimator: Any, X: Any, *arguments: Any, sample_weight: Any = None, epoc
         What ``partial_fit`` takes next, in its order. Dask arrays are cut along their first axis as X is, and
         go with it block by block; anything else is handed on whole with each.
     sample_weight : dask.array.Array of shape (n_samples,), optional
-    epochs : int, default 1
-        How often to go over the blocks; `RandomFeatureRidge` needs no more than one.
+    epochs : int, optional
+        Passes over the blocks. None are as many as the estimator's `max_iter`, or one where it has none; an
+        estimator with `loss_` and `tol` then ends as its own fit does, after 10 passes none of which improved
+        the loss by `tol`. `RandomFeatureRidge` needs one.
 
     Returns
     -------
     object
-        The estimator.
+        The estimator. `loss_`, `loss_curve_` and `n_iter_` of relkernels' own are those of this call: a loss
+        for each pass, the mean over the blocks by their rows. What belongs to one table, `features_fit_` and
+        `margins_`, is not there: give `retrieve` and `temperature_for` what they are about.
 
     Raises
     ------
@@ -52,7 +59,8 @@ def fit(estimator: Any, X: Any, *arguments: Any, sample_weight: Any = None, epoc
     Notes
     -----
     Steps of ``partial_fit`` depend on each other, and so do not run at the same time: what is gained is that
-    no more than a block is in memory. The estimator travels with each step.
+    no more than a block is in memory. The estimator travels with each step, and the scheduler takes some
+    milliseconds for it: make blocks of many mini-batches.
 
     Examples
     --------
@@ -70,7 +78,8 @@ def fit(estimator: Any, X: Any, *arguments: Any, sample_weight: Any = None, epoc
             f"estimator: expected one with partial_fit, got {type(estimator).__name__} (with solver='lbfgs' "
             "relkernels' own have none)"
         )
-    rounds = _check.integer("epochs", epochs, 1)
+    if epochs is not None:
+        _check.integer("epochs", epochs, 1)
     X = array("X", X)
     if X.ndim != 2 or X.shape[0] == 0:
         _check.fail("X", "shape (n_samples, n_features_in), n_samples > 0", X.shape)
@@ -85,12 +94,27 @@ def fit(estimator: Any, X: Any, *arguments: Any, sample_weight: Any = None, epoc
     rows = tuple(size for size in X.chunks[0] if size)
     X = X.rechunk((rows, -1))
     cut = {i: a.rechunk((rows, *(-1 for _ in a.shape[1:]))) for i, a in cut.items()}
-    fitted = estimator
-    for block in list(range(len(rows))) * rounds:
-        given = {**whole, **{i: a.blocks[block] for i, a in cut.items()}}
-        weight = given.pop(len(arguments), None)
-        step = dask.delayed(_step, pure=False)(fitted, X.blocks[block], list(given.values()), weight)
-        (fitted,) = dask.compute(step)
+    fitted, curve = estimator, []
+    passes, plateau = epochs, None
+    if passes is None:
+        passes = _check.integer("estimator.max_iter", getattr(estimator, "max_iter", 1), 1)
+        plateau = Plateau(getattr(estimator, "tol", None) or 0.0)
+    for _ in range(passes):
+        losses: list[float] = []
+        for block in range(len(rows)):
+            given = {**whole, **{i: a.blocks[block] for i, a in cut.items()}}
+            weight = given.pop(len(arguments), None)
+            step = dask.delayed(_step, pure=False)(fitted, X.blocks[block], list(given.values()), weight)
+            (fitted,) = dask.compute(step)
+            if hasattr(fitted, "loss_"):
+                losses.append(fitted.loss_)
+        if losses:
+            curve.append(float(np.average(losses, weights=rows)))
+            if plateau is not None and plateau.reached(curve[-1]):
+                break
+    if isinstance(fitted, TrainedEstimator):
+        fitted.keep_curves(curve, len(curve))
+    estimator.__dict__.clear()
     estimator.__dict__.update(fitted.__dict__)
     return estimator
 

@@ -29,30 +29,34 @@ def retrieve(
     psi: MLP | None = None,
     *,
     mask: Any = None,
+    pad: bool = False,
     precision: str | None = None,
 ) -> tuple[da.Array, da.Array]:
     """Return the `k` largest ``<phi(q_i), psi(keys_j)>`` of each row: exact maximum inner products.
 
     Parameters
     ----------
-    q : dask.array.Array of shape (..., n, d_q)
+    q : dask.array.Array of shape (..., n, d_q), or (d_q,) for a single query
         Few large blocks, best one: the keys are read, and mapped by `psi`, once for each.
     keys : dask.array.Array of shape (..., m, d_k)
     k : int
-        How many, 1 <= k <= m.
+        How many to return for each row, at least 1; at most m unless `pad` is true.
     phi, psi : MLP, optional
         Feature maps of `q` and of `keys`; `psi` None stands for `phi`, `phi` None for the identity.
     mask : dask.array.Array of bool, optional
-        True = may be retrieved; broadcast to (..., n, m).
+        True = may be retrieved; broadcast to (..., n, m), or to (..., m) for a single query.
+    pad : bool, default False
+        Accept `k` above m and fill the places without a key. False raises instead.
     precision : {"bf16"}, optional
         As in memory.
 
     Returns
     -------
-    values : dask.array.Array of shape (..., n, k)
+    values : dask.array.Array of shape (..., n, k), or (..., k) for a single query
         Best first; equal values by the lower index; NaN after every number.
-    indices : dask.array.Array of int64 of shape (..., n, k)
-        Rows of `keys`. Where the mask leaves fewer than `k`, the rest is -inf and -1.
+    indices : dask.array.Array of int64 of the same shape
+        Rows of `keys`. Where the mask (or, with `pad`, m) leaves fewer than `k` keys, the remaining values
+        are -inf and the remaining indices -1.
         Both equal the results in memory to the last bit, however the arrays are cut: the order of (value,
         index) is total, and so merges are exact.
 
@@ -71,7 +75,8 @@ def retrieve(
     (array([[2., 1.]]), array([[2, 0]]))
     """
     (q, keys), dtype, precision = widened(precision, ("q", array("q", q)), ("keys", array("keys", keys)))
-    allowed = _mask(mask)
+    single = q.ndim == 1
+    allowed = optional_array("mask", mask) if single else _mask(mask)
     a = Attended(
         stand_in(q),
         stand_in(keys),
@@ -83,10 +88,16 @@ def retrieve(
         False,
         precision,
         keys_name="keys",
+        least_ndim=1,
     )
     count = _check.integer("k", k, 1)
-    if count > a.m:
-        _check.fail("k", f"at most {a.m}, the rows of keys of shape {keys.shape}", count)
+    if not _check.flag("pad", pad) and count > a.m:
+        rows = f"the rows of keys of shape {keys.shape}"
+        _check.fail("k", f"at most {a.m}, {rows} (pad=True pads with -inf and -1)", count)
+    if single:
+        q = q[None]
+        if allowed is not None:
+            allowed = _mask(allowed[..., None, :] if allowed.ndim else allowed)
     operands = [(q, ("i", "d")), (keys, ("j", "e"))]
     if allowed is not None:
         operands.append((allowed, ("i", "j")))
@@ -98,6 +109,8 @@ def retrieve(
         (value(a.phi), value(a.psi)),
         [((count,), a.dtype), ((count,), np.dtype(np.int64))],
     )
+    if single:
+        values, indices = values[..., 0, :], indices[..., 0, :]
     return values.astype(dtype, copy=False), indices
 
 

@@ -147,7 +147,7 @@ def nngp_kernel(
     x: Any,
     y: Any = None,
     *,
-    depth: int,
+    depth: int = 1,
     activation: str | Activation = "relu",
     weight_std: float = 2**0.5,
     bias_std: float = 0.0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy import sparse
@@ -12,7 +12,9 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _check
+from .._random import RandomStateLike
 from ..activations import Activation
+from ..gradients import LOSSES
 from ..mlp import MLP
 from ..ops import feature_map, relation_matrix, retrieve
 from .base import (
@@ -27,14 +29,15 @@ from .base import (
 )
 from .parameters import Parameters
 from .problems import blocks_of_pairs, drawn_pairs, matched_rows
+from .retrieval import RetrievalMixin
 from .sampling import ObservedPairs
 from .spectral_start import schmidt_start
 from .tables import check_array, validate_data
-from .targets import observed_pairs, score_of_values, values_matrix
+from .targets import relation_values, score_of_values
 from .training import Problem
 
 
-class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator):
+class AsymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator):
     """A relation ``r(x, y) = <phi(x), psi(y)>`` learned from two tables, phi and psi MLPs.
 
     Two MLPs approximate every continuous relation, symmetric or not, between objects of one or of two
@@ -54,16 +57,17 @@ class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
     ----------
     hidden_widths : sequence of int, default (256,)
         Widths of the hidden layers of phi.
-    hidden_widths_y : sequence of int, optional
+    hidden_widths_psi : sequence of int, optional
         Those of psi; None for the same.
     n_features : int, default 32
         Number of features that phi and psi give.
     activation : str or Activation, default "relu"
         Activation of the hidden layers, as in `MLP`.
-    loss : {"squared", "logistic", "hinge", "softmax"}, default "squared"
-        Loss between relation and R, as in `relation_loss`. Without R it is InfoNCE.
+    loss : {"auto", "squared", "logistic", "hinge", "softmax"}, default "auto"
+        Loss between relation and R, as in `relation_loss`. "auto" is "squared" with R, and "softmax" without:
+        InfoNCE, the only loss for matched rows.
     temperature : float, optional
-        Where the learned temperature begins; None is sqrt(n_features). Used without R alone.
+        Where the learned temperature of InfoNCE begins; None is sqrt(n_features). Only for fits without R.
     solver : {"adam", "adamw", "lbfgs"}, default "adam"
         Adam or AdamW in mini-batches, or L-BFGS over all pairs.
     max_iter : int, default 100
@@ -72,9 +76,9 @@ class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
         Rows of each table in a mini-batch, all of whose pairs are used ("auto" is 512); or, where R is
         sparse, pairs (2,048).
     n_negatives : int or "auto", default "auto"
-        For a sparse R: rows of Y drawn at random from those not observed with x, for each observed pair,
-        with target 0. "auto" is 5 where all observed values are equal (which says nothing about unrelated
-        objects) or the loss is "softmax", else 0.
+        Only for a sparse R: rows of Y drawn at random from those not observed with x, for each observed
+        pair, with target 0; drawn anew in each epoch, with "lbfgs" once. "auto" is 5 where all observed
+        values are equal (which says nothing about unrelated objects) or the loss is "softmax", else 0.
     learning_rate : float, default 1e-3
         Step size of Adam.
     weight_decay : float, default 0.0
@@ -89,7 +93,7 @@ class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
         Fraction of the rows held out for early stopping.
     warm_start : bool, default False
         Begin a fit with the maps of the last one instead of random maps.
-    random_state : int, RandomState instance or None, default None
+    random_state : int, Generator, RandomState or None, default None
         Initial weights, order of the batches, negatives and validation split; an int makes a fit
         reproducible to the last bit.
     verbose : bool, default False
@@ -102,7 +106,7 @@ class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
     temperature_ : float
         The learned temperature of InfoNCE; only after a fit without R.
     features_fit_ : ndarray of shape (n_samples_y, n_features)
-        Features of the rows of Y, which `retrieve` searches; after `partial_fit`, those of its batch.
+        Features of the rows of Y, which `retrieve` searches; not after `partial_fit`.
     loss_ : float
         Loss of the last epoch or iteration (with early stopping: the best validation loss).
     loss_curve_ : list of float
@@ -132,15 +136,16 @@ class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
     True
     """
 
-    _saved = ("_n_features_out",)
+    _losses = ("auto", *LOSSES)
+    _renamed: ClassVar = {"hidden_widths_y": "hidden_widths_psi"}
 
     def __init__(
         self,
         hidden_widths: Sequence[int] = (256,),
-        hidden_widths_y: Sequence[int] | None = None,
+        hidden_widths_psi: Sequence[int] | None = None,
         n_features: int = 32,
         activation: str | Activation = "relu",
-        loss: str = "squared",
+        loss: str = "auto",
         temperature: float | None = None,
         solver: str = "adam",
         max_iter: int = 100,
@@ -152,11 +157,11 @@ class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         warm_start: bool = False,
-        random_state: int | np.random.RandomState | None = None,
+        random_state: RandomStateLike = None,
         verbose: bool = False,
     ) -> None:
         self.hidden_widths = hidden_widths
-        self.hidden_widths_y = hidden_widths_y
+        self.hidden_widths_psi = hidden_widths_psi
         self.n_features = n_features
         self.activation = activation
         self.loss = loss
@@ -226,10 +231,10 @@ class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
 
     def _checked(self) -> dict[str, Any]:
         settings = self._settings()
-        hidden, hidden_y = self.hidden_widths, self.hidden_widths_y
+        hidden, hidden_psi = self.hidden_widths, self.hidden_widths_psi
         settings["hidden_widths"] = checked_widths("hidden_widths", hidden)
-        settings["hidden_widths_y"] = checked_widths(
-            "hidden_widths_y", hidden if hidden_y is None else hidden_y
+        settings["hidden_widths_psi"] = checked_widths(
+            "hidden_widths_psi", hidden if hidden_psi is None else hidden_psi
         )
         self._n_negatives(0, settings["loss"])
         settings["temperature"] = np.sqrt(settings["n_features"])
@@ -238,6 +243,21 @@ class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
             if not 0 < settings["temperature"] < np.inf:
                 _check.fail("temperature", "a finite number > 0, or None", repr(self.temperature))
         return settings
+
+    def _loss_for(self, R: Any) -> str:
+        """Return the loss that is trained; refuse what would have no effect."""
+        if R is None and self.loss not in ("auto", "softmax"):
+            _check.fail("loss", "'auto' or 'softmax' without R, where it is InfoNCE", repr(self.loss))
+        if R is not None and self.temperature is not None:
+            _check.fail("temperature", "None with R: only InfoNCE has one", repr(self.temperature))
+        if not sparse.issparse(R) and self.n_negatives != "auto":
+            _check.fail(
+                "n_negatives",
+                "'auto' unless R is sparse: all pairs of a batch are used",
+                repr(self.n_negatives),
+            )
+        default = "softmax" if R is None else "squared"
+        return default if self.loss == "auto" else self.loss
 
     def _learn(
         self,
@@ -253,13 +273,14 @@ class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
         everything, matched = Y, R is None
         if matched and len(Y) != len(X):
             _check.fail("y", f"{len(X)} rows, matched to those of X {X.shape}, without R", Y.shape)
+        settings["loss"] = self._loss_for(R)
         if not matched:
-            R = _relation_values(R, (len(X), len(Y)), X.dtype, settings["loss"])
+            R = relation_values(R, (len(X), len(Y)), X.dtype, settings["loss"])
         if weight is not None and not weight.all():
             there = np.flatnonzero(weight)
             X, Y, R, weight = X[there], Y[there] if matched else Y, part(R, there), weight[there]
         rng = self._generator(partial)
-        phi, psi = self._start(X, Y, R, settings, known, rng)
+        phi, psi = self._start(X, Y, R, settings, known, partial, rng)
         temperature = getattr(self, "temperature_", None) if known else None
         log_scale = -np.log(temperature or settings["temperature"])
         parameters = Parameters([phi, psi], [log_scale] if matched else [])
@@ -278,7 +299,7 @@ class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
             if matched:
                 self.temperature_ = float(np.exp(-np.float64(numbers[0])))
             self._n_features_out = settings["n_features"]
-            self.features_fit_ = feature_map(everything, self.psi_)
+            self._keep_table(everything, self.psi_, partial)
 
         adam = self._continued_adam(parameters) if partial else None
         self._train(problem, settings, rng, keep, adam)
@@ -291,17 +312,17 @@ class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
         R: Any,
         settings: dict[str, Any],
         known: tuple[MLP, MLP] | None,
+        partial: bool,
         rng: np.random.RandomState,
     ) -> tuple[MLP, MLP]:
         """Return the maps that a fit begins with."""
         widths = [X.shape[1], *settings["hidden_widths"], settings["n_features"]]
-        widths_y = [Y.shape[1], *settings["hidden_widths_y"], settings["n_features"]]
+        widths_psi = [Y.shape[1], *settings["hidden_widths_psi"], settings["n_features"]]
         if known is not None:
-            same = known[0].widths == tuple(widths) and known[1].widths == tuple(widths_y)
-            if same and known[0].dtype == X.dtype:
-                return known
-        phi = MLP.random(widths, self.activation, int(rng.randint(2**31)), X.dtype)
-        psi = MLP.random(widths_y, self.activation, int(rng.randint(2**31)), X.dtype)
+            self._check_known(known, (widths, widths_psi), X.dtype, partial)
+            return known
+        phi = MLP.random(widths, self.activation, rng, X.dtype)
+        psi = MLP.random(widths_psi, self.activation, rng, X.dtype)
         if R is not None and settings["loss"] == "squared" and not sparse.issparse(R):
             return schmidt_start(phi, psi, X, Y, R, rng)
         return phi, psi
@@ -344,16 +365,19 @@ class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
         features = feature_map(self._rows(X), self.phi_)
         return features if y is None else (features, feature_map(self._rows_y(y), self.psi_))
 
-    def _rows(self, X: Any) -> np.ndarray:
+    def _rows(self, X: Any, name: str = "X") -> np.ndarray:
         check_is_fitted(self)
-        return validate_data(self, X, dtype=self.phi_.dtype, reset=False)
+        return validate_data(self, X, name=name, dtype=self.phi_.dtype, reset=False)
 
-    def _rows_y(self, y: Any) -> np.ndarray:
+    def _rows_y(self, y: Any, name: str = "y") -> np.ndarray:
         check_is_fitted(self)
-        Y = _table(y, self.psi_.dtype)
+        Y = _table(y, self.psi_.dtype, name)
         if Y.shape[1] != self.psi_.widths[0]:
-            _check.fail("y", f"{self.psi_.widths[0]} features, as in fit", f"shape {Y.shape}")
+            _check.fail(name, f"{self.psi_.widths[0]} features, as in fit", f"shape {Y.shape}")
         return Y
+
+    def _searched(self, Y: Any) -> tuple[np.ndarray, MLP]:
+        return self._rows_y(Y, "Y"), self.psi_
 
     def relation_matrix(self, X: Any, Y: Any) -> np.ndarray:
         """Return the learned relation between the rows of X and of Y.
@@ -367,26 +391,7 @@ class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
         -------
         ndarray of shape (n, m)
         """
-        return relation_matrix(self._rows(X), self._rows_y(Y), self.phi_, self.psi_)
-
-    def retrieve(self, Q: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows of the training table Y most related to each query.
-
-        Parameters
-        ----------
-        Q : array-like of shape (n, n_features_in)
-            Queries like the rows of X.
-        k : int
-            How many, at most the number of rows of Y.
-
-        Returns
-        -------
-        values : ndarray of shape (n, k)
-            Relation values, best first.
-        indices : ndarray of shape (n, k)
-            Rows of Y as it was in `fit`.
-        """
-        return retrieve(feature_map(self._rows(Q), self.phi_), self.features_fit_, k)
+        return relation_matrix(self._rows(X), self._rows_y(Y, "Y"), self.phi_, self.psi_)
 
     def score(self, X: Any, y: Any, R: Any = None) -> float:
         """Return how well the relation between X and Y fits.
@@ -412,7 +417,7 @@ class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
                 _check.fail("y", f"{len(X)} rows, matched to those of X {X.shape}, without R", Y.shape)
             _, found = retrieve(X, Y, 1, self.phi_, self.psi_)
             return float(((found[:, 0] == np.arange(len(X))) | (Y[found[:, 0]] == Y).all(axis=1)).mean())
-        R = _relation_values(R, (len(X), len(Y)), X.dtype, "squared")
+        R = relation_values(R, (len(X), len(Y)), X.dtype, "squared")
         return score_of_values(relation_matrix(X, Y, self.phi_, self.psi_), R)
 
     def __sklearn_tags__(self) -> Any:
@@ -423,15 +428,9 @@ class AsymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Trai
         return tags
 
 
-def _table(y: Any, dtype: np.dtype) -> np.ndarray:
+def _table(y: Any, dtype: np.dtype, name: str = "y") -> np.ndarray:
     """Return the second table; a vector is one column."""
     if y is None:
-        raise ValueError("AsymmetricRelation requires y to be passed, but the target y is None")
-    Y = check_array(y, dtype=dtype, ensure_2d=False, input_name="y")
+        raise ValueError(f"AsymmetricRelation requires y to be passed, but the target y is None: {name}")
+    Y = check_array(y, dtype=dtype, ensure_2d=False, input_name=name)
     return Y.reshape(-1, 1) if Y.ndim == 1 else Y
-
-
-def _relation_values(R: Any, shape: tuple[int, int], dtype: np.dtype, loss: str) -> Any:
-    if sparse.issparse(R):
-        return observed_pairs("R", R, shape, dtype, loss)
-    return values_matrix("R", R, shape, dtype)

@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight
 
 from .. import _check
+from .._random import legacy_generator
+from ..activations import resolve
 from ..gradients import LOSSES
+from ..mlp import MLP
 from .files import SavedEstimator
-from .training import SOLVERS, Adam, Fit, Problem, minimize
+from .tables import check_sample_weight
+from .training import SOLVERS, Adam, Problem, minimize
 
 # Objects in the default mini-batch: all of their 262,144 pairs enter.
 AUTO_BATCH = 512
@@ -33,9 +35,7 @@ def part(values: Any, rows: np.ndarray) -> Any:
 
 def checked_widths(name: str, value: Any) -> list[int]:
     """Return the widths of hidden layers."""
-    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
-        raise TypeError(f"{name}: expected a sequence of integers, got {value!r}")
-    return [_check.integer(f"{name}[{i}]", w, 1) for i, w in enumerate(value)]
+    return _check.widths(name, value)
 
 
 def _between(name: str, value: Any, low: float, high: float, closed: bool) -> float:
@@ -56,8 +56,11 @@ def in_steps(estimator: Any) -> bool:
 class TrainedEstimator(SavedEstimator, BaseEstimator):
     """An estimator whose maps a solver trains.
 
-    Subclasses have the constructor's parameters that `_settings` reads, and keep their maps in `_keep`.
+    Subclasses have the constructor's parameters that `_settings` reads, and keep their maps as `phi_`
+    and `psi_`.
     """
+
+    _losses: tuple[str, ...] = LOSSES
 
     def _settings(self) -> dict[str, Any]:
         """Check the parameters that all estimators share."""
@@ -65,7 +68,7 @@ class TrainedEstimator(SavedEstimator, BaseEstimator):
         auto = isinstance(self.batch_size, str) and self.batch_size == "auto"
         fraction = _between("validation_fraction", self.validation_fraction, 0, 1, closed=False)
         settings = {
-            "n_features": _check.integer("n_features", self.n_features, 1),
+            "n_features": _check.integer("n_features", self.n_features, 1, _check.WIDEST),
             "solver": solver,
             "max_iter": _check.integer("max_iter", self.max_iter, 1),
             "batch_size": None if auto else _check.integer("batch_size", self.batch_size, 2),
@@ -75,10 +78,10 @@ class TrainedEstimator(SavedEstimator, BaseEstimator):
             "early_stopping": _check.flag("early_stopping", self.early_stopping),
             "validation_fraction": fraction,
             "warm_start": _check.flag("warm_start", self.warm_start),
-            "verbose": bool(self.verbose),
+            "verbose": _check.switch("verbose", self.verbose),
         }
         if hasattr(self, "loss"):
-            settings["loss"] = _check.choice("loss", self.loss, LOSSES)
+            settings["loss"] = _check.choice("loss", self.loss, self._losses)
         if settings["early_stopping"] and solver == "lbfgs":
             _check.fail("early_stopping", "False with solver='lbfgs', which sees all pairs", True)
         if solver == "adamw" and settings["weight_decay"] == 0:
@@ -93,6 +96,19 @@ class TrainedEstimator(SavedEstimator, BaseEstimator):
         if loss == "softmax" and number == 0:
             _check.fail("n_negatives", "at least 1 with loss='softmax', which compares", 0)
         return number
+
+    def _check_known(
+        self, known: Sequence[MLP], widths: Sequence[Sequence[int]], dtype: np.dtype, partial: bool
+    ) -> None:
+        """Refuse to go on from maps that are not as the parameters and tables say."""
+        activation = resolve(self.activation)
+        for name, mlp, wanted in zip(("phi_", "psi_"), known, widths, strict=False):
+            if (mlp.widths, mlp.activation, mlp.dtype) != (tuple(wanted), activation, dtype):
+                _check.fail(
+                    "partial_fit" if partial else "warm_start",
+                    f"parameters and tables that {name} fits, {mlp!r}",
+                    f"widths {tuple(wanted)}, {activation}, {dtype}; fit a clone to begin anew",
+                )
 
     def _split(self, n: int, fraction: float, rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
         """Return the indices of the training part and of the validation part."""
@@ -117,25 +133,26 @@ class TrainedEstimator(SavedEstimator, BaseEstimator):
         names = ("solver", "max_iter", "learning_rate", "weight_decay", "tol", "verbose")
         fit = minimize(problem, **{name: settings[name] for name in names}, rng=rng, adam=adam)
         keep(fit.flat)
-        self._keep_curves(fit)
+        self.keep_curves(fit.curve, fit.n_iter, fit.validation_curve)
         if fit.stopped_by is not None:
             raise fit.stopped_by
 
-    def _keep_curves(self, fit: Fit) -> None:
-        self.loss_curve_ = fit.curve
-        self.n_iter_ = fit.n_iter
-        self.loss_ = fit.curve[-1] if fit.curve else float("nan")
+    def keep_curves(self, curve: list[float], n_iter: int, validation_curve: Sequence[float] = ()) -> None:
+        """Keep the losses and the number of iterations of a fit."""
+        self.loss_curve_ = curve
+        self.n_iter_ = n_iter
+        self.loss_ = curve[-1] if curve else float("nan")
         self.__dict__.pop("validation_loss_curve_", None)
-        if fit.validation_curve:
-            self.validation_loss_curve_ = fit.validation_curve
-            self.loss_ = min(fit.validation_curve)
+        if validation_curve:
+            self.validation_loss_curve_ = validation_curve
+            self.loss_ = min(validation_curve)
 
     def _generator(self, partial: bool) -> np.random.RandomState:
         """Return the generator of a fit; those of `partial_fit` draw on from call to call."""
         if not partial:
-            return check_random_state(self.random_state)
+            return legacy_generator(self.random_state)
         if not hasattr(self, "_rng"):
-            self._rng = check_random_state(self.random_state)
+            self._rng = legacy_generator(self.random_state)
         return self._rng
 
     def _continued_adam(self, parameters: Any) -> Adam:
@@ -156,10 +173,10 @@ class TrainedEstimator(SavedEstimator, BaseEstimator):
         """Return the weights of the rows of X, or None."""
         if sample_weight is None:
             return None
-        weight = _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True)
+        weight = check_sample_weight(sample_weight, X, X.dtype)
         if not weight.sum() > 0:
             _check.fail("sample_weight", "at least one weight > 0", f"all zero, shape {weight.shape}")
         return weight
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "mlp_") or hasattr(self, "phi_")
+        return hasattr(self, "phi_")

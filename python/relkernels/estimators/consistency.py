@@ -7,24 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..activations import lipschitz
 from ..mlp import MLP
 from ..ops import feature_map, relation_matrix
 from .sets import ItemSets
-
-# Largest slope of the activations; relu_power with an exponent other than 1 has none or no finite one.
-_SLOPES = {
-    "identity": 1.0,
-    "relu": 1.0,
-    "gelu": 1.13,
-    "gelu_tanh": 1.13,
-    "silu": 1.1,
-    "tanh": 1.0,
-    "sigmoid": 0.25,
-    "softplus": 1.0,
-    "erf": 1.1284,
-    "sin": 1.0,
-    "cos": 1.0,
-}
 
 
 class Transitivity(NamedTuple):
@@ -58,12 +44,15 @@ class Continuity(NamedTuple):
         Largest change of a utility, divided by the radius.
     slope_bound : float
         A slope that no change anywhere exceeds: the product of the spectral norms of phi's weights, of the
-        slopes of its activations and of the largest norm of the features of the items.
+        slopes of its activations and of the largest norm of the features of the items. Infinite for
+        relu_power(r) with r other than 1; `note` then says so.
     changed : float
         Fraction of the moved queries whose most preferred item became another one.
     secured : float
         Fraction of the moved queries whose margin was more than twice the change of any utility: their
         most preferred item cannot change.
+    note : str
+        Why `slope_bound` is infinite; empty where it is finite.
     """
 
     radius: float
@@ -72,6 +61,7 @@ class Continuity(NamedTuple):
     slope_bound: float
     changed: float
     secured: float
+    note: str = ""
 
 
 def transitivity(
@@ -107,12 +97,7 @@ def transitivity(
 
 def slope_bound(phi: MLP, psi: MLP, items: np.ndarray) -> float:
     """Return the largest slope that utilities of these items can have in the query."""
-    name, parameter = phi.activation.name, phi.activation.parameter
-    slope = _SLOPES.get(name, np.inf)
-    if name == "leaky_relu" and parameter is not None:
-        slope = max(1.0, abs(parameter))
-    elif name == "relu_power" and parameter == 1:
-        slope = 1.0
+    slope = lipschitz(phi.activation)
     norms = [float(np.linalg.norm(w.astype(np.float64), 2)) for w in phi.weights]
     hidden = slope ** (len(norms) - 1) if len(norms) > 1 else 1.0
     return float(np.prod(norms)) * hidden * float(np.linalg.norm(feature_map(items, psi), axis=1).max())
@@ -153,4 +138,10 @@ def continuity(
         secured += int((margin > 2 * change).sum())
     total = n_directions * len(q)
     bound = slope_bound(phi, psi, sets.items)
-    return Continuity(radius, largest, largest / radius, bound, changed / total, secured / total)
+    note = ""
+    if np.isinf(bound) and not np.isfinite(lipschitz(phi.activation)):
+        note = (
+            f"relu_power({phi.activation.parameter:g}) has no Lipschitz constant on the whole line: its "
+            "slope is not bounded, so the weights guarantee none"
+        )
+    return Continuity(radius, largest, largest / radius, bound, changed / total, secured / total, note)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from .._files import write_whole
+from .._files import read_safetensors, write_whole
 from ..activations import Activation, resolve
 from ..mlp import MLP
 
@@ -78,6 +78,8 @@ class SavedEstimator:
     """
 
     _saved: tuple[str, ...] = ("_n_features_out",)
+    # Parameters and attributes that earlier files have under another name.
+    _renamed: ClassVar[dict[str, str]] = {}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to a safetensors file: arrays and JSON, never pickle.
@@ -101,7 +103,7 @@ class SavedEstimator:
 
         check_is_fitted(self)
         parameters = self.get_params(deep=False)  # type: ignore[attr-defined]
-        if isinstance(parameters.get("random_state"), np.random.RandomState):
+        if isinstance(parameters.get("random_state"), (np.random.Generator, np.random.RandomState)):
             parameters["random_state"] = None
         fitted = {
             name: value
@@ -141,17 +143,7 @@ class SavedEstimator:
         ValueError
             If the file is damaged, of another version, or holds another estimator; the message says which.
         """
-        from safetensors import SafetensorError, safe_open
-
-        name = os.fspath(path)
-        with open(name, "rb"):  # the system's own error where the file is absent or unreadable
-            pass
-        try:
-            with safe_open(name, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (SafetensorError, ValueError, TypeError, KeyError, OSError, AttributeError) as error:
-            raise ValueError(f"{name}: not a readable safetensors file: {error}") from None
+        name, metadata, tensors = read_safetensors(path)
         for key, expected in (
             ("format", _FORMAT),
             ("version", _VERSION),
@@ -162,13 +154,14 @@ class SavedEstimator:
         try:
             told = json.loads(metadata["state"])
             parameters = {
-                key: _decode(f"parameters.{key}", value, tensors) for key, value in told["parameters"].items()
+                cls._renamed.get(key, key): _decode(f"parameters.{key}", value, tensors)
+                for key, value in told["parameters"].items()
             }
             estimator = cls(**parameters)
             for key, value in told["fitted"].items():
                 if not (key.endswith("_") and not key.startswith("_")) and key not in cls._saved:
                     raise ValueError(f"{key!r} is no fitted attribute")
-                setattr(estimator, key, _decode(key, value, tensors))
+                setattr(estimator, cls._renamed.get(key, key), _decode(key, value, tensors))
         except KeyError as error:
             raise ValueError(f"{name}: {error.args[0]!r} is missing") from None
         except (TypeError, ValueError, AttributeError, RecursionError) as error:

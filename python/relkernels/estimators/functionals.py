@@ -20,7 +20,7 @@ _NODES = 512
 
 
 def _samples(i: int, item: Any, columns: int | None) -> np.ndarray:
-    a = np.asarray(item, np.float64)
+    a = _check.numbers(f"object {i}", item)
     if a.ndim == 1 and columns is None:
         a = a[:, None]
     wanted = "(m, 2): points and values" if columns == 2 else "(m,) or (m, d), m >= 1"

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _check
+from .._random import RandomStateLike, legacy_generator
 from ..bounds._hilbert_cube import tail_of_weights
 from .functionals import Callables, Characteristic, Fourier, Landmarks, Legendre, Quantiles
 
@@ -46,7 +46,7 @@ class HilbertCubeEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         ``kernel(x, z)`` of two objects, positive semi-definite; for ``functionals="kernel"``.
     interval : pair of float, optional
         Interval over which functions are integrated; by default the one that holds all training grids.
-    random_state : int, RandomState instance or None, default None
+    random_state : int, Generator, RandomState or None, default None
         Frequencies of "characteristic", objects of "kernel".
 
     Attributes
@@ -72,7 +72,7 @@ class HilbertCubeEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         weights: Any = "geometric",
         kernel: Callable[[Any, Any], float] | None = None,
         interval: tuple[float, float] | None = None,
-        random_state: int | np.random.RandomState | None = None,
+        random_state: RandomStateLike = None,
     ) -> None:
         self.functionals = functionals
         self.n_coordinates = n_coordinates
@@ -85,31 +85,41 @@ class HilbertCubeEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         given = self.functionals
         if not isinstance(given, str):
             if not isinstance(given, (list, tuple)) or not given or not all(callable(h) for h in given):
-                _check.fail("functionals", f"one of {', '.join(FAMILIES)} or functions", repr(given))
+                _check.fail("functionals", f"one of {', '.join(FAMILIES)} or functions", _check._kind(given))
             if self.n_coordinates is not None and self.n_coordinates != len(given):
                 _check.fail("n_coordinates", f"None or {len(given)}, one a function", self.n_coordinates)
             return Callables(list(given))
         name = _check.choice("functionals", given, FAMILIES)
-        count = 16 if self.n_coordinates is None else _check.integer("n_coordinates", self.n_coordinates, 1)
+        if self.kernel is not None and name != "kernel":
+            _check.fail("kernel", f"None with functionals={name!r}, which take none", repr(self.kernel))
+        if self.interval is not None and name not in ("fourier", "legendre"):
+            _check.fail("interval", f"None with functionals={name!r}, which take none", repr(self.interval))
+        count = (
+            16
+            if self.n_coordinates is None
+            else _check.integer("n_coordinates", self.n_coordinates, 1, 1_000_000)
+        )
         if name in ("fourier", "legendre"):
             interval = self.interval
             if interval is not None:
-                low, high = (_check.real("interval", v) for v in interval)
-                if not -np.inf < low < high < np.inf:
-                    _check.fail("interval", "(a, b), a < b", repr(interval))
+                pair = _check.numbers("interval", interval)
+                if pair.shape != (2,) or not -np.inf < pair[0] < pair[1] < np.inf:
+                    got = tuple(pair.tolist()) if pair.shape == (2,) else f"shape {pair.shape}"
+                    _check.fail("interval", "(a, b), a < b", str(got))
+                low, high = pair.tolist()
                 interval = (low, high)
             return (Fourier if name == "fourier" else Legendre)(count, interval)
         if name == "kernel":
             if not callable(self.kernel):
-                _check.fail("kernel", "a function of two objects for functionals='kernel'", repr(self.kernel))
+                _check.fail(
+                    "kernel", "a function of two objects for functionals='kernel'", _check._kind(self.kernel)
+                )
             return Landmarks(count, self.kernel)
         return Characteristic(count) if name == "characteristic" else Quantiles(count)
 
     @staticmethod
     def _objects(X: Any) -> Sequence[Any]:
-        if isinstance(X, str) or not hasattr(X, "__len__") or not hasattr(X, "__getitem__"):
-            raise TypeError(f"X: expected a sequence of objects, got {type(X).__name__}")
-        if len(X) == 0:
+        if len(_check.sequence("X", X, "a sequence of objects")) == 0:
             _check.fail("X", "at least one object", "none")
         return X
 
@@ -133,7 +143,7 @@ class HilbertCubeEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         """
         tail_of_weights(self.weights)
         family, objects = self._family(), self._objects(X)
-        family.fit(objects, check_random_state(self.random_state))
+        family.fit(objects, legacy_generator(self.random_state))
         values = family(objects)
         self.center_, self.scale_ = np.zeros(values.shape[1]), np.ones(values.shape[1])
         if not family.unit:

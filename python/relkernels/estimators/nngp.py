@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from sklearn.gaussian_process.kernels import Hyperparameter, Kernel
 
+from .. import _check
 from ..activations import Activation
 from ..nngp import Recursion, nngp_kernel
 
@@ -94,13 +96,13 @@ class NNGPKernel(Kernel):
         gradient : ndarray of shape (n, n, number of hyperparameters not fixed)
             Only with `eval_gradient`; in the order of `theta`.
         """
-        X = np.atleast_2d(np.asarray(X, dtype=np.float64))
+        X = np.atleast_2d(_check.numbers("X", X))
         if Y is not None:
-            if eval_gradient:
+            if _check.flag("eval_gradient", eval_gradient):
                 raise ValueError("eval_gradient: expected False where Y is given, got True")
-            return self._kernel(X, np.atleast_2d(np.asarray(Y, dtype=np.float64)))
+            return self._kernel(X, np.atleast_2d(_check.numbers("Y", Y)))
         K = self._kernel(X)
-        if not eval_gradient:
+        if not _check.flag("eval_gradient", eval_gradient):
             return K
         free = [p.name for p in self.hyperparameters if not p.fixed]
         gradient = np.zeros((*K.shape, len(free)))
@@ -132,7 +134,7 @@ class NNGPKernel(Kernel):
         -------
         ndarray of shape (n,)
         """
-        X = np.atleast_2d(np.asarray(X, dtype=np.float64))
+        X = np.atleast_2d(_check.numbers("X", X))
         return Recursion(kind="nngp", **self._arguments()).diagonal(X)
 
     def is_stationary(self) -> bool:
@@ -142,5 +144,10 @@ class NNGPKernel(Kernel):
     def __repr__(self) -> str:
         return (
             f"NNGPKernel(depth={self.depth}, activation={self.activation!r}, "
-            f"weight_std={self.weight_std:.3g}, bias_std={self.bias_std:.3g})"
+            f"weight_std={three_digits(self.weight_std)}, bias_std={three_digits(self.bias_std)})"
         )
+
+
+def three_digits(value: Any) -> str:
+    """Return a number in three digits; the repr of anything else, which only a call refuses."""
+    return f"{value:.3g}" if isinstance(value, Real) else repr(value)

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.special import softmax
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _check
+from .._random import RandomStateLike
 from ..activations import Activation
 from ..mlp import MLP
-from ..ops import attention, feature_map, relation_matrix, retrieve
+from ..ops import feature_map
 from .base import AUTO_BATCH, TrainedEstimator, checked_widths, in_steps
-from .consistency import Continuity, Transitivity, continuity, transitivity
 from .parameters import Parameters
 from .problems import choices
 from .sets import ItemSets
 from .tables import validate_data
-
-# Queries whose utilities of a shared set are held at a time.
-_BLOCK = 256
+from .utility import UtilityMixin
 
 
-class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator):
+class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator):
     """A preorder of items for each query, by the utility ``u(q, x) = <phi(q), psi(x)>``, phi and psi MLPs.
 
     Preorders that are continuous in items and query have a continuous utility (Debreu 1954), which two
@@ -47,7 +44,7 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
     ----------
     hidden_widths : sequence of int, default (256,)
         Widths of the hidden layers of phi, the map of the queries.
-    hidden_widths_items : sequence of int, optional
+    hidden_widths_psi : sequence of int, optional
         Those of psi, the map of the items; None for the same.
     n_features : int, default 32
         Number of features that phi and psi give.
@@ -60,8 +57,8 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
     batch_size : int or "auto", default "auto"
         Queries in a mini-batch; "auto" is 512.
     n_negatives : int, optional
-        Items of a shared set drawn at random for each batch of choices, besides those chosen; None for
-        all of them.
+        Only for choices from one set that all queries share: items drawn at random for each batch, besides
+        those chosen; None for all of them.
     learning_rate : float, default 1e-3
         Step size of Adam.
     weight_decay : float, default 0.0
@@ -76,7 +73,7 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         Fraction of the queries held out for early stopping.
     warm_start : bool, default False
         Begin a fit with the maps of the last one instead of random maps.
-    random_state : int, RandomState instance or None, default None
+    random_state : int, Generator, RandomState or None, default None
         Initial weights, order of the batches, negatives and validation split; an int makes a fit
         reproducible to the last bit.
     verbose : bool, default False
@@ -88,9 +85,10 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         Maps of queries and of items.
     margins_ : ndarray of shape (b,)
         Difference of utility between the most preferred item of each training set and the next one;
-        infinite where all are equal.
+        infinite where all are equal. Not after `partial_fit`.
     n_best_, set_sizes_ : ndarray of shape (b,)
-        How many items of each training set share the largest utility, and how many there are.
+        How many items of each training set share the largest utility, and how many there are. Not after
+        `partial_fit`.
     loss_ : float
         Loss of the last epoch or iteration (with early stopping: the best validation loss).
     loss_curve_ : list of float
@@ -101,6 +99,14 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         Columns of Q; ``psi_.widths[0]`` are those of the items.
     feature_names_in_ : ndarray of str
         Only where Q had names.
+
+    Notes
+    -----
+    `GridSearchCV` and `cross_val_score` cut `chosen` as they cut `Q` and `sets`, and pass it to `fit` and
+    `score`, once metadata routing is on: ``sklearn.set_config(enable_metadata_routing=True)``, then
+    ``GridSearchCV(estimator, grid).fit(Q, sets, chosen=chosen)``. A shared set is there one of as many items
+    as queries (the chosen ones, `chosen` left out), or repeated for each query:
+    ``np.broadcast_to(items, (len(Q), *items.shape))``.
 
     See Also
     --------
@@ -120,19 +126,18 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
     True
     """
 
-    phi_: MLP
-    psi_: MLP
+    _renamed: ClassVar = {"hidden_widths_items": "hidden_widths_psi"}
 
-    # What is not metadata to be routed: the two tables.
-    __metadata_request__fit = {"Q": UNUSED, "sets": UNUSED}  # noqa: RUF012
-    __metadata_request__partial_fit = {"Q": UNUSED, "sets": UNUSED}  # noqa: RUF012
-    __metadata_request__score = {"Q": UNUSED, "sets": UNUSED}  # noqa: RUF012
+    # The two tables are no metadata to be routed; choices are, without being requested by set_fit_request.
+    __metadata_request__fit = {"Q": UNUSED, "sets": UNUSED, "chosen": True}  # noqa: RUF012
+    __metadata_request__partial_fit = {"Q": UNUSED, "sets": UNUSED, "chosen": True}  # noqa: RUF012
+    __metadata_request__score = {"Q": UNUSED, "sets": UNUSED, "chosen": True}  # noqa: RUF012
     __metadata_request__transform = {"Q": UNUSED}  # noqa: RUF012
 
     def __init__(
         self,
         hidden_widths: Sequence[int] = (256,),
-        hidden_widths_items: Sequence[int] | None = None,
+        hidden_widths_psi: Sequence[int] | None = None,
         n_features: int = 32,
         activation: str | Activation = "relu",
         solver: str = "adam",
@@ -145,11 +150,11 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         warm_start: bool = False,
-        random_state: int | np.random.RandomState | None = None,
+        random_state: RandomStateLike = None,
         verbose: bool = False,
     ) -> None:
         self.hidden_widths = hidden_widths
-        self.hidden_widths_items = hidden_widths_items
+        self.hidden_widths_psi = hidden_widths_psi
         self.n_features = n_features
         self.activation = activation
         self.solver = solver
@@ -208,10 +213,10 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         self
         """
         settings = self._checked()
-        better, worse = np.asarray(winners), np.asarray(losers)
+        better, worse = _items("winners", winners), _items("losers", losers)
         if better.ndim != 2 or better.shape != worse.shape:
             _check.fail("losers", f"the shape of winners, (b, d_x), {better.shape}", worse.shape)
-        Q, items = self._read(Q, np.stack([better, worse], axis=1))
+        Q, items = self._read(Q, np.stack([better, worse], axis=1), name="winners")
         first = np.zeros(len(Q), np.int64)
         return self._learn(Q, items, _choice_targets(items, first, Q), sample_weight, settings)
 
@@ -233,7 +238,9 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         """
         settings = self._checked()
         Q, items = self._read(Q, sets)
-        rows = [np.asarray(row, np.float64) for row in grades]
+        rows = [
+            _check.numbers(f"grades[{i}]", row) for i, row in enumerate(_check.sequence("grades", grades))
+        ]
         if len(rows) != len(Q):
             _check.fail("grades", f"{len(Q)} rows, one for each query", len(rows))
         for i, (row, size) in enumerate(zip(rows, items.sizes, strict=True)):
@@ -267,25 +274,25 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
 
     def _checked(self) -> dict[str, Any]:
         settings = self._settings()
-        hidden, hidden_items = self.hidden_widths, self.hidden_widths_items
+        hidden, hidden_psi = self.hidden_widths, self.hidden_widths_psi
         settings["hidden_widths"] = checked_widths("hidden_widths", hidden)
-        settings["hidden_widths_items"] = checked_widths(
-            "hidden_widths_items", hidden if hidden_items is None else hidden_items
+        settings["hidden_widths_psi"] = checked_widths(
+            "hidden_widths_psi", hidden if hidden_psi is None else hidden_psi
         )
         if self.n_negatives is not None:
             _check.integer("n_negatives", self.n_negatives, 1)
         return settings
 
-    def _read(self, Q: Any, sets: Any, reset: bool = True) -> tuple[np.ndarray, ItemSets]:
+    def _read(self, Q: Any, sets: Any, reset: bool = True, name: str = "sets") -> tuple[np.ndarray, ItemSets]:
         if sets is None:
-            raise ValueError("PreferenceRetriever requires y to be passed, but the target y is None: sets")
+            raise ValueError(f"PreferenceRetriever requires y to be passed, but the target y is None: {name}")
         if not reset:
             check_is_fitted(self)
         dtype = [np.float64, np.float32] if reset else self.phi_.dtype
         Q = validate_data(self, Q, name="Q", dtype=dtype, reset=reset)
-        items = ItemSets.read("sets", sets, len(Q), Q.dtype)
+        items = ItemSets.read(name, sets, len(Q), Q.dtype)
         if not reset and items.items.shape[1] != self.psi_.widths[0]:
-            _check.fail("sets", f"items of {self.psi_.widths[0]} features, as in fit", items.items.shape[1])
+            _check.fail(name, f"items of {self.psi_.widths[0]} features, as in fit", items.items.shape[1])
         return Q, items
 
     def _learn(
@@ -300,12 +307,19 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         weight = self._weights(sample_weight, Q)
         rng = self._generator(partial)
         widths = [Q.shape[1], *settings["hidden_widths"], settings["n_features"]]
-        widths_items = [sets.items.shape[1], *settings["hidden_widths_items"], settings["n_features"]]
-        shapes = (tuple(widths), tuple(widths_items))
-        known = (partial or settings["warm_start"]) and hasattr(self, "phi_")
-        maps: list[MLP] = [self.phi_, self.psi_] if known else []
-        if tuple(m.widths for m in maps) != shapes or maps[0].dtype != Q.dtype:
-            maps = [MLP.random(w, self.activation, int(rng.randint(2**31)), Q.dtype) for w in shapes]
+        widths_psi = [sets.items.shape[1], *settings["hidden_widths_psi"], settings["n_features"]]
+        shapes = (tuple(widths), tuple(widths_psi))
+        if self.n_negatives is not None and (not sets.shared or target.ndim == 2):
+            _check.fail(
+                "n_negatives",
+                "None unless items are chosen from one set that all queries share: all items are used",
+                self.n_negatives,
+            )
+        if (partial or settings["warm_start"]) and hasattr(self, "phi_"):
+            maps = [self.phi_, self.psi_]
+            self._check_known(maps, shapes, Q.dtype, partial)
+        else:
+            maps = [MLP.random(w, self.activation, rng, Q.dtype) for w in shapes]
         parameters = Parameters(maps)
         train = np.arange(len(Q)) if weight is None else np.flatnonzero(weight)
         held_out = train
@@ -324,33 +338,11 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         def keep(flat: np.ndarray) -> None:
             (self.phi_, self.psi_), _ = parameters.split(flat)
             self._n_features_out = settings["n_features"]
-            self._measure(Q, sets)
+            self._keep_margins(Q, sets, partial)
 
         adam = self._continued_adam(parameters) if partial else None
         self._train(problem, settings, rng, keep, adam)
         return self
-
-    def _measure(self, Q: np.ndarray, sets: ItemSets) -> None:
-        """Keep the margins of the training sets, which `temperature_for` needs."""
-        from ..bounds import margin_of
-
-        measured = []
-        for begin in range(0, len(Q), _BLOCK):
-            rows = np.arange(begin, min(begin + _BLOCK, len(Q)))
-            measured.append(margin_of(self._utilities(Q[rows], sets.select(rows))))
-        self.margins_ = np.concatenate([m.per_set for m in measured])
-        self.n_best_ = np.concatenate([m.n_best for m in measured])
-        self.set_sizes_ = np.concatenate([m.sizes for m in measured])
-
-    def _utilities(self, Q: np.ndarray, sets: ItemSets) -> Any:
-        """Return (b, n) utilities, or a list of b arrays where the sets differ in size."""
-        items, mask = sets.padded()
-        if sets.shared:
-            return relation_matrix(Q, items, self.phi_, self.psi_)
-        values = relation_matrix(Q[:, None, :], items, self.phi_, self.psi_)[:, 0]
-        if mask is None:
-            return values
-        return [row[:size] for row, size in zip(values, sets.sizes, strict=True)]
 
     def transform(self, Q: Any) -> np.ndarray:
         """Return the features phi(Q) of queries.
@@ -365,160 +357,6 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         """
         check_is_fitted(self)
         return feature_map(validate_data(self, Q, name="Q", dtype=self.phi_.dtype, reset=False), self.phi_)
-
-    def utility(self, Q: Any, X: Any) -> Any:
-        """Return the utilities of items.
-
-        Parameters
-        ----------
-        Q : array-like of shape (b, n_features_in)
-        X : array-like of shape (b, n, d_x), list of b arrays (n_i, d_x), or array-like (n, d_x)
-
-        Returns
-        -------
-        ndarray of shape (b, n), or a list of b arrays of shape (n_i,)
-        """
-        return self._utilities(*self._read(Q, X, reset=False))
-
-    def select(self, Q: Any, sets: Any) -> np.ndarray:
-        """Return the most preferred item of each set; of equal ones, the first.
-
-        Parameters
-        ----------
-        Q : array-like of shape (b, n_features_in)
-        sets : as in `fit`
-
-        Returns
-        -------
-        ndarray of int of shape (b,)
-        """
-        Q, sets = self._read(Q, sets, reset=False)
-        return self._selected(Q, sets)
-
-    def _selected(self, Q: np.ndarray, sets: ItemSets) -> np.ndarray:
-        items, mask = sets.padded()
-        if sets.shared:
-            return retrieve(Q, items, 1, self.phi_, self.psi_)[1][:, 0]
-        return retrieve(Q[:, None, :], items, 1, self.phi_, self.psi_, mask=mask)[1][:, 0, 0]
-
-    def attend(self, Q: Any, sets: Any, V: Any, beta: float) -> np.ndarray:
-        """Return attention over each set: values weighted by softmax(beta * utility).
-
-        Parameters
-        ----------
-        Q : array-like of shape (b, n_features_in)
-        sets : as in `fit`
-        V : array-like of shape (b, n, d_v), list of b arrays (n_i, d_v), or of a shared set (n, d_v)
-            Values of the items.
-        beta : float
-            Inverse temperature, finite and >= 0; see `temperature_for`.
-
-        Returns
-        -------
-        ndarray of shape (b, d_v)
-        """
-        Q, sets = self._read(Q, sets, reset=False)
-        if not 0 <= _check.real("beta", beta) < np.inf:
-            _check.fail("beta", "a finite number >= 0", repr(beta))
-        values = ItemSets.read("V", V, len(Q), Q.dtype)
-        if values.shared != sets.shared or not np.array_equal(values.sizes, sets.sizes):
-            wanted, got = (f"{'one set' if s.shared else 'sets'} of {s.sizes} items" for s in (sets, values))
-            _check.fail("V", f"a value for each item: {wanted}", got)
-        items, mask = sets.padded()
-        if sets.shared:
-            return attention(Q, items, values.items, self.phi_, self.psi_, scale=float(beta))
-        v, _ = values.padded()
-        out = attention(Q[:, None, :], items, v, self.phi_, self.psi_, scale=float(beta), mask=mask)
-        return out[:, 0]
-
-    def temperature_for(self, eps: float, coverage: float = 1.0) -> float:
-        """Return the inverse temperature with which `attend` is as accurate as `eps`.
-
-        Attention with it differs from the value of the most preferred item by at most `eps` times the
-        diameter of the values, on every training set and on every other one with such a margin.
-
-        Parameters
-        ----------
-        eps : float
-            Accuracy as a fraction of the diameter of the values, between 0 and 1.
-        coverage : float, default 1.0
-            Fraction of the training sets it shall hold for, those with the largest margins: a few sets with
-            a margin near zero may ask for a very large inverse temperature.
-
-        Returns
-        -------
-        float
-            ``beta`` of `attend`.
-
-        See Also
-        --------
-        relkernels.bounds.attention : The bound, applied to each margin in `margins_`.
-        """
-        from ..bounds import attention as attention_bound
-
-        check_is_fitted(self)
-        share = _check.real("coverage", coverage)
-        if not 0 < share <= 1:
-            _check.fail("coverage", "a fraction in (0, 1]", repr(coverage))
-        if not 0 < _check.real("eps", eps) < 1:
-            _check.fail("eps", "a fraction of the diameter in (0, 1)", repr(eps))
-        needed = [
-            attention_bound(float(margin), int(n), 1.0, float(eps), n_best=int(best)).value
-            for margin, n, best in zip(self.margins_, self.set_sizes_, self.n_best_, strict=True)
-        ]
-        return float(np.sort(needed)[int(np.ceil(share * len(needed))) - 1])
-
-    def check_transitivity(
-        self, Q: Any, sets: Any, n_triples: int = 1000, random_state: Any = None
-    ) -> Transitivity:
-        """Look for preferences that go round in a circle.
-
-        Items of random triples are compared two by two, every pair in a set of its own.
-
-        Parameters
-        ----------
-        Q : array-like of shape (b, n_features_in)
-        sets : as in `fit`
-            Sets of fewer than three items are passed over.
-        n_triples : int, default 1000
-        random_state : int, RandomState instance or None, default None
-
-        Returns
-        -------
-        Transitivity
-            Numbers of triples, of violations and of incomparable ones.
-        """
-        Q, sets = self._read(Q, sets, reset=False)
-        count = _check.integer("n_triples", n_triples, 1)
-        return transitivity(Q, sets, self.phi_, self.psi_, count, check_random_state(random_state))
-
-    def check_continuity(
-        self, Q: Any, sets: Any, radius: float = 1e-2, n_directions: int = 4, random_state: Any = None
-    ) -> Continuity:
-        """Move queries a little, and see how much utilities and selections change.
-
-        Parameters
-        ----------
-        Q : array-like of shape (b, n_features_in)
-        sets : as in `fit`
-        radius : float, default 1e-2
-            Distance by which each query is moved.
-        n_directions : int, default 4
-            Random directions for each query.
-        random_state : int, RandomState instance or None, default None
-
-        Returns
-        -------
-        Continuity
-            The largest slope measured beside one that the weights guarantee, and how many selections
-            changed or cannot change.
-        """
-        Q, sets = self._read(Q, sets, reset=False)
-        if not 0 < _check.real("radius", radius) < np.inf:
-            _check.fail("radius", "a finite number > 0", repr(radius))
-        count = _check.integer("n_directions", n_directions, 1)
-        rng = check_random_state(random_state)
-        return continuity(Q, sets, self.phi_, self.psi_, float(radius), count, rng)
 
     def score(self, Q: Any, sets: Any, chosen: Any = None, sample_weight: Any = None) -> float:
         """Return top-1 accuracy: how often the most preferred item is the chosen one.
@@ -545,6 +383,13 @@ class PreferenceRetriever(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tra
         return tags
 
 
+def _items(name: str, table: Any) -> np.ndarray:
+    """Return a table of items as floats, float32 where it is that."""
+    if isinstance(table, np.ndarray) and table.dtype.char == "f" and not isinstance(table, np.ma.MaskedArray):
+        return table
+    return _check.numbers(name, table)
+
+
 def _chosen(sets: ItemSets, chosen: Any, Q: np.ndarray) -> np.ndarray:
     """Return the index of the chosen item of each set."""
     if chosen is not None:
@@ -553,7 +398,8 @@ def _chosen(sets: ItemSets, chosen: Any, Q: np.ndarray) -> np.ndarray:
         _check.fail(
             "chosen",
             f"an index for each query, unless all share one set of {len(Q)} items, as many as queries",
-            f"None for {'one set' if sets.shared else 'sets'} of {int(sets.sizes.max())} items",
+            f"None for {'one set' if sets.shared else 'sets'} of {int(sets.sizes.max())} items; searches and "
+            "cross-validation pass chosen on after sklearn.set_config(enable_metadata_routing=True)",
         )
     return np.arange(len(Q))
 

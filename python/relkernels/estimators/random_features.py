@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _check, _core
 from .._allocate import empty
+from .._random import RandomStateLike, legacy_generator
 from ..activations import Activation, resolve
 from ..nngp import checked_stds
 from .tables import validate_data
@@ -40,7 +40,7 @@ class MultiLayerRandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         Finite, greater than 0.
     bias_std : float, default 0.0
         Finite, not negative.
-    random_state : int, RandomState instance or None, default None
+    random_state : int, Generator, RandomState or None, default None
         Seed of the weights; an int gives the same features every time.
 
     Attributes
@@ -82,7 +82,7 @@ class MultiLayerRandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         activation: str | Activation = "relu",
         weight_std: float = 2**0.5,
         bias_std: float = 0.0,
-        random_state: int | np.random.RandomState | None = None,
+        random_state: RandomStateLike = None,
     ) -> None:
         self.widths = widths
         self.activation = activation
@@ -107,7 +107,7 @@ class MultiLayerRandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         """
         validate_data(self, X, dtype=[np.float64, np.float32])
         widths, _, _, bias = self._settings()
-        self.key_ = int(check_random_state(self.random_state).randint(0, 2**63, dtype=np.int64))
+        self.key_ = int(legacy_generator(self.random_state).randint(0, 2**63, dtype=np.int64))
         self._n_features_out = widths[-1] + (bias > 0)
         return self
 
@@ -165,11 +165,9 @@ class MultiLayerRandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         return w, b[0]
 
     def _settings(self) -> tuple[list[int], Activation, float, float]:
-        if isinstance(self.widths, str) or not isinstance(self.widths, (Sequence, np.ndarray)):
-            raise TypeError(f"widths: expected a sequence of integers, got {self.widths!r}")
-        if not len(self.widths):
-            _check.fail("widths", "at least one layer", self.widths)
-        widths = [_check.integer(f"widths[{i}]", w, 1) for i, w in enumerate(self.widths)]
+        widths = _check.widths("widths", self.widths)
+        if not widths:
+            _check.fail("widths", "at least one layer", "none")
         step = isinstance(self.activation, str) and self.activation == "step"
         return (
             widths,

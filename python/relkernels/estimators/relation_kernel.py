@@ -10,6 +10,7 @@ from sklearn.gaussian_process.kernels import Hyperparameter, Kernel
 from .. import _check
 from ..mlp import MLP
 from ..ops import feature_map, relation_matrix
+from .nngp import three_digits
 
 
 class RelationKernel(Kernel):
@@ -21,7 +22,7 @@ class RelationKernel(Kernel):
     Parameters
     ----------
     phi : MLP or None
-        Feature map, such as ``SymmetricRelation(...).fit(...).mlp_``; None is the identity.
+        Feature map, such as ``SymmetricRelation(...).fit(...).phi_``; None is the identity.
     scale : float, default 1.0
         Greater than 0; the hyperparameter that a Gaussian process fits.
     scale_bounds : pair of floats > 0 or "fixed", default (1e-5, 1e5)
@@ -43,7 +44,7 @@ class RelationKernel(Kernel):
     >>> from sklearn.svm import SVC
     >>> import relkernels as rk
     >>> X, digit = load_digits(return_X_y=True)
-    >>> phi = rk.MLP.random([64, 512], "relu", seed=0)
+    >>> phi = rk.MLP.random([64, 512], "relu", random_state=0)
     >>> model = SVC(kernel=rk.RelationKernel(phi, scale=1e-3)).fit(X[:1000], digit[:1000])
     >>> model.score(X[1000:], digit[1000:]) > 0.9
     True
@@ -81,7 +82,7 @@ class RelationKernel(Kernel):
         gradient : ndarray of shape (n, n, 1), or (n, n, 0) where `scale` is fixed
             Only with `eval_gradient`.
         """
-        if Y is not None and eval_gradient:
+        if _check.flag("eval_gradient", eval_gradient) and Y is not None:
             raise ValueError("eval_gradient: expected False where Y is given, got True")
         factor = self._factor()
         K = relation_matrix(
@@ -110,15 +111,21 @@ class RelationKernel(Kernel):
         return False
 
     def _factor(self) -> float:
+        if isinstance(self.scale, MLP):
+            raise TypeError(f"scale: expected a number > 0, got {self.scale!r}: a kernel has one map, phi")
         factor = _check.scale(self.scale)
-        return factor if factor > 0 else _check.fail("scale", "a finite number > 0", repr(self.scale))
+        wanted = "a finite number > 0, for the kernel to be positive semidefinite"
+        return factor if factor > 0 else _check.fail("scale", wanted, repr(self.scale))
 
     def _features(self, name: str, X: Any) -> np.ndarray:
         """Return the features of the rows of X in float64."""
         phi = _check.mlp("phi", self.phi)
-        points = np.atleast_2d(np.asarray(X, dtype=np.float64 if phi is None else phi.dtype))
+        points = np.atleast_2d(_check.numbers(name, X))
+        points = points if phi is None else points.astype(phi.dtype, copy=False)
+        if points.ndim != 2:
+            _check.fail(name, "points, one a row", f"shape {points.shape}")
         _check.mapped_width(name, points, "phi", phi)
         return points if phi is None else feature_map(points, phi).astype(np.float64, copy=False)
 
     def __repr__(self) -> str:
-        return f"RelationKernel({self.phi!r}, scale={self.scale:.3g})"
+        return f"RelationKernel({self.phi!r}, scale={three_digits(self.scale)})"

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from scipy import linalg
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from .. import _check
 from .random_features import MultiLayerRandomFeatures
+from .tables import check_sample_weight, check_target, validate_data
 
 # Bytes of features, in float64, that are held at a time.
 _FEATURES = 64 << 20
@@ -184,7 +185,7 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """
         base = MultiLayerRandomFeatures(random_state=0) if self.features is None else self.features
         if not isinstance(base, MultiLayerRandomFeatures):
-            raise TypeError(f"features: expected a MultiLayerRandomFeatures, got {base!r}")
+            raise TypeError(f"features: expected a MultiLayerRandomFeatures, got {_check._kind(base)}")
         self.features_ = clone(base).fit(X[:1])
         self.n_features_in_ = X.shape[1]
         self._target_shape = target_shape
@@ -211,12 +212,11 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
         known = hasattr(self, "features_")
         if y is None:
             raise ValueError("RandomFeatureRidge requires y to be passed, but the target y is None")
-        X, y = validate_data(
-            self, X, y, dtype=[np.float64, np.float32], reset=not known, multi_output=True, y_numeric=True
-        )
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=not known)
+        y = check_target(self, X, y)
         weights = None
         if sample_weight is not None:
-            weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+            weights = check_sample_weight(sample_weight, X, np.float64)
             if not weights.sum() > 0:
                 _check.fail("sample_weight", "at least one weight > 0", f"all zero, shape {weights.shape}")
         centred = _check.flag("fit_intercept", self.fit_intercept)

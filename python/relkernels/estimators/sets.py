@@ -30,8 +30,12 @@ class ItemSets:
     @classmethod
     def read(cls, name: str, sets: Any, b: int, dtype: np.dtype) -> ItemSets:
         """Read (b, n, d_x), b arrays of shape (n_i, d_x), or one set: (n, d_x), or (n,) for one feature."""
-        several = isinstance(sets, (list, tuple)) or (isinstance(sets, np.ndarray) and sets.dtype == object)
-        if several and len(sets) and np.ndim(sets[0]) == 2:
+        several = isinstance(sets, (list, tuple)) or (
+            isinstance(sets, np.ndarray) and sets.dtype == object and sets.ndim == 1
+        )
+        with _check.naming(name):
+            dimensions = np.ndim(sets[0]) if several and len(sets) else 0
+        if dimensions == 2:
             if len(sets) != b:
                 _check.fail(name, f"{b} sets, one for each query", f"{len(sets)} sets")
             read = [_array(f"{name}[{i}]", one, 2, dtype) for i, one in enumerate(sets)]
@@ -40,7 +44,9 @@ class ItemSets:
                 shapes = f"{sorted(widths)} features"
                 _check.fail(name, "items of one number of features", shapes)
             return cls(np.concatenate(read), np.array([len(one) for one in read]), shared=False)
-        sets = sets if hasattr(sets, "shape") else np.asarray(sets)  # a frame keeps its columns' names
+        if not isinstance(getattr(sets, "shape", None), tuple):  # a frame keeps its columns' names
+            with _check.naming(name):
+                sets = np.asarray(sets)
         if len(sets.shape) < 3:
             items = check_array(sets, dtype=dtype, ensure_2d=False, input_name=name)
             items = items.reshape(-1, 1) if items.ndim == 1 else items
@@ -85,7 +91,8 @@ class ItemSets:
 
     def indices(self, name: str, chosen: Any) -> np.ndarray:
         """Return indices of one item in each set."""
-        index = np.asarray(chosen)
+        with _check.naming(name):
+            index = np.asarray(chosen)
         if index.dtype.kind not in "iu":
             raise TypeError(f"{name}: expected integer indices, got {_check._kind(index)}")
         if index.shape != self.sizes.shape:
@@ -99,6 +106,7 @@ class ItemSets:
 
 def _array(name: str, values: Any, ndim: int, dtype: np.dtype) -> np.ndarray:
     """Return finite values of this many dimensions, none of them empty."""
+    values = _check.sequence(name, values)
     if np.ndim(values) != ndim:
         _check.fail(name, f"{ndim} dimensions", f"shape {np.shape(values)}")
     if 0 in np.shape(values):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+import warnings
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy import sparse
@@ -15,9 +15,10 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _check
+from .._random import RandomStateLike
 from ..activations import Activation
 from ..mlp import MLP
-from ..ops import feature_map, relation_matrix, retrieve
+from ..ops import feature_map, relation_matrix
 from .base import (
     AUTO_BATCH,
     AUTO_NEGATIVES,
@@ -30,14 +31,24 @@ from .base import (
 )
 from .parameters import Parameters
 from .problems import all_pairs, drawn_pairs
+from .retrieval import RetrievalMixin
 from .sampling import LabelPairs, ObservedPairs, PairSampler, ValuePairs
 from .spectral_start import mercer_start
 from .tables import validate_data
-from .targets import determination, observed_pairs, score_of_values, symmetric_values
+from .targets import (
+    determination,
+    is_matrix,
+    observed_pairs,
+    score_of_values,
+    selected,
+    symmetric_values,
+    targets_among,
+    values_of,
+)
 from .training import Problem
 
 
-class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator):
+class SymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator):
     """A symmetric relation ``r(x, y) = <phi(x), phi(y)>`` learned from data, phi an MLP.
 
     One MLP with itself approximates every continuous symmetric positive-definite relation (Altabaa &
@@ -67,10 +78,10 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
     batch_size : int or "auto", default "auto"
         Objects or pairs in a mini-batch; "auto" is 512 objects, or 2,048 pairs.
     n_negatives : int or "auto", default "auto"
-        Batches of pairs: unrelated objects drawn at random for each related pair, with target 0. For a
-        dense matrix of values: objects at random besides the first, at their values. "auto" is 5 for
-        labels, for loss "softmax" and for a sparse y all of whose entries are equal (which says nothing
-        about unrelated objects), else 0.
+        Only for batches of pairs: unrelated objects drawn at random for each related pair, with target 0.
+        For a dense matrix of values: objects at random besides the first, at their values. They are drawn
+        anew in each epoch, with "lbfgs" once. "auto" is 5 for labels, for loss "softmax" and for a sparse y
+        all of whose entries are equal (which says nothing about unrelated objects), else 0.
     learning_rate : float, default 1e-3
         Step size of Adam.
     weight_decay : float, default 0.0
@@ -85,7 +96,7 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
         Fraction of the objects held out for early stopping.
     warm_start : bool, default False
         Begin a fit with the map of the last one instead of a random map.
-    random_state : int, RandomState instance or None, default None
+    random_state : int, Generator, RandomState or None, default None
         Initial weights, order of the batches, negatives and validation split; an int makes a fit
         reproducible to the last bit.
     verbose : bool, default False
@@ -93,11 +104,10 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
 
     Attributes
     ----------
-    mlp_ : MLP
-        The feature map phi.
+    phi_ : MLP
+        The feature map. `mlp_` is its deprecated name.
     features_fit_ : ndarray of shape (n_samples, n_features)
-        Features of the training objects, which `retrieve` searches; after `partial_fit`, those of its
-        batch.
+        Features of the training objects, which `retrieve` searches; not after `partial_fit`.
     classes_ : ndarray
         The labels; only where y was labels.
     loss_ : float
@@ -124,6 +134,8 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
     True
     """
 
+    _renamed: ClassVar = {"mlp_": "phi_"}
+
     def __init__(
         self,
         hidden_widths: Sequence[int] = (256,),
@@ -141,7 +153,7 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         warm_start: bool = False,
-        random_state: int | np.random.RandomState | None = None,
+        random_state: RandomStateLike = None,
         verbose: bool = False,
     ) -> None:
         self.hidden_widths = hidden_widths
@@ -188,7 +200,7 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
             On Ctrl-C; the best parameters so far are kept, and the estimator is fitted.
         """
         settings = self._checked()
-        known = getattr(self, "mlp_", None) if settings["warm_start"] else None
+        known = getattr(self, "phi_", None) if settings["warm_start"] else None
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         return self._learn(X, y, sample_weight, settings, known)
 
@@ -206,7 +218,7 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
         self
         """
         settings = self._one_epoch(self._checked())
-        known = getattr(self, "mlp_", None)
+        known = getattr(self, "phi_", None)
         dtype = [np.float64, np.float32] if known is None else known.dtype
         X = validate_data(self, X, dtype=dtype, ensure_min_samples=2, reset=known is None)
         return self._learn(X, y, sample_weight, settings, known, partial=True)
@@ -232,31 +244,32 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
         everything = X
         if weight is not None and not weight.all():
             there = np.flatnonzero(weight)
-            X, y, weight = X[there], _selected(y, there), weight[there]
+            X, y, weight = X[there], selected(y, there), weight[there]
         rng = self._generator(partial)
         widths = [X.shape[1], *settings["hidden_widths"], settings["n_features"]]
-        if known is not None and known.widths == tuple(widths) and known.dtype == X.dtype:
+        if known is not None:
+            self._check_known([known], [widths], X.dtype, partial)
             start = known
         else:
-            start = MLP.random(widths, self.activation, int(rng.randint(2**31)), X.dtype)
+            start = MLP.random(widths, self.activation, rng, X.dtype)
             if settings["loss"] == "squared" and (callable(y) or (y.ndim == 2 and not sparse.issparse(y))):
-                start = mercer_start(start, X, _targets_among(y, X), rng)
+                start = mercer_start(start, X, targets_among(y, X), rng)
         parameters = Parameters([start])
         train = held_out = np.arange(len(X))
         if settings["early_stopping"]:
             train, held_out = self._split(len(X), settings["validation_fraction"], rng)
-        problem = self._problem(parameters, X[train], _selected(y, train), part(weight, train), settings)
+        problem = self._problem(parameters, X[train], selected(y, train), part(weight, train), settings)
         if settings["early_stopping"]:
             judge = self._problem(
-                parameters, X[held_out], _selected(y, held_out), part(weight, held_out), settings
+                parameters, X[held_out], selected(y, held_out), part(weight, held_out), settings
             )
             validation = judge.whole(rng)
             problem.validate = lambda flat: judge.evaluate(flat, validation).loss
 
         def keep(flat: np.ndarray) -> None:
-            (self.mlp_,), _ = parameters.split(flat)
+            (self.phi_,), _ = parameters.split(flat)
             self._n_features_out = settings["n_features"]
-            self.features_fit_ = feature_map(everything, self.mlp_)
+            self._keep_table(everything, self.phi_, partial)
 
         adam = self._continued_adam(parameters) if partial else None
         self._train(problem, settings, rng, keep, adam)
@@ -269,7 +282,13 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
         if settings["batch_of"] == "pairs" or sparse.issparse(y):
             sampler, n_negatives = self._pair_sampler(y, X.dtype, loss)
             return drawn_pairs(parameters, X, None, sampler, n_negatives, weight, loss, size or AUTO_PAIRS)
-        return all_pairs(parameters, X, _targets_among(y, X), weight, loss, size or AUTO_BATCH)
+        if self.n_negatives != "auto":
+            _check.fail(
+                "n_negatives",
+                "'auto' unless batch_of='pairs' or y is sparse: all pairs of a batch are used",
+                repr(self.n_negatives),
+            )
+        return all_pairs(parameters, X, targets_among(y, X), weight, loss, size or AUTO_BATCH)
 
     def _pair_sampler(self, y: Any, dtype: np.dtype, loss: str) -> tuple[PairSampler, int]:
         """Return how partners are drawn, and the number of negatives."""
@@ -298,12 +317,14 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
             return y
         if sparse.issparse(y):
             return observed_pairs("y", y, (len(X), len(X)), X.dtype, self.loss, symmetric=True)
-        if _is_matrix(y):
+        if is_matrix(y):
             return symmetric_values("y", y, len(X), X.dtype)
-        labels = column_or_1d(y, warn=True)
+        with _check.naming("y"):
+            labels = column_or_1d(y, warn=True)
         if len(labels) != len(X):
             _check.fail("y", f"{len(X)} labels, one for each row of X {X.shape}", labels.shape)
-        check_classification_targets(labels)
+        with _check.naming("y"):
+            check_classification_targets(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         if one_class and known is not None:
             self.classes_ = np.union1d(known, self.classes_)
@@ -322,11 +343,21 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
         -------
         ndarray of shape (n_samples, n_features)
         """
-        return feature_map(self._rows(X), self.mlp_)
+        return feature_map(self._rows(X), self.phi_)
 
-    def _rows(self, X: Any) -> np.ndarray:
+    @property
+    def mlp_(self) -> MLP:
+        """The feature map under its deprecated name: use `phi_`."""
+        mlp = self.phi_
+        warnings.warn("SymmetricRelation.mlp_ is deprecated: use phi_", FutureWarning, stacklevel=2)
+        return mlp
+
+    def _rows(self, X: Any, name: str = "X") -> np.ndarray:
         check_is_fitted(self)
-        return validate_data(self, X, dtype=self.mlp_.dtype, reset=False)
+        return validate_data(self, X, name=name, dtype=self.phi_.dtype, reset=False)
+
+    def _searched(self, Y: Any) -> tuple[np.ndarray, MLP]:
+        return self._rows(Y, "Y"), self.phi_
 
     def relation_matrix(self, X: Any, Y: Any = None) -> np.ndarray:
         """Return the learned relation between the rows of X and of Y.
@@ -342,25 +373,7 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
         ndarray of shape (n, m)
         """
         X = self._rows(X)
-        return relation_matrix(X, None if Y is None else self._rows(Y), self.mlp_)
-
-    def retrieve(self, Q: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the training objects most related to each query.
-
-        Parameters
-        ----------
-        Q : array-like of shape (n, n_features_in)
-        k : int
-            How many, at most the number of training objects.
-
-        Returns
-        -------
-        values : ndarray of shape (n, k)
-            Relation values, best first.
-        indices : ndarray of shape (n, k)
-            Rows of the training data.
-        """
-        return retrieve(self.transform(Q), self.features_fit_, k)
+        return relation_matrix(X, None if Y is None else self._rows(Y, "Y"), self.phi_)
 
     def score(self, X: Any, y: Any) -> float:
         """Return how well the relation among the rows of X fits y.
@@ -383,15 +396,18 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
             return score_of_values(
                 relation, observed_pairs("y", y, relation.shape, relation.dtype, "squared", symmetric=True)
             )
-        if callable(y) or _is_matrix(y):
+        if callable(y) or is_matrix(y):
             X = self._rows(X)
-            truth = _values_of(y, X, X) if callable(y) else np.asarray(y, relation.dtype)
+            truth = values_of(y, X, X) if callable(y) else _check.numbers("y", y).astype(relation.dtype)
             if truth.shape != relation.shape:
                 _check.fail("y", f"a matrix of shape {relation.shape}", truth.shape)
             return determination(relation, truth)
         from sklearn.metrics import roc_auc_score
 
-        labels = column_or_1d(y)
+        with _check.naming("y"):
+            labels = column_or_1d(y)
+        if len(labels) != len(relation):
+            _check.fail("y", f"{len(relation)} labels, one for each row of X", len(labels))
         upper = np.triu_indices(len(labels), 1)
         return float(roc_auc_score(labels[upper[0]] == labels[upper[1]], relation[upper]))
 
@@ -400,32 +416,3 @@ class SymmetricRelation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Train
         tags.target_tags.required = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-def _is_matrix(y: Any) -> bool:
-    """Tell a matrix of values from one column of labels."""
-    values = np.asarray(y)
-    return values.ndim == 2 and values.shape[1] > 1
-
-
-def _values_of(kernel: Callable[..., Any], A: np.ndarray, B: np.ndarray) -> np.ndarray:
-    values = np.asarray(kernel(A, B))
-    if values.shape != (len(A), len(B)):
-        _check.fail("y", f"a kernel that returns shape {(len(A), len(B))}", values.shape)
-    return values.astype(A.dtype, copy=False)
-
-
-def _selected(y: Any, rows: np.ndarray) -> Any:
-    """Return the targets among these objects."""
-    if callable(y):
-        return y
-    if sparse.issparse(y):
-        return y[rows][:, rows]
-    return y[rows] if y.ndim == 1 else y[np.ix_(rows, rows)]
-
-
-def _targets_among(y: Any, X: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the function from indices of objects to targets, as `relation_loss` takes them."""
-    if callable(y):
-        return lambda rows: _values_of(y, X[rows], X[rows])
-    return partial(_selected, y)

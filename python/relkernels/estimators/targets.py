@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -92,3 +94,42 @@ def score_of_values(relation: np.ndarray, values: Any) -> float:
     if np.isin(values, (0, 1)).all() and np.ptp(values) > 0:
         return float(roc_auc_score(values.ravel() > 0, relation.ravel()))
     return determination(relation, values)
+
+
+def is_matrix(y: Any) -> bool:
+    """Tell a matrix of values from one column of labels."""
+    with _check.naming("y"):
+        values = np.asarray(y)
+    return values.ndim == 2 and values.shape[1] > 1
+
+
+def values_of(kernel: Callable[..., Any], A: np.ndarray, B: np.ndarray) -> np.ndarray:
+    """Return the values that a kernel gives between the rows of two arrays."""
+    with _check.naming("y"):
+        values = np.asarray(kernel(A, B))
+    if values.shape != (len(A), len(B)):
+        _check.fail("y", f"a kernel that returns shape {(len(A), len(B))}", values.shape)
+    return values.astype(A.dtype, copy=False)
+
+
+def selected(y: Any, rows: np.ndarray) -> Any:
+    """Return the targets among these objects."""
+    if callable(y):
+        return y
+    if sparse.issparse(y):
+        return y[rows][:, rows]
+    return y[rows] if y.ndim == 1 else y[np.ix_(rows, rows)]
+
+
+def targets_among(y: Any, X: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the function from indices of objects to targets, as `relation_loss` takes them."""
+    if callable(y):
+        return lambda rows: values_of(y, X[rows], X[rows])
+    return partial(selected, y)
+
+
+def relation_values(R: Any, shape: tuple[int, int], dtype: np.dtype, loss: str) -> Any:
+    """Return relation values between two tables: dense, or sparse ones of observed pairs."""
+    if sparse.issparse(R):
+        return observed_pairs("R", R, shape, dtype, loss)
+    return values_matrix("R", R, shape, dtype)

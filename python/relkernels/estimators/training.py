@@ -99,7 +99,7 @@ class Adam:
         return flat - move.astype(flat.dtype, copy=False)
 
 
-class _Plateau:
+class Plateau:
     """The rule that ends a fit: too many losses in a row that do not beat the best by tol."""
 
     def __init__(self, tol: float) -> None:
@@ -108,6 +108,7 @@ class _Plateau:
         self.stale = 0
 
     def reached(self, loss: float) -> bool:
+        """Take the loss of one more epoch; tell whether the fit ends."""
         self.stale = 0 if loss < self.best - self.tol else self.stale + 1
         self.best = min(self.best, loss)
         return self.stale >= PATIENCE
@@ -173,7 +174,7 @@ def _adam(
     decoupled = solver == "adamw" and weight_decay > 0
     shrink = weight_decay * parameters.is_weight.astype(flat.dtype) if decoupled else None
     evaluate = _penalized(problem, 0.0 if decoupled else weight_decay)
-    plateau = _Plateau(tol)
+    plateau = Plateau(tol)
     fit = Fit(flat)
     try:
         with progress_bar(verbose, max_iter) as advance:

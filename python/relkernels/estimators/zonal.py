@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .. import _check
+from .._random import RandomStateLike, legacy_generator
 from ..activations import Activation, resolve
 from ..mlp import MLP
 from ..ops import relation_matrix
@@ -50,7 +50,7 @@ class ZonalFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     projection : {"auto", "normalize", "lift", "none"}, default "auto"
         How inputs come onto the sphere: divided by their norm, lifted to (x, 1) first, or as they are;
         "auto" is "none" for ``translation`` and "normalize" else.
-    random_state : int, RandomState instance or None, default None
+    random_state : int, Generator, RandomState or None, default None
         Turn of the centres, choice of rows, rotation and offsets.
 
     Attributes
@@ -91,7 +91,7 @@ class ZonalFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         rotation: Any = None,
         rank: int = 1,
         projection: str = "auto",
-        random_state: int | np.random.RandomState | None = None,
+        random_state: RandomStateLike = None,
     ) -> None:
         self.n_neurons = n_neurons
         self.activation = activation
@@ -115,9 +115,9 @@ class ZonalFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         -------
         self
         """
-        count = _check.integer("n_neurons", self.n_neurons, 1)
+        count = _check.integer("n_neurons", self.n_neurons, 1, _check.WIDEST)
         kernel = _check.choice("kernel", self.kernel, KERNELS)
-        rank = _check.integer("rank", self.rank, 1)
+        rank = _check.integer("rank", self.rank, 1, _check.WIDEST)
         chosen = _check.choice("projection", self.projection, ("auto", *PROJECTIONS))
         self._projection = (
             ("none" if kernel == "translation" else "normalize") if chosen == "auto" else chosen
@@ -129,12 +129,12 @@ class ZonalFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             _check.fail(name, f"None with kernel={kernel!r}", "a value")
         resolve(self.activation)
         X = validate_data(self, X, dtype=[np.float64, np.float32])
-        rng = check_random_state(self.random_state)
+        rng = legacy_generator(self.random_state)
         rows = project(X, self._projection)
         width = rows.shape[1]
         own = width
         if kernel == "rotated" and self.center_dimension is not None:
-            own = _check.integer("center_dimension", self.center_dimension, 1)
+            own = _check.integer("center_dimension", self.center_dimension, 1, _check.WIDEST)
         if isinstance(self.centers, str):
             name = _check.choice("centers", self.centers, ("quasi-uniform", "data"))
             if name == "data":

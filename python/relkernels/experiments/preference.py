@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from .. import bounds
+from .._extras import install
 from ..estimators import PreferenceRetriever
 from .digits import Split, load, shifted
 from .part import Part
@@ -32,7 +33,6 @@ _LARGEST = np.float32(1)
 _BETAS = tuple(float(b) for b in np.geomspace(0.01, 100, 13))
 # A difference of one digit makes an image exp(3) times as likely to be preferred.
 _GRADES = 3
-MISSING = "the travellers' choices need statsmodels: pip install 'relkernels[demo]'"
 
 
 def _sets(
@@ -55,7 +55,7 @@ def learn_order(split: Split) -> PreferenceRetriever:
     queries = np.where(rng.integers(2, size=(_TRAINING_SETS, 1)) > 0, _LARGEST, -_LARGEST)
     order = PreferenceRetriever(
         hidden_widths=(8,),
-        hidden_widths_items=(256, 256),
+        hidden_widths_psi=(256, 256),
         n_features=8,
         activation="gelu",
         solver="adamw",
@@ -156,7 +156,7 @@ def _learned(
     modes = np.concatenate([np.broadcast_to(np.eye(4), (len(items), 4, 4)), items], axis=2)
     order = PreferenceRetriever(
         hidden_widths=(),
-        hidden_widths_items=(16,),
+        hidden_widths_psi=(16,),
         n_features=8,
         activation="tanh",
         solver="lbfgs",
@@ -191,7 +191,7 @@ def run(report: Callable[[str], None]) -> Part:
     digits = largest_digit(report)
     travellers = None
     if importlib.util.find_spec("statsmodels") is None:
-        report(MISSING)
+        report(f"the travellers' choices need statsmodels: {install('statsmodels')}")
     else:
         report("learning 210 travellers' choices, 5-fold cross-validation")
         travellers = {

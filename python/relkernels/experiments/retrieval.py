@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from .. import _check
-from ..blocks import NpyBlocks, retrieve_blocks
+from ..block_retrieval import retrieve_blocks
+from ..blocks import NpyBlocks
 from .part import Part
 
 # Rows that share a seed: keys do not depend on how they are read.
@@ -64,18 +65,18 @@ def write_keys(path: str, rows: int, dim: int, advance: Callable[[int], None] = 
 
 def _measured(report: Callable[[str], None], keys: NpyBlocks, queries: int, k: int) -> dict[str, Any]:
     """Return the figures of one retrieval."""
-    if k > keys.shape[0]:
-        _check.fail("k", f"at most {keys.shape[0]}, the rows of {keys.path}", k)
+    if k > len(keys):
+        _check.fail("k", f"at most {len(keys)}, the rows of {keys.path}", k)
     q = np.random.default_rng(1).standard_normal((queries, keys.shape[1])).astype(keys.dtype)
-    report(f"{queries:,} queries against {keys.shape[0]:,} keys, {len(keys)} blocks of {keys.rows:,} rows")
+    report(f"{queries:,} queries against {len(keys):,} keys, {keys.n_blocks} blocks of {keys.rows:,} rows")
     begin = time.perf_counter()
-    with _bar("retrieving", keys.shape[0]) as advance:
+    with _bar("retrieving", len(keys)) as advance:
         values, indices = retrieve_blocks(q, _counted(keys, advance), k)
     seconds = time.perf_counter() - begin
     peak = peak_memory()
     checked = min(_CHECKED, queries)
     report(f"checking {checked} queries directly, in float64")
-    with _bar("checking", keys.shape[0]) as advance:
+    with _bar("checking", len(keys)) as advance:
         error = largest_error(q[:checked], keys, values[:checked], indices[:checked], advance)
     # Rounding of a sum in float64 or float32, and of values that come back in float16.
     bound = 4 * keys.shape[1] * 2.0 ** (-52 if keys.dtype == np.float64 else -23)
@@ -85,7 +86,7 @@ def _measured(report: Callable[[str], None], keys: NpyBlocks, queries: int, k: i
             f"retrieval differs from the direct computation by {error:.3g}, beyond {bound:.3g}"
         )
     return {
-        "rows": keys.shape[0],
+        "rows": len(keys),
         "dim": keys.shape[1],
         "dtype": str(keys.dtype),
         "queries": queries,
@@ -93,7 +94,7 @@ def _measured(report: Callable[[str], None], keys: NpyBlocks, queries: int, k: i
         "bytes": keys.nbytes,
         "block_rows": keys.rows,
         "seconds": seconds,
-        "rows_per_second": keys.shape[0] / seconds,
+        "rows_per_second": len(keys) / seconds,
         "bytes_per_second": keys.nbytes / seconds,
         "peak_bytes": peak,
         "checked_queries": checked,
@@ -103,7 +104,7 @@ def _measured(report: Callable[[str], None], keys: NpyBlocks, queries: int, k: i
 
 
 def _counted(keys: NpyBlocks, advance: Callable[[int], None]) -> Iterator[np.ndarray]:
-    for block in keys:
+    for block in keys.blocks():
         yield block
         advance(len(block))
 
@@ -131,7 +132,7 @@ def largest_error(
             products = np.nan_to_num(wide @ part.T, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
             best = -np.sort(-np.hstack([best, products]), axis=1)[:, :k]
             longest = max(longest, float(np.nan_to_num(np.linalg.norm(part, axis=1), posinf=0).max()))
-    named = np.stack([[keys.block(int(i), int(i) + 1)[0] for i in row] for row in indices]).astype(np.float64)
+    named = keys[indices].astype(np.float64)
     claimed = np.nan_to_num(np.einsum("qd,qkd->qk", wide, named), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
     got = np.nan_to_num(values.astype(np.float64), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
     if any(len(set(row)) < k for row in indices.tolist()):

@@ -7,11 +7,16 @@ of threads.
 """
 
 from .loss import LOSSES, feature_loss, relation_loss
-from .vjp import MLPGradient, attention_vjp, feature_map_vjp, relation_matrix_vjp
+from .results import AttentionGradients, FeatureLoss, LossGradients, MLPGradient, RelationGradients
+from .vjp import attention_vjp, feature_map_vjp, relation_matrix_vjp
 
 __all__ = [
     "LOSSES",
+    "AttentionGradients",
+    "FeatureLoss",
+    "LossGradients",
     "MLPGradient",
+    "RelationGradients",
     "attention_vjp",
     "feature_loss",
     "feature_map_vjp",

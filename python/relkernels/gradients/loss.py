@@ -9,7 +9,8 @@ import numpy as np
 from .. import _check, _core
 from ..arrays import Array, operation
 from ..mlp import MLP
-from .vjp import MLPGradient, both_sides, features
+from .results import FeatureLoss, LossGradients
+from .vjp import both_sides, features
 
 LOSSES = ("squared", "logistic", "hinge", "softmax")
 
@@ -82,11 +83,16 @@ def _pair_weights(weight: object, x: np.ndarray, m: int, loss: str) -> tuple[np.
 
 
 def feature_loss(
-    f: np.ndarray, g: np.ndarray, target: object, loss: str, sample_weight: object = None
-) -> tuple[float, np.ndarray, np.ndarray]:
-    """Return the loss of `relation_loss` between features, and its gradients with respect to both.
+    f: np.ndarray,
+    g: np.ndarray,
+    target: object,
+    loss: str,
+    sample_weight: object = None,
+    scale: float = 1.0,
+) -> FeatureLoss:
+    """Return the loss of `relation_loss` between features, with its gradients: see `FeatureLoss`.
 
-    Where `g` is `f` the two gradients are parts of one: their sum counts. They may be one array.
+    Where `g` is `f` the gradients of both are parts of one: their sum counts. They may be one array.
     """
     n, m = len(f), len(g)
     targets = _targets(target, f, g)
@@ -106,16 +112,16 @@ def feature_loss(
         and weights is None
         and loss != "softmax"
     )
-    values = np.empty(n)
+    values, parts = np.empty(n), np.empty(n)
     grad_f = np.empty(f.shape, f.dtype)
     grad_g = grad_f if mirrored else np.empty(g.shape, f.dtype)
     _core.relation_loss(
-        f, g, *targets, weights, row_scale, loss, values, grad_f, None if mirrored else grad_g
+        f, g, *targets, weights, row_scale, loss, values, grad_f, None if mirrored else grad_g, scale, parts
     )
     if weights is not None:
         grad_f *= f.dtype.type(1 / total)
         grad_g *= f.dtype.type(1 / total)
-    return float(values.sum()) / total, grad_f, grad_g
+    return FeatureLoss(float(values.sum()) / total, grad_f, grad_g, float(parts.sum()) / total)
 
 
 @operation("x", "y", "target", "sample_weight")
@@ -128,10 +134,12 @@ def relation_loss(
     *,
     loss: str = "squared",
     sample_weight: Array | None = None,
-) -> tuple[float, MLPGradient | None, MLPGradient | None]:
+    scale: float = 1.0,
+) -> LossGradients[Array]:
     """Return a loss over all pairs and its gradients, streaming over the pairs.
 
-    With ``R_ij = <phi(x_i), psi(y_j)>``, targets T and weights w the value is ``sum(w * l) / sum(w)``:
+    With ``R_ij = scale * <phi(x_i), psi(y_j)>``, targets T and weights w the value is
+    ``sum(w * l) / sum(w)``:
 
     - squared: ``l = (R - T)**2``
     - logistic: ``l = log(1 + exp(R)) - T * R``, T in [0, 1]
@@ -153,12 +161,15 @@ def relation_loss(
     loss : {"squared", "logistic", "hinge", "softmax"}, default "squared"
     sample_weight : ndarray of shape (n,) or (n, m), optional
         Weight of each row of `x`, or of each pair (not for softmax).
+    scale : float, default 1.0
+        Any finite number; for softmax the inverse temperature.
 
     Returns
     -------
-    value : float
-    grad_phi, grad_psi : MLPGradient or None
-        None for a map that is None; where `psi` stands for `phi`, its part is in `grad_phi`.
+    LossGradients
+        Unpacks into ``value, grad_phi, grad_psi``; `grad_x`, `grad_y` and `grad_scale` are attributes
+        besides. Gradients of maps are None for a map that is None; where `psi` stands for `phi`, its part
+        is in `grad_phi`. `grad_y` is None where `y` is None: its part is then in `grad_x`.
 
     Raises
     ------
@@ -172,6 +183,12 @@ def relation_loss(
     >>> value, grad_phi, _ = rk.relation_loss(x, None, labels, rk.MLP([np.eye(4)]))
     >>> value
     0.25
+
+    Without maps, the gradients are those of the rows:
+
+    >>> loss = rk.relation_loss(x, None, labels, loss="softmax", scale=0.5)
+    >>> loss.grad_x.shape, round(loss.grad_scale, 3)
+    ((4, 4), -0.145)
     """
     points = _check.floats("x", x, 2, exact=True)
     other = points if y is None else _check.floats("y", y, 2, exact=True)
@@ -186,13 +203,17 @@ def relation_loss(
     width = _check.mapped_width("x", points, "phi", phi)
     width_y = _check.mapped_width(y_name, other, psi_name, psi)
     _check.same_width("x", points, width, y_name, other, width_y)
-    loss = _check.choice("loss", loss, LOSSES)
+    loss, factor = _check.choice("loss", loss, LOSSES), _check.scale(scale)
     for name, a in (("x", points), (y_name, other)):
         if len(a) == 0:
             _check.fail(name, "at least one row", a.shape)
     f = features(points, phi)
     g = f if y is None and one_map else features(other, psi)
-    value, grad_f, grad_g = feature_loss(f, g, target, loss, sample_weight)
+    found = feature_loss(f, g, target, loss, sample_weight, factor)
+    grad_g = found.grad_g
+    if y is not None and grad_g is found.grad_f:
+        grad_g = grad_g.copy()  # the gradients of x and of y are two arrays, also where y is x
     y_given = None if y is None else other
-    _, _, grad_phi, grad_psi = both_sides(points, y_given, phi, psi, one_map, grad_f, grad_g)
-    return value, grad_phi, grad_psi
+    sides = both_sides(points, y_given, phi, psi, one_map, found.grad_f, grad_g)
+    grad_x, grad_y, grad_phi, grad_psi = sides
+    return LossGradients(found.value, grad_phi, grad_psi, grad_x, grad_y, found.grad_scale)

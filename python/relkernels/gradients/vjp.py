@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -12,30 +12,7 @@ from .._operands import Attended, spread
 from ..arrays import Array, operation
 from ..mlp import MLP
 from ..ops import attention, feature_map
-
-
-class MLPGradient(NamedTuple):
-    """Gradient with respect to the parameters of an MLP, layer by layer as in `MLP`.
-
-    Its arrays are of the kind of the arrays that it was asked for with, in the dtype of the MLP.
-
-    Attributes
-    ----------
-    weights : list of ndarray
-    biases : list of ndarray or None
-        None for an MLP without biases.
-
-    Examples
-    --------
-    >>> import numpy as np, relkernels as rk
-    >>> phi = rk.MLP.random([3, 4, 2], bias=False)
-    >>> _, gradient = rk.feature_map_vjp(np.ones((5, 3), "f4"), phi, np.ones((5, 2), "f4"))
-    >>> [w.shape for w in gradient.weights], gradient.biases
-    ([(3, 4), (4, 2)], None)
-    """
-
-    weights: list[Any]
-    biases: list[Any] | None
+from .results import AttentionGradients, MLPGradient, RelationGradients
 
 
 def summed_to(grad: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -131,8 +108,11 @@ def relation_matrix_vjp(
     *,
     scale: float = 1.0,
     heads: int = 1,
-) -> tuple[Array, Array | None, MLPGradient | None, MLPGradient | None]:
+) -> RelationGradients[Array]:
     """Return the gradients of ``sum(grad * relation_matrix(x, y, phi, psi, ...))``.
+
+    With H = grad @ G for features F of `x` and G of `y`, the gradient of F is ``scale * H`` and that of
+    `scale` is ``sum(F * H)``, added up in float64.
 
     Parameters
     ----------
@@ -148,11 +128,10 @@ def relation_matrix_vjp(
 
     Returns
     -------
-    grad_x : ndarray of the shape of `x`
-    grad_y : ndarray of the shape of `y`, or None
-        None where `y` is: its part is then in `grad_x`.
-    grad_phi, grad_psi : MLPGradient or None
-        None for a map that is None; where `psi` stands for `phi`, its part is in `grad_phi`.
+    RelationGradients
+        Unpacks into ``grad_x, grad_y, grad_phi, grad_psi``; `grad_scale` is an attribute besides. `grad_y`
+        is None where `y` is None: its part is then in `grad_x`. Gradients of maps are None for a map that
+        is None; where `psi` stands for `phi`, its part is in `grad_phi`.
 
     Raises
     ------
@@ -194,9 +173,11 @@ def relation_matrix_vjp(
     engine = engine_of(points)
     grad_f = engine.empty("relation_matrix_vjp", (*lead, *f.shape[-2:]), points.dtype)
     grad_g = engine.empty("relation_matrix_vjp", (*lead, *g.shape[-2:]), points.dtype)
+    parts = engine.empty_parts("relation_matrix_vjp", (*lead, points.shape[-2]), points.dtype)
     operands = (spread(f, lead, 2), spread(g, lead, 2), slope, factor, h)
-    engine.run("relation_matrix_vjp", *operands, grad_f, grad_g)
-    return both_sides(points, None if y is None else other, phi, psi, one_map, grad_f, grad_g)
+    engine.run("relation_matrix_vjp", *operands, grad_f, grad_g, parts)
+    gradients = both_sides(points, None if y is None else other, phi, psi, one_map, grad_f, grad_g)
+    return RelationGradients(*gradients, engine.total(parts))
 
 
 def both_sides(
@@ -236,10 +217,12 @@ def attention_vjp(
     scale: float | None = None,
     mask: Array | None = None,
     causal: bool = False,
-) -> tuple[Array, Array, Array, MLPGradient | None, MLPGradient | None]:
+) -> AttentionGradients[Array]:
     """Return the gradients of ``sum(grad * attention(q, k, v, phi, psi, ...))``.
 
-    Scores are made again tile by tile (Dao et al. 2022): memory is O((n + m) d).
+    Scores are made again tile by tile (Dao et al. 2022): memory is O((n + m) d). The gradient of `scale` is
+    ``sum(dR * R) / scale``, with dR the gradient of the scaled inner products R; it is formed without the
+    division, and so also for `scale` 0.
 
     Parameters
     ----------
@@ -249,10 +232,10 @@ def attention_vjp(
 
     Returns
     -------
-    grad_q, grad_k, grad_v : ndarray
-        Of the shapes of `q`, `k` and `v`.
-    grad_phi, grad_psi : MLPGradient or None
-        None for a map that is None; where `psi` stands for `phi`, its part is in `grad_phi`.
+    AttentionGradients
+        Unpacks into ``grad_q, grad_k, grad_v, grad_phi, grad_psi``; `grad_scale` is an attribute besides.
+        Gradients of maps are None for a map that is None; where `psi` stands for `phi`, its part is in
+        `grad_phi`.
 
     Raises
     ------
@@ -268,7 +251,7 @@ def attention_vjp(
     >>> [g.shape for g in rk.attention_vjp(q, k, v, grad)[:3]]
     [(6, 3), (6, 3), (6, 3)]
     """
-    a = Attended(q, k, v, phi, psi, scale, mask, causal, None)
+    a = Attended(q, k, v, phi, psi, scale, mask, causal, None, has_values=True)
     rows, keys, values = a.given
     slope = _check.floats("grad", grad)
     _check.same_dtype(("q", rows), ("grad", slope))
@@ -277,17 +260,28 @@ def attention_vjp(
         _check.fail("grad", f"shape {expected}, that of the attention", slope.shape)
     f, g = features(rows, a.phi), features(keys, a.psi)
     out, lse = attention(f, g, values, scale=a.scale, mask=a.mask, causal=a.causal, return_lse=True)
-    grad_f, grad_g, grad_v = attention_of_features_vjp(a, f, g, out, lse, slope)
+    parts = a.engine.empty_parts("attention_vjp", (*a.lead, a.n), a.dtype)
+    grad_f, grad_g, grad_v = attention_of_features_vjp(a, f, g, out, lse, slope, parts)
     one_map = psi is None or psi is phi
     grad_q, grad_k, grad_phi, grad_psi = both_sides(rows, keys, a.phi, a.psi, one_map, grad_f, grad_g)
     grad_values: Any = summed_to(grad_v, values.shape)
-    return grad_q, grad_k, grad_values, grad_phi, grad_psi
+    grad_scale = a.engine.total(parts)
+    return AttentionGradients(grad_q, grad_k, grad_values, grad_phi, grad_psi, grad_scale)
 
 
 def attention_of_features_vjp(
-    a: Attended, f: np.ndarray, g: np.ndarray, out: np.ndarray, lse: np.ndarray, grad: np.ndarray
+    a: Attended,
+    f: np.ndarray,
+    g: np.ndarray,
+    out: np.ndarray,
+    lse: np.ndarray,
+    grad: np.ndarray,
+    parts: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gradients with respect to the features and the values, over all of the leading dimensions."""
+    """Gradients with respect to the features and the values, over all of the leading dimensions.
+
+    `parts`, of shape (..., n), receives each row's part of the derivative with respect to the scale.
+    """
     assert a.v is not None
     grad_f = a.engine.empty("attention_vjp", (*a.lead, *f.shape[-2:]), a.dtype)
     grad_g = a.engine.empty("attention_vjp", (*a.lead, *g.shape[-2:]), a.dtype)
@@ -306,5 +300,6 @@ def attention_of_features_vjp(
         grad_f,
         grad_g,
         grad_v,
+        parts,
     )
     return grad_f, grad_g, grad_v

@@ -7,8 +7,9 @@ of other libraries come and go through `relkernels.arrays`. Bad arguments raise 
 that names the argument; an output that would not fit raises MemoryError that names the bytes.
 """
 
-from .attended import attention, attention_scores, retrieve
+from .attended import attention, attention_scores
 from .relations import LINKS, feature_map, relation_matrix, relation_matvec
+from .retrieval import retrieve
 
 __all__ = [
     "LINKS",

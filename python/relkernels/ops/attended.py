@@ -1,10 +1,8 @@
-"""Softmax over relations, and the largest of each row: scores, attention, retrieval."""
+"""Softmax over relations: scores and attention."""
 
 from __future__ import annotations
 
 from typing import Any, Literal, overload
-
-import numpy as np
 
 from .. import _check
 from .._operands import Attended, filled, target
@@ -170,7 +168,7 @@ def attention(
     >>> rk.attention(q, k, v, causal=True).shape
     (2, 1000, 64)
     """
-    a = Attended(q, k, v, phi, psi, scale, mask, causal, precision)
+    a = Attended(q, k, v, phi, psi, scale, mask, causal, precision, has_values=True)
     want_lse = _check.flag("return_lse", return_lse)
     assert a.v is not None
     shape = (*a.lead, a.n, a.v.shape[-1])
@@ -190,72 +188,3 @@ def attention(
     if lse is None:
         return to if out is None else filled(out, to)
     return (to, lse) if out is None else filled(out, to, lse)
-
-
-@operation("q", "keys", "mask", "out")
-def retrieve(
-    q: Array,
-    keys: Array,
-    k: int,
-    phi: MLP | None = None,
-    psi: MLP | None = None,
-    *,
-    mask: Array | None = None,
-    precision: str | None = None,
-    out: tuple[Array, Array] | None = None,
-) -> tuple[Array, Array]:
-    """Return the `k` largest ``<phi(q_i), psi(keys_j)>`` of each row: exact maximum inner products.
-
-    Parameters
-    ----------
-    q : ndarray of shape (..., n, d_q)
-    keys : ndarray of shape (..., m, d_k)
-    k : int
-        How many, 1 <= k <= m.
-    phi, psi : MLP, optional
-        Feature maps of `q` and of `keys`; `psi` None stands for `phi`, `phi` None for the identity.
-    mask : ndarray of bool, optional
-        True = may be retrieved; broadcast to (..., n, m).
-    precision : {"bf16"}, optional
-        "bf16" rounds the factors of float32 products to bfloat16 and sums in float32; None multiplies in
-        the arrays' own dtype. Bfloat16 arrays imply "bf16".
-    out : tuple of two ndarray of shape (..., n, k), optional
-        Where to write the values and, of int64, the indices; may not overlap an input.
-
-    Returns
-    -------
-    values : ndarray of shape (..., n, k)
-        Best first; equal values by the lower index; NaN after every number.
-    indices : ndarray of int64 of shape (..., n, k)
-        Rows of `keys`. Where the mask leaves fewer than `k`, the rest is -inf and -1.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as above; the message names it.
-    MemoryError
-        If the output would not fit in memory.
-
-    Examples
-    --------
-    >>> import numpy as np, relkernels as rk
-    >>> keys = np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]])
-    >>> rk.retrieve(np.array([[1.0, 0.5]]), keys, 2)
-    (array([[2., 1.]]), array([[2, 0]]))
-    """
-    a = Attended(q, keys, None, phi, psi, 1.0, mask, False, precision, keys_name="keys")
-    count = _check.integer("k", k, 1)
-    if count > a.m:
-        _check.fail("k", f"at most {a.m}, the rows of keys of shape {a.given[1].shape}", count)
-    shape = (*a.lead, a.n, count)
-    values: Any
-    indices: Any
-    if out is None:
-        values = a.engine.empty("retrieve", shape, a.dtype)
-        indices = a.engine.empty("retrieve", shape, np.dtype(np.int64))
-    else:
-        wanted = ((shape, a.dtype), (shape, np.dtype(np.int64)))
-        values, indices = _check.output_pair(out, "(values, indices)", wanted, *a.inputs)
-        values, indices = target(values, packed=True), target(indices, packed=True)
-    a.engine.run("retrieve", a.q, a.k, *a.maps, a.precision, a.mask, values, indices)
-    return (values, indices) if out is None else filled(out, values, indices)

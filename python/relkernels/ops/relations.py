@@ -90,7 +90,7 @@ def relation_matrix(
     psi : MLP, optional
         Feature map of `y`; None stands for `phi`.
     scale : float, default 1.0
-        Finite, not negative.
+        Any finite number.
     heads : int, default 1
         With more than one, the features are split into so many groups of equal size, and each gives a
         relation of its own.
@@ -175,7 +175,7 @@ def relation_matvec(
         Feature maps of `x` and of `y`; `psi` None stands for `phi`, `phi` None for the identity.
     link : {"identity", "exp", "relu", "square"}, default "identity"
     scale : float, default 1.0
-        Finite, not negative.
+        Any finite number.
     precision : {"bf16"}, optional
         "bf16" rounds the factors of float32 products to bfloat16 and sums in float32; None multiplies in
         the arrays' own dtype. Bfloat16 arrays imply "bf16".

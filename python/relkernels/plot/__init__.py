@@ -19,7 +19,9 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "matplotlib":
         raise
-    raise ImportError("relkernels.plot needs matplotlib: pip install 'relkernels[plot]'") from None
+    from .._extras import install
+
+    raise ImportError(f"relkernels.plot needs matplotlib: {install('matplotlib')}") from None
 
 from ._attention import attention_against_beta
 from ._relation import relation_matrix

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from .. import _check, bounds
 from ..bounds import Bound
 from ._data import numbers
-from ._style import INK, drawing, finish, limit, series
+from ._style import INK, check_words, drawing, finish, limit, series
 
 _BETAS = tuple(float(b) for b in np.geomspace(0.1, 1000, 13))
 _REFERENCE_STYLES = ("-", ":", "-.", "--")
@@ -82,6 +82,9 @@ def attention_against_beta(
     >>> bool((measured.get_ydata() <= limit.get_ydata()).all())
     True
     """
+    check_words(color, label=label, xlabel=xlabel, ylabel=ylabel, title=title)
+    if references is not None and not isinstance(references, Mapping):
+        raise TypeError(f"references: expected a mapping of names to numbers, got {_check._kind(references)}")
     measure = _check.choice("measure", measure, ("error", "accuracy"))
     at = numbers("beta", _BETAS if beta is None else beta, positive=True)
     most: np.ndarray | None

@@ -11,10 +11,7 @@ from .. import _check
 
 def numbers(name: str, values: Any, count: int | None = None, *, positive: bool = False) -> np.ndarray:
     """Return values as float64 of one dimension, `count` of them where that is told."""
-    try:
-        found = np.asarray(values, np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name}: expected numbers, got {type(values).__name__} {values!r}") from None
+    found = _check.numbers(name, values)
     if found.ndim != 1 or (count is not None and len(found) != count):
         shape = "(k,)" if count is None else f"({count},)"
         _check.fail(name, f"numbers of shape {shape}", f"shape {found.shape}")

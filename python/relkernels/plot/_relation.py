@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from .. import _check
 from ..bounds._report import relation_of
-from ._style import DIVERGING, MISSING, SEQUENTIAL, drawing
+from ._style import DIVERGING, MISSING, SEQUENTIAL, check_words, drawing
 
 # Clustering holds the distances of all pairs of rows: 8 bytes for each of n^2 / 2.
 _MOST_CLUSTERED = 5000
@@ -80,12 +80,14 @@ def relation_matrix(
     >>> [tick.get_text() for tick in ax.get_xticklabels()]
     ['0', '1', '2']
     """
+    check_words(xlabel=xlabel, ylabel=ylabel, title=title)
+    colorbar = _check.flag("colorbar", colorbar)
     values, same = _values(relation, x, y)
     n, m = values.shape
     rows, columns = _labels("labels", labels, n), _labels("labels_y", labels_y, m)
     if columns is None and same:
         columns = rows
-    way = order or ("cluster" if rows is None and columns is None else "label")
+    way = ("cluster" if rows is None and columns is None else "label") if order is None else order
     way = _check.choice("order", way, ("label", "cluster", "given"))
     if way == "label" and rows is None and columns is None:
         _check.fail("labels", "the groups that order='label' goes by", None)
@@ -118,9 +120,7 @@ def _values(relation: Any, x: Any, y: Any) -> tuple[np.ndarray, bool]:
     if isinstance(relation, np.ndarray) or not _gives_values(relation):
         if x is not None or y is not None:
             _check.fail("x", "no points besides a matrix of values", type(y if x is None else x).__name__)
-        values = np.asarray(relation)
-        if values.dtype.kind not in "fiub":
-            raise TypeError(f"relation: expected real numbers, got dtype {values.dtype}")
+        values = _check.numbers("relation", relation)
         if values.ndim != 2:
             _check.fail("relation", "a matrix (n, m)", f"shape {values.shape}")
         same = values.shape[0] == values.shape[1]
@@ -144,7 +144,8 @@ def _gives_values(relation: Any) -> bool:
 def _labels(name: str, labels: Any, count: int) -> np.ndarray | None:
     if labels is None:
         return None
-    found = np.asarray(labels)
+    with _check.naming(name):
+        found = np.asarray(_check.sequence(name, labels))
     if found.shape != (count,):
         _check.fail(name, f"{count} labels, shape ({count},)", f"shape {found.shape}")
     return found
@@ -182,12 +183,11 @@ def _cluster(values: np.ndarray) -> np.ndarray:
 
 def _limits(values: np.ndarray, limits: Any) -> tuple[float, float]:
     if limits is not None:
-        try:
-            low, high = (_check.real("limits", v) for v in limits)
-        except TypeError:
-            raise TypeError(f"limits: expected two numbers, got {limits!r}") from None
-        if not -np.inf < low < high < np.inf:
-            _check.fail("limits", "two finite numbers, the lower one first", repr(limits))
+        pair = _check.numbers("limits", limits)
+        if pair.shape != (2,) or not -np.inf < pair[0] < pair[1] < np.inf:
+            got = tuple(pair.tolist()) if pair.shape == (2,) else f"shape {pair.shape}"
+            _check.fail("limits", "two finite numbers, the lower one first", str(got))
+        low, high = pair.tolist()
         return low, high
     finite = values[np.isfinite(values)]
     if not finite.size:

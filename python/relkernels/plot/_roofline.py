@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from .. import _check
+from ..bounds._bound import positive
 from ._data import numbers
-from ._style import INK, MARKERS, drawing, finish, series
+from ._style import INK, MARKERS, check_words, drawing, finish, series
 
 _OURS = "relkernels"
 # Ceilings of a record of `relkernels bench` that are peaks of arithmetic here, and their names.
@@ -68,6 +69,7 @@ def roofline(
     >>> ax.get_xlabel(), ax.get_ylabel()
     ('operations a byte', 'GFLOP/s')
     """
+    check_words(title=title)
     if isinstance(intensity, Mapping):
         if not (rate is peaks is bandwidth is groups is None):
             _check.fail("rate", "nothing besides a record, which holds all that is drawn", "more")
@@ -77,16 +79,19 @@ def roofline(
             _check.fail("threads", "None without a record", threads)
         x = numbers("intensity", intensity, positive=True)
         y = numbers("rate", rate, len(x), positive=True)
-    kinds = np.full(len(x), "") if groups is None else np.asarray(groups)
+    with _check.naming("groups"):
+        kinds = np.full(len(x), "") if groups is None else np.asarray(_check.sequence("groups", groups))
+    if peaks is not None and not isinstance(peaks, Mapping):
+        raise TypeError(f"peaks: expected a mapping of names to rates, got {_check._kind(peaks)}")
     if kinds.shape != x.shape:
         _check.fail("groups", f"one for each of {len(x)} intensities", f"shape {kinds.shape}")
-    slant = None if bandwidth is None else numbers("bandwidth", [bandwidth], positive=True)[0]
+    slant = None if bandwidth is None else positive("bandwidth", bandwidth)
     with drawing(ax) as ax:
         ax.set_xscale("log")
         ax.set_yscale("log")
         span = np.geomspace(x.min() / 2, x.max() * 2, 200) if len(x) else np.geomspace(0.1, 1e3, 200)
         for (name, peak), style in zip((peaks or {}).items(), 4 * _ROOF_STYLES, strict=False):
-            flat = np.full_like(span, numbers(f"peaks[{name!r}]", [peak], positive=True)[0])
+            flat = np.full_like(span, positive(f"peaks[{name!r}]", peak))
             roof = flat if slant is None else np.minimum(flat, span * slant)
             ax.plot(span, roof / 1e9, color=INK, linestyle=style, linewidth=1.1, label=name)
         if slant is not None and not peaks:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from .. import _check
 from ..spectra import Decay, MercerSpectrum, SchmidtSpectrum, SphereSpectrum, fit_decay
 from ._data import numbers
-from ._style import drawing, finish, series
+from ._style import check_words, drawing, finish, series
 
 # Values down to minus so much of the largest are rounding, in spectra that come as arrays.
 _ROUNDING = 1e-15
@@ -68,6 +68,7 @@ def spectrum(
     >>> [line.get_label() for line in ax.lines]
     ['kernel', 'k^-1.50 (1.50 to 1.50)']
     """
+    check_words(color, label=label, xlabel=xlabel, ylabel=ylabel, title=title)
     found, at, names = _values(values, indices)
     law: Decay | None = decay
     if decay is not None and not isinstance(decay, Decay):

@@ -18,6 +18,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
+from .. import _check
+
 # Okabe and Ito (2008), without black, which is the ink, and yellow, which no white paper shows.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "D", "^", "v", "P")
@@ -60,10 +62,21 @@ def look() -> Any:
     return matplotlib.rc_context({**_SETTINGS, "axes.prop_cycle": cycler(color=PALETTE)})
 
 
+def check_words(color: Any = None, **words: Any) -> None:
+    """Refuse labels and titles that are no text, and a colour that matplotlib does not know."""
+    from matplotlib.colors import is_color_like
+
+    for name, text in words.items():
+        if text is not None and not isinstance(text, str):
+            raise TypeError(f"{name}: expected text or None, got {_check._kind(text)}")
+    if color is not None and not (isinstance(color, (str, tuple)) and is_color_like(color)):
+        _check.fail("color", "a colour of matplotlib's, a name or a tuple", _check.option(color))
+
+
 @contextmanager
 def drawing(ax: Axes | None, size: tuple[float, float] = SIZE) -> Iterator[Axes]:
     """Give the axes to draw on: those given, or new ones."""
-    if ax is None or ax in _OWN:
+    if ax is None or (isinstance(ax, Axes) and ax in _OWN):
         import matplotlib.pyplot as plt
 
         with look():
@@ -72,7 +85,7 @@ def drawing(ax: Axes | None, size: tuple[float, float] = SIZE) -> Iterator[Axes]
             yield ax
         return
     if not isinstance(ax, Axes):
-        raise TypeError(f"ax: expected matplotlib axes or None, got {type(ax).__name__} {ax!r}")
+        raise TypeError(f"ax: expected matplotlib axes or None, got {_check._kind(ax)}")
     if not ax.has_data():
         ax.set_prop_cycle(color=PALETTE)
     yield ax

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from .. import _check
 from ..bounds import Bound, Report
 from ._data import numbers
-from ._style import drawing, finish, label_ticks, limit, series
+from ._style import check_words, drawing, finish, label_ticks, limit, series
 
 # Points at which a bound that gives neurons for an accuracy is evaluated.
 _POINTS = 16
@@ -73,6 +73,8 @@ def error_against_width(
     >>> [line.get_label() for line in ax.lines]
     ['zonal, N^-0.80', 'bound']
     """
+    check_words(color, label=label, xlabel=xlabel, ylabel=ylabel, title=title)
+    slope = _check.flag("slope", slope)
     if (reports := _reports(widths)) is not None:
         if errors is not None:
             _check.fail("errors", "none besides reports, which hold them", type(errors).__name__)
@@ -126,8 +128,9 @@ def _reports(widths: Any) -> list[Report] | None:
 
 def _errors(errors: Any, count: int) -> np.ndarray:
     """Return the errors as (k, draws); what a logarithm cannot show, as NaN."""
-    if np.ndim(errors) == 2 and len(errors) == count and np.size(errors):
-        found = numbers("errors", np.ravel(errors)).reshape(count, -1)
+    several = _check.numbers("errors", errors)
+    if several.ndim == 2 and len(several) == count and several.size:
+        found = several
     else:
         found = numbers("errors", errors, count)[:, None]
     shown = np.where(np.isfinite(found) & (found > 0), found, np.nan)

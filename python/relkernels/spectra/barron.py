@@ -101,12 +101,16 @@ def barron_norm(
     15.0
     """
     order, norm = _checked(order, norm)
-    f = np.asarray(samples)
-    if f.ndim < 1 or min(f.shape) < 2 or f.dtype.kind not in "fiuc":
+    f = samples if isinstance(samples, np.ndarray) and samples.dtype.kind == "c" else None
+    f = _check.numbers("samples", samples) if f is None else f
+    if f.ndim < 1 or min(f.shape) < 2:
         _check.fail("samples", "a grid of numbers, at least 2 along each axis", f"shape {f.shape}")
     if not np.isfinite(f).all():
         _check.fail("samples", "finite values", "NaN or infinite ones")
-    steps = np.broadcast_to(np.asarray(spacing, dtype=np.float64), (f.ndim,))
+    steps = _check.numbers("spacing", spacing)
+    if steps.shape not in ((), (1,), (f.ndim,)):
+        _check.fail("spacing", f"one number or {f.ndim}", f"shape {steps.shape}")
+    steps = np.broadcast_to(steps, (f.ndim,))
     if not ((steps > 0) & np.isfinite(steps)).all():
         _check.fail("spacing", "finite numbers > 0", spacing)
     size = np.abs(np.fft.fftn(f)) / f.size
@@ -162,7 +166,7 @@ def barron_norm_gaussian(
     5.0
     """
     order, norm = _checked(order, norm)
-    widths = np.atleast_1d(np.asarray(scale, dtype=np.float64))
+    widths = np.atleast_1d(_check.numbers("scale", scale))
     if dimension is not None:
         d = _check.integer("dimension", dimension, 1)
         if widths.shape not in ((1,), (d,)):
@@ -237,7 +241,7 @@ def barron_norm_trigonometric(
     10.0
     """
     order, norm = _checked(order, norm)
-    w, a = np.asarray(frequencies, dtype=np.float64), np.asarray(amplitudes, dtype=np.float64)
+    w, a = _check.numbers("frequencies", frequencies), _check.numbers("amplitudes", amplitudes)
     if w.ndim != 2:
         _check.fail("frequencies", "one frequency a row", f"shape {w.shape}")
     if a.shape != (len(w),):
@@ -283,7 +287,7 @@ def barron_norm_eigenfunction(
     >>> round(barron_norm_eigenfunction(spectrum.vectors[:, 0], spectrum.values[0], kernel).value, 3)
     1.035
     """
-    e = np.asarray(vector, dtype=np.float64)
+    e = _check.numbers("vector", vector)
     if e.ndim != 1 or not len(e):
         _check.fail("vector", "values of one eigenfunction", f"shape {e.shape}")
     eigenvalue = _check.real("value", value)
@@ -332,7 +336,7 @@ def barron_norm_fourier(
     from scipy.integrate import quad
 
     order, norm = _checked(order, norm)
-    d = _check.integer("dimension", dimension, 1)
+    d = _check.integer("dimension", dimension, 1, 10**9)
     if not callable(transform):
         raise TypeError(f"transform: expected a callable, got {type(transform).__name__}")
     # |S^(d-1)| times the mean of |u|^order over directions u.
@@ -344,8 +348,9 @@ def barron_norm_fourier(
         mean = 1 + (d - 1) * 2 / math.pi
 
     def density(r: float) -> float:
-        size = (abs(transform(r)) + abs(transform(-r))) / 2 if d == 1 else abs(transform(r))
-        return float(size) * r ** (d - 1 + order)
+        with _check.naming("transform"):
+            size = (abs(transform(r)) + abs(transform(-r))) / 2 if d == 1 else abs(transform(r))
+            return float(size) * r ** (d - 1 + order)
 
     total, last = 0.0, math.inf
     low, high = 0.0, 1.0 / 1024

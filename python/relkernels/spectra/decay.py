@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import _check
+
+if TYPE_CHECKING:
+    from .points import MercerSpectrum, SchmidtSpectrum
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Decay:
 
     def predict(self, k: np.ndarray | float) -> np.ndarray:
         """Return the law at k."""
-        k = np.asarray(k, dtype=np.float64)
+        k = _check.numbers("k", k)
         return self.constant * (k**-self.rate if self.kind == "power" else np.exp(-self.rate * k))
 
     def __str__(self) -> str:
@@ -59,7 +63,7 @@ class Decay:
 
 
 def fit_decay(
-    values: np.ndarray,
+    values: np.ndarray | MercerSpectrum | SchmidtSpectrum,
     kind: str = "power",
     *,
     first: int = 1,
@@ -71,7 +75,7 @@ def fit_decay(
 
     Parameters
     ----------
-    values : ndarray of shape (k,)
+    values : ndarray of shape (k,), MercerSpectrum or SchmidtSpectrum
         Eigenvalues or singular values, largest first, positive where they are fitted.
     kind : {"power", "exponential", "auto"}, default "power"
         "auto" takes whichever leaves the smaller residual.
@@ -100,7 +104,7 @@ def fit_decay(
     >>> fit_decay(np.exp(-0.5 * np.arange(1, 20)), "auto").kind
     'exponential'
     """
-    values = np.asarray(values, dtype=np.float64)
+    values = _values(values)
     if values.ndim != 1:
         _check.fail("values", "one dimension", f"shape {values.shape}")
     kind = _check.choice("kind", kind, ("power", "exponential", "auto"))
@@ -120,7 +124,7 @@ def fit_decay(
             "a spectrum, largest first",
             f"{values[i]:.6g} before {values[i + 1]:.6g} (number {i + 1})",
         )
-    at = np.arange(1.0, len(values) + 1) if indices is None else np.asarray(indices, dtype=np.float64)
+    at = np.arange(1.0, len(values) + 1) if indices is None else _check.numbers("indices", indices)
     if at.shape != values.shape or not ((at > 0).all() and (np.diff(at) > 0).all()):
         _check.fail("indices", f"{len(values)} increasing numbers > 0", f"an array of shape {at.shape}")
     some, k = values[begin - 1 : end], at[begin - 1 : end]
@@ -135,6 +139,21 @@ def fit_decay(
         else [_fit(law, some, k, level) for law in ("power", "exponential")]
     )
     return min(laws, key=lambda law: law.residual)
+
+
+def _values(given: Any) -> np.ndarray:
+    """Return the numbers of a spectrum, or those given."""
+    from .points import MercerSpectrum, SchmidtSpectrum
+    from .sphere import SphereSpectrum
+
+    if isinstance(given, SphereSpectrum):
+        raise TypeError(
+            "values: expected an array, a MercerSpectrum or a SchmidtSpectrum, got SphereSpectrum: pass "
+            "values.values[1:] to fit by degree, or values.expanded(count) to count multiplicities"
+        )
+    return _check.numbers(
+        "values", given.values if isinstance(given, (MercerSpectrum, SchmidtSpectrum)) else given
+    )
 
 
 def _fit(kind: str, values: np.ndarray, k: np.ndarray, confidence: float) -> Decay:

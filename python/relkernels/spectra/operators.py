@@ -49,7 +49,7 @@ def kernel_operator(kernel: Kernel, x: np.ndarray, y: np.ndarray | None = None) 
     from scipy.sparse.linalg import LinearOperator
 
     if not callable(kernel):
-        raise TypeError(f"kernel: expected a callable, got {type(kernel).__name__}")
+        raise TypeError(f"kernel: expected a callable, got {_check._kind(kernel)}")
     x = points("x", x)
     other = x if y is None else points("y", y)
     block = max(1, _BLOCK_VALUES // max(len(other), 1))
@@ -75,25 +75,23 @@ def kernel_operator(kernel: Kernel, x: np.ndarray, y: np.ndarray | None = None) 
 
 def points(name: str, x: Any) -> np.ndarray:
     """Return an array of points, one a row."""
-    x = np.asarray(x)
-    if x.dtype.kind not in "fiu" or x.ndim != 2 or 0 in x.shape:
-        raise ValueError(
-            f"{name}: expected a not empty array of numbers, one point a row, got dtype {x.dtype} and shape "
-            f"{x.shape}"
-        )
-    x = x if x.dtype.kind == "f" else x.astype(np.float64)
+    found = x if type(x) is np.ndarray and x.dtype.char in "fd" else _check.numbers(name, x)
+    if found.ndim != 2 or 0 in found.shape:
+        _check.fail(name, "points, one a row and at least one", f"shape {found.shape}")
+    x = found
     if not np.isfinite(x).all():
         _check.fail(name, "finite points", "NaN or infinite values")
     return x
 
 
-def evaluate(kernel: Kernel, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def evaluate(kernel: Kernel, a: np.ndarray, b: np.ndarray, name: str = "kernel") -> np.ndarray:
     """Return kernel(a, b) as float64, if it has the right shape and is finite."""
-    values = np.asarray(kernel(a, b), dtype=np.float64)
+    with _check.naming(name):
+        values = _check.numbers(name, kernel(a, b))
     if values.shape != (len(a), len(b)):
-        _check.fail("kernel", f"values of shape {(len(a), len(b))}", values.shape)
+        _check.fail(name, f"values of shape {(len(a), len(b))}", values.shape)
     if not np.isfinite(values).all():
-        _check.fail("kernel", "finite values", "NaN or infinite ones")
+        _check.fail(name, "finite values", "NaN or infinite ones")
     return values
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import _check
+from ..mlp import MLP
 from .operators import Kernel, diagonal, evaluate, kernel_operator, points
 
 # Up to so many points the matrix is formed and all of its spectrum computed; beyond, the leading part by
@@ -133,15 +134,17 @@ def symmetric_matrix(kernel: Any, x: np.ndarray | None) -> tuple[np.ndarray, np.
     """Return the matrix of a symmetric kernel, the points, and what is rounding in its spectrum."""
     if _is_operator(kernel):
         _check.fail("kernel", "a callable or a square matrix", "a linear operator")
+    _not_a_map(kernel)
     if callable(kernel):
         if x is None:
             raise ValueError("x: expected points, as the kernel is a callable, got None")
         x = points("x", x)
-        raw = np.asarray(kernel(x, x))
+        with _check.naming("kernel"):
+            raw = kernel(x, x)
         values = evaluate(lambda a, b: raw, x, x)
     else:
-        raw = np.asarray(kernel)
-        values = raw.astype(np.float64)
+        raw = kernel
+        values = _check.numbers("kernel", kernel)
         if values.ndim != 2 or values.shape[0] != values.shape[1] or not values.size:
             _check.fail("kernel", "a callable or a square matrix", f"shape {values.shape}")
         if not np.isfinite(values).all():
@@ -150,6 +153,16 @@ def symmetric_matrix(kernel: Any, x: np.ndarray | None) -> tuple[np.ndarray, np.
     if asymmetry > 1e-6 * max(float(np.abs(values).max()), 1e-300):
         _check.fail("kernel", "a symmetric kernel", f"values that differ by {asymmetry:.3g} (see `schmidt`)")
     return (values + values.T) / 2, x, _rounding(raw)
+
+
+def _not_a_map(kernel: Any) -> None:
+    """Refuse an MLP: it maps the rows of one array, where a kernel takes two."""
+    if isinstance(kernel, MLP):
+        raise TypeError(
+            "kernel: expected a callable of two arrays, got MLP: use "
+            "relkernels.as_linear_operator(x, phi=mlp), relkernels.RelationKernel(mlp) or "
+            "lambda a, b: relkernels.relation_matrix(a, b, mlp)"
+        )
 
 
 def not_negative(values: np.ndarray, rounding: float) -> np.ndarray:
@@ -217,7 +230,13 @@ def mercer(kernel: Any, x: np.ndarray | None = None, k: int | None = None) -> Me
     array([0.405, 0.045, 0.016])
     """
     operator = kernel if _is_operator(kernel) else None
-    if operator is None and (not callable(kernel) or (x is not None and len(np.asarray(x)) <= _DENSE)):
+    _not_a_map(kernel)
+    if isinstance(x, MLP) or (callable(x) and not hasattr(x, "shape")):
+        raise TypeError(
+            f"x: expected points, got {_check._kind(x)} (the kernel comes first: mercer(kernel, x))"
+        )
+    x = None if x is None or operator is not None else points("x", x)
+    if operator is None and (not callable(kernel) or (x is not None and len(x) <= _DENSE)):
         from scipy.linalg import eigh
 
         matrix, x, rounding = symmetric_matrix(kernel, x)
@@ -237,7 +256,6 @@ def mercer(kernel: Any, x: np.ndarray | None = None, k: int | None = None) -> Me
     if operator is None:
         if x is None:
             raise ValueError("x: expected points, as the kernel is a callable, got None")
-        x = points("x", x)
         operator = kernel_operator(kernel, x)
     else:
         x = None
@@ -294,6 +312,12 @@ def schmidt(
     array([0.636, 0.212, 0.127])
     """
     operator = relation if _is_operator(relation) else None
+    if isinstance(relation, MLP):
+        raise TypeError(
+            "relation: expected a callable of two arrays, got MLP: use "
+            "relkernels.as_linear_operator(x, y, phi, psi) or "
+            "lambda a, b: relkernels.relation_matrix(a, b, phi, psi)"
+        )
     matrix = None
     if operator is None and callable(relation):
         if x is None:
@@ -301,11 +325,11 @@ def schmidt(
         x = points("x", x)
         y = x if y is None else points("y", y)
         if min(len(x), len(y)) <= _DENSE:
-            matrix = evaluate(relation, x, y)
+            matrix = evaluate(relation, x, y, "relation")
         else:
             operator = kernel_operator(relation, x, y)
     elif operator is None:
-        matrix = np.asarray(relation, dtype=np.float64)
+        matrix = _check.numbers("relation", relation)
         if matrix.ndim != 2 or not matrix.size:
             _check.fail("relation", "a callable or a matrix", f"shape {matrix.shape}")
         if not np.isfinite(matrix).all():

@@ -85,7 +85,7 @@ def rkhs_norm(kernel: Any, f: np.ndarray, x: np.ndarray | None = None) -> RKHSNo
     from scipy.linalg import eigh
 
     matrix, _, rounding = symmetric_matrix(kernel, x)
-    f = np.asarray(f, dtype=np.float64)
+    f = _check.numbers("f", f)
     if f.shape != (len(matrix),):
         _check.fail("f", f"{len(matrix)} values, one for each point", f"shape {f.shape}")
     if not np.isfinite(f).all():

@@ -12,6 +12,8 @@ from .. import _check
 
 # Eigenvalues of so much of the kernel's largest value, of either sign, are the quadrature's rounding.
 _ROUNDING = 1e-14
+# Degrees, dimensions and nodes beyond which the quadrature would need hours and gigabytes.
+_MOST = 1_000_000
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,7 +45,7 @@ class SphereSpectrum:
 
     def expanded(self, count: int) -> np.ndarray:
         """Return the first `count` eigenvalues, each repeated by its multiplicity, largest first."""
-        count = _check.integer("count", count, 1)
+        count = _check.integer("count", count, 1, 2**62)
         order = np.argsort(-self.values, kind="stable")
         repeats = np.minimum(self.multiplicities[order], count).astype(np.int64)
         return np.repeat(self.values[order], repeats)[:count]
@@ -91,7 +93,8 @@ def multiplicity(dimension: int, degree: int) -> int:
     >>> [multiplicity(3, k) for k in range(4)]
     [1, 3, 5, 7]
     """
-    n, k = _check.integer("dimension", dimension, 2), _check.integer("degree", degree, 0)
+    n = _check.integer("dimension", dimension, 2, _MOST)
+    k = _check.integer("degree", degree, 0, _MOST)
     lower = math.comb(k + n - 3, n - 1) if k >= 2 else 0
     return math.comb(k + n - 1, n - 1) - lower
 
@@ -143,17 +146,21 @@ def funk_hecke(
     >>> funk_hecke(lambda t: np.maximum(t, 0), 3, 4, breaks=[0.0]).round(6)
     array([0.25    , 0.166667, 0.0625  , 0.      ])
     """
-    n, count = _check.integer("dimension", dimension, 2), _check.integer("degrees", degrees, 1)
-    nodes = 2 * count + 64 if n_nodes is None else _check.integer("n_nodes", n_nodes, 2)
-    jumps = sorted(_check.real(f"breaks[{i}]", t) for i, t in enumerate(breaks))
+    if not callable(profile):
+        raise TypeError(f"profile: expected a callable of an array, got {_check._kind(profile)}")
+    n, count = _check.integer("dimension", dimension, 2, _MOST), _check.integer("degrees", degrees, 1, _MOST)
+    nodes = 2 * count + 64 if n_nodes is None else _check.integer("n_nodes", n_nodes, 2, _MOST)
+    jumps = sorted(_check.numbers("breaks", breaks).ravel().tolist())
     if jumps and not (jumps[0] > -1 and jumps[-1] < 1):
-        _check.fail("breaks", "numbers between -1 and 1", jumps)
+        outside = next(t for t in jumps if not -1 < t < 1)
+        _check.fail("breaks", "numbers between -1 and 1", outside)
     edges = np.array([0.0, *np.arccos(jumps[::-1]), np.pi])
     x, w = np.polynomial.legendre.leggauss(nodes)
     middle, half = (edges[1:] + edges[:-1]) / 2, (edges[1:] - edges[:-1]) / 2
     angle = (middle[:, None] + half[:, None] * x).ravel()
     t = np.cos(angle)
-    values = np.asarray(profile(t), dtype=np.float64)
+    with _check.naming("profile"):
+        values = _check.numbers("profile", profile(t))
     if values.shape != t.shape:
         _check.fail("profile", f"values of shape {t.shape}", f"shape {values.shape}")
     if not np.isfinite(values).all():
@@ -213,7 +220,7 @@ def mercer_sphere(
     """
     values = funk_hecke(profile, dimension, degrees, breaks=breaks, n_nodes=n_nodes)
     n = _check.integer("dimension", dimension, 2)
-    top = float(np.asarray(profile(np.array([1.0])), dtype=np.float64)[0])
+    top = float(_check.numbers("profile", profile(np.array([1.0]))).reshape(-1)[0])
     smallest, rounding = float(values.min()), _ROUNDING * max(abs(top), float(np.abs(values).max()))
     if smallest < -rounding:
         _check.fail(

@@ -1,11 +1,11 @@
 """Relations inside PyTorch: the kernels as differentiable operators on CPU tensors, and modules of them.
 
 `feature_map`, `relation_matrix`, `attention` and `relation_loss` compute what the functions of the same
-names in `relkernels` do, with gradients of the inputs and of every parameter; `FeatureMap`,
+names in `relkernels` do, with gradients of the inputs, of the scale and of every parameter; `FeatureMap`,
 `InnerProductRelation` and `RelationAttention` are modules that hold the parameters. Tensors are float32
 or float64, of any strides, read and written without a copy. `torch.compile` and `torch.export` take each
 operator as one node. Second derivatives, forward-mode ones and the transforms of `torch.func` are not
-provided.
+provided: all raise an error.
 
 PyTorch's OpenMP threads keep spinning for some milliseconds after each of its operations, on the cores
 that the kernels' threads want next: on a machine of few cores steps of less than some 20 ms run faster
@@ -19,11 +19,14 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "torch":
         raise
-    raise ImportError("relkernels.torch needs PyTorch: pip install 'relkernels[torch]'") from None
+    from .._extras import install
+
+    raise ImportError(f"relkernels.torch needs PyTorch: {install('torch')}") from None
 
 from .losses import relation_loss
 from .maps import FeatureMap, feature_map
-from .relations import InnerProductRelation, RelationAttention, attention, relation_matrix
+from .modules import InnerProductRelation, RelationAttention
+from .relations import attention, relation_matrix
 
 __all__ = [
     "FeatureMap",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,18 +11,28 @@ from torch import Tensor
 from .. import _check
 
 
-def _kind(value: object) -> str:
+def kind(value: object) -> str:
+    """Describe what came instead of a tensor, in a few words however large it is."""
     if isinstance(value, Tensor):
         return f"a tensor of dtype {value.dtype} and shape {tuple(value.shape)} on {value.device}"
-    return f"{type(value).__name__} {value!r}"
+    name = type(value).__name__
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{name} of dtype {value.dtype} and shape {tuple(value.shape)}"
+    if isinstance(value, (list, tuple, set, dict)):
+        return f"{name} of length {len(value)}"
+    if value is None or isinstance(value, (bool, int, float, complex, str)):
+        shown = repr(value)
+        return f"{name} {shown if len(shown) <= 60 else shown[:60] + '...'}"
+    return name
 
 
 def dense(name: str, value: Any, wanted: str) -> None:
     """Refuse what is not a dense tensor on the CPU."""
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name}: expected {wanted}, got {_kind(value)}")
+        hint = "; torch.as_tensor makes one of it" if hasattr(value, "__array__") else ""
+        raise TypeError(f"{name}: expected {wanted}, got {kind(value)}{hint}")
     if value.device.type != "cpu":
-        raise TypeError(f"{name}: expected a tensor on the CPU, got {_kind(value)}")
+        raise TypeError(f"{name}: expected a tensor on the CPU, got {kind(value)}")
     if value.layout != torch.strided:
         raise TypeError(f"{name}: expected a dense tensor, got one of layout {value.layout}")
 
@@ -30,7 +41,7 @@ def floats(name: str, value: Any, ndim: int = 2) -> Tensor:
     """Return `value` if it is a dense float32 or float64 tensor on the CPU of `ndim` dimensions or more."""
     dense(name, value, f"a torch.Tensor of {_check.FLOATS}")
     if value.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"{name}: expected {_check.FLOATS}, got {_kind(value)}")
+        raise TypeError(f"{name}: expected {_check.FLOATS}, got {kind(value)}")
     if value.ndim < ndim:
         raise ValueError(f"{name}: expected at least {ndim} dimensions, got shape {tuple(value.shape)}")
     return value
@@ -44,13 +55,29 @@ def features(name: str, value: Any) -> Tensor:
     return value
 
 
+def scale(value: Any) -> Tensor:
+    """Return a finite factor of either sign as a float64 tensor of no dimensions.
+
+    The value of a tensor is checked where the kernels read it.
+    """
+    if isinstance(value, Tensor):
+        value = floats("scale", value, 0)
+        if value.numel() != 1:
+            _check.fail("scale", "a number or a tensor of one element", f"shape {tuple(value.shape)}")
+        return value.reshape(()).to(torch.float64)
+    number = _check.real("scale", value)
+    if not math.isfinite(number):
+        _check.fail("scale", "a finite number", repr(value))
+    return torch.tensor(number, dtype=torch.float64, device="cpu")
+
+
 def mask(value: Any, rows: int, columns: int) -> Tensor | None:
     """Return a boolean mask that broadcasts to (..., rows, columns), of two dimensions at least."""
     if value is None:
         return None
     dense("mask", value, "a boolean tensor (True = may be attended)")
     if value.dtype != torch.bool:
-        raise TypeError(f"mask: expected a boolean tensor (True = may be attended), got {_kind(value)}")
+        raise TypeError(f"mask: expected a boolean tensor (True = may be attended), got {kind(value)}")
     while value.ndim < 2:
         value = value.unsqueeze(0)
     if value.shape[-2] not in (1, rows) or value.shape[-1] not in (1, columns):

@@ -9,8 +9,8 @@ from torch import Tensor
 from .. import _check
 from ..gradients import LOSSES
 from . import _check as _tensors
-from . import _ops
-from .maps import FeatureMap
+from . import _ops_loss
+from .maps import Map
 from .relations import both_features
 
 
@@ -18,10 +18,11 @@ def relation_loss(
     x: Tensor,
     y: Tensor | None,
     target: Tensor | tuple[Tensor, Tensor],
-    phi: FeatureMap | None = None,
-    psi: FeatureMap | None = None,
+    phi: Map | None = None,
+    psi: Map | None = None,
     *,
     loss: str = "squared",
+    scale: float | Tensor = 1.0,
     sample_weight: Tensor | None = None,
 ) -> Tensor:
     """Return a loss over all pairs, with gradients, streaming over the pairs.
@@ -41,8 +42,11 @@ def relation_loss(
         shape (n,) for both sides, or a pair of shapes (n,) and (m,), whose relation is 1 where they are
         equal, else 0. Has no gradient.
     phi, psi : FeatureMap, optional
-        Maps of `x` and of `y`; `psi` None stands for `phi`, `phi` None for the identity.
+        Maps of `x` and of `y`, as in `relation_matrix`.
     loss : {"squared", "logistic", "hinge", "softmax"}, default "squared"
+    scale : float or Tensor of one element, default 1.0
+        Factor of the relation, finite: the loss is that of ``scale * <phi(x_i), psi(y_j)>``. With softmax
+        it is 1 / temperature of InfoNCE. A tensor has a gradient.
     sample_weight : Tensor of shape (n,) or (n, m), optional
         Weight of each row of `x`, or of each pair (not for softmax). Has no gradient.
 
@@ -79,7 +83,9 @@ def relation_loss(
     if columns is None and not rows.dtype.is_floating_point and y is not None and len(x) != len(y):
         _check.fail("target", f"labels of both sides, a pair, as n = {len(x)} and m = {len(y)}", rows.shape)
     kind = _check.choice("loss", loss, LOSSES)
-    total: Tensor = _ops.relation_loss(f, g, rows, columns, sample_weight, kind)[0]
+    total: Tensor = _ops_loss.relation_loss(f, g, _tensors.scale(scale), rows, columns, sample_weight, kind)[
+        0
+    ]
     return total
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,9 @@ from ..activations import Activation, resolve
 from ..mlp import MLP, initial_deviation
 from . import _check as _tensors
 from . import _ops
+
+# What maps (..., n, d_in) to (..., n, d): a FeatureMap, any other module, or a function.
+Map = Callable[[Tensor], Tensor]
 
 
 class FeatureMap(nn.Module):
@@ -41,6 +44,11 @@ class FeatureMap(nn.Module):
     ------
     TypeError, ValueError
         If an argument is not as above; the message names it.
+
+    Notes
+    -----
+    The state dict holds the activation too, as a uint8 tensor: loading one of another activation raises
+    ValueError before a parameter of the map has changed.
 
     Examples
     --------
@@ -115,6 +123,35 @@ class FeatureMap(nn.Module):
         module._hold([torch.from_numpy(w.copy()) for w in mlp.weights], biases, mlp.activation)
         return module
 
+    @classmethod
+    def from_torch(cls, sequential: nn.Sequential) -> FeatureMap:
+        """Return the module with copies of the parameters of a ``torch.nn.Sequential``.
+
+        Parameters
+        ----------
+        sequential : torch.nn.Sequential
+            ``Linear`` layers with one activation between them, as `relkernels.MLP.from_torch` takes
+            them. Dropout counts as absent, as in evaluation; to train with it, give the Sequential
+            itself as a map.
+
+        Returns
+        -------
+        FeatureMap
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `relkernels.MLP.from_torch`.
+
+        Examples
+        --------
+        >>> from torch import nn
+        >>> from relkernels.torch import FeatureMap
+        >>> FeatureMap.from_torch(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)))
+        FeatureMap(widths=(4, 8, 2), tanh)
+        """
+        return cls.from_mlp(MLP.from_torch(sequential))
+
     def to_mlp(self) -> MLP:
         """Return an MLP with copies of the parameters as they are now.
 
@@ -122,12 +159,22 @@ class FeatureMap(nn.Module):
         -------
         relkernels.MLP
 
+        Raises
+        ------
+        TypeError
+            If the class has its own `forward`.
+
         Examples
         --------
         >>> from relkernels.torch import FeatureMap
         >>> FeatureMap([4, 8, 2]).to_mlp()
         MLP(widths=(4, 8, 2), relu, float32)
         """
+        if not computes_mlp(self):
+            raise TypeError(
+                f"to_mlp: expected a FeatureMap with the forward of FeatureMap, which an MLP computes, got "
+                f"{type(self).__name__} with its own"
+            )
         biases = None if self.biases is None else [b.numpy(force=True) for b in self.biases]
         return MLP([w.numpy(force=True) for w in self.weights], biases, self.activation)
 
@@ -137,8 +184,37 @@ class FeatureMap(nn.Module):
         return (self.weights[0].shape[0], *(w.shape[1] for w in self.weights))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the features of `x`: the same as ``feature_map(x, self)``."""
-        return feature_map(x, self)
+        """Return the features of `x`, (..., n, d_x) -> (..., n, d), as `relkernels.torch.feature_map`."""
+        x = _tensors.features("x", x)
+        _check_input("x", x, "mlp", self)
+        for kind, parameters in (("weights", self.weights), ("biases", self.biases)):
+            if parameters is not None and parameters._forward_pre_hooks:
+                raise RuntimeError(
+                    f"mlp.{kind}: expected a parameter list without forward pre-hooks, which do not run as a "
+                    "list is not called (older weight_norm, spectral_norm and pruning rely on them); use "
+                    "torch.nn.utils.parametrizations"
+                )
+        features: Tensor = _ops.feature_map(
+            x, list(self.weights), list(self.biases or ()), self.activation.name, self.activation.parameter
+        )
+        return features
+
+    def get_extra_state(self) -> Tensor:
+        """Return what the state dict holds beside the parameters: the activation, as bytes of text."""
+        return torch.tensor(list(_text(self.activation).encode()), dtype=torch.uint8, device="cpu")
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Refuse parameters that were trained with another activation."""
+        found = bytes(state.tolist()).decode()
+        if found != _text(self.activation):
+            _check.fail(
+                "state_dict", f"the parameters of a map with activation {_text(self.activation)}", found
+            )
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        # Parameters may come without it, for example from an optimiser or a file of tensors only.
+        state_dict.setdefault(prefix + "_extra_state", self.get_extra_state())
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def extra_repr(self) -> str:
         """Return what the module's representation shows."""
@@ -150,21 +226,33 @@ class FeatureMap(nn.Module):
         return f"{type(self).__name__}({self.extra_repr()})"
 
 
-def check_map(name: str, value: Any, optional: bool = True) -> FeatureMap | None:
-    """Return `value` if it is a FeatureMap, or None where that stands for the identity map."""
-    if isinstance(value, FeatureMap) or (value is None and optional):
+def _text(activation: Activation) -> str:
+    return activation.name if activation.parameter is None else f"{activation.name}({activation.parameter!r})"
+
+
+def computes_mlp(value: Any) -> bool:
+    """Whether `value` is a FeatureMap whose features are those of its MLP (hooks aside)."""
+    return isinstance(value, FeatureMap) and type(value).forward is FeatureMap.forward
+
+
+def check_map(name: str, value: Any, optional: bool = True, module: bool = False) -> Any:
+    """Return `value` if it can be a map: a module, or any callable unless `module` insists on one."""
+    if value is None and optional:
+        return None
+    if isinstance(value, nn.Module) or (
+        callable(value) and not isinstance(value, (MLP, type)) and not module
+    ):
         return value
-    wanted = "a FeatureMap or None (the identity map)" if optional else "a FeatureMap"
-    hint = ": FeatureMap.from_mlp makes one of it" if isinstance(value, MLP) else ""
-    raise TypeError(f"{name}: expected {wanted}, got {type(value).__name__}{hint}")
+    wanted = "a FeatureMap or another torch.nn.Module"
+    hint = "; FeatureMap.from_mlp makes one of it" if isinstance(value, MLP) else ""
+    raise TypeError(
+        f"{name}: expected {wanted}{' or None (the identity map)' if optional else ''}, "
+        f"got {_tensors.kind(value)}{hint}"
+    )
 
 
-def mapped(x_name: str, x: Tensor, name: str, phi: FeatureMap | None) -> Tensor:
-    """Return the features of a checked `x`; `phi` None is the identity map."""
-    if phi is None:
-        return x
-    weights, biases = list(phi.weights), list(phi.biases or ())
-    for kind, parameters in (("weights", weights), ("biases", biases)):
+def _check_input(x_name: str, x: Tensor, name: str, phi: FeatureMap) -> None:
+    for kind, parameters in (("weights", phi.weights), ("biases", phi.biases or ())):
         for i, parameter in enumerate(parameters):
             at = f"{name}.{kind}[{i}]"
             _tensors.floats(at, parameter, 1)
@@ -174,11 +262,27 @@ def mapped(x_name: str, x: Tensor, name: str, phi: FeatureMap | None) -> Tensor:
         _check.fail(
             x_name, f"rows of {widths[0]} features, the input of {name} (widths {widths})", tuple(x.shape)
         )
-    features: Tensor = _ops.feature_map(x, weights, biases, phi.activation.name, phi.activation.parameter)
+
+
+def mapped(x_name: str, x: Tensor, name: str, phi: Map | None) -> Tensor:
+    """Return the features of a checked `x`; `phi` None is the identity map.
+
+    Maps are called, so that a forward method or a hook of the user's counts.
+    """
+    if phi is None:
+        return x
+    if isinstance(phi, FeatureMap) and computes_mlp(phi) and not phi._forward_pre_hooks:
+        _check_input(x_name, x, name, phi)  # the same checks as in forward, with the names of this call
+    result = f"{name}({x_name})"
+    features = _tensors.features(result, phi(x))
+    _check.same_dtype((x_name, x), (result, features))
+    if features.shape[:-1] != x.shape[:-1]:
+        leading = ", ".join(str(n) for n in x.shape[:-1])
+        _check.fail(result, f"shape ({leading}, d), one row for each of {x_name}", tuple(features.shape))
     return features
 
 
-def feature_map(x: Tensor, mlp: FeatureMap) -> Tensor:
+def feature_map(x: Tensor, mlp: Map) -> Tensor:
     """Return the features of `x` through a map, with gradients of `x` and of the map's parameters.
 
     Parameters
@@ -186,6 +290,7 @@ def feature_map(x: Tensor, mlp: FeatureMap) -> Tensor:
     x : Tensor of shape (..., n, d_x)
         Float32 or float64 on the CPU, of the map's dtype and input width.
     mlp : FeatureMap
+        Or another module or callable from (..., n, d_x) to (..., n, d), of the same dtype.
 
     Returns
     -------
@@ -206,5 +311,4 @@ def feature_map(x: Tensor, mlp: FeatureMap) -> Tensor:
     torch.Size([3, 8])
     """
     x = _tensors.features("x", x)
-    check_map("mlp", mlp, optional=False)
-    return mapped("x", x, "mlp", mlp)
+    return mapped("x", x, "mlp", check_map("mlp", mlp, optional=False))

@@ -52,6 +52,9 @@ class Kind(Protocol):
     def copy(self, out: Any, a: Any) -> None:
         """Copy an array into one of the same shape."""
 
+    def fill(self, a: Any, value: float) -> None:
+        """Set all elements of an array."""
+
     def add(self, a: Any, b: Any) -> Any:
         """Return the sum of two arrays."""
 

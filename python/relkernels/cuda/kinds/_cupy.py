@@ -47,6 +47,9 @@ class _CuPy(Kind):
     def copy(self, out: Any, a: Any) -> None:
         out[...] = a
 
+    def fill(self, a: Any, value: float) -> None:
+        a[...] = value
+
     def add(self, a: Any, b: Any) -> Any:
         return a + b
 

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy
 
+from ..._result import rebuilt
 from . import Kind
 
 
@@ -56,8 +57,7 @@ def _from_library(result: Any) -> Any:
     if isinstance(result, list):
         return [_from_library(part) for part in result]
     if isinstance(result, tuple):
-        parts = [_from_library(part) for part in result]
-        return type(result)(*parts) if hasattr(result, "_fields") else tuple(parts)
+        return rebuilt(_from_library, result)
     return jax.numpy.from_dlpack(result) if hasattr(result, "__dlpack__") else result
 
 

@@ -48,6 +48,9 @@ class _PyTorch(Kind):
     def copy(self, out: Any, a: Any) -> None:
         out.copy_(a)
 
+    def fill(self, a: Any, value: float) -> None:
+        a.fill_(value)
+
     def add(self, a: Any, b: Any) -> Any:
         return a + b
 

@@ -1,0 +1,80 @@
+"""`retrieve` of the estimators of relations: over the table of the last fit, or over another one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import _check
+from ..mlp import MLP
+from ..ops import feature_map, retrieve
+
+
+class RetrievalMixin:
+    """Adds `retrieve` to an estimator of a relation.
+
+    Subclasses have `_rows` and `_searched`, which check tables, and call `_keep_table` after each fit.
+    """
+
+    phi_: MLP
+    features_fit_: np.ndarray
+
+    def _rows(self, X: Any, name: str = "X") -> np.ndarray:
+        """Return queries as phi takes them."""
+        raise NotImplementedError
+
+    def _searched(self, Y: Any) -> tuple[np.ndarray, MLP]:
+        """Return a table to search and its map."""
+        raise NotImplementedError
+
+    def _keep_table(self, table: np.ndarray, mlp: MLP, partial: bool) -> None:
+        """Keep the features of a fit's table; after `partial_fit` there is no table that they belong to."""
+        if partial:
+            self.__dict__.pop("features_fit_", None)
+        else:
+            self.features_fit_ = feature_map(table, mlp)
+
+    def retrieve(
+        self, Q: Any, k: int, Y: Any = None, *, mask: Any = None, pad: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of a table most related to each query.
+
+        Parameters
+        ----------
+        Q : array-like of shape (n, n_features_in)
+            Queries like the rows of X in `fit`.
+        k : int
+            How many, at most the number of rows searched (any number with `pad`).
+        Y : array-like of shape (m, n_features_y), optional
+            The table to search, like the second table of `fit` or, if there was one table, like X. None is
+            the table of the last `fit`. Needed after `partial_fit`, which keeps no table.
+        mask : ndarray of bool, optional
+            True = may be retrieved; broadcast to (n, m).
+        pad : bool, default False
+            Whether a `k` above the number of rows is allowed; the rest is then -inf and -1.
+
+        Returns
+        -------
+        values : ndarray of shape (n, k)
+            Relation values, best first.
+        indices : ndarray of int64 of shape (n, k)
+            Rows of the table. Where the mask leaves fewer than `k`, the rest is -inf and -1.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as above, or if no table is given and none was kept.
+        """
+        queries = self._rows(Q, "Q")
+        if Y is not None:
+            table, mlp = self._searched(Y)
+            return retrieve(queries, table, k, self.phi_, mlp, mask=mask, pad=pad)
+        if not hasattr(self, "features_fit_"):
+            _check.fail(
+                "Y",
+                "a table to search after partial_fit, which keeps none: it sees one batch at a time, and "
+                "changes the maps under earlier features",
+                "None",
+            )
+        return retrieve(feature_map(queries, self.phi_), self.features_fit_, k, mask=mask, pad=pad)

@@ -1,0 +1,238 @@
+"""What is read from a learned utility: selections, attention, temperatures, checks of consistency."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from .. import _check
+from .._random import RandomStateLike, legacy_generator
+from ..mlp import MLP
+from ..ops import attention, relation_matrix, retrieve
+from .consistency import Continuity, Transitivity, continuity, transitivity
+from .sets import ItemSets
+
+# Queries whose utilities of a shared set are held at a time.
+_BLOCK = 256
+
+
+class UtilityMixin:
+    """Adds to an estimator what its utility ``<phi(q), psi(x)>`` is used for.
+
+    Subclasses have `_read`, which checks queries and sets, and call `_keep_margins` after each fit.
+    """
+
+    phi_: MLP
+    psi_: MLP
+    margins_: np.ndarray
+    n_best_: np.ndarray
+    set_sizes_: np.ndarray
+
+    def _read(self, Q: Any, sets: Any, reset: bool = True, name: str = "sets") -> tuple[np.ndarray, ItemSets]:
+        """Return queries and sets as the maps take them."""
+        raise NotImplementedError
+
+    def _keep_margins(self, Q: np.ndarray, sets: ItemSets, partial: bool) -> None:
+        """Keep the margins of a fit's sets; after `partial_fit` there are none that hold for all batches."""
+        for name in ("margins_", "n_best_", "set_sizes_"):
+            self.__dict__.pop(name, None)
+        if not partial:
+            self.margins_, self.n_best_, self.set_sizes_ = self._measured(Q, sets)
+
+    def _measured(self, Q: np.ndarray, sets: ItemSets) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the margin of each set, how many of its items are best, and its size."""
+        from ..bounds import margin_of
+
+        measured = []
+        for begin in range(0, len(Q), _BLOCK):
+            rows = np.arange(begin, min(begin + _BLOCK, len(Q)))
+            measured.append(margin_of(self._utilities(Q[rows], sets.select(rows))))
+        margins = np.concatenate([m.per_set for m in measured])
+        return (
+            margins,
+            np.concatenate([m.n_best for m in measured]),
+            np.concatenate([m.sizes for m in measured]),
+        )
+
+    def _utilities(self, Q: np.ndarray, sets: ItemSets) -> Any:
+        """Return (b, n) utilities, or a list of b arrays where the sets differ in size."""
+        items, mask = sets.padded()
+        if sets.shared:
+            return relation_matrix(Q, items, self.phi_, self.psi_)
+        values = relation_matrix(Q[:, None, :], items, self.phi_, self.psi_)[:, 0]
+        if mask is None:
+            return values
+        return [row[:size] for row, size in zip(values, sets.sizes, strict=True)]
+
+    def utility(self, Q: Any, X: Any) -> Any:
+        """Return the utilities of items.
+
+        Parameters
+        ----------
+        Q : array-like of shape (b, n_features_in)
+        X : array-like of shape (b, n, d_x), list of b arrays (n_i, d_x), or array-like (n, d_x)
+
+        Returns
+        -------
+        ndarray of shape (b, n), or a list of b arrays of shape (n_i,)
+        """
+        return self._utilities(*self._read(Q, X, reset=False, name="X"))
+
+    def select(self, Q: Any, sets: Any) -> np.ndarray:
+        """Return the most preferred item of each set; of equal ones, the first.
+
+        Parameters
+        ----------
+        Q : array-like of shape (b, n_features_in)
+        sets : as in `fit`
+
+        Returns
+        -------
+        ndarray of int of shape (b,)
+        """
+        Q, sets = self._read(Q, sets, reset=False)
+        return self._selected(Q, sets)
+
+    def _selected(self, Q: np.ndarray, sets: ItemSets) -> np.ndarray:
+        items, mask = sets.padded()
+        if sets.shared:
+            return retrieve(Q, items, 1, self.phi_, self.psi_)[1][:, 0]
+        return retrieve(Q[:, None, :], items, 1, self.phi_, self.psi_, mask=mask)[1][:, 0, 0]
+
+    def attend(self, Q: Any, sets: Any, V: Any, beta: float) -> np.ndarray:
+        """Return attention over each set: values weighted by softmax(beta * utility).
+
+        Parameters
+        ----------
+        Q : array-like of shape (b, n_features_in)
+        sets : as in `fit`
+        V : array-like of shape (b, n, d_v), list of b arrays (n_i, d_v), or of a shared set (n, d_v)
+            Values of the items.
+        beta : float
+            Inverse temperature, finite and >= 0; see `temperature_for`.
+
+        Returns
+        -------
+        ndarray of shape (b, d_v)
+        """
+        Q, sets = self._read(Q, sets, reset=False)
+        if not 0 <= _check.real("beta", beta) < np.inf:
+            _check.fail("beta", "a finite number >= 0", repr(beta))
+        values = ItemSets.read("V", V, len(Q), Q.dtype)
+        if values.shared != sets.shared or not np.array_equal(values.sizes, sets.sizes):
+            wanted, got = (f"{'one set' if s.shared else 'sets'} of {s.sizes} items" for s in (sets, values))
+            _check.fail("V", f"a value for each item: {wanted}", got)
+        items, mask = sets.padded()
+        if sets.shared:
+            return attention(Q, items, values.items, self.phi_, self.psi_, scale=float(beta))
+        v, _ = values.padded()
+        out = attention(Q[:, None, :], items, v, self.phi_, self.psi_, scale=float(beta), mask=mask)
+        return out[:, 0]
+
+    def temperature_for(self, eps: float, coverage: float = 1.0, Q: Any = None, sets: Any = None) -> float:
+        """Return the inverse temperature with which `attend` is as accurate as `eps`.
+
+        Attention with it differs from the value of the most preferred item by at most `eps` times the
+        diameter of the values, on every one of the sets (with `coverage` 1) and on others with such a margin.
+
+        Parameters
+        ----------
+        eps : float
+            Accuracy as a fraction of the diameter of the values, between 0 and 1.
+        coverage : float, default 1.0
+            Fraction of the sets it holds for, those with the largest margins: a few sets with a margin near
+            zero may need a very large inverse temperature.
+        Q : array-like of shape (b, n_features_in), optional
+        sets : as in `fit`, optional
+            None are the training sets of the last `fit`. Needed after `partial_fit`, which sees one batch at
+            a time and changes the utilities of earlier ones.
+
+        Returns
+        -------
+        float
+            ``beta`` of `attend`.
+
+        See Also
+        --------
+        relkernels.bounds.attention : The bound, applied to each margin in `margins_`.
+        """
+        from ..bounds import attention as attention_bound
+
+        check_is_fitted(self)
+        share = _check.real("coverage", coverage)
+        if not 0 < share <= 1:
+            _check.fail("coverage", "a fraction in (0, 1]", repr(coverage))
+        if not 0 < _check.real("eps", eps) < 1:
+            _check.fail("eps", "a fraction of the diameter in (0, 1)", repr(eps))
+        if (Q is None) != (sets is None):
+            _check.fail("sets" if sets is None else "Q", "both Q and sets, or neither", "None")
+        if Q is not None:
+            measured = self._measured(*self._read(Q, sets, reset=False))
+        elif hasattr(self, "margins_"):
+            measured = self.margins_, self.n_best_, self.set_sizes_
+        else:
+            _check.fail("Q", "queries and their sets after partial_fit, which keeps no margins", "None")
+        needed = [
+            attention_bound(float(margin), int(n), 1.0, float(eps), n_best=int(best)).value
+            for margin, best, n in zip(*measured, strict=True)
+        ]
+        return float(np.sort(needed)[int(np.ceil(share * len(needed))) - 1])
+
+    def check_transitivity(
+        self, Q: Any, sets: Any, n_triples: int = 1000, random_state: RandomStateLike = None
+    ) -> Transitivity:
+        """Look for preferences that go round in a circle.
+
+        Items of random triples are compared two by two, every pair in a set of its own.
+
+        Parameters
+        ----------
+        Q : array-like of shape (b, n_features_in)
+        sets : as in `fit`
+            Sets of fewer than three items are passed over.
+        n_triples : int, default 1000
+        random_state : int, Generator, RandomState or None, default None
+
+        Returns
+        -------
+        Transitivity
+            Numbers of triples, of violations and of incomparable ones.
+        """
+        Q, sets = self._read(Q, sets, reset=False)
+        count = _check.integer("n_triples", n_triples, 1, _check.WIDEST)
+        return transitivity(Q, sets, self.phi_, self.psi_, count, legacy_generator(random_state))
+
+    def check_continuity(
+        self,
+        Q: Any,
+        sets: Any,
+        radius: float = 1e-2,
+        n_directions: int = 4,
+        random_state: RandomStateLike = None,
+    ) -> Continuity:
+        """Move queries a little, and see how much utilities and selections change.
+
+        Parameters
+        ----------
+        Q : array-like of shape (b, n_features_in)
+        sets : as in `fit`
+        radius : float, default 1e-2
+            Distance by which each query is moved.
+        n_directions : int, default 4
+            Random directions for each query.
+        random_state : int, Generator, RandomState or None, default None
+
+        Returns
+        -------
+        Continuity
+            The largest slope measured beside one that the weights guarantee, and how many selections
+            changed or cannot change.
+        """
+        Q, sets = self._read(Q, sets, reset=False)
+        if not 0 < _check.real("radius", radius) < np.inf:
+            _check.fail("radius", "a finite number > 0", repr(radius))
+        count = _check.integer("n_directions", n_directions, 1)
+        rng = legacy_generator(random_state)
+        return continuity(Q, sets, self.phi_, self.psi_, float(radius), count, rng)

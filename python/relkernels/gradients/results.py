@@ -1,0 +1,155 @@
+"""What the gradients' functions return: they unpack as before, and carry more by name."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+
+from .._result import Result
+
+# An array of the kind that came in.
+Array = TypeVar("Array")
+
+
+class MLPGradient(NamedTuple):
+    """Gradient with respect to the parameters of an MLP, layer by layer as in `MLP`.
+
+    Its arrays are of the kind of the arrays that were passed, in the dtype of the MLP.
+
+    Attributes
+    ----------
+    weights : list of ndarray
+    biases : list of ndarray or None
+        None for an MLP without biases.
+
+    Examples
+    --------
+    >>> import numpy as np, relkernels as rk
+    >>> phi = rk.MLP.random([3, 4, 2], bias=False)
+    >>> _, gradient = rk.feature_map_vjp(np.ones((5, 3), "f4"), phi, np.ones((5, 2), "f4"))
+    >>> [w.shape for w in gradient.weights], gradient.biases
+    ([(3, 4), (4, 2)], None)
+    """
+
+    weights: list[Any]
+    biases: list[Any] | None
+
+
+OfMap: TypeAlias = MLPGradient | None
+
+
+class RelationGradients(Result, tuple[Array, Array | None, OfMap, OfMap], Generic[Array], unpacked=4):
+    """Result of `relation_matrix_vjp`: unpacks into ``grad_x, grad_y, grad_phi, grad_psi``.
+
+    Attributes
+    ----------
+    grad_x : ndarray of the shape of `x`
+    grad_y : ndarray of the shape of `y`, or None
+        None where `y` is None: its part is then in `grad_x`.
+    grad_phi, grad_psi : MLPGradient or None
+        None for a map that is None; where `psi` stands for `phi`, its part is in `grad_phi`.
+    grad_scale : float
+        Derivative with respect to `scale`; for arrays on a CUDA device an array of shape () there.
+
+    Examples
+    --------
+    >>> import numpy as np, relkernels as rk
+    >>> x, y = np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]])
+    >>> gradients = rk.relation_matrix_vjp(x, y, np.array([[1.0]]), scale=0.0)
+    >>> gradients.grad_x, gradients.grad_scale
+    (array([[0., 0.]]), 11.0)
+    """
+
+    grad_x: Array
+    grad_y: Array | None
+    grad_phi: OfMap
+    grad_psi: OfMap
+    grad_scale: Any
+
+
+class AttentionGradients(Result, tuple[Array, Array, Array, OfMap, OfMap], Generic[Array], unpacked=5):
+    """Result of `attention_vjp`: unpacks into ``grad_q, grad_k, grad_v, grad_phi, grad_psi``.
+
+    Attributes
+    ----------
+    grad_q, grad_k, grad_v : ndarray
+        Of the shapes of `q`, `k` and `v`.
+    grad_phi, grad_psi : MLPGradient or None
+        None for a map that is None; where `psi` stands for `phi`, its part is in `grad_phi`.
+    grad_scale : float
+        Derivative with respect to `scale`, also where that was left to its default; for arrays on a CUDA
+        device an array of shape () there.
+
+    Examples
+    --------
+    >>> import numpy as np, relkernels as rk
+    >>> q, k = np.array([[1.0]]), np.array([[0.0], [1.0]])
+    >>> gradients = rk.attention_vjp(q, k, k, np.ones((1, 1)), scale=0.0)
+    >>> gradients.grad_q, gradients.grad_scale
+    (array([[0.]]), 0.25)
+    """
+
+    grad_q: Array
+    grad_k: Array
+    grad_v: Array
+    grad_phi: OfMap
+    grad_psi: OfMap
+    grad_scale: Any
+
+
+class LossGradients(Result, tuple[float, OfMap, OfMap], Generic[Array], unpacked=3):
+    """Result of `relation_loss`: unpacks into ``value, grad_phi, grad_psi``.
+
+    Attributes
+    ----------
+    value : float
+    grad_phi, grad_psi : MLPGradient or None
+        None for a map that is None; where `psi` stands for `phi`, its part is in `grad_phi`.
+    grad_x : ndarray of shape (n, d_x)
+    grad_y : ndarray of shape (m, d_y) or None
+        None where `y` is None: its part is then in `grad_x`.
+    grad_scale : float
+        Derivative with respect to `scale`.
+
+    Examples
+    --------
+    >>> import numpy as np, relkernels as rk
+    >>> x = np.array([[1.0, 0.0], [0.0, 2.0]])
+    >>> loss = rk.relation_loss(x, x, np.array([0, 1]))
+    >>> loss.value, loss.grad_x, loss.grad_scale
+    (2.25, array([[0., 0.],
+           [0., 3.]]), 6.0)
+    """
+
+    value: float
+    grad_phi: OfMap
+    grad_psi: OfMap
+    grad_x: Array
+    grad_y: Array | None
+    grad_scale: float
+
+
+class FeatureLoss(Result, tuple[float, np.ndarray, np.ndarray], unpacked=3):
+    """Result of `feature_loss`: unpacks into ``value, grad_f, grad_g``.
+
+    Attributes
+    ----------
+    value : float
+    grad_f, grad_g : ndarray of the shapes of `f` and `g`
+    grad_scale : float
+        Derivative with respect to `scale`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from relkernels.gradients import feature_loss
+    >>> f = np.array([[1.0, 0.0], [0.0, 2.0]])
+    >>> feature_loss(f, f.copy(), np.eye(2), "squared", scale=0.5).grad_scale
+    1.75
+    """
+
+    value: float
+    grad_f: np.ndarray
+    grad_g: np.ndarray
+    grad_scale: float

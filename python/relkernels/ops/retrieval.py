@@ -1,0 +1,119 @@
+"""The largest relations of each row: exact maximum inner product search."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .. import _check
+from .._operands import Attended, filled, target
+from ..arrays import Array, operation
+from ..mlp import MLP
+
+
+@operation("q", "keys", "mask", "out")
+def retrieve(
+    q: Array,
+    keys: Array,
+    k: int,
+    phi: MLP | None = None,
+    psi: MLP | None = None,
+    *,
+    mask: Array | None = None,
+    pad: bool = False,
+    precision: str | None = None,
+    out: tuple[Array, Array] | None = None,
+) -> tuple[Array, Array]:
+    """Return the `k` largest ``<phi(q_i), psi(keys_j)>`` of each row: exact maximum inner products.
+
+    Parameters
+    ----------
+    q : ndarray of shape (..., n, d_q), or (d_q,) for a single query
+    keys : ndarray of shape (..., m, d_k)
+    k : int
+        How many to return for each row, at least 1; at most m unless `pad` is true.
+    phi, psi : MLP, optional
+        Feature maps of `q` and of `keys`; `psi` None stands for `phi`, `phi` None for the identity. To map
+        the queries alone, because `keys` already holds features, pass ``phi(q)`` and no maps.
+    mask : ndarray of bool, optional
+        True = may be retrieved; broadcast to (..., n, m), or to (..., m) for a single query.
+    pad : bool, default False
+        Accept `k` above m and fill the places without a key. False raises instead.
+    precision : {"bf16"}, optional
+        "bf16" rounds the factors of float32 products to bfloat16 and sums in float32; None multiplies in
+        the arrays' own dtype. Bfloat16 arrays imply "bf16".
+    out : tuple of two ndarray of shape (..., n, k), optional
+        Where to write the values and, of int64, the indices; may not overlap an input. Of shape (..., k) for
+        a single query.
+
+    Returns
+    -------
+    values : ndarray of shape (..., n, k), or (..., k) for a single query
+        Best first; equal values by the lower index; NaN after every number.
+    indices : ndarray of int64 of the same shape
+        Rows of `keys`. Where the mask (or, with `pad`, m) leaves fewer than `k` keys, the remaining values
+        are -inf and the remaining indices -1, after all keys found, NaN included.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above; the message names it.
+    MemoryError
+        If the output would not fit in memory.
+
+    Notes
+    -----
+    A service that searches the same items for every request maps them once and keeps the features:
+    ``items = psi(items)`` at the start, then ``retrieve(phi(q), items, k)`` for each request. With maps as
+    arguments all m keys go through `psi` in every call.
+
+    Keys of float32 and float64 are read in place. In main memory, keys of bfloat16 and float16 are widened to
+    float32 by a copy in every call, which takes several times as long as the search of one query: a service
+    keeps float32 features.
+
+    Examples
+    --------
+    >>> import numpy as np, relkernels as rk
+    >>> keys = np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]])
+    >>> rk.retrieve(np.array([[1.0, 0.5]]), keys, 2)
+    (array([[2., 1.]]), array([[2, 0]]))
+    >>> rk.retrieve(np.array([1.0, 0.5]), keys, 4, pad=True)
+    (array([ 2. ,  1. ,  0.5, -inf]), array([ 2,  0,  1, -1]))
+    """
+    a = Attended(q, keys, None, phi, psi, 1.0, mask, False, precision, keys_name="keys", least_ndim=1)
+    count = _check.integer("k", k, 1)
+    if not _check.flag("pad", pad) and count > a.m:
+        rows = f"the rows of keys of shape {a.given[1].shape}"
+        _check.fail("k", f"at most {a.m}, {rows} (pad=True pads with -inf and -1)", count)
+    found = min(count, a.m)
+    lead = a.lead if a.single else (*a.lead, a.n)
+    shape = (*lead, count)
+    values: Any
+    indices: Any
+    if out is None:
+        values = a.engine.empty("retrieve", shape, a.dtype)
+        indices = a.engine.empty("retrieve", shape, np.dtype(np.int64))
+    else:
+        wanted = ((shape, a.dtype), (shape, np.dtype(np.int64)))
+        values, indices = _check.output_pair(out, "(values, indices)", wanted, *a.inputs)
+    if found == count:
+        best = target(values, packed=True), target(indices, packed=True)
+    else:
+        # The kernels' state grows with the k they are given, so they are given no more than there are keys.
+        best = (
+            a.engine.empty("retrieve", (*lead, found), a.dtype),
+            a.engine.empty("retrieve", (*lead, found), np.dtype(np.int64)),
+        )
+    if found:
+        rows_of_best = [part[..., None, :] if a.single else part for part in best]
+        a.engine.run("retrieve", a.q, a.k, *a.maps, a.precision, a.mask, *rows_of_best)
+    if found < count:
+        for whole, part, blank in zip((values, indices), best, (-math.inf, -1), strict=True):
+            a.engine.copy(whole[..., :found], part)
+            a.engine.fill(whole[..., found:], blank)
+        best = values, indices
+    if out is None:
+        return values, indices
+    return filled(out, *best)

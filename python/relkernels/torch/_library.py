@@ -1,0 +1,134 @@
+"""How the operators are registered with PyTorch, and what they refuse.
+
+`torch.library.custom_op` imports ``torch._dynamo`` at an operator's first call: 2 s and 70 MiB in the
+first request of a service that compiles nothing. The same registrations made through a `Library` do not.
+
+PyTorch drops the tangents of an operator that has no forward-mode derivative unless some input requires
+a gradient, and its message under `torch.func` does not say whose operator it is. Every call with a
+derivative therefore passes `_derivatives_provided` first.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+_NAMESPACE = "relkernels"
+
+
+def _tensors(arguments: tuple[Any, ...]) -> list[Tensor]:
+    found: list[Tensor] = []
+    for argument in arguments:
+        found.extend(
+            a for a in (argument if isinstance(argument, list) else [argument]) if isinstance(a, Tensor)
+        )
+    return found
+
+
+def _derivatives_provided(arguments: tuple[Any, ...]) -> None:
+    """Refuse the derivatives that would be wrong without a word, or fail in words of PyTorch's own."""
+    tensors = _tensors(arguments)
+    if any(forward_ad.unpack_dual(a).tangent is not None for a in tensors):
+        raise NotImplementedError(
+            "relkernels.torch: forward-mode derivatives (torch.func.jvp, jacfwd and linearize, "
+            "torch.autograd.forward_ad) are not provided; use backward() or torch.autograd.grad"
+        )
+    if (
+        torch._C._are_functorch_transforms_active()
+        and torch.is_grad_enabled()
+        and any(a.requires_grad for a in tensors)
+    ):
+        raise NotImplementedError(
+            "relkernels.torch: torch.func.grad, vjp, jacrev and hessian are not provided (PyTorch does not "
+            "support them for operators registered from Python); use backward() or torch.autograd.grad"
+        )
+
+
+class _Library(torch.library.Library):
+    """A library whose operators check what is differentiated before PyTorch's own autograd kernel runs."""
+
+    def impl(self, op_name: Any, fn: Any, dispatch_key: str = "", **options: Any) -> None:
+        kernel = fn
+        if dispatch_key == "Autograd":
+
+            def kernel(keyset: Any, *arguments: Any) -> Any:
+                _derivatives_provided(arguments)
+                return fn(keyset, *arguments)
+
+        super().impl(op_name, kernel, dispatch_key, **options)
+
+
+_LIBRARY = _Library(_NAMESPACE, "FRAGMENT")
+
+
+def _untraced(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep torch.compile from tracing into a kernel that is called where a graph has been broken."""
+    disabled = None
+
+    def called(*arguments: Any) -> Any:
+        nonlocal disabled
+        if disabled is None:
+            dynamo = sys.modules.get("torch._dynamo")
+            if dynamo is None:  # nothing has been compiled in this process
+                return kernel(*arguments)
+            disabled = dynamo.disable(kernel)
+        return disabled(*arguments)
+
+    return called
+
+
+def operator(schema: str) -> Callable[[Callable[..., Any]], Any]:
+    """Make an operator of a function on CPU tensors that changes none of them."""
+
+    def make(kernel: Callable[..., Any]) -> Any:
+        name = schema[: schema.index("(")]
+        _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+        _LIBRARY.impl(name, _untraced(kernel), "CPU")
+        if "Tensor[]" in schema:  # for the others PyTorch calls the operator once an item
+            for key in ("FuncTorchBatched", "Batched"):  # torch.vmap, and what torch.autograd uses
+                _LIBRARY.impl(name, _no_batches(name), key)
+        return getattr(getattr(torch.ops, _NAMESPACE), name).default
+
+    return make
+
+
+def _no_batches(name: str) -> Callable[..., NoReturn]:
+    def batched(*arguments: Any) -> NoReturn:
+        raise NotImplementedError(
+            f"relkernels.torch: torch.vmap over {name} is not provided (PyTorch does not support it for "
+            "operators on lists of tensors); maps take batches as they are, of shape (..., n, d), and "
+            "torch.autograd.functional.jacobian works with vectorize=False"
+        )
+
+    return batched
+
+
+def fake(operator: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Register what gives the shapes of an operator's results, without computing them."""
+    return torch.library.register_fake(operator._schema.name, lib=_LIBRARY)
+
+
+def differentiable(
+    operator: Any, backward: Callable[..., Any], setup_context: Callable[..., None] | None = None
+) -> None:
+    """Register an operator's backward."""
+    torch.library.register_autograd(
+        operator._schema.name, backward, setup_context=setup_context, lib=_LIBRARY
+    )
+
+
+def differentiable_once(operator: Any) -> None:
+    """Have the derivative of an operator that is a derivative say that there is none."""
+
+    def backward(ctx: Any, *grads: Tensor) -> NoReturn:
+        raise RuntimeError(
+            "relkernels.torch: second derivatives are not provided; call backward or grad without "
+            "create_graph=True"
+        )
+
+    differentiable(operator, backward)
