@@ -164,6 +164,6 @@ class SavedEstimator:
                 setattr(estimator, cls._renamed.get(key, key), _decode(key, value, tensors))
         except KeyError as error:
             raise ValueError(f"{name}: {error.args[0]!r} is missing") from None
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ValueError(f"{name}: {error}") from None
         return estimator
