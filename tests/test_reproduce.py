@@ -60,7 +60,7 @@ def test_a_study_from_the_command_line(zonal):
     for word in (
         "`relkernels reproduce zonal --quick`",
         "## zonal",
-        "**Verdict.** the measurement disagrees",
+        "**Verdict.** The measurement disagrees",
     ):
         assert word in index
     assert "![zonal](zonal/zonal.svg)" in index
@@ -164,7 +164,7 @@ def test_a_criterion_that_fails_is_told(proven, code, verdict, tmp_path, monkeyp
     text = (tmp_path / "zonal" / "zonal.txt").read_text()
     assert "- disagrees: Squares are at most 9. Measured: 9." in text
     assert "- agrees: Squares are >= 0. Measured: 0." in text
-    assert f"Verdict. the measurement {verdict}." in text
+    assert f"Verdict. The measurement {verdict}." in text
     index = (tmp_path / "README.md").read_text()
     assert "**Criteria.**" in index
     assert "- disagrees: Squares are at most 9." in index

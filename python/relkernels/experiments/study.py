@@ -85,8 +85,9 @@ class Outcome(NamedTuple):
         """Return claim, measurement, criteria and verdict."""
         lines = "".join(f"- {line}\n" for line in self.judgements())
         return (
-            f"Claim. {self.claim}\nMeasurement. {self.measurement}\nCriteria. The theory sets them; "
-            f"none is fitted to the result.\n\n{lines}\nVerdict. the measurement {self.verdict()}.\n"
+            f"Claim. {self.claim}\nMeasurement. {self.measurement}\n"
+            "Criteria. Where the theory states a bound or a rate, that is the threshold, with no tolerance.\n\n"
+            f"{lines}\nVerdict. The measurement {self.verdict()}.\n"
         )
 
 
