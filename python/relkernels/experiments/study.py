@@ -86,8 +86,8 @@ class Outcome(NamedTuple):
         lines = "".join(f"- {line}\n" for line in self.judgements())
         return (
             f"Claim. {self.claim}\nMeasurement. {self.measurement}\n"
-            "Criteria. Where the theory states a bound or a rate, that is the threshold, with no tolerance.\n\n"
-            f"{lines}\nVerdict. The measurement {self.verdict()}.\n"
+            "Criteria. Where the theory states a bound or a rate, that is the threshold, without tolerance.\n"
+            f"\n{lines}\nVerdict. The measurement {self.verdict()}.\n"
         )
 
 
