@@ -52,7 +52,10 @@ CASES = [
     (lambda: mercer(X, PHI), TypeError, ["x:", "MLP"]),
     (lambda: fit_decay(mercer_sphere(np.exp, 3, 4)), TypeError, ["values:", "values.values[1:]"]),
     # ranks
-    (lambda: rk.feature_map(np.ones(4, F4), PHI), ValueError, ["x:", "at least 2 dimensions", "(4,)"]),
+    (lambda: rk.feature_map(np.array(1, F4), PHI), ValueError, ["x:", "at least 1 dimension, got shape ()"]),
+    (lambda: rk.feature_map(np.ones(3, F4), PHI), ValueError, ["x:", "4 features", "(3,)"]),
+    (lambda: rk.feature_map(X[0], PHI, out=np.ones((1, 2), F4)), ValueError, ["out:", "(2,)", "(1, 2)"]),
+    (lambda: rk.relation_matrix(np.ones(4, F4)), ValueError, ["x:", "at least 2 dimensions", "(4,)"]),
     (lambda: rk.relation_matrix(X, np.ones(4, F4)), ValueError, ["y:", "(4,)"]),
     (lambda: rk.attention(X, Y, np.ones(6, F4)), ValueError, ["v:", "(6,)"]),
     (lambda: rk.relation_loss(X[None], None, np.arange(5)), ValueError, ["x:", "(1, 5, 4)"]),

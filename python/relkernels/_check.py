@@ -43,7 +43,7 @@ def floats(name: str, a: Any, ndim: int = 2, exact: bool = False) -> np.ndarray:
         raise TypeError(f"{name}: expected {FLOATS}, got {_kind(a)}{advice(name, a)}")
     if a.ndim < ndim or (exact and a.ndim != ndim):
         bound = "" if exact else "at least "
-        raise ValueError(f"{name}: expected {bound}{ndim} dimensions, got shape {a.shape}")
+        raise ValueError(f"{name}: expected {bound}{ndim} dimension{'s' * (ndim != 1)}, got shape {a.shape}")
     return a if a.flags.aligned else a.copy()
 
 
