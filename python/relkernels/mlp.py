@@ -63,7 +63,8 @@ class MLP:
     TypeError
         If the arrays are not float32 or float64, or of more than one dtype.
     ValueError
-        If the layers do not chain, or a width is 0.
+        If the layers do not chain, a width is 0, or float32 weights meet a parameter of the activation that
+        float32 cannot hold.
 
     Examples
     --------
@@ -102,6 +103,8 @@ class MLP:
                 _check.fail(f"weights[{i}]", "widths of at least 1", w.shape)
             widths.append(w.shape[1])
         self.widths = tuple(widths)
+        if self.activation.parameter is not None:
+            _check.held("activation.parameter", self.activation.parameter, self.dtype)
         self.biases = None
         if biases is not None:
             self.biases = _layers("biases", biases, 1)

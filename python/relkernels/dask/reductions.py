@@ -284,7 +284,9 @@ def relation_matvec(
     width = _check.mapped_width("x", a, "phi", phi)
     _check.same_width("x", a, width, "y", b, _check.mapped_width("y", b, psi_name, psi))
     state = LinkedSum(
-        _check.choice("link", link, ops.LINKS), _check.scale(scale), _check.precision(precision, a.dtype)
+        _check.choice("link", link, ops.LINKS),
+        _check.scale(scale, a.dtype),
+        _check.precision(precision, a.dtype),
     )
     _check.batch_shape(("x", a, 2), ("y", b, 2), ("v", c, 2))
     (out,) = tree_of_states(

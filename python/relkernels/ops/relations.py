@@ -133,7 +133,7 @@ def relation_matrix(
     y_name = "x" if y is None else "y"
     width_y = _check.mapped_width(y_name, others, psi_name, psi)
     _check.same_width("x", points, width, y_name, others, width_y)
-    factor = _check.scale(scale)
+    factor = _check.scale(scale, points.dtype)
     h = _check.heads(heads, width)
     engine = engine_of(points)
     rounding = engine.precision(precision, points.dtype)
@@ -220,7 +220,7 @@ def relation_matvec(
     link = _check.choice("link", link, LINKS)
     engine = engine_of(points)
     rounding = engine.precision(precision, points.dtype)
-    factor = _check.scale(scale)
+    factor = _check.scale(scale, points.dtype)
     lead = _check.batch_shape(("x", points, 2), ("y", others, 2), ("v", columns, 2))
     shape = (*lead, points.shape[-2], columns.shape[-1])
     to: Any
