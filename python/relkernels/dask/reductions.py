@@ -144,7 +144,7 @@ def attention(
     phi, psi : MLP, optional
         Feature maps of `q` and of `k`; `psi` None stands for `phi`, `phi` None for the identity.
     scale : float, optional
-        None is 1 / sqrt(d), d the feature width.
+        Any finite number; None is 1 / sqrt(d), d the feature width.
     mask : dask.array.Array of bool, optional
         True = may attend; broadcast to (..., n, m).
     causal : bool, default False
