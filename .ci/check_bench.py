@@ -14,13 +14,11 @@ checks = {
     "ours is in every row, or said to be absent": all(
         "relkernels" in row["contestants"] or "relkernels" in row["absent"] for row in rows
     ),
-    "every contestant was compared and timed": all(
-        0 <= found["difference"] <= row["tolerance"] and found["median"] > 0
-        for row in rows
-        for found in row["contestants"].values()
+    "every contestant was compared": all(
+        0 <= found["difference"] <= row["tolerance"] for row in rows for found in row["contestants"].values()
     ),
-    "ceilings were measured": all(
-        found["fma_float32"] and found["read"] for found in report["ceilings"].values()
+    "no time was measured": not any(
+        "median" in found for row in rows for found in row["contestants"].values()
     ),
 }
 for what, met in checks.items():

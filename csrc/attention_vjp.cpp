@@ -48,8 +48,11 @@ struct GradientOfPairs {
         const Kernels<T>& k = kernels<T>();
         Arena::Scope scratch;
         T* dp = scratch.take<T>(t.rows * kTileColumns);
-        t.operands[1].product(partner.at(t.i0), partner.row, partner.col, 0, t.rows, t.cols, values_width, dp,
-                              kTileColumns, {});
+        if (values_width == 0)  // an empty product is not written
+            std::fill_n(dp, t.rows * kTileColumns, T(0));
+        else
+            t.operands[1].product(partner.at(t.i0), partner.row, partner.col, 0, t.rows, t.cols, values_width,
+                                  dp, kTileColumns, {});
         // Both tiles have rows of kTileColumns: R is in the walk's scratch.
         const long at = rows_are_queries ? t.i0 : t.j0;
         k.softmax_vjp(t.r, dp, kTileColumns, t.rows, t.cols, lse + at, delta + at, rows_are_queries);

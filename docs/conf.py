@@ -20,8 +20,8 @@ extensions = [
     "sphinx.ext.autosummary",
     "numpydoc",
     "sphinx_copybutton",
-    "matplotlib.sphinxext.plot_directive",
     "mathml",
+    "pictures",
     "reference",
     "repository",
 ]
@@ -54,6 +54,7 @@ nitpick_ignore_regex = [
     # of the standard library it looks like a link.
     ("py:obj", r"[a-z_]+"),
     # What belongs to other libraries, whose documentation is not fetched.
+    ("cpp:identifier", r"(std|detail|Precision)(::.*)?|T"),
     ("py:(class|obj)", r"(cupy|dask|matplotlib|numpy|pandas|scipy|sklearn|torch)\..*"),
 ]
 

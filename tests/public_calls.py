@@ -52,6 +52,7 @@ LEFT_OUT = {
     "relkernels.states.TopK.finish",
     "relkernels.states.TopK.init",
     "relkernels.states.TopK.merge",
+    "relkernels.torch.FeatureMap.set_extra_state",
 }
 
 
@@ -390,6 +391,7 @@ def _of_torch() -> dict[str, tuple[Callable[..., Any] | None, dict[str, Any]]]:
     return {
         "relkernels.MLP.from_torch": (None, {"sequential": nn.Sequential(nn.Linear(3, 2))}),
         "relkernels.torch.FeatureMap": (None, {"widths": [3, 4, 2]}),
+        "relkernels.torch.FeatureMap.from_torch": (None, {"sequential": nn.Sequential(nn.Linear(3, 2))}),
         "relkernels.torch.FeatureMap.forward": (phi.forward, {"x": x}),
         "relkernels.torch.FeatureMap.from_mlp": (None, {"mlp": PHI}),
         "relkernels.torch.InnerProductRelation": (None, {"phi": phi, "psi": psi}),

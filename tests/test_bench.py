@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import time
@@ -266,7 +267,7 @@ def test_cells_and_markdown_tell_what_was_measured():
     ):  # fmt: skip
         assert words in text
     tables_of = [line for line in text.splitlines() if line.startswith("| test, n = 5")]
-    assert len(tables_of) == 2
+    assert len(tables_of) == 4  # times, then rates, on 1 and 2 threads
     assert json.loads(json.dumps(found.record()))["rows"][1]["ratio"] == pytest.approx(1.5)
 
 
@@ -300,12 +301,11 @@ def bench(*arguments):
 
 def test_the_command(tmp_path):
     page = tmp_path / "RESULTS.md"
-    done = bench("relation_matvec/exp/64", "--quick", "--json", "--results", str(page))
+    done = bench("relation_matvec/exp/64", "--json", "--results", str(page))
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)  # and nothing else
     assert told["complete"]
     assert {row["workload"] for row in told["rows"]} == {TINY}
-    assert not any(row["targets"] for row in told["rows"])  # quick times are not judged
     for row in told["rows"]:
         assert {OURS, "numpy"} <= row["contestants"].keys()
         assert row["contestants"].keys() | row["absent"].keys() == {OURS, "numpy", "torch", "keops"}
@@ -314,12 +314,56 @@ def test_the_command(tmp_path):
         assert why.startswith("not installed: pip install ")
     assert any("openblas" in blas["library"].lower() or blas["architecture"] for blas in told["blas"])
     text = page.read_text()
-    assert "relkernels bench relation_matvec/exp/64 --quick --results" in text
+    assert "relkernels bench relation_matvec/exp/64 --results" in text
     pictures = sorted(path.name for path in (tmp_path / "results").iterdir())
-    assert {"roofline.png", "time_relation_matvec.png"} <= set(pictures)
+    assert {"roofline.svg", "time_relation_matvec.svg"} <= set(pictures)
     for name in pictures:
         assert f"(results/{name})" in text
-        assert (tmp_path / "results" / name).read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / "results" / name).read_text().startswith("<svg")
+
+
+def test_a_quick_run_compares_and_prints_no_time(tmp_path, capsys):
+    path = tmp_path / "bench.json"
+    html = tmp_path / "bench.html"
+    assert cli.main(["bench", TINY, "--quick", "--json", str(path), "--html", str(html)]) == 0
+    told = json.loads(path.read_text())
+    for row in told["rows"]:
+        assert row["ratio"] is row["share_of_ceiling"] is row["ceiling"] is None
+        assert {OURS, "numpy"} <= row["contestants"].keys()
+        assert all(found.keys() == {"difference"} for found in row["contestants"].values())
+    out = capsys.readouterr().out
+    assert "all equal. No times were measured" in out
+    page = re.sub(r"<style.*?</style>|<script.*?</script>", "", html.read_text(), flags=re.DOTALL)
+    page = page[page.index("<main>") :]
+    for text in (out.replace("No times", ""), page):
+        assert not re.search(r"\d (s|ms|µs|ns|GFLOP/s|GB/s)\b", text)
+        assert "ratio" not in text
+        assert "equal" in text
+
+
+@pytest.mark.parametrize("option", ["--plot", "--results"])
+def test_what_shows_times_is_not_for_a_quick_run(option, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["bench", TINY, "--quick", option, str(tmp_path / "x")])
+    assert f"{option}: shows times, which --quick does not measure" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_tables_fit_a_terminal_of_80_columns(monkeypatch, capsys):
+    from recorded import bench_report
+    from relkernels.cli import bench as command
+    from relkernels.cli import output
+    from rich.console import Console
+
+    monkeypatch.setattr(output, "console", lambda **_: Console(width=80, highlight=False))
+    found = bench_report()
+    command._print_tables(found)
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "…" not in out
+    for row in found.rows:  # no cell but the first is broken, and none is left out
+        for cell in tables.cells(row, quartiles=False)[1:]:
+            assert cell in out
 
 
 def test_ctrl_c_leaves_what_was_measured(tmp_path, monkeypatch, capsys):
@@ -329,8 +373,7 @@ def test_ctrl_c_leaves_what_was_measured(tmp_path, monkeypatch, capsys):
         yield 1, race
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(timing, "run", interrupted)
-    monkeypatch.setattr(ceilings, "measure", lambda *_: dict.fromkeys(ceilings.NAMES, 1e9))
+    monkeypatch.setattr(timing, "compare", interrupted)
     path = tmp_path / "bench.json"
     assert cli.main(["bench", "attention", "--quick", "--threads", "1", "--json", str(path)]) == 130
     told = json.loads(path.read_text())

@@ -117,7 +117,7 @@ def test_bad_arguments(file):
     path, _ = file
     with pytest.raises(ValueError, match="rows: expected an integer >= 1"):
         rk.NpyBlocks(path, 0)
-    with pytest.raises(TypeError, match="path: expected a path, got int"):
+    with pytest.raises(TypeError, match=r"path: expected str, bytes or os\.PathLike object, not int"):
         rk.NpyBlocks(3)
     with pytest.raises(ValueError, match="dtype: expected None or 'bfloat16', got 'float16'"):
         rk.NpyBlocks(path, dtype="float16")

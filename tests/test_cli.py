@@ -180,9 +180,9 @@ def test_an_unwritable_directory_is_told_without_a_traceback(tmp_path):
     "arguments",
     [
         ["demo", "symmetric", "--plot", "{}/x"],
-        ["bench", "--quick", "--plot", "{}/x"],
+        ["bench", "--plot", "{}/x"],
         ["bench", "--quick", "--json", "{}/x"],
-        ["bench", "--quick", "--results", "{}/x/page.md"],
+        ["bench", "--results", "{}/x/page.md"],
         ["reproduce", "--quick", "--out", "{}/x"],
     ],
 )

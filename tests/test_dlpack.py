@@ -69,10 +69,10 @@ def test_flags():
 def test_the_producer_is_told_once_and_when_the_last_view_is_gone(versioned):
     owner = Producer(MEMORY, (3,), versioned=versioned)
     capsule = owner.__dlpack__()
-    tensor = _core.DlpackTensor(capsule)
+    tensor = _core.DlpackTensor.take(capsule)
     assert is_called(capsule, "used_dltensor_versioned" if versioned else "used_dltensor")
     with pytest.raises(TypeError, match="nobody has taken yet"):
-        _core.DlpackTensor(capsule)
+        _core.DlpackTensor.take(capsule)
     part = tensor.numpy()[1:]
     del tensor, capsule
     gc.collect()
@@ -91,7 +91,7 @@ def test_what_is_refused_stays_the_producers(options, words):
     owner = Producer(MEMORY, (3,), **options)
     capsule = owner.__dlpack__()
     with pytest.raises(BufferError, match=words):
-        _core.DlpackTensor(capsule)
+        _core.DlpackTensor.take(capsule)
     assert is_called(capsule, "dltensor_versioned")
     assert owner.deleted == 0
 
@@ -120,7 +120,7 @@ def test_elements_without_memory_and_things_that_are_no_capsules():
         from_dlpack(Producer(np.empty(0, np.float32), (3,))).owner.numpy()
     for thing in (None, 3, MEMORY):
         with pytest.raises(TypeError, match="DLPack capsule"):
-            _core.DlpackTensor(thing)
+            _core.DlpackTensor.take(thing)
 
 
 def test_numpy_arrays():

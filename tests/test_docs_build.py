@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import html_pages
 import pytest
@@ -91,9 +92,67 @@ def test_formulas_are_drawn_by_the_browser(built, pages):
 
 
 def test_every_picture_says_what_it_shows(pages):
-    """All but those of the benchmarks' page have an alternative text of their own."""
-    assert all(alt for page in pages.values() for alt in page.pictures)
+    """None has the name of its file for an alternative text."""
+    every = [alt for page in pages.values() for alt in page.pictures]
+    assert all(alt and not alt.endswith((".svg", ".png")) for alt in every)
     assert sum(len(page.pictures) for page in pages.values()) > 10
+
+
+def test_pictures_of_a_page_differ_and_open_in_full_size(built):
+    """Plots of one page were once all written to PAGE-1.svg, one over the other."""
+    root = built[0].resolve()
+    for path in root.rglob("*.html"):
+        text = path.read_text()
+        shown = re.findall(r'<img [^>]*?src="([^"]*_images/[^"]*)"', text)
+        files = [(path.parent / unquote(name)).read_bytes() for name in shown]
+        assert len(set(files)) == len(files), path.name
+        linked = re.findall(r'<a class="[^"]*" href="([^"]*_images/[^"]*)">\s*<img', text)
+        assert sorted(linked) == sorted(shown), path.name
+    assert len(re.findall("<img ", (root / "plots.html").read_text())) == 5
+
+
+def test_pictures_of_the_theory_have_labels_of_readable_size(built):
+    """As SVG of one panel a row: shown at 640 pixels, its 10 points are 14 pixels or more."""
+    for path in (built[0] / "_images").glob("*.svg"):
+        width = float(re.search(r'<svg.*? width="([\d.]+)pt"', path.read_text(), re.DOTALL)[1])
+        if (DOCS / "reproduce" / path.stem / path.name).exists():
+            assert width < 480, path.name
+    names = {path.stem for path in (built[0] / "_images").iterdir()}
+    assert {path.parent.name for path in (DOCS / "reproduce").glob("*/*.svg")} <= names
+
+
+def test_names_of_cpp_lead_to_cpp(built):
+    page = (built[0] / "cpp.html").read_text()
+    page = page[page.index("<article") : page.index("</article")]  # without the table of contents
+    assert 'href="reference/api/hpp.html#' in page
+    assert "api/generated/relkernels.feature_map.html" not in page
+    header = (built[0] / "reference" / "api" / "hpp.html").read_text()
+    for name in re.findall(
+        r"^(?:\w|:|<|>)+ (\w+)\(", (DOCS.parent / "include" / "relkernels.hpp").read_text(), re.M
+    ):
+        assert name in header
+
+
+def test_signatures_are_real_without_the_library():
+    """Autodoc shows the stand-in's (*args, **kwargs) of a class whose base is mocked."""
+    pytest.importorskip("sphinx")
+    code = """
+import importlib.util, sys
+real = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *a: None if name == "torch" else real(name, *a)
+import sklearn.base
+sys.path.insert(0, sys.argv[1])
+import reference
+from sphinx.ext.autodoc.mock import mock
+assert "torch" in reference.MISSING
+with mock(["torch"]):
+    import relkernels.torch as rt
+    told = reference._signature(None, "class", "", rt.InnerProductRelation, {}, "(*args, **kwargs)", None)
+print(told[0])
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(DOCS / "_ext")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("(phi, psi=None, *, scale=")
 
 
 @pytest.mark.parametrize("module", MODULES)

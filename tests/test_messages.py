@@ -143,11 +143,6 @@ def test_every_public_callable_is_swept():
     assert sorted(set(found()) - torch_missing) == entries()
 
 
-OF_TORCH = pytest.mark.xfail(reason="relkernels.torch prints what is no tensor", strict=False)
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=OF_TORCH) if ".torch." in name else name for name in entries()]
-)
+@pytest.mark.parametrize("name", entries())
 def test_errors_name_the_argument(name):
     assert list(sweep(name)) == []

@@ -287,3 +287,9 @@ def test_neural_tangents_agrees(rng):
     for kind in ("nngp", "ntk"):
         ours = rk.nngp_kernel(x, y, depth=2, weight_std=1.3, bias_std=0.2, kind=kind)
         np.testing.assert_allclose(ours, kernel_fn(x, y, kind), rtol=2e-5)
+
+
+@pytest.mark.parametrize("options", [{"weight_std": 1e200}, {"weight_std": 1e-200}, {"bias_std": 1e300}])
+def test_deviations_whose_squares_are_no_numbers_are_refused(options):
+    with pytest.raises(ValueError, match=rf"^{next(iter(options))}: expected a number .* variance"):
+        rk.nngp_kernel(np.eye(2), depth=1, **options)

@@ -1,13 +1,17 @@
 """`relkernels.plot`: what is drawn, of data and of the package's own objects; nothing is shown or kept."""
 
 import inspect
+import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
 import relkernels as rk
+import scipy.spatial.distance
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -17,7 +21,7 @@ from matplotlib.figure import Figure
 from recorded import bench_report
 from relkernels import bounds, plot, spectra
 from relkernels._extras import install
-from relkernels.plot import _panels, _style
+from relkernels.plot import _panels, _relation, _style
 
 matplotlib.use("Agg")
 
@@ -148,6 +152,21 @@ def test_labels_order_rows_and_columns(rng):
     assert [line.get_ydata()[0] for line in ax.lines[:2]] == [0.5, 1.5]
     other = plot.relation_matrix(values[:, :3], labels=labels, labels_y=[1, 0, 0])
     assert np.array_equal(image_of(other), values[np.ix_(order, [1, 2, 0])])
+
+
+def test_many_rows_are_clustered_as_few_are(rng, monkeypatch):
+    """In the span of 64 directions, where distances of a relation of 8 features are the same."""
+    centers = 10 * rng.standard_normal((12, 8))
+    group = rng.integers(12, size=500)
+    values = rk.relation_matrix(centers[group] + 0.1 * rng.standard_normal((500, 8)))
+    exact = image_of(plot.relation_matrix(values))
+    widths = []
+    real = scipy.spatial.distance.pdist
+    monkeypatch.setattr(scipy.spatial.distance, "pdist", lambda a: (widths.append(a.shape[1]), real(a))[1])
+    monkeypatch.setattr(_relation, "_MOST_EXACT", 100)
+    reduced = image_of(plot.relation_matrix(values))
+    assert widths == [64]  # the cost of a distance is not that of a whole row
+    assert np.mean(np.isclose(exact, reduced)) > 0.99
 
 
 def test_clusters_stand_together(rng):
@@ -425,6 +444,32 @@ def test_roofs():
     assert found["b"].get_data()[0] == pytest.approx([100.0])
 
 
+def test_the_roofline_of_a_file(tmp_path):
+    path = tmp_path / "bench.json"
+    record = bench_report().record()
+    path.write_text(json.dumps(record))
+    wanted = lines_of(plot.roofline(record))
+    for file in (str(path), path):
+        found = lines_of(plot.roofline(file))
+        assert found.keys() == wanted.keys()
+        for name, line in found.items():
+            assert line.get_ydata() == pytest.approx(wanted[name].get_ydata())
+    path.write_text("[1, 2]")
+    with pytest.raises(
+        ValueError, match=r"intensity: expected a file of `relkernels bench --json`, got .*a list"
+    ):
+        plot.roofline(path)
+    path.write_text("no JSON")
+    with pytest.raises(
+        ValueError, match=r"intensity: expected a file of `relkernels bench --json`, got .*bench.json"
+    ):
+        plot.roofline(path)
+    with pytest.raises(FileNotFoundError):
+        plot.roofline(tmp_path / "absent.json")
+    with pytest.raises(ValueError, match="intensity: expected the record of a full benchmark"):
+        plot.roofline(record | {"quick": True})
+
+
 def test_the_roofline_of_a_record():
     record = bench_report().record()
     ax = plot.roofline(record)
@@ -472,9 +517,22 @@ def test_few_colours_are_written_by_palette(rng):
     assert "pixelated" in coarse
 
 
-def test_panels_fill_rows_evenly():
-    panels = [_panels.Panel(str(i), lambda ax: ax.plot([1, 2])) for i in range(6)]
-    figure = _panels.figure(panels, "Six")
-    assert figure.axes[0].get_gridspec().get_geometry() == (2, 3)
-    assert [ax.get_title() for ax in figure.axes] == list("012345")
-    assert figure.get_suptitle() == "Six"
+def test_panels_stand_one_below_the_other(tmp_path):
+    panels = [_panels.Panel(str(i), lambda ax: ax.plot([1, 2])) for i in range(3)]
+    figure = _panels.figure(panels)
+    assert figure.axes[0].get_gridspec().get_geometry() == (3, 1)
+    assert [ax.get_title() for ax in figure.axes] == list("012")
+    path = _panels.save(panels, str(tmp_path), "three")
+    width, height = map(
+        float, re.search(r'<svg.* width="([\d.]+)pt" height="([\d.]+)pt"', Path(path).read_text()).groups()
+    )
+    assert width == pytest.approx(72 * _style.SIZE[0], rel=0.01)  # a page shows it as wide as its text
+    assert height == pytest.approx(3 * 72 * _style.SIZE[1], rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["error_against_width", "attention_against_beta", "spectrum", "roofline"])
+def test_legends_cover_no_points(name):
+    figure = examples()[name]().figure
+    figure.canvas.draw()
+    (ax,) = figure.axes
+    assert ax.get_legend().get_window_extent().y1 < ax.get_window_extent().y0

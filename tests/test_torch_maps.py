@@ -149,7 +149,7 @@ def test_functions_may_be_maps():
 @pytest.mark.parametrize(
     ("result", "error", "message"),
     [
-        (lambda x: x.numpy(), TypeError, r"phi\(x\): expected a torch.Tensor of .*got ndarray"),
+        (lambda x: x.numpy(), TypeError, r"phi\(x\): expected a torch.Tensor of .*got an array"),
         (lambda x: (x, x), TypeError, r"phi\(x\): expected a torch.Tensor of .*got tuple of length 2"),
         (
             lambda x: x.double(),

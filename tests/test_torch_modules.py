@@ -173,7 +173,7 @@ def test_bad_tensors_are_named():
     x, y, v = torch.randn(5, 3), torch.randn(7, 3), torch.randn(7, 2)
     double = FeatureMap([3, 6, 4], dtype=torch.float64)
     cases = [
-        (TypeError, "x: expected a torch.Tensor.*ndarray", lambda: phi(x.numpy())),
+        (TypeError, "x: expected a torch.Tensor.*an array", lambda: phi(x.numpy())),
         (TypeError, r"x: expected a tensor on the CPU, got .*\(5, 3\) on meta", lambda: phi(x.to("meta"))),
         (TypeError, "x: expected float32 or float64, got .*float16", lambda: phi(x.half())),
         (TypeError, "x: expected float32 or float64, got .*int64", lambda: phi(x.long())),
@@ -267,7 +267,7 @@ def test_bad_modules_are_named():
     cases = [
         (TypeError, "phi: expected a FeatureMap or .*, got MLP", lambda: InnerProductRelation(phi.to_mlp())),
         (TypeError, "phi: expected a FeatureMap or .*, got NoneType", lambda: RelationAttention(None)),
-        (TypeError, "mlp: expected a relkernels.MLP", lambda: InnerProductRelation.from_mlp(phi)),
+        (TypeError, "phi: expected a relkernels.MLP", lambda: InnerProductRelation.from_mlp(phi)),
         (
             ValueError,
             "psi: expected 4 features, as many as phi gives, got 2",

@@ -208,3 +208,13 @@ def test_float32_gradients_are_those_of_float64(rng):
         for a, b in zip(flat(got), flat(expected), strict=True):
             assert a.dtype == np.float32
             assert reference.relative_error(a, b) <= 1e-5
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_attention_vjp_with_values_of_no_columns(dtype, rng):
+    """Nothing depends on the scores. Memory is used before, so that what is not written shows."""
+    q, k = normal(rng, (17, 8), dtype), normal(rng, (70, 8), dtype)
+    rk.attention_vjp(q, k, normal(rng, (70, 5), dtype), normal(rng, (17, 5), dtype))
+    gradients = rk.attention_vjp(q, k, np.empty((70, 0), dtype), np.empty((17, 0), dtype))[:3]
+    assert [g.shape for g in gradients] == [(17, 8), (70, 8), (70, 0)]
+    assert not any(g.any() for g in gradients)

@@ -123,7 +123,8 @@ py::tuple tuple_of(int n, const F& value) {
 
 void register_dlpack(py::module_& m) {
     py::class_<Taken>(m, "DlpackTensor", "A tensor taken from a DLPack capsule, kept as long as this object.")
-        .def(py::init<const py::object&>(), py::arg("capsule"))
+        .def_static(
+            "take", [](const py::object& capsule) { return new Taken(capsule); }, py::arg("capsule"))
         .def_property_readonly("pointer",
                                [](const Taken& t) { return reinterpret_cast<std::uintptr_t>(t.data()); })
         .def_property_readonly(

@@ -22,10 +22,12 @@ MlpHandle make_mlp(const std::vector<py::array>& weights, const std::optional<st
 
 }  // namespace
 
+// A static function and no constructor: where there is no memory to register the object, what a constructor
+// of pybind11 throws ends the process.
 void register_mlp(py::module_& m) {
     py::class_<MlpHandle>(m, "Mlp", "Packed weights of a multi-layer perceptron.")
-        .def(py::init(&make_mlp), py::arg("weights"), py::arg("biases"), py::arg("activation"),
-             py::arg("parameter"));
+        .def_static("pack", &make_mlp, py::arg("weights"), py::arg("biases"), py::arg("activation"),
+                    py::arg("parameter"));
 }
 
 }  // namespace rk::bindings

@@ -1,7 +1,7 @@
 """Pages of the API reference, and links to them.
 
 One page a public module lists every name of its ``__all__``. On all other pages a public name in code font,
-such as `bounds.symmetric`, becomes a link to its entry.
+such as `bounds.symmetric`, becomes a link to its entry; on the pages about C++, to that of `relkernels.hpp`.
 """
 
 import importlib
@@ -9,9 +9,11 @@ import importlib.util
 import inspect
 from pathlib import Path
 
+import cpp_reference
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.ext.autodoc.mock import mock
+from sphinx.util.inspect import stringify_signature
 from sphinx.util.nodes import make_refnode
 
 # In this order. A module that is not there is left out.
@@ -77,6 +79,7 @@ def write(folder: Path) -> None:
     """Write the pages; those that have not changed are left alone, so that they are not built again."""
     folder.mkdir(parents=True, exist_ok=True)
     pages = {f"{name}.rst": page_of(name) for name in module_names()}
+    pages["hpp.rst"] = cpp_reference.page()
     for old in folder.glob("*.rst"):
         if old.name not in pages:
             old.unlink()
@@ -93,22 +96,34 @@ def _skip(app, what, name, obj, skip, options):
     return True if home is not None and not str(home).startswith("relkernels") else None
 
 
+def _signature(app, what, name, obj, options, signature, return_annotation):
+    """Show how a class whose base is mocked is made: autodoc takes the stand-in's ``__new__`` for its own."""
+    if what != "class" or type(obj).__name__ != "type" or "__init__" not in vars(obj):
+        return None
+    own = inspect.signature(obj.__init__)
+    own = own.replace(parameters=list(own.parameters.values())[1:])
+    return stringify_signature(own, show_annotation=False, show_return_annotation=False), None
+
+
 def _link(app, doctree, page):
-    """Make links of the public names in code font."""
+    """Make links of the public names in code font: of C++ on the pages about it."""
     domain = app.env.domains.python_domain
+    cpp = cpp_reference.anchors(app.env) if page in cpp_reference.PAGES else {}
     for literal in list(doctree.findall(nodes.literal)):
         if isinstance(literal.parent, (nodes.reference, nodes.title)):
             continue
-        name = literal.astext().removesuffix("()").removeprefix("rk.").removeprefix("relkernels.")
-        entry = domain.objects.get(f"relkernels.{name}")
-        if entry is not None and entry.docname != page:
-            literal.replace_self(
-                make_refnode(app.builder, page, entry.docname, entry.node_id, literal.deepcopy())
-            )
+        name = literal.astext().removesuffix("()")
+        docname, anchor = cpp.get(name, (None, ""))
+        entry = domain.objects.get(f"relkernels.{name.removeprefix('rk.').removeprefix('relkernels.')}")
+        if docname is None and entry is not None:
+            docname, anchor = entry.docname, entry.node_id
+        if docname not in (None, page):
+            literal.replace_self(make_refnode(app.builder, page, docname, anchor, literal.deepcopy()))
 
 
 def setup(app: Sphinx):
-    """Connect the filter of members, and what makes links."""
+    """Connect the filter of members, the signatures, and what makes links."""
     app.connect("autodoc-skip-member", _skip)
+    app.connect("autodoc-process-signature", _signature)
     app.connect("doctree-resolved", _link)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -61,15 +61,18 @@ class Results(SphinxDirective):
         """Return the table; without a match, a warning."""
         path = ROOT / "bench" / "RESULTS.md"
         self.env.note_dependency(str(path))
-        found, header = [], []
+        rows: dict[tuple[str, str], dict[str, str]] = {}
+        header: list[str] = []
         for line in path.read_text().splitlines():
-            cells = [cell.strip() for cell in line.strip("| ").split(" | ")]
+            cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
             if cells[0] == "workload":
                 header = cells
             elif line.startswith("| ") and header and re.match(self.arguments[0], cells[0]):
-                found.append([cells[header.index(column)] for column in self.columns])
-        if not found:
+                told = dict(zip(header, cells, strict=True))
+                rows.setdefault((told["workload"], told["threads"]), {}).update(told)
+        if not rows:
             return [self.state.document.reporter.warning(f"no workload matches {self.arguments[0]}")]
+        found = [[told[column] for column in self.columns] for told in rows.values()]
         return [_table([self.columns, *found])]
 
 

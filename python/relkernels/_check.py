@@ -197,7 +197,8 @@ def mask(value: Any, rows: int | None, columns: int) -> np.ndarray | None:
     """
     if value is None:
         return None
-    if not isinstance(value, np.ndarray) or value.dtype != np.bool_:
+    masked = isinstance(value, np.ma.MaskedArray)  # whose own mask nothing here would look at
+    if not isinstance(value, np.ndarray) or masked or value.dtype != np.bool_:
         raise TypeError(f"mask: expected a boolean array (True = may be attended), got {_kind(value)}")
     given = value.shape
     if rows is None and value.ndim:

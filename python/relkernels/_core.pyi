@@ -11,7 +11,8 @@ class DlpackTensor:
     """
     A tensor taken from a DLPack capsule, kept as long as this object.
     """
-    def __init__(self, capsule: typing.Any) -> None:
+    @staticmethod
+    def take(capsule: typing.Any) -> DlpackTensor:
         ...
     def numpy(self) -> numpy.ndarray:
         ...
@@ -40,7 +41,8 @@ class Mlp:
     """
     Packed weights of a multi-layer perceptron.
     """
-    def __init__(self, weights: collections.abc.Sequence[numpy.ndarray], biases: collections.abc.Sequence[numpy.ndarray] | None, activation: str, parameter: typing.SupportsFloat | typing.SupportsIndex) -> None:
+    @staticmethod
+    def pack(weights: collections.abc.Sequence[numpy.ndarray], biases: collections.abc.Sequence[numpy.ndarray] | None, activation: str, parameter: typing.SupportsFloat | typing.SupportsIndex) -> Mlp:
         ...
 class Dual:
     """

@@ -81,4 +81,4 @@ def taken(a: Any, **options: Any) -> _core.DlpackTensor:
         capsule = a.__dlpack__(max_version=_VERSION, **options)
     except TypeError:  # a library from before the versions; what else was wrong is wrong again
         capsule = a.__dlpack__(**options)
-    return _core.DlpackTensor(capsule)
+    return _core.DlpackTensor.take(capsule)

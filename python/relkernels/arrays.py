@@ -27,7 +27,7 @@ from ._dlpack import Tensor, from_dlpack, taken
 from ._half import HALVES, narrow, widen
 from ._result import rebuilt
 
-__all__ = ["Array", "Kind", "OnHost", "Tensor", "from_dlpack", "host", "kind_of", "on_host", "operation"]
+__all__ = ["Array", "Kind", "Tensor", "from_dlpack", "host", "kind_of", "operation"]
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -254,9 +254,9 @@ def _read_header(path: str, file: BufferedReader) -> tuple[tuple[int, int], np.d
         if read is None:
             raise ValueError(f"version {version} of the format")
         shape, fortran, dtype = read(file)
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:  # NumPy reads headers as Python's literals: a damaged one raises anything
         raise ValueError(f"{path}: not a readable .npy file: {error}") from None
-    if len(shape) != 2 or shape[1] == 0:
+    if len(shape) != 2 or shape[0] < 0 or shape[1] <= 0:
         _check.fail(path, "an array of shape (rows, features), features > 0", f"shape {shape}")
     if fortran and min(shape) > 1:
         _check.fail(
@@ -276,7 +276,7 @@ def _dtype(path: str, found: np.dtype, given: Any) -> np.dtype:
         raise TypeError(f"{path}: expected {_check.FLOATS} or float16, got {found}{hint}")
     name = given if isinstance(given, str) else getattr(given, "name", getattr(given, "__name__", None))
     if name != "bfloat16":
-        raise ValueError(f"dtype: expected None or 'bfloat16', got {given!r}")
+        _check.fail("dtype", "None or 'bfloat16'", _check.option(given))
     if found not in (np.dtype("V2"), np.dtype("<u2")):
         raise TypeError(f"{path}: expected bfloat16 (two bytes without a name, or uint16), got {found}")
     try:

@@ -114,7 +114,7 @@ class MLP:
                 _check.same_dtype(("weights[0]", self.weights[0]), (f"biases[{i}]", b))
                 if b.shape != (widths[i + 1],):
                     _check.fail(f"biases[{i}]", f"shape ({widths[i + 1]},)", b.shape)
-        self._handle = _core.Mlp(
+        self._handle = _core.Mlp.pack(
             list(self.weights),
             None if self.biases is None else list(self.biases),
             self.activation.name,

@@ -119,10 +119,10 @@ def nngp_kernel(
 def checked_stds(weight_std: float, bias_std: float) -> tuple[float, float]:
     """Return the standard deviations of weights and biases, if they are such."""
     weight, bias = _check.real("weight_std", weight_std), _check.real("bias_std", bias_std)
-    if not 0 < weight < math.inf:
-        _check.fail("weight_std", "a finite number > 0", repr(weight_std))
-    if not 0 <= bias < math.inf:
-        _check.fail("bias_std", "a finite number >= 0", repr(bias_std))
+    if not (weight > 0 and 0 < weight * weight < math.inf):
+        _check.fail("weight_std", "a number > 0 with a finite variance > 0", repr(weight_std))
+    if not (bias >= 0 and bias * bias < math.inf):
+        _check.fail("bias_std", "a number >= 0 with a finite variance", repr(bias_std))
     return weight, bias
 
 

@@ -35,7 +35,10 @@ def render(report: Report, pictures: dict[str, str], folder: str = "") -> str:
     for family in FAMILIES:
         rows = [tables.cells(row, quartiles=True) for row in report.rows if row.workload.family == family]
         if rows:
-            lines += [f"## {family}", "", *_table(tables.HEADERS, rows)]
+            several = len(tables.TIMES)
+            lines += [f"## {family}", "", *_table(tables.TIMES, [row[:several] for row in rows])]
+            rates = [(*row[:2], *row[several:]) for row in rows]
+            lines += [*_table((*tables.TIMES[:2], *tables.RATES), rates)]
         lines += _picture(pictures, family)
     for caption in (c for c in pictures if c not in FAMILIES):
         lines += _picture(pictures, caption)

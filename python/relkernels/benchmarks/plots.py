@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Of the colours of `relkernels.plot`, by contestant.
 _COLORS = {OURS: 1, "numpy": 0, "torch": 4, "faiss": 2, "keops": 3, "sklearn": 5}
+# Pictures that are not of one family.
+_OTHERS = ("roofline", "threads")
 # Sizes that a slope is fitted to: the largest, where the time is that of the work.
 _SLOPE_POINTS = 3
 
@@ -34,14 +36,10 @@ def save(report: Report, directory: str) -> dict[str, str]:
     from ..plot import _panels
 
     os.makedirs(directory, exist_ok=True)
-    threads = max(report.ceilings, default=1)
-    titles = {"threads": "Time against threads, largest size of each series", "roofline": ""}
-    paths = {}
-    for caption, found in panels(report).items():
-        title = titles.get(caption, f"{caption}: time against size, {threads} threads")
-        name = caption if caption in titles else f"time_{caption}"
-        paths[caption] = _panels.save(_panels.figure(found, title), directory, name)
-    return paths
+    return {
+        caption: _panels.save(found, directory, caption if caption in _OTHERS else f"time_{caption}")
+        for caption, found in panels(report).items()
+    }
 
 
 def panels(report: Report) -> dict[str, list[Panel]]:
@@ -52,18 +50,29 @@ def panels(report: Report) -> dict[str, list[Panel]]:
     for family, rows in _groups(report.rows, lambda row: row.workload.family).items():
         series = _groups([row for row in rows if row.most_threads], lambda row: row.workload.series)
         if series:
-            found[family] = [Panel(name, partial(_against_size, some)) for name, some in series.items()]
+            found[family] = [
+                Panel(f"{name}, {_threads(some[0].threads)}", partial(_against_size, some))
+                for name, some in series.items()
+            ]
     if report.rows and report.ceilings:
         threads = max(report.ceilings)
-        title = f"Roofline, {threads} threads" if threads > 1 else "Roofline, 1 thread"
-        found["roofline"] = [Panel(title, partial(_roofline, report, threads), (6.0, 4.4))]
+        found["roofline"] = [
+            Panel(f"Roofline, {_threads(threads)}", partial(_roofline, report, threads), (6.0, 4.4))
+        ]
     if len(report.ceilings) > 1:
         families = _groups(report.rows, lambda row: row.workload.family)
         found["threads"] = [
-            Panel(family, partial(_against_threads, list(report.ceilings), rows))
+            Panel(
+                f"{family}, largest size of each series",
+                partial(_against_threads, list(report.ceilings), rows),
+            )
             for family, rows in families.items()
         ]
     return found
+
+
+def _threads(n: int) -> str:
+    return f"{n} threads" if n > 1 else "1 thread"
 
 
 def _groups(rows: Iterable[Row], key: Any) -> dict[Any, list[Row]]:

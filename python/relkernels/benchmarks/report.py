@@ -99,13 +99,15 @@ class Row:
             "bytes_written": w.written,
             "tolerance": w.tolerance,
             "contestants": {
-                who: dataclasses.asdict(t)
-                | {
-                    "difference": self.race.differences[who],
-                    "rate": self.rate(who),
-                    "peak_memory": self.memory.get(who),
-                }
-                for who, t in self.race.timings.items()
+                who: {"difference": apart}
+                | (
+                    dataclasses.asdict(self.race.timings[who])
+                    | {"rate": self.rate(who), "peak_memory": self.memory.get(who)}
+                    if who in self.race.timings
+                    else {}
+                )
+                for who, apart in self.race.differences.items()
+                if who not in self.race.unequal
             },
             "absent": self.race.absent,
             # JSON has no NaN and no infinity.
@@ -140,37 +142,49 @@ class Report:
         threads: Sequence[int],
         progress: Callable[[str], None],
     ) -> None:
-        """Measure ceilings, then workloads; what was measured stays where this is interrupted."""
+        """Measure ceilings, then workloads; what was measured stays where this is interrupted.
+
+        A quick report compares results alone.
+        """
+        if self.quick:
+            self._compare(workloads, threads, progress)
+            return
         self._measure_ceilings(threads, progress)
-        of_family = {w.family: w.name for w in workloads}
-        weighed = set(of_family.values()) if self.quick else {w.name for w in workloads}
-        # A quick run checks results: it calls each contestant a few times.
-        seconds, least = (0.0, 1) if self.quick else (0.15, 3)
         with Meter(max(threads)) as meter:
             for i, workload in enumerate(workloads, start=1):
                 progress(f"{workload.name} ({i} of {len(workloads)})")
                 begin = len(self.rows)
-                for n, race in timing.run(workload, threads, seconds, least):
+                for n, race in timing.run(workload, threads, 0.15, 3):
                     most = n == max(threads)
                     ceiling = self.ceilings[n][workload.limit]
-                    row = Row(workload, n, race, ceiling, most, judged=most and not self.quick)
+                    row = Row(workload, n, race, ceiling, most, judged=most)
                     self.rows.insert(begin, row)
-                if workload.name in weighed:
-                    row = self.rows[-1]  # that of the most threads
-                    for who, found in row.race.timings.items():
-                        if found.median <= timing.TOO_LONG:
-                            row.memory[who] = meter.peak(workload, who)
+                row = self.rows[-1]  # that of the most threads
+                for who, found in row.race.timings.items():
+                    if found.median <= timing.TOO_LONG:
+                        row.memory[who] = meter.peak(workload, who)
                 self.blas = peers.blas_in_use()
         self._measure_ceilings(threads, progress)  # again: the first time may have met a busy machine
         for row in self.rows:
             row.ceiling = self.ceilings[row.threads][row.workload.limit]
         self.complete = True
 
+    def _compare(
+        self, workloads: Sequence[Workload], threads: Sequence[int], progress: Callable[[str], None]
+    ) -> None:
+        for i, workload in enumerate(workloads, start=1):
+            progress(f"{workload.name} ({i} of {len(workloads)})")
+            begin = len(self.rows)
+            for n, race in timing.compare(workload, threads):
+                self.rows.insert(begin, Row(workload, n, race, None, n == max(threads), judged=False))
+            self.blas = peers.blas_in_use()
+        self.complete = True
+
     def _measure_ceilings(self, threads: Sequence[int], progress: Callable[[str], None]) -> None:
         for n in threads:
             progress(f"ceilings, {n} threads" if n > 1 else "ceilings, 1 thread")
             best = self.ceilings.setdefault(n, {})
-            for name, rate in ceilings.measure(n, 0.02 if self.quick else 0.5).items():
+            for name, rate in ceilings.measure(n, 0.5).items():
                 best[name] = max((r for r in (best.get(name), rate) if r is not None), default=None)
 
     @property

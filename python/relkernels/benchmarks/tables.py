@@ -6,8 +6,18 @@ from . import ceilings
 from .report import Report, Row
 from .workload import OURS
 
-HEADERS = ("workload", "threads", "relkernels", "rate", "of ceiling", "best peer", "ratio", "target",
-           "other peers", "peak memory: ours, best peer")  # fmt: skip
+# Times beside those of peers, then what the machine could do: a page has a table of each, as both would be
+# wider than a screen.
+TIMES = ("workload", "threads", "relkernels", "best peer", "ratio", "target", "other peers")
+RATES = ("rate", "of ceiling", "peak memory: ours, best peer")
+HEADERS = TIMES + RATES
+
+# Of a quick run, which measures no times.
+COMPARED = ("workload", "threads", "compared", "largest difference", "allowed", "result")
+
+QUICK_METHOD = """\
+Contestants are given the same data and compared for equal results: ||a - b|| / ||b|| from ours. This run
+measures no times: a run without --quick does."""
 
 METHOD = """\
 Contestants are given the same data, compared for equal results, and timed turn by turn in one process;
@@ -56,14 +66,35 @@ def cells(row: Row, quartiles: bool) -> tuple[str, ...]:
         row.workload.label(),
         str(row.threads),
         time,
-        f"{rate / 1e9:,.3g} {unit}" if rate else "",
-        f"{share:.0%}" if share else "",
         f"{peer} {seconds(row.race.timings[peer].median)}" if peer else "",
         f"{ratio:.2f}" if ratio else "",
         "; ".join(_verdict(row, i) for i in range(len(row.verdicts()))),
         ", ".join(f"{who} {r:.3g}" for who, r in others.items()),
+        f"{rate / 1e9:,.3g} {unit}" if rate else "",
+        f"{share:.0%}" if share else "",
         memory,
     )
+
+
+def compared_cells(row: Row) -> tuple[str, ...]:
+    """Return one cell a header of COMPARED."""
+    race = row.race
+    others = {who: apart for who, apart in race.differences.items() if who != next(iter(race.differences))}
+    return (
+        row.workload.label(),
+        str(row.threads),
+        ", ".join(others) or "nobody",
+        f"{max(others.values()):.1e}" if others else "",
+        f"{row.workload.tolerance:.0e}",
+        f"unequal: {', '.join(race.unequal)}" if race.unequal else "equal" if others else "not compared",
+    )
+
+
+def compared(report: Report) -> str:
+    """Return what a quick run found, in a sentence."""
+    results = sum(max(len(row.race.differences) - 1, 0) for row in report.rows)
+    found = f"{len(report.unequal)} unequal" if report.unequal else "all equal"
+    return f"{results} results compared with ours: {found}. No times were measured (--quick)."
 
 
 def keys(row: Row) -> tuple[float | str | None, ...]:
@@ -75,12 +106,12 @@ def keys(row: Row) -> tuple[float | str | None, ...]:
         f"{row.workload.series} {row.workload.size:012}",
         float(row.threads),
         ours.median if ours else None,
-        row.rate(OURS),
-        row.share(),
         row.race.timings[peer].median if peer else None,
         row.ratio(peer),
         "; ".join(_verdict(row, i) for i in range(len(verdicts))) or None,
         max(others, default=None),
+        row.rate(OURS),
+        row.share(),
         row.memory.get(OURS),
     )
 

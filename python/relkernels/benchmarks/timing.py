@@ -113,6 +113,14 @@ def check(workload: Workload, data: Any) -> tuple[dict[str, Entry], Race]:
     return entries, race
 
 
+def compare(workload: Workload, threads: Sequence[int]) -> Iterator[tuple[int, Race]]:
+    """Check the contestants of a workload on each number of threads, and time nothing."""
+    data = workload.data()
+    for n in sorted(threads, reverse=True):
+        with peers.threads(n):
+            yield n, check(workload, data)[1]
+
+
 def run(workload: Workload, threads: Sequence[int], seconds: float, least: int) -> Iterator[tuple[int, Race]]:
     """Prepare and check the contestants of a workload, then time them on each number of threads.
 
@@ -122,7 +130,7 @@ def run(workload: Workload, threads: Sequence[int], seconds: float, least: int) 
         The most come first: who takes too long on these is not timed on fewer.
     seconds
         Of each contestant, unless the least number of samples takes longer. With 0 they do not rest
-        between turns either: such a run checks results, and its times mean little.
+        between turns either.
     least
         Samples of each contestant.
     """

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="small sizes, few calls: only checks results (default: sizes that take some ten minutes)",
+        help="compare results at small sizes and measure no times (default: some ten minutes of timing)",
     )
     parser.add_argument(
         "--threads", type=_count, nargs="+", metavar="N", help="numbers of threads (default: 1 and all)"
@@ -76,6 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
     if (arguments.plot or arguments.results) and importlib.util.find_spec("matplotlib") is None:
         raise ImportError(f"--plot and --results need matplotlib: {install('matplotlib')}")
     page.check(arguments.html)
+    for option in ("plot", "results"):
+        if arguments.quick and getattr(arguments, option):
+            arguments.usage_error(f"--{option}: shows times, which --quick does not measure")
     from ..benchmarks import tables, workloads
     from ..benchmarks.report import Report
     from ..config import get_num_threads, processors
@@ -164,7 +167,7 @@ def _page(report: Report) -> page.Page:
     """Return the page of a report: ceilings, a section a family, the roofline, time against threads."""
     from ..benchmarks import FAMILIES, ceilings, plots, tables
 
-    panels = plots.panels(report)
+    panels = {} if report.quick else plots.panels(report)
     sections = []
     if report.ceilings:
         headers = ["ceiling", *(f"{n} threads" if n > 1 else "1 thread" for n in report.ceilings)]
@@ -181,7 +184,11 @@ def _page(report: Report) -> page.Page:
         sections.append(page.Section("Ceilings", tables=[limits], pictures=roof))
     for family in FAMILIES:
         rows = [row for row in report.rows if row.workload.family == family]
-        if rows:
+        if rows and report.quick:
+            cells = [tables.compared_cells(row) for row in rows]
+            of_family = page.Table(f"Results compared: {family}", tables.COMPARED, cells)
+            sections.append(page.Section(family, tables=[of_family]))
+        elif rows:
             found = [
                 list(map(page.Cell, tables.cells(row, quartiles=True), tables.keys(row))) for row in rows
             ]
@@ -193,7 +200,7 @@ def _page(report: Report) -> page.Page:
     incomplete = [] if report.complete else ["Interrupted: this is what was measured until then."]
     return page.Page(
         "relkernels bench",
-        tables.METHOD,
+        f"{tables.QUICK_METHOD} {tables.compared(report)}" if report.quick else tables.METHOD,
         report.command,
         sections,
         tables.facts(report),
@@ -203,28 +210,20 @@ def _page(report: Report) -> page.Page:
 
 
 def _print_tables(report: Report) -> None:
-    from rich.table import Table
-
     from ..benchmarks import tables
 
     console = output.console(markup=False)
     if report.ceilings:
-        table = Table(title="What the machine can do", title_justify="left")
-        table.add_column("")
-        for n in report.ceilings:
-            table.add_column(f"{n} threads" if n > 1 else "1 thread", justify="right")
-        for found in tables.ceiling_cells(report):
-            table.add_row(*found)
-        console.print(table)
+        headers = ["", *(f"{n} threads" if n > 1 else "1 thread" for n in report.ceilings)]
+        output.print_table(console, "What the machine can do", headers, tables.ceiling_cells(report))
     for family in FAMILIES:
         rows = [row for row in report.rows if row.workload.family == family]
-        if not rows:
-            continue
-        table = Table(title=family, title_justify="left")
-        for header in tables.HEADERS:
-            table.add_column(header, justify="left" if header in ("workload", "target") else "right")
-        for row in rows:
-            table.add_row(*tables.cells(row, quartiles=False))
-        console.print(table)
+        if rows and report.quick:
+            output.print_table(console, family, tables.COMPARED, list(map(tables.compared_cells, rows)), 2)
+        elif rows:
+            cells = [tables.cells(row, quartiles=False) for row in rows]
+            output.print_table(console, family, tables.HEADERS, cells, 2)
     for line in tables.absences(report):
         console.print(f"absent: {line}", soft_wrap=True)
+    if report.quick:
+        console.print(tables.compared(report), soft_wrap=True)

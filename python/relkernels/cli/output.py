@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 # Where standard output is no terminal, lines are as long as tables need and carry no colours.
 _PLAIN_WIDTH = 160
+# The widest first column, if the terminal is narrow.
+_FIRST = 26
 
 
 def console(*, markup: bool = True) -> Console:
@@ -20,6 +22,41 @@ def console(*, markup: bool = True) -> Console:
 
     found = Console(highlight=False, markup=markup)
     return found if found.is_terminal else Console(highlight=False, markup=markup, width=_PLAIN_WIDTH)
+
+
+def print_table(
+    console: Console, title: str, headers: Sequence[str], rows: Sequence[Sequence[str]], repeated: int = 1
+) -> None:
+    """Print a table; one wider than the terminal as several, each with the first `repeated` columns.
+
+    The first column is text, and wraps; the others are aligned right and never broken.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    widths = [max(map(len, [header, *column])) for header, *column in zip(headers, *rows, strict=True)]
+    widths[0] = min(widths[0], _FIRST)
+    # SIMPLE_HEAD has a blank at both ends of the table, and two between columns.
+    own = sum(width + 2 for width in widths[:repeated])
+    parts: list[list[int]] = []
+    left = 0
+    for i in range(repeated, len(headers)):
+        if not any(row[i] for row in rows):
+            continue  # nothing to say
+        needed = min(widths[i], max(console.width - own - 2, 1)) + 2
+        if not parts or needed > left:
+            parts.append([])
+            left = console.width - own
+        parts[-1].append(i)
+        left -= needed
+    for part in parts:
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+        for i in (*range(repeated), *part):
+            options = {"min_width": min(widths[i], _FIRST)} if i == 0 else {"overflow": "fold"}
+            table.add_column(headers[i], justify="right" if i else "left", **options)
+        for row in rows:
+            table.add_row(*(row[i] for i in (*range(repeated), *part)))
+        console.print(table)
 
 
 def writable_directory(path: str) -> None:

@@ -113,7 +113,7 @@ def fit(estimator: Any, X: Any, *arguments: Any, sample_weight: Any = None, epoc
             if plateau is not None and plateau.reached(curve[-1]):
                 break
     if isinstance(fitted, TrainedEstimator):
-        fitted.keep_curves(curve, len(curve))
+        fitted._keep_curves(curve, len(curve))
     estimator.__dict__.clear()
     estimator.__dict__.update(fitted.__dict__)
     return estimator

@@ -133,11 +133,11 @@ class TrainedEstimator(SavedEstimator, BaseEstimator):
         names = ("solver", "max_iter", "learning_rate", "weight_decay", "tol", "verbose")
         fit = minimize(problem, **{name: settings[name] for name in names}, rng=rng, adam=adam)
         keep(fit.flat)
-        self.keep_curves(fit.curve, fit.n_iter, fit.validation_curve)
+        self._keep_curves(fit.curve, fit.n_iter, fit.validation_curve)
         if fit.stopped_by is not None:
             raise fit.stopped_by
 
-    def keep_curves(self, curve: list[float], n_iter: int, validation_curve: Sequence[float] = ()) -> None:
+    def _keep_curves(self, curve: list[float], n_iter: int, validation_curve: Sequence[float] = ()) -> None:
         """Keep the losses and the number of iterations of a fit."""
         self.loss_curve_ = curve
         self.n_iter_ = n_iter

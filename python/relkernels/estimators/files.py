@@ -167,6 +167,6 @@ class SavedEstimator:
             refuse_rest({**metadata, **told}, tensors)
         except KeyError as error:
             raise ValueError(f"{name}: {error.args[0]!r} is missing") from None
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ValueError(f"{name}: {error}") from None
         return estimator

@@ -27,11 +27,21 @@ NAMES = ("symmetric", "asymmetric", "attention", "random-features", "zonal", "fu
 Row = dict[str, Any]
 
 
+class Criterion(NamedTuple):
+    """A condition that the theory sets, with its threshold, and what was measured."""
+
+    condition: str
+    measured: str
+    agrees: bool
+    # Proven for every instance: if it fails, the program or the proof is wrong.
+    proven: bool = False
+
+
 class Verdict(NamedTuple):
-    """What was measured, in a sentence or two, and whether the claim stands."""
+    """What was measured, in a sentence or two, and what the claim is judged by."""
 
     measurement: str
-    stands: bool
+    criteria: list[Criterion]
 
 
 class Outcome(NamedTuple):
@@ -40,15 +50,44 @@ class Outcome(NamedTuple):
     name: str
     claim: str
     measurement: str
-    stands: bool
+    criteria: list[Criterion]
     rows: list[Row]
     files: list[str]
     reused: int
 
+    @property
+    def stands(self) -> bool:
+        """Whether every criterion agrees."""
+        return all(criterion.agrees for criterion in self.criteria)
+
+    @property
+    def contradicted(self) -> bool:
+        """Whether a criterion fails that is proven for every instance."""
+        return any(criterion.proven and not criterion.agrees for criterion in self.criteria)
+
+    def verdict(self) -> str:
+        """Return the verdict in a few words."""
+        failed, count = sum(not c.agrees for c in self.criteria), len(self.criteria)
+        if self.contradicted:
+            return "contradicts what is proven"
+        if failed:
+            return f"disagrees on {failed} of {count} criteria"
+        return f"agrees on all {count} criteria" if count > 1 else "agrees"
+
+    def judgements(self) -> list[str]:
+        """Return a line for each criterion: agrees or disagrees, the condition, what was measured."""
+        return [
+            f"{'agrees' if c.agrees else 'disagrees'}: {c.condition} Measured: {c.measured}."
+            for c in self.criteria
+        ]
+
     def paragraph(self) -> str:
-        """Return claim, measurement and verdict."""
-        verdict = "the measurement agrees" if self.stands else "the measurement contradicts the claim"
-        return f"Claim. {self.claim}\nMeasurement. {self.measurement}\nVerdict. {verdict}.\n"
+        """Return claim, measurement, criteria and verdict."""
+        lines = "".join(f"- {line}\n" for line in self.judgements())
+        return (
+            f"Claim. {self.claim}\nMeasurement. {self.measurement}\nCriteria. The theory sets them; "
+            f"none is fitted to the result.\n\n{lines}\nVerdict. the measurement {self.verdict()}.\n"
+        )
 
 
 def study(name: str) -> Any:
@@ -88,7 +127,7 @@ def run(
     files = [_write_csv(os.path.join(directory, f"{name}.csv"), rows)]
     if importlib.util.find_spec("matplotlib") is not None:
         files += _save_picture(name, module.panels(rows), directory)
-    outcome = Outcome(name, module.CLAIM, verdict.measurement, bool(verdict.stands), rows, files, reused)
+    outcome = Outcome(name, module.CLAIM, verdict.measurement, verdict.criteria, rows, files, reused)
     text = os.path.join(directory, f"{name}.txt")
     _write(text, outcome.paragraph())
     return outcome._replace(files=[*files, text])
@@ -134,7 +173,7 @@ def _write_csv(path: str, rows: list[Row]) -> str:
 def _save_picture(name: str, panels: Any, directory: str) -> list[str]:
     from ..plot import _panels
 
-    return [_panels.save(_panels.figure(panels), directory, name)] if panels else []
+    return [_panels.save(panels, directory, name)] if panels else []
 
 
 def write_index(directory: str, command: str) -> str:
@@ -146,14 +185,20 @@ def write_index(directory: str, command: str) -> str:
                 text = file.read().replace("<", "&lt;").replace("*", "\\*")
         except FileNotFoundError:
             continue
-        for word in ("Claim.", "Measurement.", "Verdict."):
+        for word in ("Claim.", "Measurement.", "Criteria.", "Verdict."):
             text = text.replace(f"{word} ", f"\n**{word}** ", 1)
         parts.append(f"## {name}\n{text}\nFigures: [{name}.csv]({name}/{name}.csv)\n")
-        if os.path.exists(os.path.join(directory, name, f"{name}.png")):
-            parts.append(f"![{name}]({name}/{name}.png)\n")
+        if os.path.exists(os.path.join(directory, name, f"{name}.svg")):
+            parts.append(f"![{name}]({name}/{name}.svg)\n")
     path = os.path.join(directory, "README.md")
     _write(path, "\n".join(parts))
     return path
+
+
+def listed(items: list[str], most: int = 8) -> str:
+    """Return items in a sentence; of very many the first alone, and how many there are."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
 
 
 def slope(x: Any, y: Any) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from .. import bounds
 from ..estimators import SymmetricRelation
 from .fitting import two_maps
-from .study import Row, Verdict, groups, slope
+from .study import Criterion, Row, Verdict, groups, slope
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,24 +101,49 @@ def measure(piece: Row) -> list[Row]:
 
 def judge(rows: list[Row]) -> Verdict:
     """Two maps go below the floor of one; one never does."""
-    told, below = [], True
+    told, shares, falls = [], {}, {}
     for (relation,), some in groups(rows, "relation").items():
         p = slope([r["width"] for r in some], [r["rms_error"] for r in some])
         last = some[-1]
-        if "one_map_floor_rms" in last:
+        falls[relation] = last["rms_error"] / some[0]["rms_error"]
+        if last.get("one_map_floor_rms"):
             told.append(
                 f"{relation}: two maps reach rms {last['rms_error']:.3g} (~ N^{p:.2f}), one map "
                 f"{last['one_map_rms']:.3g} over its floor {last['one_map_floor_rms']:.3g}"
             )
-            below = below and last["rms_error"] < 0.5 * last["one_map_floor_rms"]
+            shares[relation] = last["rms_error"] / last["one_map_floor_rms"]
         else:
             told.append(f"{relation}: rms {last['rms_error']:.3g} (~ N^{p:.2f})")
     finite = [r["bound_over_neurons"] for r in rows if 0 < r["bound_over_neurons"] < math.inf]
-    holds = all(r["floors_hold"] and not 0 < r["bound_over_neurons"] < 1 for r in rows)
+    floors = sum(not r["floors_hold"] for r in rows)
+    useless = sum(r["bound_over_neurons"] == 0 for r in rows)
     return Verdict(
         "; ".join(told) + f". The derived bound asks for {min(finite):.3g} to {max(finite):.3g} times the "
         "neurons used for the sup errors reached.",
-        holds and below,
+        [
+            Criterion(
+                "No model's error is below a floor of its rank or of its one map.",
+                f"{floors} of {len(rows)} fits are below",
+                floors == 0,
+                proven=True,
+            ),
+            Criterion(
+                "With the most neurons, two maps have a smaller rms error than the floor of one map.",
+                ", ".join(f"{share:.2g} of the floor for {name}" for name, share in shares.items()),
+                max(shares.values()) < 1,
+            ),
+            Criterion(
+                "No fit needs more neurons than the bound says suffice for its error, and each has a smaller "
+                "largest error than zero.",
+                f"bound / neurons at least {min(finite):.3g}; {useless} fits no better than zero",
+                min(finite) >= 1 and useless == 0,
+            ),
+            Criterion(
+                "The rms error of two maps is smaller with the most neurons than with the fewest.",
+                ", ".join(f"{fall:.2g} times as large for {name}" for name, fall in falls.items()),
+                max(falls.values()) < 1,
+            ),
+        ],
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import bounds
 from ..estimators import SymmetricRelation
-from .study import Row, Verdict, groups, slope
+from .study import Criterion, Row, Verdict, groups, listed, slope
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,23 +106,63 @@ def measure(piece: Row) -> list[Row]:
 
 
 def judge(rows: list[Row]) -> Verdict:
-    """Compare neurons used with the bound, errors with the floor, slopes with smoothness."""
+    """Compare neurons used with the bound, errors with the floor and with those of fewer neurons."""
     told = []
     for (kernel,), some in groups(rows, "kernel").items():
         slopes = [slope([r["width"] for r in s], [r["sup_error"] for r in s]) for s in by_dimension(some)]
         told.append(f"{kernel} {min(slopes):.2f} to {max(slopes):.2f}")
     ratios = [r["bound_over_neurons"] for r in rows if 0 < r["bound_over_neurons"] < math.inf]
-    failed = [r for r in rows if r["bound_over_neurons"] == 0]  # no better than the zero network
-    holds = all(r["floors_hold"] and (r in failed or r["bound_over_neurons"] >= 1) for r in rows)
-    better = all(s[-1]["rms_error"] < s[0]["rms_error"] for s in by_dimension(rows))
-    unfitted = f" {len(failed)} fits are worse than zero somewhere between their points." if failed else ""
+    # For an error that the zero network has too, no neuron is needed.
+    useless = [_name(r) for r in rows if r["bound_over_neurons"] == 0]
+    short = [_name(r) for r in rows if 0 < r["bound_over_neurons"] < 1]
+    below = [_name(r) for r in rows if not r["floors_hold"]]
+    lines = by_dimension(rows)
+    worse = {
+        error: [f"{s[0]['kernel']} D = {s[0]['dimension']}" for s in lines if not s[-1][error] < s[0][error]]
+        for error in ("rms_error", "sup_error")
+    }
     return Verdict(
         f"sup error ~ N^p over {len(rows)} fits, p by kernel: {'; '.join(told)}. For the errors reached the "
         f"derived bound asks for {min(ratios):.3g} to {max(ratios):.3g} times the neurons used (infinitely "
         "many for Laplace, whose Barron norm is infinite: the fits show that the theorem, not the network, "
-        f"gives up there). No error is below its floor.{unfitted}",
-        holds and better,
+        "gives up there).",
+        [
+            Criterion(
+                "No model's error is below the floor of its rank.",
+                _count(below, rows),
+                not below,
+                proven=True,
+            ),
+            Criterion(
+                "No fit needs more neurons than the bound says suffice for its error.",
+                _count(short, rows),
+                not short,
+            ),
+            Criterion(
+                "Every fit has a smaller largest error than the zero network.",
+                _count(useless, rows),
+                not useless,
+            ),
+            *(
+                Criterion(
+                    f"The {word} error is smaller with the most neurons than with the fewest, for each "
+                    "kernel and dimension.",
+                    _count(worse[error], lines),
+                    not worse[error],
+                )
+                for error, word in (("rms_error", "rms"), ("sup_error", "largest"))
+            ),
+        ],
     )
+
+
+def _name(row: Row) -> str:
+    return f"{row['kernel']} D = {row['dimension']} N = {row['width']}"
+
+
+def _count(failed: list[str], of: list[Any]) -> str:
+    """Return how many of a list passed, and which did not."""
+    return f"{len(of) - len(failed)} of {len(of)}" + (f"; not: {listed(failed)}" if failed else "")
 
 
 def by_dimension(rows: list[Row]) -> list[list[Row]]:

@@ -1,4 +1,4 @@
-"""Pictures of several panels: beside each other in one file, or one by one in a page."""
+"""Pictures of several panels, one below the other: as wide as a phone, so that labels stay readable."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from PIL import Image
 
 from ._style import INK, PAPER, RULE, SIZE, look
 
-_DPI = 72
 # Images of no more pixels across are shown as squares.
 _COARSE = 64
 # What stands for ink, rules and paper on a dark page.
@@ -34,30 +33,25 @@ class Panel:
     size: tuple[float, float] = SIZE
 
 
-def figure(panels: Sequence[Panel], title: str = "", columns: int = 4) -> Figure:
-    """Return a figure of panels, in rows of at most `columns` and as even as they can be."""
+def figure(panels: Sequence[Panel]) -> Figure:
+    """Return a figure of panels, one below the other."""
     width = max(panel.size[0] for panel in panels)
-    height = max(panel.size[1] for panel in panels)
-    down = -(-len(panels) // columns)
-    across = -(-len(panels) // down)
+    heights = [panel.size[1] for panel in panels]
     with look():
-        fig = Figure(figsize=(width * across, height * down), layout="constrained")
+        fig = Figure(figsize=(width, sum(heights)), layout="constrained")
         fig.get_layout_engine().set(h_pad=0.1, w_pad=0.1)  # type: ignore[union-attr,call-arg]
-        axes = list(fig.subplots(down, across, squeeze=False).flat)
-        for ax, panel in zip(axes, panels, strict=False):
+        axes = fig.subplots(len(panels), 1, squeeze=False, height_ratios=heights).flat
+        for ax, panel in zip(axes, panels, strict=True):
             panel.draw(ax)
             ax.set_title(panel.title)
-        for ax in axes[len(panels) :]:
-            ax.set_axis_off()
-        if title:
-            fig.suptitle(title)
     return fig
 
 
-def save(fig: Figure, directory: str, name: str) -> str:
-    """Save a figure as ``name.png`` and return its path."""
-    path = os.path.join(directory, f"{name}.png")
-    fig.savefig(path, dpi=_DPI, pil_kwargs={"optimize": True})
+def save(panels: Sequence[Panel], directory: str, name: str) -> str:
+    """Save panels, one below the other, as ``name.svg`` and return its path."""
+    path = os.path.join(directory, f"{name}.svg")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(_svg(figure(panels)))
     return path
 
 
@@ -68,6 +62,11 @@ def svg(fig: Figure) -> tuple[str, str]:
         fig.suptitle("")
     elif len(fig.axes) and (title := fig.axes[0].get_title()):
         fig.axes[0].set_title("")
+    return title, _svg(fig)
+
+
+def _svg(fig: Figure) -> str:
+    """Return a figure as SVG, without what changes from run to run."""
     for image in fig.findobj(AxesImage):
         image.set_interpolation("none")  # pixels as they are: few, and sharp
     file = io.StringIO()
@@ -79,7 +78,7 @@ def svg(fig: Figure) -> tuple[str, str]:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'<image xlink:href="data:image/png;base64,(?P<data>[^"]*)"[^>]*>', _compact, text)
     # Thousandths of a point are enough; the digits of embedded images have no points.
-    return title, re.sub(r"(\d\.\d{3})\d+", r"\1", text)
+    return re.sub(r"(\d\.\d{3})\d+", r"\1", text)
 
 
 def _compact(element: re.Match[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,8 +37,8 @@ def roofline(
     Parameters
     ----------
     intensity : array-like of shape (k,), or record of a benchmark
-        Operations a byte of input and result of each workload. Or the dictionary that ``relkernels bench
-        --json`` writes, which holds all that is drawn: our rates, and the ceilings that were measured.
+        Operations a byte of input and result of each workload. Or what ``relkernels bench --json bench.json``
+        wrote, as the path of the file or as the dictionary in it: it has the rates and the measured ceilings.
     rate : array-like of shape (k,), optional
         Operations a second.
     peaks : mapping of str to float, optional
@@ -59,6 +61,8 @@ def roofline(
     ------
     TypeError, ValueError
         If an argument is not as above, or a record lacks what is drawn.
+    OSError
+        If a file cannot be read.
 
     Examples
     --------
@@ -70,6 +74,8 @@ def roofline(
     ('operations a byte', 'GFLOP/s')
     """
     check_words(title=title)
+    if isinstance(intensity, (str, os.PathLike)):
+        intensity = _read(intensity)
     if isinstance(intensity, Mapping):
         if not (rate is peaks is bandwidth is groups is None):
             _check.fail("rate", "nothing besides a record, which holds all that is drawn", "more")
@@ -103,8 +109,27 @@ def roofline(
     return ax
 
 
+def _read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
+    """Return the record in a file."""
+    with open(path, encoding="utf-8") as file:
+        try:
+            record = json.load(file)
+        except ValueError as error:  # of JSON, or of UTF-8
+            problem = f"expected a file of `relkernels bench --json`, got {os.fspath(path)!r}: {error}"
+            raise ValueError(f"intensity: {problem}") from None
+    if not isinstance(record, Mapping):
+        _check.fail(
+            "intensity", "a file of `relkernels bench --json`", f"{os.fspath(path)!r}, a list or a value"
+        )
+    return record
+
+
 def _of_record(record: Mapping[str, Any], threads: int | None) -> tuple[Any, ...]:
     """Return intensities, rates, families, peaks and bandwidth of a record on one number of threads."""
+    if record.get("quick"):
+        _check.fail(
+            "intensity", "the record of a full benchmark", "one of `relkernels bench --quick`, without times"
+        )
     try:
         ceilings = {int(n): found for n, found in record["ceilings"].items()}
         most = max(ceilings, default=0) if threads is None else _check.integer("threads", threads, 1)

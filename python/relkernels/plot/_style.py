@@ -26,7 +26,7 @@ MARKERS = ("o", "s", "D", "^", "v", "P")
 INK, RULE, PAPER = "#24292f", "#d0d7de", "#ffffff"
 # One sign and both: of even lightness, and blue to red, which keep their order for every kind of sight.
 SEQUENTIAL, DIVERGING, MISSING = "viridis", "RdBu_r", "#8c959f"
-_SHORT = 4  # entries of a legend that axes have room for
+_SHORT = 4  # entries of a legend in one column
 _LABELS = 0.46  # inches that an axis and its label take below the axes
 SIZE = (4.4, 3.5)  # inches: 10 points are 11 pixels high on a phone of 360
 
@@ -134,14 +134,14 @@ def _is_bound(line: Line2D) -> bool:
 
 
 def _legend(ax: Axes, handles: list[Any]) -> None:
-    """Put a short legend where it covers least, and a long one below the axes if the layout makes room."""
+    """Put the legend below the axes, where it covers no points, if the layout makes room there."""
     figure = ax.figure
-    if len(handles) <= _SHORT or not isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
+    if not isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
         ax.legend(handles=handles, ncols=1 if len(handles) <= _SHORT else 2)
         return
     widest = max(len(str(handle.get_label())) for handle in handles)
     below = ax.transAxes + ScaledTranslation(0, -_LABELS, figure.dpi_scale_trans)
-    columns = 4 if widest < 9 else 3 if widest < 15 else 2
+    columns = 4 if widest < 9 else 3 if widest < 15 else 2 if widest < 30 else 1
     ax.legend(
         handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, ncols=columns,
         frameon=False, borderaxespad=0, columnspacing=1.2, handlelength=1.8,

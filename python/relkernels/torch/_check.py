@@ -15,15 +15,7 @@ def kind(value: object) -> str:
     """Describe what came instead of a tensor, in a few words however large it is."""
     if isinstance(value, Tensor):
         return f"a tensor of dtype {value.dtype} and shape {tuple(value.shape)} on {value.device}"
-    name = type(value).__name__
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return f"{name} of dtype {value.dtype} and shape {tuple(value.shape)}"
-    if isinstance(value, (list, tuple, set, dict)):
-        return f"{name} of length {len(value)}"
-    if value is None or isinstance(value, (bool, int, float, complex, str)):
-        shown = repr(value)
-        return f"{name} {shown if len(shown) <= 60 else shown[:60] + '...'}"
-    return name
+    return _check._kind(value)
 
 
 def dense(name: str, value: Any, wanted: str) -> None:

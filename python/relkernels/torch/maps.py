@@ -70,14 +70,13 @@ class FeatureMap(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if isinstance(widths, str) or not isinstance(widths, Sequence):
-            raise TypeError(f"widths: expected a sequence of integers, got {widths!r}")
-        sizes = [_check.integer(f"widths[{i}]", w, 1) for i, w in enumerate(widths)]
+        sizes = _check.widths("widths", widths)
         if len(sizes) < 2:
-            _check.fail("widths", "at least an input and an output width", list(widths))
+            _check.fail("widths", "at least an input and an output width", str(sizes))
         kind = torch.get_default_dtype() if dtype is None else dtype
-        if kind not in (torch.float32, torch.float64):
-            raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {kind!r}")
+        if not isinstance(kind, torch.dtype) or kind not in (torch.float32, torch.float64):
+            got = repr(kind) if isinstance(kind, torch.dtype) else _check._kind(kind)
+            raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {got}")
         weights = [torch.empty(shape, dtype=kind) for shape in zip(sizes, sizes[1:], strict=False)]
         biases = [torch.empty(n, dtype=kind) for n in sizes[1:]] if _check.flag("bias", bias) else None
         self._hold(weights, biases, resolve(activation))
@@ -115,8 +114,13 @@ class FeatureMap(nn.Module):
         >>> FeatureMap.from_mlp(rk.MLP.random([4, 8, 2]))
         FeatureMap(widths=(4, 8, 2), relu)
         """
+        return cls._copied("mlp", mlp)
+
+    @classmethod
+    def _copied(cls, name: str, mlp: MLP) -> FeatureMap:
+        """Return the module with copies of the parameters of the argument `name`."""
         if not isinstance(mlp, MLP):
-            raise TypeError(f"mlp: expected a relkernels.MLP, got {type(mlp).__name__}")
+            raise TypeError(f"{name}: expected a relkernels.MLP, got {type(mlp).__name__}")
         module = cls.__new__(cls)
         nn.Module.__init__(module)
         biases = None if mlp.biases is None else [torch.from_numpy(b.copy()) for b in mlp.biases]

@@ -309,4 +309,5 @@ class RelationAttention(_Relation):
 
 
 def _modules(phi: MLP, psi: MLP | None) -> tuple[FeatureMap, FeatureMap | None]:
-    return FeatureMap.from_mlp(phi), None if psi is None or psi is phi else FeatureMap.from_mlp(psi)
+    copied = FeatureMap._copied("phi", phi)
+    return copied, None if psi is None or psi is phi else FeatureMap._copied("psi", psi)

@@ -1,0 +1,43 @@
+"""Pictures of the pages: each plot in a file of its own, each picture a link to its full size."""
+
+from docutils import nodes
+from matplotlib.sphinxext.plot_directive import PlotDirective
+from sphinx.application import Sphinx
+
+_COUNT = "pictures_of_plots"
+
+
+class Plot(PlotDirective):
+    """`.. plot::`, whose files are numbered through the whole page.
+
+    Matplotlib counts the plots of a document. MyST parses each ``{eval-rst}`` block as a document by itself,
+    so every block would write, and show, ``PAGE-1.svg``.
+    """
+
+    def run(self):
+        """Go on counting where the block before ended."""
+        of_page, of_block = self.env.temp_data, self.state_machine.document.attributes
+        of_block["_plot_counter"] = of_page.get(_COUNT, 0)
+        found = super().run()
+        of_page[_COUNT] = of_block["_plot_counter"]
+        return found
+
+    @property
+    def env(self):
+        """The build environment."""
+        return self.state_machine.document.settings.env
+
+
+def _link(app, doctree):
+    """Give pictures a width: Sphinx links those that have one to the file, so that a click opens it."""
+    for image in doctree.findall(nodes.image):
+        if not isinstance(image.parent, nodes.reference):
+            image.setdefault("width", "100%")
+
+
+def setup(app: Sphinx):
+    """Replace the directive, and connect what makes links."""
+    app.setup_extension("matplotlib.sphinxext.plot_directive")
+    app.add_directive("plot", Plot, override=True)
+    app.connect("doctree-read", _link)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

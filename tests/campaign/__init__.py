@@ -1,0 +1,1 @@
+"""Random good and bad calls of every public operation, in child processes: see CONTRIBUTING.md."""

@@ -1,0 +1,10 @@
+"""`python tests/campaign`: see `--help`."""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).parents[1])  # where reference.py and this package are
+
+from campaign.run import main  # noqa: E402
+
+sys.exit(main())

@@ -1,0 +1,139 @@
+"""Good calls of what is not an operation on arrays: maps, activations, blocks of files, threads."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import os
+import pickle
+import tempfile
+from typing import Any
+
+import numpy as np
+import relkernels as rk
+from strategies import ACTIVATIONS
+
+from .calls import Call, generator
+from .checks import WrongResultError, same_bits
+from .drawing import WIDTHS, Draw
+
+
+def expect(holds: bool, what: str) -> None:
+    if not holds:
+        raise WrongResultError(what)
+
+
+@generator("MLP")
+def mlp(draw: Draw) -> Call:
+    like = draw.mlp(draw.pick(*WIDTHS), draw.pick(*WIDTHS))
+    weights = [draw.laid_out(np.array(w)) for w in like.weights]
+    biases = None if like.biases is None else [draw.laid_out(np.array(b)) for b in like.biases]
+    activation = draw.pick(*ACTIVATIONS)
+
+    def check(made: Any) -> None:
+        same_bits(list(made.weights), [np.array(w) for w in weights], "weights")
+        same_bits(list(made.biases or ()), [np.array(b) for b in biases or ()], "biases")
+        expect(not any(a.flags.writeable for a in made.weights), "weights that can be written")
+        x = draw.numbers((5, made.widths[0]))
+        same_bits(pickle.loads(pickle.dumps(made))(x), made(x), "features of a pickled map")
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "phi")
+            made.save(path)
+            same_bits(rk.MLP.load(path)(x), made(x), "features of a saved map")
+
+    arguments = {"weights": weights, "biases": biases, "activation": activation}
+    return Call(rk.MLP, arguments, check, 1)
+
+
+SEED = next(name for name in ("random_state", "seed") if name in inspect.signature(rk.MLP.random).parameters)
+
+
+@generator("MLP.random")
+def random_mlp(draw: Draw) -> Call:
+    widths = [draw.pick(*WIDTHS) for _ in range(draw.pick(2, 2, 3, 4))]
+    arguments = {
+        "widths": widths,
+        "activation": draw.pick(*ACTIVATIONS),
+        SEED: int(draw.rng.integers(2**32)),
+        "dtype": draw.pick("float32", "float64", np.float32),
+        "bias": draw.pick(True, False),
+    }
+
+    def check(made: Any) -> None:
+        expect(made.widths == tuple(widths), f"widths {made.widths}, not {widths}")
+        expect(made.dtype == np.dtype(arguments["dtype"]), f"dtype {made.dtype}")
+        expect((made.biases is not None) == arguments["bias"], f"biases {made.biases}")
+        same_bits(list(rk.MLP.random(**arguments).weights), list(made.weights), "the same seed again")
+
+    return Call(rk.MLP.random, arguments, check, 1)
+
+
+@generator("NpyBlocks")
+def npy_blocks(draw: Draw) -> Call:
+    table = draw.numbers((draw.pick(1, 2, 17, 300), draw.pick(*WIDTHS)))
+    folder = tempfile.TemporaryDirectory()
+    path = os.path.join(folder.name, "keys.npy")
+    np.save(path, table)
+
+    def check(blocks: Any) -> None:
+        expect(blocks.shape == table.shape, f"shape {blocks.shape}")
+        same_bits(np.concatenate(list(blocks)), table, "the blocks one after the other")
+        a, b = sorted(draw.rng.integers(0, len(table) + 1, 2))
+        same_bits(blocks[a:b], table[a:b], f"rows {a}:{b}")
+        folder.cleanup()
+
+    return Call(rk.NpyBlocks, {"path": path, "rows": draw.pick(None, 1, 3, 1000)}, check, 1)
+
+
+@generator("set_num_threads")
+def set_num_threads(draw: Draw) -> Call:
+    n = draw.pick(1, 2, 3, 5)
+
+    def check(_: Any) -> None:
+        expect(rk.get_num_threads() == n, f"{rk.get_num_threads()} threads, not {n}")
+
+    return Call(rk.set_num_threads, {"n": n}, check, 1)
+
+
+@generator("relu_power")
+def relu_power(draw: Draw) -> Call:
+    r = draw.pick(0.5, 1, 2.0, np.float32(1.5))
+    return Call(rk.relu_power, {"r": r}, lambda made: expect(made.parameter == r, repr(made)), 1)
+
+
+@generator("leaky_relu")
+def leaky_relu(draw: Draw) -> Call:
+    slope = draw.pick(0.0, -1, 0.25, np.float64(3))
+    return Call(rk.leaky_relu, {"slope": slope}, lambda made: expect(made.parameter == slope, repr(made)), 1)
+
+
+@generator("show_config")
+def show_config(draw: Draw) -> Call:
+    def shown() -> str:
+        with contextlib.redirect_stdout(io.StringIO()) as text:
+            rk.show_config()
+        return text.getvalue()
+
+    return Call(shown, {}, lambda text: expect("threads" in text, text), 0)
+
+
+# Names of `relkernels.__all__` that other generators call.
+COVERED = {
+    "MLPGradient": "what the vector-Jacobian products return",
+    "Activation": "what relu_power and leaky_relu return",
+    "get_num_threads": "read after set_num_threads",
+    "__version__": "a string",
+}
+# Estimators have scikit-learn's checks (tests/test_estimators_in_scikit_learn.py), and their files files.py.
+EXCLUDED = {
+    "AsymmetricRelation",
+    "HilbertCubeEncoder",
+    "MultiLayerRandomFeatures",
+    "NNGPKernel",
+    "PreferenceRetriever",
+    "RandomFeatureRidge",
+    "RelationKernel",
+    "SymmetricRelation",
+    "ZonalFeatures",
+}
