@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 #include <type_traits>
 
 #include "arithmetic.cuh"
@@ -224,7 +226,10 @@ relation_matrix_kernel(const RK_GRID_CONSTANT TensorMap f, const RK_GRID_CONSTAN
 
 bool wgmma_asked_for(int device) {
     const char* asked = std::getenv("RELKERNELS_CUDA_WGMMA");
-    if (!asked || std::strcmp(asked, "1") != 0) return false;
+    if (asked && std::strcmp(asked, "0") != 0 && std::strcmp(asked, "1") != 0)
+        throw std::invalid_argument("RELKERNELS_CUDA_WGMMA: expected 0 or 1, got '" +
+                                    std::string(asked).substr(0, 60) + "'");
+    if (!asked || *asked == '0') return false;
 #ifdef RK_CUDA_EMULATED
     return device >= 0;
 #else

@@ -17,7 +17,8 @@ struct RelationWgmma {
     long out_pitch, out_item;
 };
 
-// Does the environment ask for it, on a device that has it (compute capability 9.0)?
+// Whether RELKERNELS_CUDA_WGMMA is 1 and the device has it (compute capability 9.0). std::invalid_argument if
+// the variable is neither 0 nor 1 nor unset.
 bool wgmma_asked_for(int device);
 
 // Launches it and returns true; false where shapes or addresses are not for it or where the driver makes no

@@ -43,3 +43,8 @@ def test_check_continuity_says_why_a_bound_is_infinite(activation, words):
     assert bool(told.note) == bool(words)
     assert words in told.note
     assert told.slope <= told.slope_bound
+
+
+def test_a_parameter_that_nothing_reads_is_refused():
+    with pytest.raises(ValueError, match=r"^activation: expected no parameter for relu, got 0\.5"):
+        rk.MLP.random([3, 4, 2], activation=Activation("relu", 0.5))

@@ -33,6 +33,7 @@ def calls(x, y, v, mask, labels, indices, of=lambda a: a):
     weight = of(rng.random(7).astype(np.float32))
     return {
         "feature_map": lambda: rk.feature_map(x, phi),
+        "feature_map, a single point": lambda: rk.feature_map(x[1, :], phi),
         "MLP": lambda: phi(x),
         "relation_matrix": lambda: rk.relation_matrix(x, y, phi, psi, heads=2),
         "symmetric": lambda: rk.relation_matrix(x=x, phi=phi),

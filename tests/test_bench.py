@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 import relkernels as rk
-from relkernels import _core
+from relkernels import _core, config
 from relkernels._extras import install
 from relkernels.benchmarks import (
     FAMILIES,
@@ -390,6 +390,17 @@ def test_an_unequal_result_fails_the_command(monkeypatch, capsys):
     monkeypatch.setattr(ceilings, "measure", lambda *_: dict.fromkeys(ceilings.NAMES, 1e9))
     assert cli.main(["bench", TINY, "--threads", "1"]) == 1
     assert f"{TINY}: numpy differs by 5.0e-01, more than 1.0e-04" in capsys.readouterr().err
+
+
+def test_more_threads_than_processors_are_told(monkeypatch, capsys):
+    monkeypatch.setattr(
+        timing, "run", lambda w, threads, *_: ((n, timing.Race({}, {}, {}, {})) for n in threads)
+    )
+    monkeypatch.setattr(ceilings, "measure", lambda *_: dict.fromkeys(ceilings.NAMES, 1e9))
+    monkeypatch.setattr(config, "processors", lambda: 2)
+    for threads, told in (("2", False), ("3", True)):
+        assert cli.main(["bench", TINY, "--threads", "1", threads]) == 0
+        assert ("3 threads share 2 processors" in capsys.readouterr().err) is told
 
 
 @pytest.mark.parametrize(

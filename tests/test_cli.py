@@ -270,6 +270,12 @@ def test_scripts_for_other_shells_know_the_commands(shell, capsys):
         (["demo", "--plot"], ["argument --plot", "DIR"]),
         (["reproduce", "zonl"], ["did you mean 'zonal'?"]),
         (["completion", "bsh"], ["did you mean 'bash'?"]),
+        (["demo", "--plot", "symmetric"], ["--plot symmetric:", "write symmetric before --plot"]),
+        (["demo", "--html", "kernel"], ["--html kernel:", "./kernel"]),
+        (["demo", "kernel", "--plot", "x", "--html", "./x"], ["--html:", "that of --plot", "./x"]),
+        (["bench", "--quick", "--json", "retrieve"], ["--json retrieve:", "write retrieve before --json"]),
+        (["bench", "--json", "a/x", "--html", "b/../a/x"], ["--html:", "that of --json"]),
+        (["reproduce", "--out", "zonal"], ["--out zonal:", "write zonal before --out"]),
         (["bench", "--threads", "two"], ["--threads", "expected 1 to 4096, got two"]),
     ],
 )

@@ -58,6 +58,7 @@ def test_a_net_too_wide_for_a_block(device, dtype, rng):
     x = normal(rng, (20, 5), dtype)
     out = device.feature_map(x, phi)
     assert reference.relative_error(out, reference.feature_map(x, phi)) <= BOUND[dtype, None]
+    np.testing.assert_array_equal(device.feature_map(x[0], phi), out[0])
 
 
 @exact

@@ -93,6 +93,15 @@ def test_one_vector_comes_back_as_one(recorder):
     assert out.array.ctypes.data == written.pointer
 
 
+def test_a_single_point_comes_back_as_a_vector(recorder):
+    x = ones(4)
+    out = cuda.call("feature_map", {"x": x, "mlp": PHI})
+    points, *_, written = recorder.calls[0][2]
+    assert (points.pointer, points.shape) == (x.array.ctypes.data, (1, 4))
+    assert (written.pointer, written.shape) == (out.array.ctypes.data, (1, 2))
+    assert out.shape == (2,)
+
+
 def test_out_is_written_in_place_or_by_way_of_a_copy(recorder):
     x = ones(5, 4)
     packed, strided = ones(5, 2), put(np.ones((5, 4), F4)[:, ::2])

@@ -160,8 +160,14 @@ def test_the_environment_asks_for_it(monkeypatch, rng):
         monkeypatch.setenv("RK_EMULATED_COPIES", "never")
         with pytest.raises(RuntimeError, match="threads wait"):
             relation()
+        monkeypatch.setenv("RELKERNELS_CUDA_WGMMA", "0")
+        assert error(relation(), expected) <= 1e-2
         monkeypatch.delenv("RELKERNELS_CUDA_WGMMA")
         assert error(relation(), expected) <= 1e-2
+        for wrong in ("yes", "", "10"):
+            monkeypatch.setenv("RELKERNELS_CUDA_WGMMA", wrong)
+            with pytest.raises(ValueError, match=f"RELKERNELS_CUDA_WGMMA: expected 0 or 1, got '{wrong}'"):
+                relation()
 
 
 def test_factors_that_the_copy_engine_does_not_take_are_refused(kernel, rng):

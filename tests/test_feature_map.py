@@ -60,3 +60,20 @@ def test_out_of_any_strides(layout, rng):
     out = lay_out(np.full((2, 7, 5), np.nan, np.float32), layout)
     assert rk.feature_map(x, phi, out=out) is out
     np.testing.assert_array_equal(out, phi(x))
+
+
+@given(st.data(), dtypes, widths, widths, seeds)
+def test_a_single_point_is_a_vector(data, dtype, d_in, d_out, seed):
+    rng = np.random.default_rng(seed)
+    phi = data.draw(maps(dtype, d_in, d_out, rng).filter(bool))
+    x = normal(rng, (2 * d_in,), dtype)[::2]
+    wide = np.full(3 * d_out, np.nan, dtype)
+    out = wide[::3]
+    assert rk.feature_map(x, phi, out=out) is out
+    assert np.isnan(wide.reshape(d_out, 3)[:, 1:]).all()
+    assert phi(x).shape == (d_out,)
+    np.testing.assert_array_equal(phi(x), out)
+    np.testing.assert_array_equal(phi(x[None])[0], out)
+    reference.assert_close(
+        out, reference.feature_map(x, phi), BOUND[dtype], reference.feature_magnitude(x, phi)
+    )

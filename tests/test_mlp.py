@@ -146,6 +146,11 @@ def test_a_foreign_file_is_a_value_error(tmp_path):
         ({"weights.0": np.ones(3, np.float32)}, good, "(3,)"),
         ({"weights.0": np.ones((2, 3), np.int32)}, good, "int32"),
         ({"weights.0": np.ones((2, 3), np.float16)}, good, "float16"),
+        (weights, good | {"bias": "yes"}, "bias: expected one of 'True', 'False', got 'yes'"),
+        (weights, good | {"parameter": "0.5"}, "parameter"),
+        (weights, good | {"norm": "layer", "dropout": "0"}, "unknown metadata: 'dropout', 'norm'"),
+        (weights | {"biases.0": np.ones(3, np.float32)}, good, "unknown tensors: 'biases.0'"),
+        (weights | {"weights.1": np.ones((3, 3), np.float32)}, good, "unknown tensors: 'weights.1'"),
     ]
     for tensors, metadata, message in cases:
         save_file(tensors, path, metadata=metadata)

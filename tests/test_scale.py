@@ -258,3 +258,11 @@ def test_gradient_of_the_scale_has_the_same_bits_whatever_the_threads(rng):
         )
     rk.set_num_threads(before)
     assert len(found) == 1
+
+
+def test_float64_takes_what_float32_cannot_hold():
+    x = np.array([[1e-39, 2e-39]])
+    np.testing.assert_allclose(rk.relation_matrix(x, np.ones((1, 2)), scale=1e39), 3)
+    largest = float(np.finfo(np.float32).max)
+    one = np.ones((1, 1), np.float32)
+    assert rk.relation_matrix(one, scale=largest) == largest

@@ -219,6 +219,16 @@ def test_bad_scales_are_named():
         (ValueError, "scale: expected a finite number", lambda: rkt.attention(x, x, x, scale=float("inf"))),
         (
             ValueError,
+            r"scale: expected a number that float32 can hold, got 1e\+39",
+            lambda: rkt.attention(x.float(), x.float(), x.float(), scale=1e39),
+        ),
+        (
+            ValueError,
+            r"scale: expected a number that float32 can hold, got -1e\+39",
+            lambda: rkt.relation_loss(x.float(), None, torch.arange(len(x)), scale=-1e39),
+        ),
+        (
+            ValueError,
             "scale: expected a finite number",
             lambda: rkt.attention(x, x, x, scale=torch.tensor(torch.nan)),
         ),

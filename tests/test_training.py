@@ -439,6 +439,14 @@ def test_bad_files(tmp_path):
     for wrong in ("{", "[]", "{}", json.dumps({**state, "fitted": {"transform": "x"}})):
         with pytest.raises(ValueError, match="bad"):
             SymmetricRelation.load(changed(state=wrong))
+    with pytest.raises(ValueError, match="bad: unknown metadata: 'calibration'"):
+        SymmetricRelation.load(changed(calibration="isotonic"))
+    with pytest.raises(ValueError, match="bad: unknown metadata: 'adapter'"):
+        SymmetricRelation.load(changed(state=json.dumps({**state, "adapter": None})))
+    tensors["phi_.9"] = np.ones(3, np.float32)
+    with pytest.raises(ValueError, match=r"bad: unknown tensors: 'phi_\.9'"):
+        SymmetricRelation.load(changed())
+    del tensors["phi_.9"]
     del state["parameters"]["loss"]
     state["parameters"]["lose"] = 1
     with pytest.raises(ValueError, match="lose"):

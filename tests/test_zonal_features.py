@@ -80,11 +80,19 @@ def test_rate_on_the_circle_beats_chance(rng):
     assert errors[2] < errors[1] / 4
 
 
+def test_the_number_of_centers_is_that_of_the_given_ones(rng):
+    X = rng.standard_normal((10, 4))
+    assert ZonalFeatures().fit(X).centers_.shape == (128, 4)
+    for n in (None, 3):
+        assert ZonalFeatures(n, centers=np.ones((3, 4))).fit_transform(X).shape == (10, 3)
+
+
 BAD = [
     ({"n_neurons": 0}, ValueError, "n_neurons"),
     ({"activation": "swish"}, ValueError, "activation"),
     ({"centers": "random"}, ValueError, "centers"),
     ({"centers": np.ones((3, 2))}, ValueError, "centers"),
+    ({"n_neurons": 8, "centers": np.ones((3, 4))}, ValueError, "n_neurons"),
     ({"kernel": "radial"}, ValueError, "kernel"),
     ({"rank": 2}, ValueError, "rank"),
     ({"rank": 2, "kernel": "translation", "centers": np.ones((3, 4))}, ValueError, "centers"),

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <stdexcept>
 
 #include "isa.hpp"
@@ -92,10 +93,15 @@ void Call::finite(const char* name, double value, double least, bool or_equal) c
          std::to_string(value));
 }
 
-double Call::scale(double value) const {
+template <class T>
+T Call::scale(double value) const {
     if (!std::isfinite(value)) fail("scale", "a finite number", std::to_string(value));
-    return value;
+    if (std::abs(value) > double(std::numeric_limits<T>::max()))
+        fail("scale", "a number that float can hold", std::to_string(value));
+    return T(value);
 }
+template float Call::scale<float>(double) const;
+template double Call::scale<double>(double) const;
 
 template <class T>
 Attended<T>::Attended(const Call& call, const View<const T>& q, const View<const T>& k, const char* k_name,
@@ -137,7 +143,7 @@ Shape Attended<T>::shape(std::initializer_list<std::int64_t> core) const {
 
 template <class T>
 T Attended<T>::scale(const Call& call, const std::optional<double>& wanted) const {
-    return T(wanted ? call.scale(*wanted) : 1 / std::sqrt(double(width)));
+    return wanted ? call.scale<T>(*wanted) : T(1 / std::sqrt(double(width)));
 }
 
 template struct Attended<float>;

@@ -73,7 +73,8 @@ class Call {
         return a;
     }
     Shape lead(std::initializer_list<Named> arguments) const;
-    double scale(double value) const;
+    template <class T>
+    T scale(double value) const;
     void finite(const char* name, double value, double least, bool or_equal) const;
     template <class T>
     rk::Precision precision(Precision wanted) const {

@@ -161,7 +161,7 @@ MapGradients<T> relation_matrix_vjp(In<T> x, In<T> y, In<T> grad, Map<T> phi, Ma
     const View<const T>& other = y.absent() ? x : y;
     call.points(y_name, other.shape());
     const std::int64_t width = call.widths("x", x.shape(), phi, y_name, other.shape(), psi, one_map);
-    const T scale = T(call.scale(options.scale));
+    const T scale = call.scale<T>(options.scale);
     const std::int64_t heads = options.heads;
     if (heads < 1 || width % heads)
         call.fail("heads", "a divisor of the feature width " + std::to_string(width), std::to_string(heads));

@@ -49,7 +49,7 @@ void relation_matrix(In<T> x, In<T> y, Map<T> phi, Map<T> psi, View<T> out, cons
     call.points(y_name, other.shape());
     if (!psi) psi = phi;
     const std::int64_t width = call.widths("x", x.shape(), phi, y_name, other.shape(), psi, one_map);
-    const T scale = T(call.scale(options.scale));
+    const T scale = call.scale<T>(options.scale);
     const std::int64_t heads = options.heads;
     if (heads < 1 || width % heads)
         call.fail("heads", "a divisor of the feature width " + std::to_string(width), std::to_string(heads));
@@ -128,7 +128,7 @@ void relation_matvec(In<T> x, In<T> y, In<T> v, Map<T> phi, Map<T> psi, View<T> 
     if (!psi) psi = phi;
     call.widths("x", x.shape(), phi, "y", y.shape(), psi, one_map);
     const rk::Link link = engine_link(call, options.link);
-    const T scale = T(call.scale(options.scale));
+    const T scale = call.scale<T>(options.scale);
     call.array("v", v.shape(), 1);
     const std::int64_t n = x.shape()[x.ndim() - 2], m = y.shape()[y.ndim() - 2];
     const bool single = v.ndim() == 1;

@@ -47,7 +47,7 @@ LossResult<T> loss_of(const Call& call, const View<const T>& x, const View<const
     }
     call.widths("x", x.shape(), phi, y_name, other.shape(), psi, one_map);
     const rk::Loss loss = engine_loss(call, options.loss);
-    const T scale = T(call.scale(options.scale));
+    const T scale = call.scale<T>(options.scale);
     const bool softmax = options.loss == Loss::softmax;
     const std::int64_t n = x.shape()[0], m = other.shape()[0];
 

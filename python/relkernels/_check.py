@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 FLOATS = "float32 or float64"
 # No layer is wider: a limit for what no memory could hold.
 WIDEST = 2**31 - 1
+# The largest number of float32.
+_LARGEST = float(np.finfo(np.float32).max)
 # Characters of an error of another library that are kept.
 LONGEST = 400
 
@@ -43,7 +45,7 @@ def floats(name: str, a: Any, ndim: int = 2, exact: bool = False) -> np.ndarray:
         raise TypeError(f"{name}: expected {FLOATS}, got {_kind(a)}{advice(name, a)}")
     if a.ndim < ndim or (exact and a.ndim != ndim):
         bound = "" if exact else "at least "
-        raise ValueError(f"{name}: expected {bound}{ndim} dimensions, got shape {a.shape}")
+        raise ValueError(f"{name}: expected {bound}{ndim} dimension{'s' * (ndim != 1)}, got shape {a.shape}")
     return a if a.flags.aligned else a.copy()
 
 
@@ -209,13 +211,20 @@ def mask(value: Any, rows: int | None, columns: int) -> np.ndarray | None:
     return value
 
 
-def scale(value: Any, default: float | None = None) -> float:
-    """Return a finite factor; None stands for `default` where there is one."""
+def scale(value: Any, dtype: np.dtype, default: float | None = None) -> float:
+    """Return a finite factor for arrays of `dtype`; None stands for `default` where there is one."""
     if value is None and default is not None:
         return default
     number = real("scale", value)
     if not -math.inf < number < math.inf:  # which torch.compile can trace, unlike math.isfinite
         fail("scale", "a finite number", repr(value))
+    return held("scale", number, dtype)
+
+
+def held(name: str, number: float, dtype: np.dtype) -> float:
+    """Return a finite number if arrays of `dtype` can hold it: in float32 a larger one would be infinite."""
+    if dtype.char == "f" and not -_LARGEST <= number <= _LARGEST:
+        fail(name, "a number that float32 can hold", repr(number))
     return number
 
 

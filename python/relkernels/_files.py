@@ -8,6 +8,7 @@ import tempfile
 from typing import Any
 
 from . import _check
+from ._describe import option
 
 
 def write_whole(path: Any, data: bytes) -> None:
@@ -61,6 +62,13 @@ def read_safetensors(path: Any) -> tuple[str, dict[str, str], dict[str, Any]]:
             return name, metadata, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError, TypeError, KeyError, OSError, AttributeError) as error:
         raise ValueError(f"{name}: not a readable safetensors file: {error}") from None
+
+
+def refuse_rest(metadata: dict[str, str], tensors: dict[str, Any]) -> None:
+    """Refuse a file with metadata or tensors that its reader has not taken out: they would be ignored."""
+    for what, names in (("metadata", metadata), ("tensors", tensors)):
+        if names:
+            raise ValueError(f"unknown {what}: {', '.join(map(option, sorted(names)[:5]))}")
 
 
 def check_writable(option: str, path: str) -> None:

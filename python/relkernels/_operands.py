@@ -56,7 +56,7 @@ class Attended:
         self.width, self.dtype = width, q.dtype
         self.engine = engine_of(q)
         self.precision = self.engine.precision(precision, q.dtype)
-        self.scale = _check.scale(scale, 1 / math.sqrt(width))
+        self.scale = _check.scale(scale, q.dtype, 1 / math.sqrt(width))
         # A single query, shape (d_q,): one row here, which the result does not have.
         self.single = q.ndim == 1
         rows = q[None] if self.single else q

@@ -147,6 +147,8 @@ def resolve(activation: str | Activation) -> Activation:
         if activation.name == "leaky_relu" and activation.parameter is not None:
             return leaky_relu(activation.parameter)
         name = activation.name
+        if name in NAMES and activation.parameter is not None:
+            _check.fail("activation", f"no parameter for {name}", repr(activation.parameter))
     else:
         name = activation
     name = _check.choice("activation", name, tuple(NAMES))

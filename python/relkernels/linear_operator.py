@@ -81,7 +81,7 @@ def as_linear_operator(
     width_y = _check.mapped_width(y_name, others, psi_name, psi)
     _check.same_width("x", points, width, y_name, others, width_y)
     link = _check.choice("link", link, LINKS)
-    factor = _check.scale(scale)
+    factor = _check.scale(scale, points.dtype)
     f = points if phi is None else feature_map(points, phi)
     one_side = others is points and psi is phi
     g = f if one_side else others if psi is None else feature_map(others, psi)

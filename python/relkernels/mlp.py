@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import _check, _core
-from ._files import read_safetensors, write_whole
+from ._files import read_safetensors, refuse_rest, write_whole
 from ._random import RandomStateLike, generator
 from .activations import Activation, resolve
 from .arrays import Array, host
@@ -63,7 +63,8 @@ class MLP:
     TypeError
         If the arrays are not float32 or float64, or of more than one dtype.
     ValueError
-        If the layers do not chain, or a width is 0.
+        If the layers do not chain, a width is 0, or float32 weights meet a parameter of the activation that
+        float32 cannot hold.
 
     Examples
     --------
@@ -102,6 +103,8 @@ class MLP:
                 _check.fail(f"weights[{i}]", "widths of at least 1", w.shape)
             widths.append(w.shape[1])
         self.widths = tuple(widths)
+        if self.activation.parameter is not None:
+            _check.held("activation.parameter", self.activation.parameter, self.dtype)
         self.biases = None
         if biases is not None:
             self.biases = _layers("biases", biases, 1)
@@ -228,7 +231,7 @@ class MLP:
         return sum(a.size for a in self.weights + (self.biases or ()))
 
     def __call__(self, x: Array) -> Array:
-        """Return the features of `x`: the same as ``feature_map(x, self)``."""
+        """Return the features of points or of a single one: the same as ``feature_map(x, self)``."""
         from .ops import feature_map
 
         return feature_map(x, self)
@@ -295,7 +298,7 @@ class MLP:
         FileNotFoundError
             If there is no such file.
         ValueError
-            If the file is truncated, damaged or not an MLP; the message says which.
+            If the file is truncated, damaged or not an MLP, or holds anything else; the message says which.
 
         Examples
         --------
@@ -306,19 +309,20 @@ class MLP:
         FileNotFoundError: [Errno 2] No such file or directory: 'nowhere.safetensors'
         """
         name, metadata, tensors = read_safetensors(path)
-        if metadata.get("format") != _FORMAT:
-            raise ValueError(f"{name}: expected a file of format {_FORMAT!r}, got {metadata.get('format')!r}")
-        if metadata.get("version") != _FORMAT_VERSION:
-            raise ValueError(
-                f"{name}: expected version {_FORMAT_VERSION} of {_FORMAT}, got {metadata.get('version')!r}"
-            )
+        kind, version = metadata.pop("format", None), metadata.pop("version", None)
+        if kind != _FORMAT:
+            raise ValueError(f"{name}: expected a file of format {_FORMAT!r}, got {kind!r}")
+        if version != _FORMAT_VERSION:
+            raise ValueError(f"{name}: expected version {_FORMAT_VERSION} of {_FORMAT}, got {version!r}")
         try:
-            layers = range(int(metadata["layers"]))
-            weights = [tensors[f"weights.{i}"] for i in layers]
-            has_bias = metadata["bias"] == "True"
-            biases = [tensors[f"biases.{i}"] for i in layers] if has_bias else None
-            parameter = float(metadata["parameter"]) if "parameter" in metadata else None
-            return cls(weights, biases, Activation(metadata["activation"], parameter))
+            layers = range(int(metadata.pop("layers")))
+            weights = [tensors.pop(f"weights.{i}") for i in layers]
+            has_bias = _check.choice("bias", metadata.pop("bias"), ("True", "False")) == "True"
+            biases = [tensors.pop(f"biases.{i}") for i in layers] if has_bias else None
+            parameter = float(metadata.pop("parameter")) if "parameter" in metadata else None
+            activation = Activation(metadata.pop("activation"), parameter)
+            refuse_rest(metadata, tensors)
+            return cls(weights, biases, activation)
         except KeyError as error:
             raise ValueError(f"{name}: {error.args[0]!r} is missing") from None
         except (TypeError, ValueError) as error:

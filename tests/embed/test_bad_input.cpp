@@ -73,6 +73,10 @@ int main() {
     relation.scale = std::numeric_limits<double>::infinity();
     refused([&] { rk::relation_matrix(x, y, nullptr, nullptr, out, relation); },
             "relation_matrix: scale: expected a finite number, got inf");
+    relation.scale = 0x1p128;
+    refused([&] { rk::relation_matrix(x, y, nullptr, nullptr, out, relation); },
+            "relation_matrix: scale: expected a number that float can hold, got "
+            "340282366920938463463374607431768211456.000000");
     std::vector<double> doubles(1000);
     relation = {};
     relation.precision = rk::Precision::bf16;

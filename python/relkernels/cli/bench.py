@@ -72,6 +72,7 @@ def completions() -> dict[str, tuple[str, ...]]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the workloads; tables go to standard output, progress to standard error."""
+    output.check_paths(arguments, ("json", "plot", "results", "html"), arguments.names, FAMILIES)
     if (arguments.plot or arguments.results) and importlib.util.find_spec("matplotlib") is None:
         raise ImportError(f"--plot and --results need matplotlib: {install('matplotlib')}")
     page.check(arguments.html)
@@ -80,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.usage_error(f"--{option}: shows times, which --quick does not measure")
     from ..benchmarks import tables, workloads
     from ..benchmarks.report import Report
-    from ..config import get_num_threads
+    from ..config import get_num_threads, processors
 
     try:
         chosen = workloads(arguments.names, arguments.quick)
@@ -100,6 +101,11 @@ def run(arguments: argparse.Namespace) -> int:
     for note in tables.advice(report):
         print(f"... {note}", file=sys.stderr)
     threads = sorted(set(arguments.threads or (1, get_num_threads())))
+    if threads[-1] > (available := processors()):
+        print(
+            f"... {threads[-1]} threads share {available} processors: such times show contention, not speed",
+            file=sys.stderr,
+        )
     try:
         report.measure(chosen, threads, lambda what: print(f"... {what}", file=sys.stderr))
     finally:  # an error or Ctrl-C leaves what was measured so far

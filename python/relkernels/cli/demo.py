@@ -91,6 +91,7 @@ def _options(arguments: argparse.Namespace, part: str) -> dict[str, Any]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the studies and print their figures; progress goes to standard error."""
+    output.check_paths(arguments, ("plot", "html"), arguments.parts, PARTS + ON_DEMAND)
     if arguments.plot is not None and importlib.util.find_spec("matplotlib") is None:
         raise ImportError(f"--plot needs matplotlib: {install('matplotlib')}")
 

@@ -59,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.usage_error(
             f"name: expected one of {', '.join(NAMES)}, got {option(unknown[0])}{near(unknown[0], NAMES)}"
         )
+    output.check_paths(arguments, ("out", "html"), arguments.names, NAMES)
     page.check(arguments.html)
     if importlib.util.find_spec("matplotlib") is None:
         print(

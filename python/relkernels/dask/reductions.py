@@ -144,7 +144,7 @@ def attention(
     phi, psi : MLP, optional
         Feature maps of `q` and of `k`; `psi` None stands for `phi`, `phi` None for the identity.
     scale : float, optional
-        None is 1 / sqrt(d), d the feature width.
+        Any finite number; None is 1 / sqrt(d), d the feature width.
     mask : dask.array.Array of bool, optional
         True = may attend; broadcast to (..., n, m).
     causal : bool, default False
@@ -284,7 +284,9 @@ def relation_matvec(
     width = _check.mapped_width("x", a, "phi", phi)
     _check.same_width("x", a, width, "y", b, _check.mapped_width("y", b, psi_name, psi))
     state = LinkedSum(
-        _check.choice("link", link, ops.LINKS), _check.scale(scale), _check.precision(precision, a.dtype)
+        _check.choice("link", link, ops.LINKS),
+        _check.scale(scale, a.dtype),
+        _check.precision(precision, a.dtype),
     )
     _check.batch_shape(("x", a, 2), ("y", b, 2), ("v", c, 2))
     (out,) = tree_of_states(

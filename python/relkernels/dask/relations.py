@@ -135,7 +135,7 @@ def relation_matrix(
     if y is not None:
         _check.batch_shape(("x", a, 2), ("y", b, 2))
     rounding = _check.precision(precision, a.dtype)
-    tile = partial(ops.relation_matrix, scale=_check.scale(scale), heads=h, precision=rounding)
+    tile = partial(ops.relation_matrix, scale=_check.scale(scale, a.dtype), heads=h, precision=rounding)
     sides = [(_features(x, phi, rounding), ("i", "d"))]
     if not symmetric:
         sides.append((_features(other, psi, rounding), ("j", "e")))

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from .._files import read_safetensors, write_whole
+from .._files import read_safetensors, refuse_rest, write_whole
 from ..activations import Activation, resolve
 from ..mlp import MLP
 
@@ -50,18 +50,19 @@ def _encode(key: str, value: Any, tensors: dict[str, np.ndarray]) -> Any:
 
 
 def _decode(key: str, told: Any, tensors: dict[str, np.ndarray]) -> Any:
+    """Return the value that `_encode` described; its arrays are taken out of `tensors`."""
     if not isinstance(told, dict):
         return told
     kind = told["kind"]
     if kind == "array":
-        return tensors[key]
+        return tensors.pop(key)
     if kind == "array of objects":
         return np.array(told["items"], dtype=told["dtype"])
     if kind == "activation":
         return resolve(Activation(told["name"], told["parameter"]))
     if kind == "mlp":
         layers = told["layers"]
-        arrays = [tensors[f"{key}.{i}"] for i in range(layers * (1 + told["bias"]))]
+        arrays = [tensors.pop(f"{key}.{i}") for i in range(layers * (1 + told["bias"]))]
         activation = _decode(key, told["activation"], tensors)
         return MLP(arrays[:layers], arrays[layers:] or None, activation)
     if kind in ("list", "tuple"):
@@ -141,7 +142,8 @@ class SavedEstimator:
         FileNotFoundError
             If there is no such file.
         ValueError
-            If the file is damaged, of another version, or holds another estimator; the message says which.
+            If the file is damaged, of another version, or holds another estimator or anything more; the
+            message says which.
         """
         name, metadata, tensors = read_safetensors(path)
         for key, expected in (
@@ -149,19 +151,20 @@ class SavedEstimator:
             ("version", _VERSION),
             ("estimator", cls.__name__),
         ):
-            if metadata.get(key) != expected:
-                raise ValueError(f"{name}: expected {key} {expected!r}, got {metadata.get(key)!r}")
+            if (found := metadata.pop(key, None)) != expected:
+                raise ValueError(f"{name}: expected {key} {expected!r}, got {found!r}")
         try:
-            told = json.loads(metadata["state"])
+            told = json.loads(metadata.pop("state"))
             parameters = {
                 cls._renamed.get(key, key): _decode(f"parameters.{key}", value, tensors)
-                for key, value in told["parameters"].items()
+                for key, value in told.pop("parameters").items()
             }
             estimator = cls(**parameters)
-            for key, value in told["fitted"].items():
+            for key, value in told.pop("fitted").items():
                 if not (key.endswith("_") and not key.startswith("_")) and key not in cls._saved:
                     raise ValueError(f"{key!r} is no fitted attribute")
                 setattr(estimator, cls._renamed.get(key, key), _decode(key, value, tensors))
+            refuse_rest({**metadata, **told}, tensors)
         except KeyError as error:
             raise ValueError(f"{name}: {error.args[0]!r} is missing") from None
         except (TypeError, ValueError, AttributeError, RecursionError) as error:

@@ -113,7 +113,7 @@ class RelationKernel(Kernel):
     def _factor(self) -> float:
         if isinstance(self.scale, MLP):
             raise TypeError(f"scale: expected a number > 0, got {self.scale!r}: a kernel has one map, phi")
-        factor = _check.scale(self.scale)
+        factor = _check.scale(self.scale, np.dtype(np.float64))
         wanted = "a finite number > 0, for the kernel to be positive semidefinite"
         return factor if factor > 0 else _check.fail("scale", wanted, repr(self.scale))
 

@@ -32,8 +32,9 @@ class ZonalFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
     Parameters
     ----------
-    n_neurons : int, default 128
-        Number of centres; that of `centers` where it is an array.
+    n_neurons : int, optional
+        Number of centres. None is 128, or the number of rows of `centers` where that is an array; any other
+        number is then an error.
     activation : str or Activation, default "relu"
         G, as in `MLP`; ``relkernels.relu_power(r)`` for any r > 0.
     centers : {"quasi-uniform", "data"} or array-like of shape (n_neurons, d), default "quasi-uniform"
@@ -83,7 +84,7 @@ class ZonalFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
     def __init__(
         self,
-        n_neurons: int = 128,
+        n_neurons: int | None = None,
         activation: str | Activation = "relu",
         centers: Any = "quasi-uniform",
         kernel: str = "zonal",
@@ -115,7 +116,9 @@ class ZonalFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         -------
         self
         """
-        count = _check.integer("n_neurons", self.n_neurons, 1, _check.WIDEST)
+        count = 128
+        if self.n_neurons is not None:
+            count = _check.integer("n_neurons", self.n_neurons, 1, _check.WIDEST)
         kernel = _check.choice("kernel", self.kernel, KERNELS)
         rank = _check.integer("rank", self.rank, 1, _check.WIDEST)
         chosen = _check.choice("projection", self.projection, ("auto", *PROJECTIONS))
@@ -153,6 +156,8 @@ class ZonalFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
                 _check.fail(
                     "centers", f"shape (n, {width}), the width of the projected inputs", centers.shape
                 )
+            if self.n_neurons is not None and count != len(centers):
+                _check.fail("n_neurons", f"None or {len(centers)}, the number of rows of centers", count)
         if kernel == "rotated":
             centers = centers @ self._rotation(width, centers.shape[1], rng).T
         self.centers_ = np.ascontiguousarray(centers.astype(X.dtype))

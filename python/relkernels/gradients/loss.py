@@ -203,7 +203,7 @@ def relation_loss(
     width = _check.mapped_width("x", points, "phi", phi)
     width_y = _check.mapped_width(y_name, other, psi_name, psi)
     _check.same_width("x", points, width, y_name, other, width_y)
-    loss, factor = _check.choice("loss", loss, LOSSES), _check.scale(scale)
+    loss, factor = _check.choice("loss", loss, LOSSES), _check.scale(scale, points.dtype)
     for name, a in (("x", points), (y_name, other)):
         if len(a) == 0:
             _check.fail(name, "at least one row", a.shape)

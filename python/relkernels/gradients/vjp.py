@@ -159,7 +159,7 @@ def relation_matrix_vjp(
     y_name = "x" if y is None else "y"
     width_y = _check.mapped_width(y_name, other, psi_name, psi)
     _check.same_width("x", points, width, y_name, other, width_y)
-    factor = _check.scale(scale)
+    factor = _check.scale(scale, points.dtype)
     h = _check.heads(heads, width)
     lead = _check.batch_shape(("x", points, 2), (y_name, other, 2))
     expected = (*lead, points.shape[-2], other.shape[-2])

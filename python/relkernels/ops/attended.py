@@ -32,7 +32,7 @@ def attention_scores(
     phi, psi : MLP, optional
         Feature maps of `q` and of `k`; `psi` None stands for `phi`, `phi` None for the identity.
     scale : float, optional
-        None is 1 / sqrt(d), d the feature width.
+        Any finite number; None is 1 / sqrt(d), d the feature width.
     mask : ndarray of bool, optional
         True = may attend; broadcast to (..., n, m).
     causal : bool, default False
@@ -131,7 +131,7 @@ def attention(
     phi, psi : MLP, optional
         Feature maps of `q` and of `k`; `psi` None stands for `phi`, `phi` None for the identity.
     scale : float, optional
-        None is 1 / sqrt(d), d the feature width.
+        Any finite number; None is 1 / sqrt(d), d the feature width.
     mask : ndarray of bool, optional
         True = may attend; broadcast to (..., n, m). What a row may not attend to cannot reach it, NaN
         and infinities included.

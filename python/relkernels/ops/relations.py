@@ -19,18 +19,18 @@ def feature_map(x: Array, mlp: MLP, *, precision: str | None = None, out: Array 
 
     Parameters
     ----------
-    x : ndarray of shape (..., n, d_x)
+    x : ndarray of shape (..., n, d_x), or (d_x,) for a single point
         Float32 or float64, of the MLP's dtype and input width.
     mlp : MLP
     precision : {"bf16"}, optional
         "bf16" rounds the factors of float32 products to bfloat16 and sums in float32; None multiplies in
         the arrays' own dtype. Bfloat16 arrays imply "bf16".
-    out : ndarray of shape (..., n, d), optional
+    out : ndarray of the result's shape, optional
         Where to write the result; may not overlap `x`.
 
     Returns
     -------
-    ndarray of shape (..., n, d)
+    ndarray of shape (..., n, d), or (d,) for a single point
         Each row depends on its row of `x` alone, to the last bit.
 
     Raises
@@ -46,8 +46,10 @@ def feature_map(x: Array, mlp: MLP, *, precision: str | None = None, out: Array 
     >>> phi = rk.MLP.random([64, 256, 256, 64], activation="gelu")
     >>> rk.feature_map(np.ones((1000, 64), np.float32), phi).shape
     (1000, 64)
+    >>> rk.feature_map(np.ones(64, np.float32), phi).shape
+    (64,)
     """
-    points = _check.features("x", x)
+    points = _check.features("x", x, 1)
     if not isinstance(mlp, MLP):
         _check.mlp("mlp", mlp, optional=False)
     if points.dtype != mlp.dtype:
@@ -61,7 +63,8 @@ def feature_map(x: Array, mlp: MLP, *, precision: str | None = None, out: Array 
         to = engine.empty("feature_map", shape, points.dtype)
     else:
         to = target(_check.output(out, shape, points.dtype, ("x", points)))
-    engine.run("feature_map", points, engine.packed(mlp, rounding), rounding, to)
+    rows, written = (points[None], to[None]) if points.ndim == 1 else (points, to)
+    engine.run("feature_map", rows, engine.packed(mlp, rounding), rounding, written)
     return to if out is None else filled(out, to)
 
 
@@ -130,7 +133,7 @@ def relation_matrix(
     y_name = "x" if y is None else "y"
     width_y = _check.mapped_width(y_name, others, psi_name, psi)
     _check.same_width("x", points, width, y_name, others, width_y)
-    factor = _check.scale(scale)
+    factor = _check.scale(scale, points.dtype)
     h = _check.heads(heads, width)
     engine = engine_of(points)
     rounding = engine.precision(precision, points.dtype)
@@ -217,7 +220,7 @@ def relation_matvec(
     link = _check.choice("link", link, LINKS)
     engine = engine_of(points)
     rounding = engine.precision(precision, points.dtype)
-    factor = _check.scale(scale)
+    factor = _check.scale(scale, points.dtype)
     lead = _check.batch_shape(("x", points, 2), ("y", others, 2), ("v", columns, 2))
     shape = (*lead, points.shape[-2], columns.shape[-1])
     to: Any

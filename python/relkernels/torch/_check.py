@@ -35,7 +35,9 @@ def floats(name: str, value: Any, ndim: int = 2) -> Tensor:
     if value.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"{name}: expected {_check.FLOATS}, got {kind(value)}")
     if value.ndim < ndim:
-        raise ValueError(f"{name}: expected at least {ndim} dimensions, got shape {tuple(value.shape)}")
+        raise ValueError(
+            f"{name}: expected at least {ndim} dimension{'s' * (ndim != 1)}, got shape {tuple(value.shape)}"
+        )
     return value
 
 

@@ -14,7 +14,6 @@ step over a thousand rows, and no update of a parameter, by whatever way, can be
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -41,12 +40,9 @@ def as_tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
-def factor_of(scale: Tensor) -> float:
-    """Return the scale as a finite number."""
-    factor = float(scale)
-    if not math.isfinite(factor):
-        _check.fail("scale", "a finite number", factor)
-    return factor
+def factor_of(scale: Tensor, f: Tensor) -> float:
+    """Return the scale as a finite number that the dtype of the features can hold."""
+    return _check.scale(float(scale), as_array(f).dtype)
 
 
 def inner(f: np.ndarray, h: Any, like: Tensor) -> Tensor:
@@ -127,7 +123,7 @@ differentiable_once(feature_map_vjp)
 @operator(f"relation_matrix({PAIRS}, int heads) -> Tensor")
 def relation_matrix(f: Tensor, g: Tensor | None, scale: Tensor, heads: int) -> Tensor:
     """Inner products of features; g None stands for f, and the result is symmetric."""
-    factor = factor_of(scale)
+    factor = factor_of(scale, f)
     out = ops.relation_matrix(as_array(f), as_array(g), scale=abs(factor), heads=heads)
     return as_tensor(out if factor >= 0 else np.negative(out, out=out))
 
@@ -169,7 +165,7 @@ def relation_matrix_vjp(
         assert grad_f is not None
         grad_f += grad_g
         grad_g = None
-    factor = factor_of(scale)
+    factor = factor_of(scale, f)
     return (
         _wanted(grad_f if of_f else None, f, factor),
         _wanted(grad_g, f if g is None else g, factor),
@@ -225,7 +221,7 @@ def attention(
     f: Tensor, g: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Attention over features, and the log-sum-exp of each row of scores, which has no gradient."""
-    factor = factor_of(scale)
+    factor = factor_of(scale, f)
     rows = as_array(f) if factor >= 0 else -as_array(f)
     out, lse = ops.attention(
         rows, as_array(g), as_array(v), scale=abs(factor), mask=as_array(mask), causal=causal, return_lse=True
@@ -257,7 +253,7 @@ def attention_vjp(
     grad: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of f, g, v and of the scale from what the forward pass gave."""
-    factor = factor_of(scale)
+    factor = factor_of(scale, f)
     rows, keys, values = as_array(f), as_array(g), as_array(v)
     scaled = rows * rows.dtype.type(factor)  # so that what comes back for it is H, of whatever scale
     attended = _operands.Attended(scaled, keys, values, None, None, 1.0, as_array(mask), causal, None)

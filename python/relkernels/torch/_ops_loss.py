@@ -35,7 +35,7 @@ def relation_loss(
     for name, a in (("x", rows), ("x" if g is None else "y", others)):
         if len(a) == 0:
             _check.fail(name, "at least one row", a.shape)
-    factor = factor_of(scale)
+    factor = factor_of(scale, f)
     scaled = rows if factor == 1 else rows * rows.dtype.type(factor)
     value, h, grad_g = gradients.feature_loss(scaled, others, targets, loss, as_array(weight))
     total, grad_scale = f.new_full((), value), inner(rows, h, scale)

@@ -45,8 +45,8 @@ def relation_loss(
         Maps of `x` and of `y`, as in `relation_matrix`.
     loss : {"squared", "logistic", "hinge", "softmax"}, default "squared"
     scale : float or Tensor of one element, default 1.0
-        Factor of the relation, finite: the loss is that of ``scale * <phi(x_i), psi(y_j)>``. With softmax
-        it is 1 / temperature of InfoNCE. A tensor has a gradient.
+        Factor of the relation, any finite number: the loss is that of ``scale * <phi(x_i), psi(y_j)>``.
+        With softmax it is 1 / temperature of InfoNCE. A tensor has a gradient.
     sample_weight : Tensor of shape (n,) or (n, m), optional
         Weight of each row of `x`, or of each pair (not for softmax). Has no gradient.
 

@@ -134,7 +134,7 @@ class InnerProductRelation(_Relation):
     psi : FeatureMap, optional
         Map of the columns; None (or `phi` itself) makes the relation symmetric.
     scale : float or Tensor of one element, default 1.0
-        Finite, of either sign. A Parameter becomes one of the module's, any other tensor a buffer.
+        Any finite number. A Parameter becomes one of the module's, any other tensor a buffer.
     learn_scale : bool, default False
         Train the scale, from the positive number given: its logarithm is the parameter `log_scale`, so that
         the factor, ``module.scale``, stays positive.
@@ -231,8 +231,8 @@ class RelationAttention(_Relation):
     psi : FeatureMap, optional
         Map of the keys; None (or `phi` itself) makes the relation symmetric.
     scale : float or Tensor of one element, optional
-        None is 1 / sqrt(d), d the feature width. A Parameter becomes one of the module's, any other tensor
-        a buffer.
+        Any finite number; None is 1 / sqrt(d), d the feature width. A Parameter becomes one of the
+        module's, any other tensor a buffer.
     learn_scale : bool, default False
         Train the scale, from the positive number given: its logarithm is the parameter `log_scale`, so that
         the factor, ``module.scale``, stays positive.

@@ -64,7 +64,7 @@ def relation_matrix(
     psi : FeatureMap, optional
         Map of `y`; None, or `phi` itself, is `phi`.
     scale : float or Tensor of one element, default 1.0
-        Finite, of either sign. A tensor's gradient is computed without storing the relation.
+        Any finite number. A tensor's gradient is computed without storing the relation.
     heads : int, default 1
         With more than one, the features are split into so many groups of equal size, and each gives a
         relation of its own.
@@ -119,7 +119,7 @@ def attention(
     phi, psi : FeatureMap, optional
         Maps of `q` and of `k`, as in `relation_matrix`.
     scale : float or Tensor of one element, optional
-        None is 1 / sqrt(d), d the feature width. A tensor has a gradient.
+        Any finite number; None is 1 / sqrt(d), d the feature width. A tensor has a gradient.
     mask : Tensor of bool, optional
         True = may attend, as in ``torch.nn.functional.scaled_dot_product_attention``; broadcast to
         (..., n, m).
