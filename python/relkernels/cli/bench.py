@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     for note in tables.advice(report):
         print(f"... {note}", file=sys.stderr)
     threads = sorted(set(arguments.threads or (1, get_num_threads())))
-    if threads[-1] > (available := processors()):
+    if not arguments.quick and threads[-1] > (available := processors()):
         print(
             f"... {threads[-1]} threads share {available} processors: such times show contention, not speed",
             file=sys.stderr,
