@@ -276,7 +276,7 @@ def _dtype(path: str, found: np.dtype, given: Any) -> np.dtype:
         raise TypeError(f"{path}: expected {_check.FLOATS} or float16, got {found}{hint}")
     name = given if isinstance(given, str) else getattr(given, "name", getattr(given, "__name__", None))
     if name != "bfloat16":
-        raise ValueError(f"dtype: expected None or 'bfloat16', got {given!r}")
+        _check.fail("dtype", "None or 'bfloat16'", _check.option(given))
     if found not in (np.dtype("V2"), np.dtype("<u2")):
         raise TypeError(f"{path}: expected bfloat16 (two bytes without a name, or uint16), got {found}")
     try:
