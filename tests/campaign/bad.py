@@ -156,7 +156,7 @@ def of_target(draw: Draw, value: Any) -> tuple[Any, bool]:
 
 
 def of_blocks(draw: Draw, value: Any) -> tuple[Any, bool]:
-    return draw.pick("keys.npy", 3, [3], ["a"], [np.ones(3)], [[1.0, 2.0]], {"a": 1}, Liar(), [None],
+    return draw.pick(3, [3], ["a"], [np.ones(3)], [[1.0, 2.0]], {"a": 1}, Liar(), [None],
                      np.ones(3), [np.ones((2, 2, 2))], [np.ones((2, 2), int)]), True  # fmt: skip
 
 

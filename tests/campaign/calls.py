@@ -90,12 +90,12 @@ def relation_matrix(draw: Draw) -> Call:
     lead_x, lead_y = draw.leads(2)
     x = draw.array(*lead_x, draw.pick(*ROWS), d_x)
     y = None if d_x == d_y and draw.chance(0.35) else draw.array(*lead_y, draw.pick(*COLUMNS), d_y)
-    scale = draw.pick(1.0, 0.5, 0.0, 3)
+    scale = draw.pick(1.0, 0.5, 0.0, 3, -1.5)
 
     def check(out: Any) -> None:
         f, g = sizes(x, x if y is None else y, phi, psi)
         expected = reference.relation_matrix(x, y, phi, psi, scale, heads)
-        size = np.linalg.norm(f) * np.linalg.norm(g) * scale
+        size = np.linalg.norm(f) * np.linalg.norm(g) * abs(scale)
         close(out, expected, bound(RELATION, draw, rounding), size, "relation")
         if y is None and psi in (None, phi):
             same_bits(out, out.swapaxes(-1, -2), "a symmetric relation and its transpose")
@@ -115,7 +115,7 @@ def attended(draw: Draw, keys: str = "k") -> dict[str, Any]:
 
 
 def softmax_options(draw: Draw) -> dict[str, Any]:
-    options = given(scale=draw.pick(None, None, 0.1, 0.0, 2), precision=precision(draw))
+    options = given(scale=draw.pick(None, None, 0.1, 0.0, 2, -0.3), precision=precision(draw))
     return options | ({"causal": True} if draw.chance(0.3) else {})
 
 
@@ -166,42 +166,58 @@ def attention(draw: Draw) -> Call:
     return Call(rk.attention, arguments, check, 3, (-2, -1) if return_lse else (-2,), True)
 
 
+def how_many(draw: Draw, rows: int) -> tuple[int, dict[str, Any]]:
+    """Return k, and the argument `pad` where k is above the rows."""
+    if draw.chance(0.8):
+        return int(draw.rng.integers(1, rows + 1)), {}
+    return rows + draw.pick(0, 1, 5), {"pad": True}
+
+
 @generator("retrieve")
 def retrieve(draw: Draw) -> Call:
     a = attended(draw, "keys")
     if a["keys"].shape[-2] == 0 or a["q"].shape[-2] * a["keys"].shape[-2] > 4000:
         return retrieve(draw)
     rounding = precision(draw)
-    k = int(draw.rng.integers(1, a["keys"].shape[-2] + 1))
+    k, pad = how_many(draw, a["keys"].shape[-2])
+    single = a["q"].ndim == 2 and len(a["q"]) == 1 and a.get("mask") is None
+    if single:
+        a["q"] = a["q"][0]
 
     def check(result: Any) -> None:
         """Exact: what sorting the relation matrix gives."""
-        r = rk.relation_matrix(a["q"], a["keys"], a["phi"], a["psi"], precision=rounding)
+        q = a["q"][None] if single else a["q"]
+        r = rk.relation_matrix(q, a["keys"], a["phi"], a["psi"], precision=rounding)
         mask = a.get("mask")
         r = r if mask is None else np.broadcast_to(r, np.broadcast_shapes(r.shape, mask.shape))
         values, indices = reference.retrieve(r, k, mask)
+        if single:
+            values, indices = values[..., 0, :], indices[..., 0, :]
         same_bits(result, (values.astype(draw.dtype), indices.astype(np.int64)), "the sorted relation")
 
-    arguments = {"q": a["q"], "keys": a["keys"], "k": k} | a | given(precision=rounding)
-    return Call(rk.retrieve, arguments, check, 3, (-2, -2), True)
+    arguments = {"q": a["q"], "keys": a["keys"], "k": k} | a | pad | given(precision=rounding)
+    return Call(rk.retrieve, arguments, check, 3, () if single else (-2, -2), True)
 
 
 @generator("retrieve_blocks")
 def retrieve_blocks(draw: Draw) -> Call:
     d_q, phi, d_k, psi = draw.maps()
     m = draw.pick(*COLUMNS[1:])
-    q, keys = draw.array(draw.pick(*ROWS), d_q), draw.array(m, d_k)
-    k, rounding = int(draw.rng.integers(1, m + 1)), precision(draw)
+    n = draw.pick(None, *ROWS)  # None: a single query
+    q, keys = draw.array(d_q) if n is None else draw.array(n, d_q), draw.array(m, d_k)
+    mask = draw.rng.random((m,) if n is None else (n, m)) < 0.5 if draw.chance(0.3) else None
+    (k, pad), rounding = how_many(draw, m), precision(draw)
     cuts = np.sort(draw.rng.integers(0, m + 1, draw.pick(0, 1, 3)))
     blocks = tuple(np.split(keys, cuts))
     once = draw.chance(0.5)  # a generator, or a tuple
 
     def check(result: Any) -> None:
-        same_bits(result, rk.retrieve(q, keys, k, phi, psi, precision=rounding), "retrieve on all keys")
+        expected = rk.retrieve(q, keys, k, phi, psi, mask=mask, precision=rounding, **pad)
+        same_bits(result, expected, "retrieve on all keys")
 
-    arguments = given(q=q, blocks=blocks, k=k, phi=phi, psi=psi, precision=rounding)
+    arguments = given(q=q, blocks=blocks, k=k, phi=phi, psi=psi, mask=mask, precision=rounding) | pad
     fresh = (lambda: {"blocks": iter(blocks)}) if once else dict
-    return Call(rk.retrieve_blocks, arguments, check, 3, (-2, -2), fresh=fresh)
+    return Call(rk.retrieve_blocks, arguments, check, 3, () if n is None else (-2, -2), fresh=fresh)
 
 
 def linked_size(x: Any, y: Any, v: Any, phi: Any, psi: Any, link: str, scale: float) -> float:
@@ -223,7 +239,7 @@ def relation_matvec(draw: Draw) -> Call:
     if c is None and m < 2:  # (m,) against keys of m rows: read as a vector
         c = 1
     v = draw.array(m) if c is None else draw.array(m, c)
-    link, scale, rounding = draw.pick(*LINKS), draw.pick(0.1, 0.0, 0.03), precision(draw)
+    link, scale, rounding = draw.pick(*LINKS), draw.pick(0.1, 0.0, 0.03, -0.1), precision(draw)
 
     def check(out: Any) -> None:
         v2 = v[:, None] if c is None else v
@@ -243,7 +259,7 @@ def as_linear_operator(draw: Draw) -> Call:
     x = draw.array(n, d_x)
     y = None if d_x == d_y and draw.chance(0.3) else draw.array(m, d_y)
     m = n if y is None else m
-    link, scale = draw.pick(*LINKS), draw.pick(0.1, 1.0 if phi is None else 0.2, 0.0)
+    link, scale = draw.pick(*LINKS), draw.pick(0.1, -0.2, 0.0)
 
     def check(operator: Any) -> None:
         other = x if y is None else y

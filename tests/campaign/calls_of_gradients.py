@@ -46,20 +46,20 @@ def relation_matrix_vjp(draw: Draw) -> Call:
     other = x if y is None else y
     lead = np.broadcast_shapes(x.shape[:-2], other.shape[:-2])
     grad = draw.array(*lead, *((heads,) if heads > 1 else ()), x.shape[-2], other.shape[-2])
-    scale = draw.pick(1.0, 0.5, 0.0)
+    scale = draw.pick(1.0, 0.5, 0.0, -2.0)
     arguments = {"x": x, "y": y, "grad": grad, "phi": phi, "psi": psi, "scale": scale, "heads": heads}
 
     def check(result: Any) -> None:
         expected = gradients.relation_matrix_vjp(gradients.EXACT, **arguments)
         sizes = gradients.relation_matrix_vjp(gradients.SIZES, **arguments)
-        gradients_close(result, expected, sizes, GRADIENT[draw.dtype], "gradient")
+        got = (*result, np.float64(result.grad_scale))
+        gradients_close(got, expected, sizes, GRADIENT[draw.dtype], "gradient")
 
     return Call(rk.relation_matrix_vjp, arguments, check, 3)
 
 
 @generator("attention_vjp")
 def attention_vjp(draw: Draw) -> Call:
-    kept, a = draw.dtype, {}
     d_q, phi, d_k, psi = draw.maps(activations(draw))
     a = with_values(draw, attended(draw) | without(softmax_options(draw), "precision"))
     q = draw.array(*a["q"].shape[:-1], d_q)
@@ -73,7 +73,8 @@ def attention_vjp(draw: Draw) -> Call:
     def check(result: Any) -> None:
         expected = gradients.attention_vjp(gradients.EXACT, **arguments)
         sizes = gradients.attention_vjp(gradients.SIZES, **arguments)
-        gradients_close(result, expected, sizes, GRADIENT[kept] * growth(arguments), "gradient")
+        got = (*result, np.float64(result.grad_scale))
+        gradients_close(got, expected, sizes, GRADIENT[draw.dtype] * growth(arguments), "gradient")
 
     return Call(rk.attention_vjp, arguments, check, 4)
 
@@ -107,23 +108,25 @@ def relation_loss(draw: Draw) -> Call:
     if draw.chance(0.3):
         shape = (n, m) if loss != "softmax" and draw.chance(0.5) else (n,)
         weight = draw.laid_out((0.5 + draw.rng.random(shape)).astype(draw.dtype))
-    other = x if y is None else y
+    other, scale = x if y is None else y, draw.pick(1.0, 1.0, 0.5, -0.7)
 
     def check(result: Any) -> None:
-        value, grad_phi, grad_psi = result[:3]
-        expected = reference.relation_loss(x, y, matrix, phi, psi, loss, weight)
+        value, grad_phi, grad_psi = result
+        expected = reference.relation_loss(x, y, matrix, phi, psi, loss, weight, scale)
         f = reference.feature_magnitude(x, phi)
         g = reference.feature_magnitude(other, phi if psi is None else psi)
-        grown = exponent(f, g, 1.0, f.shape[-1])
+        grown = exponent(f, g, scale, f.shape[-1])
         size = grown**2 if loss == "squared" else grown
         close(np.float64(value), np.float64(expected), RELATION[draw.dtype], size, "loss")
-        arguments = (x, y, matrix, phi, psi, loss, weight)
+        arguments = (x, y, matrix, phi, psi, loss, weight, scale)
         right = gradients.relation_loss(gradients.EXACT, *arguments)
         sizes = gradients.relation_loss(gradients.SIZES, *arguments)
         bound = GRADIENT[draw.dtype] * (grown if loss == "softmax" else 1)
-        gradients_close((grad_phi, grad_psi), right[2:], sizes[2:], bound, "gradient")
+        got = (result.grad_x, result.grad_y, grad_phi, grad_psi, np.float64(result.grad_scale))
+        gradients_close(got, right, sizes, bound, "gradient")
 
     arguments = given(x=x, y=y, target=target, phi=phi, psi=psi, loss=loss, sample_weight=weight)
+    arguments |= {"scale": scale}
     return Call(rk.relation_loss, arguments, check, 3)
 
 
@@ -145,7 +148,7 @@ def states_of_blocks(draw: Draw) -> Call:
 
     def check(result: Any) -> None:
         top, soft, sums = result
-        whole = states.TopK(best).accept(q, k, 0, phi, psi)
+        whole = states.TopK(best).finish(states.TopK(best).accept(q, k, 0, phi, psi))
         same_bits(top, whole, "the best of two ranges")
         grown = growth(a | {"scale": 0.1}) * ATTENTION[draw.dtype]
         expected, lse = reference.attention(q, k, v, phi, psi, scale=0.1)

@@ -78,7 +78,8 @@ def npy_blocks(draw: Draw) -> Call:
 
     def check(blocks: Any) -> None:
         expect(blocks.shape == table.shape, f"shape {blocks.shape}")
-        same_bits(np.concatenate(list(blocks)), table, "the blocks one after the other")
+        same_bits(np.concatenate(list(blocks.blocks())), table, "the blocks one after the other")
+        same_bits(np.array(list(blocks)), table, "its rows")
         a, b = sorted(draw.rng.integers(0, len(table) + 1, 2))
         same_bits(blocks[a:b], table[a:b], f"rows {a}:{b}")
         folder.cleanup()

@@ -15,7 +15,7 @@ from scipy import special
 
 
 def slope(name: str, z: np.ndarray, parameter: float | None) -> np.ndarray:
-    """Derivative of `reference.activation`."""
+    """Return the derivative of `reference.activation`."""
     if name in ("identity", "relu", "leaky_relu"):
         low = {"identity": 1.0, "relu": 0.0, "leaky_relu": parameter}[name]
         return np.where(z > 0, 1.0, low)
@@ -147,7 +147,8 @@ def relation_matrix_vjp(rules, x, y, grad, phi=None, psi=None, scale=1.0, heads=
     grad_f, grad_g = factor * slope_r @ g, factor * np.swapaxes(slope_r, -1, -2) @ f
     if heads > 1:
         grad_f, grad_g = _joined(grad_f), _joined(grad_g)
-    return both_sides(rules, x, y, phi, psi, grad_f, grad_g)
+    grad_scale = (slope_r * (f @ np.swapaxes(g, -1, -2))).sum()
+    return *both_sides(rules, x, y, phi, psi, grad_f, grad_g), grad_scale
 
 
 def attention_vjp(rules, q, k, v, grad, phi=None, psi=None, scale=None, mask=None, causal=False):
@@ -155,6 +156,7 @@ def attention_vjp(rules, q, k, v, grad, phi=None, psi=None, scale=None, mask=Non
     scores, _ = reference.scores_and_lse(q, k, phi, psi, scale=scale, mask=mask, causal=causal)
     factor = 1 / np.sqrt(f.shape[-1]) if scale is None else scale
     v, grad = rules.take(v), rules.take(grad)
+    products = f @ np.swapaxes(g, -1, -2)
     above = grad @ np.swapaxes(v, -1, -2)
     mean = (scores * above).sum(-1, keepdims=True)
     if rules.absolute:
@@ -166,11 +168,12 @@ def attention_vjp(rules, q, k, v, grad, phi=None, psi=None, scale=None, mask=Non
     grad_f, grad_g = factor * below @ g, factor * np.swapaxes(below, -1, -2) @ f
     grad_v = np.broadcast_to(np.swapaxes(scores, -1, -2) @ grad, (*lead, *v.shape[-2:]))
     grad_q, grad_k, grad_phi, grad_psi = both_sides(rules, q, k, phi, psi, grad_f, grad_g)
-    return grad_q, grad_k, summed_to(grad_v, v.shape), grad_phi, grad_psi
+    grad_scale = (below * products).sum()
+    return grad_q, grad_k, summed_to(grad_v, v.shape), grad_phi, grad_psi, grad_scale
 
 
 def relation_loss(rules, x, y, target, phi=None, psi=None, loss="squared", weight=None, scale=1.0):
-    """Return (grad_x, grad_y, grad_phi, grad_psi); target (n, m), weight (n,) or (n, m)."""
+    """Return (grad_x, grad_y, grad_phi, grad_psi, grad_scale); target (n, m), weight (n,) or (n, m)."""
     r = reference.relation_matrix(x, y, phi, psi, scale)
     t = np.broadcast_to(float64(target), r.shape)
     if loss == "squared":
@@ -191,5 +194,6 @@ def relation_loss(rules, x, y, target, phi=None, psi=None, loss="squared", weigh
         # The error of r reaches its slope: by as much as r, next to which the slope may be small.
         size = abs(scale) * f @ g.T
         down = np.abs(down) + (w if w.ndim == 2 else w[:, None]) / w.sum() * (np.abs(t) + size)
+        scale = abs(scale)
     grad_f, grad_g = scale * down @ g, scale * down.T @ f
-    return both_sides(rules, x, y, phi, psi, grad_f, grad_g)
+    return *both_sides(rules, x, y, phi, psi, grad_f, grad_g), (down * (f @ g.T)).sum()

@@ -79,7 +79,8 @@ class Child:
         text = self._errors.read().decode(errors="replace")
         self.findings.append({"call": seen[0], "what": "the process", "fault": f"{fault}\n{text[-4000:]}"})
         self.first = max(seen[0], self.first) + self.step
-        if len(self.findings) >= 20 or now >= self.until or self.first >= self.end:
+        ended = seen[0] < 0  # sanitizers report when the process exits
+        if ended or len(self.findings) >= 20 or now >= self.until or self.first >= self.end:
             return False
         self._start()
         return True

@@ -83,13 +83,13 @@ def test_a_write_beside_an_array_kills_the_process():
 
 
 def test_damaged_files(tmp_path):
-    assert list(files.findings(tmp_path, seed=1, count=15)) == []
+    assert list(files.findings(tmp_path, seed=1, count=8)) == []
 
 
 @pytest.mark.skipif(starved.why_not() is not None, reason=starved.why_not() or "")
 @pytest.mark.parametrize(
     "arguments",
-    [("memory", "13"), pytest.param(("memory",), marks=pytest.mark.slow), ("threads",)],
+    [("memory", "29"), pytest.param(("memory",), marks=pytest.mark.slow), ("threads",)],
     ids=" ".join,
 )
 def test_memory_and_threads_run_out(arguments, tmp_path):
