@@ -34,12 +34,12 @@ def legacy_generator(random_state: RandomStateLike) -> np.random.RandomState:
         from sklearn.utils import check_random_state
 
         return check_random_state(random_state)
-    return np.random.RandomState(_seed("random_state", random_state))
+    return np.random.RandomState(_seed("random_state", random_state, 2**32 - 1))
 
 
-def _seed(name: str, value: object) -> int:
+def _seed(name: str, value: object, high: int | None = None) -> int:
     try:
-        return _check.integer(name, value, 0)
+        return _check.integer(name, value, 0, high)
     except TypeError:
         raise TypeError(
             f"{name}: expected an integer >= 0, a Generator, a RandomState or None, got {_check._kind(value)}"
