@@ -1,6 +1,7 @@
 """A DLPack producer written down from the specification: every field can be set, and its deleter counts."""
 
 import ctypes
+from typing import ClassVar
 
 import numpy as np
 
@@ -58,7 +59,12 @@ def _integers(values):
 
 
 class Producer:
-    """An array of another library: NumPy memory described as one likes. The object must outlive its views."""
+    """An array of another library: NumPy memory described as one likes.
+
+    Its views call its deleter when they go, in memory of its own: no producer is ever freed.
+    """
+
+    _all: ClassVar[list] = []
 
     def __init__(
         self,
@@ -72,6 +78,7 @@ class Producer:
         version=(1, 0),
         flags=0,
     ):
+        self._all.append(self)
         self.memory, self.deleted = np.asarray(memory), 0
         self._shape, self._strides = _integers(shape), _integers(strides)
         self._deleter, self._device = DELETER(self._delete), device

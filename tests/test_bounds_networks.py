@@ -81,7 +81,7 @@ def test_bad_random_features():
     good = {"kernel": "relu", "depth": 1, "rkhs_norm": 1.0, "eps": 0.1, "dimension": 3}
     bad = [
         ({"kernel": "gelu"}, "kernel"),
-        ({"kernel": "nonsense"}, "activation"),
+        ({"kernel": "nonsense"}, "kernel"),
         ({"depth": 0}, "depth"),
         ({"rkhs_norm": -1}, "rkhs_norm"),
         ({"eps": 0}, "eps"),
@@ -253,8 +253,8 @@ def test_cutting_costs_no_more_than_the_bound(rng):
 def test_bad_hilbert_cube():
     for arguments, name in [
         (("geometric", 1.0, 0), "eps"),
-        (("linear", 1.0, 0.1), "weights"),
-        (([-1.0], 1.0, 0.1), "weights"),
+        (("linear", 1.0, 0.1), "encoder"),
+        (([-1.0], 1.0, 0.1), "encoder"),
         (("geometric", 0.0, 0.1), "modulus_of_continuity"),
         (("geometric", (1.0, 2.0), 0.1), "modulus_of_continuity"),
         (("geometric", lambda t: -1.0, 0.1), "modulus_of_continuity"),

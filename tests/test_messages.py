@@ -31,6 +31,8 @@ AS_LONG_AS_TOLD = {
     ("relkernels.bounds.zonal", "n_neurons"),
     ("relkernels.dask.fit", "epochs"),
 }
+# Parameters that may be the path of a file.
+PATHS = {"path", "intensity"}
 _FLOATS = np.linspace(0.1, 1, 12).reshape(4, 3)
 
 
@@ -105,7 +107,7 @@ def fault(error, parameter, others=()):
     message = str(error)
     if isinstance(error, MemoryError):
         return None
-    if isinstance(error, OSError) and parameter == "path":
+    if isinstance(error, OSError) and parameter in PATHS:
         return None  # which has the path in it, whatever its length
     if not isinstance(error, (TypeError, ValueError)):
         return f"{type(error).__name__}: {message[:200]}"

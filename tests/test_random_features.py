@@ -176,8 +176,8 @@ def test_ridge_behind_it_learns_digits():
         ({"widths": (3, 0)}, ValueError, r"widths\[1\]: expected an integer >= 1, got 0"),
         ({"widths": 5}, TypeError, "widths: expected a sequence"),
         ({"activation": "cube"}, ValueError, "activation: expected one of"),
-        ({"weight_std": -1.0}, ValueError, "weight_std: expected a finite number > 0"),
-        ({"bias_std": np.inf}, ValueError, "bias_std: expected a finite number >= 0"),
+        ({"weight_std": -1.0}, ValueError, "weight_std: expected a number > 0 with a finite variance"),
+        ({"bias_std": np.inf}, ValueError, "bias_std: expected a number >= 0 with a finite variance"),
     ],
 )
 def test_bad_input(options, error, words):

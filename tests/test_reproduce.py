@@ -89,7 +89,7 @@ def test_finished_pieces_are_kept_and_matplotlib_is_not_needed(zonal):
 def test_usage_and_unwritable_directories(tmp_path):
     done = run("symetric")
     assert done.returncode == 2
-    assert "unknown study 'symetric' (choose from symmetric, asymmetric" in done.stderr
+    assert "got 'symetric': did you mean 'symmetric'?" in done.stderr
     (tmp_path / "file").write_text("")
     done = run("zonal", "--quick", "--out", str(tmp_path / "file"))
     assert done.returncode == 1
