@@ -123,9 +123,7 @@ differentiable_once(feature_map_vjp)
 @operator(f"relation_matrix({PAIRS}, int heads) -> Tensor")
 def relation_matrix(f: Tensor, g: Tensor | None, scale: Tensor, heads: int) -> Tensor:
     """Inner products of features; g None stands for f, and the result is symmetric."""
-    factor = factor_of(scale, f)
-    out = ops.relation_matrix(as_array(f), as_array(g), scale=abs(factor), heads=heads)
-    return as_tensor(out if factor >= 0 else np.negative(out, out=out))
+    return as_tensor(ops.relation_matrix(as_array(f), as_array(g), scale=factor_of(scale, f), heads=heads))
 
 
 @fake(relation_matrix)
@@ -221,10 +219,14 @@ def attention(
     f: Tensor, g: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Attention over features, and the log-sum-exp of each row of scores, which has no gradient."""
-    factor = factor_of(scale, f)
-    rows = as_array(f) if factor >= 0 else -as_array(f)
     out, lse = ops.attention(
-        rows, as_array(g), as_array(v), scale=abs(factor), mask=as_array(mask), causal=causal, return_lse=True
+        as_array(f),
+        as_array(g),
+        as_array(v),
+        scale=factor_of(scale, f),
+        mask=as_array(mask),
+        causal=causal,
+        return_lse=True,
     )
     return as_tensor(out), as_tensor(lse)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .. import _check, gradients
 from ._library import differentiable, differentiable_once, fake, operator
-from ._ops import PAIRS, as_array, as_tensor, factor_of, inner
+from ._ops import PAIRS, as_array, as_tensor, factor_of
 
 
 @operator(
@@ -35,14 +35,11 @@ def relation_loss(
     for name, a in (("x", rows), ("x" if g is None else "y", others)):
         if len(a) == 0:
             _check.fail(name, "at least one row", a.shape)
-    factor = factor_of(scale, f)
-    scaled = rows if factor == 1 else rows * rows.dtype.type(factor)
-    value, h, grad_g = gradients.feature_loss(scaled, others, targets, loss, as_array(weight))
-    total, grad_scale = f.new_full((), value), inner(rows, h, scale)
-    grad_f = h * h.dtype.type(factor)
+    found = gradients.feature_loss(rows, others, targets, loss, as_array(weight), factor_of(scale, f))
+    total, grad_scale = f.new_full((), found.value), scale.new_full((), found.grad_scale)
     if g is None:
-        return total, as_tensor(grad_f + grad_g), f.new_empty(0), grad_scale
-    return total, as_tensor(grad_f), as_tensor(grad_g), grad_scale
+        return total, as_tensor(found.grad_f + found.grad_g), f.new_empty(0), grad_scale
+    return total, as_tensor(found.grad_f), as_tensor(found.grad_g), grad_scale
 
 
 @fake(relation_loss)
