@@ -177,3 +177,11 @@ X, Y = np.ones((5, 4)), np.ones((6, 4))
 def test_bad_arguments(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("k", [2**31, 2**63, 10**30])
+def test_a_k_that_no_memory_could_hold_is_refused(k):
+    q, keys = np.ones((0, 2)), np.ones((3, 2))
+    for call in (rk.retrieve, rk.retrieve_blocks):
+        with pytest.raises(ValueError, match=r"^k: expected an integer from 1 to 2147483647, got"):
+            call(q, keys, k, pad=True)

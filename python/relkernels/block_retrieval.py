@@ -82,7 +82,7 @@ def retrieve_blocks(
     queries = _Queries(q, phi, psi)
     if queries.dtype == "bfloat16" and precision is None:
         precision = "bf16"
-    top = TopK(_check.integer("k", k, 1), _check.precision(precision, queries.rows.dtype))
+    top = TopK(_check.integer("k", k, 1, _check.WIDEST), _check.precision(precision, queries.rows.dtype))
     pad = _check.flag("pad", pad)
     source, total = _source(blocks, queries)
     allowed = _Mask(mask, None if queries.single else len(queries.rows))

@@ -11,7 +11,7 @@ import reference
 import reference_nngp
 import relkernels as rk
 
-from .checks import ATTENTION, RELATION, close, exponent, same_bits
+from .checks import ATTENTION, RELATION, close, exponent, feature_size, same_bits
 from .drawing import COLUMNS, ROWS, WIDTHS, Draw
 
 LINKS = ("identity", "exp", "relu", "square")
@@ -66,7 +66,7 @@ def bound(table: dict[Any, float], draw: Draw, rounding: str | None) -> float:
 
 def sizes(x: np.ndarray, y: np.ndarray, phi: Any, psi: Any) -> tuple[np.ndarray, np.ndarray]:
     """Sizes of the terms of both features."""
-    return reference.feature_magnitude(x, phi), reference.feature_magnitude(y, phi if psi is None else psi)
+    return feature_size(x, phi), feature_size(y, phi if psi is None else psi)
 
 
 @generator("feature_map")
@@ -76,7 +76,7 @@ def feature_map(draw: Draw) -> Call:
     x = draw.array(*lead, draw.pick(*ROWS), mlp.widths[0])
 
     def check(out: Any) -> None:
-        size = reference.feature_magnitude(x, mlp)
+        size = feature_size(x, mlp)
         close(out, reference.feature_map(x, mlp), bound(RELATION, draw, rounding), size, "features")
 
     arguments = given(x=x, mlp=mlp, precision=rounding)

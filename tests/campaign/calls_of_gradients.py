@@ -12,7 +12,7 @@ from strategies import ACTIVATIONS
 
 from . import gradients
 from .calls import Call, attended, generator, given, growth, softmax_options, with_values, without
-from .checks import ATTENTION, GRADIENT, RELATION, close, exponent, gradients_close, same_bits
+from .checks import ATTENTION, GRADIENT, RELATION, close, exponent, feature_size, gradients_close, same_bits
 from .drawing import COLUMNS, ROWS, SMOOTH, WIDTHS, Draw
 
 
@@ -113,8 +113,7 @@ def relation_loss(draw: Draw) -> Call:
     def check(result: Any) -> None:
         value, grad_phi, grad_psi = result
         expected = reference.relation_loss(x, y, matrix, phi, psi, loss, weight, scale)
-        f = reference.feature_magnitude(x, phi)
-        g = reference.feature_magnitude(other, phi if psi is None else psi)
+        f, g = feature_size(x, phi), feature_size(other, phi if psi is None else psi)
         grown = exponent(f, g, scale, f.shape[-1])
         size = grown**2 if loss == "squared" else grown
         close(np.float64(value), np.float64(expected), RELATION[draw.dtype], size, "loss")

@@ -65,6 +65,11 @@ def gradients_close(got: Any, expected: Any, sizes: Any, bound: float, what: str
             close(a, b, bound, size, name)
 
 
+def feature_size(x: np.ndarray, mlp: Any) -> np.ndarray:
+    """Return `reference.feature_magnitude`, and the features where activations of 0 are not 0."""
+    return reference.feature_magnitude(x, mlp) + np.abs(reference.feature_map(x, mlp))
+
+
 def exponent(f_size: np.ndarray, g_size: np.ndarray, scale: float | None, width: int) -> float:
     """How much an error of the relation can grow in exp, relative to its value."""
     factor = 1.0 if scale is None else abs(scale)

@@ -13,6 +13,8 @@ import reference
 from reference import float64
 from scipy import special
 
+from .checks import feature_size
+
 
 def slope(name: str, z: np.ndarray, parameter: float | None) -> np.ndarray:
     """Return the derivative of `reference.activation`."""
@@ -99,7 +101,7 @@ class Rules(NamedTuple):
         return np.abs(float64(a)) if self.absolute else float64(a)
 
     def features(self, x, phi):
-        return reference.feature_magnitude(x, phi) if self.absolute else reference.feature_map(x, phi)
+        return feature_size(x, phi) if self.absolute else reference.feature_map(x, phi)
 
     def through(self, x, phi, grad):
         grad = summed_to(grad, (*x.shape[:-1], grad.shape[-1]))

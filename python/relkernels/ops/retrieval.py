@@ -83,7 +83,7 @@ def retrieve(
     (array([ 2. ,  1. ,  0.5, -inf]), array([ 2,  0,  1, -1]))
     """
     a = Attended(q, keys, None, phi, psi, 1.0, mask, False, precision, keys_name="keys", least_ndim=1)
-    count = _check.integer("k", k, 1)
+    count = _check.integer("k", k, 1, _check.WIDEST)
     if not _check.flag("pad", pad) and count > a.m:
         rows = f"the rows of keys of shape {a.given[1].shape}"
         _check.fail("k", f"at most {a.m}, {rows} (pad=True pads with -inf and -1)", count)
