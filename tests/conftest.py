@@ -27,7 +27,7 @@ def pytest_terminal_summary(terminalreporter):
     skipped = Counter(
         report.longrepr[2].removeprefix("Skipped: ")
         for report in terminalreporter.stats.get("skipped", [])
-        if isinstance(report.longrepr, tuple)
+        if isinstance(report.longrepr, (tuple, list))
     )
     if skipped:
         terminalreporter.section("skipped tests by reason", sep="-")
