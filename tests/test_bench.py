@@ -299,6 +299,7 @@ def bench(*arguments):
     )
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path):
     page = tmp_path / "RESULTS.md"
     done = bench("relation_matvec/exp/64", "--json", "--results", str(page))

@@ -292,6 +292,7 @@ def test_a_contradicted_claim_is_shown_and_fails(tmp_path, monkeypatch, capsys):
     assert {"class": "bad"} in Reader((tmp_path / "x.html").read_text()).of("span")
 
 
+@pytest.mark.slow
 def test_a_page_that_cannot_be_completed_leaves_what_was_there(tmp_path, monkeypatch):
     path = tmp_path / "x.html"
     path.write_text("before")

@@ -99,6 +99,7 @@ def test_the_matrix_of_many_points_is_never_formed():
     )
 
 
+@pytest.mark.slow
 def test_schmidt_of_order():
     """[s < t] on [0, 1]: singular values 1 / (pi (i - 1/2))."""
     x = (np.arange(1000) + 0.5)[:, None] / 1000
