@@ -60,7 +60,9 @@ class _Library(torch.library.Library):
                 _derivatives_provided(arguments)
                 return fn(keyset, *arguments)
 
-        super().impl(op_name, kernel, dispatch_key, **options)
+        # Not by super(), which finds nothing in the stand-in for torch that the documentation is built with
+        # where torch is not installed.
+        torch.library.Library.impl(self, op_name, kernel, dispatch_key, **options)
 
 
 _LIBRARY = _Library(_NAMESPACE, "FRAGMENT")
