@@ -75,7 +75,8 @@ def test_every_picture_is_shown_and_nothing_fails(show, name, scheme):
         "return [...document.images].map(i => "
         "[i.naturalWidth, i.getBoundingClientRect().width, i.currentSrc === i.src])"
     )
-    assert images
+    if not images:  # `bench --quick` has no times to draw
+        assert "No times were measured" in browser.execute_script("return document.body.textContent")
     for natural, shown, is_light in images:
         assert natural > 0
         assert shown > 100
