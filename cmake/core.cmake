@@ -1,4 +1,4 @@
-# relkernels_core: the engine, a static library of everything in csrc/ but the bindings.
+# relkernels_core: the engine, a static library that the Python extension and the C++ package are built on.
 
 add_library(relkernels_core STATIC)
 add_library(relkernels::core ALIAS relkernels_core)
@@ -8,13 +8,6 @@ target_sources(
           csrc/attention_scores.cpp
           csrc/attention_vjp.cpp
           csrc/ceilings.cpp
-          csrc/embed/call.cpp
-          csrc/embed/gradients.cpp
-          csrc/embed/mlp.cpp
-          csrc/embed/nngp.cpp
-          csrc/embed/operations.cpp
-          csrc/embed/relation_loss.cpp
-          csrc/embed/system.cpp
           csrc/feature_map.cpp
           csrc/feature_map_vjp.cpp
           csrc/isa.cpp
@@ -34,9 +27,6 @@ target_include_directories(
   PRIVATE csrc)
 target_compile_options(relkernels_core PRIVATE -O2 -Wall -Wextra)
 target_link_libraries(relkernels_core PUBLIC Threads::Threads)
-
-set_source_files_properties(csrc/embed/system.cpp PROPERTIES COMPILE_DEFINITIONS
-                                                             RK_VERSION="${RELKERNELS_VERSION}")
 
 # Kernels: one text, one object library per instruction set. Contraction is off, so that a product and a
 # sum are fused only where the source says fma(); link-time optimization stays off, so that no code

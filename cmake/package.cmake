@@ -1,4 +1,17 @@
-# What `cmake --install` puts under its prefix: library, header, and a package for find_package.
+# The C++ interface (include/relkernels.hpp) over the engine, and what `cmake --install` puts under its prefix:
+# library, header, and a package for find_package.
+
+target_sources(
+  relkernels_core
+  PRIVATE csrc/embed/call.cpp
+          csrc/embed/gradients.cpp
+          csrc/embed/mlp.cpp
+          csrc/embed/nngp.cpp
+          csrc/embed/operations.cpp
+          csrc/embed/relation_loss.cpp
+          csrc/embed/system.cpp)
+set_source_files_properties(csrc/embed/system.cpp PROPERTIES COMPILE_DEFINITIONS
+                                                             RK_VERSION="${RELKERNELS_VERSION}")
 
 include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)

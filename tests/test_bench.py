@@ -205,6 +205,7 @@ def test_threads_reach_every_contestant_and_are_put_back():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone keeps a high-water mark")
+@pytest.mark.slow
 def test_peak_memory():
     """A result of 16 MiB is seen; attention over 4,096 keys holds no matrix of 64 MiB."""
     with memory.Meter(1) as meter:

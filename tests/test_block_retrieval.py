@@ -192,6 +192,7 @@ def demo(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_demo_retrieves_in_bounded_memory(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     done = demo("retrieval", "--rows", 1_200_000, "--queries", 32, "--k", 5, "--json")
@@ -208,6 +209,7 @@ def test_demo_retrieves_in_bounded_memory(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []  # what it wrote is gone
 
 
+@pytest.mark.slow
 def test_demo_retrieves_from_a_file(tmp_path, rng):
     path = tmp_path / "keys.npy"
     np.save(path, normal(rng, (500, 3), np.float64))

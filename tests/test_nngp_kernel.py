@@ -34,7 +34,7 @@ def cases():
             yield name, kind
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("name", "kind"), list(cases()))
 def test_closed_forms(name, kind, dtype, rng):
     x = close_points(rng, dtype)

@@ -38,6 +38,7 @@ def zonal(tmp_path_factory):
     return out, run("zonal", "--quick", "--out", str(out))
 
 
+@pytest.mark.slow
 def test_a_study_from_the_command_line(zonal):
     out, done = zonal
     assert done.returncode == 0, done.stderr
@@ -66,6 +67,7 @@ def test_a_study_from_the_command_line(zonal):
     assert "![zonal](zonal/zonal.svg)" in index
 
 
+@pytest.mark.slow
 def test_finished_pieces_are_kept_and_matplotlib_is_not_needed(zonal):
     out, _ = zonal
     (out / "zonal" / "zonal.svg").unlink(missing_ok=True)

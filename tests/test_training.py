@@ -60,7 +60,7 @@ def maps(estimator):
     return np.concatenate([a.ravel() for a in arrays])
 
 
-@pytest.mark.parametrize("solver", ["adam", "adamw", "lbfgs"])
+@pytest.mark.parametrize("solver", ["adam", pytest.param("adamw", marks=pytest.mark.slow), "lbfgs"])
 @pytest.mark.parametrize("way", WAYS)
 def test_reproducible_to_the_last_bit_and_the_loss_falls(way, solver):
     parameters = {"solver": solver, "weight_decay": 0.01, "max_iter": 15, "learning_rate": 5e-3}

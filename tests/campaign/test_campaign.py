@@ -89,7 +89,7 @@ def test_damaged_files(tmp_path):
 @pytest.mark.skipif(starved.why_not() is not None, reason=starved.why_not() or "")
 @pytest.mark.parametrize(
     "arguments",
-    [("memory", "29"), pytest.param(("memory",), marks=pytest.mark.slow), ("threads",)],
+    [*(pytest.param(call, marks=pytest.mark.slow) for call in [("memory", "29"), ("memory",)]), ("threads",)],
     ids=" ".join,
 )
 def test_memory_and_threads_run_out(arguments, tmp_path):
