@@ -44,6 +44,16 @@ inline Precision precision_named(const std::optional<std::string>& name) {
     throw std::invalid_argument("no precision is called '" + *name + "'");
 }
 
+// Pairs (i, j) that may attend have least <= j - i <= greatest; None: no limit. No limits, or the causal
+// rule.
+using Limits = std::pair<std::optional<long>, std::optional<long>>;
+
+inline bool is_causal(const Limits& band) {
+    if (band == Limits{}) return false;
+    if (band == Limits{std::nullopt, 0}) return true;
+    throw std::invalid_argument("expected no limits, or the causal rule");
+}
+
 template <class T>
 bool holds(const py::array& a) {
     return py::isinstance<py::array_t<std::remove_const_t<T>>>(a);

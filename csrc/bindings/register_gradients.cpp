@@ -43,10 +43,10 @@ void relation_matrix_vjp(const py::array& f, const py::array& g, const py::array
     });
 }
 
-void attention_vjp(const py::array& f, const py::array& g, const py::array& v, const Maybe& mask, bool causal,
-                   double scale, const py::array& out, const py::array& lse, const py::array& grad,
-                   const py::array& grad_f, const py::array& grad_g, const py::array& grad_v,
-                   const Maybe& grad_scale) {
+void attention_vjp(const py::array& f, const py::array& g, const py::array& v, const Maybe& mask,
+                   const Limits& band, double scale, const py::array& out, const py::array& lse,
+                   const py::array& grad, const py::array& grad_f, const py::array& grad_g,
+                   const py::array& grad_v, const Maybe& grad_scale) {
     with_dtype(f, [&]<class T>() {
         const auto rows = view<const T>(f), columns = view<const T>(g), values = view<const T>(v);
         const auto o = view<const T>(out), l = view<const T>(lse), above = view<const T>(grad);
@@ -54,8 +54,8 @@ void attention_vjp(const py::array& f, const py::array& g, const py::array& v, c
         const auto allowed = view_or_none<Byte>(mask);
         double* to_scale = data_or_null<double>(grad_scale);
         without_gil([&] {
-            rk::attention_vjp<T>(rows, columns, values, allowed, causal, T(scale), o, l, above, to_f, to_g,
-                                 to_v, to_scale);
+            rk::attention_vjp<T>(rows, columns, values, allowed, is_causal(band), T(scale), o, l, above, to_f,
+                                 to_g, to_v, to_scale);
         });
     });
 }
@@ -101,7 +101,7 @@ void register_gradients(py::module_& m) {
           arg("grad_weights"), arg("grad_biases"));
     m.def("relation_matrix_vjp", &relation_matrix_vjp, arg("f"), arg("g"), arg("grad"), arg("scale"),
           arg("heads"), arg("grad_f"), arg("grad_g"), arg("grad_scale") = py::none());
-    m.def("attention_vjp", &attention_vjp, arg("f"), arg("g"), arg("v"), arg("mask"), arg("causal"),
+    m.def("attention_vjp", &attention_vjp, arg("f"), arg("g"), arg("v"), arg("mask"), arg("band"),
           arg("scale"), arg("out"), arg("lse"), arg("grad"), arg("grad_f"), arg("grad_g"), arg("grad_v"),
           arg("grad_scale") = py::none());
     m.def("relation_loss", &relation_loss, arg("f"), arg("g"), arg("target"), arg("labels_f"),

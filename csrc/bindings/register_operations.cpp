@@ -40,7 +40,7 @@ void relation_matrix(const py::array& x, const Maybe& y, const MlpHandle* phi, c
 }
 
 void attention_scores(const py::array& q, const py::array& k, const MlpHandle* phi, const MlpHandle* psi,
-                      const Name& precision, double scale, const Maybe& mask, bool causal,
+                      const Name& precision, double scale, const Maybe& mask, const Limits& band,
                       const py::array& out) {
     with_dtype(q, [&]<class T>() {
         const auto rows = view<const T>(q), columns = view<const T>(k);
@@ -48,13 +48,14 @@ void attention_scores(const py::array& q, const py::array& k, const MlpHandle* p
         const auto allowed = view_or_none<Byte>(mask);
         const auto f = map_or_null<T>(phi), g = map_or_null<T>(psi);
         const Precision p = precision_named(precision);
-        without_gil([&] { rk::attention_scores<T>(rows, columns, f, g, p, T(scale), allowed, causal, to); });
+        without_gil(
+            [&] { rk::attention_scores<T>(rows, columns, f, g, p, T(scale), allowed, is_causal(band), to); });
     });
 }
 
 void attention(const py::array& q, const py::array& k, const py::array& v, const MlpHandle* phi,
-               const MlpHandle* psi, const Name& precision, double scale, const Maybe& mask, bool causal,
-               const py::array& out, const Maybe& lse) {
+               const MlpHandle* psi, const Name& precision, double scale, const Maybe& mask,
+               const Limits& band, const py::array& out, const Maybe& lse) {
     with_dtype(q, [&]<class T>() {
         const auto rows = view<const T>(q), columns = view<const T>(k), values = view<const T>(v);
         const auto to = view<T>(out), log_sum = view_or_none<T>(lse);
@@ -62,7 +63,7 @@ void attention(const py::array& q, const py::array& k, const py::array& v, const
         const auto f = map_or_null<T>(phi), g = map_or_null<T>(psi);
         const Precision p = precision_named(precision);
         without_gil([&] {
-            rk::attention<T>(rows, columns, values, f, g, p, T(scale), allowed, causal, to, log_sum);
+            rk::attention<T>(rows, columns, values, f, g, p, T(scale), allowed, is_causal(band), to, log_sum);
         });
     });
 }
@@ -101,9 +102,9 @@ void register_operations(py::module_& m) {
     m.def("relation_matrix", &relation_matrix, arg("x"), arg("y"), arg("phi").none(true),
           arg("psi").none(true), arg("precision"), arg("scale"), arg("heads"), arg("out"));
     m.def("attention_scores", &attention_scores, arg("q"), arg("k"), arg("phi").none(true),
-          arg("psi").none(true), arg("precision"), arg("scale"), arg("mask"), arg("causal"), arg("out"));
+          arg("psi").none(true), arg("precision"), arg("scale"), arg("mask"), arg("band"), arg("out"));
     m.def("attention", &attention, arg("q"), arg("k"), arg("v"), arg("phi").none(true), arg("psi").none(true),
-          arg("precision"), arg("scale"), arg("mask"), arg("causal"), arg("out"), arg("lse"));
+          arg("precision"), arg("scale"), arg("mask"), arg("band"), arg("out"), arg("lse"));
     m.def("retrieve", &retrieve, arg("q"), arg("keys"), arg("phi").none(true), arg("psi").none(true),
           arg("precision"), arg("mask"), arg("values"), arg("indices"));
     m.def("relation_matvec", &relation_matvec, arg("x"), arg("y"), arg("v"), arg("phi").none(true),

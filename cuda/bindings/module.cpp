@@ -55,6 +55,16 @@ auto with_arithmetic(const std::string& name, const F& f) {
     throw std::invalid_argument("no arithmetic is called '" + name + "'");
 }
 
+// Pairs (i, j) that may attend have least <= j - i <= greatest; None: no limit. No limits, or the causal
+// rule.
+using Limits = std::pair<std::optional<long>, std::optional<long>>;
+
+bool is_causal(const Limits& band) {
+    if (band == Limits{}) return false;
+    if (band == Limits{std::nullopt, 0}) return true;
+    throw std::invalid_argument("expected no limits, or the causal rule");
+}
+
 // Gradients are for whole precision.
 template <class F>
 void with_full_precision(const Array& a, const F& f) {
@@ -206,28 +216,29 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
     m.def(
         "attention_scores",
         [](const Context& context, const Array& q, const Array& k, const MlpHandle* phi, const MlpHandle* psi,
-           const std::string& arithmetic, double scale, const Maybe& mask, bool causal, const Array& out) {
+           const std::string& arithmetic, double scale, const Maybe& mask, const Limits& band,
+           const Array& out) {
             const DeviceGuard guard(context.device);
             with_arithmetic(arithmetic, [&]<class A>() {
                 attention_scores<A>(context, q, k, map_or_null<A>(phi), map_or_null<A>(psi), scale, mask,
-                                    causal, out);
+                                    is_causal(band), out);
             });
         },
         arg("context"), arg("q"), arg("k"), arg("phi").none(true), arg("psi").none(true), arg("arithmetic"),
-        arg("scale"), arg("mask").none(true), arg("causal"), arg("out"));
+        arg("scale"), arg("mask").none(true), arg("band"), arg("out"));
     m.def(
         "attention",
         [](const Context& context, const Array& q, const Array& k, const Array& v, const MlpHandle* phi,
-           const MlpHandle* psi, const std::string& arithmetic, double scale, const Maybe& mask, bool causal,
-           const Array& out, const Maybe& lse) {
+           const MlpHandle* psi, const std::string& arithmetic, double scale, const Maybe& mask,
+           const Limits& band, const Array& out, const Maybe& lse) {
             const DeviceGuard guard(context.device);
             with_arithmetic(arithmetic, [&]<class A>() {
-                attention<A>(context, q, k, v, map_or_null<A>(phi), map_or_null<A>(psi), scale, mask, causal,
-                             out, lse);
+                attention<A>(context, q, k, v, map_or_null<A>(phi), map_or_null<A>(psi), scale, mask,
+                             is_causal(band), out, lse);
             });
         },
         arg("context"), arg("q"), arg("k"), arg("v"), arg("phi").none(true), arg("psi").none(true),
-        arg("arithmetic"), arg("scale"), arg("mask").none(true), arg("causal"), arg("out"),
+        arg("arithmetic"), arg("scale"), arg("mask").none(true), arg("band"), arg("out"),
         arg("lse").none(true));
     m.def(
         "retrieve",
@@ -281,15 +292,15 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
     m.def(
         "attention_vjp",
         [](const Context& context, const Array& f, const Array& g, const Array& v, const Maybe& mask,
-           bool causal, double scale, const Array& out, const Array& lse, const Array& grad,
+           const Limits& band, double scale, const Array& out, const Array& lse, const Array& grad,
            const Array& grad_f, const Array& grad_g, const Array& grad_v, const Array& grad_scale) {
             const DeviceGuard guard(context.device);
             with_full_precision(f, [&]<class A>() {
-                attention_vjp<A>(context, f, g, v, mask, causal, scale, out, lse, grad, grad_f, grad_g,
-                                 grad_v, grad_scale);
+                attention_vjp<A>(context, f, g, v, mask, is_causal(band), scale, out, lse, grad, grad_f,
+                                 grad_g, grad_v, grad_scale);
             });
         },
-        arg("context"), arg("f"), arg("g"), arg("v"), arg("mask").none(true), arg("causal"), arg("scale"),
+        arg("context"), arg("f"), arg("g"), arg("v"), arg("mask").none(true), arg("band"), arg("scale"),
         arg("out"), arg("lse"), arg("grad"), arg("grad_f"), arg("grad_g"), arg("grad_v"), arg("grad_scale"));
 }
 

@@ -63,6 +63,8 @@ class Attended:
         self.n, self.m = rows.shape[-2], k.shape[-2]
         mask = _check.mask(mask, None if self.single else self.n, self.m)
         self.causal = _check.flag("causal", causal)
+        # Least and greatest j - i of the pairs that may attend; None: no limit.
+        self.band = (None, 0 if self.causal else None)
         self._named, self._mask = named, mask
         batched = [(name, a, min(a.ndim, 2)) for name, a in named]
         if mask is not None:

@@ -292,7 +292,7 @@ def attention_of_features_vjp(
         spread(g, a.lead, 2),
         a.v,
         a.mask,
-        a.causal,
+        a.band,
         a.scale,
         out,
         lse,

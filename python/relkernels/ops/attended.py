@@ -69,7 +69,7 @@ def attention_scores(
         to = a.engine.empty("attention_scores", shape, a.dtype)
     else:
         to = target(_check.output(out, shape, a.dtype, *a.inputs))
-    a.engine.run("attention_scores", a.q, a.k, *a.maps, a.precision, a.scale, a.mask, a.causal, to)
+    a.engine.run("attention_scores", a.q, a.k, *a.maps, a.precision, a.scale, a.mask, a.band, to)
     return to if out is None else filled(out, to)
 
 
@@ -184,7 +184,7 @@ def attention(
         to, lse = target(to), target(lse, packed=True)
     else:
         to = target(_check.output(out, shape, a.dtype, *a.inputs))
-    a.engine.run("attention", a.q, a.k, a.v, *a.maps, a.precision, a.scale, a.mask, a.causal, to, lse)
+    a.engine.run("attention", a.q, a.k, a.v, *a.maps, a.precision, a.scale, a.mask, a.band, to, lse)
     if lse is None:
         return to if out is None else filled(out, to)
     return (to, lse) if out is None else filled(out, to, lse)
