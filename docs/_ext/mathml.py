@@ -1,6 +1,6 @@
-"""Formulas as MathML, which browsers draw themselves: no script, no fonts and no network when a page is read.
+"""Formulas as MathML, which browsers render without scripts, fonts or network access.
 
-The conversion is docutils' own. A formula that it cannot convert is a warning.
+docutils does the conversion. A formula that it cannot convert raises a warning.
 """
 
 from docutils import nodes

@@ -1,7 +1,8 @@
 """Pages of the API reference, and links to them.
 
-One page a public module lists every name of its ``__all__``. On all other pages a public name in code font,
-such as `bounds.symmetric`, becomes a link to its entry; on the pages about C++, to that of `relkernels.hpp`.
+Each public module has a page that lists every name of its ``__all__``. On all other pages a public name in
+code font, such as `bounds.symmetric`, becomes a link to its entry; on the pages about C++, to that of
+`relkernels.hpp`.
 """
 
 import importlib
@@ -16,14 +17,14 @@ from sphinx.ext.autodoc.mock import mock
 from sphinx.util.inspect import stringify_signature
 from sphinx.util.nodes import make_refnode
 
-# In this order. A module that is not there is left out.
+# In this order. Missing modules are skipped.
 MODULES = ("", "bounds", "spectra", "torch", "dask", "plot", "cuda")
-# Libraries of optional modules that are not installed: stand-ins let the docstrings be read without them.
+# Optional libraries that are not installed: they are mocked, so that the docstrings can be read.
 MISSING = [
     name for name in ("torch", "dask", "distributed", "cupy") if importlib.util.find_spec(name) is None
 ]
 
-# Titles of the groups of `relkernels` in their order, by the module that defines a name.
+# Titles of the groups of `relkernels`, in order, by the module that defines a name.
 GROUPS = {
     "ops": "Operations",
     "gradients": "Gradients and losses",
@@ -33,7 +34,7 @@ GROUPS = {
     "estimators": "Estimators",
     "config": "Threads and configuration",
 }
-OTHERS = "Further names"
+OTHERS = "Other names"
 
 
 def module_names() -> list[str]:
@@ -76,7 +77,7 @@ def page_of(module_name: str) -> str:
 
 
 def write(folder: Path) -> None:
-    """Write the pages; those that have not changed are left alone, so that they are not built again."""
+    """Write the pages that have changed; the others are not touched, so that they are not built again."""
     folder.mkdir(parents=True, exist_ok=True)
     pages = {f"{name}.rst": page_of(name) for name in module_names()}
     pages["hpp.rst"] = cpp_reference.page()
@@ -97,7 +98,7 @@ def _skip(app, what, name, obj, skip, options):
 
 
 def _signature(app, what, name, obj, options, signature, return_annotation):
-    """Show how a class whose base is mocked is made: autodoc takes the stand-in's ``__new__`` for its own."""
+    """Show the signature of `__init__` if the base is mocked; autodoc would show the mock's ``__new__``."""
     if what != "class" or type(obj).__name__ != "type" or "__init__" not in vars(obj):
         return None
     own = inspect.signature(obj.__init__)
@@ -106,7 +107,7 @@ def _signature(app, what, name, obj, options, signature, return_annotation):
 
 
 def _link(app, doctree, page):
-    """Make links of the public names in code font: of C++ on the pages about it."""
+    """Link public names in code font to their entries; on the pages about C++, C++ names first."""
     domain = app.env.domains.python_domain
     cpp = cpp_reference.anchors(app.env) if page in cpp_reference.PAGES else {}
     for literal in list(doctree.findall(nodes.literal)):
@@ -122,7 +123,7 @@ def _link(app, doctree, page):
 
 
 def setup(app: Sphinx):
-    """Connect the filter of members, the signatures, and what makes links."""
+    """Connect the functions that filter members, fix signatures and add links."""
     app.connect("autodoc-skip-member", _skip)
     app.connect("autodoc-process-signature", _signature)
     app.connect("doctree-resolved", _link)

@@ -1,7 +1,7 @@
-"""Pages that are files of the repository (change log, results...), read where they lie.
+"""Pages whose text is a file elsewhere in the repository, such as the change log and the results.
 
-A page of docs/ stands for each, so that it has a place in the table of contents; its text is the file's,
-links to other files turned into links to their pages.
+Each has a placeholder in docs/, which gives it a place in the table of contents. Its text is replaced by that
+of the file, with links to other files changed to links to their pages.
 """
 
 import os.path
@@ -24,7 +24,7 @@ _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def text_of(page: str) -> str:
-    """Return a file's text with its links as they must be on the page."""
+    """Return the text of the file, with links adapted to the page."""
     source = PAGES[page]
     page_of_file = {file: f"/{name}.md" for name, file in PAGES.items()}
 
@@ -51,14 +51,14 @@ def _read(app, page, content):
 
 
 class Results(SphinxDirective):
-    """A table of the workloads in bench/RESULTS.md whose names a regular expression matches."""
+    """A table of the workloads in bench/RESULTS.md whose names match a regular expression."""
 
     required_arguments = 1
     final_argument_whitespace = True
     columns = ("workload", "threads", "relkernels", "rate", "best peer", "ratio")
 
     def run(self):
-        """Return the table; without a match, a warning."""
+        """Return the table, or a warning if no workload matches."""
         path = ROOT / "bench" / "RESULTS.md"
         self.env.note_dependency(str(path))
         rows: dict[tuple[str, str], dict[str, str]] = {}
@@ -68,16 +68,16 @@ class Results(SphinxDirective):
             if cells[0] == "workload":
                 header = cells
             elif line.startswith("| ") and header and re.match(self.arguments[0], cells[0]):
-                told = dict(zip(header, cells, strict=True))
-                rows.setdefault((told["workload"], told["threads"]), {}).update(told)
+                row = dict(zip(header, cells, strict=True))
+                rows.setdefault((row["workload"], row["threads"]), {}).update(row)
         if not rows:
             return [self.state.document.reporter.warning(f"no workload matches {self.arguments[0]}")]
-        found = [[told[column] for column in self.columns] for told in rows.values()]
+        found = [[row[column] for column in self.columns] for row in rows.values()]
         return [_table([self.columns, *found])]
 
 
 def _table(rows):
-    """Return a table of texts, the first row its head."""
+    """Return a table of texts, with the first row as its head."""
     group = nodes.tgroup(cols=len(rows[0]))
     group += [nodes.colspec(colwidth=1) for _ in rows[0]]
     lines = []
@@ -90,7 +90,7 @@ def _table(rows):
 
 
 def setup(app: Sphinx):
-    """Connect the reader, and the directive."""
+    """Connect the function that replaces the text, and add the directive."""
     app.connect("source-read", _read)
     app.add_directive("results", Results)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
