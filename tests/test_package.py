@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import relkernels as rk
 from relkernels import _core
-from relkernels._extras import install
+from relkernels.base.extras import install
 
 ROOT = Path(__file__).parents[1]
 MODULES = [
