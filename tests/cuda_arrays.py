@@ -19,8 +19,10 @@ import numpy as np
 import pytest
 import relkernels as rk
 from relkernels import cuda
+from relkernels.arrays.dispatch import OPERATIONS
 from relkernels.base.result import rebuilt
 from relkernels.cuda import devices, libraries
+from relkernels.cuda.engine import KERNELS
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 F16 = np.dtype(np.float16)
@@ -173,7 +175,7 @@ class Device:
     negative_strides = True
 
     def __getattr__(self, operation):
-        if operation not in cuda.OPERATIONS:
+        if operation not in KERNELS:
             raise AttributeError(operation)
         signature = inspect.signature(inspect.unwrap(getattr(rk, operation)))
 
@@ -188,7 +190,7 @@ class Device:
 
     def bring(self, operation, arguments):
         """The arguments with their arrays on the device."""
-        arrays = cuda.OPERATIONS[operation][1]
+        arrays = OPERATIONS[operation].names
         return {
             n: self.put(a) if n in arrays and isinstance(a, np.ndarray) else a for n, a in arguments.items()
         }
