@@ -28,7 +28,8 @@ from .maps import MLP, Activation, leaky_relu, relu_power
 from .ops import attention, attention_scores, feature_map, relation_matrix, relation_matvec, retrieve
 from .ops.linear_operator import as_linear_operator
 from .ops.nngp import nngp_kernel
-from .states import NpyBlocks, retrieve_blocks
+from .states.block_retrieval import retrieve_blocks
+from .states.blocks import NpyBlocks
 
 if TYPE_CHECKING:
     from .estimators import (

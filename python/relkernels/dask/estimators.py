@@ -15,7 +15,7 @@ from ..base import check
 from ..estimators.base import TrainedEstimator
 from ..estimators.fitting.training import Plateau
 from ..estimators.ridge import Moments, RandomFeatureRidge
-from ..states import State
+from ..states.consumers import State
 from .arrays import aligned, array
 from .graphs import tree_of_states
 

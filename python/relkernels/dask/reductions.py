@@ -11,7 +11,7 @@ from .. import ops
 from ..base import check
 from ..maps.mlp import MLP
 from ..ops.sides import Attended, Sides
-from ..states import LinkedSum, SoftmaxAccumulate, State, TopK
+from ..states.consumers import LinkedSum, SoftmaxAccumulate, State, TopK
 from .arrays import aligned, array, optional_array, stand_in, value, widened
 from .graphs import tree_of_states
 

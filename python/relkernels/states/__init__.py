@@ -1,7 +1,5 @@
 """Operations in parts: mergeable states, and the blocks of rows they are computed from."""
 
-from .block_retrieval import retrieve_blocks
-from .blocks import NpyBlocks
-from .consumers import LinkedSum, SoftmaxAccumulate, State, TopK
+from .consumers import LinkedSum, SoftmaxAccumulate, TopK
 
-__all__ = ["LinkedSum", "NpyBlocks", "SoftmaxAccumulate", "State", "TopK", "retrieve_blocks"]
+__all__ = ["LinkedSum", "SoftmaxAccumulate", "TopK"]
