@@ -19,8 +19,10 @@ import numpy as np
 import pytest
 import relkernels as rk
 from relkernels import cuda
-from relkernels._result import rebuilt
-from relkernels.cuda import devices, kinds
+from relkernels.arrays.dispatch import OPERATIONS
+from relkernels.base.result import rebuilt
+from relkernels.cuda import devices, libraries
+from relkernels.cuda.engine import KERNELS
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 F16 = np.dtype(np.float16)
@@ -56,7 +58,7 @@ class DeviceArray:
         self.shape, self.dtype = array.shape, array.dtype
 
 
-class Emulated(kinds.Kind):
+class Emulated(libraries.Kind):
     """The kind of emulated arrays. One test at a time may change its streams, its limit and its log."""
 
     name = "Emulated"
@@ -76,7 +78,7 @@ class Emulated(kinds.Kind):
 
     def describe(self, a):
         steps = tuple(step // a.array.itemsize for step in a.array.strides)
-        return kinds.Description(a.array.ctypes.data, a.shape, steps, a.dtype.name)
+        return libraries.Description(a.array.ctypes.data, a.shape, steps, a.dtype.name)
 
     def readable(self, name, a):
         return a
@@ -140,15 +142,15 @@ def in_place_of_the_extension(module):
     """Have emulated arrays computed with by the kernels of `module`."""
     before = devices.extension
     devices.extension = lambda: module
-    kinds._MODULES[__name__] = __name__
-    kinds._kind_of_class.cache_clear()
+    libraries._MODULES[__name__] = __name__
+    libraries._kind_of_class.cache_clear()
     KIND.reset()
     try:
         yield
     finally:
         devices.extension = before
-        del kinds._MODULES[__name__]
-        kinds._kind_of_class.cache_clear()
+        del libraries._MODULES[__name__]
+        libraries._kind_of_class.cache_clear()
 
 
 def _span(a):
@@ -173,7 +175,7 @@ class Device:
     negative_strides = True
 
     def __getattr__(self, operation):
-        if operation not in cuda.OPERATIONS:
+        if operation not in KERNELS:
             raise AttributeError(operation)
         signature = inspect.signature(inspect.unwrap(getattr(rk, operation)))
 
@@ -188,7 +190,7 @@ class Device:
 
     def bring(self, operation, arguments):
         """The arguments with their arrays on the device."""
-        arrays = cuda.OPERATIONS[operation][1]
+        arrays = OPERATIONS[operation].names
         return {
             n: self.put(a) if n in arrays and isinstance(a, np.ndarray) else a for n, a in arguments.items()
         }

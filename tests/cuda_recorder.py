@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from cuda_arrays import EmulatedDevice
-from relkernels import cuda
+from relkernels.cuda.engine import KERNELS
 
 F4 = np.float32
 
@@ -58,7 +58,7 @@ class Recorder:
                 raise self.error
             self.calls.append((name, context, arguments))
 
-        if name not in cuda.OPERATIONS:
+        if name not in KERNELS:
             raise AttributeError(name)
         return kernel
 

@@ -5,8 +5,8 @@ from relkernels.benchmarks import ceilings, workloads
 from relkernels.benchmarks.report import Report, Row
 from relkernels.benchmarks.timing import Race, Timing
 from relkernels.benchmarks.workload import OURS
-from relkernels.experiments.part import Part
-from relkernels.experiments.study import Criterion, Outcome
+from relkernels.demos.part import Part
+from relkernels.studies.study import Criterion, Outcome
 
 MACHINE = {
     "version": "0.1.0", "python": "3.11.7", "cpu": "A <processor> & more", "isa": "avx2",
@@ -52,7 +52,7 @@ SYMMETRIC = {
 
 def demo_parts():
     """Return the parts "symmetric" and "kernel" of the demo, with pictures of the real kinds."""
-    from relkernels.experiments import digits, kernel
+    from relkernels.demos import digits, kernel
     from relkernels.plot import relation_matrix
 
     rng = np.random.default_rng(0)

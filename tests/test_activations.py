@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference
 import relkernels as rk
-from relkernels.activations import NAMES, Activation, lipschitz
+from relkernels.maps.activations import NAMES, Activation, lipschitz
 
 KNOWN = [Activation(name, parameter) for name, parameter in NAMES.items() if name != "relu_power"]
 

@@ -9,7 +9,7 @@ import pytest
 import relkernels as rk
 from libraries import Library, inputs
 from relkernels import _core, arrays
-from relkernels._half import narrow, widen
+from relkernels.arrays.half import narrow, widen
 from strategies import mlp, normal
 
 BF16 = np.dtype(ml_dtypes.bfloat16)

@@ -1,14 +1,12 @@
 """Arrays of several kinds or places in one call, what no library shares, and what goes to relkernels.cuda."""
 
-import sys
-import types
-
 import numpy as np
 import pytest
 import relkernels as rk
 from dlpack_producer import Producer
 from libraries import Library, inputs
 from relkernels import arrays
+from relkernels.arrays import engine
 from strategies import normal
 
 
@@ -111,13 +109,15 @@ def test_what_cannot_be_given_back_is_refused():
 
 @pytest.fixture
 def cuda(monkeypatch):
-    """A stand-in for relkernels.cuda that keeps what it is called with."""
-    module = types.ModuleType("relkernels.cuda")
-    module.calls = []
-    module.call = lambda name, arguments: module.calls.append((name, arguments)) or "from the device"
-    monkeypatch.setitem(sys.modules, "relkernels.cuda", module)
-    monkeypatch.setattr(rk, "cuda", module, raising=False)
-    return module
+    """The calls that a stand-in for the CUDA engine was given: (name, arguments)."""
+    calls = []
+
+    def run(operation, arguments):
+        calls.append((operation.name, arguments))
+        return "from the device"
+
+    monkeypatch.setitem(engine._DEVICES, 2, lambda: run)
+    return calls
 
 
 def test_arrays_on_a_cuda_device_are_handed_on_as_they_came(cuda, monkeypatch):
@@ -129,13 +129,13 @@ def test_arrays_on_a_cuda_device_are_handed_on_as_they_came(cuda, monkeypatch):
     assert phi(x) == "from the device"
     assert rk.relation_loss(x, None, (v, v)) == "from the device"
     assert rk.nngp_kernel(Cuda(device=(13, 0)), depth=2) == "from the device"
-    assert cuda.calls[:4] == [
+    assert cuda[:4] == [
         ("relation_matrix", {"x": x, "y": y, "phi": phi, "scale": 2.0}),
         ("retrieve", {"q": x, "keys": y, "k": 3, "out": (out, out)}),
         ("feature_map", {"x": x, "mlp": phi}),
         ("relation_loss", {"x": x, "y": None, "target": (v, v)}),
     ]
-    assert cuda.calls[4][0] == "nngp_kernel"
+    assert cuda[4][0] == "nngp_kernel"
 
 
 def test_what_stays_on_the_host_says_so(cuda):
@@ -143,4 +143,4 @@ def test_what_stays_on_the_host_says_so(cuda):
         rk.MLP([Cuda()])
     with pytest.raises(TypeError, match=r"x: expected an array in the host's memory, .* cuda:0"):
         rk.as_linear_operator(Cuda())
-    assert cuda.calls == []
+    assert cuda == []

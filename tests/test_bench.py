@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import relkernels as rk
 from relkernels import _core, config
-from relkernels._extras import install
+from relkernels.base.extras import install
 from relkernels.benchmarks import (
     FAMILIES,
     ceilings,

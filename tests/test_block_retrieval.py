@@ -241,7 +241,7 @@ def test_demo_usage(arguments):
 
 
 def test_the_check_of_the_demo_can_fail(tmp_path, rng):
-    from relkernels.experiments.retrieval import largest_error, write_keys
+    from relkernels.demos.retrieval import largest_error, write_keys
 
     write_keys(tmp_path / "keys.npy", 70_000, 3)
     keys = rk.NpyBlocks(tmp_path / "keys.npy", 10_000)
@@ -257,7 +257,7 @@ def test_the_check_of_the_demo_can_fail(tmp_path, rng):
 
 
 def test_keys_drawn_are_the_same_every_time(tmp_path):
-    from relkernels.experiments.retrieval import write_keys
+    from relkernels.demos.retrieval import write_keys
 
     write_keys(tmp_path / "a.npy", 70_000, 3)
     write_keys(tmp_path / "b.npy", 70_001, 3)

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import relkernels as rk
 from relkernels import _core
-from relkernels._extras import install
-from relkernels._files import check_writable
+from relkernels.base.extras import install
+from relkernels.base.files import check_writable
 from relkernels.cli import demo_tables, info
-from relkernels.cli.main import COMMANDS, main, parser, subparsers
+from relkernels.cli.main import COMMANDS, main, parser
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "guides" / "command-line.md"
@@ -57,7 +57,7 @@ def test_version_and_help():
 
 
 def test_every_command_tells_its_options_defaults_and_an_example():
-    commands = subparsers(parser())
+    commands = parser().get_default("subparsers")
     assert list(commands) == list(COMMANDS)
     for name, command in commands.items():
         text = command.format_help()
@@ -116,7 +116,7 @@ def test_demo_meets_its_targets(tmp_path):
 
 @pytest.mark.slow
 def test_preference_part_on_fewer_sets(tmp_path, monkeypatch, capsys):
-    from relkernels.experiments import preference
+    from relkernels.demos import preference
 
     monkeypatch.setattr(preference, "_TRAINING_SETS", 1500)
     monkeypatch.setattr(preference, "_HELD_OUT_SETS", 200)
@@ -140,7 +140,7 @@ def test_preference_part_on_fewer_sets(tmp_path, monkeypatch, capsys):
 
 
 def test_demo_without_statsmodels_says_what_to_install(monkeypatch):
-    from relkernels.experiments import preference
+    from relkernels.demos import preference
 
     monkeypatch.setattr(preference.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(preference, "largest_digit", lambda report: {})
@@ -166,8 +166,8 @@ def test_an_unwritable_directory_is_told_without_a_traceback(tmp_path):
     blocker = tmp_path / "file"
     blocker.write_text("")
     code = (
-        "import sys, relkernels.cli.main as m, relkernels.experiments.kernel as k; "
-        "from relkernels.experiments.part import Part; k.run = lambda report: Part([]); "
+        "import sys, relkernels.cli.main as m, relkernels.demos.kernel as k; "
+        "from relkernels.demos.part import Part; k.run = lambda report: Part([]); "
         f"sys.exit(m.main(['demo', 'kernel', '--json', '--plot', {os.fspath(blocker / 'x')!r}]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -15,7 +15,7 @@ import relkernels as rk
 from cuda_arrays import BF16, F16, KIND, DeviceArray
 from cuda_recorder import Array, ones, put
 from relkernels import cuda
-from relkernels.cuda import mlps
+from relkernels.cuda import libraries, mlps
 
 F4 = np.float32
 PHI = rk.MLP.random([4, 8, 2], random_state=0)
@@ -268,7 +268,7 @@ def test_no_operation_reads_what_an_address_points_to():
         import numpy as np, relkernels as rk
         import cuda_arrays, cuda_recorder
         from relkernels import cuda
-        from relkernels.cuda import kinds
+        from relkernels.cuda import libraries
 
         numbers = itertools.count()
 
@@ -279,7 +279,7 @@ def test_no_operation_reads_what_an_address_points_to():
                 self.address = 4096 + 65536 * next(numbers)
 
         class Kind(cuda_arrays.Emulated):
-            def describe(self, a): return kinds.Description(a.address, a.shape, a.steps, a.element)
+            def describe(self, a): return libraries.Description(a.address, a.shape, a.steps, a.element)
             def empty(self, shape, element, device): return Nowhere(*shape, dtype=element)
             def view(self, a, shape, steps, offset): return Nowhere(*shape, dtype=a.element)
             def add(self, a, b): return a
@@ -354,7 +354,7 @@ def test_arrays_of_jax_go_by_way_of_another_library(recorder, monkeypatch):
 
     module.KIND = Kind()
     monkeypatch.setitem(sys.modules, "other", module)
-    monkeypatch.setitem(cuda.kinds._MODULES, "other", "other")
+    monkeypatch.setitem(libraries._MODULES, "other", "other")
     x = ones(5, 4)
     given = Other(x.array, x.memory, 0)
     word, result = cuda.call("relation_matrix", {"x": given, "y": given})

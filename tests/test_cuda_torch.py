@@ -11,14 +11,14 @@ import pytest
 import relkernels as rk
 from cuda_recorder import Array, Recorder
 from relkernels import cuda
-from relkernels.cuda import devices, kinds
+from relkernels.cuda import devices, libraries
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 
 @pytest.fixture
 def recorder(monkeypatch):
-    from relkernels.cuda.kinds import _torch
+    from relkernels.cuda.libraries import _torch
 
     made = Recorder()
     monkeypatch.setattr(devices, "extension", lambda: made)
@@ -33,7 +33,7 @@ def recorder(monkeypatch):
     }
     for name, claim in claims.items():
         monkeypatch.setattr(_torch.KIND, name, claim, raising=False)
-    assert kinds.kind_of(torch.ones(1)) is _torch.KIND
+    assert libraries.kind_of(torch.ones(1)) is _torch.KIND
     return made
 
 
@@ -132,7 +132,7 @@ def test_memory_errors(recorder):
 
 
 def test_tensors_in_main_memory_are_not_on_a_device():
-    assert kinds.device_of(torch.ones(3)) is None
-    assert kinds.place(torch.ones(3)) == "an array of PyTorch in main memory"
-    assert kinds.kind_of(torch.nn.Linear(2, 2)) is None
-    assert kinds.kind_of(torch.nn.Parameter(torch.ones(2))) is kinds.kind_of(torch.ones(2))
+    assert libraries.device_of(torch.ones(3)) is None
+    assert libraries.place(torch.ones(3)) == "an array of PyTorch in main memory"
+    assert libraries.kind_of(torch.nn.Linear(2, 2)) is None
+    assert libraries.kind_of(torch.nn.Parameter(torch.ones(2))) is libraries.kind_of(torch.ones(2))

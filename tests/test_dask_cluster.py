@@ -49,7 +49,7 @@ def large(tmp_path_factory):
 
 def memory_of(dask_worker):
     """The most that the process has held, and what it wrote to disk for want of memory."""
-    from relkernels.experiments.retrieval import peak_memory
+    from relkernels.demos.retrieval import peak_memory
 
     counts = dask_worker.data.cumulative_metrics
     return peak_memory(), sum(n for (what, *_), n in counts.items() if what == "disk-write")

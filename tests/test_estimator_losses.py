@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import relkernels as rk
-from relkernels.estimators import losses
-from relkernels.estimators.parameters import Parameters
+from relkernels.estimators.fitting import losses
+from relkernels.estimators.fitting.parameters import Parameters
 from relkernels.gradients import LOSSES
 from scipy.special import logsumexp
 

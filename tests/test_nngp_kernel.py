@@ -7,8 +7,9 @@ import reference_nngp
 import relkernels as rk
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from relkernels import _core, _dual
-from strategies import DTYPES, columns, dtypes, lay_out, layouts, leads, normal, rows, seeds, widths
+from relkernels import _core
+from relkernels.ops import dual
+from strategies import columns, dtypes, lay_out, layouts, leads, normal, rows, seeds, widths
 
 BOUND = {np.float32: 1e-6, np.float64: 1e-12}
 ACTIVATIONS = {
@@ -96,8 +97,8 @@ def test_series_against_the_definition(name, kind, rng):
 @pytest.mark.parametrize("kind", ["nngp", "ntk"])
 def test_series_as_far_as_it_goes(name, kind):
     """At correlation 1 the series of E[a^2] has its largest tail; one dimension of quadrature checks it."""
-    rate = _dual._SERIES[name][5 if kind == "ntk" else 4]
-    farthest = (_dual._MOST - _dual._BASE) / rate
+    rate = dual._SERIES[name][5 if kind == "ntk" else 4]
+    farthest = (dual._MOST - dual._BASE) / rate
     value, slope = smooth(name)
     z = np.arange(-12, 12, 1 / 256)
     w = np.exp(-z * z / 2) / 256 / np.sqrt(2 * np.pi)

@@ -15,24 +15,24 @@ import numpy as np
 import pytest
 import relkernels as rk
 from relkernels import _core
-from relkernels._extras import install
+from relkernels.base.extras import install
 
 ROOT = Path(__file__).parents[1]
 MODULES = [
-    "arrays",
-    "_dlpack",
+    "arrays.kinds",
+    "arrays.dlpack",
     "ops.relations",
     "ops.attended",
     "ops.retrieval",
     "gradients.vjp",
     "gradients.loss",
-    "linear_operator",
-    "mlp",
-    "activations",
+    "maps.mlp",
+    "maps.activations",
+    "ops.linear_operator",
+    "ops.nngp",
     "config",
-    "nngp",
-    "blocks",
-    "block_retrieval",
+    "states.blocks",
+    "states.block_retrieval",
     "estimators.symmetric",
     "estimators.asymmetric",
     "estimators.preference",

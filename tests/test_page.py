@@ -14,13 +14,14 @@ from importlib import resources
 import pytest
 import relkernels as rk
 from recorded import KERNEL, bench_report, demo_parts, outcome, pages
-from relkernels import _files
-from relkernels._extras import install
+from relkernels.base import files
+from relkernels.base.extras import install
 from relkernels.benchmarks.report import Report
 from relkernels.cli import main, page, reproduce
 from relkernels.cli.page import Cell, Page, Section, Table
-from relkernels.experiments import kernel, study
+from relkernels.demos import kernel
 from relkernels.plot import _panels, _style
+from relkernels.studies import study
 from tinyhtml5.parser import HTMLParser as StrictParser
 
 VOID = {"meta", "link", "img", "source", "br", "hr", "input"}
@@ -296,7 +297,7 @@ def test_a_contradicted_claim_is_shown_and_fails(tmp_path, monkeypatch, capsys):
 def test_a_page_that_cannot_be_completed_leaves_what_was_there(tmp_path, monkeypatch):
     path = tmp_path / "x.html"
     path.write_text("before")
-    monkeypatch.setattr(_files.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr(files.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(OSError, match="full"):
         page.write(pages()["reproduce"], str(path))
     assert path.read_text() == "before"
@@ -306,13 +307,13 @@ def test_a_page_that_cannot_be_completed_leaves_what_was_there(tmp_path, monkeyp
 def test_a_file_that_may_not_be_written(tmp_path, monkeypatch):
     path = tmp_path / "x.html"
     path.write_text("before")
-    monkeypatch.setattr(_files.os, "access", lambda *_: False)
+    monkeypatch.setattr(files.os, "access", lambda *_: False)
     with pytest.raises(OSError, match=r"--html: cannot write '.*x.html': it may not be written"):
-        _files.check_writable("--html", str(path))
+        files.check_writable("--html", str(path))
     link = tmp_path / "link.html"
     link.symlink_to(path)
     monkeypatch.undo()
-    _files.write_whole(link, b"after")
+    files.write_whole(link, b"after")
     assert path.read_text() == "after"  # the file that the link leads to
     assert link.is_symlink()
 

@@ -20,7 +20,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from recorded import bench_report
 from relkernels import bounds, plot, spectra
-from relkernels._extras import install
+from relkernels.base.extras import install
 from relkernels.plot import _panels, _relation, _style
 
 matplotlib.use("Agg")

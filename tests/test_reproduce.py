@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from relkernels._extras import install
-from relkernels.experiments import study
-from relkernels.experiments.fitting import function, hidden_start, two_maps
+from relkernels.base.extras import install
+from relkernels.studies import study
+from relkernels.studies.fitting import function, hidden_start, two_maps
 
 
 def run(*arguments, code="from relkernels.cli.main import main; sys.exit(main(sys.argv[1:]))"):

@@ -97,7 +97,8 @@ def test_a_forked_child_computes(rng):
         "rk.retrieve(x, x, 10)",
         # Slow: the vector's 4 GB are copied before the first product.
         pytest.param(
-            "m = 10**9; rk.relation_matvec(x[:1], np.broadcast_to(x[0], (m, 64)), np.broadcast_to(x[0, 0], m))",
+            "m = 10**9; "
+            "rk.relation_matvec(x[:1], np.broadcast_to(x[0], (m, 64)), np.broadcast_to(x[0, 0], m))",
             marks=pytest.mark.slow,
         ),
         "[rk.relation_matrix(x[:6000]) for _ in range(10_000)]",

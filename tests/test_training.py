@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import relkernels as rk
 from relkernels import AsymmetricRelation, PreferenceRetriever, SymmetricRelation
-from relkernels.estimators import training
+from relkernels.estimators.fitting import training
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from scipy import sparse

@@ -28,9 +28,8 @@ MISSING = [
 GROUPS = {
     "ops": "Operations",
     "gradients": "Gradients and losses",
-    "mlp": "Feature maps",
-    "activations": "Feature maps",
-    "nngp": "Kernels of wide networks",
+    "maps": "Feature maps",
+    "states": "Blocks of rows",
     "estimators": "Estimators",
     "config": "Threads and configuration",
 }

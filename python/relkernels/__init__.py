@@ -9,37 +9,27 @@ separately.
 
 from __future__ import annotations
 
+import sys as _sys
+from collections.abc import Callable
+from importlib import import_module as _import_module
 from typing import TYPE_CHECKING, Any
 
 try:
     from ._core import __version__
 except ImportError as error:
-    from ._startup import leave_on_wrong_environment
+    from .base.startup import leave_on_wrong_environment
 
     leave_on_wrong_environment(error)
     raise
-from .activations import Activation, leaky_relu, relu_power
-from .block_retrieval import retrieve_blocks
-from .blocks import NpyBlocks
+from .arrays.engine import register_device
 from .config import get_num_threads, set_num_threads, show_config
-from .gradients import (
-    MLPGradient,
-    attention_vjp,
-    feature_map_vjp,
-    relation_loss,
-    relation_matrix_vjp,
-)
-from .linear_operator import as_linear_operator
-from .mlp import MLP
-from .nngp import nngp_kernel
-from .ops import (
-    attention,
-    attention_scores,
-    feature_map,
-    relation_matrix,
-    relation_matvec,
-    retrieve,
-)
+from .gradients import MLPGradient, attention_vjp, feature_map_vjp, relation_loss, relation_matrix_vjp
+from .maps import MLP, Activation, leaky_relu, relu_power
+from .ops import attention, attention_scores, feature_map, relation_matrix, relation_matvec, retrieve
+from .ops.linear_operator import as_linear_operator
+from .ops.nngp import nngp_kernel
+from .states.block_retrieval import retrieve_blocks
+from .states.blocks import NpyBlocks
 
 if TYPE_CHECKING:
     from .estimators import (
@@ -89,6 +79,26 @@ __all__ = [
     "show_config",
 ]
 
+
+def _cuda_call() -> Callable[..., Any]:
+    from .cuda.calls import run
+
+    return run
+
+
+# DLPack's number for CUDA. Loaded with the first array on such a device.
+register_device(2, _cuda_call)
+
+# Modules as they were called before, for imports and pickles that name them.
+for _old, _new in {
+    "activations": "maps.activations",
+    "blocks": "states.blocks",
+    "linear_operator": "ops.linear_operator",
+    "mlp": "maps.mlp",
+    "nngp": "ops.nngp",
+}.items():
+    globals()[_old] = _sys.modules[f"{__name__}.{_old}"] = _sys.modules[f"{__name__}.{_new}"]
+
 # Submodules that are loaded on first use.
 _SUBMODULES = {"bounds", "cuda", "plot", "spectra"}
 # Estimators import scikit-learn, which takes longer than everything else here together.
@@ -111,9 +121,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(estimators, name)
     if name in _SUBMODULES:
-        from importlib import import_module
-
-        return import_module(f".{name}", __name__)
+        return _import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import threadpoolctl
 
-from . import _check, _core
+from . import _core
+from .base import check
 
 
 def set_num_threads(n: int) -> None:
@@ -38,9 +39,9 @@ def set_num_threads(n: int) -> None:
     1
     >>> rk.set_num_threads(before)
     """
-    number = _check.integer("n", n, 1)
+    number = check.integer("n", n, 1)
     if number > 4096:
-        _check.fail("n", "at most 4096 threads", number)
+        check.fail("n", "at most 4096 threads", number)
     _core.set_num_threads(number)
 
 

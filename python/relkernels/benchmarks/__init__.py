@@ -1,15 +1,13 @@
 """Benchmarks: every operation beside what one would use instead, and beside what the machine can do.
 
-One module a family of workloads (`feature_map`, `relation_matrix`, `attention`, `retrieve`,
-`relation_matvec`, `gradients`), each a list of `Workload`. `relkernels bench` and the files of bench/
-run these and no others.
+Each module of `families` has a list of `Workload`; `relkernels bench` and the files of bench/ run them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .._describe import near, option
+from ..base.describe import near, option
 from .workload import Workload
 
 FAMILIES = ("feature_map", "relation_matrix", "attention", "retrieve", "relation_matvec", "gradients")
@@ -35,7 +33,7 @@ def workloads(names: Sequence[str] = (), quick: bool = False) -> list[Workload]:
 
     every: list[Workload] = []
     for family in FAMILIES:
-        every += importlib.import_module(f".{family}", __name__).WORKLOADS
+        every += importlib.import_module(f".families.{family}", __name__).WORKLOADS
     for name in names:
         if not any(_fits(w, name) for w in every):
             series = dict.fromkeys(f"{w.family}/{w.series}" for w in every)

@@ -6,7 +6,7 @@ import contextlib
 import glob
 
 from .. import _core
-from .._allocate import available
+from ..arrays.allocate import available
 
 # Name: what it is, unit of its rate in 1e9 a second.
 NAMES = {

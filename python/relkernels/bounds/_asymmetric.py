@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import _check
+from ..base import check
+from ..base.describe import described
 from ..spectra import SchmidtSpectrum, schmidt
 from ..spectra.operators import evaluate
 from ._bound import Assumption, Bound, Constant, non_negative, positive
@@ -68,17 +69,17 @@ def schmidt_of(relation: Any, points: Any, function_sup: Any, rest: float) -> Sc
     if isinstance(relation, SchmidtSpectrum):
         n, m = len(relation.left), len(relation.right)
         if len(relation.values) < min(n, m):
-            _check.fail("relation", f"a spectrum of all {min(n, m)} singular values", len(relation.values))
+            check.fail("relation", f"a spectrum of all {min(n, m)} singular values", len(relation.values))
         return _of_values((relation.left * relation.values) @ relation.right.T, relation)
     if callable(relation):
         if points is None:
-            _check.fail("points", "a pair of arrays (n, d_x) and (m, d_y) to ask the relation about", None)
+            check.fail("points", "a pair of arrays (n, d_x) and (m, d_y) to ask the relation about", None)
         if not isinstance(points, (tuple, list)) or len(points) != 2:
-            _check.fail("points", "a pair of arrays (n, d_x) and (m, d_y)", type(points).__name__)
-        x, y = (_check.numbers(f"points[{i}]", p) for i, p in enumerate(points))
+            check.fail("points", "a pair of arrays (n, d_x) and (m, d_y)", type(points).__name__)
+        x, y = (check.numbers(f"points[{i}]", p) for i, p in enumerate(points))
         values = evaluate(relation, x, y)
         if values.size == 0:
-            _check.fail("points", "at least one point on each side", values.shape)
+            check.fail("points", "at least one point on each side", values.shape)
         return _of_values(values, schmidt(values))
     s = spectrum("relation", relation)
     height = positive("function_sup", function_sup)
@@ -142,11 +143,11 @@ def asymmetric(
     """
     accuracy = positive("eps", eps)
     if not isinstance(dimensions, (tuple, list)) or len(dimensions) != 2:
-        _check.fail("dimensions", "a pair of integers", _check._kind(dimensions))
+        check.fail("dimensions", "a pair of integers", described(dimensions))
     for i, D in enumerate(dimensions):
-        _check.integer(f"dimensions[{i}]", D, 1)
+        check.integer(f"dimensions[{i}]", D, 1)
     if not isinstance(norms, (tuple, list)) or len(norms) != 2:
-        _check.fail("norms", "a pair: for x and for y", repr(norms))
+        check.fail("norms", "a pair: for x and for y", repr(norms))
     sides = [
         dimension_and_norms(D, (n,), (name,))
         for D, n, name in zip(dimensions, norms, ("norms[0]", "norms[1]"), strict=True)
@@ -164,7 +165,7 @@ def asymmetric(
         elif len(section) == len(roots):
             functions.append(section)
         else:
-            _check.fail(name, f"{len(roots)} values, one for each singular value", len(section))
+            check.fail(name, f"{len(roots)} values, one for each singular value", len(section))
     uniform = layers[0].norm == "sup"
     slopes = system.sup_x + system.sup_y if uniform else 2 * roots
     tails = system.tails if uniform else system.tails_l2
@@ -262,12 +263,12 @@ def symmetric_floor(values: Any, norm: str = "sup") -> Bound:
     >>> bounds.symmetric_floor([[0.0, 1.0], [-1.0, 0.0]]).value
     1.0
     """
-    r = _check.numbers("values", values)
+    r = check.numbers("values", values)
     if r.ndim != 2 or r.shape[0] != r.shape[1] or r.size == 0:
-        _check.fail("values", "a square matrix", f"shape {r.shape}")
+        check.fail("values", "a square matrix", f"shape {r.shape}")
     if not np.isfinite(r).all():
-        _check.fail("values", "finite values", "NaN or infinity")
-    kind = _check.choice("norm", norm, ("sup", "l2"))
+        check.fail("values", "finite values", "NaN or infinity")
+    kind = check.choice("norm", norm, ("sup", "l2"))
     skew = (r - r.T) / 2
     eigenvalues = np.linalg.eigvalsh((r + r.T) / 2)
     negative = np.minimum(eigenvalues, 0)

@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import _check
+from ..base import check
+from ..base.describe import described
 from ._bound import Assumption, Bound, Constant, non_negative, positive
 
 _SOURCE = "derived: softmax mass outside the best items; existence of the utility: Debreu's theorem"
@@ -35,12 +36,12 @@ def _arguments(
     margin: Any, n: Any, diameter: Any, relation_error: Any, n_best: Any
 ) -> tuple[float, int, float, float, int]:
     m = positive("margin", margin, finite=False)
-    items = _check.integer("n", n, 1, 2**63 - 1)
+    items = check.integer("n", n, 1, 2**63 - 1)
     diam = non_negative("diameter", diameter)
     eta = non_negative("relation_error", relation_error)
-    best = _check.integer("n_best", n_best, 1)
+    best = check.integer("n_best", n_best, 1)
     if best > items:
-        _check.fail("n_best", f"at most n = {items}", best)
+        check.fail("n_best", f"at most n = {items}", best)
     return m, items, diam, eta, best
 
 
@@ -298,14 +299,14 @@ def margin_of(
     width = non_negative("tie", tie)
     for name, given in (("utility", utility), ("sets", sets), ("queries", queries)):
         if given is not None and not (name == "utility" and callable(given)):
-            _check.sequence(name, given)
+            check.sequence(name, given)
     if utility is None:
         raise TypeError("utility: expected a callable or the utilities of each set, got None")
     if callable(utility):
         if sets is None:
-            _check.fail("sets", "the sets of items that utility is asked about", None)
+            check.fail("sets", "the sets of items that utility is asked about", None)
         if queries is not None and len(queries) != len(sets):
-            _check.fail("queries", f"{len(sets)} queries, one for each set", len(queries))
+            check.fail("queries", f"{len(sets)} queries, one for each set", len(queries))
         ask = utility
         rows: Sequence[Any] | np.ndarray = [
             ask(items) if queries is None else ask(queries[i], items) for i, items in enumerate(sets)
@@ -314,22 +315,22 @@ def margin_of(
     else:
         rows = utility
         expected = (
-            None if sets is None else [len(_check.sequence(f"sets[{i}]", s)) for i, s in enumerate(sets)]
+            None if sets is None else [len(check.sequence(f"sets[{i}]", s)) for i, s in enumerate(sets)]
         )
         if queries is not None:
-            _check.fail("queries", "None where utility is not a callable", _check._kind(queries))
+            check.fail("queries", "None where utility is not a callable", described(queries))
     if len(rows) == 0:
-        _check.fail("sets", "at least one set", "none")
+        check.fail("sets", "at least one set", "none")
     if expected is not None and len(expected) != len(rows):
-        _check.fail("sets", f"{len(rows)} sets, one for each row of utility", len(expected))
+        check.fail("sets", f"{len(rows)} sets, one for each row of utility", len(expected))
     margins, best, sizes = [], [], []
     for i, row in enumerate(rows):
-        u = _check.numbers(f"utility of set {i}", row)
+        u = check.numbers(f"utility of set {i}", row)
         if u.ndim != 1 or len(u) == 0 or (expected is not None and len(u) != expected[i]):
             wanted = "(n,), n >= 1" if expected is None else f"({expected[i]},), one utility an item"
-            _check.fail(f"utility of set {i}", f"shape {wanted}", u.shape)
+            check.fail(f"utility of set {i}", f"shape {wanted}", u.shape)
         if not np.isfinite(u).all():
-            _check.fail(f"utility of set {i}", "finite values", u[~np.isfinite(u)][0])
+            check.fail(f"utility of set {i}", "finite values", u[~np.isfinite(u)][0])
         top = u.max()
         others = u[u < top - width]
         margins.append(top - others.max() if len(others) else math.inf)

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import _check
+from ..base import check
+from ..base.describe import described
 
 
 @dataclass(frozen=True)
@@ -122,11 +123,11 @@ class Bound:
             If the bound has no such argument, or a value is not one it can take.
         """
         if not isinstance(argument, str) or argument not in self.arguments or self.function is None:
-            _check.fail("argument", f"one of {', '.join(self.arguments)}", _check.option(argument))
+            check.fail("argument", f"one of {', '.join(self.arguments)}", check.option(argument))
         if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
-            raise TypeError(f"values: expected a sequence of numbers, got {_check._kind(values)}")
+            raise TypeError(f"values: expected a sequence of numbers, got {described(values)}")
         changed = dict(self.arguments)
-        with _check.naming("values"):
+        with check.naming("values"):
             return np.array([self.function(**{**changed, argument: v}).value for v in values], np.float64)
 
     def _lines(self) -> list[str]:
@@ -156,15 +157,15 @@ def _restore(values: dict[str, Any]) -> Bound:
 
 def positive(name: str, value: Any, finite: bool = True) -> float:
     """Return a real number > 0."""
-    number = _check.real(name, value)
+    number = check.real(name, value)
     if not number > 0 or (finite and number == float("inf")):
-        _check.fail(name, "a finite number > 0" if finite else "a number > 0", repr(number))
+        check.fail(name, "a finite number > 0" if finite else "a number > 0", repr(number))
     return number
 
 
 def non_negative(name: str, value: Any, finite: bool = True) -> float:
     """Return a real number >= 0."""
-    number = _check.real(name, value)
+    number = check.real(name, value)
     if not number >= 0 or (finite and number == float("inf")):
-        _check.fail(name, "a finite number >= 0" if finite else "a number >= 0", repr(number))
+        check.fail(name, "a finite number >= 0" if finite else "a number >= 0", repr(number))
     return number

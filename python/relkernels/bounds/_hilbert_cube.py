@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import _check
+from ..base import check
+from ..base.describe import described
 from ._bound import Assumption, Bound, Constant, positive
 from ._symmetric import tails_of
 
@@ -25,17 +26,15 @@ _MOST = 10**9
 def tail_of_weights(weights: Any, label: str = "weights") -> tuple[Callable[[int], float], int, str]:
     """Return N -> (sum_{k>N} w_k^2)^(1/2), the number of weights (0: endless) and what they are."""
     if isinstance(weights, str):
-        name = _check.choice(label, weights, ("geometric", "harmonic"))
+        name = check.choice(label, weights, ("geometric", "harmonic"))
         if name == "geometric":
             return lambda n: math.sqrt(4.0**-n / 3), 0, "2^-k"
         from scipy.special import polygamma
 
         return lambda n: math.sqrt(float(polygamma(1, n + 1))), 0, "1/k"
-    w = _check.numbers(label, weights)
+    w = check.numbers(label, weights)
     if w.ndim != 1 or len(w) == 0 or not np.isfinite(w).all() or w.min() < 0:
-        _check.fail(
-            label, "'geometric', 'harmonic' or finite numbers >= 0 of shape (k,)", _check._kind(weights)
-        )
+        check.fail(label, "'geometric', 'harmonic' or finite numbers >= 0 of shape (k,)", described(weights))
     tails = np.sqrt(tails_of(w**2, 0.0))
     return lambda n: float(tails[n]), len(w), f"{len(w)} given"
 
@@ -78,10 +77,10 @@ def hilbert_cube(
     omega, told = _modulus(modulus_of_continuity)
 
     def cost(n: int) -> float:
-        with _check.naming("modulus_of_continuity"):
+        with check.naming("modulus_of_continuity"):
             value = float(omega(tail(n) / 2))
         if not value >= 0:
-            _check.fail("modulus_of_continuity", "values >= 0", value)
+            check.fail("modulus_of_continuity", "values >= 0", value)
         return value
 
     note = ""
@@ -125,10 +124,10 @@ def _modulus(given: Any) -> tuple[Callable[[float], float], str]:
         return given, "as given"
     if isinstance(given, (tuple, list)):
         if len(given) != 2:
-            _check.fail("modulus_of_continuity", "a pair (L, a)", f"{len(given)} numbers")
+            check.fail("modulus_of_continuity", "a pair (L, a)", f"{len(given)} numbers")
         constant, exponent = (positive("modulus_of_continuity", v) for v in given)
         if exponent > 1:
-            _check.fail("modulus_of_continuity", "an exponent of at most 1", exponent)
+            check.fail("modulus_of_continuity", "an exponent of at most 1", exponent)
         return lambda t: constant * t**exponent, f"{constant:.4g} t^{exponent:.4g}"
     lipschitz = positive("modulus_of_continuity", given)
     return lambda t: lipschitz * t, f"{lipschitz:.4g} t"

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import _check
+from ..base import check
 from ._bound import Constant, positive
 
 ONE_LAYER = ("variation", "klusowski-barron", "barron")
@@ -57,11 +57,11 @@ def one_layer_bound(
         own = choice
 
         def ask(norms: np.ndarray, deltas: np.ndarray) -> np.ndarray:
-            with _check.naming("one_layer"):
+            with check.naming("one_layer"):
                 return np.array([float(own(float(v), float(d))) for v, d in zip(norms, deltas, strict=True)])
 
         return OneLayer("the caller's own", ask, 2.0, "sup", (), "as the caller has it")
-    name = _check.choice("one_layer", choice, ONE_LAYER)
+    name = check.choice("one_layer", choice, ONE_LAYER)
     D = dimension
     if name == "variation":
         factor = 4 * (math.sqrt(D) + 1)
@@ -164,19 +164,19 @@ def kernel_norm(
     >>> bounds.kernel_norm("laplace", 1)
     inf
     """
-    name = _check.choice("kernel", kernel, KERNELS)
-    D = _check.integer("dimension", dimension, 1, 10**9)
+    name = check.choice("kernel", kernel, KERNELS)
+    D = check.integer("dimension", dimension, 1, 10**9)
     scale = positive("length_scale", length_scale)
-    kind = _check.choice("norm", norm, ONE_LAYER)
+    kind = check.choice("norm", norm, ONE_LAYER)
     if name == "laplace":
         return math.inf
     if name == "polynomial":
         if kind != "variation":
-            _check.fail("norm", "'variation' for the polynomial kernel, which has no Fourier transform", norm)
-        p = _check.integer("degree", degree, 1)
-        c = _check.real("offset", offset)
+            check.fail("norm", "'variation' for the polynomial kernel, which has no Fourier transform", norm)
+        p = check.integer("degree", degree, 1)
+        c = check.real("offset", offset)
         if not 0 <= c < math.inf:
-            _check.fail("offset", "a finite number >= 0", repr(c))
+            check.fail("offset", "a finite number >= 0", repr(c))
         # q(z) = (c + |y|_1 z)^p on [-1, 1]: V <= int |q''|, the variation of q', largest at |y|_1 = D.
         low = abs(c - D) ** (p - 1)
         return p * D * ((c + D) ** (p - 1) + (low if c < D else -low)) if p > 1 else 0.0
@@ -209,13 +209,13 @@ def dimension_and_norms(
     dimension: Any, norms: Any, names: tuple[str, ...] = ("norm",)
 ) -> tuple[int, tuple[float | np.ndarray, ...]]:
     """Check the dimension and, by name, the norms of sections (numbers) or of functions (arrays)."""
-    D = _check.integer("dimension", dimension, 1, 10**9)
+    D = check.integer("dimension", dimension, 1, 10**9)
     checked: list[float | np.ndarray] = []
     for name, value in zip(names, norms, strict=True):
-        a = _check.numbers(name, value)
+        a = check.numbers(name, value)
         if a.ndim > 1 or a.size == 0:
-            _check.fail(name, "a number or one number for each function", f"shape {a.shape}")
+            check.fail(name, "a number or one number for each function", f"shape {a.shape}")
         if not (a >= 0).all():
-            _check.fail(name, "numbers >= 0", value)
+            check.fail(name, "numbers >= 0", value)
         checked.append(float(a) if a.ndim == 0 else a)
     return D, tuple(checked)

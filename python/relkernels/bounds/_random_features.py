@@ -27,8 +27,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .. import _check
-from ..activations import Activation, resolve
+from ..base import check
+from ..maps.activations import Activation, resolve
 from ._bound import Assumption, Bound, Constant, non_negative, positive
 
 # sup |a|, sup |a'|, sup |a''|.
@@ -117,20 +117,20 @@ def random_features(
     'random features'
     """
     activation = getattr(kernel, "activation", kernel) if not isinstance(kernel, Activation) else kernel
-    with _check.naming("kernel"):
+    with check.naming("kernel"):
         name = "step" if isinstance(activation, str) and activation == "step" else resolve(activation).name
     names = ("relu", *_SUPREMA)
     if name not in names:
-        _check.fail("kernel", f"an activation among {', '.join(names)}", repr(name))
-    layers = _check.integer("depth", depth, 1)
+        check.fail("kernel", f"an activation among {', '.join(names)}", repr(name))
+    layers = check.integer("depth", depth, 1)
     norm = non_negative("rkhs_norm", rkhs_norm, finite=False)
     accuracy = positive("eps", eps)
-    n = _check.integer("dimension", dimension, 2, 10**9)
+    n = check.integer("dimension", dimension, 2, 10**9)
     w_std = positive("weight_std", getattr(kernel, "weight_std", weight_std))
     b_std = non_negative("bias_std", getattr(kernel, "bias_std", bias_std))
     w2, b2 = w_std**2, b_std**2
     if name == "step" and layers > 1:
-        _check.fail("depth", "1 for step, whose derivative is not bounded", layers)
+        check.fail("depth", "1 for step, whose derivative is not bounded", layers)
     relu = name == "relu"
     suprema = _SUPREMA.get(name, (0.0, 0.0, 0.0))
     q = b2 + w2 / n  # K^0(x, x) on the unit sphere

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import _check
-from ..mlp import MLP
+from ..base import check
+from ..base.describe import described
+from ..maps.mlp import MLP
 from ..ops import relation_matrix
 from ..spectra import mercer
 from ._asymmetric import asymmetric, schmidt_of, symmetric_floor
@@ -123,7 +124,7 @@ def relation_of(model: Any) -> tuple[Relation, bool, int | None, int | None]:
     if not hasattr(model, "relation_matrix"):
         raise TypeError(
             "model: expected an MLP, a pair of MLPs or an estimator with relation_matrix, got "
-            f"{_check._kind(model)}"
+            f"{described(model)}"
         )
     phi, psi = getattr(model, "phi_", None), getattr(model, "psi_", None)
     if isinstance(phi, MLP) and isinstance(psi, MLP):
@@ -265,21 +266,21 @@ def report(
     >>> round(found.sup, 6), [c.holds for c in found.comparisons]
     (0.5, [True, True, True])
     """
-    X = _check.floats("X", X, 2, exact=True)
-    other = X if Y is None else _check.floats("Y", Y, 2, exact=True)
+    X = check.floats("X", X, 2, exact=True)
+    other = X if Y is None else check.floats("Y", Y, 2, exact=True)
     if len(X) == 0 or len(other) == 0:
-        _check.fail("X" if len(X) == 0 else "Y", "at least one row", (X if len(X) == 0 else other).shape)
+        check.fail("X" if len(X) == 0 else "Y", "at least one row", (X if len(X) == 0 else other).shape)
     relation, is_symmetric, neurons, features = relation_of(model)
     shape = (len(X), len(other))
     if target is None:
-        _check.fail("target", "a function of two arrays or a matrix of values", None)
-    with _check.naming("target"):
-        truth = _check.numbers("target", target(X, other) if callable(target) else target)
+        check.fail("target", "a function of two arrays or a matrix of values", None)
+    with check.naming("target"):
+        truth = check.numbers("target", target(X, other) if callable(target) else target)
     if truth.shape != shape:
-        _check.fail("target", f"values of shape {shape}", truth.shape)
+        check.fail("target", f"values of shape {shape}", truth.shape)
     if not np.isfinite(truth).all():
-        _check.fail("target", "finite values", "NaN or infinity")
-    with _check.naming("model"):
+        check.fail("target", "finite values", "NaN or infinity")
+    with check.naming("model"):
         error = np.abs(np.asarray(relation(X, other), np.float64) - truth)
     on_pairs, l2 = float(error.max()), float(np.sqrt(np.mean(error**2)))
     i, j = np.unravel_index(int(error.argmax()), shape)
@@ -301,7 +302,7 @@ def report(
     if norm is not None and neurons is not None:
         for name, a in (("X", X), ("Y", other)):
             if np.abs(a).max() > 1 + 1e-6:
-                _check.fail(name, "inputs in [-1, 1]^D where norm is given", f"{np.abs(a).max():.4g}")
+                check.fail(name, "inputs in [-1, 1]^D where norm is given", f"{np.abs(a).max():.4g}")
         values = truth[rows, rows]
         if is_symmetric:
             system = mercer_of(mercer(values), None, 1.0, 0.0)

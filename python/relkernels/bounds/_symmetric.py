@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import _check
+from ..base import check
 from ..spectra import MercerSpectrum, SphereSpectrum, mercer
 from ..spectra.operators import diagonal
 from ._bound import Assumption, Bound, Constant, non_negative, positive
@@ -44,16 +44,16 @@ class Mercer:
 
 def spectrum(name: str, values: Any) -> np.ndarray:
     """Return eigenvalues or singular values if they are finite, >= 0 and decreasing."""
-    a = _check.numbers(name, values)
+    a = check.numbers(name, values)
     if a.ndim != 1 or len(a) == 0:
-        _check.fail(name, "at least one value, of shape (d,)", f"shape {a.shape}")
+        check.fail(name, "at least one value, of shape (d,)", f"shape {a.shape}")
     if not np.isfinite(a).all():
-        _check.fail(name, "finite values", a[~np.isfinite(a)][0])
+        check.fail(name, "finite values", a[~np.isfinite(a)][0])
     if a.min() < 0:
-        _check.fail(name, "values >= 0", f"the smallest is {a.min():.6g}")
+        check.fail(name, "values >= 0", f"the smallest is {a.min():.6g}")
     if (np.diff(a) > 1e-12 * a[0]).any():
         at = int(np.argmax(np.diff(a)))
-        _check.fail(name, "decreasing values", f"{a[at]:.6g} before {a[at + 1]:.6g} at index {at}")
+        check.fail(name, "decreasing values", f"{a[at]:.6g} before {a[at + 1]:.6g} at index {at}")
     return a
 
 
@@ -71,7 +71,7 @@ def _of_functions(found: MercerSpectrum) -> Mercer:
     elif found.kernel is not None and found.points is not None:
         trace = diagonal(found.kernel, found.points)
     else:
-        _check.fail("kernel", "a spectrum with its kernel and points, or with all eigenvalues", repr(found))
+        check.fail("kernel", "a spectrum with its kernel and points, or with all eigenvalues", repr(found))
     kept = np.concatenate([np.zeros((n, 1)), np.cumsum(g * g, axis=1)], axis=1)
     tails = np.maximum(trace[:, None] - kept, 0).max(axis=0)
     if len(found.values) == n:
@@ -125,10 +125,10 @@ def mercer_of(kernel: Any, points: Any, eigenfunction_sup: Any, rest: float) -> 
         return _of_functions(kernel)
     if callable(kernel):
         if points is None:
-            _check.fail("points", "points (n, d) to ask the kernel about", None)
-        x = _check.numbers("points", points)
+            check.fail("points", "points (n, d) to ask the kernel about", None)
+        x = check.numbers("points", points)
         if x.ndim != 2 or len(x) == 0:
-            _check.fail("points", "shape (n, d), n >= 1", x.shape)
+            check.fail("points", "shape (n, d), n >= 1", x.shape)
         return _of_functions(mercer(kernel, x))
     values = spectrum("kernel", kernel)
     height = positive("eigenfunction_sup", eigenfunction_sup)
@@ -213,7 +213,7 @@ def symmetric(
             norms = np.where(roots > 0, section * system.mean / roots, 0.0 if section == 0 else np.inf)
     else:
         if len(section) != len(roots):
-            _check.fail("norm", f"{len(roots)} values, one for each eigenvalue", len(section))
+            check.fail("norm", f"{len(roots)} values, one for each eigenvalue", len(section))
         norms = section
     uniform = layer.norm == "sup"
     slopes = 2 * (system.sup if uniform else roots)

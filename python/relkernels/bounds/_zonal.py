@@ -20,8 +20,8 @@ import math
 
 import numpy as np
 
-from .. import _check
-from ..activations import Activation, resolve
+from ..base import check
+from ..maps.activations import Activation, resolve
 from ..spectra import multiplicity
 from ._bound import Assumption, Bound, Constant, non_negative, positive
 
@@ -112,8 +112,8 @@ def zonal(
     (0.1352, 8, 0.5)
     """
     s = positive("smoothness", smoothness)
-    q = _check.integer("dimension", dimension, 1)
-    count = _check.integer("n_neurons", n_neurons, 1)
+    q = check.integer("dimension", dimension, 1)
+    count = check.integer("n_neurons", n_neurons, 1)
     size = non_negative("norm", norm, finite=False)
     resolved = resolve(activation)
     if resolved.name == "relu":
@@ -121,7 +121,7 @@ def zonal(
     elif resolved.name == "relu_power" and resolved.parameter is not None:
         r = resolved.parameter
     else:
-        _check.fail("activation", "relu or relu_power(r)", repr(resolved.name))
+        check.fail("activation", "relu or relu_power(r)", repr(resolved.name))
     exact = 0
     while gauss_points(exact + 1, q) <= count:
         exact += 1

@@ -10,9 +10,9 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from .._describe import shown
-from .._extras import install
-from .._files import check_writable
+from ..base.describe import shown
+from ..base.extras import install
+from ..base.files import check_writable
 from ..benchmarks import FAMILIES
 from . import output, page
 

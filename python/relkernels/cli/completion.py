@@ -20,20 +20,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the script; it is made from the parser of the command line."""
+    """Print the script, made from the parser of the command line, which `main` passes."""
     import shtab
 
-    from .main import COMMANDS, parser, subparsers
-
-    top = parser()
-    for name, sub in subparsers(top).items():
-        names: dict[str, tuple[str, ...]] = getattr(COMMANDS[name], "completions", dict)()
+    for name, sub in arguments.subparsers.items():
+        names: dict[str, tuple[str, ...]] = getattr(arguments.commands[name], "completions", dict)()
         for action in sub._actions:
             if action.dest in names:
                 action.choices = names[action.dest]
             elif action.metavar == "FILE":
-                action.complete = shtab.FILE  # type: ignore[attr-defined]
+                action.complete = shtab.FILE
             elif action.metavar == "DIR":
-                action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
-    print(shtab.complete(top, arguments.shell))
+                action.complete = shtab.DIRECTORY
+    print(shtab.complete(arguments.top, arguments.shell))
     return 0

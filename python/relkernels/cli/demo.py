@@ -11,9 +11,9 @@ import sys
 import time
 from typing import Any
 
-from .._describe import near, option
-from .._extras import install
-from ..experiments.part import Part
+from ..base.describe import near, option
+from ..base.extras import install
+from ..demos.part import Part
 from . import demo_tables, output, page
 
 SUMMARY = "learn relations between handwritten digits and preferences of travellers (minutes)"
@@ -112,9 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
     begin = time.perf_counter()
     chosen = [part for part in PARTS + ON_DEMAND if part in (arguments.parts or PARTS)]
     studies = {
-        part: importlib.import_module(f"relkernels.experiments.{part}").run(
-            report, **_options(arguments, part)
-        )
+        part: importlib.import_module(f"relkernels.demos.{part}").run(report, **_options(arguments, part))
         for part in chosen
     }
     seconds = time.perf_counter() - begin

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import __version__
-from .._describe import near
+from ..base.describe import near
 from . import bench, completion, demo, info, reproduce
 
 COMMANDS = {
@@ -61,13 +61,8 @@ def parser() -> argparse.ArgumentParser:
         )
         module.add_arguments(sub)
         sub.set_defaults(run=module.run, usage_error=sub.error, actions=sub._actions)
+    top.set_defaults(top=top, commands=COMMANDS, subparsers=commands.choices)
     return top
-
-
-def subparsers(top: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """Return the parsers of the commands by name."""
-    actions = [action for action in top._actions if isinstance(action, argparse._SubParsersAction)]
-    return dict(actions[0].choices)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

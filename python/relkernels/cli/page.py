@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .._extras import install
-from .._files import check_writable, write_whole
+from ..base.extras import install
+from ..base.files import check_writable, write_whole
 from ..config import configuration
 
 if TYPE_CHECKING:

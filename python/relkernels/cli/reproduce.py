@@ -11,10 +11,10 @@ import sys
 import time
 from typing import Any
 
-from .._describe import near, option
-from .._extras import install
-from ..experiments import study
-from ..experiments.study import NAMES, Outcome
+from ..base.describe import near, option
+from ..base.extras import install
+from ..studies import study
+from ..studies.study import NAMES, Outcome
 from . import output, page
 
 SUMMARY = "measure the claims of the theory and compare them with the bounds"

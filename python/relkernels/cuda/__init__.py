@@ -11,7 +11,7 @@ Data flows one way: `calls` sorts arguments by place and makes `stand_ins`; the 
 
 from __future__ import annotations
 
-from .calls import OPERATIONS, call
+from .calls import call
 from .devices import available, why_not
 
-__all__ = ["OPERATIONS", "available", "call", "why_not"]
+__all__ = ["available", "call", "why_not"]

@@ -1,44 +1,23 @@
-"""A call with arrays on a device: arguments sorted by place, results given back as their kind."""
+"""A call with arrays on a device: arrays replaced by stand-ins, results returned as the caller's kind."""
 
 from __future__ import annotations
 
-import functools
-import importlib
-import inspect
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
 
 import numpy as np
 
-from .. import _check
-from .._result import rebuilt
-from . import devices, kinds
-from .engine import CudaEngine
-from .kinds import Description
-from .stand_ins import HALVES, StandIn, stand_in
-
-# Operations that have kernels for devices: module, and which arguments are arrays, or tuples of arrays.
-OPERATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "feature_map": ("ops", ("x", "out")),
-    "relation_matrix": ("ops", ("x", "y", "out")),
-    "attention_scores": ("ops", ("q", "k", "mask", "out")),
-    "attention": ("ops", ("q", "k", "v", "mask", "out")),
-    "retrieve": ("ops", ("q", "keys", "mask", "out")),
-    "relation_matvec": ("ops", ("x", "y", "v", "out")),
-    "feature_map_vjp": ("gradients", ("x", "grad", "out")),
-    "relation_matrix_vjp": ("gradients", ("x", "y", "grad", "out")),
-    "attention_vjp": ("gradients", ("q", "k", "v", "grad", "mask", "out")),
-}
+from ..arrays.dispatch import OPERATIONS, Operation, labelled, replaced
+from ..arrays.half import HALVES
+from ..base.check import FLOATS
+from ..base.result import rebuilt
+from . import devices, libraries
+from .engine import KERNELS, CudaEngine
+from .libraries import Description
+from .stand_ins import StandIn, stand_in
 
 # Dtypes that have a stand-in: NumPy's numbers, and 16-bit floats.
 _KNOWN = {np.dtype(code).name for code in "?" + np.typecodes["AllInteger"] + "fdFD"}.union(HALVES)
-
-
-@functools.cache
-def _function(operation: str) -> Callable[..., Any]:
-    """Return the function itself, without what sorts arrays in main memory."""
-    module = importlib.import_module(f"relkernels.{OPERATIONS[operation][0]}")
-    return inspect.unwrap(getattr(module, operation))
 
 
 def call(name: str, arguments: Mapping[str, Any]) -> Any:
@@ -76,60 +55,68 @@ def call(name: str, arguments: Mapping[str, Any]) -> Any:
     (1000, 1000)
     """
     given = dict(arguments)
-    names = OPERATIONS[name][1] if name in OPERATIONS else tuple(given)
-    arrays = dict(_arrays(given, names))
-    places = {n: (kinds.kind_of(a), kinds.device_of(a)) for n, a in arrays.items()}
-    first = next((n for n, (_, device) in places.items() if device is not None), None)
+    if name in KERNELS:
+        return run(OPERATIONS[name], given)
+    first = next(iter(_on_devices(dict(_arrays(given, tuple(given))))), None)
     if first is None:
         raise TypeError(f"relkernels.{name}: expected an array on a CUDA device, got none")
-    if name not in OPERATIONS:
-        _check.not_on_devices(name, first, kinds.place(arrays[first]))
-    kind, device = places[first]
-    for n, place in places.items():
-        if place != (kind, device):
-            _check.same_place(first, kinds.place(arrays[first]), n, kinds.place(arrays[n]))
+    _not_on_devices(name, *first)
+
+
+def run(operation: Operation, given: dict[str, Any]) -> Any:
+    """Compute an operation with arrays on a device; `given` are its arguments by name."""
+    name = operation.name
+    arrays = dict(_arrays(given, operation.names))
+    first = next(iter(_on_devices(arrays)), None)
+    if first is None:
+        raise TypeError(f"relkernels.{name}: expected an array on a CUDA device, got none")
+    leader, a = first
+    if name not in KERNELS:
+        _not_on_devices(name, leader, a)
+    kind, device = libraries.kind_of(a), libraries.device_of(a)
     assert kind is not None
     assert device is not None
+    for label, other in arrays.items():
+        if (libraries.kind_of(other), libraries.device_of(other)) != (kind, device):
+            expected, got = libraries.place(a), libraries.place(other)
+            raise TypeError(f"{label}: expected {expected}, as {leader} is, got {got}")
     if kind.through is not None:
         return kind.through(call, name, given, tuple(arrays))
     extension = devices.require(name, device)
     with kind.guard(device):
-        found = {n: kind.describe(kind.readable(n, a)) for n, a in arrays.items()}
+        found = {label: kind.describe(kind.readable(label, part)) for label, part in arrays.items()}
         engine = CudaEngine(extension, name, kind, device, _element(name, found))
-        standing = {n: stand_in(engine, a, *found[n]) for n, a in arrays.items()}
-        given.update({n: _replaced(n, given.get(n), standing) for n in names if n in given})
-        return _of_the_kind(_function(name)(**given), engine)
-
-
-def _is_array(value: object) -> bool:
-    return isinstance(value, np.ndarray) or kinds.kind_of(value) is not None
+        standing = {label: stand_in(engine, part, *found[label]) for label, part in arrays.items()}
+        for n in operation.names:
+            if n in given:
+                given[n] = replaced(n, given[n], lambda label, part: standing.get(label, part))
+        return _of_the_kind(operation.call(**given), engine)
 
 
 def _arrays(given: Mapping[str, Any], names: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
     """Yield the arrays among the arguments, and what messages call them."""
     for name in names:
-        value = given.get(name)
-        for label, part in _parts(name, value) if isinstance(value, tuple) else [(name, value)]:
-            if _is_array(part):
+        for label, part in labelled(name, given.get(name)):
+            if isinstance(part, np.ndarray) or libraries.kind_of(part) is not None:
                 yield label, part
 
 
-def _parts(name: str, value: tuple[Any, ...]) -> list[tuple[str, Any]]:
-    return [(f"{name}[{i}]", part) for i, part in enumerate(value)]
+def _on_devices(arrays: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    return ((label, a) for label, a in arrays.items() if libraries.device_of(a) is not None)
 
 
-def _replaced(name: str, value: Any, standing: Mapping[str, Any]) -> Any:
-    """Return an argument with stand-ins for its arrays."""
-    if isinstance(value, tuple):
-        return tuple(standing.get(label, part) for label, part in _parts(name, value))
-    return standing.get(name, value)
+def _not_on_devices(name: str, label: str, a: Any) -> NoReturn:
+    where = libraries.place(a)
+    raise TypeError(
+        f"{label}: expected an array in main memory, where relkernels.{name} computes, got {where}"
+    )
 
 
 def _element(name: str, found: Mapping[str, Description]) -> str:
     """Return the dtype of a call's arrays, which are one where any is of 16 bits."""
     for n, a in found.items():
         if a.element not in _KNOWN:
-            _check.not_floats(n, f"{_check.FLOATS}, bfloat16 or float16", a.element, a.shape)
+            _not_floats(n, f"{FLOATS}, bfloat16 or float16", a)
     # Masks are boolean; a second output holds indices or sums, which stay as they are.
     floats = {n: a for n, a in found.items() if n not in ("mask", "out[1]")}
     if not floats:
@@ -139,10 +126,14 @@ def _element(name: str, found: Mapping[str, Description]) -> str:
     if any(a.element in HALVES for a in floats.values()):
         for n, a in floats.items():
             if name.endswith("_vjp") and a.element in HALVES:
-                _check.not_floats(n, _check.FLOATS, a.element, a.shape)
+                _not_floats(n, FLOATS, a)
             if a.element != wanted:
                 raise TypeError(f"{n}: expected {wanted}, the dtype of {first}, got {a.element}")
     return wanted
+
+
+def _not_floats(name: str, expected: str, a: Description) -> NoReturn:
+    raise TypeError(f"{name}: expected {expected}, got an array of dtype {a.element} and shape {a.shape}")
 
 
 def _of_the_kind(result: Any, engine: CudaEngine) -> Any:

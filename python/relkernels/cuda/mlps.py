@@ -9,11 +9,10 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from ..mlp import MLP
-    from .engine import CudaEngine
+from ..arrays.engine import Map
+from .memory import DeviceMemory
 
 
 class _Packed:
@@ -21,7 +20,7 @@ class _Packed:
 
     __slots__ = ("device", "handle", "kind", "memory", "streams")
 
-    def __init__(self, engine: CudaEngine, handle: Any, memory: Any) -> None:
+    def __init__(self, engine: DeviceMemory, handle: Any, memory: Any) -> None:
         self.handle, self.memory = handle, memory
         self.kind, self.device, self.streams = engine.kind, engine.device, {engine.stream}
 
@@ -33,10 +32,10 @@ class _Packed:
 
 
 _lock = threading.Lock()
-_packed: weakref.WeakKeyDictionary[MLP, dict[tuple[str, int, str], _Packed]] = weakref.WeakKeyDictionary()
+_packed: weakref.WeakKeyDictionary[Map, dict[tuple[str, int, str], _Packed]] = weakref.WeakKeyDictionary()
 
 
-def packed(engine: CudaEngine, phi: MLP, arithmetic: str) -> Any:
+def packed(engine: DeviceMemory, phi: Map, arithmetic: str) -> Any:
     """Return the packed weights of a map for the device and the arrays of an engine."""
     key = (engine.kind.name, engine.device, arithmetic)
     with _lock:
@@ -48,7 +47,7 @@ def packed(engine: CudaEngine, phi: MLP, arithmetic: str) -> Any:
     return found.handle
 
 
-def _pack(engine: CudaEngine, phi: MLP, arithmetic: str) -> _Packed:
+def _pack(engine: DeviceMemory, phi: Map, arithmetic: str) -> _Packed:
     kind, device = engine.kind, engine.device
     if kind.capturing(device):
         raise RuntimeError(

@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-HALVES = ("bfloat16", "float16")
+from ..arrays.half import HALVES
+
 # Functions of NumPy that look at shapes and addresses alone.
 _HARMLESS = {np.may_share_memory, np.shares_memory}
 

@@ -23,7 +23,7 @@ try:
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "dask":
         raise
-    from .._extras import install
+    from ..base.extras import install
 
     raise ImportError(f"relkernels.dask needs Dask: {install('dask')}") from None
 

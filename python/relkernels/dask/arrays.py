@@ -12,9 +12,9 @@ import dask.array as da
 import numpy as np
 from dask.base import normalize_token, tokenize
 
-from .._half import HALVES
-from ..blocks import NpyBlocks
-from ..mlp import MLP
+from ..arrays.half import HALVES
+from ..maps.mlp import MLP
+from ..states.blocks import NpyBlocks
 
 # Axes of features, never cut; the others are rows and columns of the relation, and leading ones.
 FEATURES = ("d", "e", "f")

@@ -11,11 +11,11 @@ import dask.array as da
 import numpy as np
 from sklearn.base import clone
 
-from .. import _check
+from ..base import check
 from ..estimators.base import TrainedEstimator
+from ..estimators.fitting.training import Plateau
 from ..estimators.ridge import Moments, RandomFeatureRidge
-from ..estimators.training import Plateau
-from ..states import State
+from ..states.consumers import State
 from .arrays import aligned, array
 from .graphs import tree_of_states
 
@@ -79,10 +79,10 @@ def fit(estimator: Any, X: Any, *arguments: Any, sample_weight: Any = None, epoc
             "relkernels' own have none)"
         )
     if epochs is not None:
-        _check.integer("epochs", epochs, 1)
+        check.integer("epochs", epochs, 1)
     X = array("X", X)
     if X.ndim != 2 or X.shape[0] == 0:
-        _check.fail("X", "shape (n_samples, n_features_in), n_samples > 0", X.shape)
+        check.fail("X", "shape (n_samples, n_features_in), n_samples > 0", X.shape)
     if isinstance(estimator, RandomFeatureRidge):
         return _solve(estimator, X, *arguments, sample_weight=sample_weight)
     whole = dict(enumerate(arguments))
@@ -97,7 +97,7 @@ def fit(estimator: Any, X: Any, *arguments: Any, sample_weight: Any = None, epoc
     fitted, curve = estimator, []
     passes, plateau = epochs, None
     if passes is None:
-        passes = _check.integer("estimator.max_iter", getattr(estimator, "max_iter", 1), 1)
+        passes = check.integer("estimator.max_iter", getattr(estimator, "max_iter", 1), 1)
         plateau = Plateau(getattr(estimator, "tol", None) or 0.0)
     for _ in range(passes):
         losses: list[float] = []
@@ -121,7 +121,7 @@ def fit(estimator: Any, X: Any, *arguments: Any, sample_weight: Any = None, epoc
 
 def _same_rows(name: str, a: da.Array, X: da.Array) -> da.Array:
     if a.ndim == 0 or a.shape[0] != X.shape[0]:
-        _check.fail(name, f"{X.shape[0]} rows, as X {X.shape}", f"shape {a.shape}")
+        check.fail(name, f"{X.shape[0]} rows, as X {X.shape}", f"shape {a.shape}")
     return a
 
 

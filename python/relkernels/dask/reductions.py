@@ -7,10 +7,11 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
-from .. import _check, ops
-from .._operands import Attended
-from ..mlp import MLP
-from ..states import LinkedSum, SoftmaxAccumulate, State, TopK
+from .. import ops
+from ..base import check
+from ..maps.mlp import MLP
+from ..ops.sides import Attended, Sides
+from ..states.consumers import LinkedSum, SoftmaxAccumulate, State, TopK
 from .arrays import aligned, array, optional_array, stand_in, value, widened
 from .graphs import tree_of_states
 
@@ -90,10 +91,10 @@ def retrieve(
         keys_name="keys",
         least_ndim=1,
     )
-    count = _check.integer("k", k, 1)
-    if not _check.flag("pad", pad) and count > a.m:
+    count = check.integer("k", k, 1)
+    if not check.flag("pad", pad) and count > a.m:
         rows = f"the rows of keys of shape {keys.shape}"
-        _check.fail("k", f"at most {a.m}, {rows} (pad=True pads with -inf and -1)", count)
+        check.fail("k", f"at most {a.m}, {rows} (pad=True pads with -inf and -1)", count)
     if single:
         q = q[None]
         if allowed is not None:
@@ -184,7 +185,7 @@ def attention(
     allowed = _mask(mask)
     shown = (stand_in(q), stand_in(k), stand_in(v))
     a = Attended(*shown, phi, psi, scale, stand_in(allowed), causal, precision)
-    want_lse = _check.flag("return_lse", return_lse)
+    want_lse = check.flag("return_lse", return_lse)
     operands = [(q, ("i", "d")), (k, ("j", "e")), (v, ("j", "f"))]
     if allowed is not None:
         operands.append((allowed, ("i", "j")))
@@ -274,28 +275,23 @@ def relation_matvec(
     m = y.shape[-2] if y.ndim > 1 else None
     single = v.ndim < 2 or v.shape[-2] != m
     if v.ndim < 1 or (single and v.shape[-1] != m and m is not None):
-        _check.fail("v", f"shape (..., {m}) or (..., {m}, c), m the rows of y {y.shape}", v.shape)
+        check.fail("v", f"shape (..., {m}) or (..., {m}, c), m the rows of y {y.shape}", v.shape)
     v = v[..., None] if single else v
-    a, b, c = _check.features("x", stand_in(x)), _check.features("y", stand_in(y)), stand_in(v)
-    phi, psi = _check.mlp("phi", phi), _check.mlp("psi", psi)
-    _check.same_dtype(("x", a), ("y", b), ("v", c), ("phi", phi), ("psi", psi))
-    psi_name = "phi" if psi is None else "psi"
-    psi = phi if psi is None else psi
-    width = _check.mapped_width("x", a, "phi", phi)
-    _check.same_width("x", a, width, "y", b, _check.mapped_width("y", b, psi_name, psi))
+    sides = Sides(stand_in(x), stand_in(y), phi, psi)
+    check.same_dtype(("x", sides.x), ("v", stand_in(v)))
     state = LinkedSum(
-        _check.choice("link", link, ops.LINKS),
-        _check.scale(scale, a.dtype),
-        _check.precision(precision, a.dtype),
+        check.choice("link", link, ops.LINKS),
+        check.scale(scale, sides.dtype),
+        sides.engine.precision(precision, sides.dtype),
     )
-    _check.batch_shape(("x", a, 2), ("y", b, 2), ("v", c, 2))
+    sides.leading(("v", stand_in(v), 2))
     (out,) = tree_of_states(
         "relation_matvec",
         _accept_sum,
         state,
         *aligned([(x, ("i", "d")), (y, ("j", "e")), (v, ("j", "f"))]),
-        (value(phi), value(psi)),
-        [((v.shape[-1],), a.dtype)],
+        (value(sides.phi), value(sides.psi)),
+        [((v.shape[-1],), sides.dtype)],
     )
     return (out[..., 0] if single else out).astype(dtype, copy=False)
 

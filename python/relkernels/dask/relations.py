@@ -8,9 +8,13 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
-from .. import _check, nngp, ops
-from ..activations import Activation
-from ..mlp import MLP
+from .. import ops
+from ..arrays.engine import PROCESSOR
+from ..base import check
+from ..maps.activations import Activation
+from ..maps.mlp import MLP, check_mlp, mapped_width
+from ..ops import nngp
+from ..ops.sides import Sides
 from .arrays import aligned, array, optional_array, stand_in, value, widened
 from .graphs import grid
 
@@ -47,11 +51,11 @@ def feature_map(x: Any, mlp: MLP, *, precision: str | None = None) -> da.Array:
     ((2500, 2500, 2500, 2500), (16,))
     """
     (x,), dtype, precision = widened(precision, ("x", array("x", x)))
-    shown = _check.features("x", stand_in(x))
-    _check.mlp("mlp", mlp, optional=False)
-    _check.same_dtype(("x", shown), ("mlp", mlp))
-    _check.mapped_width("x", shown, "mlp", mlp)
-    _check.precision(precision, shown.dtype)
+    shown = check.features("x", stand_in(x))
+    check_mlp("mlp", mlp, optional=False)
+    check.same_dtype(("x", shown), ("mlp", mlp))
+    mapped_width("x", shown, "mlp", mlp)
+    PROCESSOR.precision(precision, shown.dtype)
     return _features(x, mlp, precision).astype(dtype, copy=False)
 
 
@@ -120,26 +124,19 @@ def relation_matrix(
            [ 5., 23., 41., 59.],
            [ 7., 33., 59., 85.]])
     """
-    symmetric = y is None and (psi is None or psi is phi)
     x = array("x", x)
     other = x if y is None else array("y", y)
     (x, other), dtype, precision = widened(precision, ("x", x), ("y", other))
-    a, b = _check.features("x", stand_in(x)), _check.features("y", stand_in(other))
-    phi, psi = _check.mlp("phi", phi), _check.mlp("psi", psi)
-    _check.same_dtype(("x", a), ("y", b), ("phi", phi), ("psi", psi))
-    psi_name, y_name = "phi" if psi is None else "psi", "x" if y is None else "y"
-    psi = phi if psi is None else psi
-    width = _check.mapped_width("x", a, "phi", phi)
-    _check.same_width("x", a, width, y_name, b, _check.mapped_width(y_name, b, psi_name, psi))
-    h = _check.heads(heads, width)
-    if y is not None:
-        _check.batch_shape(("x", a, 2), ("y", b, 2))
-    rounding = _check.precision(precision, a.dtype)
-    tile = partial(ops.relation_matrix, scale=_check.scale(scale, a.dtype), heads=h, precision=rounding)
-    sides = [(_features(x, phi, rounding), ("i", "d"))]
-    if not symmetric:
-        sides.append((_features(other, psi, rounding), ("j", "e")))
-    result = grid("relation_matrix", tile, *aligned(sides), new_axis=(h,) if h > 1 else ())
+    sides = Sides(stand_in(x), None if y is None else stand_in(other), phi, psi)
+    h = check.heads(heads, sides.width)
+    sides.leading()
+    rounding = sides.engine.precision(precision, sides.dtype)
+    factor = check.scale(scale, sides.dtype)
+    tile = partial(ops.relation_matrix, scale=factor, heads=h, precision=rounding)
+    blocks = [(_features(x, sides.phi, rounding), ("i", "d"))]
+    if not (sides.same_points and sides.one_map):
+        blocks.append((_features(other, sides.psi, rounding), ("j", "e")))
+    result = grid("relation_matrix", tile, *aligned(blocks), new_axis=(h,) if h > 1 else ())
     return result.astype(dtype, copy=False)
 
 
@@ -184,14 +181,10 @@ def nngp_kernel(
            [0.3183, 1.    ]])
     """
     x, other = array("x", x), optional_array("y", y)
-    a = _check.features("x", stand_in(x))
-    sides = [(_features(x, None, None), ("i", "d"))]
+    Sides(stand_in(x), stand_in(other), None, None).leading()
+    blocks = [(_features(x, None, None), ("i", "d"))]
     if other is not None:
-        b = _check.features("y", stand_in(other))
-        _check.same_dtype(("x", a), ("y", b))
-        _check.same_width("x", a, a.shape[-1], "y", b, b.shape[-1])
-        _check.batch_shape(("x", a, 2), ("y", b, 2))
-        sides.append((_features(other, None, None), ("j", "e")))
+        blocks.append((_features(other, None, None), ("j", "e")))
     settings: dict[str, Any] = {
         "depth": depth,
         "activation": activation,
@@ -200,4 +193,4 @@ def nngp_kernel(
         "kind": kind,
     }
     nngp.Recursion(**settings)  # refuses what is not as it must be
-    return grid("nngp_kernel", partial(nngp.nngp_kernel, **settings), *aligned(sides))
+    return grid("nngp_kernel", partial(nngp.nngp_kernel, **settings), *aligned(blocks))

@@ -11,11 +11,11 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from .. import _check
-from .._random import RandomStateLike
-from ..activations import Activation
+from ..base import check
+from ..base.random_state import RandomStateLike
 from ..gradients import LOSSES
-from ..mlp import MLP
+from ..maps.activations import Activation
+from ..maps.mlp import MLP
 from ..ops import feature_map, relation_matrix, retrieve
 from .base import (
     AUTO_BATCH,
@@ -27,14 +27,14 @@ from .base import (
     in_steps,
     part,
 )
-from .parameters import Parameters
-from .problems import blocks_of_pairs, drawn_pairs, matched_rows
+from .fitting.parameters import Parameters
+from .fitting.problems import blocks_of_pairs, drawn_pairs, matched_rows
+from .fitting.sampling import ObservedPairs
+from .fitting.spectral_start import schmidt_start
+from .fitting.training import Problem
 from .retrieval import RetrievalMixin
-from .sampling import ObservedPairs
-from .spectral_start import schmidt_start
 from .tables import check_array, validate_data
 from .targets import relation_values, score_of_values
-from .training import Problem
 
 
 class AsymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator):
@@ -239,19 +239,19 @@ class AsymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transf
         self._n_negatives(0, settings["loss"])
         settings["temperature"] = np.sqrt(settings["n_features"])
         if self.temperature is not None:
-            settings["temperature"] = _check.real("temperature", self.temperature)
+            settings["temperature"] = check.real("temperature", self.temperature)
             if not 0 < settings["temperature"] < np.inf:
-                _check.fail("temperature", "a finite number > 0, or None", repr(self.temperature))
+                check.fail("temperature", "a finite number > 0, or None", repr(self.temperature))
         return settings
 
     def _loss_for(self, R: Any) -> str:
         """Return the loss that is trained; refuse what would have no effect."""
         if R is None and self.loss not in ("auto", "softmax"):
-            _check.fail("loss", "'auto' or 'softmax' without R, where it is InfoNCE", repr(self.loss))
+            check.fail("loss", "'auto' or 'softmax' without R, where it is InfoNCE", repr(self.loss))
         if R is not None and self.temperature is not None:
-            _check.fail("temperature", "None with R: only InfoNCE has one", repr(self.temperature))
+            check.fail("temperature", "None with R: only InfoNCE has one", repr(self.temperature))
         if not sparse.issparse(R) and self.n_negatives != "auto":
-            _check.fail(
+            check.fail(
                 "n_negatives",
                 "'auto' unless R is sparse: all pairs of a batch are used",
                 repr(self.n_negatives),
@@ -272,7 +272,7 @@ class AsymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transf
         weight = self._weights(sample_weight, X)
         everything, matched = Y, R is None
         if matched and len(Y) != len(X):
-            _check.fail("y", f"{len(X)} rows, matched to those of X {X.shape}, without R", Y.shape)
+            check.fail("y", f"{len(X)} rows, matched to those of X {X.shape}, without R", Y.shape)
         settings["loss"] = self._loss_for(R)
         if not matched:
             R = relation_values(R, (len(X), len(Y)), X.dtype, settings["loss"])
@@ -373,7 +373,7 @@ class AsymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transf
         check_is_fitted(self)
         Y = _table(y, self.psi_.dtype, name)
         if Y.shape[1] != self.psi_.widths[0]:
-            _check.fail(name, f"{self.psi_.widths[0]} features, as in fit", f"shape {Y.shape}")
+            check.fail(name, f"{self.psi_.widths[0]} features, as in fit", f"shape {Y.shape}")
         return Y
 
     def _searched(self, Y: Any) -> tuple[np.ndarray, MLP]:
@@ -414,7 +414,7 @@ class AsymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transf
         X, Y = self._rows(X), self._rows_y(y)
         if R is None:
             if len(Y) != len(X):
-                _check.fail("y", f"{len(X)} rows, matched to those of X {X.shape}, without R", Y.shape)
+                check.fail("y", f"{len(X)} rows, matched to those of X {X.shape}, without R", Y.shape)
             _, found = retrieve(X, Y, 1, self.phi_, self.psi_)
             return float(((found[:, 0] == np.arange(len(X))) | (Y[found[:, 0]] == Y).all(axis=1)).mean())
         R = relation_values(R, (len(X), len(Y)), X.dtype, "squared")

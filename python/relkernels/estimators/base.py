@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from .. import _check
-from .._random import legacy_generator
-from ..activations import resolve
+from ..base import check
+from ..base.random_state import legacy_generator
 from ..gradients import LOSSES
-from ..mlp import MLP
+from ..maps.activations import resolve
+from ..maps.mlp import MLP
 from .files import SavedEstimator
+from .fitting.training import SOLVERS, Adam, Problem, minimize
 from .tables import check_sample_weight
-from .training import SOLVERS, Adam, Problem, minimize
 
 # Objects in the default mini-batch: all of their 262,144 pairs enter.
 AUTO_BATCH = 512
@@ -35,14 +35,14 @@ def part(values: Any, rows: np.ndarray) -> Any:
 
 def checked_widths(name: str, value: Any) -> list[int]:
     """Return the widths of hidden layers."""
-    return _check.widths(name, value)
+    return check.widths(name, value)
 
 
 def _between(name: str, value: Any, low: float, high: float, closed: bool) -> float:
-    number = _check.real(name, value)
+    number = check.real(name, value)
     if not ((low <= number if closed else low < number) and number < high):
         bound = f"a number between {low:g} and {high:g}" if high < np.inf else "a finite number"
-        _check.fail(name, bound if high < np.inf else f"{bound} {'>=' if closed else '>'} 0", repr(number))
+        check.fail(name, bound if high < np.inf else f"{bound} {'>=' if closed else '>'} 0", repr(number))
     return number
 
 
@@ -64,37 +64,37 @@ class TrainedEstimator(SavedEstimator, BaseEstimator):
 
     def _settings(self) -> dict[str, Any]:
         """Check the parameters that all estimators share."""
-        solver = _check.choice("solver", self.solver, SOLVERS)
+        solver = check.choice("solver", self.solver, SOLVERS)
         auto = isinstance(self.batch_size, str) and self.batch_size == "auto"
         fraction = _between("validation_fraction", self.validation_fraction, 0, 1, closed=False)
         settings = {
-            "n_features": _check.integer("n_features", self.n_features, 1, _check.WIDEST),
+            "n_features": check.integer("n_features", self.n_features, 1, check.WIDEST),
             "solver": solver,
-            "max_iter": _check.integer("max_iter", self.max_iter, 1),
-            "batch_size": None if auto else _check.integer("batch_size", self.batch_size, 2),
+            "max_iter": check.integer("max_iter", self.max_iter, 1),
+            "batch_size": None if auto else check.integer("batch_size", self.batch_size, 2),
             "learning_rate": _between("learning_rate", self.learning_rate, 0, np.inf, closed=False),
             "weight_decay": _between("weight_decay", self.weight_decay, 0, np.inf, closed=True),
             "tol": _between("tol", self.tol, 0, np.inf, closed=True),
-            "early_stopping": _check.flag("early_stopping", self.early_stopping),
+            "early_stopping": check.flag("early_stopping", self.early_stopping),
             "validation_fraction": fraction,
-            "warm_start": _check.flag("warm_start", self.warm_start),
-            "verbose": _check.switch("verbose", self.verbose),
+            "warm_start": check.flag("warm_start", self.warm_start),
+            "verbose": check.switch("verbose", self.verbose),
         }
         if hasattr(self, "loss"):
-            settings["loss"] = _check.choice("loss", self.loss, self._losses)
+            settings["loss"] = check.choice("loss", self.loss, self._losses)
         if settings["early_stopping"] and solver == "lbfgs":
-            _check.fail("early_stopping", "False with solver='lbfgs', which sees all pairs", True)
+            check.fail("early_stopping", "False with solver='lbfgs', which sees all pairs", True)
         if solver == "adamw" and settings["weight_decay"] == 0:
-            _check.fail("weight_decay", "a number > 0 with solver='adamw', which is adam without it", 0.0)
+            check.fail("weight_decay", "a number > 0 with solver='adamw', which is adam without it", 0.0)
         return settings
 
     def _n_negatives(self, auto: int, loss: str) -> int:
         """Return the number of negatives for each pair."""
         if isinstance(self.n_negatives, str) and self.n_negatives == "auto":
             return AUTO_NEGATIVES if loss == "softmax" else auto
-        number = _check.integer("n_negatives", self.n_negatives, 0)
+        number = check.integer("n_negatives", self.n_negatives, 0)
         if loss == "softmax" and number == 0:
-            _check.fail("n_negatives", "at least 1 with loss='softmax', which compares", 0)
+            check.fail("n_negatives", "at least 1 with loss='softmax', which compares", 0)
         return number
 
     def _check_known(
@@ -104,7 +104,7 @@ class TrainedEstimator(SavedEstimator, BaseEstimator):
         activation = resolve(self.activation)
         for name, mlp, wanted in zip(("phi_", "psi_"), known, widths, strict=False):
             if (mlp.widths, mlp.activation, mlp.dtype) != (tuple(wanted), activation, dtype):
-                _check.fail(
+                check.fail(
                     "partial_fit" if partial else "warm_start",
                     f"parameters and tables that {name} fits, {mlp!r}",
                     f"widths {tuple(wanted)}, {activation}, {dtype}; fit a clone to begin anew",
@@ -114,7 +114,7 @@ class TrainedEstimator(SavedEstimator, BaseEstimator):
         """Return the indices of the training part and of the validation part."""
         held = max(2, round(fraction * n))
         if n - held < 2:
-            _check.fail("validation_fraction", "a split with 2 samples on each side", f"{n} samples")
+            check.fail("validation_fraction", "a split with 2 samples on each side", f"{n} samples")
         order = rng.permutation(n)
         return np.sort(order[held:]), np.sort(order[:held])
 
@@ -166,7 +166,7 @@ class TrainedEstimator(SavedEstimator, BaseEstimator):
     def _one_epoch(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Return the settings of a `partial_fit`."""
         if settings["early_stopping"]:
-            _check.fail("early_stopping", "False for partial_fit, which sees one batch", True)
+            check.fail("early_stopping", "False for partial_fit, which sees one batch", True)
         return {**settings, "max_iter": 1, "verbose": False}
 
     def _weights(self, sample_weight: Any, X: np.ndarray) -> np.ndarray | None:
@@ -175,7 +175,7 @@ class TrainedEstimator(SavedEstimator, BaseEstimator):
             return None
         weight = check_sample_weight(sample_weight, X, X.dtype)
         if not weight.sum() > 0:
-            _check.fail("sample_weight", "at least one weight > 0", f"all zero, shape {weight.shape}")
+            check.fail("sample_weight", "at least one weight > 0", f"all zero, shape {weight.shape}")
         return weight
 
     def __sklearn_is_fitted__(self) -> bool:

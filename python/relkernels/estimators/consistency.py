@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..activations import lipschitz
-from ..mlp import MLP
+from ..maps.activations import lipschitz
+from ..maps.mlp import MLP
 from ..ops import feature_map, relation_matrix
-from .sets import ItemSets
+from .fitting.sets import ItemSets
 
 
 class Transitivity(NamedTuple):

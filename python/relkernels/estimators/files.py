@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from .._files import read_safetensors, refuse_rest, write_whole
-from ..activations import Activation, resolve
-from ..mlp import MLP
+from ..base.files import read_safetensors, refuse_rest, write_whole
+from ..maps.activations import Activation, resolve
+from ..maps.mlp import MLP
 
 _FORMAT = "relkernels.estimator"
 _VERSION = "1"

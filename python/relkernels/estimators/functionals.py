@@ -13,21 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from .. import _check
+from ..base import check
 
 # Nodes of the quadrature over the interval on which a sampled function, interpolated linearly, is integrated.
 _NODES = 512
 
 
 def _samples(i: int, item: Any, columns: int | None) -> np.ndarray:
-    a = _check.numbers(f"object {i}", item)
+    a = check.numbers(f"object {i}", item)
     if a.ndim == 1 and columns is None:
         a = a[:, None]
     wanted = "(m, 2): points and values" if columns == 2 else "(m,) or (m, d), m >= 1"
     if a.ndim != 2 or len(a) == 0 or (columns is not None and a.shape[1] != columns):
-        _check.fail(f"object {i}", f"an array of shape {wanted}", a.shape)
+        check.fail(f"object {i}", f"an array of shape {wanted}", a.shape)
     if not np.isfinite(a).all():
-        _check.fail(f"object {i}", "finite values", "NaN or infinity")
+        check.fail(f"object {i}", "finite values", "NaN or infinity")
     return a
 
 
@@ -53,15 +53,13 @@ class _Functions:
             pair = isinstance(item, tuple) and len(item) == 2
             if pair and np.shape(item[0]) != np.shape(item[1]):
                 got = f"shapes {np.shape(item[0])} and {np.shape(item[1])}"
-                _check.fail(f"object {i}", "as many points as values", got)
+                check.fail(f"object {i}", "as many points as values", got)
             a = _samples(i, np.column_stack(item) if pair else item, 2)
             if len(a) < self.count:
-                _check.fail(
-                    f"object {i}", f"a grid of at least {self.count} points, as n_coordinates", len(a)
-                )
+                check.fail(f"object {i}", f"a grid of at least {self.count} points, as n_coordinates", len(a))
             a = a[np.argsort(a[:, 0], kind="stable")]
             if (np.diff(a[:, 0]) == 0).any():
-                _check.fail(f"object {i}", "points that differ", "a point given twice")
+                check.fail(f"object {i}", "points that differ", "a point given twice")
             grids.append(a)
         return grids
 
@@ -140,7 +138,7 @@ class Characteristic:
     def _checked(self, samples: list[np.ndarray]) -> list[np.ndarray]:
         for i, a in enumerate(samples):
             if a.shape[1] != self.dimension_:
-                _check.fail(f"object {i}", f"samples of {self.dimension_} numbers", f"shape {a.shape}")
+                check.fail(f"object {i}", f"samples of {self.dimension_} numbers", f"shape {a.shape}")
         return samples
 
     def __call__(self, objects: Sequence[Any]) -> np.ndarray:
@@ -173,9 +171,9 @@ class Quantiles:
         for i, item in enumerate(objects):
             a = _samples(i, item, None)
             if a.shape[1] != 1:
-                _check.fail(f"object {i}", "samples of one number each", f"shape {a.shape}")
+                check.fail(f"object {i}", "samples of one number each", f"shape {a.shape}")
             if len(a) < self.count:
-                _check.fail(f"object {i}", f"at least {self.count} samples, as n_coordinates", len(a))
+                check.fail(f"object {i}", f"at least {self.count} samples, as n_coordinates", len(a))
             rows.append(np.quantile(a[:, 0], self.levels))
         return np.stack(rows)
 
@@ -194,14 +192,14 @@ class Landmarks:
     def fit(self, objects: Sequence[Any], rng: np.random.RandomState) -> None:
         """Choose the landmarks."""
         if len(objects) < self.count:
-            _check.fail("X", f"at least n_coordinates = {self.count} objects for landmarks", len(objects))
+            check.fail("X", f"at least n_coordinates = {self.count} objects for landmarks", len(objects))
         self.landmarks_ = [objects[i] for i in np.sort(rng.permutation(len(objects))[: self.count])]
         self.norms_ = self._norms(self.landmarks_)
 
     def _norms(self, objects: Sequence[Any]) -> np.ndarray:
         squares = np.array([float(self.kernel(x, x)) for x in objects])
         if not (np.isfinite(squares).all() and (squares >= 0).all()):
-            _check.fail("functionals", "a kernel with finite k(x, x) >= 0", squares.min())
+            check.fail("functionals", "a kernel with finite k(x, x) >= 0", squares.min())
         return np.where(squares > 0, np.sqrt(squares), 1.0)
 
     def __call__(self, objects: Sequence[Any]) -> np.ndarray:
@@ -226,5 +224,5 @@ class Callables:
         values = np.array([[float(h(x)) for h in self.functions] for x in objects])
         if not np.isfinite(values).all():
             row, column = np.argwhere(~np.isfinite(values))[0]
-            _check.fail(f"functionals[{column}]", f"a finite number for object {row}", values[row, column])
+            check.fail(f"functionals[{column}]", f"a finite number for object {row}", values[row, column])
         return values

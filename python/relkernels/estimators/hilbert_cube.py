@@ -9,8 +9,9 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from .. import _check
-from .._random import RandomStateLike, legacy_generator
+from ..base import check
+from ..base.describe import described
+from ..base.random_state import RandomStateLike, legacy_generator
 from ..bounds._hilbert_cube import tail_of_weights
 from .functionals import Callables, Characteristic, Fourier, Landmarks, Legendre, Quantiles
 
@@ -85,42 +86,42 @@ class HilbertCubeEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         given = self.functionals
         if not isinstance(given, str):
             if not isinstance(given, (list, tuple)) or not given or not all(callable(h) for h in given):
-                _check.fail("functionals", f"one of {', '.join(FAMILIES)} or functions", _check._kind(given))
+                check.fail("functionals", f"one of {', '.join(FAMILIES)} or functions", described(given))
             if self.n_coordinates is not None and self.n_coordinates != len(given):
-                _check.fail("n_coordinates", f"None or {len(given)}, one a function", self.n_coordinates)
+                check.fail("n_coordinates", f"None or {len(given)}, one a function", self.n_coordinates)
             return Callables(list(given))
-        name = _check.choice("functionals", given, FAMILIES)
+        name = check.choice("functionals", given, FAMILIES)
         if self.kernel is not None and name != "kernel":
-            _check.fail("kernel", f"None with functionals={name!r}, which take none", repr(self.kernel))
+            check.fail("kernel", f"None with functionals={name!r}, which take none", repr(self.kernel))
         if self.interval is not None and name not in ("fourier", "legendre"):
-            _check.fail("interval", f"None with functionals={name!r}, which take none", repr(self.interval))
+            check.fail("interval", f"None with functionals={name!r}, which take none", repr(self.interval))
         count = (
             16
             if self.n_coordinates is None
-            else _check.integer("n_coordinates", self.n_coordinates, 1, 1_000_000)
+            else check.integer("n_coordinates", self.n_coordinates, 1, 1_000_000)
         )
         if name in ("fourier", "legendre"):
             interval = self.interval
             if interval is not None:
-                pair = _check.numbers("interval", interval)
+                pair = check.numbers("interval", interval)
                 if pair.shape != (2,) or not -np.inf < pair[0] < pair[1] < np.inf:
                     got = tuple(pair.tolist()) if pair.shape == (2,) else f"shape {pair.shape}"
-                    _check.fail("interval", "(a, b), a < b", str(got))
+                    check.fail("interval", "(a, b), a < b", str(got))
                 low, high = pair.tolist()
                 interval = (low, high)
             return (Fourier if name == "fourier" else Legendre)(count, interval)
         if name == "kernel":
             if not callable(self.kernel):
-                _check.fail(
-                    "kernel", "a function of two objects for functionals='kernel'", _check._kind(self.kernel)
+                check.fail(
+                    "kernel", "a function of two objects for functionals='kernel'", described(self.kernel)
                 )
             return Landmarks(count, self.kernel)
         return Characteristic(count) if name == "characteristic" else Quantiles(count)
 
     @staticmethod
     def _objects(X: Any) -> Sequence[Any]:
-        if len(_check.sequence("X", X, "a sequence of objects")) == 0:
-            _check.fail("X", "at least one object", "none")
+        if len(check.sequence("X", X, "a sequence of objects")) == 0:
+            check.fail("X", "at least one object", "none")
         return X
 
     def fit(self, X: Sequence[Any], y: Any = None) -> HilbertCubeEncoder:

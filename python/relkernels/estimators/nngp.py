@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from sklearn.gaussian_process.kernels import Hyperparameter, Kernel
 
-from .. import _check
-from ..activations import Activation
-from ..nngp import Recursion, nngp_kernel
+from ..base import check
+from ..maps.activations import Activation
+from ..ops.nngp import Recursion, nngp_kernel
 
 # Step in the logarithm of a hyperparameter, and the central difference of fourth order.
 _STEP = 3e-4
@@ -96,13 +96,13 @@ class NNGPKernel(Kernel):
         gradient : ndarray of shape (n, n, number of hyperparameters not fixed)
             Only with `eval_gradient`; in the order of `theta`.
         """
-        X = np.atleast_2d(_check.numbers("X", X))
+        X = np.atleast_2d(check.numbers("X", X))
         if Y is not None:
-            if _check.flag("eval_gradient", eval_gradient):
+            if check.flag("eval_gradient", eval_gradient):
                 raise ValueError("eval_gradient: expected False where Y is given, got True")
-            return self._kernel(X, np.atleast_2d(_check.numbers("Y", Y)))
+            return self._kernel(X, np.atleast_2d(check.numbers("Y", Y)))
         K = self._kernel(X)
-        if not _check.flag("eval_gradient", eval_gradient):
+        if not check.flag("eval_gradient", eval_gradient):
             return K
         free = [p.name for p in self.hyperparameters if not p.fixed]
         gradient = np.zeros((*K.shape, len(free)))
@@ -134,7 +134,7 @@ class NNGPKernel(Kernel):
         -------
         ndarray of shape (n,)
         """
-        X = np.atleast_2d(_check.numbers("X", X))
+        X = np.atleast_2d(check.numbers("X", X))
         return Recursion(kind="nngp", **self._arguments()).diagonal(X)
 
     def is_stationary(self) -> bool:

@@ -12,15 +12,15 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from .. import _check
-from .._random import RandomStateLike
-from ..activations import Activation
-from ..mlp import MLP
+from ..base import check
+from ..base.random_state import RandomStateLike
+from ..maps.activations import Activation
+from ..maps.mlp import MLP
 from ..ops import feature_map
 from .base import AUTO_BATCH, TrainedEstimator, checked_widths, in_steps
-from .parameters import Parameters
-from .problems import choices
-from .sets import ItemSets
+from .fitting.parameters import Parameters
+from .fitting.problems import choices
+from .fitting.sets import ItemSets
 from .tables import validate_data
 from .utility import UtilityMixin
 
@@ -215,7 +215,7 @@ class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         settings = self._checked()
         better, worse = _items("winners", winners), _items("losers", losers)
         if better.ndim != 2 or better.shape != worse.shape:
-            _check.fail("losers", f"the shape of winners, (b, d_x), {better.shape}", worse.shape)
+            check.fail("losers", f"the shape of winners, (b, d_x), {better.shape}", worse.shape)
         Q, items = self._read(Q, np.stack([better, worse], axis=1), name="winners")
         first = np.zeros(len(Q), np.int64)
         return self._learn(Q, items, _choice_targets(items, first, Q), sample_weight, settings)
@@ -238,16 +238,14 @@ class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         """
         settings = self._checked()
         Q, items = self._read(Q, sets)
-        rows = [
-            _check.numbers(f"grades[{i}]", row) for i, row in enumerate(_check.sequence("grades", grades))
-        ]
+        rows = [check.numbers(f"grades[{i}]", row) for i, row in enumerate(check.sequence("grades", grades))]
         if len(rows) != len(Q):
-            _check.fail("grades", f"{len(Q)} rows, one for each query", len(rows))
+            check.fail("grades", f"{len(Q)} rows, one for each query", len(rows))
         for i, (row, size) in enumerate(zip(rows, items.sizes, strict=True)):
             if row.shape != (size,):
-                _check.fail(f"grades[{i}]", f"shape ({size},), one grade for each item", row.shape)
+                check.fail(f"grades[{i}]", f"shape ({size},), one grade for each item", row.shape)
             if not np.isfinite(row).all():
-                _check.fail(f"grades[{i}]", "finite grades", row[~np.isfinite(row)][0])
+                check.fail(f"grades[{i}]", "finite grades", row[~np.isfinite(row)][0])
         join = np.stack if items.shared else np.concatenate
         target = join([softmax(row) for row in rows]).astype(Q.dtype)
         return self._learn(Q, items, target, sample_weight, settings)
@@ -280,7 +278,7 @@ class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             "hidden_widths_psi", hidden if hidden_psi is None else hidden_psi
         )
         if self.n_negatives is not None:
-            _check.integer("n_negatives", self.n_negatives, 1)
+            check.integer("n_negatives", self.n_negatives, 1)
         return settings
 
     def _read(self, Q: Any, sets: Any, reset: bool = True, name: str = "sets") -> tuple[np.ndarray, ItemSets]:
@@ -292,7 +290,7 @@ class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         Q = validate_data(self, Q, name="Q", dtype=dtype, reset=reset)
         items = ItemSets.read(name, sets, len(Q), Q.dtype)
         if not reset and items.items.shape[1] != self.psi_.widths[0]:
-            _check.fail(name, f"items of {self.psi_.widths[0]} features, as in fit", items.items.shape[1])
+            check.fail(name, f"items of {self.psi_.widths[0]} features, as in fit", items.items.shape[1])
         return Q, items
 
     def _learn(
@@ -310,7 +308,7 @@ class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         widths_psi = [sets.items.shape[1], *settings["hidden_widths_psi"], settings["n_features"]]
         shapes = (tuple(widths), tuple(widths_psi))
         if self.n_negatives is not None and (not sets.shared or target.ndim == 2):
-            _check.fail(
+            check.fail(
                 "n_negatives",
                 "None unless items are chosen from one set that all queries share: all items are used",
                 self.n_negatives,
@@ -387,7 +385,7 @@ def _items(name: str, table: Any) -> np.ndarray:
     """Return a table of items as floats, float32 where it is that."""
     if isinstance(table, np.ndarray) and table.dtype.char == "f" and not isinstance(table, np.ma.MaskedArray):
         return table
-    return _check.numbers(name, table)
+    return check.numbers(name, table)
 
 
 def _chosen(sets: ItemSets, chosen: Any, Q: np.ndarray) -> np.ndarray:
@@ -395,7 +393,7 @@ def _chosen(sets: ItemSets, chosen: Any, Q: np.ndarray) -> np.ndarray:
     if chosen is not None:
         return sets.indices("chosen", chosen)
     if not sets.shared or len(sets.items) != len(Q):
-        _check.fail(
+        check.fail(
             "chosen",
             f"an index for each query, unless all share one set of {len(Q)} items, as many as queries",
             f"None for {'one set' if sets.shared else 'sets'} of {int(sets.sizes.max())} items; searches and "

@@ -9,11 +9,12 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from .. import _check, _core
-from .._allocate import empty
-from .._random import RandomStateLike, legacy_generator
-from ..activations import Activation, resolve
-from ..nngp import checked_stds
+from ..arrays.allocate import empty
+from ..arrays.engine import PROCESSOR
+from ..base import check
+from ..base.random_state import RandomStateLike, legacy_generator
+from ..maps.activations import Activation, resolve
+from ..ops.nngp import checked_stds
 from .tables import validate_data
 
 
@@ -127,7 +128,8 @@ class MultiLayerRandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         widths, activation, weight, bias = self._settings()
         out = empty("transform", (len(X), self._n_features_out), X.dtype)
-        _core.random_features(
+        PROCESSOR.run(
+            "random_features",
             X,
             self.key_,
             widths,
@@ -155,19 +157,19 @@ class MultiLayerRandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         """
         check_is_fitted(self)
         widths, *_ = self._settings()
-        at = _check.integer("layer", layer, 0)
+        at = check.integer("layer", layer, 0)
         if at >= len(widths):
-            _check.fail("layer", f"an integer below {len(widths)}", at)
+            check.fail("layer", f"an integer below {len(widths)}", at)
         before = self.n_features_in_ if at == 0 else widths[at - 1]
         w, b = empty("weights", (before, widths[at]), np.dtype(float)), np.empty((1, widths[at]))
-        _core.random_normals(self.key_, at, 0, w)
-        _core.random_normals(self.key_, at, 1, b)
+        PROCESSOR.run("random_normals", self.key_, at, 0, w)
+        PROCESSOR.run("random_normals", self.key_, at, 1, b)
         return w, b[0]
 
     def _settings(self) -> tuple[list[int], Activation, float, float]:
-        widths = _check.widths("widths", self.widths)
+        widths = check.widths("widths", self.widths)
         if not widths:
-            _check.fail("widths", "at least one layer", "none")
+            check.fail("widths", "at least one layer", "none")
         step = isinstance(self.activation, str) and self.activation == "step"
         return (
             widths,

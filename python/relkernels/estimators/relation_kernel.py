@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from sklearn.gaussian_process.kernels import Hyperparameter, Kernel
 
-from .. import _check
-from ..mlp import MLP
+from ..base import check
+from ..maps.mlp import MLP, check_mlp, mapped_width
 from ..ops import feature_map, relation_matrix
 from .nngp import three_digits
 
@@ -82,7 +82,7 @@ class RelationKernel(Kernel):
         gradient : ndarray of shape (n, n, 1), or (n, n, 0) where `scale` is fixed
             Only with `eval_gradient`.
         """
-        if _check.flag("eval_gradient", eval_gradient) and Y is not None:
+        if check.flag("eval_gradient", eval_gradient) and Y is not None:
             raise ValueError("eval_gradient: expected False where Y is given, got True")
         factor = self._factor()
         K = relation_matrix(
@@ -113,18 +113,18 @@ class RelationKernel(Kernel):
     def _factor(self) -> float:
         if isinstance(self.scale, MLP):
             raise TypeError(f"scale: expected a number > 0, got {self.scale!r}: a kernel has one map, phi")
-        factor = _check.scale(self.scale, np.dtype(np.float64))
+        factor = check.scale(self.scale, np.dtype(np.float64))
         wanted = "a finite number > 0, for the kernel to be positive semidefinite"
-        return factor if factor > 0 else _check.fail("scale", wanted, repr(self.scale))
+        return factor if factor > 0 else check.fail("scale", wanted, repr(self.scale))
 
     def _features(self, name: str, X: Any) -> np.ndarray:
         """Return the features of the rows of X in float64."""
-        phi = _check.mlp("phi", self.phi)
-        points = np.atleast_2d(_check.numbers(name, X))
+        phi = check_mlp("phi", self.phi)
+        points = np.atleast_2d(check.numbers(name, X))
         points = points if phi is None else points.astype(phi.dtype, copy=False)
         if points.ndim != 2:
-            _check.fail(name, "points, one a row", f"shape {points.shape}")
-        _check.mapped_width(name, points, "phi", phi)
+            check.fail(name, "points, one a row", f"shape {points.shape}")
+        mapped_width(name, points, "phi", phi)
         return points if phi is None else feature_map(points, phi).astype(np.float64, copy=False)
 
     def __repr__(self) -> str:

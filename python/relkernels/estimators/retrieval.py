@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import _check
-from ..mlp import MLP
+from ..base import check
+from ..maps.mlp import MLP
 from ..ops import feature_map, retrieve
 
 
@@ -71,7 +71,7 @@ class RetrievalMixin:
             table, mlp = self._searched(Y)
             return retrieve(queries, table, k, self.phi_, mlp, mask=mask, pad=pad)
         if not hasattr(self, "features_fit_"):
-            _check.fail(
+            check.fail(
                 "Y",
                 "a table to search after partial_fit, which keeps none: it sees one batch at a time, and "
                 "changes the maps under earlier features",

@@ -15,7 +15,8 @@ from scipy import linalg
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from .. import _check
+from ..base import check
+from ..base.describe import described
 from .random_features import MultiLayerRandomFeatures
 from .tables import check_sample_weight, check_target, validate_data
 
@@ -185,7 +186,7 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """
         base = MultiLayerRandomFeatures(random_state=0) if self.features is None else self.features
         if not isinstance(base, MultiLayerRandomFeatures):
-            raise TypeError(f"features: expected a MultiLayerRandomFeatures, got {_check._kind(base)}")
+            raise TypeError(f"features: expected a MultiLayerRandomFeatures, got {described(base)}")
         self.features_ = clone(base).fit(X[:1])
         self.n_features_in_ = X.shape[1]
         self._target_shape = target_shape
@@ -218,12 +219,12 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
         if sample_weight is not None:
             weights = check_sample_weight(sample_weight, X, np.float64)
             if not weights.sum() > 0:
-                _check.fail("sample_weight", "at least one weight > 0", f"all zero, shape {weights.shape}")
-        centred = _check.flag("fit_intercept", self.fit_intercept)
+                check.fail("sample_weight", "at least one weight > 0", f"all zero, shape {weights.shape}")
+        centred = check.flag("fit_intercept", self.fit_intercept)
         if not known:
             self.begin(X, y.shape[1:])
         elif y.shape[1:] != self._target_shape:
-            _check.fail("y", f"targets of shape {self._target_shape}, as before", y.shape[1:])
+            check.fail("y", f"targets of shape {self._target_shape}, as before", y.shape[1:])
         targets = y.reshape(len(y), -1)
         width = self.width
         moments = Moments.init(width)
@@ -246,9 +247,9 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
         -------
         self
         """
-        alpha = _check.real("alpha", self.alpha)
+        alpha = check.real("alpha", self.alpha)
         if not 0 <= alpha < np.inf:
-            _check.fail("alpha", "a finite number >= 0", repr(self.alpha))
+            check.fail("alpha", "a finite number >= 0", repr(self.alpha))
         self.moments_ = moments
         n_targets = math.prod(self._target_shape)
         coefficients, intercepts = moments.finish(n_targets, alpha)

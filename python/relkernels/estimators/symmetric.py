@@ -14,10 +14,10 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from .. import _check
-from .._random import RandomStateLike
-from ..activations import Activation
-from ..mlp import MLP
+from ..base import check
+from ..base.random_state import RandomStateLike
+from ..maps.activations import Activation
+from ..maps.mlp import MLP
 from ..ops import feature_map, relation_matrix
 from .base import (
     AUTO_BATCH,
@@ -29,11 +29,12 @@ from .base import (
     in_steps,
     part,
 )
-from .parameters import Parameters
-from .problems import all_pairs, drawn_pairs
+from .fitting.parameters import Parameters
+from .fitting.problems import all_pairs, drawn_pairs
+from .fitting.sampling import LabelPairs, ObservedPairs, PairSampler, ValuePairs
+from .fitting.spectral_start import mercer_start
+from .fitting.training import Problem
 from .retrieval import RetrievalMixin
-from .sampling import LabelPairs, ObservedPairs, PairSampler, ValuePairs
-from .spectral_start import mercer_start
 from .tables import validate_data
 from .targets import (
     determination,
@@ -45,7 +46,6 @@ from .targets import (
     targets_among,
     values_of,
 )
-from .training import Problem
 
 
 class SymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator):
@@ -226,7 +226,7 @@ class SymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     def _checked(self) -> dict[str, Any]:
         settings = self._settings()
         settings["hidden_widths"] = checked_widths("hidden_widths", self.hidden_widths)
-        settings["batch_of"] = _check.choice("batch_of", self.batch_of, ("objects", "pairs"))
+        settings["batch_of"] = check.choice("batch_of", self.batch_of, ("objects", "pairs"))
         self._n_negatives(0, settings["loss"])
         return settings
 
@@ -283,7 +283,7 @@ class SymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             sampler, n_negatives = self._pair_sampler(y, X.dtype, loss)
             return drawn_pairs(parameters, X, None, sampler, n_negatives, weight, loss, size or AUTO_PAIRS)
         if self.n_negatives != "auto":
-            _check.fail(
+            check.fail(
                 "n_negatives",
                 "'auto' unless batch_of='pairs' or y is sparse: all pairs of a batch are used",
                 repr(self.n_negatives),
@@ -293,13 +293,13 @@ class SymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     def _pair_sampler(self, y: Any, dtype: np.dtype, loss: str) -> tuple[PairSampler, int]:
         """Return how partners are drawn, and the number of negatives."""
         if callable(y):
-            _check.fail("batch_of", "'objects' where y is a kernel, which gives whole blocks", repr("pairs"))
+            check.fail("batch_of", "'objects' where y is a kernel, which gives whole blocks", repr("pairs"))
         if sparse.issparse(y):
             n_negatives = self._n_negatives(AUTO_NEGATIVES if np.ptp(y.data) == 0 else 0, loss)
             return ObservedPairs(y, n_negatives), n_negatives
         if y.ndim == 2:
             if loss == "softmax":
-                _check.fail("batch_of", "'objects' for loss='softmax' and a matrix y", repr("pairs"))
+                check.fail("batch_of", "'objects' for loss='softmax' and a matrix y", repr("pairs"))
             n_negatives = self._n_negatives(0, loss)
             return ValuePairs(y, n_negatives), n_negatives
         n_negatives = self._n_negatives(AUTO_NEGATIVES, loss)
@@ -319,17 +319,17 @@ class SymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             return observed_pairs("y", y, (len(X), len(X)), X.dtype, self.loss, symmetric=True)
         if is_matrix(y):
             return symmetric_values("y", y, len(X), X.dtype)
-        with _check.naming("y"):
+        with check.naming("y"):
             labels = column_or_1d(y, warn=True)
         if len(labels) != len(X):
-            _check.fail("y", f"{len(X)} labels, one for each row of X {X.shape}", labels.shape)
-        with _check.naming("y"):
+            check.fail("y", f"{len(X)} labels, one for each row of X {X.shape}", labels.shape)
+        with check.naming("y"):
             check_classification_targets(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         if one_class and known is not None:
             self.classes_ = np.union1d(known, self.classes_)
         if len(self.classes_) < 2 and not one_class:
-            _check.fail("y", "labels of at least 2 classes", f"1 class, {self.classes_[0]!r}")
+            check.fail("y", "labels of at least 2 classes", f"1 class, {self.classes_[0]!r}")
         return codes
 
     def transform(self, X: Any) -> np.ndarray:
@@ -398,16 +398,16 @@ class SymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             )
         if callable(y) or is_matrix(y):
             X = self._rows(X)
-            truth = values_of(y, X, X) if callable(y) else _check.numbers("y", y).astype(relation.dtype)
+            truth = values_of(y, X, X) if callable(y) else check.numbers("y", y).astype(relation.dtype)
             if truth.shape != relation.shape:
-                _check.fail("y", f"a matrix of shape {relation.shape}", truth.shape)
+                check.fail("y", f"a matrix of shape {relation.shape}", truth.shape)
             return determination(relation, truth)
         from sklearn.metrics import roc_auc_score
 
-        with _check.naming("y"):
+        with check.naming("y"):
             labels = column_or_1d(y)
         if len(labels) != len(relation):
-            _check.fail("y", f"{len(relation)} labels, one for each row of X", len(labels))
+            check.fail("y", f"{len(relation)} labels, one for each row of X", len(labels))
         upper = np.triu_indices(len(labels), 1)
         return float(roc_auc_score(labels[upper[0]] == labels[upper[1]], relation[upper]))
 

@@ -14,8 +14,8 @@ from sklearn.utils import check_array as _check_array
 from sklearn.utils.validation import _check_sample_weight, _check_y, check_consistent_length
 from sklearn.utils.validation import validate_data as _validate_data
 
-from .. import _check
 from ..arrays import host
+from ..base import check
 
 
 def validate_data(estimator: Any, X: Any, *, name: str = "X", **options: Any) -> Any:
@@ -32,30 +32,30 @@ def check_array(table: Any, *, input_name: str, **options: Any) -> Any:
 
 def check_sample_weight(weight: Any, X: np.ndarray, dtype: Any) -> np.ndarray:
     """Return the weights of the rows of X, none of them negative."""
-    with _check.naming("sample_weight"):
+    with check.naming("sample_weight"):
         weights = _check_sample_weight(weight, X, dtype=dtype, ensure_non_negative=True)
     if not np.isfinite(weights).all():
-        _check.fail("sample_weight", "finite weights", "NaN or infinite ones")
+        check.fail("sample_weight", "finite weights", "NaN or infinite ones")
     return weights
 
 
 def check_target(estimator: Any, X: np.ndarray, y: Any) -> np.ndarray:
     """Return the numeric targets of the rows of X, of one or two dimensions."""
-    with _check.naming("y"):
+    with check.naming("y"):
         target = _check_y(host("y", y), multi_output=True, y_numeric=True, estimator=estimator)
         check_consistent_length(X, target)
     return target
 
 
-def _named(name: str, table: Any, check: Callable[[], Any]) -> Any:
+def _named(name: str, table: Any, checked: Callable[[], Any]) -> Any:
     try:
-        with _check.naming(name):
-            return check()
+        with check.naming(name):
+            return checked()
     except (TypeError, ValueError) as error:
         columns = ", ".join(_not_numeric(table))
         if not columns:
             raise
-        with _check.naming(name):  # of a frame of many columns
+        with check.naming(name):  # of a frame of many columns
             raise ValueError(f"{name}: expected columns of numbers, got {columns}") from error
 
 

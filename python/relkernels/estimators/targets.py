@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from .. import _check
+from ..base import check
 from .tables import check_array
 
 # Asymmetry, beside the largest entry, that counts as rounding.
@@ -18,7 +18,7 @@ _ROUNDING = 1e-6
 
 def _asymmetry(name: str, difference: float, largest: float) -> None:
     if difference > _ROUNDING * max(largest, 1e-30):
-        _check.fail(name, "a symmetric matrix", f"entries that differ by {difference:.3g}")
+        check.fail(name, "a symmetric matrix", f"entries that differ by {difference:.3g}")
 
 
 def _finite(name: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
@@ -27,7 +27,7 @@ def _finite(name: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
         hint = (
             "; pass a sparse matrix of the observed pairs where some are unknown" if values.ndim == 2 else ""
         )
-        _check.fail(name, "finite relation values", f"{bad} NaN or infinite in shape {shape}{hint}")
+        check.fail(name, "finite relation values", f"{bad} NaN or infinite in shape {shape}{hint}")
 
 
 def values_matrix(name: str, values: Any, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
@@ -35,7 +35,7 @@ def values_matrix(name: str, values: Any, shape: tuple[int, int], dtype: np.dtyp
     matrix = check_array(values, dtype=dtype, input_name=name, ensure_all_finite=False)
     if matrix.shape != shape:
         square = "square " if shape[0] == shape[1] else ""
-        _check.fail(name, f"a {square}matrix of shape {shape}", matrix.shape)
+        check.fail(name, f"a {square}matrix of shape {shape}", matrix.shape)
     _finite(name, matrix, matrix.shape)
     return matrix
 
@@ -52,23 +52,23 @@ def observed_pairs(
 ) -> Any:
     """Return a sparse matrix of observed pairs in CSR format, indices sorted and within `shape`."""
     if values.shape != shape:
-        _check.fail(name, f"pair indices below {shape}, the rows of both tables", f"shape {values.shape}")
+        check.fail(name, f"pair indices below {shape}, the rows of both tables", f"shape {values.shape}")
     if hasattr(values, "check_format"):  # before a conversion that would follow wild indices
         try:
             values.check_format(full_check=True)
         except ValueError as error:
-            _check.fail(name, f"pair indices below {shape}", str(error))
+            check.fail(name, f"pair indices below {shape}", str(error))
     elif values.format == "coo" and values.nnz:
         low, high = min(values.row.min(), values.col.min()), (values.row.max(), values.col.max())
         if low < 0 or high[0] >= shape[0] or high[1] >= shape[1]:
-            _check.fail(name, f"pair indices below {shape}", f"indices up to {high}, from {low}")
+            check.fail(name, f"pair indices below {shape}", f"indices up to {high}, from {low}")
     observed = values.tocsr().astype(dtype)
     observed.sum_duplicates()
     if observed.nnz == 0:
-        _check.fail(name, "at least one observed pair", f"a sparse matrix of shape {shape} without entries")
+        check.fail(name, "at least one observed pair", f"a sparse matrix of shape {shape} without entries")
     _finite(name, observed.data, shape)
     if loss == "softmax" and not (observed.data > 0).all():
-        _check.fail(name, "values > 0 with loss='softmax'", observed.data.min())
+        check.fail(name, "values > 0 with loss='softmax'", observed.data.min())
     if symmetric:
         difference = abs(observed - observed.T)
         _asymmetry(name, float(difference.max()), float(abs(observed).max()))
@@ -98,17 +98,17 @@ def score_of_values(relation: np.ndarray, values: Any) -> float:
 
 def is_matrix(y: Any) -> bool:
     """Tell a matrix of values from one column of labels."""
-    with _check.naming("y"):
+    with check.naming("y"):
         values = np.asarray(y)
     return values.ndim == 2 and values.shape[1] > 1
 
 
 def values_of(kernel: Callable[..., Any], A: np.ndarray, B: np.ndarray) -> np.ndarray:
     """Return the values that a kernel gives between the rows of two arrays."""
-    with _check.naming("y"):
+    with check.naming("y"):
         values = np.asarray(kernel(A, B))
     if values.shape != (len(A), len(B)):
-        _check.fail("y", f"a kernel that returns shape {(len(A), len(B))}", values.shape)
+        check.fail("y", f"a kernel that returns shape {(len(A), len(B))}", values.shape)
     return values.astype(A.dtype, copy=False)
 
 

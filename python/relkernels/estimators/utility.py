@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from .. import _check
-from .._random import RandomStateLike, legacy_generator
-from ..mlp import MLP
+from ..base import check
+from ..base.random_state import RandomStateLike, legacy_generator
+from ..maps.mlp import MLP
 from ..ops import attention, relation_matrix, retrieve
 from .consistency import Continuity, Transitivity, continuity, transitivity
-from .sets import ItemSets
+from .fitting.sets import ItemSets
 
 # Queries whose utilities of a shared set are held at a time.
 _BLOCK = 256
@@ -118,12 +118,12 @@ class UtilityMixin:
         ndarray of shape (b, d_v)
         """
         Q, sets = self._read(Q, sets, reset=False)
-        if not 0 <= _check.real("beta", beta) < np.inf:
-            _check.fail("beta", "a finite number >= 0", repr(beta))
+        if not 0 <= check.real("beta", beta) < np.inf:
+            check.fail("beta", "a finite number >= 0", repr(beta))
         values = ItemSets.read("V", V, len(Q), Q.dtype)
         if values.shared != sets.shared or not np.array_equal(values.sizes, sets.sizes):
             wanted, got = (f"{'one set' if s.shared else 'sets'} of {s.sizes} items" for s in (sets, values))
-            _check.fail("V", f"a value for each item: {wanted}", got)
+            check.fail("V", f"a value for each item: {wanted}", got)
         items, mask = sets.padded()
         if sets.shared:
             return attention(Q, items, values.items, self.phi_, self.psi_, scale=float(beta))
@@ -161,19 +161,19 @@ class UtilityMixin:
         from ..bounds import attention as attention_bound
 
         check_is_fitted(self)
-        share = _check.real("coverage", coverage)
+        share = check.real("coverage", coverage)
         if not 0 < share <= 1:
-            _check.fail("coverage", "a fraction in (0, 1]", repr(coverage))
-        if not 0 < _check.real("eps", eps) < 1:
-            _check.fail("eps", "a fraction of the diameter in (0, 1)", repr(eps))
+            check.fail("coverage", "a fraction in (0, 1]", repr(coverage))
+        if not 0 < check.real("eps", eps) < 1:
+            check.fail("eps", "a fraction of the diameter in (0, 1)", repr(eps))
         if (Q is None) != (sets is None):
-            _check.fail("sets" if sets is None else "Q", "both Q and sets, or neither", "None")
+            check.fail("sets" if sets is None else "Q", "both Q and sets, or neither", "None")
         if Q is not None:
             measured = self._measured(*self._read(Q, sets, reset=False))
         elif hasattr(self, "margins_"):
             measured = self.margins_, self.n_best_, self.set_sizes_
         else:
-            _check.fail("Q", "queries and their sets after partial_fit, which keeps no margins", "None")
+            check.fail("Q", "queries and their sets after partial_fit, which keeps no margins", "None")
         needed = [
             attention_bound(float(margin), int(n), 1.0, float(eps), n_best=int(best)).value
             for margin, best, n in zip(*measured, strict=True)
@@ -201,7 +201,7 @@ class UtilityMixin:
             Numbers of triples, of violations and of incomparable ones.
         """
         Q, sets = self._read(Q, sets, reset=False)
-        count = _check.integer("n_triples", n_triples, 1, _check.WIDEST)
+        count = check.integer("n_triples", n_triples, 1, check.WIDEST)
         return transitivity(Q, sets, self.phi_, self.psi_, count, legacy_generator(random_state))
 
     def check_continuity(
@@ -231,8 +231,8 @@ class UtilityMixin:
             changed or cannot change.
         """
         Q, sets = self._read(Q, sets, reset=False)
-        if not 0 < _check.real("radius", radius) < np.inf:
-            _check.fail("radius", "a finite number > 0", repr(radius))
-        count = _check.integer("n_directions", n_directions, 1)
+        if not 0 < check.real("radius", radius) < np.inf:
+            check.fail("radius", "a finite number > 0", repr(radius))
+        count = check.integer("n_directions", n_directions, 1)
         rng = legacy_generator(random_state)
         return continuity(Q, sets, self.phi_, self.psi_, float(radius), count, rng)

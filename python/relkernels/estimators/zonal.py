@@ -8,10 +8,10 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from .. import _check
-from .._random import RandomStateLike, legacy_generator
-from ..activations import Activation, resolve
-from ..mlp import MLP
+from ..base import check
+from ..base.random_state import RandomStateLike, legacy_generator
+from ..maps.activations import Activation, resolve
+from ..maps.mlp import MLP
 from ..ops import relation_matrix
 from .sphere import PROJECTIONS, project, quasi_uniform
 from .tables import check_array, validate_data
@@ -118,18 +118,18 @@ class ZonalFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         """
         count = 128
         if self.n_neurons is not None:
-            count = _check.integer("n_neurons", self.n_neurons, 1, _check.WIDEST)
-        kernel = _check.choice("kernel", self.kernel, KERNELS)
-        rank = _check.integer("rank", self.rank, 1, _check.WIDEST)
-        chosen = _check.choice("projection", self.projection, ("auto", *PROJECTIONS))
+            count = check.integer("n_neurons", self.n_neurons, 1, check.WIDEST)
+        kernel = check.choice("kernel", self.kernel, KERNELS)
+        rank = check.integer("rank", self.rank, 1, check.WIDEST)
+        chosen = check.choice("projection", self.projection, ("auto", *PROJECTIONS))
         self._projection = (
             ("none" if kernel == "translation" else "normalize") if chosen == "auto" else chosen
         )
         if rank > 1 and kernel != "translation":
-            _check.fail("rank", f"1 with kernel={kernel!r}", rank)
+            check.fail("rank", f"1 with kernel={kernel!r}", rank)
         if kernel != "rotated" and (self.rotation is not None or self.center_dimension is not None):
             name = "rotation" if self.rotation is not None else "center_dimension"
-            _check.fail(name, f"None with kernel={kernel!r}", "a value")
+            check.fail(name, f"None with kernel={kernel!r}", "a value")
         resolve(self.activation)
         X = validate_data(self, X, dtype=[np.float64, np.float32])
         rng = legacy_generator(self.random_state)
@@ -137,12 +137,12 @@ class ZonalFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         width = rows.shape[1]
         own = width
         if kernel == "rotated" and self.center_dimension is not None:
-            own = _check.integer("center_dimension", self.center_dimension, 1, _check.WIDEST)
+            own = check.integer("center_dimension", self.center_dimension, 1, check.WIDEST)
         if isinstance(self.centers, str):
-            name = _check.choice("centers", self.centers, ("quasi-uniform", "data"))
+            name = check.choice("centers", self.centers, ("quasi-uniform", "data"))
             if name == "data":
                 if own != width:
-                    _check.fail("centers", f"'quasi-uniform' or an array, of dimension {own}", "'data'")
+                    check.fail("centers", f"'quasi-uniform' or an array, of dimension {own}", "'data'")
                 total = count * rank
                 chosen_rows = rng.choice(len(rows), total, replace=total > len(rows))
                 centers = rows[chosen_rows].astype(np.float64)
@@ -151,13 +151,11 @@ class ZonalFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         else:
             centers = check_array(self.centers, dtype=np.float64, input_name="centers")
             if rank > 1:
-                _check.fail("centers", "'quasi-uniform' or 'data' with a rank above 1", centers.shape)
+                check.fail("centers", "'quasi-uniform' or 'data' with a rank above 1", centers.shape)
             if kernel != "rotated" and centers.shape[1] != width:
-                _check.fail(
-                    "centers", f"shape (n, {width}), the width of the projected inputs", centers.shape
-                )
+                check.fail("centers", f"shape (n, {width}), the width of the projected inputs", centers.shape)
             if self.n_neurons is not None and count != len(centers):
-                _check.fail("n_neurons", f"None or {len(centers)}, the number of rows of centers", count)
+                check.fail("n_neurons", f"None or {len(centers)}, the number of rows of centers", count)
         if kernel == "rotated":
             centers = centers @ self._rotation(width, centers.shape[1], rng).T
         self.centers_ = np.ascontiguousarray(centers.astype(X.dtype))
@@ -172,7 +170,7 @@ class ZonalFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         if self.rotation is not None:
             given = check_array(self.rotation, dtype=np.float64, input_name="rotation")
             if given.shape != (width, own):
-                _check.fail("rotation", f"shape {(width, own)}: inputs, centres", given.shape)
+                check.fail("rotation", f"shape {(width, own)}: inputs, centres", given.shape)
             return given
         wide, narrow = max(width, own), min(width, own)
         q, r = np.linalg.qr(rng.standard_normal((wide, narrow)))

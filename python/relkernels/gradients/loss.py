@@ -6,11 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import _check, _core
 from ..arrays import Array, operation
-from ..mlp import MLP
+from ..arrays.engine import PROCESSOR
+from ..base import check
+from ..base.describe import described
+from ..maps.mlp import MLP
+from ..ops.sides import Sides
 from .results import FeatureLoss, LossGradients
-from .vjp import both_sides, features
+from .vjp import through_maps
 
 LOSSES = ("squared", "logistic", "hinge", "softmax")
 
@@ -35,9 +38,9 @@ class _Targets(NamedTuple):
 
 def _labels(name: str, labels: object, n: int) -> np.ndarray:
     if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iub":
-        raise TypeError(f"{name}: expected an array of integer labels, got {_check._kind(labels)}")
+        raise TypeError(f"{name}: expected an array of integer labels, got {described(labels)}")
     if labels.shape != (n,):
-        _check.fail(name, f"labels of shape ({n},)", labels.shape)
+        check.fail(name, f"labels of shape ({n},)", labels.shape)
     return np.ascontiguousarray(labels, dtype=np.int64)
 
 
@@ -45,19 +48,19 @@ def _targets(target: object, x: np.ndarray, y: np.ndarray) -> _Targets:
     n, m = len(x), len(y)
     if isinstance(target, tuple):
         if len(target) != 2:
-            _check.fail("target", "a pair (labels of x, labels of y)", f"{len(target)} entries")
+            check.fail("target", "a pair (labels of x, labels of y)", f"{len(target)} entries")
         return _Targets(None, _labels("target[0]", target[0], n), _labels("target[1]", target[1], m))
     if isinstance(target, np.ndarray) and target.dtype.kind in "iub":
         labels = _labels("target", target, n)
         if n != m:
-            _check.fail("target", f"labels of both sides, a pair, as n = {n} and m = {m}", target.shape)
+            check.fail("target", f"labels of both sides, a pair, as n = {n} and m = {m}", target.shape)
         return _Targets(None, labels, labels)
-    matrix = _check.floats("target", target, 1)
-    _check.same_dtype(("x", x), ("target", matrix))
+    matrix = check.floats("target", target, 1)
+    check.same_dtype(("x", x), ("target", matrix))
     try:
         return _Targets(np.broadcast_to(matrix, (n, m)), None, None)
     except ValueError:
-        _check.fail("target", f"a shape that broadcasts to ({n}, {m})", matrix.shape)
+        check.fail("target", f"a shape that broadcasts to ({n}, {m})", matrix.shape)
 
 
 def _pair_weights(weight: object, x: np.ndarray, m: int, loss: str) -> tuple[np.ndarray | None, float]:
@@ -65,14 +68,14 @@ def _pair_weights(weight: object, x: np.ndarray, m: int, loss: str) -> tuple[np.
     n = len(x)
     if weight is None:
         return None, 1.0
-    w = _check.floats("sample_weight", weight, 1)
-    _check.same_dtype(("x", x), ("sample_weight", w))
+    w = check.floats("sample_weight", weight, 1)
+    check.same_dtype(("x", x), ("sample_weight", w))
     if w.shape != (n,) and (loss == "softmax" or w.shape != (n, m)):
         shapes = f"({n},)" if loss == "softmax" else f"({n},) or ({n}, {m})"
-        _check.fail("sample_weight", f"shape {shapes}", w.shape)
+        check.fail("sample_weight", f"shape {shapes}", w.shape)
     total = float(w.sum(dtype=np.float64))
     if not (np.isfinite(total) and w.min() >= 0 and total > 0):
-        _check.fail(
+        check.fail(
             "sample_weight",
             "finite weights >= 0 with a positive sum",
             f"minimum {w.min()}, sum {total}",
@@ -102,7 +105,7 @@ def feature_loss(
         mass = targets.mass(n)
         if not (mass > 0).all():
             row = int(np.argmin(mass > 0))
-            _check.fail("target", "a positive sum in every row", f"{mass[row]} in row {row}")
+            check.fail("target", "a positive sum in every row", f"{mass[row]} in row {row}")
         row_scale = (1 / mass).astype(f.dtype)
     # Where loss and relation are symmetric, so is the derivative: both sides have one gradient.
     mirrored = (
@@ -115,9 +118,8 @@ def feature_loss(
     values, parts = np.empty(n), np.empty(n)
     grad_f = np.empty(f.shape, f.dtype)
     grad_g = grad_f if mirrored else np.empty(g.shape, f.dtype)
-    _core.relation_loss(
-        f, g, *targets, weights, row_scale, loss, values, grad_f, None if mirrored else grad_g, scale, parts
-    )
+    written = values, grad_f, None if mirrored else grad_g
+    PROCESSOR.run("relation_loss", f, g, *targets, weights, row_scale, loss, *written, scale, parts)
     if weights is not None:
         grad_f *= f.dtype.type(1 / total)
         grad_g *= f.dtype.type(1 / total)
@@ -190,30 +192,18 @@ def relation_loss(
     >>> loss.grad_x.shape, round(loss.grad_scale, 3)
     ((4, 4), -0.145)
     """
-    points = _check.floats("x", x, 2, exact=True)
-    other = points if y is None else _check.floats("y", y, 2, exact=True)
-    y_name = "x" if y is None else "y"
-    _check.features("x", points)
-    _check.features(y_name, other)
-    phi, psi = _check.mlp("phi", phi), _check.mlp("psi", psi)
-    _check.same_dtype(("x", points), (y_name, other), ("phi", phi), ("psi", psi))
-    one_map = psi is None or psi is phi
-    psi_name = "phi" if psi is None else "psi"
-    psi = phi if psi is None else psi
-    width = _check.mapped_width("x", points, "phi", phi)
-    width_y = _check.mapped_width(y_name, other, psi_name, psi)
-    _check.same_width("x", points, width, y_name, other, width_y)
-    loss, factor = _check.choice("loss", loss, LOSSES), _check.scale(scale, points.dtype)
-    for name, a in (("x", points), (y_name, other)):
-        if len(a) == 0:
-            _check.fail(name, "at least one row", a.shape)
-    f = features(points, phi)
-    g = f if y is None and one_map else features(other, psi)
+    check.floats("x", x, 2, exact=True)
+    if y is not None:
+        check.floats("y", y, 2, exact=True)
+    sides = Sides(x, y, phi, psi)
+    loss, factor = check.choice("loss", loss, LOSSES), check.scale(scale, sides.dtype)
+    for name, points in sides.named:
+        if points.shape[0] == 0:
+            check.fail(name, "at least one row", points.shape)
+    f, g = sides.features()
     found = feature_loss(f, g, target, loss, sample_weight, factor)
     grad_g = found.grad_g
-    if y is not None and grad_g is found.grad_f:
-        grad_g = grad_g.copy()  # the gradients of x and of y are two arrays, also where y is x
-    y_given = None if y is None else other
-    sides = both_sides(points, y_given, phi, psi, one_map, found.grad_f, grad_g)
-    grad_x, grad_y, grad_phi, grad_psi = sides
+    if not sides.same_points and grad_g is found.grad_f:
+        grad_g = grad_g.copy()  # the gradients of x and of y are two arrays, even where y is x
+    grad_x, grad_y, grad_phi, grad_psi = through_maps(sides, found.grad_f, grad_g)
     return LossGradients(found.value, grad_phi, grad_psi, grad_x, grad_y, found.grad_scale)

@@ -6,7 +6,7 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
-from .._result import Result
+from ..base.result import Result
 
 # An array of the kind that came in.
 Array = TypeVar("Array")

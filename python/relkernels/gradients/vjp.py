@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import _check
-from .._engine import engine_of
-from .._operands import Attended, spread
 from ..arrays import Array, operation
-from ..mlp import MLP
-from ..ops import attention, feature_map
+from ..arrays.engine import engine_of
+from ..base import check
+from ..maps.mlp import MLP, check_mlp, mapped_width
+from ..ops.attended import attention
+from ..ops.sides import Attended, Sides, spread
 from .results import AttentionGradients, MLPGradient, RelationGradients
 
 
@@ -22,11 +22,6 @@ def summed_to(grad: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     extra = grad.ndim - len(shape)
     stretched = tuple(i + extra for i, size in enumerate(shape) if size == 1 and grad.shape[i + extra] != 1)
     return engine_of(grad).sum(grad, tuple(range(extra)) + stretched).reshape(shape)
-
-
-def features(x: np.ndarray, phi: MLP | None) -> np.ndarray:
-    """Return the features of `x` through a map; None is the identity."""
-    return x if phi is None else feature_map(x, phi)
 
 
 def _through(x: np.ndarray, phi: MLP | None, grad: np.ndarray) -> tuple[np.ndarray, MLPGradient | None]:
@@ -77,14 +72,13 @@ def feature_map_vjp(x: Array, mlp: MLP, grad: Array) -> tuple[Array, MLPGradient
     >>> grad_x, grad_phi.weights[0].ravel()
     (array([[2., 3.]]), array([1., 1.]))
     """
-    points = _check.features("x", x)
-    _check.mlp("mlp", mlp, optional=False)
-    slope = _check.floats("grad", grad)
-    _check.same_dtype(("x", points), ("mlp", mlp), ("grad", slope))
-    width = _check.mapped_width("x", points, "mlp", mlp)
-    expected = (*points.shape[:-1], width)
+    points = check.features("x", x)
+    check_mlp("mlp", mlp, optional=False)
+    slope = check.floats("grad", grad)
+    check.same_dtype(("x", points), ("mlp", mlp), ("grad", slope))
+    expected = (*points.shape[:-1], mapped_width("x", points, "mlp", mlp))
     if slope.shape != expected:
-        _check.fail("grad", f"shape {expected}, that of the features", slope.shape)
+        check.fail("grad", f"shape {expected}, that of the features", slope.shape)
     engine = engine_of(points)
     grad_x: Any = engine.empty("feature_map_vjp", points.shape, points.dtype)
     gradient = MLPGradient(
@@ -147,60 +141,42 @@ def relation_matrix_vjp(
     >>> rk.relation_matrix_vjp(x, y, np.array([[1.0]]))[:2]
     (array([[3., 4.]]), array([[1., 2.]]))
     """
-    points = _check.features("x", x)
-    other = points if y is None else _check.features("y", y)
-    slope = _check.floats("grad", grad)
-    phi, psi = _check.mlp("phi", phi), _check.mlp("psi", psi)
-    _check.same_dtype(("x", points), ("y", other), ("grad", slope), ("phi", phi), ("psi", psi))
-    one_map = psi is None or psi is phi
-    psi_name = "phi" if psi is None else "psi"
-    psi = phi if psi is None else psi
-    width = _check.mapped_width("x", points, "phi", phi)
-    y_name = "x" if y is None else "y"
-    width_y = _check.mapped_width(y_name, other, psi_name, psi)
-    _check.same_width("x", points, width, y_name, other, width_y)
-    factor = _check.scale(scale, points.dtype)
-    h = _check.heads(heads, width)
-    lead = _check.batch_shape(("x", points, 2), (y_name, other, 2))
-    expected = (*lead, points.shape[-2], other.shape[-2])
-    if h > 1:
-        expected = (*lead, h, *expected[-2:])
+    sides = Sides(x, y, phi, psi)
+    slope = check.floats("grad", grad)
+    check.same_dtype(("x", sides.x), ("grad", slope))
+    factor = check.scale(scale, sides.dtype)
+    h = check.heads(heads, sides.width)
+    lead = sides.leading()
+    expected = (*lead, *((h,) if h > 1 else ()), sides.x.shape[-2], sides.y.shape[-2])
     if slope.shape != expected:
-        _check.fail("grad", f"shape {expected}, that of the relation", slope.shape)
+        check.fail("grad", f"shape {expected}, that of the relation", slope.shape)
 
-    f = features(points, phi)
-    g = f if y is None and one_map else features(other, psi)
-    engine = engine_of(points)
-    grad_f = engine.empty("relation_matrix_vjp", (*lead, *f.shape[-2:]), points.dtype)
-    grad_g = engine.empty("relation_matrix_vjp", (*lead, *g.shape[-2:]), points.dtype)
-    parts = engine.empty_parts("relation_matrix_vjp", (*lead, points.shape[-2]), points.dtype)
+    f, g = sides.features()
+    engine = sides.engine
+    grad_f = engine.empty("relation_matrix_vjp", (*lead, *f.shape[-2:]), sides.dtype)
+    grad_g = engine.empty("relation_matrix_vjp", (*lead, *g.shape[-2:]), sides.dtype)
+    parts = engine.empty_parts("relation_matrix_vjp", (*lead, sides.x.shape[-2]), sides.dtype)
     operands = (spread(f, lead, 2), spread(g, lead, 2), slope, factor, h)
     engine.run("relation_matrix_vjp", *operands, grad_f, grad_g, parts)
-    gradients = both_sides(points, None if y is None else other, phi, psi, one_map, grad_f, grad_g)
-    return RelationGradients(*gradients, engine.total(parts))
+    return RelationGradients(*through_maps(sides, grad_f, grad_g), engine.total(parts))
 
 
-def both_sides(
-    x: np.ndarray,
-    y: np.ndarray | None,
-    phi: MLP | None,
-    psi: MLP | None,
-    one_map: bool,
-    grad_f: np.ndarray,
-    grad_g: np.ndarray,
-) -> Any:
-    """From gradients with respect to both features to those of inputs and maps."""
-    add = engine_of(grad_f).add
-    if y is None and one_map:
-        both = summed_to(add(grad_f, grad_g), (*x.shape[:-1], grad_f.shape[-1]))
+def through_maps(sides: Sides, grad_f: np.ndarray, grad_g: np.ndarray) -> Any:
+    """Return grad_x, grad_y, grad_phi and grad_psi, from the gradients of both sides' features.
+
+    A side that stands for the other has None: its part is in the other's.
+    """
+    add = sides.engine.add
+    x, y, phi, psi = sides.x, sides.y, sides.phi, sides.psi
+    if sides.same_points and sides.one_map:
+        both = summed_to(add(grad_f, grad_g), (*x.shape[:-1], sides.width))
         grad_x, grad_phi = _through(x, phi, both)
         return grad_x, None, grad_phi, None
-    other = x if y is None else y
-    grad_x, grad_phi = _through(x, phi, summed_to(grad_f, (*x.shape[:-1], grad_f.shape[-1])))
-    grad_y, grad_psi = _through(other, psi, summed_to(grad_g, (*other.shape[:-1], grad_g.shape[-1])))
-    if one_map:
+    grad_x, grad_phi = _through(x, phi, summed_to(grad_f, (*x.shape[:-1], sides.width)))
+    grad_y, grad_psi = _through(y, psi, summed_to(grad_g, (*y.shape[:-1], sides.width)))
+    if sides.one_map:
         grad_phi, grad_psi = _added(grad_phi, grad_psi), None
-    if y is None:
+    if sides.same_points:
         return add(grad_x, grad_y), None, grad_phi, grad_psi
     return grad_x, grad_y, grad_phi, grad_psi
 
@@ -252,21 +228,18 @@ def attention_vjp(
     [(6, 3), (6, 3), (6, 3)]
     """
     a = Attended(q, k, v, phi, psi, scale, mask, causal, None, has_values=True)
-    rows, keys, values = a.given
-    slope = _check.floats("grad", grad)
-    _check.same_dtype(("q", rows), ("grad", slope))
-    expected = (*a.lead, a.n, values.shape[-1])
+    slope = check.floats("grad", grad)
+    check.same_dtype(("q", a.x), ("grad", slope))
+    expected = (*a.lead, a.n, a.values.shape[-1])
     if slope.shape != expected:
-        _check.fail("grad", f"shape {expected}, that of the attention", slope.shape)
-    f, g = features(rows, a.phi), features(keys, a.psi)
-    out, lse = attention(f, g, values, scale=a.scale, mask=a.mask, causal=a.causal, return_lse=True)
+        check.fail("grad", f"shape {expected}, that of the attention", slope.shape)
+    f, g = a.features()
+    out, lse = attention(f, g, a.values, scale=a.scale, mask=a.mask, causal=a.causal, return_lse=True)
     parts = a.engine.empty_parts("attention_vjp", (*a.lead, a.n), a.dtype)
     grad_f, grad_g, grad_v = attention_of_features_vjp(a, f, g, out, lse, slope, parts)
-    one_map = psi is None or psi is phi
-    grad_q, grad_k, grad_phi, grad_psi = both_sides(rows, keys, a.phi, a.psi, one_map, grad_f, grad_g)
-    grad_values: Any = summed_to(grad_v, values.shape)
-    grad_scale = a.engine.total(parts)
-    return AttentionGradients(grad_q, grad_k, grad_values, grad_phi, grad_psi, grad_scale)
+    grad_q, grad_k, grad_phi, grad_psi = through_maps(a, grad_f, grad_g)
+    grad_values: Any = summed_to(grad_v, a.values.shape)
+    return AttentionGradients(grad_q, grad_k, grad_values, grad_phi, grad_psi, a.engine.total(parts))
 
 
 def attention_of_features_vjp(

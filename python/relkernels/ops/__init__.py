@@ -7,8 +7,9 @@ of other libraries come and go through `relkernels.arrays`. Bad arguments raise 
 that names the argument; an output that would not fit raises MemoryError that names the bytes.
 """
 
+from ..maps.mlp import feature_map
 from .attended import attention, attention_scores
-from .relations import LINKS, feature_map, relation_matrix, relation_matvec
+from .relations import LINKS, relation_matrix, relation_matvec
 from .retrieval import retrieve
 
 __all__ = [

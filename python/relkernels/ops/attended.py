@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal, overload
 
-from .. import _check
-from .._operands import Attended, filled, target
 from ..arrays import Array, operation
-from ..mlp import MLP
+from ..arrays.outputs import Destination, PairDestination
+from ..base import check
+from ..maps.mlp import MLP
+from .sides import Attended
 
 
 @operation("q", "k", "mask", "out")
@@ -63,14 +64,10 @@ def attention_scores(
            [0.33, 0.67]])
     """
     a = Attended(q, k, None, phi, psi, scale, mask, causal, precision)
-    shape = (*a.lead, a.n, a.m)
-    to: Any
-    if out is None:
-        to = a.engine.empty("attention_scores", shape, a.dtype)
-    else:
-        to = target(_check.output(out, shape, a.dtype, *a.inputs))
-    a.engine.run("attention_scores", a.q, a.k, *a.maps, a.precision, a.scale, a.mask, a.band, to)
-    return to if out is None else filled(out, to)
+    to = Destination(a.engine, "attention_scores", (*a.lead, a.n, a.m), a.dtype, out, *a.inputs)
+    maps = a.maps(a.precision)
+    a.engine.run("attention_scores", a.q, a.k, *maps, a.precision, a.scale, a.mask, a.band, to.array)
+    return to.result()
 
 
 @overload
@@ -169,22 +166,18 @@ def attention(
     (2, 1000, 64)
     """
     a = Attended(q, k, v, phi, psi, scale, mask, causal, precision, has_values=True)
-    want_lse = _check.flag("return_lse", return_lse)
+    want_lse = check.flag("return_lse", return_lse)
     assert a.v is not None
     shape = (*a.lead, a.n, a.v.shape[-1])
-    to: Any
-    lse: Any = None
-    if out is None:
-        to = a.engine.empty("attention", shape, a.dtype)
-        if want_lse:
-            lse = a.engine.empty_sums("attention", shape[:-1], a.dtype)
-    elif want_lse:
+    to: Destination | PairDestination
+    written: tuple[Any, Any]
+    if want_lse:
         wanted = ((shape, a.dtype), (shape[:-1], a.dtype))
-        to, lse = _check.output_pair(out, "(out, lse)", wanted, *a.inputs)
-        to, lse = target(to), target(lse, packed=True)
+        to = PairDestination(a.engine, "attention", "(out, lse)", wanted, out, *a.inputs)
+        written = to.arrays
     else:
-        to = target(_check.output(out, shape, a.dtype, *a.inputs))
-    a.engine.run("attention", a.q, a.k, a.v, *a.maps, a.precision, a.scale, a.mask, a.band, to, lse)
-    if lse is None:
-        return to if out is None else filled(out, to)
-    return (to, lse) if out is None else filled(out, to, lse)
+        to = Destination(a.engine, "attention", shape, a.dtype, out, *a.inputs)
+        written = to.array, None
+    maps = a.maps(a.precision)
+    a.engine.run("attention", a.q, a.k, a.v, *maps, a.precision, a.scale, a.mask, a.band, *written)
+    return to.result()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
-from .. import _check
-from .._operands import Attended, filled, target
 from ..arrays import Array, operation
-from ..mlp import MLP
+from ..arrays.outputs import PairDestination
+from ..base import check
+from ..maps.mlp import MLP
+from .sides import Attended
 
 
 @operation("q", "keys", "mask", "out")
@@ -83,37 +83,25 @@ def retrieve(
     (array([ 2. ,  1. ,  0.5, -inf]), array([ 2,  0,  1, -1]))
     """
     a = Attended(q, keys, None, phi, psi, 1.0, mask, False, precision, keys_name="keys", least_ndim=1)
-    count = _check.integer("k", k, 1, _check.WIDEST)
-    if not _check.flag("pad", pad) and count > a.m:
-        rows = f"the rows of keys of shape {a.given[1].shape}"
-        _check.fail("k", f"at most {a.m}, {rows} (pad=True pads with -inf and -1)", count)
+    count = check.integer("k", k, 1, check.WIDEST)
+    if not check.flag("pad", pad) and count > a.m:
+        rows = f"the rows of keys of shape {a.y.shape}"
+        check.fail("k", f"at most {a.m}, {rows} (pad=True pads with -inf and -1)", count)
     found = min(count, a.m)
     lead = a.lead if a.single else (*a.lead, a.n)
-    shape = (*lead, count)
-    values: Any
-    indices: Any
-    if out is None:
-        values = a.engine.empty("retrieve", shape, a.dtype)
-        indices = a.engine.empty("retrieve", shape, np.dtype(np.int64))
-    else:
-        wanted = ((shape, a.dtype), (shape, np.dtype(np.int64)))
-        values, indices = _check.output_pair(out, "(values, indices)", wanted, *a.inputs)
-    if found == count:
-        best = target(values, packed=True), target(indices, packed=True)
-    else:
-        # The kernels' state grows with the k they are given, so they are given no more than there are keys.
-        best = (
-            a.engine.empty("retrieve", (*lead, found), a.dtype),
-            a.engine.empty("retrieve", (*lead, found), np.dtype(np.int64)),
-        )
+    wanted = (((*lead, count), a.dtype), ((*lead, count), np.dtype(np.int64)))
+    to = PairDestination(
+        a.engine, "retrieve", "(values, indices)", wanted, out, *a.inputs, packed=(True, True)
+    )
+    best: tuple[np.ndarray, ...] = to.arrays
+    if found < count:
+        # The kernels' state grows with k, so it is at most the number of keys.
+        best = tuple(a.engine.empty("retrieve", (*lead, found), dtype) for _, dtype in wanted)
     if found:
         rows_of_best = [part[..., None, :] if a.single else part for part in best]
-        a.engine.run("retrieve", a.q, a.k, *a.maps, a.precision, a.mask, *rows_of_best)
+        a.engine.run("retrieve", a.q, a.k, *a.maps(a.precision), a.precision, a.mask, *rows_of_best)
     if found < count:
-        for whole, part, blank in zip((values, indices), best, (-math.inf, -1), strict=True):
+        for whole, part, blank in zip(to.arrays, best, (-math.inf, -1), strict=True):
             a.engine.copy(whole[..., :found], part)
             a.engine.fill(whole[..., found:], blank)
-        best = values, indices
-    if out is None:
-        return values, indices
-    return filled(out, *best)
+    return to.result()

@@ -19,7 +19,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "matplotlib":
         raise
-    from .._extras import install
+    from ..base.extras import install
 
     raise ImportError(f"relkernels.plot needs matplotlib: {install('matplotlib')}") from None
 

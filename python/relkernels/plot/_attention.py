@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from .. import _check, bounds
+from .. import bounds
+from ..base import check
+from ..base.describe import described
 from ..bounds import Bound
 from ._data import numbers
 from ._style import INK, check_words, drawing, finish, limit, series
@@ -84,18 +86,18 @@ def attention_against_beta(
     """
     check_words(color, label=label, xlabel=xlabel, ylabel=ylabel, title=title)
     if references is not None and not isinstance(references, Mapping):
-        raise TypeError(f"references: expected a mapping of names to numbers, got {_check._kind(references)}")
-    measure = _check.choice("measure", measure, ("error", "accuracy"))
+        raise TypeError(f"references: expected a mapping of names to numbers, got {described(references)}")
+    measure = check.choice("measure", measure, ("error", "accuracy"))
     at = numbers("beta", _BETAS if beta is None else beta, positive=True)
     most: np.ndarray | None
     if hasattr(error, "attend"):
         if measure != "error":
-            _check.fail("measure", "'error' of a retriever", repr(measure))
+            check.fail("measure", "'error' of a retriever", repr(measure))
         found, most = _measured(error, queries, items, values, at)
     else:
         for name, given in (("queries", queries), ("items", items), ("values", values)):
             if given is not None:
-                _check.fail(
+                check.fail(
                     name, "nothing besides figures: it is what a retriever attends to", type(given).__name__
                 )
         found = numbers("error", error, len(at))
@@ -119,7 +121,7 @@ def attention_against_beta(
             limit(ax, at, shown, line, side)
         for (name, value), style in zip((references or {}).items(), 4 * _REFERENCE_STYLES, strict=False):
             ax.axhline(
-                _check.real(f"references[{name!r}]", value),
+                check.real(f"references[{name!r}]", value),
                 color=INK,
                 linewidth=0.9,
                 linestyle=style,
@@ -136,7 +138,7 @@ def _bound(bound: Any, at: np.ndarray) -> np.ndarray:
         told = {k: v for k, v in bound.arguments.items() if k != "eps"}
         bound = bounds.attention_error(**told, beta=1.0)
     if "beta" not in bound.arguments:
-        _check.fail("bound", "bounds.attention_error or bounds.attention", bound.name)
+        check.fail("bound", "bounds.attention_error or bounds.attention", bound.name)
     return bound.curve("beta", at)
 
 
@@ -146,7 +148,7 @@ def _measured(
     """Return the mean error of attention over the sets, and the mean of the bounds at their margins."""
     for name, given in (("queries", queries), ("items", items), ("values", values)):
         if given is None:
-            _check.fail(name, "what the retriever attends to", None)
+            check.fail(name, "what the retriever attends to", None)
     sets = [np.asarray(v, np.float64) for v in values]
     chosen = np.stack([v[j] for v, j in zip(sets, retriever.select(queries, items), strict=True)])
     margin = bounds.margin_of(retriever.utility(queries, items))

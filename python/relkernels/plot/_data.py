@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from .. import _check
+from ..base import check
 
 
 def numbers(name: str, values: Any, count: int | None = None, *, positive: bool = False) -> np.ndarray:
     """Return values as float64 of one dimension, `count` of them where that is told."""
-    found = _check.numbers(name, values)
+    found = check.numbers(name, values)
     if found.ndim != 1 or (count is not None and len(found) != count):
         shape = "(k,)" if count is None else f"({count},)"
-        _check.fail(name, f"numbers of shape {shape}", f"shape {found.shape}")
+        check.fail(name, f"numbers of shape {shape}", f"shape {found.shape}")
     if positive and not (good := np.isfinite(found) & (found > 0)).all():
-        _check.fail(name, "finite numbers > 0", f"{found[~good][0]:g}")
+        check.fail(name, "finite numbers > 0", f"{found[~good][0]:g}")
     return found

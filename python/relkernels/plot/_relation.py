@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.axes import Axes
 
-from .. import _check
+from ..base import check
 from ..bounds._report import relation_of
 from ._style import DIVERGING, MISSING, SEQUENTIAL, check_words, drawing
 
@@ -86,16 +86,16 @@ def relation_matrix(
     ['0', '1', '2']
     """
     check_words(xlabel=xlabel, ylabel=ylabel, title=title)
-    colorbar = _check.flag("colorbar", colorbar)
+    colorbar = check.flag("colorbar", colorbar)
     values, same = _values(relation, x, y)
     n, m = values.shape
     rows, columns = _labels("labels", labels, n), _labels("labels_y", labels_y, m)
     if columns is None and same:
         columns = rows
     way = ("cluster" if rows is None and columns is None else "label") if order is None else order
-    way = _check.choice("order", way, ("label", "cluster", "given"))
+    way = check.choice("order", way, ("label", "cluster", "given"))
     if way == "label" and rows is None and columns is None:
-        _check.fail("labels", "the groups that order='label' goes by", None)
+        check.fail("labels", "the groups that order='label' goes by", None)
     by_row, by_column = _orders(values, rows, columns, way)
     values = values[np.ix_(by_row, by_column)]
     low, high = _limits(values, limits)
@@ -124,23 +124,23 @@ def _values(relation: Any, x: Any, y: Any) -> tuple[np.ndarray, bool]:
     """Return the matrix, and whether rows and columns are the same objects."""
     if isinstance(relation, np.ndarray) or not _gives_values(relation):
         if x is not None or y is not None:
-            _check.fail("x", "no points besides a matrix of values", type(y if x is None else x).__name__)
-        values = _check.numbers("relation", relation)
+            check.fail("x", "no points besides a matrix of values", type(y if x is None else x).__name__)
+        values = check.numbers("relation", relation)
         if values.ndim != 2:
-            _check.fail("relation", "a matrix (n, m)", f"shape {values.shape}")
+            check.fail("relation", "a matrix (n, m)", f"shape {values.shape}")
         same = values.shape[0] == values.shape[1]
     else:
         if x is None:
-            _check.fail("x", "points, as the relation is not a matrix", None)
+            check.fail("x", "points, as the relation is not a matrix", None)
         same = y is None
         values = np.asarray(relation_of(relation)[0](x, x if same else y))
     if not values.size:
-        _check.fail("relation", "at least one row and one column", f"shape {values.shape}")
+        check.fail("relation", "at least one row and one column", f"shape {values.shape}")
     return values.astype(np.float64), same
 
 
 def _gives_values(relation: Any) -> bool:
-    from ..mlp import MLP
+    from ..maps.mlp import MLP
 
     pair = isinstance(relation, tuple) and bool(relation) and all(isinstance(m, MLP) for m in relation)
     return pair or isinstance(relation, MLP) or hasattr(relation, "relation_matrix")
@@ -149,10 +149,10 @@ def _gives_values(relation: Any) -> bool:
 def _labels(name: str, labels: Any, count: int) -> np.ndarray | None:
     if labels is None:
         return None
-    with _check.naming(name):
-        found = np.asarray(_check.sequence(name, labels))
+    with check.naming(name):
+        found = np.asarray(check.sequence(name, labels))
     if found.shape != (count,):
-        _check.fail(name, f"{count} labels, shape ({count},)", f"shape {found.shape}")
+        check.fail(name, f"{count} labels, shape ({count},)", f"shape {found.shape}")
     return found
 
 
@@ -174,7 +174,7 @@ def _cluster(values: np.ndarray) -> np.ndarray:
     """Return the order of the leaves of average linkage of the rows."""
     n = len(values)
     if n > _MOST_CLUSTERED:
-        _check.fail("order", f"'label' or 'given' beyond {_MOST_CLUSTERED:,} rows", f"'cluster' of {n:,}")
+        check.fail("order", f"'label' or 'given' beyond {_MOST_CLUSTERED:,} rows", f"'cluster' of {n:,}")
     if n < 3:
         return np.arange(n)
     from scipy.cluster.hierarchy import leaves_list, linkage
@@ -191,15 +191,15 @@ def _cluster(values: np.ndarray) -> np.ndarray:
 
 def _limits(values: np.ndarray, limits: Any) -> tuple[float, float]:
     if limits is not None:
-        pair = _check.numbers("limits", limits)
+        pair = check.numbers("limits", limits)
         if pair.shape != (2,) or not -np.inf < pair[0] < pair[1] < np.inf:
             got = tuple(pair.tolist()) if pair.shape == (2,) else f"shape {pair.shape}"
-            _check.fail("limits", "two finite numbers, the lower one first", str(got))
+            check.fail("limits", "two finite numbers, the lower one first", str(got))
         low, high = pair.tolist()
         return low, high
     finite = values[np.isfinite(values)]
     if not finite.size:
-        _check.fail("relation", "some finite values", "NaN or infinite ones alone")
+        check.fail("relation", "some finite values", "NaN or infinite ones alone")
     low, high = float(finite.min()), float(finite.max())
     if low < 0 < high:
         high = max(-low, high)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from .. import _check
+from ..base import check
+from ..base.describe import described
 from ..bounds._bound import positive
 from ._data import numbers
 from ._style import INK, MARKERS, check_words, drawing, finish, series
@@ -78,19 +79,19 @@ def roofline(
         intensity = _read(intensity)
     if isinstance(intensity, Mapping):
         if not (rate is peaks is bandwidth is groups is None):
-            _check.fail("rate", "nothing besides a record, which holds all that is drawn", "more")
+            check.fail("rate", "nothing besides a record, which holds all that is drawn", "more")
         x, y, groups, peaks, bandwidth = _of_record(intensity, threads)
     else:
         if threads is not None:
-            _check.fail("threads", "None without a record", threads)
+            check.fail("threads", "None without a record", threads)
         x = numbers("intensity", intensity, positive=True)
         y = numbers("rate", rate, len(x), positive=True)
-    with _check.naming("groups"):
-        kinds = np.full(len(x), "") if groups is None else np.asarray(_check.sequence("groups", groups))
+    with check.naming("groups"):
+        kinds = np.full(len(x), "") if groups is None else np.asarray(check.sequence("groups", groups))
     if peaks is not None and not isinstance(peaks, Mapping):
-        raise TypeError(f"peaks: expected a mapping of names to rates, got {_check._kind(peaks)}")
+        raise TypeError(f"peaks: expected a mapping of names to rates, got {described(peaks)}")
     if kinds.shape != x.shape:
-        _check.fail("groups", f"one for each of {len(x)} intensities", f"shape {kinds.shape}")
+        check.fail("groups", f"one for each of {len(x)} intensities", f"shape {kinds.shape}")
     slant = None if bandwidth is None else positive("bandwidth", bandwidth)
     with drawing(ax) as ax:
         ax.set_xscale("log")
@@ -118,7 +119,7 @@ def _read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
             problem = f"expected a file of `relkernels bench --json`, got {os.fspath(path)!r}: {error}"
             raise ValueError(f"intensity: {problem}") from None
     if not isinstance(record, Mapping):
-        _check.fail(
+        check.fail(
             "intensity", "a file of `relkernels bench --json`", f"{os.fspath(path)!r}, a list or a value"
         )
     return record
@@ -127,14 +128,14 @@ def _read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
 def _of_record(record: Mapping[str, Any], threads: int | None) -> tuple[Any, ...]:
     """Return intensities, rates, families, peaks and bandwidth of a record on one number of threads."""
     if record.get("quick"):
-        _check.fail(
+        check.fail(
             "intensity", "the record of a full benchmark", "one of `relkernels bench --quick`, without times"
         )
     try:
         ceilings = {int(n): found for n, found in record["ceilings"].items()}
-        most = max(ceilings, default=0) if threads is None else _check.integer("threads", threads, 1)
+        most = max(ceilings, default=0) if threads is None else check.integer("threads", threads, 1)
         if most not in ceilings:
-            _check.fail("threads", f"one of {', '.join(map(str, ceilings)) or 'none'}", most)
+            check.fail("threads", f"one of {', '.join(map(str, ceilings)) or 'none'}", most)
         rows = [row for row in record["rows"] if row["threads"] == most and _OURS in row["contestants"]]
         read, written = (np.array([row[f"bytes_{w}"] for row in rows], float) for w in ("read", "written"))
         flops = np.array([row["flops"] for row in rows], float)

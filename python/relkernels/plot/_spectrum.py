@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from .. import _check
+from ..base import check
 from ..spectra import Decay, MercerSpectrum, SchmidtSpectrum, SphereSpectrum, fit_decay
 from ._data import numbers
 from ._style import check_words, drawing, finish, series
@@ -72,7 +72,7 @@ def spectrum(
     found, at, names = _values(values, indices)
     law: Decay | None = decay
     if decay is not None and not isinstance(decay, Decay):
-        kind = _check.choice("decay", decay, ("power", "exponential", "auto"))
+        kind = check.choice("decay", decay, ("power", "exponential", "auto"))
         law = fit_decay(np.minimum.accumulate(found), kind, indices=at)
     with drawing(ax) as ax:
         if not ax.has_data():
@@ -111,14 +111,14 @@ def _values(values: Any, indices: Any) -> tuple[np.ndarray, np.ndarray, tuple[st
         raw = numbers("values", values)
         at = np.arange(1.0, raw.size + 1)
     if not np.isfinite(raw).all():
-        _check.fail("values", "finite values", "NaN or infinite ones")
+        check.fail("values", "finite values", "NaN or infinite ones")
     if indices is not None:
         at = numbers("indices", indices, len(raw), positive=True)
         if not (np.diff(at) > 0).all():
-            _check.fail("indices", "increasing numbers", at)
+            check.fail("indices", "increasing numbers", at)
     if raw.size and raw.min() < -_ROUNDING * max(raw.max(), 0) * raw.size:
-        _check.fail("values", "a spectrum, none below 0", f"{raw.min():.6g}")
+        check.fail("values", "a spectrum, none below 0", f"{raw.min():.6g}")
     shown = raw > 0
     if not shown.any():
-        _check.fail("values", "at least one value > 0", f"{raw.size} of none")
+        check.fail("values", "at least one value > 0", f"{raw.size} of none")
     return raw[shown], at[shown], names

@@ -18,7 +18,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
-from .. import _check
+from ..base import check
+from ..base.describe import described
 
 # Okabe and Ito (2008), without black, which is the ink, and yellow, which no white paper shows.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -68,9 +69,9 @@ def check_words(color: Any = None, **words: Any) -> None:
 
     for name, text in words.items():
         if text is not None and not isinstance(text, str):
-            raise TypeError(f"{name}: expected text or None, got {_check._kind(text)}")
+            raise TypeError(f"{name}: expected text or None, got {described(text)}")
     if color is not None and not (isinstance(color, (str, tuple)) and is_color_like(color)):
-        _check.fail("color", "a colour of matplotlib's, a name or a tuple", _check.option(color))
+        check.fail("color", "a colour of matplotlib's, a name or a tuple", check.option(color))
 
 
 @contextmanager
@@ -85,7 +86,7 @@ def drawing(ax: Axes | None, size: tuple[float, float] = SIZE) -> Iterator[Axes]
             yield ax
         return
     if not isinstance(ax, Axes):
-        raise TypeError(f"ax: expected matplotlib axes or None, got {_check._kind(ax)}")
+        raise TypeError(f"ax: expected matplotlib axes or None, got {described(ax)}")
     if not ax.has_data():
         ax.set_prop_cycle(color=PALETTE)
     yield ax

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from .. import _check
+from ..base import check
 from ..bounds import Bound, Report
 from ._data import numbers
 from ._style import check_words, drawing, finish, label_ticks, limit, series
@@ -74,17 +74,17 @@ def error_against_width(
     ['zonal, N^-0.80', 'bound']
     """
     check_words(color, label=label, xlabel=xlabel, ylabel=ylabel, title=title)
-    slope = _check.flag("slope", slope)
+    slope = check.flag("slope", slope)
     if (reports := _reports(widths)) is not None:
         if errors is not None:
-            _check.fail("errors", "none besides reports, which hold them", type(errors).__name__)
+            check.fail("errors", "none besides reports, which hold them", type(errors).__name__)
         at = np.array([report.n_neurons for report in reports], np.float64)
         told = [("largest", [r.sup for r in reports]), ("root mean square", [r.l2 for r in reports])]
     else:
         at = numbers("widths", widths, positive=True)
         told = [("", errors)]
     if not at.size:
-        _check.fail("widths", "at least one", "none")
+        check.fail("widths", "at least one", "none")
     by_width = np.argsort(at, kind="stable")
     with drawing(ax) as ax:
         ax.set_xscale("log")
@@ -122,13 +122,13 @@ def _reports(widths: Any) -> list[Report] | None:
                 f"widths: expected reports alone, or numbers alone, got {type(r).__name__} among them"
             )
         if r.n_neurons is None:
-            _check.fail("widths", "reports of models whose number of neurons is known", "one without")
+            check.fail("widths", "reports of models whose number of neurons is known", "one without")
     return list(found)
 
 
 def _errors(errors: Any, count: int) -> np.ndarray:
     """Return the errors as (k, draws); what a logarithm cannot show, as NaN."""
-    several = _check.numbers("errors", errors)
+    several = check.numbers("errors", errors)
     if several.ndim == 2 and len(several) == count and several.size:
         found = several
     else:
@@ -136,7 +136,7 @@ def _errors(errors: Any, count: int) -> np.ndarray:
     shown = np.where(np.isfinite(found) & (found > 0), found, np.nan)
     # A row without any value would have nanmedian warn; inf and 0 are gaps in the line.
     if np.isnan(shown).all():
-        _check.fail("errors", "some finite values > 0", found.ravel()[0])
+        check.fail("errors", "some finite values > 0", found.ravel()[0])
     empty = np.isnan(shown).all(axis=1)
     if empty.any():
         shown = shown.copy()
@@ -162,7 +162,7 @@ def _bound(bound: Any, widths: np.ndarray, errors: np.ndarray) -> tuple[np.ndarr
         y = np.geomspace(finite.min(), max(finite.max(), 1.01 * finite.min()), _POINTS)
         x = bound.curve("eps", y)
     else:
-        _check.fail("bound", "one of errors and numbers of neurons", f"{bound.name}: {bound.quantity}")
+        check.fail("bound", "one of errors and numbers of neurons", f"{bound.name}: {bound.quantity}")
     shown = np.flatnonzero(np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0))
     shown = shown[np.argsort(x[shown], kind="stable")]
     return x[shown], y[shown]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import _check
+from ..base import check
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ class BarronNorm:
 
 
 def _checked(order: int, norm: int) -> tuple[int, int]:
-    order, norm = _check.integer("order", order, 0), _check.integer("norm", norm, 1)
+    order, norm = check.integer("order", order, 0), check.integer("norm", norm, 1)
     if order > 2:
-        _check.fail("order", "0, 1 or 2", order)
+        check.fail("order", "0, 1 or 2", order)
     if norm > 2:
-        _check.fail("norm", "1 or 2", norm)
+        check.fail("norm", "1 or 2", norm)
     return order, norm
 
 
@@ -102,17 +102,17 @@ def barron_norm(
     """
     order, norm = _checked(order, norm)
     f = samples if isinstance(samples, np.ndarray) and samples.dtype.kind == "c" else None
-    f = _check.numbers("samples", samples) if f is None else f
+    f = check.numbers("samples", samples) if f is None else f
     if f.ndim < 1 or min(f.shape) < 2:
-        _check.fail("samples", "a grid of numbers, at least 2 along each axis", f"shape {f.shape}")
+        check.fail("samples", "a grid of numbers, at least 2 along each axis", f"shape {f.shape}")
     if not np.isfinite(f).all():
-        _check.fail("samples", "finite values", "NaN or infinite ones")
-    steps = _check.numbers("spacing", spacing)
+        check.fail("samples", "finite values", "NaN or infinite ones")
+    steps = check.numbers("spacing", spacing)
     if steps.shape not in ((), (1,), (f.ndim,)):
-        _check.fail("spacing", f"one number or {f.ndim}", f"shape {steps.shape}")
+        check.fail("spacing", f"one number or {f.ndim}", f"shape {steps.shape}")
     steps = np.broadcast_to(steps, (f.ndim,))
     if not ((steps > 0) & np.isfinite(steps)).all():
-        _check.fail("spacing", "finite numbers > 0", spacing)
+        check.fail("spacing", "finite numbers > 0", spacing)
     size = np.abs(np.fft.fftn(f)) / f.size
     axes = [np.abs(np.fft.fftfreq(n, h)) * 2 * np.pi for n, h in zip(f.shape, steps, strict=True)]
     grid = np.meshgrid(*axes, indexing="ij", sparse=True)
@@ -166,17 +166,17 @@ def barron_norm_gaussian(
     5.0
     """
     order, norm = _checked(order, norm)
-    widths = np.atleast_1d(_check.numbers("scale", scale))
+    widths = np.atleast_1d(check.numbers("scale", scale))
     if dimension is not None:
-        d = _check.integer("dimension", dimension, 1)
+        d = check.integer("dimension", dimension, 1)
         if widths.shape not in ((1,), (d,)):
-            _check.fail("scale", f"one number or {d}", f"shape {widths.shape}")
+            check.fail("scale", f"one number or {d}", f"shape {widths.shape}")
         widths = np.broadcast_to(widths, (d,))
     elif np.ndim(scale) == 0:
-        _check.fail("dimension", "a number of coordinates, as scale is one number", dimension)
+        check.fail("dimension", "a number of coordinates, as scale is one number", dimension)
     if widths.ndim != 1 or not ((widths > 0) & np.isfinite(widths)).all():
-        _check.fail("scale", "finite numbers > 0", scale)
-    factor = _check.real("amplitude", amplitude)
+        check.fail("scale", "finite numbers > 0", scale)
+    factor = check.real("amplitude", amplitude)
     return BarronNorm(abs(factor) * _moment(1 / widths, order, norm), order, norm, "closed form")
 
 
@@ -241,11 +241,11 @@ def barron_norm_trigonometric(
     10.0
     """
     order, norm = _checked(order, norm)
-    w, a = _check.numbers("frequencies", frequencies), _check.numbers("amplitudes", amplitudes)
+    w, a = check.numbers("frequencies", frequencies), check.numbers("amplitudes", amplitudes)
     if w.ndim != 2:
-        _check.fail("frequencies", "one frequency a row", f"shape {w.shape}")
+        check.fail("frequencies", "one frequency a row", f"shape {w.shape}")
     if a.shape != (len(w),):
-        _check.fail("amplitudes", f"{len(w)} numbers, one for each frequency", f"shape {a.shape}")
+        check.fail("amplitudes", f"{len(w)} numbers, one for each frequency", f"shape {a.shape}")
     length = np.abs(w).sum(axis=1) if norm == 1 else np.sqrt((w * w).sum(axis=1))
     distinct = len(np.unique(np.concatenate([w, -w]), axis=0)) == 2 * len(w) - int((length == 0).sum())
     source = "closed form" if distinct else "closed form, bound"
@@ -287,15 +287,15 @@ def barron_norm_eigenfunction(
     >>> round(barron_norm_eigenfunction(spectrum.vectors[:, 0], spectrum.values[0], kernel).value, 3)
     1.035
     """
-    e = _check.numbers("vector", vector)
+    e = check.numbers("vector", vector)
     if e.ndim != 1 or not len(e):
-        _check.fail("vector", "values of one eigenfunction", f"shape {e.shape}")
-    eigenvalue = _check.real("value", value)
+        check.fail("vector", "values of one eigenfunction", f"shape {e.shape}")
+    eigenvalue = check.real("value", value)
     if not eigenvalue > 0:
-        _check.fail("value", "an eigenvalue > 0", repr(value))
+        check.fail("value", "an eigenvalue > 0", repr(value))
     known = isinstance(kernel_norm, BarronNorm)
     order, norm = (kernel_norm.order, kernel_norm.norm) if isinstance(kernel_norm, BarronNorm) else (1, 2)
-    size = float(kernel_norm) if known else _check.real("kernel_norm", kernel_norm)
+    size = float(kernel_norm) if known else check.real("kernel_norm", kernel_norm)
     return BarronNorm(size * float(np.abs(e).mean()) / eigenvalue, order, norm, "bound by the kernel's")
 
 
@@ -336,7 +336,7 @@ def barron_norm_fourier(
     from scipy.integrate import quad
 
     order, norm = _checked(order, norm)
-    d = _check.integer("dimension", dimension, 1, 10**9)
+    d = check.integer("dimension", dimension, 1, 10**9)
     if not callable(transform):
         raise TypeError(f"transform: expected a callable, got {type(transform).__name__}")
     # |S^(d-1)| times the mean of |u|^order over directions u.
@@ -348,7 +348,7 @@ def barron_norm_fourier(
         mean = 1 + (d - 1) * 2 / math.pi
 
     def density(r: float) -> float:
-        with _check.naming("transform"):
+        with check.naming("transform"):
             size = (abs(transform(r)) + abs(transform(-r))) / 2 if d == 1 else abs(transform(r))
             return float(size) * r ** (d - 1 + order)
 

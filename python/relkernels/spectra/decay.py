@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import _check
+from ..base import check
 
 if TYPE_CHECKING:
     from .points import MercerSpectrum, SchmidtSpectrum
@@ -50,7 +50,7 @@ class Decay:
 
     def predict(self, k: np.ndarray | float) -> np.ndarray:
         """Return the law at k."""
-        k = _check.numbers("k", k)
+        k = check.numbers("k", k)
         return self.constant * (k**-self.rate if self.kind == "power" else np.exp(-self.rate * k))
 
     def __str__(self) -> str:
@@ -106,33 +106,33 @@ def fit_decay(
     """
     values = _values(values)
     if values.ndim != 1:
-        _check.fail("values", "one dimension", f"shape {values.shape}")
-    kind = _check.choice("kind", kind, ("power", "exponential", "auto"))
-    begin = _check.integer("first", first, 1)
-    end = len(values) if last is None else _check.integer("last", last, begin)
-    level = _check.real("confidence", confidence)
+        check.fail("values", "one dimension", f"shape {values.shape}")
+    kind = check.choice("kind", kind, ("power", "exponential", "auto"))
+    begin = check.integer("first", first, 1)
+    end = len(values) if last is None else check.integer("last", last, begin)
+    level = check.real("confidence", confidence)
     if not 0 < level < 1:
-        _check.fail("confidence", "a number between 0 and 1", repr(confidence))
+        check.fail("confidence", "a number between 0 and 1", repr(confidence))
     if not np.isfinite(values).all() or (values < 0).any():
         worst = values[~np.isfinite(values)] if not np.isfinite(values).all() else values[values < 0]
-        _check.fail("values", "finite numbers >= 0", f"{float(worst[0])!r}")
+        check.fail("values", "finite numbers >= 0", f"{float(worst[0])!r}")
     rise = np.diff(values) > 1e-9 * values[:-1].max(initial=0.0)
     if rise.any():
         i = int(np.argmax(rise))
-        _check.fail(
+        check.fail(
             "values",
             "a spectrum, largest first",
             f"{values[i]:.6g} before {values[i + 1]:.6g} (number {i + 1})",
         )
-    at = np.arange(1.0, len(values) + 1) if indices is None else _check.numbers("indices", indices)
+    at = np.arange(1.0, len(values) + 1) if indices is None else check.numbers("indices", indices)
     if at.shape != values.shape or not ((at > 0).all() and (np.diff(at) > 0).all()):
-        _check.fail("indices", f"{len(values)} increasing numbers > 0", f"an array of shape {at.shape}")
+        check.fail("indices", f"{len(values)} increasing numbers > 0", f"an array of shape {at.shape}")
     some, k = values[begin - 1 : end], at[begin - 1 : end]
     if len(some) < 3:
-        _check.fail("values", "at least 3 values to fit", len(some))
+        check.fail("values", "at least 3 values to fit", len(some))
     if not (some > 0).all():
         zero = begin + int(np.argmax(some == 0))
-        _check.fail("values", f"positive values from {begin} to {end}", f"0 at {zero} (set last={zero - 1})")
+        check.fail("values", f"positive values from {begin} to {end}", f"0 at {zero} (set last={zero - 1})")
     laws = (
         [_fit(kind, some, k, level)]
         if kind != "auto"
@@ -151,7 +151,7 @@ def _values(given: Any) -> np.ndarray:
             "values: expected an array, a MercerSpectrum or a SchmidtSpectrum, got SphereSpectrum: pass "
             "values.values[1:] to fit by degree, or values.expanded(count) to count multiplicities"
         )
-    return _check.numbers(
+    return check.numbers(
         "values", given.values if isinstance(given, (MercerSpectrum, SchmidtSpectrum)) else given
     )
 

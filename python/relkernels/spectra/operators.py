@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import _check
+from ..base import check
+from ..base.describe import described
 
 # Values of a kernel held at a time: 32 MiB of float64.
 _BLOCK_VALUES = 1 << 22
@@ -49,7 +50,7 @@ def kernel_operator(kernel: Kernel, x: np.ndarray, y: np.ndarray | None = None) 
     from scipy.sparse.linalg import LinearOperator
 
     if not callable(kernel):
-        raise TypeError(f"kernel: expected a callable, got {_check._kind(kernel)}")
+        raise TypeError(f"kernel: expected a callable, got {described(kernel)}")
     x = points("x", x)
     other = x if y is None else points("y", y)
     block = max(1, _BLOCK_VALUES // max(len(other), 1))
@@ -75,23 +76,23 @@ def kernel_operator(kernel: Kernel, x: np.ndarray, y: np.ndarray | None = None) 
 
 def points(name: str, x: Any) -> np.ndarray:
     """Return an array of points, one a row."""
-    found = x if type(x) is np.ndarray and x.dtype.char in "fd" else _check.numbers(name, x)
+    found = x if type(x) is np.ndarray and x.dtype.char in "fd" else check.numbers(name, x)
     if found.ndim != 2 or 0 in found.shape:
-        _check.fail(name, "points, one a row and at least one", f"shape {found.shape}")
+        check.fail(name, "points, one a row and at least one", f"shape {found.shape}")
     x = found
     if not np.isfinite(x).all():
-        _check.fail(name, "finite points", "NaN or infinite values")
+        check.fail(name, "finite points", "NaN or infinite values")
     return x
 
 
 def evaluate(kernel: Kernel, a: np.ndarray, b: np.ndarray, name: str = "kernel") -> np.ndarray:
     """Return kernel(a, b) as float64, if it has the right shape and is finite."""
-    with _check.naming(name):
-        values = _check.numbers(name, kernel(a, b))
+    with check.naming(name):
+        values = check.numbers(name, kernel(a, b))
     if values.shape != (len(a), len(b)):
-        _check.fail(name, f"values of shape {(len(a), len(b))}", values.shape)
+        check.fail(name, f"values of shape {(len(a), len(b))}", values.shape)
     if not np.isfinite(values).all():
-        _check.fail(name, "finite values", "NaN or infinite ones")
+        check.fail(name, "finite values", "NaN or infinite ones")
     return values
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import _check
-from ..mlp import MLP
+from ..base import check
+from ..base.describe import described
+from ..maps.mlp import MLP
 from .operators import Kernel, diagonal, evaluate, kernel_operator, points
 
 # Up to so many points the matrix is formed and all of its spectrum computed; beyond, the leading part by
@@ -58,7 +59,7 @@ class MercerSpectrum:
 
     def tail(self, count: int) -> float:
         """Return the sum of all eigenvalues after the first `count`."""
-        count = _check.integer("count", count, 0)
+        count = check.integer("count", count, 0)
         return max(self.trace - float(self.values[:count].sum()), 0.0)
 
     def functions(self, x: np.ndarray) -> np.ndarray:
@@ -119,7 +120,7 @@ class SchmidtSpectrum:
 
     def tail(self, count: int) -> float:
         """Return the root mean square error of the relation cut to `count` terms."""
-        count = _check.integer("count", count, 0)
+        count = check.integer("count", count, 0)
         return float(np.sqrt(max(self.squared_norm - float((self.values[:count] ** 2).sum()), 0.0)))
 
     def __repr__(self) -> str:
@@ -133,25 +134,25 @@ class SchmidtSpectrum:
 def symmetric_matrix(kernel: Any, x: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None, float]:
     """Return the matrix of a symmetric kernel, the points, and what is rounding in its spectrum."""
     if _is_operator(kernel):
-        _check.fail("kernel", "a callable or a square matrix", "a linear operator")
+        check.fail("kernel", "a callable or a square matrix", "a linear operator")
     _not_a_map(kernel)
     if callable(kernel):
         if x is None:
             raise ValueError("x: expected points, as the kernel is a callable, got None")
         x = points("x", x)
-        with _check.naming("kernel"):
+        with check.naming("kernel"):
             raw = kernel(x, x)
         values = evaluate(lambda a, b: raw, x, x)
     else:
         raw = kernel
-        values = _check.numbers("kernel", kernel)
+        values = check.numbers("kernel", kernel)
         if values.ndim != 2 or values.shape[0] != values.shape[1] or not values.size:
-            _check.fail("kernel", "a callable or a square matrix", f"shape {values.shape}")
+            check.fail("kernel", "a callable or a square matrix", f"shape {values.shape}")
         if not np.isfinite(values).all():
-            _check.fail("kernel", "finite values", "NaN or infinite ones")
+            check.fail("kernel", "finite values", "NaN or infinite ones")
     asymmetry = float(np.abs(values - values.T).max())
     if asymmetry > 1e-6 * max(float(np.abs(values).max()), 1e-300):
-        _check.fail("kernel", "a symmetric kernel", f"values that differ by {asymmetry:.3g} (see `schmidt`)")
+        check.fail("kernel", "a symmetric kernel", f"values that differ by {asymmetry:.3g} (see `schmidt`)")
     return (values + values.T) / 2, x, _rounding(raw)
 
 
@@ -169,7 +170,7 @@ def not_negative(values: np.ndarray, rounding: float) -> np.ndarray:
     """Return eigenvalues with those that are rounding set to zero, if none is truly negative."""
     smallest, largest = float(values.min()), float(np.abs(values).max())
     if smallest < -rounding * largest:
-        _check.fail(
+        check.fail(
             "kernel",
             "a positive semi-definite kernel",
             f"one whose smallest eigenvalue is {smallest:.6g} (the largest: {float(values.max()):.6g})",
@@ -186,9 +187,9 @@ def _is_operator(kernel: Any) -> bool:
 def _count(k: int | None, most: int, whole: bool) -> int:
     if k is None:
         return most if whole else min(_DEFAULT_COUNT, most - 1)
-    count = _check.integer("k", k, 1)
+    count = check.integer("k", k, 1)
     if count > most:
-        _check.fail("k", f"at most {most}", count)
+        check.fail("k", f"at most {most}", count)
     return count
 
 
@@ -232,9 +233,7 @@ def mercer(kernel: Any, x: np.ndarray | None = None, k: int | None = None) -> Me
     operator = kernel if _is_operator(kernel) else None
     _not_a_map(kernel)
     if isinstance(x, MLP) or (callable(x) and not hasattr(x, "shape")):
-        raise TypeError(
-            f"x: expected points, got {_check._kind(x)} (the kernel comes first: mercer(kernel, x))"
-        )
+        raise TypeError(f"x: expected points, got {described(x)} (the kernel comes first: mercer(kernel, x))")
     x = None if x is None or operator is not None else points("x", x)
     if operator is None and (not callable(kernel) or (x is not None and len(x) <= _DENSE)):
         from scipy.linalg import eigh
@@ -261,7 +260,7 @@ def mercer(kernel: Any, x: np.ndarray | None = None, k: int | None = None) -> Me
         x = None
     n = operator.shape[0]
     if operator.shape != (n, n) or n < 2:
-        _check.fail("kernel", "a square operator of at least 2 points", f"shape {operator.shape}")
+        check.fail("kernel", "a square operator of at least 2 points", f"shape {operator.shape}")
     count = _count(k, n - 1, whole=False)
     start = np.random.default_rng(0).standard_normal(n).astype(operator.dtype)
     values, vectors = eigsh(operator, k=count, which="LM", v0=start)
@@ -329,11 +328,11 @@ def schmidt(
         else:
             operator = kernel_operator(relation, x, y)
     elif operator is None:
-        matrix = _check.numbers("relation", relation)
+        matrix = check.numbers("relation", relation)
         if matrix.ndim != 2 or not matrix.size:
-            _check.fail("relation", "a callable or a matrix", f"shape {matrix.shape}")
+            check.fail("relation", "a callable or a matrix", f"shape {matrix.shape}")
         if not np.isfinite(matrix).all():
-            _check.fail("relation", "finite values", "NaN or infinite ones")
+            check.fail("relation", "finite values", "NaN or infinite ones")
     if matrix is not None:
         from scipy.linalg import svd
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import _check
+from ..base import check
 from .points import not_negative, symmetric_matrix
 
 
@@ -85,11 +85,11 @@ def rkhs_norm(kernel: Any, f: np.ndarray, x: np.ndarray | None = None) -> RKHSNo
     from scipy.linalg import eigh
 
     matrix, _, rounding = symmetric_matrix(kernel, x)
-    f = _check.numbers("f", f)
+    f = check.numbers("f", f)
     if f.shape != (len(matrix),):
-        _check.fail("f", f"{len(matrix)} values, one for each point", f"shape {f.shape}")
+        check.fail("f", f"{len(matrix)} values, one for each point", f"shape {f.shape}")
     if not np.isfinite(f).all():
-        _check.fail("f", "finite values", "NaN or infinite ones")
+        check.fail("f", "finite values", "NaN or infinite ones")
     values, vectors = eigh(matrix)
     values = not_negative(values, rounding)
     parts = vectors.T @ f

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import _check
+from ..base import check
+from ..base.describe import described
 
 # Eigenvalues of so much of the kernel's largest value, of either sign, are the quadrature's rounding.
 _ROUNDING = 1e-14
@@ -45,14 +46,14 @@ class SphereSpectrum:
 
     def expanded(self, count: int) -> np.ndarray:
         """Return the first `count` eigenvalues, each repeated by its multiplicity, largest first."""
-        count = _check.integer("count", count, 1, 2**62)
+        count = check.integer("count", count, 1, 2**62)
         order = np.argsort(-self.values, kind="stable")
         repeats = np.minimum(self.multiplicities[order], count).astype(np.int64)
         return np.repeat(self.values[order], repeats)[:count]
 
     def tail(self, degrees: int) -> float:
         """Return the sum of all eigenvalues of degree `degrees` and above."""
-        degrees = _check.integer("degrees", degrees, 0)
+        degrees = check.integer("degrees", degrees, 0)
         head = float((self.values * self.multiplicities)[:degrees].sum())
         return max(self.trace - head, 0.0)
 
@@ -93,8 +94,8 @@ def multiplicity(dimension: int, degree: int) -> int:
     >>> [multiplicity(3, k) for k in range(4)]
     [1, 3, 5, 7]
     """
-    n = _check.integer("dimension", dimension, 2, _MOST)
-    k = _check.integer("degree", degree, 0, _MOST)
+    n = check.integer("dimension", dimension, 2, _MOST)
+    k = check.integer("degree", degree, 0, _MOST)
     lower = math.comb(k + n - 3, n - 1) if k >= 2 else 0
     return math.comb(k + n - 1, n - 1) - lower
 
@@ -147,24 +148,24 @@ def funk_hecke(
     array([0.25    , 0.166667, 0.0625  , 0.      ])
     """
     if not callable(profile):
-        raise TypeError(f"profile: expected a callable of an array, got {_check._kind(profile)}")
-    n, count = _check.integer("dimension", dimension, 2, _MOST), _check.integer("degrees", degrees, 1, _MOST)
-    nodes = 2 * count + 64 if n_nodes is None else _check.integer("n_nodes", n_nodes, 2, _MOST)
-    jumps = sorted(_check.numbers("breaks", breaks).ravel().tolist())
+        raise TypeError(f"profile: expected a callable of an array, got {described(profile)}")
+    n, count = check.integer("dimension", dimension, 2, _MOST), check.integer("degrees", degrees, 1, _MOST)
+    nodes = 2 * count + 64 if n_nodes is None else check.integer("n_nodes", n_nodes, 2, _MOST)
+    jumps = sorted(check.numbers("breaks", breaks).ravel().tolist())
     if jumps and not (jumps[0] > -1 and jumps[-1] < 1):
         outside = next(t for t in jumps if not -1 < t < 1)
-        _check.fail("breaks", "numbers between -1 and 1", outside)
+        check.fail("breaks", "numbers between -1 and 1", outside)
     edges = np.array([0.0, *np.arccos(jumps[::-1]), np.pi])
     x, w = np.polynomial.legendre.leggauss(nodes)
     middle, half = (edges[1:] + edges[:-1]) / 2, (edges[1:] - edges[:-1]) / 2
     angle = (middle[:, None] + half[:, None] * x).ravel()
     t = np.cos(angle)
-    with _check.naming("profile"):
-        values = _check.numbers("profile", profile(t))
+    with check.naming("profile"):
+        values = check.numbers("profile", profile(t))
     if values.shape != t.shape:
-        _check.fail("profile", f"values of shape {t.shape}", f"shape {values.shape}")
+        check.fail("profile", f"values of shape {t.shape}", f"shape {values.shape}")
     if not np.isfinite(values).all():
-        _check.fail("profile", "finite values between -1 and 1", "NaN or infinite ones")
+        check.fail("profile", "finite values between -1 and 1", "NaN or infinite ones")
     # |S^(n-2)| / |S^(n-1)|
     ratio = math.exp(math.lgamma(n / 2) - math.lgamma((n - 1) / 2)) / math.sqrt(math.pi)
     weighted = values * np.sin(angle) ** (n - 2) * (half[:, None] * w).ravel() * ratio
@@ -219,11 +220,11 @@ def mercer_sphere(
     array([0.375 , 0.1667, 0.0234, 0.    ])
     """
     values = funk_hecke(profile, dimension, degrees, breaks=breaks, n_nodes=n_nodes)
-    n = _check.integer("dimension", dimension, 2)
-    top = float(_check.numbers("profile", profile(np.array([1.0]))).reshape(-1)[0])
+    n = check.integer("dimension", dimension, 2)
+    top = float(check.numbers("profile", profile(np.array([1.0]))).reshape(-1)[0])
     smallest, rounding = float(values.min()), _ROUNDING * max(abs(top), float(np.abs(values).max()))
     if smallest < -rounding:
-        _check.fail(
+        check.fail(
             "profile",
             "a positive semi-definite kernel",
             f"one whose smallest eigenvalue is {smallest:.6g}, of degree {int(values.argmin())}",

@@ -19,7 +19,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "torch":
         raise
-    from .._extras import install
+    from ..base.extras import install
 
     raise ImportError(f"relkernels.torch needs PyTorch: {install('torch')}") from None
 

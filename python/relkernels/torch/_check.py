@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _check
+from ..base import check
+from ..base.describe import described
 
 
 def kind(value: object) -> str:
     """Describe what came instead of a tensor, in a few words however large it is."""
     if isinstance(value, Tensor):
         return f"a tensor of dtype {value.dtype} and shape {tuple(value.shape)} on {value.device}"
-    return _check._kind(value)
+    return described(value)
 
 
 def dense(name: str, value: Any, wanted: str) -> None:
@@ -31,9 +32,9 @@ def dense(name: str, value: Any, wanted: str) -> None:
 
 def floats(name: str, value: Any, ndim: int = 2) -> Tensor:
     """Return `value` if it is a dense float32 or float64 tensor on the CPU of `ndim` dimensions or more."""
-    dense(name, value, f"a torch.Tensor of {_check.FLOATS}")
+    dense(name, value, f"a torch.Tensor of {check.FLOATS}")
     if value.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"{name}: expected {_check.FLOATS}, got {kind(value)}")
+        raise TypeError(f"{name}: expected {check.FLOATS}, got {kind(value)}")
     if value.ndim < ndim:
         raise ValueError(
             f"{name}: expected at least {ndim} dimension{'s' * (ndim != 1)}, got shape {tuple(value.shape)}"
@@ -45,7 +46,7 @@ def features(name: str, value: Any) -> Tensor:
     """Return `value` if its rows are points: at least two dimensions, the last not empty."""
     value = floats(name, value)
     if value.shape[-1] == 0:
-        _check.fail(name, "rows of at least one feature (last dimension > 0)", tuple(value.shape))
+        check.fail(name, "rows of at least one feature (last dimension > 0)", tuple(value.shape))
     return value
 
 
@@ -57,11 +58,11 @@ def scale(value: Any) -> Tensor:
     if isinstance(value, Tensor):
         value = floats("scale", value, 0)
         if value.numel() != 1:
-            _check.fail("scale", "a number or a tensor of one element", f"shape {tuple(value.shape)}")
+            check.fail("scale", "a number or a tensor of one element", f"shape {tuple(value.shape)}")
         return value.reshape(()).to(torch.float64)
-    number = _check.real("scale", value)
+    number = check.real("scale", value)
     if not math.isfinite(number):
-        _check.fail("scale", "a finite number", repr(value))
+        check.fail("scale", "a finite number", repr(value))
     return torch.tensor(number, dtype=torch.float64, device="cpu")
 
 
@@ -75,7 +76,7 @@ def mask(value: Any, rows: int, columns: int) -> Tensor | None:
     while value.ndim < 2:
         value = value.unsqueeze(0)
     if value.shape[-2] not in (1, rows) or value.shape[-1] not in (1, columns):
-        _check.fail("mask", f"a shape that broadcasts to (..., {rows}, {columns})", tuple(value.shape))
+        check.fail("mask", f"a shape that broadcasts to (..., {rows}, {columns})", tuple(value.shape))
     return value
 
 
@@ -89,4 +90,4 @@ def same_batch(*named: tuple[str, Tensor | None]) -> None:
         torch.broadcast_shapes(*leading)
     except RuntimeError:
         shapes = ", ".join(f"{name} of shape {tuple(a.shape)}" for name, a in given)
-        _check.fail(given[0][0], "leading dimensions that broadcast together", shapes)
+        check.fail(given[0][0], "leading dimensions that broadcast together", shapes)

@@ -20,9 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import _check, _core, _operands, gradients, ops
-from ..activations import Activation
-from ..mlp import MLP
+from .. import _core, gradients, ops
+from ..base import check
+from ..maps.activations import Activation
+from ..maps.mlp import MLP
+from ..ops import sides
 from ._library import differentiable, differentiable_once, fake, operator
 
 _MAP = "Tensor x, Tensor[] weights, Tensor[] biases, str activation, float? parameter"
@@ -42,7 +44,7 @@ def as_tensor(array: np.ndarray) -> Tensor:
 
 def factor_of(scale: Tensor, f: Tensor) -> float:
     """Return the scale as a finite number that the dtype of the features can hold."""
-    return _check.scale(float(scale), as_array(f).dtype)
+    return check.scale(float(scale), as_array(f).dtype)
 
 
 def inner(f: np.ndarray, h: Any, like: Tensor) -> Tensor:
@@ -154,9 +156,9 @@ def relation_matrix_vjp(
     both = g is None and of_f
     grad_f = np.empty((*lead, *rows.shape[-2:]), rows.dtype) if of_f or of_scale else None
     grad_g = np.empty((*lead, *columns.shape[-2:]), rows.dtype) if of_g or both else None
-    spread_rows = _operands.spread(rows, lead, 2)
+    spread_rows = sides.spread(rows, lead, 2)
     _core.relation_matrix_vjp(
-        spread_rows, _operands.spread(columns, lead, 2), as_array(grad), 1.0, heads, grad_f, grad_g
+        spread_rows, sides.spread(columns, lead, 2), as_array(grad), 1.0, heads, grad_f, grad_g
     )
     grad_scale = inner(spread_rows, grad_f, scale) if of_scale else scale.new_empty(0)
     if both:
@@ -258,7 +260,7 @@ def attention_vjp(
     factor = factor_of(scale, f)
     rows, keys, values = as_array(f), as_array(g), as_array(v)
     scaled = rows * rows.dtype.type(factor)  # so that what comes back for it is H, of whatever scale
-    attended = _operands.Attended(scaled, keys, values, None, None, 1.0, as_array(mask), causal, None)
+    attended = sides.Attended(scaled, keys, values, None, None, 1.0, as_array(mask), causal, None)
     grads = gradients.vjp.attention_of_features_vjp(
         attended, scaled, keys, as_array(out), as_array(lse), as_array(grad)
     )

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .. import _check, gradients
+from .. import gradients
+from ..base import check
 from ._library import differentiable, differentiable_once, fake, operator
 from ._ops import PAIRS, as_array, as_tensor, factor_of
 
@@ -34,7 +35,7 @@ def relation_loss(
     others = rows if g is None else as_array(g)
     for name, a in (("x", rows), ("x" if g is None else "y", others)):
         if len(a) == 0:
-            _check.fail(name, "at least one row", a.shape)
+            check.fail(name, "at least one row", a.shape)
     found = gradients.feature_loss(rows, others, targets, loss, as_array(weight), factor_of(scale, f))
     total, grad_scale = f.new_full((), found.value), scale.new_full((), found.grad_scale)
     if g is None:

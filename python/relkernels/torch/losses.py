@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .. import _check
+from ..base import check
 from ..gradients import LOSSES
 from . import _check as _tensors
 from . import _ops_loss
@@ -73,7 +73,7 @@ def relation_loss(
     f, g = both_features(x, y, phi, psi)
     for name, side in (("x", x), ("y", y)):
         if side is not None and side.ndim != 2:
-            _check.fail(name, "2 dimensions", f"shape {tuple(side.shape)}")
+            check.fail(name, "2 dimensions", f"shape {tuple(side.shape)}")
     rows, columns = target if isinstance(target, tuple) and len(target) == 2 else (target, None)
     _constant("target" if columns is None else "target[0]", rows)
     if columns is not None:
@@ -81,8 +81,8 @@ def relation_loss(
     if sample_weight is not None:
         _constant("sample_weight", sample_weight)
     if columns is None and not rows.dtype.is_floating_point and y is not None and len(x) != len(y):
-        _check.fail("target", f"labels of both sides, a pair, as n = {len(x)} and m = {len(y)}", rows.shape)
-    kind = _check.choice("loss", loss, LOSSES)
+        check.fail("target", f"labels of both sides, a pair, as n = {len(x)} and m = {len(y)}", rows.shape)
+    kind = check.choice("loss", loss, LOSSES)
     total: Tensor = _ops_loss.relation_loss(f, g, _tensors.scale(scale), rows, columns, sample_weight, kind)[
         0
     ]

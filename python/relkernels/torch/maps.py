@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import _check
-from ..activations import Activation, resolve
-from ..mlp import MLP, initial_deviation
+from ..base import check
+from ..base.describe import described
+from ..maps.activations import Activation, resolve
+from ..maps.mlp import MLP, initial_deviation
 from . import _check as _tensors
 from . import _ops
 
@@ -70,15 +71,15 @@ class FeatureMap(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        sizes = _check.widths("widths", widths)
+        sizes = check.widths("widths", widths)
         if len(sizes) < 2:
-            _check.fail("widths", "at least an input and an output width", str(sizes))
+            check.fail("widths", "at least an input and an output width", str(sizes))
         kind = torch.get_default_dtype() if dtype is None else dtype
         if not isinstance(kind, torch.dtype) or kind not in (torch.float32, torch.float64):
-            got = repr(kind) if isinstance(kind, torch.dtype) else _check._kind(kind)
+            got = repr(kind) if isinstance(kind, torch.dtype) else described(kind)
             raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {got}")
         weights = [torch.empty(shape, dtype=kind) for shape in zip(sizes, sizes[1:], strict=False)]
-        biases = [torch.empty(n, dtype=kind) for n in sizes[1:]] if _check.flag("bias", bias) else None
+        biases = [torch.empty(n, dtype=kind) for n in sizes[1:]] if check.flag("bias", bias) else None
         self._hold(weights, biases, resolve(activation))
         self.reset_parameters()
 
@@ -211,7 +212,7 @@ class FeatureMap(nn.Module):
         """Refuse parameters that were trained with another activation."""
         found = bytes(state.tolist()).decode()
         if found != _text(self.activation):
-            _check.fail(
+            check.fail(
                 "state_dict", f"the parameters of a map with activation {_text(self.activation)}", found
             )
 
@@ -260,10 +261,10 @@ def _check_input(x_name: str, x: Tensor, name: str, phi: FeatureMap) -> None:
         for i, parameter in enumerate(parameters):
             at = f"{name}.{kind}[{i}]"
             _tensors.floats(at, parameter, 1)
-            _check.same_dtype((x_name, x), (at, parameter))
+            check.same_dtype((x_name, x), (at, parameter))
     widths = phi.widths
     if x.shape[-1] != widths[0]:
-        _check.fail(
+        check.fail(
             x_name, f"rows of {widths[0]} features, the input of {name} (widths {widths})", tuple(x.shape)
         )
 
@@ -279,10 +280,10 @@ def mapped(x_name: str, x: Tensor, name: str, phi: Map | None) -> Tensor:
         _check_input(x_name, x, name, phi)  # the same checks as in forward, with the names of this call
     result = f"{name}({x_name})"
     features = _tensors.features(result, phi(x))
-    _check.same_dtype((x_name, x), (result, features))
+    check.same_dtype((x_name, x), (result, features))
     if features.shape[:-1] != x.shape[:-1]:
         leading = ", ".join(str(n) for n in x.shape[:-1])
-        _check.fail(result, f"shape ({leading}, d), one row for each of {x_name}", tuple(features.shape))
+        check.fail(result, f"shape ({leading}, d), one row for each of {x_name}", tuple(features.shape))
     return features
 
 

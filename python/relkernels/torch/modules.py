@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import _check
-from ..mlp import MLP
+from ..base import check
+from ..maps.mlp import MLP
 from . import _check as _tensors
 from .maps import FeatureMap, check_map, computes_mlp
 from .relations import attention, relation_matrix
@@ -35,13 +35,13 @@ class _Relation(nn.Module):
         if psi is not None:
             widths = _width(phi), _width(psi)
             if None not in widths and widths[0] != widths[1]:
-                _check.fail("psi", f"{widths[0]} features, as many as phi gives", widths[1])
+                check.fail("psi", f"{widths[0]} features, as many as phi gives", widths[1])
         self.phi = phi
         self.psi = None if psi is phi else psi
         self._scale: float | None = None
         if scale is not None:
             _tensors.scale(scale)
-        if _check.flag("learn_scale", learn_scale):
+        if check.flag("learn_scale", learn_scale):
             self._learn_scale(scale)
         elif isinstance(scale, nn.Parameter):
             self._parameters["scale"] = scale  # register_parameter wants a name that is no property
@@ -57,11 +57,11 @@ class _Relation(nn.Module):
         if scale is None:
             width = _width(self.phi)
             if width is None:
-                _check.fail("scale", "a number, as the width of phi is not known before it is called", None)
+                check.fail("scale", "a number, as the width of phi is not known before it is called", None)
             scale = 1 / math.sqrt(width)
-        number = _check.real("scale", scale)
+        number = check.real("scale", scale)
         if number <= 0:
-            _check.fail("scale", "a positive number to begin with, as its logarithm is learned", repr(scale))
+            check.fail("scale", "a positive number to begin with, as its logarithm is learned", repr(scale))
         like = next(self.phi.parameters(), None)
         self.log_scale = nn.Parameter(
             torch.tensor(math.log(number), dtype=None if like is None else like.dtype, device="cpu")
@@ -87,7 +87,7 @@ class _Relation(nn.Module):
         if isinstance(value, Tensor):
             self._buffers["scale"] = value
         else:
-            self._scale = _check.real("scale", value)
+            self._scale = check.real("scale", value)
 
     def _scale_text(self) -> str:
         scale = self.scale
@@ -168,7 +168,7 @@ class InnerProductRelation(_Relation):
             raise TypeError("scale: expected a number or a tensor of one element, got None")
         super().__init__(phi, psi, scale, learn_scale)
         width = _width(phi)
-        self.heads = _check.integer("heads", heads, 1) if width is None else _check.heads(heads, width)
+        self.heads = check.integer("heads", heads, 1) if width is None else check.heads(heads, width)
 
     @classmethod
     def from_mlp(
@@ -264,7 +264,7 @@ class RelationAttention(_Relation):
         causal: bool = False,
     ) -> None:
         super().__init__(phi, psi, scale, learn_scale)
-        self.causal = _check.flag("causal", causal)
+        self.causal = check.flag("causal", causal)
 
     @classmethod
     def from_mlp(

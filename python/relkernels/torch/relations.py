@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from .. import _check
+from ..base import check
 from . import _check as _tensors
 from . import _ops
 from .maps import Map, check_map, mapped
@@ -14,7 +14,7 @@ from .maps import Map, check_map, mapped
 
 def _same_width(x_name: str, x: Tensor, f: Tensor, y_name: str, y: Tensor, g: Tensor) -> None:
     if f.shape[-1] != g.shape[-1]:
-        _check.fail(
+        check.fail(
             y_name,
             f"features as wide as those of {x_name}, {f.shape[-1]} (from {x_name} of shape {tuple(x.shape)})",
             f"{g.shape[-1]} (from {y_name} of shape {tuple(y.shape)})",
@@ -28,7 +28,7 @@ def both_features(
     x = _tensors.features("x", x)
     y_name = "x" if y is None else "y"
     other = x if y is None else _tensors.features("y", y)
-    _check.same_dtype(("x", x), (y_name, other))
+    check.same_dtype(("x", x), (y_name, other))
     phi, psi = check_map("phi", phi), check_map("psi", psi)
     one_map = psi is None or psi is phi
     f = mapped("x", x, "phi", phi)
@@ -91,7 +91,7 @@ def relation_matrix(
     [[2.0, 4.0], [6.0, 8.0]]
     """
     f, g = both_features(x, y, phi, psi)
-    relation: Tensor = _ops.relation_matrix(f, g, _tensors.scale(scale), _check.heads(heads, f.shape[-1]))
+    relation: Tensor = _ops.relation_matrix(f, g, _tensors.scale(scale), check.heads(heads, f.shape[-1]))
     return relation
 
 
@@ -145,15 +145,15 @@ def attention(
     torch.Size([2, 100, 16])
     """
     q, k, v = _tensors.features("q", q), _tensors.features("k", k), _tensors.floats("v", v)
-    _check.same_dtype(("q", q), ("k", k), ("v", v))
+    check.same_dtype(("q", q), ("k", k), ("v", v))
     phi, psi = check_map("phi", phi), check_map("psi", psi)
     if v.shape[-2] != k.shape[-2]:
-        _check.fail("v", f"{k.shape[-2]} rows, one for each row of k {tuple(k.shape)}", tuple(v.shape))
+        check.fail("v", f"{k.shape[-2]} rows, one for each row of k {tuple(k.shape)}", tuple(v.shape))
     allowed = _tensors.mask(mask, q.shape[-2], k.shape[-2])
     _tensors.same_batch(("q", q), ("k", k), ("v", v), ("mask", allowed))
     f = mapped("q", q, "phi", phi)
     g = mapped("k", k, "phi", phi) if psi is None or psi is phi else mapped("k", k, "psi", psi)
     _same_width("q", q, f, "k", k, g)
     factor = _tensors.scale(1 / math.sqrt(f.shape[-1]) if scale is None else scale)
-    out: Tensor = _ops.attention(f, g, v, allowed, _check.flag("causal", causal), factor)[0]
+    out: Tensor = _ops.attention(f, g, v, allowed, check.flag("causal", causal), factor)[0]
     return out

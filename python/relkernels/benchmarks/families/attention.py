@@ -1,0 +1,188 @@
+"""Attention with 64 features and values: whole, causal, of one query, in bfloat16; and its scores."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...ops import attention, attention_scores
+from ..workload import BF16, FLOAT32, OURS, AbsentError, Entry, Workload, points
+
+D = 64
+# The mean of many values of either sign is small beside them: over 524,288 keys PyTorch is 1.3e-5 from a
+# float64 reference, NumPy 5e-6, ours 7e-7.
+ONE_QUERY = 5e-5
+# Rows that NumPy takes at a time, as one would who has to fit a matrix of scores into memory.
+ROWS = 1024
+
+
+class Data(NamedTuple):
+    """Queries, keys, values, and whether row i may attend to columns j <= i alone."""
+
+    q: np.ndarray
+    k: np.ndarray
+    v: np.ndarray
+    causal: bool
+
+
+def with_relkernels(data: Data) -> Entry:
+    """Ours."""
+    return Entry(lambda: attention(data.q, data.k, data.v, causal=data.causal))
+
+
+def with_relkernels_bf16(data: Data) -> Entry:
+    """Ours, multiplying in bfloat16."""
+    if "precision" not in inspect.signature(attention).parameters:
+        raise AbsentError('this version has no attention(..., precision="bf16")')
+    call: Any = attention
+    return Entry(lambda: call(data.q, data.k, data.v, causal=data.causal, precision="bf16"))
+
+
+def softmax_with_numpy(q: np.ndarray, k: np.ndarray, first: int | None = None) -> np.ndarray:
+    """Return the softmax of scaled scores in place; causal for rows that start at `first`."""
+    r = q @ k.T
+    r *= np.float32(1 / D**0.5)
+    if first is not None:
+        r[np.arange(len(k)) > first + np.arange(len(q))[:, None]] = -np.inf
+    r -= r.max(axis=1, keepdims=True)
+    np.exp(r, out=r)
+    r /= r.sum(axis=1, keepdims=True)
+    return r
+
+
+def with_numpy(data: Data) -> Entry:
+    """Follow the definition, a block of rows at a time."""
+    q, k, v, causal = data
+
+    def call() -> np.ndarray:
+        out = np.empty((len(q), v.shape[1]), q.dtype)
+        for i in range(0, len(q), ROWS):
+            rows = slice(i, i + ROWS)
+            m = min(i + ROWS, len(k)) if causal else len(k)
+            out[rows] = softmax_with_numpy(q[rows], k[:m], i if causal else None) @ v[:m]
+        return out
+
+    return Entry(call)
+
+
+def _tensors(data: Data, bf16: bool = False) -> list[Any]:
+    import torch
+
+    kind = torch.bfloat16 if bf16 else torch.float32
+    return [torch.from_numpy(a)[None, None].to(kind) for a in data[:3]]
+
+
+def _first(result: Any) -> list[np.ndarray]:
+    return [result[0, 0].float().numpy()]
+
+
+def _with_torch(data: Data, bf16: bool) -> Entry:
+    import torch
+
+    q, k, v = _tensors(data, bf16)
+    attend = torch.nn.functional.scaled_dot_product_attention
+    return Entry(lambda: attend(q, k, v, is_causal=data.causal), _first)
+
+
+def with_torch(data: Data) -> Entry:
+    """torch.nn.functional.scaled_dot_product_attention."""
+    return _with_torch(data, False)
+
+
+def with_torch_bf16(data: Data) -> Entry:
+    """Do the same on tensors of bfloat16."""
+    return _with_torch(data, True)
+
+
+def with_keops(data: Data) -> Entry:
+    """Reduce a symbolic matrix by sumsoftmaxweight."""
+    from pykeops.numpy import LazyTensor
+
+    scores = LazyTensor(data.q[:, None, :]) | LazyTensor(data.k[None, :, :])
+    scores = scores * float(1 / D**0.5)
+    values = LazyTensor(data.v[None, :, :])
+    return Entry(lambda: scores.sumsoftmaxweight(values, axis=1, backend="CPU"))
+
+
+def scores_with_relkernels(data: Data) -> Entry:
+    """Ours."""
+    return Entry(lambda: attention_scores(data.q, data.k))
+
+
+def scores_with_numpy(data: Data) -> Entry:
+    """Follow the definition, in place."""
+    return Entry(lambda: softmax_with_numpy(data.q, data.k))
+
+
+def scores_with_torch(data: Data) -> Entry:
+    """torch.softmax of the scaled product."""
+    import torch
+
+    q, k = torch.from_numpy(data.q), torch.from_numpy(data.k)
+    return Entry(lambda: torch.softmax((q @ k.T).mul_(1 / D**0.5), dim=1))
+
+
+_CONTESTANTS = {
+    "full": {OURS: with_relkernels, "numpy": with_numpy, "torch": with_torch, "keops": with_keops},
+    "causal": {OURS: with_relkernels, "numpy": with_numpy, "torch": with_torch},
+    "bf16": {OURS: with_relkernels_bf16, "torch": with_torch_bf16},
+    "one_query": {OURS: with_relkernels, "numpy": with_numpy, "torch": with_torch},
+    "scores": {OURS: scores_with_relkernels, "numpy": scores_with_numpy, "torch": scores_with_torch},
+}
+_SIZES = {
+    "full": (16, 128, 512, 4096, 16384),
+    "causal": (16, 128, 512, 4096, 16384),
+    "bf16": (128, 4096),
+    "one_query": (1024, 16384, 65536, 524288),
+    "scores": (16, 128, 1024, 8192),
+}
+_TITLES = {
+    "full": "attention, n = {size}",
+    "causal": "causal attention, n = {size}",
+    "bf16": "attention, bf16, n = {size}",
+    "one_query": "attention of one query over {size} keys",
+    "scores": "attention scores, n = {size}",
+}
+_TARGETS = {
+    "full": dict.fromkeys((512, 4096, 16384), 1.15),
+    "causal": dict.fromkeys((512, 4096, 16384), 1.6),
+    "bf16": {4096: 1.1},
+    "one_query": {65536: 1.5},
+}
+# KeOps does not block its loops: half a minute at the largest size.
+_KEOPS_UP_TO = 4096
+
+
+def _workload(series: str, size: int) -> Workload:
+    n, m = (1 if series == "one_query" else size), size
+    pairs = n * (m + 1) / 2 if series == "causal" else float(n) * m
+    width = 2 if series == "bf16" else 4
+    read = width * D * (float(n) + (1 if series == "scores" else 2) * m)
+    limit = {"bf16": "bf16_dot", "one_query": "read"}.get(series, "fma_float32")
+    target = _TARGETS.get(series, {}).get(size)
+    return Workload(
+        family="attention",
+        series=series,
+        size=size,
+        axis="keys" if series == "one_query" else "n",
+        title=_TITLES[series],
+        flops=(2 if series == "scores" else 4) * pairs * D,
+        read=read,
+        written=4.0 * n * m if series == "scores" else float(width) * n * D,
+        limit=limit,
+        data=lambda: Data(points(n, seed=1), points(m, seed=2), points(m, seed=3), series == "causal"),
+        contestants={
+            who: prepare
+            for who, prepare in _CONTESTANTS[series].items()
+            if who != "keops" or size <= _KEOPS_UP_TO
+        },
+        tolerance={"bf16": BF16, "one_query": ONE_QUERY}.get(series, FLOAT32),
+        targets={} if target is None else {"best": target},
+        ceiling_target=0.8 if (series, size) == ("one_query", 65536) else None,
+        quick=size <= 1024,
+    )
+
+
+WORKLOADS = [_workload(series, size) for series, sizes in _SIZES.items() for size in sizes]

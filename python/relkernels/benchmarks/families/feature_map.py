@@ -1,0 +1,112 @@
+"""phi(x) through an MLP 64 → 256 → 256 → 64."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...maps.mlp import MLP
+from ...ops import feature_map
+from ..workload import BF16, FLOAT32, OURS, AbsentError, Entry, Workload, points
+from . import networks
+
+
+class Data(NamedTuple):
+    """Rows and the map."""
+
+    x: np.ndarray
+    phi: MLP
+
+
+def _data(n: int, activation: str) -> Callable[[], Data]:
+    return lambda: Data(points(n), networks.network(activation))
+
+
+def with_relkernels(data: Data) -> Entry:
+    """Ours."""
+    return Entry(lambda: feature_map(data.x, data.phi))
+
+
+def with_relkernels_bf16(data: Data) -> Entry:
+    """Ours, multiplying in bfloat16."""
+    if "precision" not in inspect.signature(feature_map).parameters:
+        raise AbsentError('this version has no feature_map(..., precision="bf16")')
+    call: Any = feature_map
+    return Entry(lambda: call(data.x, data.phi, precision="bf16"))
+
+
+def with_numpy(data: Data) -> Entry:
+    """BLAS, and NumPy's elementwise functions in place."""
+    forward = networks.with_numpy(data.phi)
+    return Entry(lambda: forward(data.x))
+
+
+def with_torch(data: Data) -> Entry:
+    """torch.nn.functional.linear and an activation in place."""
+    import torch
+
+    forward, x = networks.with_torch(data.phi), torch.from_numpy(data.x)
+    return Entry(lambda: forward(x))
+
+
+def with_torch_bf16(data: Data) -> Entry:
+    """Do the same on tensors of bfloat16."""
+    import torch
+
+    forward, x = networks.with_torch(data.phi, bf16=True), torch.from_numpy(data.x).to(torch.bfloat16)
+    return Entry(lambda: forward(x))
+
+
+def with_sklearn(data: Data) -> Entry:
+    """MLPRegressor.predict."""
+    model = networks.with_sklearn(data.phi)
+    return Entry(lambda: model.predict(data.x))
+
+
+_WITH_SKLEARN = {"sklearn": with_sklearn}
+# Ratio to the best peer, by activation and n.
+_TARGETS = {
+    ("relu", 1): 1.5, ("relu", 64): 1.5, ("relu", 4096): 1.25, ("relu", 65536): 2.2,
+    ("gelu_tanh", 65536): 2.5, ("tanh", 65536): 2.5,
+    ("relu_bf16", 4096): 1.2, ("relu_bf16", 65536): 4.0,
+}  # fmt: skip
+_SWEEPS = {
+    "relu": (1, 8, 64, 512, 4096, 65536, 262144),
+    "gelu_tanh": (1, 64, 4096, 65536),
+    "tanh": (1, 64, 4096, 65536),
+}
+
+
+def _workload(series: str, n: int) -> Workload:
+    bf16 = series.endswith("_bf16")
+    activation = series.removesuffix("_bf16")
+    peers = {"numpy": with_numpy, "torch": with_torch}
+    if activation != "gelu_tanh":  # which MLPRegressor lacks
+        peers |= _WITH_SKLEARN
+    target = _TARGETS.get((series, n))
+    return Workload(
+        family="feature_map",
+        series=series,
+        size=n,
+        title=f"MLP 64-256-256-64 {series.replace('_bf16', ', bf16')}, n = {{size}}",
+        flops=2.0 * n * networks.parameters(networks.WIDTHS),
+        read=4.0 * n * 64,
+        written=4.0 * n * 64,
+        limit="bf16_dot" if bf16 else "fma_float32",
+        data=_data(n, activation),
+        contestants={OURS: with_relkernels_bf16, "torch": with_torch_bf16}
+        if bf16
+        else {OURS: with_relkernels, **peers},
+        tolerance=BF16 if bf16 else FLOAT32,
+        targets={} if target is None else {"best": target},
+        ceiling_target=0.85 if (series, n) == ("relu", 65536) else None,
+        quick=n in (1, 64),
+    )
+
+
+WORKLOADS = [_workload(series, n) for series, sizes in _SWEEPS.items() for n in sizes] + [
+    _workload("relu_bf16", n) for n in (64, 4096, 65536)
+]

@@ -1,0 +1,134 @@
+"""The k largest inner products with keys of 64 features."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...ops import retrieve
+from ..workload import OURS, Entry, Workload, points
+
+D = 64
+
+
+class Data(NamedTuple):
+    """Queries, keys, how many."""
+
+    q: np.ndarray
+    keys: np.ndarray
+    k: int
+
+
+def _comparable(data: Data) -> Any:
+    """Values, and the inner products of the indices: right indices may differ where values tie."""
+
+    def arrays(result: Any) -> list[np.ndarray]:
+        values, indices = (np.asarray(part) for part in result)
+        return [values, np.einsum("nd,nkd->nk", data.q, data.keys[indices])]
+
+    return arrays
+
+
+def with_relkernels(data: Data) -> Entry:
+    """Ours."""
+    return Entry(lambda: retrieve(data.q, data.keys, data.k), _comparable(data))
+
+
+def with_numpy(data: Data) -> Entry:
+    """Compute the matrix, argpartition, and a sort of what it found."""
+    q, keys, k = data
+
+    def call() -> tuple[np.ndarray, np.ndarray]:
+        r = q @ keys.T
+        best = np.argpartition(r, -k, axis=1)[:, -k:]
+        values = np.take_along_axis(r, best, axis=1)
+        order = np.argsort(-values, axis=1)
+        return np.take_along_axis(values, order, axis=1), np.take_along_axis(best, order, axis=1)
+
+    return Entry(call, _comparable(data))
+
+
+def with_torch(data: Data) -> Entry:
+    """Compute the matrix, then torch.topk."""
+    import torch
+
+    q, keys = torch.from_numpy(data.q), torch.from_numpy(data.keys)
+    return Entry(lambda: torch.topk(q @ keys.T, data.k), _comparable(data))
+
+
+def with_faiss(data: Data) -> Entry:
+    """IndexFlatIP, filled beforehand."""
+    import faiss
+
+    index = faiss.IndexFlatIP(D)
+    index.add(data.keys)
+    return Entry(lambda: index.search(data.q, data.k), _comparable(data))
+
+
+def with_sklearn(data: Data) -> Entry:
+    """NearestNeighbors by brute force, on keys brought to one length by a coordinate more.
+
+    |q - k|² = |q|² + M² - 2 <q, k> then (Bachrach et al. 2014), M the greatest length of a key.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    squares = np.einsum("nd,nd->n", data.keys, data.keys)
+    greatest = squares.max()
+    keys = np.column_stack([data.keys, np.sqrt(greatest - squares)])
+    q = np.column_stack([data.q, np.zeros(len(data.q), data.q.dtype)])
+    found = NearestNeighbors(n_neighbors=data.k, algorithm="brute").fit(keys)
+    own = np.einsum("nd,nd->n", data.q, data.q)[:, None]
+
+    def arrays(result: Any) -> list[np.ndarray]:
+        distances, indices = result
+        return _comparable(data)(((own + greatest - distances**2) / 2, indices))
+
+    return Entry(lambda: found.kneighbors(q), arrays)
+
+
+_BASE = {OURS: with_relkernels, "numpy": with_numpy, "torch": with_torch, "faiss": with_faiss}
+_TARGETS: dict[tuple[int, int, int], dict[str, float]] = {
+    (1000, 100_000, 1): {"torch": 4.5, "faiss": 9.0},
+    (1000, 100_000, 10): {"torch": 4.5, "faiss": 9.0},
+    (1000, 100_000, 100): {"torch": 4.5, "faiss": 9.0},
+    (1, 100_000, 10): {"best": 1.2},
+    (16, 100_000, 10): {"best": 1.5},
+}
+
+
+def _workload(series: str, size: int, n: int, m: int, k: int, title: str) -> Workload:
+    quick = m <= 10_000
+    # Half a second a call and more, for a result that is known: once is enough to name it.
+    slow = {"sklearn": with_sklearn} if k == 10 and n * m <= 100_000_000 else {}
+    return Workload(
+        family="retrieve",
+        series=series,
+        size=size,
+        axis="k" if series == "largest" else "keys",
+        title=title,
+        flops=2.0 * n * m * D,
+        read=4.0 * D * (n + m),
+        written=12.0 * n * k,
+        limit="read" if n == 1 else "fma_float32",
+        data=lambda: Data(points(n, seed=1), points(m, seed=2), k),
+        contestants=_BASE | slow,
+        targets=_TARGETS.get((n, m, k), {}),
+        quick=quick,
+    )
+
+
+WORKLOADS = [
+    _workload(
+        f"queries_{n}", m, n, m, 10, f"retrieve 10, {n:,} {'query' if n == 1 else 'queries'} × {{size}} keys"
+    )
+    for n, sizes in (
+        (1, (100, 1_000, 10_000, 100_000, 1_000_000)),
+        (16, (100, 1_000, 10_000, 100_000, 1_000_000)),
+        (1000, (100, 1_000, 10_000, 100_000)),
+    )
+    for m in sizes
+] + [
+    _workload("largest", k, 1000, 100_000, k, "retrieve {size}, 1,000 queries × 100,000 keys")
+    for k in (1, 100)
+]

@@ -1,0 +1,1 @@
+"""The parts of `relkernels demo`: relations learned from real data."""

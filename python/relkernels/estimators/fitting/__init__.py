@@ -1,0 +1,1 @@
+"""How estimators fit: losses, batches, starts, and the minimization."""

@@ -1,0 +1,157 @@
+"""What the estimators of relations minimize: a loss, and how an epoch is cut into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ..base import Weight, part
+from .losses import PairBatch, asymmetric_loss, contrastive_loss, pair_loss, preference_loss, symmetric_loss
+from .parameters import Parameters
+from .sampling import PairSampler, block_batches, object_batches, pair_batches
+from .sets import ItemSets
+from .training import Evaluated, Problem
+
+
+def all_pairs(
+    parameters: Parameters,
+    X: np.ndarray,
+    targets: Callable[[np.ndarray], np.ndarray],
+    weight: Weight,
+    loss: str,
+    size: int,
+) -> Problem:
+    """All pairs of batches of objects; `targets` gives those among the objects of a batch."""
+
+    def evaluate(flat: np.ndarray, batch: tuple[np.ndarray, Any]) -> Evaluated:
+        rows, target = batch
+        (phi,), _ = parameters.split(flat)
+        value, gradient = symmetric_loss(X[rows], target, phi, loss, part(weight, rows))
+        return Evaluated(value, parameters.join([gradient]), len(rows) ** 2)
+
+    def epoch(rng: np.random.RandomState) -> Iterator[tuple[Any, float]]:
+        for rows, share in object_batches(len(X), size, rng):
+            yield (rows, targets(rows)), share if weight is None else float(weight[rows].sum())
+
+    everything = np.arange(len(X))
+    return Problem(parameters, evaluate, epoch, lambda rng: (everything, targets(everything)))
+
+
+def matched_rows(parameters: Parameters, X: np.ndarray, Y: np.ndarray, weight: Weight, size: int) -> Problem:
+    """InfoNCE over batches of matched rows."""
+
+    def evaluate(flat: np.ndarray, rows: np.ndarray) -> Evaluated:
+        (phi, psi), numbers = parameters.split(flat)
+        value, grad_phi, grad_psi, slope = contrastive_loss(
+            X[rows], Y[rows], phi, psi, float(numbers[0]), part(weight, rows)
+        )
+        return Evaluated(value, parameters.join([grad_phi, grad_psi], [slope]), len(rows) ** 2)
+
+    def epoch(rng: np.random.RandomState) -> Iterator[tuple[np.ndarray, float]]:
+        for rows, share in object_batches(len(X), size, rng):
+            yield rows, share if weight is None else float(weight[rows].sum())
+
+    return Problem(parameters, evaluate, epoch, lambda rng: np.arange(len(X)))
+
+
+def blocks_of_pairs(
+    parameters: Parameters, X: np.ndarray, Y: np.ndarray, R: np.ndarray, weight: Weight, loss: str, size: int
+) -> Problem:
+    """All pairs of blocks of rows and columns, against their values."""
+
+    def evaluate(flat: np.ndarray, block: tuple[np.ndarray, np.ndarray]) -> Evaluated:
+        rows, columns = block
+        (phi, psi), _ = parameters.split(flat)
+        value, grad_phi, grad_psi = asymmetric_loss(
+            X[rows], Y[columns], R[np.ix_(rows, columns)], phi, psi, loss, part(weight, rows)
+        )
+        return Evaluated(value, parameters.join([grad_phi, grad_psi]), len(rows) * len(columns))
+
+    def epoch(rng: np.random.RandomState) -> Iterator[tuple[Any, float]]:
+        for rows, columns in block_batches(len(X), len(Y), size, rng):
+            if loss == "softmax":  # a row without any of its mass among these columns says nothing here
+                rows = rows[R[np.ix_(rows, columns)].sum(axis=1) > 0]
+            if len(rows):
+                mass = len(rows) if weight is None else float(weight[rows].sum())
+                yield (rows, columns), mass * len(columns)
+
+    return Problem(parameters, evaluate, epoch, lambda rng: (np.arange(len(X)), np.arange(len(Y))))
+
+
+def drawn_pairs(
+    parameters: Parameters,
+    X: np.ndarray,
+    Y: np.ndarray | None,
+    sampler: PairSampler,
+    n_negatives: int,
+    weight: Weight,
+    loss: str,
+    size: int,
+) -> Problem:
+    """Pairs of the sampler; without Y both are rows of X."""
+
+    def evaluate(flat: np.ndarray, pairs: PairBatch) -> Evaluated:
+        (phi, *others), _ = parameters.split(flat)
+        psi, weight_y = (others[0], None) if others else (None, weight)
+        value, *gradients = pair_loss(X, Y, pairs, phi, psi, loss, weight, weight_y)
+        return Evaluated(value, parameters.join([g for g in gradients if g]), len(pairs.partners))
+
+    return Problem(
+        parameters,
+        evaluate,
+        lambda rng: pair_batches(sampler, size, n_negatives, rng),
+        lambda rng: sampler.pairs(np.arange(sampler.n_anchors), rng),
+    )
+
+
+def choices(
+    parameters: Parameters,
+    Q: np.ndarray,
+    sets: ItemSets,
+    target: np.ndarray,
+    weight: Weight,
+    queries: np.ndarray,
+    size: int,
+    n_negatives: int | None,
+) -> Problem:
+    """Cross-entropy of softmax over the sets of these queries.
+
+    Of a shared set `target` holds the index of each query's choice, or a matrix of probabilities. With
+    choices, a batch meets `n_negatives` items drawn at random besides those chosen in it, if not None.
+    """
+
+    def own(flat: np.ndarray, batch: tuple[np.ndarray, None]) -> Evaluated:
+        rows, _ = batch
+        (phi, psi), _ = parameters.split(flat)
+        places = sets.places(rows)
+        value, *gradients = preference_loss(
+            Q[rows], sets.items[places], sets.sizes[rows], target[places], phi, psi, part(weight, rows)
+        )
+        return Evaluated(value, parameters.join(gradients), len(places))
+
+    def of_shared(flat: np.ndarray, batch: tuple[np.ndarray, np.ndarray]) -> Evaluated:
+        rows, columns = batch
+        (phi, psi), _ = parameters.split(flat)
+        wanted = (target[rows], columns) if target.ndim == 1 else target[rows]
+        value, *gradients = asymmetric_loss(
+            Q[rows], sets.items[columns], wanted, phi, psi, "softmax", part(weight, rows)
+        )
+        return Evaluated(value, parameters.join(gradients), len(rows) * len(columns))
+
+    everything = np.arange(len(sets.items))
+
+    def columns_of(rows: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+        if n_negatives is None or target.ndim == 2:
+            return everything
+        return np.union1d(target[rows], rng.randint(len(everything), size=n_negatives))
+
+    def epoch(rng: np.random.RandomState) -> Iterator[tuple[Any, float]]:
+        for batch, share in object_batches(len(queries), size, rng):
+            rows = queries[batch]
+            columns = columns_of(rows, rng) if sets.shared else None
+            yield (rows, columns), share if weight is None else float(weight[rows].sum())
+
+    evaluate: Callable[[np.ndarray, Any], Evaluated] = of_shared if sets.shared else own
+    return Problem(parameters, evaluate, epoch, lambda rng: (queries, everything))

@@ -1,0 +1,115 @@
+"""Sets of items: arrays of one size, arrays of several sizes, or one set that all queries share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...base import check
+from ...base.describe import described
+from ..tables import check_array
+
+
+class ItemSets:
+    """The items that each of b queries is offered.
+
+    Attributes
+    ----------
+    items : ndarray of shape (sum(sizes), d_x), or (n, d_x) where all queries share one set
+        One set after the other.
+    sizes : ndarray of int of shape (b,)
+    shared : bool
+    """
+
+    def __init__(self, items: np.ndarray, sizes: np.ndarray, shared: bool) -> None:
+        self.items = items
+        self.sizes = sizes
+        self.shared = shared
+        self.starts = np.zeros(len(sizes), np.int64) if shared else np.cumsum(sizes) - sizes
+
+    @classmethod
+    def read(cls, name: str, sets: Any, b: int, dtype: np.dtype) -> ItemSets:
+        """Read (b, n, d_x), b arrays of shape (n_i, d_x), or one set: (n, d_x), or (n,) for one feature."""
+        several = isinstance(sets, (list, tuple)) or (
+            isinstance(sets, np.ndarray) and sets.dtype == object and sets.ndim == 1
+        )
+        with check.naming(name):
+            dimensions = np.ndim(sets[0]) if several and len(sets) else 0
+        if dimensions == 2:
+            if len(sets) != b:
+                check.fail(name, f"{b} sets, one for each query", f"{len(sets)} sets")
+            read = [_array(f"{name}[{i}]", one, 2, dtype) for i, one in enumerate(sets)]
+            widths = {one.shape[1] for one in read}
+            if len(widths) > 1:
+                shapes = f"{sorted(widths)} features"
+                check.fail(name, "items of one number of features", shapes)
+            return cls(np.concatenate(read), np.array([len(one) for one in read]), shared=False)
+        if not isinstance(getattr(sets, "shape", None), tuple):  # a frame keeps its columns' names
+            with check.naming(name):
+                sets = np.asarray(sets)
+        if len(sets.shape) < 3:
+            items = check_array(sets, dtype=dtype, ensure_2d=False, input_name=name)
+            items = items.reshape(-1, 1) if items.ndim == 1 else items
+            return cls(items, np.full(b, len(items)), shared=True)
+        values = _array(name, sets, 3, dtype)
+        if len(values) != b:
+            check.fail(name, f"{b} sets, one for each query", f"shape {values.shape}")
+        return cls(
+            np.ascontiguousarray(values).reshape(-1, values.shape[2]),
+            np.full(b, values.shape[1]),
+            shared=False,
+        )
+
+    def select(self, rows: np.ndarray) -> ItemSets:
+        """Return the sets of these queries."""
+        if self.shared:
+            return ItemSets(self.items, self.sizes[rows], shared=True)
+        return ItemSets(self.items[self.places(rows)], self.sizes[rows], shared=False)
+
+    def places(self, rows: np.ndarray) -> np.ndarray:
+        """Return the indices in `items` of the sets of these queries, one set after the other."""
+        sizes = self.sizes[rows]
+        begin = np.repeat(self.starts[rows] - (np.cumsum(sizes) - sizes), sizes)
+        return begin + np.arange(int(sizes.sum()))
+
+    def padded(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the items as (b, n, d_x), or (n, d_x) if shared, and where there are some, as a mask."""
+        if self.shared:
+            return self.items, None
+        most = int(self.sizes.max())
+        if (self.sizes == most).all():
+            return self.items.reshape(len(self.sizes), most, -1), None
+        mask = np.arange(most) < self.sizes[:, None]
+        return self.spread(self.items), mask[:, None, :]
+
+    def spread(self, values: np.ndarray) -> np.ndarray:
+        """Return (sum(sizes), c) values as (b, n, c), zero where a set has no more items."""
+        there = np.arange(int(self.sizes.max())) < self.sizes[:, None]
+        out = np.zeros((*there.shape, values.shape[1]), values.dtype)
+        out[there] = values
+        return out
+
+    def indices(self, name: str, chosen: Any) -> np.ndarray:
+        """Return indices of one item in each set."""
+        with check.naming(name):
+            index = np.asarray(chosen)
+        if index.dtype.kind not in "iu":
+            raise TypeError(f"{name}: expected integer indices, got {described(index)}")
+        if index.shape != self.sizes.shape:
+            check.fail(name, f"shape {self.sizes.shape}, one index for each query", index.shape)
+        wrong = np.flatnonzero((index < 0) | (index >= self.sizes))
+        if len(wrong):
+            i = wrong[0]
+            check.fail(name, f"an index below {self.sizes[i]}, the size of set {i}", index[i])
+        return index.astype(np.int64)
+
+
+def _array(name: str, values: Any, ndim: int, dtype: np.dtype) -> np.ndarray:
+    """Return finite values of this many dimensions, none of them empty."""
+    values = check.sequence(name, values)
+    if np.ndim(values) != ndim:
+        check.fail(name, f"{ndim} dimensions", f"shape {np.shape(values)}")
+    if 0 in np.shape(values):
+        check.fail(name, "at least one item with at least one feature", f"shape {np.shape(values)}")
+    return check_array(values, dtype=dtype, allow_nd=True, input_name=name)

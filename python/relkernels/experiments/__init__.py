@@ -1,1 +1,0 @@
-"""Studies on real data that the command line runs."""

@@ -1,0 +1,189 @@
+"""The two sides of a relation, checked: points, maps, widths, batches; and what attention adds to them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..arrays.engine import engine_of
+from ..base import check
+from ..maps.mlp import MLP, check_mlp, features, mapped_width
+
+# Arrays beside their names, for messages.
+Named = tuple[tuple[str, np.ndarray | None], ...]
+
+
+def spread(a: np.ndarray, lead: tuple[int, ...], core: int) -> np.ndarray:
+    """Return `a` with the leading dimensions `lead`: a view with strides of 0."""
+    shape = lead + a.shape[a.ndim - core :]
+    return a if a.shape == shape else np.broadcast_to(a, shape)
+
+
+class Sides:
+    """Both sides of a relation, checked.
+
+    The rule that all functions of two maps share: `y` None stands for `x`, `psi` None for `phi`, `phi` None
+    for the identity. All arrays and maps have one dtype, and both sides have features of one width.
+
+    Parameters
+    ----------
+    x : ndarray of shape (..., n, d_x)
+    y : ndarray of shape (..., m, d_y) or None
+    phi, psi : MLP or None
+    names : (str, str), default ("x", "y")
+        What messages call the arrays.
+    least_ndim : int, default 2
+        Least number of dimensions of `x`: 1 also takes a single point, of shape (d_x,).
+
+    Attributes
+    ----------
+    x, y : ndarray
+    x_name, y_name : str
+        As messages call them; both the first of `names` if `y` is None.
+    phi, psi : MLP or None
+    same_points : bool
+        Whether `y` was None.
+    one_map : bool
+        Whether one map serves both sides.
+    width : int
+        Of the features of both sides.
+    dtype : numpy.dtype
+    engine : Engine
+    """
+
+    __slots__ = (
+        "dtype", "engine", "one_map", "phi", "psi", "same_points", "width", "x", "x_name", "y", "y_name"
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any,
+        phi: MLP | None,
+        psi: MLP | None,
+        names: tuple[str, str] = ("x", "y"),
+        least_ndim: int = 2,
+    ) -> None:
+        x_name, y_name = names
+        self.x = x = check.features(x_name, x, least_ndim)
+        self.same_points = y is None
+        if y is None:
+            y, y_name = x, x_name
+        else:
+            y = check.features(y_name, y)
+        self.y = y
+        phi, psi = check_mlp("phi", phi), check_mlp("psi", psi)
+        check.same_dtype((x_name, x), (y_name, y), ("phi", phi), ("psi", psi))
+        self.one_map = psi is None or psi is phi
+        psi_name = "phi" if psi is None else "psi"
+        psi = phi if psi is None else psi
+        self.width = mapped_width(x_name, x, "phi", phi)
+        check.same_width(x_name, x, self.width, y_name, y, mapped_width(y_name, y, psi_name, psi))
+        self.x_name, self.y_name, self.phi, self.psi = x_name, y_name, phi, psi
+        self.dtype, self.engine = x.dtype, engine_of(x)
+
+    @property
+    def named(self) -> tuple[tuple[str, np.ndarray], ...]:
+        """Return the arrays beside their names."""
+        return (self.x_name, self.x), (self.y_name, self.y)
+
+    def leading(self, *others: tuple[str, np.ndarray, int]) -> tuple[int, ...]:
+        """Return the leading dimensions of the result; `others` are (name, array, core dimensions)."""
+        if self.same_points and not others:
+            return self.x.shape[:-2]
+        return check.batch_shape((self.x_name, self.x, 2), (self.y_name, self.y, 2), *others)
+
+    def features(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the features of both sides: one array twice if they are the same points through one map."""
+        f = features(self.x, self.phi)
+        return f, f if self.same_points and self.one_map else features(self.y, self.psi)
+
+    def maps(self, precision: Any) -> tuple[Any, Any]:
+        """Return the packed weights of both maps, for a precision that the engine returned."""
+        return self.engine.packed(self.phi, precision), self.engine.packed(self.psi, precision)
+
+
+class Attended(Sides):
+    """The checked arguments that attention and its relatives share.
+
+    Parameters
+    ----------
+    q, k, phi, psi
+        As `x`, `y`, `phi` and `psi` of `Sides`; `q` of shape (d_q,) is a single query if `least_ndim` is 1.
+    v : ndarray of shape (..., m, d_v), optional
+        Required if `has_values`.
+    scale, mask, causal, precision
+        As in `attention`.
+    keys_name : str
+        What messages call `k`.
+
+    Attributes
+    ----------
+    q, k, v, mask : ndarray
+        With the leading dimensions `lead`; `q` has rows also for a single query.
+    n, m : int
+        Numbers of queries and keys.
+    single : bool
+        Whether `q` was a single query.
+    scale : float
+    causal : bool
+    band : (int or None, int or None)
+        Least and greatest j - i of the pairs that may attend; None: no limit.
+    precision
+        As the engine names it.
+    inputs : (name, array) pairs
+        All arrays as they were given.
+    """
+
+    __slots__ = (
+        "band", "causal", "inputs", "k", "lead", "m", "mask", "n", "precision", "q", "scale", "single", "v",
+        "values",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        q: Any,
+        k: Any,
+        v: Any,
+        phi: MLP | None,
+        psi: MLP | None,
+        scale: float | None,
+        mask: Any,
+        causal: bool,
+        precision: str | None,
+        keys_name: str = "k",
+        least_ndim: int = 2,
+        has_values: bool = False,
+    ) -> None:
+        if k is None:  # which here does not stand for the queries
+            check.features(keys_name, k)
+        super().__init__(q, k, phi, psi, ("q", keys_name), least_ndim)
+        keys = self.y
+        named: list[tuple[str, np.ndarray]] = [("q", self.x), (keys_name, keys)]
+        if v is not None or has_values:
+            v = check.floats("v", v)
+            if v.shape[-2] != keys.shape[-2]:
+                check.fail(
+                    "v", f"{keys.shape[-2]} rows, one for each row of {keys_name} {keys.shape}", v.shape
+                )
+            check.same_dtype(("q", self.x), ("v", v))
+            named.append(("v", v))
+        self.values = v
+        self.precision = self.engine.precision(precision, self.dtype)
+        self.scale = check.scale(scale, self.dtype, 1 / math.sqrt(self.width))
+        self.single = self.x.ndim == 1
+        queries = self.x[None] if self.single else self.x
+        self.n, self.m = queries.shape[-2], keys.shape[-2]
+        allowed = check.mask(mask, None if self.single else self.n, self.m)
+        self.causal = check.flag("causal", causal)
+        self.band = (None, 0 if self.causal else None)
+        self.inputs: Named = (*named, ("mask", allowed))
+        batched = [(name, a, min(a.ndim, 2)) for name, a in named]
+        if allowed is not None:
+            batched.append(("mask", allowed, 2))
+        self.lead = check.batch_shape(*batched)
+        self.q, self.k = spread(queries, self.lead, 2), spread(keys, self.lead, 2)
+        self.v = None if v is None else spread(v, self.lead, 2)
+        self.mask = None if allowed is None else np.broadcast_to(allowed, (*self.lead, self.n, self.m))

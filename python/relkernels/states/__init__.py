@@ -1,0 +1,5 @@
+"""Operations in parts: mergeable states, and the blocks of rows they are computed from."""
+
+from .consumers import LinkedSum, SoftmaxAccumulate, TopK
+
+__all__ = ["LinkedSum", "SoftmaxAccumulate", "TopK"]

@@ -1,0 +1,196 @@
+"""Exact retrieval over keys that come block by block and are not held."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ..arrays.engine import PROCESSOR
+from ..arrays.kinds import Array, check_returnable, is_array, on_host
+from ..base import check
+from ..maps.mlp import MLP, check_mlp, mapped_width
+from .blocks import NpyBlocks
+from .consumers import State, TopK
+
+
+def retrieve_blocks(
+    q: Array,
+    blocks: NpyBlocks | str | os.PathLike[str] | Iterable[Any],
+    k: int,
+    phi: MLP | None = None,
+    psi: MLP | None = None,
+    *,
+    mask: Any = None,
+    pad: bool = False,
+    precision: str | None = None,
+) -> tuple[Array, Array]:
+    """Return what `retrieve` does, of keys that come block by block and are not held.
+
+    Parameters
+    ----------
+    q : ndarray of shape (n, d_q), or (d_q,) for a single query
+        Or an array of another library in the host's memory, as for `retrieve`.
+    blocks : NpyBlocks, path-like, or iterable of ndarray of shape (m_b, d_k)
+        The keys in their order, in the dtype of `q`: those of a file, which a path ending in ``.npy`` opens,
+        or those of any iterable, a generator included. An array of shape (m, d_k) is one block.
+    k : int
+        How many to return for each row, at least 1; at most the rows of all blocks together unless `pad` is
+        true.
+    phi, psi : MLP, optional
+        Feature maps of `q` and of the keys; `psi` None stands for `phi`, `phi` None for the identity. To map
+        the queries alone, because the blocks already hold features, pass ``phi(q)`` and no maps.
+    mask : ndarray of bool, optional
+        True = may be retrieved; broadcast to (n, rows of all blocks), or to (rows of all blocks,) for a
+        single query.
+    pad : bool, default False
+        Accept `k` above the number of rows and fill the places without a key. False raises instead.
+    precision : {"bf16"}, optional
+        As for `retrieve`.
+
+    Returns
+    -------
+    values : ndarray of shape (n, k), or (k,) for a single query
+        Best first; equal values by the lower index; NaN after every number.
+    indices : ndarray of int64 of the same shape
+        Rows of the keys, counted over all blocks. Where too few keys are there or allowed, the remaining
+        values are -inf and the remaining indices -1. Both equal those of `retrieve` on all keys at once to
+        the last bit, however they are cut.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above; the message names it.
+    OSError
+        If a file cannot be opened.
+
+    Notes
+    -----
+    Memory is that of one block and O(n k). Each block goes through the compiled walk over pairs; the k best
+    of both are then merged (``relkernels.states.TopK``), in float32 where the arrays have 16 bits.
+
+    Examples
+    --------
+    >>> import numpy as np, relkernels as rk
+    >>> keys = np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0], [0.0, 3.0]])
+    >>> rk.retrieve_blocks(np.array([[1.0, 0.5]]), (keys[:3], keys[3:]), 2)
+    (array([[2. , 1.5]]), array([[2, 3]]))
+    >>> rk.retrieve_blocks(np.array([1.0, 0.5]), keys, 2, mask=np.array([True, True, False, True]))
+    (array([1.5, 1. ]), array([3, 0]))
+    """
+    queries = _Queries(q, phi, psi)
+    if queries.dtype == "bfloat16" and precision is None:
+        precision = "bf16"
+    top = TopK(check.integer("k", k, 1, check.WIDEST), PROCESSOR.precision(precision, queries.rows.dtype))
+    pad = check.flag("pad", pad)
+    source, total = _source(blocks, queries)
+    allowed = _Mask(mask, None if queries.single else len(queries.rows))
+
+    def check_total(rows: int) -> None:
+        allowed.check(rows)
+        if top.k > rows and not pad:
+            wanted = f"at most {rows}, the rows of all blocks (pad=True pads with -inf and -1)"
+            check.fail("k", wanted, top.k)
+
+    if total is not None:  # before anything is read
+        check_total(total)
+    state: State = top.init((len(queries.rows),), queries.rows.dtype)
+    end = 0
+    for block in source:
+        first, end = end, end + len(block)
+        part = top.accept(queries.rows, block, first, phi, psi, allowed.part(first, end))
+        state = top.merge(state, part)
+    check_total(end)
+    values, indices = top.finish(state)
+    return queries.result(values), queries.result(indices)
+
+
+class _Queries:
+    """The queries as rows for the kernels, and what a block of keys must be to be compared with them."""
+
+    def __init__(self, q: Any, phi: MLP | None, psi: MLP | None) -> None:
+        self._given = given = on_host("q", q)
+        check_returnable("q", given.kind)
+        points = check.features("q", given.values, 1)
+        if points.ndim > 2:
+            check.fail("q", "shape (n, features) or (features,)", points.shape)
+        phi, psi = check_mlp("phi", phi), check_mlp("psi", psi)
+        check.same_dtype(("q", points), ("phi", phi), ("psi", psi))
+        self._points, self._width = points, mapped_width("q", points, "phi", phi)
+        self._psi_name, self._psi = ("phi", phi) if psi is None else ("psi", psi)
+        self.dtype, self.single = given.dtype, points.ndim == 1
+        self.rows = points[None] if self.single else points
+
+    def keys(self, name: str, a: Any) -> np.ndarray:
+        """Return a block of keys as the kernels take it."""
+        given = on_host(name, a)
+        keys = check.features(name, given.values)
+        if keys.ndim > 2:
+            check.fail(name, "shape (rows, features)", keys.shape)
+        if given.dtype != self.dtype:
+            raise TypeError(
+                f"{name}: expected {self.dtype}, the dtype of q, got {given.dtype}: convert q, or each "
+                "block, with astype"
+            )
+        width = mapped_width(name, keys, self._psi_name, self._psi)
+        check.same_width("q", self._points, self._width, name, keys, width)
+        return keys
+
+    def result(self, a: np.ndarray) -> Any:
+        """Return a result in the queries' shape, dtype and library."""
+        return self._given.like(a[0] if self.single else a)
+
+
+def _source(blocks: Any, queries: _Queries) -> tuple[Iterator[np.ndarray], int | None]:
+    """Return the checked blocks, and how many rows they have where that is known."""
+    if isinstance(blocks, (str, os.PathLike)):
+        if not os.fspath(blocks).endswith(".npy"):
+            check.fail("blocks", "arrays, or the path of a .npy file", repr(blocks))
+        blocks = NpyBlocks(blocks)
+    if isinstance(blocks, NpyBlocks):
+        queries.keys("blocks", blocks.block(0, 0))
+        named: Iterator[tuple[str, Any]] = (("blocks", block) for block in blocks.blocks())
+        total: int | None = len(blocks)
+    elif is_array(blocks):
+        keys = queries.keys("blocks", blocks)
+        return iter((keys,)), len(keys)
+    elif isinstance(blocks, Iterable):
+        named = ((f"blocks[{i}]", block) for i, block in enumerate(blocks))
+        total = None
+    else:
+        raise TypeError(f"blocks: expected arrays, or the path of a .npy file, got {type(blocks).__name__}")
+    return (queries.keys(name, block) for name, block in named), total
+
+
+class _Mask:
+    """Which keys may be retrieved, of blocks whose number of rows shows as they come."""
+
+    def __init__(self, value: Any, rows: int | None) -> None:
+        self._mask = self._given = None
+        if value is None:
+            return
+        given = on_host("mask", value).view
+        self._given = given.shape
+        self._wanted = "({})" if rows is None else f"({rows}, {{}})"
+        columns = given.shape[-1] if given.ndim else 1
+        if given.ndim > (1 if rows is None else 2):
+            check.fail("mask", f"a shape that broadcasts to {self._wanted.format('m')}", given.shape)
+        self._mask = check.mask(given, rows, columns)
+
+    def check(self, total: int, exact: bool = True) -> None:
+        """Refuse a mask that does not broadcast to the rows of all blocks, or of those that came."""
+        if self._mask is None:
+            return
+        columns = self._mask.shape[-1]
+        if columns != 1 and (columns != total if exact else columns < total):
+            many = f"{total} or more" if not exact else str(total)
+            check.fail("mask", f"a shape that broadcasts to {self._wanted.format(many)}", self._given)
+
+    def part(self, first: int, end: int) -> np.ndarray | None:
+        """Return the mask of the rows first .. end - 1 of all."""
+        if self._mask is None:
+            return None
+        self.check(end, exact=False)
+        return self._mask if self._mask.shape[-1] == 1 else self._mask[:, first:end]

@@ -1,0 +1,161 @@
+"""What is kept of a range of columns, and how the states of two ranges join.
+
+The consumers of the walk over pairs that keep a state, one level up: what ``csrc/pairs.hpp`` does with tiles
+in a thread, `relkernels.retrieve_blocks` does with blocks of a file and `relkernels.dask` with blocks of a
+cluster's arrays. Names are those of the compiled ones:
+
+* ``init``, where it is needed, is the state of no columns;
+* ``accept`` folds a block of columns into a state of its own, by the compiled operation;
+* ``merge`` joins the states of two ranges of columns;
+* ``finish`` makes the result of a state.
+
+States are tuples of arrays, a row of which belongs to a row of the operation's first argument.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import ops
+from ..arrays.allocate import empty
+from ..maps.mlp import MLP
+
+State = tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The `k` best (value, index) of each row: ``TopK`` of csrc/retrieve.cpp.
+
+    The order is total (larger values first, NaN after every number, then the lower index; padding last), so
+    merges are exact and may come in any order. A state of fewer than `k` columns holds them all; `finish`
+    pads it.
+    """
+
+    k: int
+    precision: str | None = None
+
+    def init(self, rows: tuple[int, ...], dtype: np.dtype) -> State:
+        """Return the state of no columns."""
+        return np.empty((*rows, 0), dtype), np.empty((*rows, 0), np.int64)
+
+    def accept(
+        self,
+        q: np.ndarray,
+        keys: np.ndarray,
+        first: int,
+        phi: MLP | None,
+        psi: MLP | None,
+        mask: np.ndarray | None = None,
+    ) -> State:
+        """Return the state of the keys whose first has index `first` among all."""
+        k = min(self.k, keys.shape[-2])
+        if k == 0:
+            return self.init((*np.broadcast_shapes(q.shape[:-2], keys.shape[:-2]), q.shape[-2]), q.dtype)
+        values, indices = ops.retrieve(q, keys, k, phi, psi, mask=mask, precision=self.precision)
+        indices[indices >= 0] += first
+        return values, indices
+
+    def merge(self, a: State, b: State) -> State:
+        """Return the state of both ranges."""
+        values, indices = (np.concatenate(both, axis=-1) for both in zip(a, b, strict=True))
+        # The last key counts most: found or padding; then by value, NaN after all; then by index.
+        best = np.lexsort((indices, -values, indices < 0), axis=-1)[..., : self.k]
+        return np.take_along_axis(values, best, axis=-1), np.take_along_axis(indices, best, axis=-1)
+
+    def finish(self, state: State) -> State:
+        """Return (values, indices) of `k` columns; those without a key are -inf and -1."""
+        values, indices = state
+        found = values.shape[-1]
+        if found == self.k:
+            return state
+        shape = (*values.shape[:-1], self.k)
+        all_values = empty("retrieve", shape, values.dtype)
+        all_indices = empty("retrieve", shape, indices.dtype)
+        all_values[..., :found], all_values[..., found:] = values, -np.inf
+        all_indices[..., :found], all_indices[..., found:] = indices, -1
+        return all_values, all_indices
+
+
+@dataclass(frozen=True)
+class SoftmaxAccumulate:
+    """(max, sum, weighted sum) of each row's scores: ``SoftmaxAccumulate`` of csrc/attention.hpp.
+
+    The state of a block comes finished from the compiled operation: its maximum is the block's log-sum-exp
+    and its sum 1, or -inf and 0 where a row may attend to nothing.
+    """
+
+    scale: float | None = None
+    precision: str | None = None
+
+    def accept(
+        self,
+        q: np.ndarray,
+        k: np.ndarray,
+        v: np.ndarray,
+        phi: MLP | None,
+        psi: MLP | None,
+        mask: np.ndarray | None = None,
+        causal: bool = False,
+    ) -> State:
+        """Return the state of a block of keys and values."""
+        out, lse = ops.attention(
+            q,
+            k,
+            v,
+            phi,
+            psi,
+            scale=self.scale,
+            mask=mask,
+            causal=causal,
+            return_lse=True,
+            precision=self.precision,
+        )
+        return lse, (lse != -np.inf).astype(lse.dtype), out
+
+    def merge(self, a: State, b: State) -> State:
+        """Return the state of both ranges (``softmax_merge`` of csrc/kernels/softmax.hpp)."""
+        (max_a, sum_a, acc_a), (max_b, sum_b, acc_b) = a, b
+        top = np.where(max_b > max_a, max_b, max_a)
+        origin = np.where(top == -np.inf, 0, top)
+        with np.errstate(invalid="ignore"):
+            of_a, of_b = np.exp(max_a - origin), np.exp(max_b - origin)
+            return (
+                top,
+                sum_a * of_a + sum_b * of_b,
+                acc_a * of_a[..., None] + acc_b * of_b[..., None],
+            )
+
+    def finish(self, state: State) -> State:
+        """Return (out, lse)."""
+        top, total, acc = state
+        with np.errstate(divide="ignore", invalid="ignore"):
+            lse = np.where(top == -np.inf, 0, top) + np.log(total)
+            out = np.where(total[..., None] == 0, 0, acc / total[..., None])
+        return out, lse
+
+
+@dataclass(frozen=True)
+class LinkedSum:
+    """Partial sums of link(R_ij) v_j: ``LinkedSum`` of csrc/relation_matvec.cpp."""
+
+    link: str = "identity"
+    scale: float = 1.0
+    precision: str | None = None
+
+    def accept(self, x: np.ndarray, y: np.ndarray, v: np.ndarray, phi: MLP | None, psi: MLP | None) -> State:
+        """Return the state of a block of rows of y and of v, (..., m, c)."""
+        out = ops.relation_matvec(
+            x, y, v, phi, psi, link=self.link, scale=self.scale, precision=self.precision
+        )
+        return (out,)
+
+    def merge(self, a: State, b: State) -> State:
+        """Return the state of both ranges."""
+        return (a[0] + b[0],)
+
+    def finish(self, state: State) -> State:
+        """Return (sums,)."""
+        return state

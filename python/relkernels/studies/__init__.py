@@ -1,0 +1,1 @@
+"""The studies of `relkernels reproduce`: claims of the theory, measured."""

@@ -1,0 +1,219 @@
+"""What the studies of `relkernels reproduce` share: pieces that are kept, tables, plots, a paragraph.
+
+A study is a module with `CLAIM`, `pieces(quick)` (parameters of independent measurements), `measure(piece)`
+(rows of numbers), `judge(rows)` (a `Verdict`) and `panels(rows)` (the parts of its picture). A finished piece
+is written at once, so that an interrupted run goes on where it ended.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib
+import importlib.util
+import json
+import math
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from .._core import __version__
+
+NAMES = ("symmetric", "asymmetric", "attention", "random-features", "zonal", "functional")
+
+Row = dict[str, Any]
+
+
+class Criterion(NamedTuple):
+    """A condition that the theory sets, with its threshold, and what was measured."""
+
+    condition: str
+    measured: str
+    agrees: bool
+    # Proven for every instance: if it fails, the program or the proof is wrong.
+    proven: bool = False
+
+
+class Verdict(NamedTuple):
+    """What was measured, in a sentence or two, and what the claim is judged by."""
+
+    measurement: str
+    criteria: list[Criterion]
+
+
+class Outcome(NamedTuple):
+    """A finished study."""
+
+    name: str
+    claim: str
+    measurement: str
+    criteria: list[Criterion]
+    rows: list[Row]
+    files: list[str]
+    reused: int
+
+    @property
+    def stands(self) -> bool:
+        """Whether every criterion agrees."""
+        return all(criterion.agrees for criterion in self.criteria)
+
+    @property
+    def contradicted(self) -> bool:
+        """Whether a criterion fails that is proven for every instance."""
+        return any(criterion.proven and not criterion.agrees for criterion in self.criteria)
+
+    def verdict(self) -> str:
+        """Return the verdict in a few words."""
+        failed, count = sum(not c.agrees for c in self.criteria), len(self.criteria)
+        if self.contradicted:
+            return "contradicts what is proven"
+        if failed:
+            return f"disagrees on {failed} of {count} criteria"
+        return f"agrees on all {count} criteria" if count > 1 else "agrees"
+
+    def judgements(self) -> list[str]:
+        """Return a line for each criterion: agrees or disagrees, the condition, what was measured."""
+        return [
+            f"{'agrees' if c.agrees else 'disagrees'}: {c.condition} Measured: {c.measured}."
+            for c in self.criteria
+        ]
+
+    def paragraph(self) -> str:
+        """Return claim, measurement, criteria and verdict."""
+        lines = "".join(f"- {line}\n" for line in self.judgements())
+        return (
+            f"Claim. {self.claim}\nMeasurement. {self.measurement}\n"
+            "Criteria. Where the theory states a bound or a rate, that is the threshold, without tolerance.\n"
+            f"\n{lines}\nVerdict. The measurement {self.verdict()}.\n"
+        )
+
+
+def study(name: str) -> Any:
+    """Return the module of a study."""
+    return importlib.import_module(f".{name.replace('-', '_')}", __package__)
+
+
+def run(
+    name: str, directory: str, quick: bool, advance: Callable[[str], None], total: Callable[[int], None]
+) -> Outcome:
+    """Run a study and write ``name.csv``, ``name.txt`` and its pictures to a directory.
+
+    `total` is told the number of pieces, `advance` what each finished piece was.
+    """
+    module = study(name)
+    os.makedirs(directory, exist_ok=True)
+    kept = os.path.join(directory, "pieces")
+    os.makedirs(kept, exist_ok=True)
+    pieces = module.pieces(quick)
+    total(len(pieces))
+    rows: list[Row] = []
+    reused = 0
+    for piece in pieces:
+        path = os.path.join(kept, _key(name, piece) + ".json")
+        found = _read(path)
+        if found is None:
+            # Matrices are small: a second BLAS thread would cost more in waiting than it brings.
+            with threadpool_limits(limits=1, user_api="blas"):
+                found = [{**piece, **row} for row in module.measure(piece)]
+            _write(path, json.dumps([{k: _plain(v) for k, v in row.items()} for row in found]))
+            found = _read(path) or []
+        else:
+            reused += 1
+        rows += found
+        advance(", ".join(f"{k} {v}" for k, v in piece.items() if not isinstance(v, (list, tuple))))
+    verdict = module.judge(rows)
+    files = [_write_csv(os.path.join(directory, f"{name}.csv"), rows)]
+    if importlib.util.find_spec("matplotlib") is not None:
+        files += _save_picture(name, module.panels(rows), directory)
+    outcome = Outcome(name, module.CLAIM, verdict.measurement, verdict.criteria, rows, files, reused)
+    text = os.path.join(directory, f"{name}.txt")
+    _write(text, outcome.paragraph())
+    return outcome._replace(files=[*files, text])
+
+
+def _key(name: str, piece: Row) -> str:
+    told = json.dumps([__version__, name, piece], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:20]
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _read(path: str) -> list[Row] | None:
+    """Return the rows of a finished piece; None where there is none or the file is damaged."""
+    try:
+        with open(path) as file:
+            rows = json.load(file)
+    except (FileNotFoundError, ValueError):
+        return None
+    return rows if isinstance(rows, list) and all(isinstance(r, dict) for r in rows) else None
+
+
+def _write(path: str, text: str) -> None:
+    """Write a file whole or not at all."""
+    with open(path + ".part", "w") as file:
+        file.write(text)
+    os.replace(path + ".part", path)
+
+
+def _write_csv(path: str, rows: list[Row]) -> str:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with open(path + ".part", "w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+    os.replace(path + ".part", path)
+    return path
+
+
+def _save_picture(name: str, panels: Any, directory: str) -> list[str]:
+    from ..plot import _panels
+
+    return [_panels.save(panels, directory, name)] if panels else []
+
+
+def write_index(directory: str, command: str) -> str:
+    """Write README.md: the paragraphs and pictures of all studies that stand in a directory."""
+    parts = [f"# Theory and measurement\n\nWritten by `{command}`.\n"]
+    for name in NAMES:
+        try:
+            with open(os.path.join(directory, name, f"{name}.txt")) as file:
+                text = file.read().replace("<", "&lt;").replace("*", "\\*")
+        except FileNotFoundError:
+            continue
+        for word in ("Claim.", "Measurement.", "Criteria.", "Verdict."):
+            text = text.replace(f"{word} ", f"\n**{word}** ", 1)
+        parts.append(f"## {name}\n{text}\nFigures: [{name}.csv]({name}/{name}.csv)\n")
+        if os.path.exists(os.path.join(directory, name, f"{name}.svg")):
+            parts.append(f"![{name}]({name}/{name}.svg)\n")
+    path = os.path.join(directory, "README.md")
+    _write(path, "\n".join(parts))
+    return path
+
+
+def listed(items: list[str], most: int = 8) -> str:
+    """Return items in a sentence; of very many the first alone, and how many there are."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
+
+
+def slope(x: Any, y: Any) -> float:
+    """Return the exponent p of y ~ x^p by least squares on logarithms."""
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    good = (x > 0) & (y > 0) & np.isfinite(y)
+    if good.sum() < 2:
+        return math.nan
+    return float(np.polyfit(np.log(x[good]), np.log(y[good]), 1)[0])
+
+
+def groups(rows: list[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
+    """Return the rows by the values of some columns, in order of appearance."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[k] for k in keys), []).append(row)
+    return found
