@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,27 +18,41 @@ from ..gradients import LOSSES
 from ..maps.activations import Activation
 from ..maps.mlp import MLP
 from ..ops import feature_map, relation_matrix, retrieve
-from .base import (
-    AUTO_BATCH,
-    AUTO_NEGATIVES,
-    AUTO_PAIRS,
-    TrainedEstimator,
-    Weight,
-    checked_widths,
-    in_steps,
-    part,
-)
+from .base import AUTO_BATCH, AUTO_NEGATIVES, AUTO_PAIRS, TrainedEstimator, in_steps
 from .fitting.parameters import Parameters
-from .fitting.problems import blocks_of_pairs, drawn_pairs, matched_rows
+from .fitting.problems import Weight, blocks_of_pairs, drawn_pairs, matched_rows, part
 from .fitting.sampling import ObservedPairs
 from .fitting.spectral_start import schmidt_start
 from .fitting.training import Problem
 from .retrieval import RetrievalMixin
-from .tables import check_array, validate_data
+from .tables import check_array
 from .targets import relation_values, score_of_values
 
 
-class AsymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator):
+@dataclass(frozen=True)
+class _TwoTables:
+    """Rows of X, and the rows of Y that match them or (with R) all that they are related to: `Samples`."""
+
+    X: np.ndarray
+    Y: np.ndarray
+    R: Any
+    weight: Weight
+
+    @property
+    def tables(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.X, self.Y
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    def select(self, rows: np.ndarray) -> _TwoTables:
+        Y = self.Y[rows] if self.R is None else self.Y
+        return _TwoTables(self.X[rows], Y, part(self.R, rows), part(self.weight, rows))
+
+
+class AsymmetricRelation(
+    RetrievalMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator[_TwoTables]
+):
     """A relation ``r(x, y) = <phi(x), psi(y)>`` learned from two tables, phi and psi MLPs.
 
     Two MLPs approximate every continuous relation, symmetric or not, between objects of one or of two
@@ -204,10 +219,8 @@ class AsymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transf
         KeyboardInterrupt
             On Ctrl-C; the best parameters so far are kept, and the estimator is fitted.
         """
-        settings = self._checked()
-        known = (self.phi_, self.psi_) if settings["warm_start"] and hasattr(self, "phi_") else None
-        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
-        return self._learn(X, _table(y, X.dtype), R, sample_weight, settings, known)
+        settings = self._settings()
+        return self._learn(self._two_tables(X, y, R, sample_weight, settings), settings)
 
     @available_if(in_steps)
     def partial_fit(self, X: Any, y: Any, R: Any = None, sample_weight: Any = None) -> AsymmetricRelation:
@@ -222,20 +235,11 @@ class AsymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transf
         -------
         self
         """
-        settings = self._one_epoch(self._checked())
-        known = (self.phi_, self.psi_) if hasattr(self, "phi_") else None
-        dtype = [np.float64, np.float32] if known is None else known[0].dtype
-        X = validate_data(self, X, dtype=dtype, ensure_min_samples=2, reset=known is None)
-        Y = _table(y, X.dtype) if known is None else self._rows_y(y)
-        return self._learn(X, Y, R, sample_weight, settings, known, partial=True)
+        settings = self._one_epoch(self._settings())
+        return self._learn(self._two_tables(X, y, R, sample_weight, settings), settings)
 
-    def _checked(self) -> dict[str, Any]:
-        settings = self._settings()
-        hidden, hidden_psi = self.hidden_widths, self.hidden_widths_psi
-        settings["hidden_widths"] = checked_widths("hidden_widths", hidden)
-        settings["hidden_widths_psi"] = checked_widths(
-            "hidden_widths_psi", hidden if hidden_psi is None else hidden_psi
-        )
+    def _settings(self) -> dict[str, Any]:
+        settings = super()._settings()
         self._n_negatives(0, settings["loss"])
         settings["temperature"] = np.sqrt(settings["n_features"])
         if self.temperature is not None:
@@ -243,6 +247,17 @@ class AsymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transf
             if not 0 < settings["temperature"] < np.inf:
                 check.fail("temperature", "a finite number > 0, or None", repr(self.temperature))
         return settings
+
+    def _two_tables(self, X: Any, y: Any, R: Any, sample_weight: Any, settings: dict[str, Any]) -> _TwoTables:
+        X = self._rows(X, reset=settings["reset"], ensure_min_samples=2)
+        Y = _table(y, X.dtype) if settings["reset"] else self._rows_y(y)
+        weight = self._weights(sample_weight, X)
+        if R is None and len(Y) != len(X):
+            check.fail("y", f"{len(X)} rows, matched to those of X {X.shape}, without R", Y.shape)
+        settings["loss"] = self._loss_for(R)
+        if R is not None:
+            R = relation_values(R, (len(X), len(Y)), X.dtype, settings["loss"])
+        return _TwoTables(X, Y, R, weight)
 
     def _loss_for(self, R: Any) -> str:
         """Return the loss that is trained; refuse what would have no effect."""
@@ -259,95 +274,35 @@ class AsymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transf
         default = "softmax" if R is None else "squared"
         return default if self.loss == "auto" else self.loss
 
-    def _learn(
-        self,
-        X: np.ndarray,
-        Y: np.ndarray,
-        R: Any,
-        sample_weight: Any,
-        settings: dict[str, Any],
-        known: tuple[MLP, MLP] | None,
-        partial: bool = False,
-    ) -> AsymmetricRelation:
-        weight = self._weights(sample_weight, X)
-        everything, matched = Y, R is None
-        if matched and len(Y) != len(X):
-            check.fail("y", f"{len(X)} rows, matched to those of X {X.shape}, without R", Y.shape)
-        settings["loss"] = self._loss_for(R)
-        if not matched:
-            R = relation_values(R, (len(X), len(Y)), X.dtype, settings["loss"])
-        if weight is not None and not weight.all():
-            there = np.flatnonzero(weight)
-            X, Y, R, weight = X[there], Y[there] if matched else Y, part(R, there), weight[there]
-        rng = self._generator(partial)
-        phi, psi = self._start(X, Y, R, settings, known, partial, rng)
-        temperature = getattr(self, "temperature_", None) if known else None
-        log_scale = -np.log(temperature or settings["temperature"])
-        parameters = Parameters([phi, psi], [log_scale] if matched else [])
-        train = held_out = np.arange(len(X))
-        if settings["early_stopping"]:
-            train, held_out = self._split(len(X), settings["validation_fraction"], rng)
-        problem = self._problem(parameters, X, Y, R, weight, train, settings)
-        if settings["early_stopping"]:
-            judge = self._problem(parameters, X, Y, R, weight, held_out, settings)
-            validation = judge.whole(rng)
-            problem.validate = lambda flat: judge.evaluate(flat, validation).loss
+    def _start(self, samples: _TwoTables, settings: dict[str, Any], rng: np.random.RandomState) -> list[MLP]:
+        phi, psi = super()._start(samples, settings, rng)
+        if samples.R is not None and settings["loss"] == "squared" and not sparse.issparse(samples.R):
+            phi, psi = schmidt_start(phi, psi, samples.X, samples.Y, samples.R, rng)
+        return [phi, psi]
 
-        def keep(flat: np.ndarray) -> None:
-            (self.phi_, self.psi_), numbers = parameters.split(flat)
-            self.__dict__.pop("temperature_", None)
-            if matched:
-                self.temperature_ = float(np.exp(-np.float64(numbers[0])))
-            self._n_features_out = settings["n_features"]
-            self._keep_table(everything, self.psi_, partial)
+    def _start_numbers(self, samples: _TwoTables, settings: dict[str, Any], continued: bool) -> list[float]:
+        """Return the logarithm of the scale of InfoNCE, which is one over its temperature."""
+        if samples.R is not None:
+            return []
+        temperature = getattr(self, "temperature_", None) if continued else None
+        return [-np.log(temperature or settings["temperature"])]
 
-        adam = self._continued_adam(parameters) if partial else None
-        self._train(problem, settings, rng, keep, adam)
-        return self
-
-    def _start(
-        self,
-        X: np.ndarray,
-        Y: np.ndarray,
-        R: Any,
-        settings: dict[str, Any],
-        known: tuple[MLP, MLP] | None,
-        partial: bool,
-        rng: np.random.RandomState,
-    ) -> tuple[MLP, MLP]:
-        """Return the maps that a fit begins with."""
-        widths = [X.shape[1], *settings["hidden_widths"], settings["n_features"]]
-        widths_psi = [Y.shape[1], *settings["hidden_widths_psi"], settings["n_features"]]
-        if known is not None:
-            self._check_known(known, (widths, widths_psi), X.dtype, partial)
-            return known
-        phi = MLP.random(widths, self.activation, rng, X.dtype)
-        psi = MLP.random(widths_psi, self.activation, rng, X.dtype)
-        if R is not None and settings["loss"] == "squared" and not sparse.issparse(R):
-            return schmidt_start(phi, psi, X, Y, R, rng)
-        return phi, psi
-
-    def _problem(
-        self,
-        parameters: Parameters,
-        X: np.ndarray,
-        Y: np.ndarray,
-        R: Any,
-        weight: Weight,
-        rows: np.ndarray,
-        settings: dict[str, Any],
-    ) -> Problem:
-        """Return what is minimized over these rows of X."""
-        X, R, weight = X[rows], part(R, rows), part(weight, rows)
+    def _problem(self, parameters: Parameters, samples: _TwoTables, settings: dict[str, Any]) -> Problem:
+        X, Y, R, weight = samples.X, samples.Y, samples.R, samples.weight
+        loss, size = settings["loss"], settings["batch_size"]
         if R is None:
-            return matched_rows(parameters, X, Y[rows], weight, settings["batch_size"] or AUTO_BATCH)
-        loss = settings["loss"]
+            return matched_rows(parameters, X, Y, weight, size or AUTO_BATCH)
         if not sparse.issparse(R):
-            return blocks_of_pairs(parameters, X, Y, R, weight, loss, settings["batch_size"] or AUTO_BATCH)
+            return blocks_of_pairs(parameters, X, Y, R, weight, loss, size or AUTO_BATCH)
         n_negatives = self._n_negatives(AUTO_NEGATIVES if np.ptp(R.data) == 0 else 0, loss)
-        size = settings["batch_size"] or AUTO_PAIRS
         sampler = ObservedPairs(R, n_negatives)
-        return drawn_pairs(parameters, X, Y, sampler, n_negatives, weight, loss, size)
+        return drawn_pairs(parameters, X, Y, sampler, n_negatives, weight, loss, size or AUTO_PAIRS)
+
+    def _keep(self, samples: _TwoTables, numbers: np.ndarray, settings: dict[str, Any]) -> None:
+        self.__dict__.pop("temperature_", None)
+        if samples.R is None:
+            self.temperature_ = float(np.exp(-np.float64(numbers[0])))
+        self._keep_table(samples.Y, self.psi_, settings["partial"])
 
     def transform(self, X: Any, y: Any = None) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Return the features phi(X), or the pair of phi(X) and psi(Y).
@@ -364,10 +319,6 @@ class AsymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transf
         """
         features = feature_map(self._rows(X), self.phi_)
         return features if y is None else (features, feature_map(self._rows_y(y), self.psi_))
-
-    def _rows(self, X: Any, name: str = "X") -> np.ndarray:
-        check_is_fitted(self)
-        return validate_data(self, X, name=name, dtype=self.phi_.dtype, reset=False)
 
     def _rows_y(self, y: Any, name: str = "y") -> np.ndarray:
         check_is_fitted(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,22 +11,50 @@ from scipy.special import softmax
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 
 from ..base import check
 from ..base.random_state import RandomStateLike
 from ..maps.activations import Activation
-from ..maps.mlp import MLP
 from ..ops import feature_map
-from .base import AUTO_BATCH, TrainedEstimator, checked_widths, in_steps
+from .base import AUTO_BATCH, TrainedEstimator, in_steps
 from .fitting.parameters import Parameters
-from .fitting.problems import choices
+from .fitting.problems import Weight, choices, part
 from .fitting.sets import ItemSets
-from .tables import validate_data
+from .fitting.training import Problem
 from .utility import UtilityMixin
 
 
-class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator):
+@dataclass(frozen=True)
+class _Choices:
+    """Queries, the sets they choose from and the targets of `choices`: `Samples` of a fit.
+
+    A selection keeps all arrays and only lists its `queries`: the sets may be large.
+    """
+
+    Q: np.ndarray
+    sets: ItemSets
+    target: np.ndarray
+    all_weights: Weight
+    queries: np.ndarray
+
+    @property
+    def weight(self) -> Weight:
+        return part(self.all_weights, self.queries)
+
+    @property
+    def tables(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.Q, self.sets.items
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def select(self, rows: np.ndarray) -> _Choices:
+        return replace(self, queries=self.queries[rows])
+
+
+class PreferenceRetriever(
+    UtilityMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator[_Choices]
+):
     """A preorder of items for each query, by the utility ``u(q, x) = <phi(q), psi(x)>``, phi and psi MLPs.
 
     Preorders that are continuous in items and query have a continuous utility (Debreu 1954), which two
@@ -194,9 +223,10 @@ class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         KeyboardInterrupt
             On Ctrl-C; the best parameters so far are kept, and the estimator is fitted.
         """
-        settings = self._checked()
-        Q, items = self._read(Q, sets)
-        return self._learn(Q, items, _choice_targets(items, chosen, Q), sample_weight, settings)
+        settings = self._settings()
+        Q, items = self._read(Q, sets, reset=True)
+        target = _choice_targets(items, chosen, Q)
+        return self._learn(self._choices(Q, items, target, sample_weight), settings)
 
     def fit_pairs(self, Q: Any, winners: Any, losers: Any, sample_weight: Any = None) -> PreferenceRetriever:
         """Learn from pairs of which the first item is preferred.
@@ -212,13 +242,13 @@ class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         -------
         self
         """
-        settings = self._checked()
+        settings = self._settings()
         better, worse = _items("winners", winners), _items("losers", losers)
         if better.ndim != 2 or better.shape != worse.shape:
             check.fail("losers", f"the shape of winners, (b, d_x), {better.shape}", worse.shape)
-        Q, items = self._read(Q, np.stack([better, worse], axis=1), name="winners")
-        first = np.zeros(len(Q), np.int64)
-        return self._learn(Q, items, _choice_targets(items, first, Q), sample_weight, settings)
+        Q, items = self._read(Q, np.stack([better, worse], axis=1), reset=True, name="winners")
+        target = _choice_targets(items, np.zeros(len(Q), np.int64), Q)
+        return self._learn(self._choices(Q, items, target, sample_weight), settings)
 
     def fit_graded(self, Q: Any, sets: Any, grades: Any, sample_weight: Any = None) -> PreferenceRetriever:
         """Learn from a grade of every item, larger ones preferred.
@@ -236,19 +266,12 @@ class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         -------
         self
         """
-        settings = self._checked()
-        Q, items = self._read(Q, sets)
-        rows = [check.numbers(f"grades[{i}]", row) for i, row in enumerate(check.sequence("grades", grades))]
-        if len(rows) != len(Q):
-            check.fail("grades", f"{len(Q)} rows, one for each query", len(rows))
-        for i, (row, size) in enumerate(zip(rows, items.sizes, strict=True)):
-            if row.shape != (size,):
-                check.fail(f"grades[{i}]", f"shape ({size},), one grade for each item", row.shape)
-            if not np.isfinite(row).all():
-                check.fail(f"grades[{i}]", "finite grades", row[~np.isfinite(row)][0])
+        settings = self._settings()
+        Q, items = self._read(Q, sets, reset=True)
+        rows = items.grades("grades", grades)
         join = np.stack if items.shared else np.concatenate
         target = join([softmax(row) for row in rows]).astype(Q.dtype)
-        return self._learn(Q, items, target, sample_weight, settings)
+        return self._learn(self._choices(Q, items, target, sample_weight), settings)
 
     @available_if(in_steps)
     def partial_fit(
@@ -265,82 +288,45 @@ class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         -------
         self
         """
-        settings = self._one_epoch(self._checked())
-        Q, items = self._read(Q, sets, reset=not hasattr(self, "phi_"))
+        settings = self._one_epoch(self._settings())
+        Q, items = self._read(Q, sets, reset=settings["reset"])
         target = _choice_targets(items, chosen, Q)
-        return self._learn(Q, items, target, sample_weight, settings, partial=True)
+        return self._learn(self._choices(Q, items, target, sample_weight), settings)
 
-    def _checked(self) -> dict[str, Any]:
-        settings = self._settings()
-        hidden, hidden_psi = self.hidden_widths, self.hidden_widths_psi
-        settings["hidden_widths"] = checked_widths("hidden_widths", hidden)
-        settings["hidden_widths_psi"] = checked_widths(
-            "hidden_widths_psi", hidden if hidden_psi is None else hidden_psi
-        )
+    def _settings(self) -> dict[str, Any]:
+        settings = super()._settings()
         if self.n_negatives is not None:
             check.integer("n_negatives", self.n_negatives, 1)
         return settings
 
-    def _read(self, Q: Any, sets: Any, reset: bool = True, name: str = "sets") -> tuple[np.ndarray, ItemSets]:
+    def _read(
+        self, Q: Any, sets: Any, *, reset: bool = False, name: str = "sets"
+    ) -> tuple[np.ndarray, ItemSets]:
         if sets is None:
             raise ValueError(f"PreferenceRetriever requires y to be passed, but the target y is None: {name}")
-        if not reset:
-            check_is_fitted(self)
-        dtype = [np.float64, np.float32] if reset else self.phi_.dtype
-        Q = validate_data(self, Q, name="Q", dtype=dtype, reset=reset)
+        Q = self._rows(Q, "Q", reset=reset)
         items = ItemSets.read(name, sets, len(Q), Q.dtype)
         if not reset and items.items.shape[1] != self.psi_.widths[0]:
             check.fail(name, f"items of {self.psi_.widths[0]} features, as in fit", items.items.shape[1])
         return Q, items
 
-    def _learn(
-        self,
-        Q: np.ndarray,
-        sets: ItemSets,
-        target: np.ndarray,
-        sample_weight: Any,
-        settings: dict[str, Any],
-        partial: bool = False,
-    ) -> PreferenceRetriever:
+    def _choices(self, Q: np.ndarray, sets: ItemSets, target: np.ndarray, sample_weight: Any) -> _Choices:
         weight = self._weights(sample_weight, Q)
-        rng = self._generator(partial)
-        widths = [Q.shape[1], *settings["hidden_widths"], settings["n_features"]]
-        widths_psi = [sets.items.shape[1], *settings["hidden_widths_psi"], settings["n_features"]]
-        shapes = (tuple(widths), tuple(widths_psi))
         if self.n_negatives is not None and (not sets.shared or target.ndim == 2):
             check.fail(
                 "n_negatives",
                 "None unless items are chosen from one set that all queries share: all items are used",
                 self.n_negatives,
             )
-        if (partial or settings["warm_start"]) and hasattr(self, "phi_"):
-            maps = [self.phi_, self.psi_]
-            self._check_known(maps, shapes, Q.dtype, partial)
-        else:
-            maps = [MLP.random(w, self.activation, rng, Q.dtype) for w in shapes]
-        parameters = Parameters(maps)
-        train = np.arange(len(Q)) if weight is None else np.flatnonzero(weight)
-        held_out = train
-        if settings["early_stopping"]:
-            places = train
-            train, held_out = self._split(len(places), settings["validation_fraction"], rng)
-            train, held_out = places[train], places[held_out]
+        return _Choices(Q, sets, target, weight, np.arange(len(Q)))
+
+    def _problem(self, parameters: Parameters, samples: _Choices, settings: dict[str, Any]) -> Problem:
+        Q, sets, target, weight = samples.Q, samples.sets, samples.target, samples.all_weights
         size = settings["batch_size"] or AUTO_BATCH
-        arguments = (parameters, Q, sets, target, weight)
-        problem = choices(*arguments, train, size, self.n_negatives)
-        if settings["early_stopping"]:
-            judge = choices(*arguments, held_out, size, None)
-            validation = judge.whole(rng)
-            problem.validate = lambda flat: judge.evaluate(flat, validation).loss
+        return choices(parameters, Q, sets, target, weight, samples.queries, size, self.n_negatives)
 
-        def keep(flat: np.ndarray) -> None:
-            (self.phi_, self.psi_), _ = parameters.split(flat)
-            self._n_features_out = settings["n_features"]
-            self._keep_margins(Q, sets, partial)
-
-        adam = self._continued_adam(parameters) if partial else None
-        self._train(problem, settings, rng, keep, adam)
-        return self
+    def _keep(self, samples: _Choices, numbers: np.ndarray, settings: dict[str, Any]) -> None:
+        self._keep_margins(samples.Q, samples.sets, settings["partial"])
 
     def transform(self, Q: Any) -> np.ndarray:
         """Return the features phi(Q) of queries.
@@ -353,8 +339,7 @@ class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         -------
         ndarray of shape (n, n_features)
         """
-        check_is_fitted(self)
-        return feature_map(validate_data(self, Q, name="Q", dtype=self.phi_.dtype, reset=False), self.phi_)
+        return feature_map(self._rows(Q, "Q"), self.phi_)
 
     def score(self, Q: Any, sets: Any, chosen: Any = None, sample_weight: Any = None) -> float:
         """Return top-1 accuracy: how often the most preferred item is the chosen one.
@@ -368,7 +353,7 @@ class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         -------
         float
         """
-        Q, sets = self._read(Q, sets, reset=False)
+        Q, sets = self._read(Q, sets)
         index = _chosen(sets, chosen, Q)
         found = self._selected(Q, sets)
         same = (sets.items[sets.starts + found] == sets.items[sets.starts + index]).all(axis=1)

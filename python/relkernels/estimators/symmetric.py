@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,30 +13,19 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted
 
 from ..base import check
 from ..base.random_state import RandomStateLike
 from ..maps.activations import Activation
 from ..maps.mlp import MLP
 from ..ops import feature_map, relation_matrix
-from .base import (
-    AUTO_BATCH,
-    AUTO_NEGATIVES,
-    AUTO_PAIRS,
-    TrainedEstimator,
-    Weight,
-    checked_widths,
-    in_steps,
-    part,
-)
+from .base import AUTO_BATCH, AUTO_NEGATIVES, AUTO_PAIRS, TrainedEstimator, in_steps
 from .fitting.parameters import Parameters
-from .fitting.problems import all_pairs, drawn_pairs
+from .fitting.problems import Weight, all_pairs, drawn_pairs, part
 from .fitting.sampling import LabelPairs, ObservedPairs, PairSampler, ValuePairs
 from .fitting.spectral_start import mercer_start
 from .fitting.training import Problem
 from .retrieval import RetrievalMixin
-from .tables import validate_data
 from .targets import (
     determination,
     is_matrix,
@@ -48,7 +38,28 @@ from .targets import (
 )
 
 
-class SymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator):
+@dataclass(frozen=True)
+class _Objects:
+    """Objects, and their labels or the relation values among them: `Samples` of a fit."""
+
+    X: np.ndarray
+    y: Any
+    weight: Weight
+
+    @property
+    def tables(self) -> tuple[np.ndarray]:
+        return (self.X,)
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    def select(self, rows: np.ndarray) -> _Objects:
+        return _Objects(self.X[rows], selected(self.y, rows), part(self.weight, rows))
+
+
+class SymmetricRelation(
+    RetrievalMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator[_Objects]
+):
     """A symmetric relation ``r(x, y) = <phi(x), phi(y)>`` learned from data, phi an MLP.
 
     One MLP with itself approximates every continuous symmetric positive-definite relation (Altabaa &
@@ -199,10 +210,8 @@ class SymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         KeyboardInterrupt
             On Ctrl-C; the best parameters so far are kept, and the estimator is fitted.
         """
-        settings = self._checked()
-        known = getattr(self, "phi_", None) if settings["warm_start"] else None
-        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
-        return self._learn(X, y, sample_weight, settings, known)
+        settings = self._settings()
+        return self._learn(self._objects(X, y, sample_weight, settings), settings)
 
     @available_if(in_steps)
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> SymmetricRelation:
@@ -217,67 +226,29 @@ class SymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         -------
         self
         """
-        settings = self._one_epoch(self._checked())
-        known = getattr(self, "phi_", None)
-        dtype = [np.float64, np.float32] if known is None else known.dtype
-        X = validate_data(self, X, dtype=dtype, ensure_min_samples=2, reset=known is None)
-        return self._learn(X, y, sample_weight, settings, known, partial=True)
+        settings = self._one_epoch(self._settings())
+        return self._learn(self._objects(X, y, sample_weight, settings), settings)
 
-    def _checked(self) -> dict[str, Any]:
-        settings = self._settings()
-        settings["hidden_widths"] = checked_widths("hidden_widths", self.hidden_widths)
+    def _settings(self) -> dict[str, Any]:
+        settings = super()._settings()
         settings["batch_of"] = check.choice("batch_of", self.batch_of, ("objects", "pairs"))
         self._n_negatives(0, settings["loss"])
         return settings
 
-    def _learn(
-        self,
-        X: np.ndarray,
-        y: Any,
-        sample_weight: Any,
-        settings: dict[str, Any],
-        known: MLP | None,
-        partial: bool = False,
-    ) -> SymmetricRelation:
+    def _objects(self, X: Any, y: Any, sample_weight: Any, settings: dict[str, Any]) -> _Objects:
+        X = self._rows(X, reset=settings["reset"], ensure_min_samples=2)
         weight = self._weights(sample_weight, X)
-        y = self._checked_targets(y, X, one_class=partial)
-        everything = X
-        if weight is not None and not weight.all():
-            there = np.flatnonzero(weight)
-            X, y, weight = X[there], selected(y, there), weight[there]
-        rng = self._generator(partial)
-        widths = [X.shape[1], *settings["hidden_widths"], settings["n_features"]]
-        if known is not None:
-            self._check_known([known], [widths], X.dtype, partial)
-            start = known
-        else:
-            start = MLP.random(widths, self.activation, rng, X.dtype)
-            if settings["loss"] == "squared" and (callable(y) or (y.ndim == 2 and not sparse.issparse(y))):
-                start = mercer_start(start, X, targets_among(y, X), rng)
-        parameters = Parameters([start])
-        train = held_out = np.arange(len(X))
-        if settings["early_stopping"]:
-            train, held_out = self._split(len(X), settings["validation_fraction"], rng)
-        problem = self._problem(parameters, X[train], selected(y, train), part(weight, train), settings)
-        if settings["early_stopping"]:
-            judge = self._problem(
-                parameters, X[held_out], selected(y, held_out), part(weight, held_out), settings
-            )
-            validation = judge.whole(rng)
-            problem.validate = lambda flat: judge.evaluate(flat, validation).loss
+        return _Objects(X, self._checked_targets(y, X, one_class=settings["partial"]), weight)
 
-        def keep(flat: np.ndarray) -> None:
-            (self.phi_,), _ = parameters.split(flat)
-            self._n_features_out = settings["n_features"]
-            self._keep_table(everything, self.phi_, partial)
+    def _start(self, samples: _Objects, settings: dict[str, Any], rng: np.random.RandomState) -> list[MLP]:
+        (phi,) = super()._start(samples, settings, rng)
+        X, y = samples.X, samples.y
+        if settings["loss"] == "squared" and (callable(y) or (y.ndim == 2 and not sparse.issparse(y))):
+            phi = mercer_start(phi, X, targets_among(y, X), rng)
+        return [phi]
 
-        adam = self._continued_adam(parameters) if partial else None
-        self._train(problem, settings, rng, keep, adam)
-        return self
-
-    def _problem(
-        self, parameters: Parameters, X: np.ndarray, y: Any, weight: Weight, settings: dict[str, Any]
-    ) -> Problem:
+    def _problem(self, parameters: Parameters, samples: _Objects, settings: dict[str, Any]) -> Problem:
+        X, y, weight = samples.X, samples.y, samples.weight
         loss, size = settings["loss"], settings["batch_size"]
         if settings["batch_of"] == "pairs" or sparse.issparse(y):
             sampler, n_negatives = self._pair_sampler(y, X.dtype, loss)
@@ -289,6 +260,9 @@ class SymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transfo
                 repr(self.n_negatives),
             )
         return all_pairs(parameters, X, targets_among(y, X), weight, loss, size or AUTO_BATCH)
+
+    def _keep(self, samples: _Objects, numbers: np.ndarray, settings: dict[str, Any]) -> None:
+        self._keep_table(samples.X, self.phi_, settings["partial"])
 
     def _pair_sampler(self, y: Any, dtype: np.dtype, loss: str) -> tuple[PairSampler, int]:
         """Return how partners are drawn, and the number of negatives."""
@@ -351,10 +325,6 @@ class SymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         mlp = self.phi_
         warnings.warn("SymmetricRelation.mlp_ is deprecated: use phi_", FutureWarning, stacklevel=2)
         return mlp
-
-    def _rows(self, X: Any, name: str = "X") -> np.ndarray:
-        check_is_fitted(self)
-        return validate_data(self, X, name=name, dtype=self.phi_.dtype, reset=False)
 
     def _searched(self, Y: Any) -> tuple[np.ndarray, MLP]:
         return self._rows(Y, "Y"), self.phi_
