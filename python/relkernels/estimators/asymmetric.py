@@ -31,7 +31,7 @@ from .targets import relation_values, score_of_values
 
 @dataclass(frozen=True)
 class _TwoTables:
-    """Rows of X, and the rows of Y that match them or (with R) all that they are related to: `Samples`."""
+    """Rows of X with matching rows of Y, or with all of Y and relation values R: the `Samples` of a fit."""
 
     X: np.ndarray
     Y: np.ndarray
@@ -53,66 +53,69 @@ class _TwoTables:
 class AsymmetricRelation(
     RetrievalMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator[_TwoTables]
 ):
-    """A relation ``r(x, y) = <phi(x), psi(y)>`` learned from two tables, phi and psi MLPs.
+    """A relation ``r(x, y) = <phi(x), psi(y)>`` learned from two tables, where phi and psi are MLPs.
 
     Two MLPs approximate every continuous relation, symmetric or not, between objects of one or of two
-    kinds (Altabaa & Lafferty, arXiv 2402.08856). Two ways to learn one:
+    kinds (Altabaa & Lafferty, arXiv 2402.08856). There are two ways to learn one:
 
-    - ``fit(X, Y)``: row i of X belongs to row i of Y. InfoNCE in both directions over the rows of a batch
-      with a learned temperature (Radford et al. 2021), as two-tower retrieval trains.
-    - ``fit(X, Y, R)``: R holds the relation's values, all of them or, as a sparse matrix, those observed.
-      Where all are given and the loss is squared, the output layers start from the relation's leading
-      singular vectors (on at most 2,048 rows and columns).
+    - ``fit(X, Y)``: row i of X matches row i of Y. The loss is InfoNCE in both directions over the rows of a
+      batch with a learned temperature (Radford et al. 2021), as in the training of two-tower retrieval.
+    - ``fit(X, Y, R)``: R holds all values of the relation or, as a sparse matrix, those observed. If all are
+      given and the loss is squared, the output layers start from the relation's leading singular vectors
+      (on at most 2,048 rows and columns).
 
     The tables follow scikit-learn's convention (`sklearn.cross_decomposition.PLSRegression`): the second
     argument is called `y`, a vector is a table of one column, and `transform` of both returns a pair. Unlike
-    there `fit_transform` returns the features of X alone: what a `Pipeline` hands on.
+    `PLSRegression`, `fit_transform` returns only the features of X, which a `Pipeline` passes on.
 
     Parameters
     ----------
     hidden_widths : sequence of int, default (256,)
         Widths of the hidden layers of phi.
     hidden_widths_psi : sequence of int, optional
-        Those of psi; None for the same.
+        Widths of the hidden layers of psi; None means those of phi.
     n_features : int, default 32
-        Number of features that phi and psi give.
+        Number of features that each map computes.
     activation : str or Activation, default "relu"
         Activation of the hidden layers, as in `MLP`.
     loss : {"auto", "squared", "logistic", "hinge", "softmax"}, default "auto"
-        Loss between relation and R, as in `relation_loss`. "auto" is "squared" with R, and "softmax" without:
-        InfoNCE, the only loss for matched rows.
+        Loss between relation and R, as in `relation_loss`. "auto" is "squared" with R and "softmax" without:
+        InfoNCE is the only loss for matched rows.
     temperature : float, optional
-        Where the learned temperature of InfoNCE begins; None is sqrt(n_features). Only for fits without R.
+        Initial value of the learned temperature of InfoNCE; None is sqrt(n_features). Only for fits without
+        R.
     solver : {"adam", "adamw", "lbfgs"}, default "adam"
-        Adam or AdamW in mini-batches, or L-BFGS over all pairs.
+        Adam or AdamW on mini-batches, or L-BFGS on all pairs.
     max_iter : int, default 100
         Epochs of Adam, or iterations of L-BFGS.
     batch_size : int or "auto", default "auto"
-        Rows of each table in a mini-batch, all of whose pairs are used ("auto" is 512); or, where R is
-        sparse, pairs (2,048).
+        Rows of each table in a mini-batch, all of whose pairs are used ("auto" is 512), or pairs if R is
+        sparse ("auto" is 2,048).
     n_negatives : int or "auto", default "auto"
-        Only for a sparse R: rows of Y drawn at random from those not observed with x, for each observed
-        pair, with target 0; drawn anew in each epoch, with "lbfgs" once. "auto" is 5 where all observed
-        values are equal (which says nothing about unrelated objects) or the loss is "softmax", else 0.
+        Only for a sparse R: number of random rows of Y per observed pair (x, y), drawn from those not
+        observed with x, with target 0; redrawn in each epoch, with "lbfgs" drawn once. "auto" is 5 if all
+        observed values are equal (which says nothing about unrelated objects) or the loss is "softmax",
+        otherwise 0.
     learning_rate : float, default 1e-3
         Step size of Adam.
     weight_decay : float, default 0.0
-        Weights (not biases) shrink: "adamw" multiplies them by 1 - learning_rate * weight_decay in each
-        step; "adam" and "lbfgs" add ``weight_decay / 2 * |weights|^2`` to the loss.
+        Shrinks the weights, not the biases: "adamw" multiplies them by 1 - learning_rate * weight_decay in
+        each step; "adam" and "lbfgs" add ``weight_decay / 2 * |weights|^2`` to the loss.
     tol : float, default 1e-6
-        Adam ends after 10 epochs none of which improved the loss by `tol`; L-BFGS when an iteration
-        improves it by less than this fraction.
+        Adam stops after 10 consecutive epochs that do not improve the loss by `tol`; L-BFGS stops when an
+        iteration improves it by less than this fraction.
     early_stopping : bool, default False
-        Hold out a part of the rows of X, judge epochs by its loss and keep the best parameters (Adam).
+        Hold out some rows of the first table, evaluate each epoch by the loss on them, and keep the best
+        parameters (Adam only).
     validation_fraction : float, default 0.1
         Fraction of the rows held out for early stopping.
     warm_start : bool, default False
-        Begin a fit with the maps of the last one instead of random maps.
+        Start each fit from the maps of the last one instead of random maps.
     random_state : int, Generator, RandomState or None, default None
-        Initial weights, order of the batches, negatives and validation split; an int makes a fit
-        reproducible to the last bit.
+        Seeds the initial weights, the order of the batches, the negatives and the validation split; an int
+        makes a fit reproducible to the last bit.
     verbose : bool, default False
-        Show a progress bar on standard error, with loss and pairs a second.
+        Show a progress bar on standard error, with the loss and pairs per second.
 
     Attributes
     ----------
@@ -121,22 +124,22 @@ class AsymmetricRelation(
     temperature_ : float
         The learned temperature of InfoNCE; only after a fit without R.
     features_fit_ : ndarray of shape (n_samples_y, n_features)
-        Features of the rows of Y, which `retrieve` searches; not after `partial_fit`.
+        Features of the rows of Y, which `retrieve` searches; absent after `partial_fit`.
     loss_ : float
-        Loss of the last epoch or iteration (with early stopping: the best validation loss).
+        Loss of the last epoch or iteration; with early stopping, the best validation loss.
     loss_curve_ : list of float
     validation_loss_curve_ : list of float
         Only with early stopping.
     n_iter_ : int
     n_features_in_ : int
-        Columns of X; ``psi_.widths[0]`` are those of Y.
+        Columns of X; Y has ``psi_.widths[0]``.
     feature_names_in_ : ndarray of str
-        Only where X had names.
+        Only if X had column names.
 
     See Also
     --------
-    SymmetricRelation : One map, and a relation that is symmetric.
-    PreferenceRetriever : Sets of alternatives, one of which is chosen.
+    SymmetricRelation : A symmetric relation with one map.
+    PreferenceRetriever : Choices from sets of alternatives.
 
     Examples
     --------
@@ -144,7 +147,7 @@ class AsymmetricRelation(
     >>> from relkernels import AsymmetricRelation
     >>> rng = np.random.default_rng(0)
     >>> X = rng.standard_normal((300, 4))
-    >>> Y = np.tanh(X @ rng.standard_normal((4, 6)))  # another view of the same things
+    >>> Y = np.tanh(X @ rng.standard_normal((4, 6)))  # another view of the same objects
     >>> relation = AsymmetricRelation((64,), n_features=8, batch_size=20, learning_rate=3e-3, random_state=0)
     >>> relation = relation.fit(X[:200], Y[:200])
     >>> relation.score(X[200:], Y[200:]) > 0.6  # finds the right one of 100
@@ -201,12 +204,12 @@ class AsymmetricRelation(
         ----------
         X : array-like of shape (n_samples, n_features_in)
         y : array-like of shape (n_samples_y, n_features_y) or (n_samples_y,)
-            The second table, Y. Without R its row i belongs to row i of X.
+            The second table, Y. Without R, its row i matches row i of X.
         R : array-like or sparse matrix of shape (n_samples, n_samples_y), optional
-            Relation values. What a sparse matrix does not store is unknown, and met only as a negative
-            (`n_negatives`).
+            Relation values. Entries that a sparse matrix does not store are unknown and used only as
+            negatives (`n_negatives`).
         sample_weight : array-like of shape (n_samples,), optional
-            A row of X of weight w counts as w equal ones; without R, so does its row of Y.
+            A row of X of weight w counts as w equal rows; without R, so does its row of Y.
 
         Returns
         -------
@@ -215,7 +218,7 @@ class AsymmetricRelation(
         Raises
         ------
         FloatingPointError
-            If the loss stops being finite; the last parameters with a finite one are kept.
+            If the loss stops being finite; the last parameters with a finite loss are kept.
         KeyboardInterrupt
             On Ctrl-C; the best parameters so far are kept, and the estimator is fitted.
         """
@@ -224,7 +227,7 @@ class AsymmetricRelation(
 
     @available_if(in_steps)
     def partial_fit(self, X: Any, y: Any, R: Any = None, sample_weight: Any = None) -> AsymmetricRelation:
-        """Go over these rows once, from the present maps on; Adam goes on where it was.
+        """Train for one epoch on these rows, continuing from the current maps and state of Adam.
 
         Parameters
         ----------
@@ -260,7 +263,7 @@ class AsymmetricRelation(
         return _TwoTables(X, Y, R, weight)
 
     def _loss_for(self, R: Any) -> str:
-        """Return the loss that is trained; refuse what would have no effect."""
+        """Return the loss to minimize; refuse parameters that would have no effect."""
         if R is None and self.loss not in ("auto", "softmax"):
             check.fail("loss", "'auto' or 'softmax' without R, where it is InfoNCE", repr(self.loss))
         if R is not None and self.temperature is not None:
@@ -357,10 +360,10 @@ class AsymmetricRelation(
         Returns
         -------
         float
-            Without R: the fraction of rows of X for which the most related row of Y is their own. With R:
-            the area under the ROC curve if its values are 0 and 1 or it is sparse with equal values
-            (observed pairs against all others), else the coefficient of determination, of a sparse R over
-            its observed pairs.
+            Without R, the fraction of rows of X whose most related row of Y is the matching one. With R, the
+            area under the ROC curve if its values are 0 and 1, or if it is sparse with equal values
+            (observed pairs against all others); otherwise the coefficient of determination, for a sparse R
+            over its observed pairs.
         """
         X, Y = self._rows(X), self._rows_y(y)
         if R is None:

@@ -26,9 +26,9 @@ from .utility import UtilityMixin
 
 @dataclass(frozen=True)
 class _Choices:
-    """Queries, the sets they choose from and the targets of `choices`: `Samples` of a fit.
+    """Queries, the sets they choose from and the targets of `choices`: the `Samples` of a fit.
 
-    A selection keeps all arrays and only lists its `queries`: the sets may be large.
+    A selection shares all arrays and only lists its `queries`, since the sets may be large.
     """
 
     Q: np.ndarray
@@ -55,91 +55,93 @@ class _Choices:
 class PreferenceRetriever(
     UtilityMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator[_Choices]
 ):
-    """A preorder of items for each query, by the utility ``u(q, x) = <phi(q), psi(x)>``, phi and psi MLPs.
+    """A preorder of items for each query by the utility ``u(q, x) = <phi(q), psi(x)>`` of two MLPs.
 
     Preorders that are continuous in items and query have a continuous utility (Debreu 1954), which two
     MLPs approximate; attention with a large inverse temperature then returns the most preferred item
-    (Altabaa & Lafferty, arXiv 2402.08856). Learned by the cross-entropy of softmax over each set:
+    (Altabaa & Lafferty, arXiv 2402.08856). The loss is the cross-entropy of the softmax over each set, with
+    one of three kinds of targets:
 
     - ``fit(Q, sets, chosen)``: the item that was chosen (McFadden's conditional logit, with MLPs);
-    - ``fit_pairs(Q, winners, losers)``: sets of two (Bradley and Terry);
-    - ``fit_graded(Q, sets, grades)``: all grades, as the softmax of the grades (ListNet, Cao et al. 2007).
+    - ``fit_pairs(Q, winners, losers)``: the winner of each pair (Bradley and Terry);
+    - ``fit_graded(Q, sets, grades)``: the softmax of grades of all items (ListNet, Cao et al. 2007).
 
     `sets` are an array (b, n, d_x), a list of b arrays of shapes (n_i, d_x), or one set (n, d_x) that all
-    queries share. Of a shared set `chosen` may be left out: query i then chose item i, which makes
-    ``fit(Q, X)`` scikit-learn's convention of two tables.
+    queries share. With a shared set of b items, `chosen` may be left out: query i then chose item i, and
+    ``fit(Q, X)`` follows scikit-learn's convention for two tables.
 
     Parameters
     ----------
     hidden_widths : sequence of int, default (256,)
-        Widths of the hidden layers of phi, the map of the queries.
+        Widths of the hidden layers of phi.
     hidden_widths_psi : sequence of int, optional
-        Those of psi, the map of the items; None for the same.
+        Widths of the hidden layers of psi; None means those of phi.
     n_features : int, default 32
-        Number of features that phi and psi give.
+        Number of features that each map computes.
     activation : str or Activation, default "relu"
         Activation of the hidden layers, as in `MLP`.
     solver : {"adam", "adamw", "lbfgs"}, default "adam"
-        Adam or AdamW in mini-batches of queries, or L-BFGS over all.
+        Adam or AdamW on mini-batches, or L-BFGS on all pairs.
     max_iter : int, default 100
         Epochs of Adam, or iterations of L-BFGS.
     batch_size : int or "auto", default "auto"
         Queries in a mini-batch; "auto" is 512.
     n_negatives : int, optional
-        Only for choices from one set that all queries share: items drawn at random for each batch, besides
-        those chosen; None for all of them.
+        Only for choices from one set that all queries share: number of random items per batch besides those
+        chosen; None means all items.
     learning_rate : float, default 1e-3
         Step size of Adam.
     weight_decay : float, default 0.0
-        Weights (not biases) shrink: "adamw" multiplies them by 1 - learning_rate * weight_decay in each
-        step; "adam" and "lbfgs" add ``weight_decay / 2 * |weights|^2`` to the loss.
+        Shrinks the weights, not the biases: "adamw" multiplies them by 1 - learning_rate * weight_decay in
+        each step; "adam" and "lbfgs" add ``weight_decay / 2 * |weights|^2`` to the loss.
     tol : float, default 1e-6
-        Adam ends after 10 epochs none of which improved the loss by `tol`; L-BFGS when an iteration
-        improves it by less than this fraction.
+        Adam stops after 10 consecutive epochs that do not improve the loss by `tol`; L-BFGS stops when an
+        iteration improves it by less than this fraction.
     early_stopping : bool, default False
-        Hold out a part of the queries, judge epochs by its loss and keep the best parameters (Adam).
+        Hold out some rows of the first table, evaluate each epoch by the loss on them, and keep the best
+        parameters (Adam only).
     validation_fraction : float, default 0.1
-        Fraction of the queries held out for early stopping.
+        Fraction of the rows held out for early stopping.
     warm_start : bool, default False
-        Begin a fit with the maps of the last one instead of random maps.
+        Start each fit from the maps of the last one instead of random maps.
     random_state : int, Generator, RandomState or None, default None
-        Initial weights, order of the batches, negatives and validation split; an int makes a fit
-        reproducible to the last bit.
+        Seeds the initial weights, the order of the batches, the negatives and the validation split; an int
+        makes a fit reproducible to the last bit.
     verbose : bool, default False
-        Show a progress bar on standard error, with loss and pairs a second.
+        Show a progress bar on standard error, with the loss and pairs per second.
 
     Attributes
     ----------
     phi_, psi_ : MLP
-        Maps of queries and of items.
+        The maps of queries and of items.
     margins_ : ndarray of shape (b,)
-        Difference of utility between the most preferred item of each training set and the next one;
-        infinite where all are equal. Not after `partial_fit`.
+        Difference in utility between the most preferred item of each training set and the next one;
+        infinite if all items are equal. Absent after `partial_fit`.
     n_best_, set_sizes_ : ndarray of shape (b,)
-        How many items of each training set share the largest utility, and how many there are. Not after
-        `partial_fit`.
+        Number of items of each training set that share the largest utility, and number of all its items.
+        Absent after `partial_fit`.
     loss_ : float
-        Loss of the last epoch or iteration (with early stopping: the best validation loss).
+        Loss of the last epoch or iteration; with early stopping, the best validation loss.
     loss_curve_ : list of float
     validation_loss_curve_ : list of float
         Only with early stopping.
     n_iter_ : int
     n_features_in_ : int
-        Columns of Q; ``psi_.widths[0]`` are those of the items.
+        Columns of Q; items have ``psi_.widths[0]``.
     feature_names_in_ : ndarray of str
-        Only where Q had names.
+        Only if Q had column names.
 
     Notes
     -----
-    `GridSearchCV` and `cross_val_score` cut `chosen` as they cut `Q` and `sets`, and pass it to `fit` and
-    `score`, once metadata routing is on: ``sklearn.set_config(enable_metadata_routing=True)``, then
-    ``GridSearchCV(estimator, grid).fit(Q, sets, chosen=chosen)``. A shared set is there one of as many items
-    as queries (the chosen ones, `chosen` left out), or repeated for each query:
+    With metadata routing, `GridSearchCV` and `cross_val_score` split `chosen` like `Q` and `sets`, and pass
+    it to `fit` and `score`: ``sklearn.set_config(enable_metadata_routing=True)``, then
+    ``GridSearchCV(estimator, grid).fit(Q, sets, chosen=chosen)``. They split a shared set, too, so it needs
+    one item per query (the chosen one, with `chosen` left out) or has to be repeated for each query:
     ``np.broadcast_to(items, (len(Q), *items.shape))``.
 
     See Also
     --------
-    relkernels.bounds.attention : The temperature that an accuracy needs.
+    relkernels.bounds.attention : The inverse temperature required for an accuracy.
     AsymmetricRelation : Retrieval from one table.
 
     Examples
@@ -157,7 +159,7 @@ class PreferenceRetriever(
 
     _renamed: ClassVar = {"hidden_widths_items": "hidden_widths_psi"}
 
-    # The two tables are no metadata to be routed; choices are, without being requested by set_fit_request.
+    # The two tables are not metadata; `chosen` is, and is routed without a call of set_fit_request.
     __metadata_request__fit = {"Q": UNUSED, "sets": UNUSED, "chosen": True}  # noqa: RUF012
     __metadata_request__partial_fit = {"Q": UNUSED, "sets": UNUSED, "chosen": True}  # noqa: RUF012
     __metadata_request__score = {"Q": UNUSED, "sets": UNUSED, "chosen": True}  # noqa: RUF012
@@ -219,7 +221,7 @@ class PreferenceRetriever(
         Raises
         ------
         FloatingPointError
-            If the loss stops being finite; the last parameters with a finite one are kept.
+            If the loss stops being finite; the last parameters with a finite loss are kept.
         KeyboardInterrupt
             On Ctrl-C; the best parameters so far are kept, and the estimator is fitted.
         """
@@ -229,7 +231,7 @@ class PreferenceRetriever(
         return self._learn(self._choices(Q, items, target, sample_weight), settings)
 
     def fit_pairs(self, Q: Any, winners: Any, losers: Any, sample_weight: Any = None) -> PreferenceRetriever:
-        """Learn from pairs of which the first item is preferred.
+        """Learn from pairs of a preferred and another item.
 
         Parameters
         ----------
@@ -251,14 +253,14 @@ class PreferenceRetriever(
         return self._learn(self._choices(Q, items, target, sample_weight), settings)
 
     def fit_graded(self, Q: Any, sets: Any, grades: Any, sample_weight: Any = None) -> PreferenceRetriever:
-        """Learn from a grade of every item, larger ones preferred.
+        """Learn from grades of all items, where larger is better.
 
         Parameters
         ----------
         Q : array-like of shape (b, n_features_in)
         sets : as in `fit`
         grades : array-like of shape (b, n), or list of b arrays (n_i,)
-            On the scale of the utility: a difference of one makes an item e times as likely to be chosen.
+            On the scale of the utility: an item graded higher by one is e times as likely to be chosen.
         sample_weight : array-like of shape (b,), optional
             Weight of each set.
 
@@ -277,7 +279,7 @@ class PreferenceRetriever(
     def partial_fit(
         self, Q: Any, sets: Any, chosen: Any = None, sample_weight: Any = None
     ) -> PreferenceRetriever:
-        """Go over these choices once, from the present maps on; Adam goes on where it was.
+        """Train for one epoch on these choices, continuing from the current maps and state of Adam.
 
         Parameters
         ----------
@@ -342,7 +344,7 @@ class PreferenceRetriever(
         return feature_map(self._rows(Q, "Q"), self.phi_)
 
     def score(self, Q: Any, sets: Any, chosen: Any = None, sample_weight: Any = None) -> float:
-        """Return top-1 accuracy: how often the most preferred item is the chosen one.
+        """Return top-1 accuracy: the fraction of queries whose most preferred item is the chosen one.
 
         Parameters
         ----------
@@ -367,7 +369,7 @@ class PreferenceRetriever(
 
 
 def _items(name: str, table: Any) -> np.ndarray:
-    """Return a table of items as floats, float32 where it is that."""
+    """Return a table of items as floats; float32 stays float32."""
     if isinstance(table, np.ndarray) and table.dtype.char == "f" and not isinstance(table, np.ma.MaskedArray):
         return table
     return check.numbers(name, table)
@@ -388,7 +390,7 @@ def _chosen(sets: ItemSets, chosen: Any, Q: np.ndarray) -> np.ndarray:
 
 
 def _choice_targets(sets: ItemSets, chosen: Any, Q: np.ndarray) -> np.ndarray:
-    """Return what `choices` takes: indices for a shared set, else one number for each item."""
+    """Return the targets of `choices`: indices for a shared set, otherwise one number per item."""
     index = _chosen(sets, chosen, Q)
     if sets.shared:
         return index
