@@ -1,6 +1,8 @@
 """scikit-learn's own checks of every estimator, and its pipelines, searches and frames."""
 
+import inspect
 import pickle
+import re
 
 import numpy as np
 import pandas as pd
@@ -74,6 +76,25 @@ def tables():
 
 
 ESTIMATORS = [SymmetricRelation, AsymmetricRelation, PreferenceRetriever]
+
+
+# Parameters with a meaning that differs between the estimators, and so with descriptions that do.
+DESCRIBED_APART = {"loss", "batch_size", "n_negatives"}
+
+
+def described(kind_of):
+    """Return the parameters in the docstring of a class, each with its type, default and description."""
+    section = re.search(r"\nParameters\n-+\n(.*?)\n\nAttributes\n-", inspect.getdoc(kind_of), re.DOTALL)[1]
+    return dict(re.findall(r"^(\w+) : (.*(?:\n .*)*)", section, re.MULTILINE))
+
+
+def test_shared_parameters_are_described_alike():
+    documented = [described(kind_of) for kind_of in ESTIMATORS]
+    for kind_of, parameters in zip(ESTIMATORS, documented, strict=True):
+        assert list(parameters) == list(inspect.signature(kind_of).parameters)
+    names = set().union(*documented)
+    texts = {name: {parameters[name] for parameters in documented if name in parameters} for name in names}
+    assert {name for name in names if len(texts[name]) > 1} == DESCRIBED_APART
 
 
 def fitted(kind_of, tables, **parameters):

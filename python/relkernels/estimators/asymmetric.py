@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,87 +18,104 @@ from ..gradients import LOSSES
 from ..maps.activations import Activation
 from ..maps.mlp import MLP
 from ..ops import feature_map, relation_matrix, retrieve
-from .base import (
-    AUTO_BATCH,
-    AUTO_NEGATIVES,
-    AUTO_PAIRS,
-    TrainedEstimator,
-    Weight,
-    checked_widths,
-    in_steps,
-    part,
-)
+from .base import AUTO_BATCH, AUTO_NEGATIVES, AUTO_PAIRS, TrainedEstimator, in_steps
 from .fitting.parameters import Parameters
-from .fitting.problems import blocks_of_pairs, drawn_pairs, matched_rows
+from .fitting.problems import Weight, blocks_of_pairs, drawn_pairs, matched_rows, part
 from .fitting.sampling import ObservedPairs
 from .fitting.spectral_start import schmidt_start
 from .fitting.training import Problem
 from .retrieval import RetrievalMixin
-from .tables import check_array, validate_data
+from .tables import check_array
 from .targets import relation_values, score_of_values
 
 
-class AsymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator):
-    """A relation ``r(x, y) = <phi(x), psi(y)>`` learned from two tables, phi and psi MLPs.
+@dataclass(frozen=True)
+class _TwoTables:
+    """Rows of X with matching rows of Y, or with all of Y and relation values R: the `Samples` of a fit."""
+
+    X: np.ndarray
+    Y: np.ndarray
+    R: Any
+    weight: Weight
+
+    @property
+    def tables(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.X, self.Y
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    def select(self, rows: np.ndarray) -> _TwoTables:
+        Y = self.Y[rows] if self.R is None else self.Y
+        return _TwoTables(self.X[rows], Y, part(self.R, rows), part(self.weight, rows))
+
+
+class AsymmetricRelation(
+    RetrievalMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator[_TwoTables]
+):
+    """A relation ``r(x, y) = <phi(x), psi(y)>`` learned from two tables, where phi and psi are MLPs.
 
     Two MLPs approximate every continuous relation, symmetric or not, between objects of one or of two
-    kinds (Altabaa & Lafferty, arXiv 2402.08856). Two ways to learn one:
+    kinds (Altabaa & Lafferty, arXiv 2402.08856). There are two ways to learn one:
 
-    - ``fit(X, Y)``: row i of X belongs to row i of Y. InfoNCE in both directions over the rows of a batch
-      with a learned temperature (Radford et al. 2021), as two-tower retrieval trains.
-    - ``fit(X, Y, R)``: R holds the relation's values, all of them or, as a sparse matrix, those observed.
-      Where all are given and the loss is squared, the output layers start from the relation's leading
-      singular vectors (on at most 2,048 rows and columns).
+    - ``fit(X, Y)``: row i of X matches row i of Y. The loss is InfoNCE in both directions over the rows of a
+      batch with a learned temperature (Radford et al. 2021), as in the training of two-tower retrieval.
+    - ``fit(X, Y, R)``: R holds all values of the relation or, as a sparse matrix, those observed. If all are
+      given and the loss is squared, the output layers start from the relation's leading singular vectors
+      (on at most 2,048 rows and columns).
 
     The tables follow scikit-learn's convention (`sklearn.cross_decomposition.PLSRegression`): the second
     argument is called `y`, a vector is a table of one column, and `transform` of both returns a pair. Unlike
-    there `fit_transform` returns the features of X alone: what a `Pipeline` hands on.
+    `PLSRegression`, `fit_transform` returns only the features of X, which a `Pipeline` passes on.
 
     Parameters
     ----------
     hidden_widths : sequence of int, default (256,)
         Widths of the hidden layers of phi.
     hidden_widths_psi : sequence of int, optional
-        Those of psi; None for the same.
+        Widths of the hidden layers of psi; None means those of phi.
     n_features : int, default 32
-        Number of features that phi and psi give.
+        Number of features that each map computes.
     activation : str or Activation, default "relu"
         Activation of the hidden layers, as in `MLP`.
     loss : {"auto", "squared", "logistic", "hinge", "softmax"}, default "auto"
-        Loss between relation and R, as in `relation_loss`. "auto" is "squared" with R, and "softmax" without:
-        InfoNCE, the only loss for matched rows.
+        Loss between relation and R, as in `relation_loss`. "auto" is "squared" with R and "softmax" without:
+        InfoNCE is the only loss for matched rows.
     temperature : float, optional
-        Where the learned temperature of InfoNCE begins; None is sqrt(n_features). Only for fits without R.
+        Initial value of the learned temperature of InfoNCE; None is sqrt(n_features). Only for fits without
+        R.
     solver : {"adam", "adamw", "lbfgs"}, default "adam"
-        Adam or AdamW in mini-batches, or L-BFGS over all pairs.
+        Adam or AdamW on mini-batches, or L-BFGS on all pairs.
     max_iter : int, default 100
         Epochs of Adam, or iterations of L-BFGS.
     batch_size : int or "auto", default "auto"
-        Rows of each table in a mini-batch, all of whose pairs are used ("auto" is 512); or, where R is
-        sparse, pairs (2,048).
+        Rows of each table in a mini-batch, all of whose pairs are used ("auto" is 512), or pairs if R is
+        sparse ("auto" is 2,048).
     n_negatives : int or "auto", default "auto"
-        Only for a sparse R: rows of Y drawn at random from those not observed with x, for each observed
-        pair, with target 0; drawn anew in each epoch, with "lbfgs" once. "auto" is 5 where all observed
-        values are equal (which says nothing about unrelated objects) or the loss is "softmax", else 0.
+        Only for a sparse R: number of random rows of Y per observed pair (x, y), drawn from those not
+        observed with x, with target 0; redrawn in each epoch, with "lbfgs" drawn once. "auto" is 5 if all
+        observed values are equal (which says nothing about unrelated objects) or the loss is "softmax",
+        otherwise 0.
     learning_rate : float, default 1e-3
         Step size of Adam.
     weight_decay : float, default 0.0
-        Weights (not biases) shrink: "adamw" multiplies them by 1 - learning_rate * weight_decay in each
-        step; "adam" and "lbfgs" add ``weight_decay / 2 * |weights|^2`` to the loss.
+        Shrinks the weights, not the biases: "adamw" multiplies them by 1 - learning_rate * weight_decay in
+        each step; "adam" and "lbfgs" add ``weight_decay / 2 * |weights|^2`` to the loss.
     tol : float, default 1e-6
-        Adam ends after 10 epochs none of which improved the loss by `tol`; L-BFGS when an iteration
-        improves it by less than this fraction.
+        Adam stops after 10 consecutive epochs that do not improve the loss by `tol`; L-BFGS stops when an
+        iteration improves it by less than this fraction.
     early_stopping : bool, default False
-        Hold out a part of the rows of X, judge epochs by its loss and keep the best parameters (Adam).
+        Hold out some rows of the first table, evaluate each epoch by the loss on them, and keep the best
+        parameters (Adam only).
     validation_fraction : float, default 0.1
         Fraction of the rows held out for early stopping.
     warm_start : bool, default False
-        Begin a fit with the maps of the last one instead of random maps.
+        Start each fit from the maps of the last one instead of random maps.
     random_state : int, Generator, RandomState or None, default None
-        Initial weights, order of the batches, negatives and validation split; an int makes a fit
-        reproducible to the last bit.
+        Seeds the initial weights, the order of the batches, the negatives and the validation split; an int
+        makes a fit reproducible to the last bit.
     verbose : bool, default False
-        Show a progress bar on standard error, with loss and pairs a second.
+        Show a progress bar on standard error, with the loss and pairs per second.
 
     Attributes
     ----------
@@ -106,22 +124,22 @@ class AsymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transf
     temperature_ : float
         The learned temperature of InfoNCE; only after a fit without R.
     features_fit_ : ndarray of shape (n_samples_y, n_features)
-        Features of the rows of Y, which `retrieve` searches; not after `partial_fit`.
+        Features of the rows of Y, which `retrieve` searches; absent after `partial_fit`.
     loss_ : float
-        Loss of the last epoch or iteration (with early stopping: the best validation loss).
+        Loss of the last epoch or iteration; with early stopping, the best validation loss.
     loss_curve_ : list of float
     validation_loss_curve_ : list of float
         Only with early stopping.
     n_iter_ : int
     n_features_in_ : int
-        Columns of X; ``psi_.widths[0]`` are those of Y.
+        Columns of X; Y has ``psi_.widths[0]``.
     feature_names_in_ : ndarray of str
-        Only where X had names.
+        Only if X had column names.
 
     See Also
     --------
-    SymmetricRelation : One map, and a relation that is symmetric.
-    PreferenceRetriever : Sets of alternatives, one of which is chosen.
+    SymmetricRelation : A symmetric relation with one map.
+    PreferenceRetriever : Choices from sets of alternatives.
 
     Examples
     --------
@@ -129,7 +147,7 @@ class AsymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transf
     >>> from relkernels import AsymmetricRelation
     >>> rng = np.random.default_rng(0)
     >>> X = rng.standard_normal((300, 4))
-    >>> Y = np.tanh(X @ rng.standard_normal((4, 6)))  # another view of the same things
+    >>> Y = np.tanh(X @ rng.standard_normal((4, 6)))  # another view of the same objects
     >>> relation = AsymmetricRelation((64,), n_features=8, batch_size=20, learning_rate=3e-3, random_state=0)
     >>> relation = relation.fit(X[:200], Y[:200])
     >>> relation.score(X[200:], Y[200:]) > 0.6  # finds the right one of 100
@@ -186,12 +204,12 @@ class AsymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transf
         ----------
         X : array-like of shape (n_samples, n_features_in)
         y : array-like of shape (n_samples_y, n_features_y) or (n_samples_y,)
-            The second table, Y. Without R its row i belongs to row i of X.
+            The second table, Y. Without R, its row i matches row i of X.
         R : array-like or sparse matrix of shape (n_samples, n_samples_y), optional
-            Relation values. What a sparse matrix does not store is unknown, and met only as a negative
-            (`n_negatives`).
+            Relation values. Entries that a sparse matrix does not store are unknown and used only as
+            negatives (`n_negatives`).
         sample_weight : array-like of shape (n_samples,), optional
-            A row of X of weight w counts as w equal ones; without R, so does its row of Y.
+            A row of X of weight w counts as w equal rows; without R, so does its row of Y.
 
         Returns
         -------
@@ -200,18 +218,16 @@ class AsymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transf
         Raises
         ------
         FloatingPointError
-            If the loss stops being finite; the last parameters with a finite one are kept.
+            If the loss stops being finite; the last parameters with a finite loss are kept.
         KeyboardInterrupt
             On Ctrl-C; the best parameters so far are kept, and the estimator is fitted.
         """
-        settings = self._checked()
-        known = (self.phi_, self.psi_) if settings["warm_start"] and hasattr(self, "phi_") else None
-        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
-        return self._learn(X, _table(y, X.dtype), R, sample_weight, settings, known)
+        settings = self._settings()
+        return self._learn(self._two_tables(X, y, R, sample_weight, settings), settings)
 
     @available_if(in_steps)
     def partial_fit(self, X: Any, y: Any, R: Any = None, sample_weight: Any = None) -> AsymmetricRelation:
-        """Go over these rows once, from the present maps on; Adam goes on where it was.
+        """Train for one epoch on these rows, continuing from the current maps and state of Adam.
 
         Parameters
         ----------
@@ -222,20 +238,11 @@ class AsymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transf
         -------
         self
         """
-        settings = self._one_epoch(self._checked())
-        known = (self.phi_, self.psi_) if hasattr(self, "phi_") else None
-        dtype = [np.float64, np.float32] if known is None else known[0].dtype
-        X = validate_data(self, X, dtype=dtype, ensure_min_samples=2, reset=known is None)
-        Y = _table(y, X.dtype) if known is None else self._rows_y(y)
-        return self._learn(X, Y, R, sample_weight, settings, known, partial=True)
+        settings = self._one_epoch(self._settings())
+        return self._learn(self._two_tables(X, y, R, sample_weight, settings), settings)
 
-    def _checked(self) -> dict[str, Any]:
-        settings = self._settings()
-        hidden, hidden_psi = self.hidden_widths, self.hidden_widths_psi
-        settings["hidden_widths"] = checked_widths("hidden_widths", hidden)
-        settings["hidden_widths_psi"] = checked_widths(
-            "hidden_widths_psi", hidden if hidden_psi is None else hidden_psi
-        )
+    def _settings(self) -> dict[str, Any]:
+        settings = super()._settings()
         self._n_negatives(0, settings["loss"])
         settings["temperature"] = np.sqrt(settings["n_features"])
         if self.temperature is not None:
@@ -244,8 +251,19 @@ class AsymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transf
                 check.fail("temperature", "a finite number > 0, or None", repr(self.temperature))
         return settings
 
+    def _two_tables(self, X: Any, y: Any, R: Any, sample_weight: Any, settings: dict[str, Any]) -> _TwoTables:
+        X = self._rows(X, reset=settings["reset"], ensure_min_samples=2)
+        Y = _table(y, X.dtype) if settings["reset"] else self._rows_y(y)
+        weight = self._weights(sample_weight, X)
+        if R is None and len(Y) != len(X):
+            check.fail("y", f"{len(X)} rows, matched to those of X {X.shape}, without R", Y.shape)
+        settings["loss"] = self._loss_for(R)
+        if R is not None:
+            R = relation_values(R, (len(X), len(Y)), X.dtype, settings["loss"])
+        return _TwoTables(X, Y, R, weight)
+
     def _loss_for(self, R: Any) -> str:
-        """Return the loss that is trained; refuse what would have no effect."""
+        """Return the loss to minimize; refuse parameters that would have no effect."""
         if R is None and self.loss not in ("auto", "softmax"):
             check.fail("loss", "'auto' or 'softmax' without R, where it is InfoNCE", repr(self.loss))
         if R is not None and self.temperature is not None:
@@ -259,95 +277,35 @@ class AsymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transf
         default = "softmax" if R is None else "squared"
         return default if self.loss == "auto" else self.loss
 
-    def _learn(
-        self,
-        X: np.ndarray,
-        Y: np.ndarray,
-        R: Any,
-        sample_weight: Any,
-        settings: dict[str, Any],
-        known: tuple[MLP, MLP] | None,
-        partial: bool = False,
-    ) -> AsymmetricRelation:
-        weight = self._weights(sample_weight, X)
-        everything, matched = Y, R is None
-        if matched and len(Y) != len(X):
-            check.fail("y", f"{len(X)} rows, matched to those of X {X.shape}, without R", Y.shape)
-        settings["loss"] = self._loss_for(R)
-        if not matched:
-            R = relation_values(R, (len(X), len(Y)), X.dtype, settings["loss"])
-        if weight is not None and not weight.all():
-            there = np.flatnonzero(weight)
-            X, Y, R, weight = X[there], Y[there] if matched else Y, part(R, there), weight[there]
-        rng = self._generator(partial)
-        phi, psi = self._start(X, Y, R, settings, known, partial, rng)
-        temperature = getattr(self, "temperature_", None) if known else None
-        log_scale = -np.log(temperature or settings["temperature"])
-        parameters = Parameters([phi, psi], [log_scale] if matched else [])
-        train = held_out = np.arange(len(X))
-        if settings["early_stopping"]:
-            train, held_out = self._split(len(X), settings["validation_fraction"], rng)
-        problem = self._problem(parameters, X, Y, R, weight, train, settings)
-        if settings["early_stopping"]:
-            judge = self._problem(parameters, X, Y, R, weight, held_out, settings)
-            validation = judge.whole(rng)
-            problem.validate = lambda flat: judge.evaluate(flat, validation).loss
+    def _start(self, samples: _TwoTables, settings: dict[str, Any], rng: np.random.RandomState) -> list[MLP]:
+        phi, psi = super()._start(samples, settings, rng)
+        if samples.R is not None and settings["loss"] == "squared" and not sparse.issparse(samples.R):
+            phi, psi = schmidt_start(phi, psi, samples.X, samples.Y, samples.R, rng)
+        return [phi, psi]
 
-        def keep(flat: np.ndarray) -> None:
-            (self.phi_, self.psi_), numbers = parameters.split(flat)
-            self.__dict__.pop("temperature_", None)
-            if matched:
-                self.temperature_ = float(np.exp(-np.float64(numbers[0])))
-            self._n_features_out = settings["n_features"]
-            self._keep_table(everything, self.psi_, partial)
+    def _start_numbers(self, samples: _TwoTables, settings: dict[str, Any], continued: bool) -> list[float]:
+        """Return the logarithm of the scale of InfoNCE, which is one over its temperature."""
+        if samples.R is not None:
+            return []
+        temperature = getattr(self, "temperature_", None) if continued else None
+        return [-np.log(temperature or settings["temperature"])]
 
-        adam = self._continued_adam(parameters) if partial else None
-        self._train(problem, settings, rng, keep, adam)
-        return self
-
-    def _start(
-        self,
-        X: np.ndarray,
-        Y: np.ndarray,
-        R: Any,
-        settings: dict[str, Any],
-        known: tuple[MLP, MLP] | None,
-        partial: bool,
-        rng: np.random.RandomState,
-    ) -> tuple[MLP, MLP]:
-        """Return the maps that a fit begins with."""
-        widths = [X.shape[1], *settings["hidden_widths"], settings["n_features"]]
-        widths_psi = [Y.shape[1], *settings["hidden_widths_psi"], settings["n_features"]]
-        if known is not None:
-            self._check_known(known, (widths, widths_psi), X.dtype, partial)
-            return known
-        phi = MLP.random(widths, self.activation, rng, X.dtype)
-        psi = MLP.random(widths_psi, self.activation, rng, X.dtype)
-        if R is not None and settings["loss"] == "squared" and not sparse.issparse(R):
-            return schmidt_start(phi, psi, X, Y, R, rng)
-        return phi, psi
-
-    def _problem(
-        self,
-        parameters: Parameters,
-        X: np.ndarray,
-        Y: np.ndarray,
-        R: Any,
-        weight: Weight,
-        rows: np.ndarray,
-        settings: dict[str, Any],
-    ) -> Problem:
-        """Return what is minimized over these rows of X."""
-        X, R, weight = X[rows], part(R, rows), part(weight, rows)
+    def _problem(self, parameters: Parameters, samples: _TwoTables, settings: dict[str, Any]) -> Problem:
+        X, Y, R, weight = samples.X, samples.Y, samples.R, samples.weight
+        loss, size = settings["loss"], settings["batch_size"]
         if R is None:
-            return matched_rows(parameters, X, Y[rows], weight, settings["batch_size"] or AUTO_BATCH)
-        loss = settings["loss"]
+            return matched_rows(parameters, X, Y, weight, size or AUTO_BATCH)
         if not sparse.issparse(R):
-            return blocks_of_pairs(parameters, X, Y, R, weight, loss, settings["batch_size"] or AUTO_BATCH)
+            return blocks_of_pairs(parameters, X, Y, R, weight, loss, size or AUTO_BATCH)
         n_negatives = self._n_negatives(AUTO_NEGATIVES if np.ptp(R.data) == 0 else 0, loss)
-        size = settings["batch_size"] or AUTO_PAIRS
         sampler = ObservedPairs(R, n_negatives)
-        return drawn_pairs(parameters, X, Y, sampler, n_negatives, weight, loss, size)
+        return drawn_pairs(parameters, X, Y, sampler, n_negatives, weight, loss, size or AUTO_PAIRS)
+
+    def _keep(self, samples: _TwoTables, numbers: np.ndarray, settings: dict[str, Any]) -> None:
+        self.__dict__.pop("temperature_", None)
+        if samples.R is None:
+            self.temperature_ = float(np.exp(-np.float64(numbers[0])))
+        self._keep_table(samples.Y, self.psi_, settings["partial"])
 
     def transform(self, X: Any, y: Any = None) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Return the features phi(X), or the pair of phi(X) and psi(Y).
@@ -364,10 +322,6 @@ class AsymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transf
         """
         features = feature_map(self._rows(X), self.phi_)
         return features if y is None else (features, feature_map(self._rows_y(y), self.psi_))
-
-    def _rows(self, X: Any, name: str = "X") -> np.ndarray:
-        check_is_fitted(self)
-        return validate_data(self, X, name=name, dtype=self.phi_.dtype, reset=False)
 
     def _rows_y(self, y: Any, name: str = "y") -> np.ndarray:
         check_is_fitted(self)
@@ -406,10 +360,10 @@ class AsymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transf
         Returns
         -------
         float
-            Without R: the fraction of rows of X for which the most related row of Y is their own. With R:
-            the area under the ROC curve if its values are 0 and 1 or it is sparse with equal values
-            (observed pairs against all others), else the coefficient of determination, of a sparse R over
-            its observed pairs.
+            Without R, the fraction of rows of X whose most related row of Y is the matching one. With R, the
+            area under the ROC curve if its values are 0 and 1, or if it is sparse with equal values
+            (observed pairs against all others); otherwise the coefficient of determination, for a sparse R
+            over its observed pairs.
         """
         X, Y = self._rows(X), self._rows_y(y)
         if R is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,107 +11,137 @@ from scipy.special import softmax
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 
 from ..base import check
 from ..base.random_state import RandomStateLike
 from ..maps.activations import Activation
-from ..maps.mlp import MLP
 from ..ops import feature_map
-from .base import AUTO_BATCH, TrainedEstimator, checked_widths, in_steps
+from .base import AUTO_BATCH, TrainedEstimator, in_steps
 from .fitting.parameters import Parameters
-from .fitting.problems import choices
+from .fitting.problems import Weight, choices, part
 from .fitting.sets import ItemSets
-from .tables import validate_data
+from .fitting.training import Problem
 from .utility import UtilityMixin
 
 
-class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator):
-    """A preorder of items for each query, by the utility ``u(q, x) = <phi(q), psi(x)>``, phi and psi MLPs.
+@dataclass(frozen=True)
+class _Choices:
+    """Queries, the sets they choose from and the targets of `choices`: the `Samples` of a fit.
+
+    A selection shares all arrays and only lists its `queries`, since the sets may be large.
+    """
+
+    Q: np.ndarray
+    sets: ItemSets
+    target: np.ndarray
+    all_weights: Weight
+    queries: np.ndarray
+
+    @property
+    def weight(self) -> Weight:
+        return part(self.all_weights, self.queries)
+
+    @property
+    def tables(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.Q, self.sets.items
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def select(self, rows: np.ndarray) -> _Choices:
+        return replace(self, queries=self.queries[rows])
+
+
+class PreferenceRetriever(
+    UtilityMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator[_Choices]
+):
+    """A preorder of items for each query by the utility ``u(q, x) = <phi(q), psi(x)>`` of two MLPs.
 
     Preorders that are continuous in items and query have a continuous utility (Debreu 1954), which two
     MLPs approximate; attention with a large inverse temperature then returns the most preferred item
-    (Altabaa & Lafferty, arXiv 2402.08856). Learned by the cross-entropy of softmax over each set:
+    (Altabaa & Lafferty, arXiv 2402.08856). The loss is the cross-entropy of the softmax over each set, with
+    one of three kinds of targets:
 
     - ``fit(Q, sets, chosen)``: the item that was chosen (McFadden's conditional logit, with MLPs);
-    - ``fit_pairs(Q, winners, losers)``: sets of two (Bradley and Terry);
-    - ``fit_graded(Q, sets, grades)``: all grades, as the softmax of the grades (ListNet, Cao et al. 2007).
+    - ``fit_pairs(Q, winners, losers)``: the winner of each pair (Bradley and Terry);
+    - ``fit_graded(Q, sets, grades)``: the softmax of grades of all items (ListNet, Cao et al. 2007).
 
     `sets` are an array (b, n, d_x), a list of b arrays of shapes (n_i, d_x), or one set (n, d_x) that all
-    queries share. Of a shared set `chosen` may be left out: query i then chose item i, which makes
-    ``fit(Q, X)`` scikit-learn's convention of two tables.
+    queries share. With a shared set of b items, `chosen` may be left out: query i then chose item i, and
+    ``fit(Q, X)`` follows scikit-learn's convention for two tables.
 
     Parameters
     ----------
     hidden_widths : sequence of int, default (256,)
-        Widths of the hidden layers of phi, the map of the queries.
+        Widths of the hidden layers of phi.
     hidden_widths_psi : sequence of int, optional
-        Those of psi, the map of the items; None for the same.
+        Widths of the hidden layers of psi; None means those of phi.
     n_features : int, default 32
-        Number of features that phi and psi give.
+        Number of features that each map computes.
     activation : str or Activation, default "relu"
         Activation of the hidden layers, as in `MLP`.
     solver : {"adam", "adamw", "lbfgs"}, default "adam"
-        Adam or AdamW in mini-batches of queries, or L-BFGS over all.
+        Adam or AdamW on mini-batches, or L-BFGS on all pairs.
     max_iter : int, default 100
         Epochs of Adam, or iterations of L-BFGS.
     batch_size : int or "auto", default "auto"
         Queries in a mini-batch; "auto" is 512.
     n_negatives : int, optional
-        Only for choices from one set that all queries share: items drawn at random for each batch, besides
-        those chosen; None for all of them.
+        Only for choices from one set that all queries share: number of random items per batch besides those
+        chosen; None means all items.
     learning_rate : float, default 1e-3
         Step size of Adam.
     weight_decay : float, default 0.0
-        Weights (not biases) shrink: "adamw" multiplies them by 1 - learning_rate * weight_decay in each
-        step; "adam" and "lbfgs" add ``weight_decay / 2 * |weights|^2`` to the loss.
+        Shrinks the weights, not the biases: "adamw" multiplies them by 1 - learning_rate * weight_decay in
+        each step; "adam" and "lbfgs" add ``weight_decay / 2 * |weights|^2`` to the loss.
     tol : float, default 1e-6
-        Adam ends after 10 epochs none of which improved the loss by `tol`; L-BFGS when an iteration
-        improves it by less than this fraction.
+        Adam stops after 10 consecutive epochs that do not improve the loss by `tol`; L-BFGS stops when an
+        iteration improves it by less than this fraction.
     early_stopping : bool, default False
-        Hold out a part of the queries, judge epochs by its loss and keep the best parameters (Adam).
+        Hold out some rows of the first table, evaluate each epoch by the loss on them, and keep the best
+        parameters (Adam only).
     validation_fraction : float, default 0.1
-        Fraction of the queries held out for early stopping.
+        Fraction of the rows held out for early stopping.
     warm_start : bool, default False
-        Begin a fit with the maps of the last one instead of random maps.
+        Start each fit from the maps of the last one instead of random maps.
     random_state : int, Generator, RandomState or None, default None
-        Initial weights, order of the batches, negatives and validation split; an int makes a fit
-        reproducible to the last bit.
+        Seeds the initial weights, the order of the batches, the negatives and the validation split; an int
+        makes a fit reproducible to the last bit.
     verbose : bool, default False
-        Show a progress bar on standard error, with loss and pairs a second.
+        Show a progress bar on standard error, with the loss and pairs per second.
 
     Attributes
     ----------
     phi_, psi_ : MLP
-        Maps of queries and of items.
+        The maps of queries and of items.
     margins_ : ndarray of shape (b,)
-        Difference of utility between the most preferred item of each training set and the next one;
-        infinite where all are equal. Not after `partial_fit`.
+        Difference in utility between the most preferred item of each training set and the next one;
+        infinite if all items are equal. Absent after `partial_fit`.
     n_best_, set_sizes_ : ndarray of shape (b,)
-        How many items of each training set share the largest utility, and how many there are. Not after
-        `partial_fit`.
+        Number of items of each training set that share the largest utility, and number of all its items.
+        Absent after `partial_fit`.
     loss_ : float
-        Loss of the last epoch or iteration (with early stopping: the best validation loss).
+        Loss of the last epoch or iteration; with early stopping, the best validation loss.
     loss_curve_ : list of float
     validation_loss_curve_ : list of float
         Only with early stopping.
     n_iter_ : int
     n_features_in_ : int
-        Columns of Q; ``psi_.widths[0]`` are those of the items.
+        Columns of Q; items have ``psi_.widths[0]``.
     feature_names_in_ : ndarray of str
-        Only where Q had names.
+        Only if Q had column names.
 
     Notes
     -----
-    `GridSearchCV` and `cross_val_score` cut `chosen` as they cut `Q` and `sets`, and pass it to `fit` and
-    `score`, once metadata routing is on: ``sklearn.set_config(enable_metadata_routing=True)``, then
-    ``GridSearchCV(estimator, grid).fit(Q, sets, chosen=chosen)``. A shared set is there one of as many items
-    as queries (the chosen ones, `chosen` left out), or repeated for each query:
+    With metadata routing, `GridSearchCV` and `cross_val_score` split `chosen` like `Q` and `sets`, and pass
+    it to `fit` and `score`: ``sklearn.set_config(enable_metadata_routing=True)``, then
+    ``GridSearchCV(estimator, grid).fit(Q, sets, chosen=chosen)``. They split a shared set, too, so it needs
+    one item per query (the chosen one, with `chosen` left out) or has to be repeated for each query:
     ``np.broadcast_to(items, (len(Q), *items.shape))``.
 
     See Also
     --------
-    relkernels.bounds.attention : The temperature that an accuracy needs.
+    relkernels.bounds.attention : The inverse temperature required for an accuracy.
     AsymmetricRelation : Retrieval from one table.
 
     Examples
@@ -128,7 +159,7 @@ class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, Transfo
 
     _renamed: ClassVar = {"hidden_widths_items": "hidden_widths_psi"}
 
-    # The two tables are no metadata to be routed; choices are, without being requested by set_fit_request.
+    # The two tables are not metadata; `chosen` is, and is routed without a call of set_fit_request.
     __metadata_request__fit = {"Q": UNUSED, "sets": UNUSED, "chosen": True}  # noqa: RUF012
     __metadata_request__partial_fit = {"Q": UNUSED, "sets": UNUSED, "chosen": True}  # noqa: RUF012
     __metadata_request__score = {"Q": UNUSED, "sets": UNUSED, "chosen": True}  # noqa: RUF012
@@ -190,16 +221,17 @@ class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         Raises
         ------
         FloatingPointError
-            If the loss stops being finite; the last parameters with a finite one are kept.
+            If the loss stops being finite; the last parameters with a finite loss are kept.
         KeyboardInterrupt
             On Ctrl-C; the best parameters so far are kept, and the estimator is fitted.
         """
-        settings = self._checked()
-        Q, items = self._read(Q, sets)
-        return self._learn(Q, items, _choice_targets(items, chosen, Q), sample_weight, settings)
+        settings = self._settings()
+        Q, items = self._read(Q, sets, reset=True)
+        target = _choice_targets(items, chosen, Q)
+        return self._learn(self._choices(Q, items, target, sample_weight), settings)
 
     def fit_pairs(self, Q: Any, winners: Any, losers: Any, sample_weight: Any = None) -> PreferenceRetriever:
-        """Learn from pairs of which the first item is preferred.
+        """Learn from pairs of a preferred and another item.
 
         Parameters
         ----------
@@ -212,23 +244,23 @@ class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         -------
         self
         """
-        settings = self._checked()
+        settings = self._settings()
         better, worse = _items("winners", winners), _items("losers", losers)
         if better.ndim != 2 or better.shape != worse.shape:
             check.fail("losers", f"the shape of winners, (b, d_x), {better.shape}", worse.shape)
-        Q, items = self._read(Q, np.stack([better, worse], axis=1), name="winners")
-        first = np.zeros(len(Q), np.int64)
-        return self._learn(Q, items, _choice_targets(items, first, Q), sample_weight, settings)
+        Q, items = self._read(Q, np.stack([better, worse], axis=1), reset=True, name="winners")
+        target = _choice_targets(items, np.zeros(len(Q), np.int64), Q)
+        return self._learn(self._choices(Q, items, target, sample_weight), settings)
 
     def fit_graded(self, Q: Any, sets: Any, grades: Any, sample_weight: Any = None) -> PreferenceRetriever:
-        """Learn from a grade of every item, larger ones preferred.
+        """Learn from grades of all items, where larger is better.
 
         Parameters
         ----------
         Q : array-like of shape (b, n_features_in)
         sets : as in `fit`
         grades : array-like of shape (b, n), or list of b arrays (n_i,)
-            On the scale of the utility: a difference of one makes an item e times as likely to be chosen.
+            On the scale of the utility: an item graded higher by one is e times as likely to be chosen.
         sample_weight : array-like of shape (b,), optional
             Weight of each set.
 
@@ -236,25 +268,18 @@ class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         -------
         self
         """
-        settings = self._checked()
-        Q, items = self._read(Q, sets)
-        rows = [check.numbers(f"grades[{i}]", row) for i, row in enumerate(check.sequence("grades", grades))]
-        if len(rows) != len(Q):
-            check.fail("grades", f"{len(Q)} rows, one for each query", len(rows))
-        for i, (row, size) in enumerate(zip(rows, items.sizes, strict=True)):
-            if row.shape != (size,):
-                check.fail(f"grades[{i}]", f"shape ({size},), one grade for each item", row.shape)
-            if not np.isfinite(row).all():
-                check.fail(f"grades[{i}]", "finite grades", row[~np.isfinite(row)][0])
+        settings = self._settings()
+        Q, items = self._read(Q, sets, reset=True)
+        rows = items.grades("grades", grades)
         join = np.stack if items.shared else np.concatenate
         target = join([softmax(row) for row in rows]).astype(Q.dtype)
-        return self._learn(Q, items, target, sample_weight, settings)
+        return self._learn(self._choices(Q, items, target, sample_weight), settings)
 
     @available_if(in_steps)
     def partial_fit(
         self, Q: Any, sets: Any, chosen: Any = None, sample_weight: Any = None
     ) -> PreferenceRetriever:
-        """Go over these choices once, from the present maps on; Adam goes on where it was.
+        """Train for one epoch on these choices, continuing from the current maps and state of Adam.
 
         Parameters
         ----------
@@ -265,82 +290,45 @@ class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         -------
         self
         """
-        settings = self._one_epoch(self._checked())
-        Q, items = self._read(Q, sets, reset=not hasattr(self, "phi_"))
+        settings = self._one_epoch(self._settings())
+        Q, items = self._read(Q, sets, reset=settings["reset"])
         target = _choice_targets(items, chosen, Q)
-        return self._learn(Q, items, target, sample_weight, settings, partial=True)
+        return self._learn(self._choices(Q, items, target, sample_weight), settings)
 
-    def _checked(self) -> dict[str, Any]:
-        settings = self._settings()
-        hidden, hidden_psi = self.hidden_widths, self.hidden_widths_psi
-        settings["hidden_widths"] = checked_widths("hidden_widths", hidden)
-        settings["hidden_widths_psi"] = checked_widths(
-            "hidden_widths_psi", hidden if hidden_psi is None else hidden_psi
-        )
+    def _settings(self) -> dict[str, Any]:
+        settings = super()._settings()
         if self.n_negatives is not None:
             check.integer("n_negatives", self.n_negatives, 1)
         return settings
 
-    def _read(self, Q: Any, sets: Any, reset: bool = True, name: str = "sets") -> tuple[np.ndarray, ItemSets]:
+    def _read(
+        self, Q: Any, sets: Any, *, reset: bool = False, name: str = "sets"
+    ) -> tuple[np.ndarray, ItemSets]:
         if sets is None:
             raise ValueError(f"PreferenceRetriever requires y to be passed, but the target y is None: {name}")
-        if not reset:
-            check_is_fitted(self)
-        dtype = [np.float64, np.float32] if reset else self.phi_.dtype
-        Q = validate_data(self, Q, name="Q", dtype=dtype, reset=reset)
+        Q = self._rows(Q, "Q", reset=reset)
         items = ItemSets.read(name, sets, len(Q), Q.dtype)
         if not reset and items.items.shape[1] != self.psi_.widths[0]:
             check.fail(name, f"items of {self.psi_.widths[0]} features, as in fit", items.items.shape[1])
         return Q, items
 
-    def _learn(
-        self,
-        Q: np.ndarray,
-        sets: ItemSets,
-        target: np.ndarray,
-        sample_weight: Any,
-        settings: dict[str, Any],
-        partial: bool = False,
-    ) -> PreferenceRetriever:
+    def _choices(self, Q: np.ndarray, sets: ItemSets, target: np.ndarray, sample_weight: Any) -> _Choices:
         weight = self._weights(sample_weight, Q)
-        rng = self._generator(partial)
-        widths = [Q.shape[1], *settings["hidden_widths"], settings["n_features"]]
-        widths_psi = [sets.items.shape[1], *settings["hidden_widths_psi"], settings["n_features"]]
-        shapes = (tuple(widths), tuple(widths_psi))
         if self.n_negatives is not None and (not sets.shared or target.ndim == 2):
             check.fail(
                 "n_negatives",
                 "None unless items are chosen from one set that all queries share: all items are used",
                 self.n_negatives,
             )
-        if (partial or settings["warm_start"]) and hasattr(self, "phi_"):
-            maps = [self.phi_, self.psi_]
-            self._check_known(maps, shapes, Q.dtype, partial)
-        else:
-            maps = [MLP.random(w, self.activation, rng, Q.dtype) for w in shapes]
-        parameters = Parameters(maps)
-        train = np.arange(len(Q)) if weight is None else np.flatnonzero(weight)
-        held_out = train
-        if settings["early_stopping"]:
-            places = train
-            train, held_out = self._split(len(places), settings["validation_fraction"], rng)
-            train, held_out = places[train], places[held_out]
+        return _Choices(Q, sets, target, weight, np.arange(len(Q)))
+
+    def _problem(self, parameters: Parameters, samples: _Choices, settings: dict[str, Any]) -> Problem:
+        Q, sets, target, weight = samples.Q, samples.sets, samples.target, samples.all_weights
         size = settings["batch_size"] or AUTO_BATCH
-        arguments = (parameters, Q, sets, target, weight)
-        problem = choices(*arguments, train, size, self.n_negatives)
-        if settings["early_stopping"]:
-            judge = choices(*arguments, held_out, size, None)
-            validation = judge.whole(rng)
-            problem.validate = lambda flat: judge.evaluate(flat, validation).loss
+        return choices(parameters, Q, sets, target, weight, samples.queries, size, self.n_negatives)
 
-        def keep(flat: np.ndarray) -> None:
-            (self.phi_, self.psi_), _ = parameters.split(flat)
-            self._n_features_out = settings["n_features"]
-            self._keep_margins(Q, sets, partial)
-
-        adam = self._continued_adam(parameters) if partial else None
-        self._train(problem, settings, rng, keep, adam)
-        return self
+    def _keep(self, samples: _Choices, numbers: np.ndarray, settings: dict[str, Any]) -> None:
+        self._keep_margins(samples.Q, samples.sets, settings["partial"])
 
     def transform(self, Q: Any) -> np.ndarray:
         """Return the features phi(Q) of queries.
@@ -353,11 +341,10 @@ class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         -------
         ndarray of shape (n, n_features)
         """
-        check_is_fitted(self)
-        return feature_map(validate_data(self, Q, name="Q", dtype=self.phi_.dtype, reset=False), self.phi_)
+        return feature_map(self._rows(Q, "Q"), self.phi_)
 
     def score(self, Q: Any, sets: Any, chosen: Any = None, sample_weight: Any = None) -> float:
-        """Return top-1 accuracy: how often the most preferred item is the chosen one.
+        """Return top-1 accuracy: the fraction of queries whose most preferred item is the chosen one.
 
         Parameters
         ----------
@@ -368,7 +355,7 @@ class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         -------
         float
         """
-        Q, sets = self._read(Q, sets, reset=False)
+        Q, sets = self._read(Q, sets)
         index = _chosen(sets, chosen, Q)
         found = self._selected(Q, sets)
         same = (sets.items[sets.starts + found] == sets.items[sets.starts + index]).all(axis=1)
@@ -382,7 +369,7 @@ class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, Transfo
 
 
 def _items(name: str, table: Any) -> np.ndarray:
-    """Return a table of items as floats, float32 where it is that."""
+    """Return a table of items as floats; float32 stays float32."""
     if isinstance(table, np.ndarray) and table.dtype.char == "f" and not isinstance(table, np.ma.MaskedArray):
         return table
     return check.numbers(name, table)
@@ -403,7 +390,7 @@ def _chosen(sets: ItemSets, chosen: Any, Q: np.ndarray) -> np.ndarray:
 
 
 def _choice_targets(sets: ItemSets, chosen: Any, Q: np.ndarray) -> np.ndarray:
-    """Return what `choices` takes: indices for a shared set, else one number for each item."""
+    """Return the targets of `choices`: indices for a shared set, otherwise one number per item."""
     index = _chosen(sets, chosen, Q)
     if sets.shared:
         return index

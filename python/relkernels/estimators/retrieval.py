@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,7 @@ class RetrievalMixin:
 
     phi_: MLP
     features_fit_: np.ndarray
-
-    def _rows(self, X: Any, name: str = "X") -> np.ndarray:
-        """Return queries as phi takes them."""
-        raise NotImplementedError
+    _rows: Callable[..., np.ndarray]
 
     def _searched(self, Y: Any) -> tuple[np.ndarray, MLP]:
         """Return a table to search and its map."""

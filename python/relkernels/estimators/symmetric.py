@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,30 +13,19 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted
 
 from ..base import check
 from ..base.random_state import RandomStateLike
 from ..maps.activations import Activation
 from ..maps.mlp import MLP
 from ..ops import feature_map, relation_matrix
-from .base import (
-    AUTO_BATCH,
-    AUTO_NEGATIVES,
-    AUTO_PAIRS,
-    TrainedEstimator,
-    Weight,
-    checked_widths,
-    in_steps,
-    part,
-)
+from .base import AUTO_BATCH, AUTO_NEGATIVES, AUTO_PAIRS, TrainedEstimator, in_steps
 from .fitting.parameters import Parameters
-from .fitting.problems import all_pairs, drawn_pairs
+from .fitting.problems import Weight, all_pairs, drawn_pairs, part
 from .fitting.sampling import LabelPairs, ObservedPairs, PairSampler, ValuePairs
 from .fitting.spectral_start import mercer_start
 from .fitting.training import Problem
 from .retrieval import RetrievalMixin
-from .tables import validate_data
 from .targets import (
     determination,
     is_matrix,
@@ -48,77 +38,99 @@ from .targets import (
 )
 
 
-class SymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator):
-    """A symmetric relation ``r(x, y) = <phi(x), phi(y)>`` learned from data, phi an MLP.
+@dataclass(frozen=True)
+class _Objects:
+    """Objects with their labels or the relation values between them: the `Samples` of a fit."""
 
-    One MLP with itself approximates every continuous symmetric positive-definite relation (Altabaa &
-    Lafferty, arXiv 2402.08856). All pairs of a batch of objects enter the loss, streaming: memory is
-    linear in the number of objects. Where relation values are given and the loss is squared, the output
-    layer starts from Mercer's theorem: least squares from the hidden features onto the leading
-    eigenvectors of the relation (on at most 2,048 objects).
+    X: np.ndarray
+    y: Any
+    weight: Weight
+
+    @property
+    def tables(self) -> tuple[np.ndarray]:
+        return (self.X,)
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    def select(self, rows: np.ndarray) -> _Objects:
+        return _Objects(self.X[rows], selected(self.y, rows), part(self.weight, rows))
+
+
+class SymmetricRelation(
+    RetrievalMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator[_Objects]
+):
+    """A symmetric relation ``r(x, y) = <phi(x), phi(y)>`` learned from data, where phi is an MLP.
+
+    Inner products of one MLP's features approximate every continuous symmetric positive-definite relation
+    (Altabaa & Lafferty, arXiv 2402.08856). The loss runs over all pairs of a batch of objects without
+    storing them: memory is linear in the number of objects. If relation values are given and the loss is
+    squared, the output layer starts from Mercer's theorem: least squares from the hidden features onto the
+    leading eigenvectors of the relation (on at most 2,048 objects).
 
     Parameters
     ----------
     hidden_widths : sequence of int, default (256,)
         Widths of the hidden layers of phi.
     n_features : int, default 32
-        Number of features phi gives.
+        Number of features that each map computes.
     activation : str or Activation, default "relu"
         Activation of the hidden layers, as in `MLP`.
     loss : {"squared", "logistic", "hinge", "softmax"}, default "squared"
         Loss between relation and target, as in `relation_loss`.
     solver : {"adam", "adamw", "lbfgs"}, default "adam"
-        Adam or AdamW in mini-batches, or L-BFGS over all pairs.
+        Adam or AdamW on mini-batches, or L-BFGS on all pairs.
     max_iter : int, default 100
         Epochs of Adam, or iterations of L-BFGS.
     batch_of : {"objects", "pairs"}, default "objects"
-        What a mini-batch of Adam holds: objects, all of whose pairs are used, or pairs: each object with
-        one that is related and `n_negatives` that are not. Pairs suit relations so sparse that a batch
-        of objects holds few related ones. A sparse y is always fitted by pairs.
+        Contents of a mini-batch of Adam: objects, all of whose pairs are used, or pairs of each object with
+        one related object and `n_negatives` unrelated ones. Pairs suit relations so sparse that a batch of
+        objects contains few related ones. A sparse y is always fitted by pairs.
     batch_size : int or "auto", default "auto"
         Objects or pairs in a mini-batch; "auto" is 512 objects, or 2,048 pairs.
     n_negatives : int or "auto", default "auto"
-        Only for batches of pairs: unrelated objects drawn at random for each related pair, with target 0.
-        For a dense matrix of values: objects at random besides the first, at their values. They are drawn
-        anew in each epoch, with "lbfgs" once. "auto" is 5 for labels, for loss "softmax" and for a sparse y
-        all of whose entries are equal (which says nothing about unrelated objects), else 0.
+        Only for batches of pairs: number of random unrelated objects per related pair, with target 0. For a
+        dense matrix of values: number of further random objects, with their values as targets. They are
+        redrawn in each epoch, with "lbfgs" drawn once. "auto" is 5 for labels, for loss "softmax" and for a
+        sparse y whose entries are all equal (which says nothing about unrelated objects), otherwise 0.
     learning_rate : float, default 1e-3
         Step size of Adam.
     weight_decay : float, default 0.0
-        Weights (not biases) shrink: "adamw" multiplies them by 1 - learning_rate * weight_decay in each
-        step; "adam" and "lbfgs" add ``weight_decay / 2 * |weights|^2`` to the loss.
+        Shrinks the weights, not the biases: "adamw" multiplies them by 1 - learning_rate * weight_decay in
+        each step; "adam" and "lbfgs" add ``weight_decay / 2 * |weights|^2`` to the loss.
     tol : float, default 1e-6
-        Adam ends after 10 epochs none of which improved the loss by `tol`; L-BFGS when an iteration
-        improves it by less than this fraction.
+        Adam stops after 10 consecutive epochs that do not improve the loss by `tol`; L-BFGS stops when an
+        iteration improves it by less than this fraction.
     early_stopping : bool, default False
-        Hold out a part of the objects, judge epochs by its loss and keep the best parameters (Adam).
+        Hold out some rows of the first table, evaluate each epoch by the loss on them, and keep the best
+        parameters (Adam only).
     validation_fraction : float, default 0.1
-        Fraction of the objects held out for early stopping.
+        Fraction of the rows held out for early stopping.
     warm_start : bool, default False
-        Begin a fit with the map of the last one instead of a random map.
+        Start each fit from the maps of the last one instead of random maps.
     random_state : int, Generator, RandomState or None, default None
-        Initial weights, order of the batches, negatives and validation split; an int makes a fit
-        reproducible to the last bit.
+        Seeds the initial weights, the order of the batches, the negatives and the validation split; an int
+        makes a fit reproducible to the last bit.
     verbose : bool, default False
-        Show a progress bar on standard error, with loss and pairs a second.
+        Show a progress bar on standard error, with the loss and pairs per second.
 
     Attributes
     ----------
     phi_ : MLP
         The feature map. `mlp_` is its deprecated name.
     features_fit_ : ndarray of shape (n_samples, n_features)
-        Features of the training objects, which `retrieve` searches; not after `partial_fit`.
+        Features of the training objects, which `retrieve` searches; absent after `partial_fit`.
     classes_ : ndarray
-        The labels; only where y was labels.
+        The labels; only if y was labels.
     loss_ : float
-        Loss of the last epoch or iteration (with early stopping: the best validation loss).
+        Loss of the last epoch or iteration; with early stopping, the best validation loss.
     loss_curve_ : list of float
     validation_loss_curve_ : list of float
         Only with early stopping.
     n_iter_ : int
     n_features_in_ : int
     feature_names_in_ : ndarray of str
-        Only where X had names.
+        Only if X had column names.
 
     See Also
     --------
@@ -182,11 +194,11 @@ class SymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         X : array-like of shape (n_samples, n_features_in)
         y : array-like, sparse matrix or callable
             Labels of shape (n_samples,): objects are related if their labels are equal. Or a square
-            symmetric matrix of relation values. Or a symmetric sparse matrix of observed pairs: what is
-            not stored is unknown, and met only as a negative (`n_negatives`). Or a kernel ``y(A, B)``
+            symmetric matrix of relation values. Or a symmetric sparse matrix of observed pairs: entries that
+            are not stored are unknown and used only as negatives (`n_negatives`). Or a kernel ``y(A, B)``
             that returns the matrix of values between the rows of two arrays.
         sample_weight : array-like of shape (n_samples,), optional
-            An object of weight w counts as w equal ones; a pair as the product of both weights.
+            An object of weight w counts as w equal objects, a pair as the product of both weights.
 
         Returns
         -------
@@ -195,18 +207,16 @@ class SymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         Raises
         ------
         FloatingPointError
-            If the loss stops being finite; the last parameters with a finite one are kept.
+            If the loss stops being finite; the last parameters with a finite loss are kept.
         KeyboardInterrupt
             On Ctrl-C; the best parameters so far are kept, and the estimator is fitted.
         """
-        settings = self._checked()
-        known = getattr(self, "phi_", None) if settings["warm_start"] else None
-        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
-        return self._learn(X, y, sample_weight, settings, known)
+        settings = self._settings()
+        return self._learn(self._objects(X, y, sample_weight, settings), settings)
 
     @available_if(in_steps)
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> SymmetricRelation:
-        """Go over these objects once, from the present map on; Adam goes on where it was.
+        """Train for one epoch on these objects, continuing from the current map and state of Adam.
 
         Parameters
         ----------
@@ -217,67 +227,29 @@ class SymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         -------
         self
         """
-        settings = self._one_epoch(self._checked())
-        known = getattr(self, "phi_", None)
-        dtype = [np.float64, np.float32] if known is None else known.dtype
-        X = validate_data(self, X, dtype=dtype, ensure_min_samples=2, reset=known is None)
-        return self._learn(X, y, sample_weight, settings, known, partial=True)
+        settings = self._one_epoch(self._settings())
+        return self._learn(self._objects(X, y, sample_weight, settings), settings)
 
-    def _checked(self) -> dict[str, Any]:
-        settings = self._settings()
-        settings["hidden_widths"] = checked_widths("hidden_widths", self.hidden_widths)
+    def _settings(self) -> dict[str, Any]:
+        settings = super()._settings()
         settings["batch_of"] = check.choice("batch_of", self.batch_of, ("objects", "pairs"))
         self._n_negatives(0, settings["loss"])
         return settings
 
-    def _learn(
-        self,
-        X: np.ndarray,
-        y: Any,
-        sample_weight: Any,
-        settings: dict[str, Any],
-        known: MLP | None,
-        partial: bool = False,
-    ) -> SymmetricRelation:
+    def _objects(self, X: Any, y: Any, sample_weight: Any, settings: dict[str, Any]) -> _Objects:
+        X = self._rows(X, reset=settings["reset"], ensure_min_samples=2)
         weight = self._weights(sample_weight, X)
-        y = self._checked_targets(y, X, one_class=partial)
-        everything = X
-        if weight is not None and not weight.all():
-            there = np.flatnonzero(weight)
-            X, y, weight = X[there], selected(y, there), weight[there]
-        rng = self._generator(partial)
-        widths = [X.shape[1], *settings["hidden_widths"], settings["n_features"]]
-        if known is not None:
-            self._check_known([known], [widths], X.dtype, partial)
-            start = known
-        else:
-            start = MLP.random(widths, self.activation, rng, X.dtype)
-            if settings["loss"] == "squared" and (callable(y) or (y.ndim == 2 and not sparse.issparse(y))):
-                start = mercer_start(start, X, targets_among(y, X), rng)
-        parameters = Parameters([start])
-        train = held_out = np.arange(len(X))
-        if settings["early_stopping"]:
-            train, held_out = self._split(len(X), settings["validation_fraction"], rng)
-        problem = self._problem(parameters, X[train], selected(y, train), part(weight, train), settings)
-        if settings["early_stopping"]:
-            judge = self._problem(
-                parameters, X[held_out], selected(y, held_out), part(weight, held_out), settings
-            )
-            validation = judge.whole(rng)
-            problem.validate = lambda flat: judge.evaluate(flat, validation).loss
+        return _Objects(X, self._checked_targets(y, X, one_class=settings["partial"]), weight)
 
-        def keep(flat: np.ndarray) -> None:
-            (self.phi_,), _ = parameters.split(flat)
-            self._n_features_out = settings["n_features"]
-            self._keep_table(everything, self.phi_, partial)
+    def _start(self, samples: _Objects, settings: dict[str, Any], rng: np.random.RandomState) -> list[MLP]:
+        (phi,) = super()._start(samples, settings, rng)
+        X, y = samples.X, samples.y
+        if settings["loss"] == "squared" and (callable(y) or (y.ndim == 2 and not sparse.issparse(y))):
+            phi = mercer_start(phi, X, targets_among(y, X), rng)
+        return [phi]
 
-        adam = self._continued_adam(parameters) if partial else None
-        self._train(problem, settings, rng, keep, adam)
-        return self
-
-    def _problem(
-        self, parameters: Parameters, X: np.ndarray, y: Any, weight: Weight, settings: dict[str, Any]
-    ) -> Problem:
+    def _problem(self, parameters: Parameters, samples: _Objects, settings: dict[str, Any]) -> Problem:
+        X, y, weight = samples.X, samples.y, samples.weight
         loss, size = settings["loss"], settings["batch_size"]
         if settings["batch_of"] == "pairs" or sparse.issparse(y):
             sampler, n_negatives = self._pair_sampler(y, X.dtype, loss)
@@ -290,8 +262,11 @@ class SymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             )
         return all_pairs(parameters, X, targets_among(y, X), weight, loss, size or AUTO_BATCH)
 
+    def _keep(self, samples: _Objects, numbers: np.ndarray, settings: dict[str, Any]) -> None:
+        self._keep_table(samples.X, self.phi_, settings["partial"])
+
     def _pair_sampler(self, y: Any, dtype: np.dtype, loss: str) -> tuple[PairSampler, int]:
-        """Return how partners are drawn, and the number of negatives."""
+        """Return the sampler of partners and the number of negatives."""
         if callable(y):
             check.fail("batch_of", "'objects' where y is a kernel, which gives whole blocks", repr("pairs"))
         if sparse.issparse(y):
@@ -306,7 +281,7 @@ class SymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         return LabelPairs(y, n_negatives, dtype, loss == "softmax"), n_negatives
 
     def _checked_targets(self, y: Any, X: np.ndarray, one_class: bool) -> Any:
-        """Return labels as codes, a matrix of values, a sparse one of observed pairs, or a kernel."""
+        """Return labels as codes, a matrix of values, a sparse matrix of observed pairs, or a kernel."""
         if y is None:
             raise ValueError(
                 "SymmetricRelation requires y to be passed, but the target y is None: expected labels, a "
@@ -352,10 +327,6 @@ class SymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         warnings.warn("SymmetricRelation.mlp_ is deprecated: use phi_", FutureWarning, stacklevel=2)
         return mlp
 
-    def _rows(self, X: Any, name: str = "X") -> np.ndarray:
-        check_is_fitted(self)
-        return validate_data(self, X, name=name, dtype=self.phi_.dtype, reset=False)
-
     def _searched(self, Y: Any) -> tuple[np.ndarray, MLP]:
         return self._rows(Y, "Y"), self.phi_
 
@@ -366,7 +337,7 @@ class SymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         ----------
         X : array-like of shape (n, n_features_in)
         Y : array-like of shape (m, n_features_in), optional
-            None stands for X; the result is then symmetric to the last bit.
+            None means X; the result is then symmetric to the last bit.
 
         Returns
         -------
@@ -388,8 +359,9 @@ class SymmetricRelation(RetrievalMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         -------
         float
             For labels, the area under the ROC curve of r(x_i, x_j), i < j, as a test of equal labels.
-            For values or a kernel, the coefficient of determination over all pairs; for a sparse y that
-            over its pairs, or the area under the ROC curve against all others if its values are equal.
+            For values or a kernel, the coefficient of determination over all pairs. For a sparse y, the
+            coefficient of determination over its pairs or, if its values are equal, the area under the ROC
+            curve of its pairs against all others.
         """
         relation = self.relation_matrix(X)
         if sparse.issparse(y):

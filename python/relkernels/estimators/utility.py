@@ -30,7 +30,9 @@ class UtilityMixin:
     n_best_: np.ndarray
     set_sizes_: np.ndarray
 
-    def _read(self, Q: Any, sets: Any, reset: bool = True, name: str = "sets") -> tuple[np.ndarray, ItemSets]:
+    def _read(
+        self, Q: Any, sets: Any, *, reset: bool = False, name: str = "sets"
+    ) -> tuple[np.ndarray, ItemSets]:
         """Return queries and sets as the maps take them."""
         raise NotImplementedError
 
@@ -78,7 +80,7 @@ class UtilityMixin:
         -------
         ndarray of shape (b, n), or a list of b arrays of shape (n_i,)
         """
-        return self._utilities(*self._read(Q, X, reset=False, name="X"))
+        return self._utilities(*self._read(Q, X, name="X"))
 
     def select(self, Q: Any, sets: Any) -> np.ndarray:
         """Return the most preferred item of each set; of equal ones, the first.
@@ -92,7 +94,7 @@ class UtilityMixin:
         -------
         ndarray of int of shape (b,)
         """
-        Q, sets = self._read(Q, sets, reset=False)
+        Q, sets = self._read(Q, sets)
         return self._selected(Q, sets)
 
     def _selected(self, Q: np.ndarray, sets: ItemSets) -> np.ndarray:
@@ -117,7 +119,7 @@ class UtilityMixin:
         -------
         ndarray of shape (b, d_v)
         """
-        Q, sets = self._read(Q, sets, reset=False)
+        Q, sets = self._read(Q, sets)
         if not 0 <= check.real("beta", beta) < np.inf:
             check.fail("beta", "a finite number >= 0", repr(beta))
         values = ItemSets.read("V", V, len(Q), Q.dtype)
@@ -169,7 +171,7 @@ class UtilityMixin:
         if (Q is None) != (sets is None):
             check.fail("sets" if sets is None else "Q", "both Q and sets, or neither", "None")
         if Q is not None:
-            measured = self._measured(*self._read(Q, sets, reset=False))
+            measured = self._measured(*self._read(Q, sets))
         elif hasattr(self, "margins_"):
             measured = self.margins_, self.n_best_, self.set_sizes_
         else:
@@ -200,7 +202,7 @@ class UtilityMixin:
         Transitivity
             Numbers of triples, of violations and of incomparable ones.
         """
-        Q, sets = self._read(Q, sets, reset=False)
+        Q, sets = self._read(Q, sets)
         count = check.integer("n_triples", n_triples, 1, check.WIDEST)
         return transitivity(Q, sets, self.phi_, self.psi_, count, legacy_generator(random_state))
 
@@ -230,7 +232,7 @@ class UtilityMixin:
             The largest slope measured beside one that the weights guarantee, and how many selections
             changed or cannot change.
         """
-        Q, sets = self._read(Q, sets, reset=False)
+        Q, sets = self._read(Q, sets)
         if not 0 < check.real("radius", radius) < np.inf:
             check.fail("radius", "a finite number > 0", repr(radius))
         count = check.integer("n_directions", n_directions, 1)

@@ -7,12 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from ..base import Weight, part
 from .losses import PairBatch, asymmetric_loss, contrastive_loss, pair_loss, preference_loss, symmetric_loss
 from .parameters import Parameters
 from .sampling import PairSampler, block_batches, object_batches, pair_batches
 from .sets import ItemSets
 from .training import Evaluated, Problem
+
+# Weights of samples, or None: all are 1.
+Weight = np.ndarray | None
+
+
+def part(values: Any, rows: np.ndarray) -> Any:
+    """Return these rows; None stays None."""
+    return None if values is None else values[rows]
 
 
 def all_pairs(

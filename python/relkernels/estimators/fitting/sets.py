@@ -104,6 +104,18 @@ class ItemSets:
             check.fail(name, f"an index below {self.sizes[i]}, the size of set {i}", index[i])
         return index.astype(np.int64)
 
+    def grades(self, name: str, grades: Any) -> list[np.ndarray]:
+        """Return a row of finite grades for each set, one for each of its items."""
+        rows = [check.numbers(f"{name}[{i}]", row) for i, row in enumerate(check.sequence(name, grades))]
+        if len(rows) != len(self.sizes):
+            check.fail(name, f"{len(self.sizes)} rows, one for each query", len(rows))
+        for i, (row, size) in enumerate(zip(rows, self.sizes, strict=True)):
+            if row.shape != (size,):
+                check.fail(f"{name}[{i}]", f"shape ({size},), one grade for each item", row.shape)
+            if not np.isfinite(row).all():
+                check.fail(f"{name}[{i}]", "finite grades", row[~np.isfinite(row)][0])
+        return rows
+
 
 def _array(name: str, values: Any, ndim: int, dtype: np.dtype) -> np.ndarray:
     """Return finite values of this many dimensions, none of them empty."""
