@@ -7,13 +7,13 @@ published rate stands beside.
 
 from ._asymmetric import asymmetric, symmetric_floor
 from ._attention import Margin, attention, attention_error, margin_of
-from ._bound import Assumption, Bound, Constant
 from ._hilbert_cube import hilbert_cube
 from ._one_layer import kernel_norm
 from ._random_features import random_features
 from ._report import Comparison, Report, report
 from ._symmetric import symmetric
 from ._zonal import zonal
+from .bound import Assumption, Bound, Constant
 
 __all__ = [
     "Assumption",

@@ -22,10 +22,10 @@ from ..base import check
 from ..base.describe import described
 from ..spectra import SchmidtSpectrum, schmidt
 from ..spectra.operators import evaluate
-from ._bound import Assumption, Bound, Constant, non_negative, positive
 from ._one_layer import dimension_and_norms, one_layer_bound
 from ._split import cheapest
 from ._symmetric import spectrum, tails_of
+from .bound import Assumption, Bound, Constant, non_negative, positive
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import numpy as np
 
 from ..base import check
 from ..base.describe import described
-from ._bound import Assumption, Bound, Constant, non_negative, positive
+from .bound import Assumption, Bound, Constant, non_negative, positive
 
 _SOURCE = "derived: softmax mass outside the best items; existence of the utility: Debreu's theorem"
 _CITED = (

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from ..base import check
-from ._bound import Constant, positive
+from .bound import Constant, positive
 
 ONE_LAYER = ("variation", "klusowski-barron", "barron")
 KERNELS = ("gaussian", "matern32", "laplace", "periodic", "polynomial")

@@ -29,7 +29,7 @@ from typing import Any
 
 from ..base import check
 from ..maps.activations import Activation, resolve
-from ._bound import Assumption, Bound, Constant, non_negative, positive
+from .bound import Assumption, Bound, Constant, non_negative, positive
 
 # sup |a|, sup |a'|, sup |a''|.
 _SUPREMA = {

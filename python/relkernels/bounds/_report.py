@@ -14,20 +14,16 @@ from typing import Any
 import numpy as np
 
 from ..base import check
-from ..base.describe import described
-from ..maps.mlp import MLP
-from ..ops import relation_matrix
 from ..spectra import mercer
 from ._asymmetric import asymmetric, schmidt_of, symmetric_floor
-from ._bound import Assumption, Bound, Constant
 from ._symmetric import mercer_of, symmetric, tails_of
+from .bound import Assumption, Bound, Constant
+from .models import Relation, relation_of
 
 # Pairs from which the error is maximised.
 _STARTS = 6
 # Objects on which spectra are computed.
 _MOST = 512
-
-Relation = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -111,27 +107,6 @@ class Report:
         for row in self._rows():
             table.add_row(*row)
         return table
-
-
-def relation_of(model: Any) -> tuple[Relation, bool, int | None, int | None]:
-    """Return the relation, whether it is <phi, phi>, hidden units and features."""
-    if isinstance(model, MLP):
-        return (lambda a, b: relation_matrix(a, b, model)), True, model.n_neurons, model.widths[-1]
-    if isinstance(model, tuple) and len(model) == 2 and all(isinstance(m, MLP) for m in model):
-        phi, psi = model
-        neurons = phi.n_neurons + psi.n_neurons
-        return (lambda a, b: relation_matrix(a, b, phi, psi)), False, neurons, phi.widths[-1]
-    if not hasattr(model, "relation_matrix"):
-        raise TypeError(
-            "model: expected an MLP, a pair of MLPs or an estimator with relation_matrix, got "
-            f"{described(model)}"
-        )
-    phi, psi = getattr(model, "phi_", None), getattr(model, "psi_", None)
-    if isinstance(phi, MLP) and isinstance(psi, MLP):
-        return model.relation_matrix, False, phi.n_neurons + psi.n_neurons, phi.widths[-1]
-    if isinstance(phi, MLP):
-        return model.relation_matrix, True, phi.n_neurons, phi.widths[-1]
-    return model.relation_matrix, False, None, None
 
 
 def _refined(

@@ -22,9 +22,9 @@ import numpy as np
 from ..base import check
 from ..spectra import MercerSpectrum, SphereSpectrum, mercer
 from ..spectra.operators import diagonal
-from ._bound import Assumption, Bound, Constant, non_negative, positive
 from ._one_layer import dimension_and_norms, one_layer_bound
 from ._split import cheapest
+from .bound import Assumption, Bound, Constant, non_negative, positive
 
 # Harmonics of a spectrum on the sphere that are looked at.
 _MOST_HARMONICS = 5000

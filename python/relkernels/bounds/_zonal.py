@@ -22,40 +22,8 @@ import numpy as np
 
 from ..base import check
 from ..maps.activations import Activation, resolve
-from ..spectra import multiplicity
-from ._bound import Assumption, Bound, Constant, non_negative, positive
-
-
-def funk_hecke_of_relu_power(r: float, q: int, degrees: np.ndarray) -> np.ndarray:
-    """Coefficients c_k of max(t, 0)^r on S^q, of the normalised measure.
-
-    From int_0^1 t^r P_k(t) (1 - t^2)^(q/2-1) dt (Gradshteyn & Ryzhik 7.311) and the duplication formula:
-    c_k = G((q+1)/2) G(r+1) / (2^(r+1) G((r-k)/2+1) G((r+k+q+1)/2)), G the gamma function.
-    """
-    from scipy.special import gammaln, gammasgn
-
-    k = np.asarray(degrees, np.float64)
-    a = (r - k) / 2 + 1
-    pole = (a <= 0) & (a == np.round(a))
-    safe = np.where(pole, 1.0, a)
-    log = (
-        gammaln((q + 1) / 2)
-        + gammaln(r + 1)
-        - (r + 1) * math.log(2)
-        - gammaln(safe)
-        - gammaln((r + k + q + 1) / 2)
-    )
-    return np.where(pole, 0.0, gammasgn(safe) * np.exp(log))
-
-
-def n_harmonics(q: int, degrees: np.ndarray) -> np.ndarray:
-    """Return the number of spherical harmonics of each degree on S^q."""
-    return np.array([float(multiplicity(q + 1, int(k))) for k in degrees])
-
-
-def gauss_points(degree: int, q: int) -> int:
-    """Points of the product of Gauss rules on S^q that is exact to this degree."""
-    return (degree + 1) * math.ceil((degree + 1) / 2) ** (q - 1)
+from .bound import Assumption, Bound, Constant, non_negative, positive
+from .funk_hecke import funk_hecke_of_relu_power, gauss_points, n_harmonics
 
 
 def _tails(r: float, q: int, top: int) -> np.ndarray:

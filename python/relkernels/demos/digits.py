@@ -40,7 +40,7 @@ def shifted(images: np.ndarray, down: int, right: int) -> np.ndarray:
 
 def draw_rows(rows: list[list[tuple[np.ndarray, str]]], title: str) -> Any:
     """Return a figure of rows of images, each with a caption above: a query and what it found."""
-    from ..plot._panels import Panel, figure
+    from ..plot.panels import Panel, figure
 
     columns = max(map(len, rows))
     across, down = 1.35 * SIDE, 1.6 * SIDE

@@ -13,7 +13,7 @@ from ..base import check
 from ..base.describe import described
 from ..bounds import Bound
 from ._data import numbers
-from ._style import INK, check_words, drawing, finish, limit, series
+from .style import INK, check_words, drawing, finish, limit, series
 
 _BETAS = tuple(float(b) for b in np.geomspace(0.1, 1000, 13))
 _REFERENCE_STYLES = ("-", ":", "-.", "--")

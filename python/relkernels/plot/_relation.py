@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from ..base import check
-from ..bounds._report import relation_of
-from ._style import DIVERGING, MISSING, SEQUENTIAL, check_words, drawing
+from ..bounds.models import relation_of
+from .style import DIVERGING, MISSING, SEQUENTIAL, check_words, drawing
 
 # Clustering holds the distances of all pairs of rows: 8 bytes for each of n^2 / 2.
 _MOST_CLUSTERED = 5000

@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 
 from ..base import check
 from ..base.describe import described
-from ..bounds._bound import positive
+from ..bounds.bound import positive
 from ._data import numbers
-from ._style import INK, MARKERS, check_words, drawing, finish, series
+from .style import INK, MARKERS, check_words, drawing, finish, series
 
 _OURS = "relkernels"
 # Ceilings of a record of `relkernels bench` that are peaks of arithmetic here, and their names.

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from ..base import check
 from ..spectra import Decay, MercerSpectrum, SchmidtSpectrum, SphereSpectrum, fit_decay
 from ._data import numbers
-from ._style import check_words, drawing, finish, series
+from .style import check_words, drawing, finish, series
 
 # Values down to minus so much of the largest are rounding, in spectra that come as arrays.
 _ROUNDING = 1e-15

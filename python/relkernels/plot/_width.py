@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from ..base import check
 from ..bounds import Bound, Report
 from ._data import numbers
-from ._style import check_words, drawing, finish, label_ticks, limit, series
+from .style import check_words, drawing, finish, label_ticks, limit, series
 
 # Points at which a bound that gives neurons for an accuracy is evaluated.
 _POINTS = 16

@@ -16,7 +16,7 @@ from .study import Criterion, Row, Verdict, groups, slope
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..plot._panels import Panel
+    from ..plot.panels import Panel
 
 CLAIM = (
     "Two networks approximate every continuous relation by <phi(x), psi(y)>, symmetric or not (Altabaa & "
@@ -150,8 +150,8 @@ def judge(rows: list[Row]) -> Verdict:
 def panels(rows: list[Row]) -> list[Panel]:
     """Return the errors of two maps and of one against neurons, and the floors, by relation."""
     from ..plot import error_against_width
-    from ..plot._panels import Panel
-    from ..plot._style import finish
+    from ..plot.panels import Panel
+    from ..plot.style import finish
 
     every = [r[k] for r in rows for k in ("rms_error", "sup_error", "one_map_rms") if r.get(k)]
     limits = 0.7 * min(every), 1.5 * max(every)  # one scale for all panels

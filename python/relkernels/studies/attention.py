@@ -18,7 +18,7 @@ from .study import Criterion, Row, Verdict, groups
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..plot._panels import Panel
+    from ..plot.panels import Panel
 
 CLAIM = (
     "Where preferences are a continuous preorder for each query, Debreu's theorem gives a utility, inner "
@@ -186,8 +186,8 @@ def judge(rows: list[Row]) -> Verdict:
 def panels(rows: list[Row]) -> list[Panel]:
     """Return error and bound against beta for each preorder."""
     from ..plot import attention_against_beta
-    from ..plot._panels import Panel
-    from ..plot._style import shades
+    from ..plot.panels import Panel
+    from ..plot.style import shades
 
     chosen = [r for r in rows if r["part"] == "selection"]
     sizes = sorted({r["n"] for r in chosen})

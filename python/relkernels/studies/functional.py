@@ -16,7 +16,7 @@ from .study import Criterion, Row, Verdict, groups
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..plot._panels import Panel
+    from ..plot.panels import Panel
 
 CLAIM = (
     "Objects that are not vectors are encoded by a separating sequence of functionals as points of the "
@@ -198,7 +198,7 @@ def judge(rows: list[Row]) -> Verdict:
 def panels(rows: list[Row]) -> list[Panel]:
     """Return the error against coordinates, and the cost of the cut beside its bound."""
     from ..plot import error_against_width
-    from ..plot._panels import Panel
+    from ..plot.panels import Panel
 
     def errors(ax: Axes) -> None:
         for (objects, functionals), some in groups(rows, "objects", "functionals").items():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import bounds, spectra
-from ..bounds._zonal import funk_hecke_of_relu_power
+from ..bounds.funk_hecke import funk_hecke_of_relu_power
 from ..estimators import MultiLayerRandomFeatures
 from ..ops.nngp import nngp_kernel
 from .fitting import function
@@ -18,7 +18,7 @@ from .study import Criterion, Row, Verdict, groups, slope
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..plot._panels import Panel
+    from ..plot.panels import Panel
 
 CLAIM = (
     "Random features with a trained last layer reach the functions of the NNGP's space with neurons set by "
@@ -279,8 +279,8 @@ def judge(rows: list[Row]) -> Verdict:
 def panels(rows: list[Row]) -> list[Panel]:
     """Return spectra, errors against width beside the bound, and the function beyond."""
     from ..plot import error_against_width, spectrum
-    from ..plot._panels import Panel
-    from ..plot._style import INK, finish
+    from ..plot.panels import Panel
+    from ..plot.style import INK, finish
 
     n = next(r["dimension"] for r in rows if r["part"] == "spectrum")
 

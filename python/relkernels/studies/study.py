@@ -172,9 +172,9 @@ def _write_csv(path: str, rows: list[Row]) -> str:
 
 
 def _save_picture(name: str, panels: Any, directory: str) -> list[str]:
-    from ..plot import _panels
+    from ..plot.panels import save
 
-    return [_panels.save(panels, directory, name)] if panels else []
+    return [save(panels, directory, name)] if panels else []
 
 
 def write_index(directory: str, command: str) -> str:

@@ -15,7 +15,7 @@ from .study import Criterion, Row, Verdict, groups, listed, slope
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..plot._panels import Panel
+    from ..plot.panels import Panel
 
 CLAIM = (
     "One network phi approximates every continuous symmetric positive-definite relation by <phi(x), phi(y)> "
@@ -173,8 +173,8 @@ def by_dimension(rows: list[Row]) -> list[list[Row]]:
 def panels(rows: list[Row]) -> list[Panel]:
     """Return errors against neurons by dimension, what the bound asks for them, and the spectra."""
     from ..plot import error_against_width, spectrum
-    from ..plot._panels import Panel
-    from ..plot._style import INK, MARKERS, PALETTE, finish, series
+    from ..plot.panels import Panel
+    from ..plot.style import INK, MARKERS, PALETTE, finish, series
 
     dimensions = sorted({r["dimension"] for r in rows})
 

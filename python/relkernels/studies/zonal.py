@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import bounds
-from ..bounds._zonal import funk_hecke_of_relu_power, n_harmonics
+from ..bounds.funk_hecke import funk_hecke_of_relu_power, n_harmonics
 from ..estimators import ZonalFeatures
 from ..maps.activations import relu_power
 from .study import Criterion, Row, Verdict, groups, listed, slope
@@ -17,7 +17,7 @@ from .study import Criterion, Row, Verdict, groups, listed, slope
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..plot._panels import Panel
+    from ..plot.panels import Panel
 
 CLAIM = (
     "On S^q, functions of smoothness s are approximated by N units relu(x.y_j)^r, r not necessarily an "
@@ -141,8 +141,8 @@ def judge(rows: list[Row]) -> Verdict:
 def panels(rows: list[Row]) -> list[Panel]:
     """Return the error against neurons for each dimension."""
     from ..plot import error_against_width
-    from ..plot._panels import Panel
-    from ..plot._style import INK, finish
+    from ..plot.panels import Panel
+    from ..plot.style import INK, finish
 
     def errors(ax: Axes, q: int, some: list[Row]) -> None:
         for (r,), line in groups(some, "power").items():

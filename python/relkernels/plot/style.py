@@ -1,6 +1,6 @@
 """Colours, sizes and axes that all pictures share.
 
-INK, RULE and PAPER stand for text, grid and ground: `_panels.py` exchanges them for a dark page, so nothing
+INK, RULE and PAPER stand for text, grid and ground: `panels.py` exchanges them for a dark page, so nothing
 else is drawn in these very colours.
 """
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from PIL import Image
 
-from ._style import INK, PAPER, RULE, SIZE, look
+from .style import INK, PAPER, RULE, SIZE, look
 
 # Images of no more pixels across are shown as squares.
 _COARSE = 64
