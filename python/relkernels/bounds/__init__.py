@@ -1,8 +1,8 @@
-"""Bounds from theory, evaluated: how wide, how sharp, how many, for a given accuracy.
+"""Evaluated theoretical bounds: the width, sharpness or number of items needed for a given accuracy.
 
 Every function returns a `Bound`: value, formula, constants with their sources, assumptions with the checks
-that were made. Statements with explicit constants are derived in the docstring of their module; the
-published rate stands beside.
+that were made. Statements with explicit constants are derived in the docstring of their module and cite the
+published rate.
 """
 
 from ._asymmetric import asymmetric, symmetric_floor

@@ -3,15 +3,15 @@
 Let f = sum_k f_k be the expansion in spherical harmonics, ||f||_s^2 = sum_k (1 + k)^(2s) ||f_k||^2, and
 G(t) = max(t, 0)^r with Funk-Hecke coefficients c_k. Take a positive quadrature y_j, w_j that is exact to
 degree M, m <= M/2, and P = sum_{k<=m} f_k / c_k. The network sum_j w_j P(y_j) G(x.y_j) reproduces f_k for
-k <= m; the degrees m < k <= M - m vanish by exactness; of the others, by sum_j w_j P(y_j)^2 = ||P||^2 and the
-addition theorem, at most ||P||^2 sum_{k>M-m} c_k^2 N_k is left, N_k the number of harmonics of degree k. So,
-in L2,
+k <= m; the degrees m < k <= M - m vanish by exactness; the others contribute at most
+||P||^2 sum_{k>M-m} c_k^2 N_k, by sum_j w_j P(y_j)^2 = ||P||^2 and the addition theorem, where N_k is the
+number of harmonics of degree k. So, in L2,
 
     ||f - network|| <= ||f||_s [(m + 2)^(-s) + max_{k<=m} (1 + k)^(-s)/|c_k| (sum_{k>M-m} c_k^2 N_k)^(1/2)].
 
 The product of Gauss rules is such a quadrature with (M + 1) ceil((M + 1)/2)^(q-1) points. The coefficients
-fall like k^(-r-(q+1)/2), so the best m gives N^(-(s/q) (r + 1/2)/(r + (q+1)/2)). Where r is an integer,
-c_k = 0 for k > r with k - r even: f must have no such part.
+decay like k^(-r-(q+1)/2), so the best m gives N^(-(s/q) (r + 1/2)/(r + (q+1)/2)). If r is an integer,
+c_k = 0 for k > r with k - r even: f must have no such components.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def _tails(r: float, q: int, top: int) -> np.ndarray:
     last = 8 * top + 2000
     k = np.arange(last + 1)
     terms = funk_hecke_of_relu_power(r, q, k) ** 2 * n_harmonics(q, k)
-    # Beyond: terms fall like k^(-2r-2); twice the integral of the last pair covers what is not asymptotic.
+    # Terms beyond `last` decay like k^(-2r-2); twice the integral of the last pair covers pre-asymptotic
+    # terms.
     beyond = 2 * max(terms[-1], terms[-2]) * last / (2 * r + 1)
     sums = np.cumsum(terms[::-1])[::-1] + beyond
     return np.sqrt(sums[1 : top + 2])
@@ -63,8 +64,8 @@ def zonal(
     Returns
     -------
     Bound
-        `value` is an error in L2 (of the uniform probability) that some network of that many units does
-        not exceed; `details` has the exponents of the derived and of the cited rate.
+        `value` is an L2 error (under the uniform distribution) that some network with that many units
+        does not exceed; `details` has the exponents of the derived and of the cited rate.
 
     Raises
     ------
@@ -96,8 +97,8 @@ def zonal(
     m = np.arange(exact // 2 + 1)
     with np.errstate(divide="ignore"):
         inverse = (1.0 + m) ** -s / np.abs(funk_hecke_of_relu_power(r, q, m))
-    inverse[np.isinf(inverse)] = 0.0  # f has no such part
-    # The first degree beyond m at which f may have a part: m + 1, in (1 + k)^(-s).
+    inverse[np.isinf(inverse)] = 0.0  # f has no such component
+    # The first degree beyond m at which f may have a component: m + 1, in (1 + k)^(-s).
     errors = (m + 2.0) ** -s + np.maximum.accumulate(inverse) * _tails(r, q, exact)[exact - m]
     best = int(np.argmin(errors))
     value = min(float(errors[best]), 1.0)  # the zero network

@@ -10,7 +10,7 @@ from ..spectra import multiplicity
 
 
 def funk_hecke_of_relu_power(r: float, q: int, degrees: np.ndarray) -> np.ndarray:
-    """Coefficients c_k of max(t, 0)^r on S^q, of the normalised measure.
+    """Coefficients c_k of max(t, 0)^r on S^q, for the normalised measure.
 
     From int_0^1 t^r P_k(t) (1 - t^2)^(q/2-1) dt (Gradshteyn & Ryzhik 7.311) and the duplication formula:
     c_k = G((q+1)/2) G(r+1) / (2^(r+1) G((r-k)/2+1) G((r+k+q+1)/2)), G the gamma function.
@@ -37,5 +37,5 @@ def n_harmonics(q: int, degrees: np.ndarray) -> np.ndarray:
 
 
 def gauss_points(degree: int, q: int) -> int:
-    """Points of the product of Gauss rules on S^q that is exact to this degree."""
+    """Return the number of points of the product of Gauss rules on S^q that is exact to this degree."""
     return (degree + 1) * math.ceil((degree + 1) / 2) ** (q - 1)

@@ -14,7 +14,7 @@ from ._symmetric import tails_of
 
 
 def tail_of_weights(weights: Any, label: str = "weights") -> tuple[Callable[[int], float], int, str]:
-    """Return N -> (sum_{k>N} w_k^2)^(1/2), the number of weights (0: endless) and what they are."""
+    """Return N -> (sum_{k>N} w_k^2)^(1/2), the number of weights (0: infinitely many) and a description."""
     if isinstance(weights, str):
         name = check.choice(label, weights, ("geometric", "harmonic"))
         if name == "geometric":
