@@ -88,7 +88,10 @@ def outcome(stands=True):
     claim = 'Errors < N^(-s/q) & "more".'
     criteria = [
         Criterion(
-            "The error is at most the bound.", "0.2 of it" if stands else "1.2 of it", stands, proven=True
+            "The error is at most the bound.",
+            "0.2 of the bound" if stands else "1.2 of the bound",
+            stands,
+            proven=True,
         ),
         Criterion("The exponent is at least 0.75.", "0.8" if stands else "0.7", stands),
     ]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import relkernels as rk
 from relkernels import bounds
-from relkernels.bounds._zonal import funk_hecke_of_relu_power, gauss_points, n_harmonics
+from relkernels.bounds.funk_hecke import funk_hecke_of_relu_power, gauss_points, n_harmonics
 from scipy.integrate import quad
 from scipy.special import eval_gegenbauer, eval_legendre, roots_legendre
 

@@ -20,7 +20,7 @@ from relkernels.benchmarks.report import Report
 from relkernels.cli import main, page, reproduce
 from relkernels.cli.page import Cell, Page, Section, Table
 from relkernels.demos import kernel
-from relkernels.plot import _panels, _style
+from relkernels.plot import panels, style
 from relkernels.studies import study
 from tinyhtml5.parser import HTMLParser as StrictParser
 
@@ -199,10 +199,10 @@ def test_keys_of_cells():
 
 
 def test_the_page_and_its_pictures_have_the_same_colours():
-    style = resources.files("relkernels.cli").joinpath("page.css").read_text()
-    for light in (_style.PAPER, _style.INK, _style.RULE):
-        assert light in style
-        assert _panels.DARK[light] in style
+    sheet = resources.files("relkernels.cli").joinpath("page.css").read_text()
+    for light in (style.PAPER, style.INK, style.RULE):
+        assert light in sheet
+        assert panels.DARK[light] in sheet
 
 
 # ---- the commands ------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from recorded import bench_report
 from relkernels import bounds, plot, spectra
 from relkernels.base.extras import install
-from relkernels.plot import _panels, _relation, _style
+from relkernels.plot import _relation, panels, style
 
 matplotlib.use("Agg")
 
@@ -102,11 +102,11 @@ def dichromat(rgb):
 
 
 def test_colours_stay_apart_for_colour_blind_readers():
-    seen = [dichromat(np.array(colors.to_rgb(color))) for color in _style.PALETTE]
+    seen = [dichromat(np.array(colors.to_rgb(color))) for color in style.PALETTE]
     for i, a in enumerate(seen):
         for b in seen[:i]:
             assert min(np.abs(u - v).max() for u, v in zip(a, b, strict=True)) > 0.04
-    assert len(set(_style.MARKERS)) == len(_style.PALETTE)
+    assert len(set(style.MARKERS)) == len(style.PALETTE)
 
 
 def test_series_after_each_other_differ_in_colour_and_marker():
@@ -114,8 +114,8 @@ def test_series_after_each_other_differ_in_colour_and_marker():
     for i in range(6):
         ax = plot.error_against_width([8, 16], [1, 0.5 / (i + 1)], label=str(i), slope=False, ax=ax)
     looks = {(line.get_color(), line.get_marker()) for line in ax.lines}
-    assert {color for color, _ in looks} == set(_style.PALETTE)
-    assert {marker for _, marker in looks} == set(_style.MARKERS)
+    assert {color for color, _ in looks} == set(style.PALETTE)
+    assert {marker for _, marker in looks} == set(style.MARKERS)
     # Axes that hold something go on with their own cycle.
     own = Figure().subplots()
     own.set_prop_cycle(color=["black", "red"])
@@ -182,15 +182,15 @@ def test_clusters_stand_together(rng):
 def test_signs_choose_the_colours():
     both = plot.relation_matrix(np.array([[-1.0, 4.0]]), order="given").images[0]
     assert both.get_clim() == (-4, 4)
-    assert both.get_cmap().name == _style.DIVERGING
+    assert both.get_cmap().name == style.DIVERGING
     one = plot.relation_matrix(np.array([[1.0, 4.0]]), order="given").images[0]
     assert one.get_clim() == (1, 4)
-    assert one.get_cmap().name == _style.SEQUENTIAL
+    assert one.get_cmap().name == style.SEQUENTIAL
     constant = plot.relation_matrix(np.ones((2, 2))).images[0]
     assert constant.get_clim() == (0.5, 1.5)
     missing = plot.relation_matrix(np.array([[np.nan, 4.0], [0.0, 1.0]]), limits=(0, 5)).images[0]
     assert missing.get_clim() == (0, 5)
-    assert colors.to_hex(missing.get_cmap().get_bad()) == _style.MISSING
+    assert colors.to_hex(missing.get_cmap().get_bad()) == style.MISSING
 
 
 def test_relations_of_models(rng):
@@ -493,41 +493,41 @@ def test_the_roofline_of_a_record():
 
 
 def test_svg_has_its_title_apart_and_no_outside():
-    panel = _panels.Panel("Widths & errors", lambda ax: plot.error_against_width([8, 16], [1, 0.5], ax=ax))
-    title, text = _panels.svg(_panels.figure([panel]))
+    panel = panels.Panel("Widths & errors", lambda ax: plot.error_against_width([8, 16], [1, 0.5], ax=ax))
+    title, text = panels.svg(panels.figure([panel]))
     assert title == "Widths & errors"
     assert "Widths" not in text
     assert text.startswith("<svg")
     assert "<!DOCTYPE" not in text
-    dark = _panels.dark(text)
-    for light, other in _panels.DARK.items():
-        assert light in text or light == _style.RULE
+    dark = panels.dark(text)
+    for light, other in panels.DARK.items():
+        assert light in text or light == style.RULE
         assert light not in dark
-        assert other in dark or light == _style.RULE
+        assert other in dark or light == style.RULE
     assert "#000000" not in text  # nothing is black on a dark page
 
 
 def test_few_colours_are_written_by_palette(rng):
     """A heat map of 200 x 200 random values: at most 256 colours, so a byte a pixel at most."""
     ax = plot.relation_matrix(rng.random((200, 200)), order="given")
-    _, text = _panels.svg(ax.figure)
+    _, text = panels.svg(ax.figure)
     assert len(text) < 200 * 200 * 4 / 3 + 30_000
     assert "pixelated" not in text
-    _, coarse = _panels.svg(plot.relation_matrix(rng.random((8, 8)), order="given").figure)
+    _, coarse = panels.svg(plot.relation_matrix(rng.random((8, 8)), order="given").figure)
     assert "pixelated" in coarse
 
 
 def test_panels_stand_one_below_the_other(tmp_path):
-    panels = [_panels.Panel(str(i), lambda ax: ax.plot([1, 2])) for i in range(3)]
-    figure = _panels.figure(panels)
+    three = [panels.Panel(str(i), lambda ax: ax.plot([1, 2])) for i in range(3)]
+    figure = panels.figure(three)
     assert figure.axes[0].get_gridspec().get_geometry() == (3, 1)
     assert [ax.get_title() for ax in figure.axes] == list("012")
-    path = _panels.save(panels, str(tmp_path), "three")
+    path = panels.save(three, str(tmp_path), "three")
     width, height = map(
         float, re.search(r'<svg.* width="([\d.]+)pt" height="([\d.]+)pt"', Path(path).read_text()).groups()
     )
-    assert width == pytest.approx(72 * _style.SIZE[0], rel=0.01)  # a page shows it as wide as its text
-    assert height == pytest.approx(3 * 72 * _style.SIZE[1], rel=0.01)
+    assert width == pytest.approx(72 * style.SIZE[0], rel=0.01)  # a page shows it as wide as its text
+    assert height == pytest.approx(3 * 72 * style.SIZE[1], rel=0.01)
 
 
 @pytest.mark.parametrize("name", ["error_against_width", "attention_against_beta", "spectrum", "roofline"])

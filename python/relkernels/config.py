@@ -1,4 +1,4 @@
-"""Threads, and what this build and machine offer."""
+"""The number of threads, and the configuration of this build and machine."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .base import check
 def set_num_threads(n: int) -> None:
     """Set the number of threads that later calls use.
 
-    The environment variable RELKERNELS_NUM_THREADS sets it at import, which fails with an ImportError where
-    that is not an integer from 1 to 4096. Without it the first number in OMP_NUM_THREADS ("4" or "4,2")
-    counts; what is not a number there is ignored, as the variable is OpenMP's. The default is the number of
-    processors this process may run on. Results do not depend on the number of threads.
+    The environment variable RELKERNELS_NUM_THREADS sets it at import, which raises ImportError unless the
+    value is an integer from 1 to 4096. Without it, the first number in OMP_NUM_THREADS ("4" or "4,2") is
+    used; values that are not numbers are ignored, because the variable is OpenMP's. The default is the number
+    of processors this process may run on. Results do not depend on the number of threads.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def _cpu_name() -> str:
 
 
 def _cuda_state() -> str:
-    from .cuda import devices  # here: importing the package must not look for a driver
+    from .cuda import devices  # imported here because importing the package must not look for a driver
 
     return devices.state()
 
@@ -119,12 +119,12 @@ def show_config() -> None:
 
 
 class _ThreadpoolController(threadpoolctl.LibController):
-    """Lets ``threadpoolctl.threadpool_limits`` reach our threads."""
+    """Lets ``threadpoolctl.threadpool_limits`` control our threads."""
 
     user_api = "relkernels"
     internal_api = "relkernels"
     filename_prefixes = ("_core.",)
-    check_symbols = ("relkernels_num_threads",)  # other packages have a _core as well
+    check_symbols = ("relkernels_num_threads",)  # other packages also have a _core
 
     def get_num_threads(self) -> int:
         return get_num_threads()

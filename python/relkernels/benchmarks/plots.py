@@ -15,7 +15,7 @@ from .workload import OURS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..plot._panels import Panel
+    from ..plot.panels import Panel
 
 # Of the colours of `relkernels.plot`, by contestant.
 _COLORS = {OURS: 1, "numpy": 0, "torch": 4, "faiss": 2, "keops": 3, "sklearn": 5}
@@ -33,18 +33,18 @@ def save(report: Report, directory: str) -> dict[str, str]:
     OSError
         If the directory or a picture cannot be written.
     """
-    from ..plot import _panels
+    from ..plot.panels import save as save_panels
 
     os.makedirs(directory, exist_ok=True)
     return {
-        caption: _panels.save(found, directory, caption if caption in _OTHERS else f"time_{caption}")
+        caption: save_panels(found, directory, caption if caption in _OTHERS else f"time_{caption}")
         for caption, found in panels(report).items()
     }
 
 
 def panels(report: Report) -> dict[str, list[Panel]]:
     """Return the panels of each picture that the rows allow: one a family, "roofline" and "threads"."""
-    from ..plot._panels import Panel
+    from ..plot.panels import Panel
 
     found = {}
     for family, rows in _groups(report.rows, lambda row: row.workload.family).items():
@@ -92,7 +92,7 @@ def slope(sizes: list[int], times: list[float]) -> float | None:
 
 def _against_size(rows: list[Row], ax: Axes) -> None:
     """Draw the times of all contestants of a series."""
-    from ..plot._style import PALETTE, finish, label_ticks, series
+    from ..plot.style import PALETTE, finish, label_ticks, series
 
     lines: dict[str, tuple[list[int], list[float]]] = {}
     for row in sorted(rows, key=lambda row: row.workload.size):
@@ -119,7 +119,7 @@ def _roofline(report: Report, threads: int, ax: Axes) -> None:
 
 def _against_threads(threads: list[int], rows: list[Row], ax: Axes) -> None:
     """Draw our time at the largest size of each series of a family."""
-    from ..plot._style import finish, series
+    from ..plot.style import finish, series
 
     ax.set_xscale("log")
     ax.set_yscale("log")

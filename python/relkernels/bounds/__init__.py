@@ -1,19 +1,19 @@
-"""Bounds from theory, evaluated: how wide, how sharp, how many, for a given accuracy.
+"""Evaluated theoretical bounds: the width, sharpness or number of items needed for a given accuracy.
 
 Every function returns a `Bound`: value, formula, constants with their sources, assumptions with the checks
-that were made. Statements with explicit constants are derived in the docstring of their module; the
-published rate stands beside.
+that were made. Statements with explicit constants are derived in the docstring of their module and cite the
+published rate.
 """
 
 from ._asymmetric import asymmetric, symmetric_floor
 from ._attention import Margin, attention, attention_error, margin_of
-from ._bound import Assumption, Bound, Constant
 from ._hilbert_cube import hilbert_cube
 from ._one_layer import kernel_norm
 from ._random_features import random_features
 from ._report import Comparison, Report, report
 from ._symmetric import symmetric
 from ._zonal import zonal
+from .bound import Assumption, Bound, Constant
 
 __all__ = [
     "Assumption",

@@ -6,7 +6,7 @@ networks within delta_i of a_i and b_i. Then
 
     sup |r - <phi, psi>| <= tau(d) + sum_{i<=d} ((A_i + B_i) delta_i + delta_i^2).
 
-A symmetric network fails on an asymmetric relation: `symmetric_floor`.
+`symmetric_floor` bounds the error of a symmetric network on an asymmetric relation from below.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from ..base import check
 from ..base.describe import described
 from ..spectra import SchmidtSpectrum, schmidt
 from ..spectra.operators import evaluate
-from ._bound import Assumption, Bound, Constant, non_negative, positive
 from ._one_layer import dimension_and_norms, one_layer_bound
 from ._split import cheapest
 from ._symmetric import spectrum, tails_of
+from .bound import Assumption, Bound, Constant, non_negative, positive
 
 
 @dataclass(frozen=True)
 class Schmidt:
-    """A relation's leading pairs of functions: what `asymmetric` needs to know of them."""
+    """The properties of a relation's leading pairs of functions that `asymmetric` needs."""
 
     singular_values: np.ndarray  # (d,), decreasing
     sup_x: np.ndarray  # (d,): sup |a_i|
@@ -101,24 +101,24 @@ def asymmetric(
     radius: float | None = None,
     constant: float = 1.0,
 ) -> Bound:
-    """Return the neurons with which <phi, psi> is within `eps` of a relation, two maps together.
+    """Return the neurons, of both maps together, with which <phi, psi> is within `eps` of a relation.
 
     Parameters
     ----------
     relation : callable, SchmidtSpectrum or array-like
-        ``relation(A, B)`` returns the values between the rows of two arrays; needs `points`. Or what
-        `relkernels.spectra.schmidt` gave. Or the singular values, decreasing and >= 0.
+        ``relation(A, B)`` returns the values between the rows of two arrays and requires `points`. Or the
+        result of `relkernels.spectra.schmidt`. Or the singular values, decreasing and >= 0.
     eps : float
         Accuracy, > 0: uniform, or in L2 for ``one_layer="barron"``.
     dimensions : pair of int
-        Dimensions of x and of y, which lie in cubes [-1, 1]^D.
+        Dimensions of x and of y, which are in cubes [-1, 1]^D.
     norms : pair of float or array-like
         Norm of x -> r(x, y), the largest over y, and of y -> r(x, y), the largest over x; or the norms of
-        the functions a_i and of the b_i. May be infinite: the bound then says nothing.
+        the functions a_i and of the b_i. May be infinite: the bound is then vacuous.
     points : pair of array-like, optional
-        Where the relation is asked, shapes (n, d_x) and (m, d_y).
+        Points at which the relation is evaluated, of shapes (n, d_x) and (m, d_y).
     function_sup : float, default 1.0
-        Bound on all ``|u_i|`` and ``|v_i|``, where singular values are given.
+        Bound on all ``|u_i|`` and ``|v_i|``, if singular values are given.
     rest : float, default 0.0
         Sum of the singular values beyond the given ones.
     one_layer, radius, constant
@@ -127,7 +127,7 @@ def asymmetric(
     Returns
     -------
     Bound
-        `value` is the total of both maps; `details` as in `symmetric`, with ``neurons`` of phi and of psi.
+        `value` is the total of both maps; `details` is as in `symmetric`, with ``neurons`` of phi and of psi.
 
     Raises
     ------
@@ -205,9 +205,9 @@ def asymmetric(
         r"\left((A_i+B_i)\delta_i + \delta_i^2\right) = \varepsilon",
         source=f"derived: Schmidt decomposition; each function by the one-layer bound '{layers[0].name}'",
         constants=(
-            Constant("eps", accuracy, f"accuracy asked for, {'uniform' if uniform else 'in L2'}"),
+            Constant("eps", accuracy, f"requested accuracy, {'uniform' if uniform else 'in L2'}"),
             Constant("d", details.get("rank", math.inf), "rank, minimised over"),
-            Constant("tau(d)", details.get("tail", float(tails[-1])), "what the rank leaves"),
+            Constant("tau(d)", details.get("tail", float(tails[-1])), "truncation error"),
             *layers[0].constants,
         ),
         assumptions=(
@@ -232,7 +232,7 @@ def asymmetric(
 
 
 def symmetric_floor(values: Any, norm: str = "sup") -> Bound:
-    """Return the error below which no symmetric network <phi, phi> can fall on a relation.
+    """Return a lower bound on the error of every symmetric network <phi, phi> on a relation.
 
     Parameters
     ----------
@@ -254,8 +254,8 @@ def symmetric_floor(values: Any, norm: str = "sup") -> Bound:
     -----
     Derived. s(x, y) = <phi(x), phi(y)> is symmetric, so
     ``|r(x, y) - s| + |r(y, x) - s| >= |r(x, y) - r(y, x)|``, and one of the two errors is at least half of
-    that; on the diagonal s >= 0, so the error is at least -r(x, x). In L2 antisymmetric and symmetric part
-    are orthogonal, and s is positive semi-definite: squares add.
+    that; on the diagonal s >= 0, so the error is at least -r(x, x). In L2 the antisymmetric and symmetric
+    parts are orthogonal, and s is positive semi-definite, so the squares add.
 
     Examples
     --------
@@ -286,7 +286,7 @@ def symmetric_floor(values: Any, norm: str = "sup") -> Bound:
         r"\max\left(\tfrac12\sup|r(x,y)-r(y,x)|,\ \sup -r(x,x)\right)"
         if kind == "sup"
         else r"\tfrac1n\sqrt{\|r_-\|_F^2 + \sum_{\lambda_i<0}\lambda_i^2}",
-        source="derived: symmetric positive semi-definite functions against the parts orthogonal to them",
+        source="derived: <phi, phi> is symmetric positive semi-definite, so these parts remain",
         constants=(
             Constant("antisymmetric", float(np.abs(skew).max()), "largest |r(x,y) - r(y,x)| / 2"),
             Constant("lambda_min", float(eigenvalues[0]), "smallest eigenvalue of the symmetric part"),

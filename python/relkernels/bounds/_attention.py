@@ -1,7 +1,7 @@
-"""Attention that selects the preferred item: how sharp it must be, and how far it is off.
+"""Attention that selects the preferred item: the sharpness it needs, and its error.
 
-n items with utilities u_j and values v_j; the k best have the largest utility, every other is lower by at
-least the margin m > 0. Scores s_j lie within eta of u_j. The weights are a = softmax(beta s). Then
+n items with utilities u_j and values v_j; the k best have the largest utility, and every other is lower by at
+least the margin m > 0. Scores s_j are within eta of u_j. The weights are a = softmax(beta s). Then
 
     sum_{others} exp(beta s_j) <= (n - k) exp(beta (u_* - m + eta)),
     sum_{best}   exp(beta s_j) >=       k exp(beta (u_* - eta)),
@@ -23,7 +23,7 @@ import numpy as np
 
 from ..base import check
 from ..base.describe import described
-from ._bound import Assumption, Bound, Constant, non_negative, positive
+from .bound import Assumption, Bound, Constant, non_negative, positive
 
 _SOURCE = "derived: softmax mass outside the best items; existence of the utility: Debreu's theorem"
 _CITED = (
@@ -87,7 +87,7 @@ def attention(
     eps : float
         Accuracy, > 0.
     relation_error : float, default 0.0
-        Largest error of the scores as utilities, >= 0. Where 2 * relation_error >= margin, no
+        Largest error of the scores as utilities, >= 0. If 2 * relation_error >= margin, no
         temperature suffices and the value is infinite.
     n_best : int, default 1
         Number of items that share the largest utility. With more than one, the error is the distance
@@ -106,7 +106,7 @@ def attention(
     Notes
     -----
     Derived: the mass outside the best items is at most t / (1 + t), t = ((n - k)/k) exp(-beta (m -
-    2 eta)); ask for diam t / (1 + t) <= eps and solve for beta.
+    2 eta)); require diam t / (1 + t) <= eps and solve for beta.
 
     Examples
     --------
@@ -120,7 +120,7 @@ def attention(
     if items == best or accuracy >= diam:
         beta, note = 0.0, "every weighting is that accurate"
     else:
-        # log(diam/eps - 1) without overflow where eps is tiny.
+        # log(diam/eps - 1) without overflow for tiny eps.
         numerator = math.log((items - best) / best) + math.log(diam - accuracy) - math.log(accuracy)
         if gap > 0:
             beta = max(0.0, numerator / gap)
@@ -129,7 +129,7 @@ def attention(
         else:
             beta, note = math.inf, "scores off by half the margin may rank another item first: no beta helps"
     stated = _stated(m, items, diam, eta, best, isinstance(margin, Margin))
-    stated["constants"] += (Constant("eps", accuracy, "accuracy asked for"),)
+    stated["constants"] += (Constant("eps", accuracy, "requested accuracy"),)
     return Bound(
         "attention",
         "inverse temperature beta that suffices",
@@ -235,16 +235,16 @@ def attention_error(
 
 @dataclass(frozen=True)
 class Margin:
-    """Margins measured on sets of items; a number (the least) wherever one is asked for.
+    """Margins measured on sets of items; accepted as a number (the smallest margin).
 
     Attributes
     ----------
     value : float
         The least of `per_set`.
     per_set : ndarray of shape (b,)
-        Margin of each set; infinite where all items are best.
+        Margin of each set; infinite if all its items are best.
     n_best : ndarray of shape (b,)
-        How many items of each set are best.
+        Number of best items in each set.
     sizes : ndarray of shape (b,)
         Items in each set.
     """
@@ -270,11 +270,11 @@ def margin_of(
     Parameters
     ----------
     utility : callable or array-like
-        ``utility(items)``, or ``utility(query, items)`` where `queries` are given, returns the utilities
+        ``utility(items)``, or ``utility(query, items)`` if `queries` are given, returns the utilities
         of the items of one set, shape (n,). Or the utilities themselves: an array of shape (b, n), or b
         sequences of any lengths.
     sets : array-like of shape (b, n, d), or b arrays of shape (n_i, d), optional
-        The sets; needed where `utility` is callable.
+        The sets; required if `utility` is callable.
     queries : array-like of b queries, optional
     tie : float, default 0.0
         Utilities within this distance of the largest count as largest.
@@ -282,12 +282,12 @@ def margin_of(
     Returns
     -------
     Margin
-        Its `value` is the least margin over all sets, infinite where no set has an item that is not best.
+        Its `value` is the least margin over all sets, infinite if all items of every set are best.
 
     Raises
     ------
     TypeError, ValueError
-        If there are no sets, a set is empty, or utilities are not finite or not one an item.
+        If there are no sets, a set is empty, or utilities are not finite or not one per item.
 
     Examples
     --------
@@ -307,9 +307,10 @@ def margin_of(
             check.fail("sets", "the sets of items that utility is asked about", None)
         if queries is not None and len(queries) != len(sets):
             check.fail("queries", f"{len(sets)} queries, one for each set", len(queries))
-        ask = utility
+        function = utility
         rows: Sequence[Any] | np.ndarray = [
-            ask(items) if queries is None else ask(queries[i], items) for i, items in enumerate(sets)
+            function(items) if queries is None else function(queries[i], items)
+            for i, items in enumerate(sets)
         ]
         expected: list[int] | None = [len(items) for items in sets]
     else:

@@ -1,9 +1,9 @@
-"""Coordinates of the Hilbert cube: how many are needed for a given accuracy.
+"""The number of Hilbert-cube coordinates needed for a given accuracy.
 
 F(x) = (h_1(x), h_2(x), ...), coordinates in [0, 1], weights w_k with sum w_k^2 < inf, distance d(x, x')^2 =
 sum_k w_k^2 (h_k(x) - h_k(x'))^2, and a target g of F with modulus of continuity omega: |g(p) - g(p')| <=
 omega(d(p, p')). Replace the coordinates beyond N by 1/2. Each moves by at most 1/2, so the point moves by at
-most t_N / 2, t_N = (sum_{k>N} w_k^2)^(1/2), and the cut costs at most omega(t_N / 2).
+most t_N / 2, t_N = (sum_{k>N} w_k^2)^(1/2), and the truncation costs at most omega(t_N / 2).
 """
 
 from __future__ import annotations
@@ -12,31 +12,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from ..base import check
-from ..base.describe import described
-from ._bound import Assumption, Bound, Constant, positive
-from ._symmetric import tails_of
+from .bound import Assumption, Bound, Constant, positive
+from .weights import tail_of_weights
 
-# Coordinates that the search goes up to.
+# The search stops at this many coordinates.
 _MOST = 10**9
-
-
-def tail_of_weights(weights: Any, label: str = "weights") -> tuple[Callable[[int], float], int, str]:
-    """Return N -> (sum_{k>N} w_k^2)^(1/2), the number of weights (0: endless) and what they are."""
-    if isinstance(weights, str):
-        name = check.choice(label, weights, ("geometric", "harmonic"))
-        if name == "geometric":
-            return lambda n: math.sqrt(4.0**-n / 3), 0, "2^-k"
-        from scipy.special import polygamma
-
-        return lambda n: math.sqrt(float(polygamma(1, n + 1))), 0, "1/k"
-    w = check.numbers(label, weights)
-    if w.ndim != 1 or len(w) == 0 or not np.isfinite(w).all() or w.min() < 0:
-        check.fail(label, "'geometric', 'harmonic' or finite numbers >= 0 of shape (k,)", described(weights))
-    tails = np.sqrt(tails_of(w**2, 0.0))
-    return lambda n: float(tails[n]), len(w), f"{len(w)} given"
 
 
 def hilbert_cube(
@@ -44,22 +25,22 @@ def hilbert_cube(
     modulus_of_continuity: Callable[[float], float] | float | tuple[float, float],
     eps: float,
 ) -> Bound:
-    """Return the coordinates after which a target may be cut at a cost of at most `eps`.
+    """Return the number of coordinates to which a target can be truncated with an error of at most `eps`.
 
     Parameters
     ----------
     encoder : HilbertCubeEncoder, str or array-like
         The encoder, or its weights: "geometric" (2^-k), "harmonic" (1/k) or numbers.
     modulus_of_continuity : callable, float or pair of float
-        omega(t), not decreasing; a Lipschitz constant L; or (L, a) for omega(t) = L t^a, 0 < a <= 1. In the
-        distance (sum_k w_k^2 (h_k - h'_k)^2)^(1/2).
+        omega(t), nondecreasing; a Lipschitz constant L; or (L, a) for omega(t) = L t^a, 0 < a <= 1. It refers
+        to the distance (sum_k w_k^2 (h_k - h'_k)^2)^(1/2).
     eps : float
         Accuracy, > 0.
 
     Returns
     -------
     Bound
-        `value` is the number of coordinates, infinite where no number suffices.
+        `value` is the number of coordinates, infinite if no number suffices.
 
     Raises
     ------
@@ -73,8 +54,8 @@ def hilbert_cube(
     9.0
     """
     accuracy = positive("eps", eps)
-    tail, size, what = tail_of_weights(getattr(encoder, "weights", encoder), "encoder")
-    omega, told = _modulus(modulus_of_continuity)
+    tail, size, weights = tail_of_weights(getattr(encoder, "weights", encoder), "encoder")
+    omega, formula = _modulus(modulus_of_continuity)
 
     def cost(n: int) -> float:
         with check.naming("modulus_of_continuity"):
@@ -103,11 +84,11 @@ def hilbert_cube(
         r"\omega\left(\tfrac12\Big(\sum_{k>N} w_k^2\Big)^{1/2}\right) \le \varepsilon",
         source="derived: coordinates in [0, 1] beyond N are replaced by 1/2",
         constants=(
-            Constant("eps", accuracy, "accuracy asked for"),
-            Constant("w_1", tail(0), f"norm of all weights, {what}"),
+            Constant("eps", accuracy, "requested accuracy"),
+            Constant("w_1", tail(0), f"norm of all weights, {weights}"),
         ),
         assumptions=(
-            Assumption(f"the target has modulus of continuity {told} in the weighted distance"),
+            Assumption(f"the target has modulus of continuity {formula} in the weighted distance"),
             Assumption("the functionals separate the objects and take values in [0, 1]"),
         ),
         cited="Galimberti, arXiv 2406.09310: networks on the first N coordinates are universal on compact "

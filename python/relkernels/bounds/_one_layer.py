@@ -1,4 +1,4 @@
-"""One hidden layer: how many neurons for one function, by the theorem of one's choice.
+"""One hidden layer: the number of neurons for one function, by a choice of theorem.
 
 ``variation`` (derived, uniform, explicit constant). Let f(x) = a + c.x + int s(w, b) relu(w.x - b) dmu on the
 cube [-1, 1]^D with ||w||_1 <= 1, |b| <= 1, and let V = int |s| dmu be its variation norm. Draw N units from
@@ -14,7 +14,7 @@ The affine part costs two more units. For f(x) = int exp(i w.x) F(w) dw, Taylor'
 shows V <= 2 v, v = int ||w||_1^2 |F(w)| dw.
 
 ``klusowski-barron`` (cited, uniform): c v max(sqrt(D), sqrt(log N)) N^(-1/2 - 1/D), c not explicit.
-``barron`` (cited, in L2 of a probability on a ball of radius rho): 2 rho C N^(-1/2), C = int ||w|| |F(w)| dw.
+``barron`` (cited, in L2 of a measure on a ball of radius rho): 2 rho C N^(-1/2), C = int ||w|| |F(w)| dw.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from ..base import check
-from ._bound import Constant, positive
+from .bound import Constant, positive
 
 ONE_LAYER = ("variation", "klusowski-barron", "barron")
 KERNELS = ("gaussian", "matern32", "laplace", "periodic", "polynomial")
@@ -35,9 +35,9 @@ KERNELS = ("gaussian", "matern32", "laplace", "periodic", "polynomial")
 
 @dataclass(frozen=True)
 class OneLayer:
-    """A one-layer bound: neurons for functions of given norms to given accuracies.
+    """A one-layer bound: neurons for functions of given norms and given accuracies.
 
-    `power` is the p of N ~ (norm / accuracy)^p that the split of an accuracy among functions goes by;
+    `power` is the p of N ~ (norm / accuracy)^p that determines the split of the accuracy among functions;
     `norm` is "sup" or "l2", the norm in which the accuracy holds.
     """
 
@@ -52,15 +52,17 @@ class OneLayer:
 def one_layer_bound(
     choice: str | Callable[[float, float], float], dimension: int, radius: float | None, constant: float
 ) -> OneLayer:
-    """Return the bound that a name or the caller's own function stands for."""
+    """Return the bound of this name, or one that uses the caller's function."""
     if callable(choice):
-        own = choice
+        function = choice
 
-        def ask(norms: np.ndarray, deltas: np.ndarray) -> np.ndarray:
+        def own(norms: np.ndarray, deltas: np.ndarray) -> np.ndarray:
             with check.naming("one_layer"):
-                return np.array([float(own(float(v), float(d))) for v, d in zip(norms, deltas, strict=True)])
+                return np.array(
+                    [float(function(float(v), float(d))) for v, d in zip(norms, deltas, strict=True)]
+                )
 
-        return OneLayer("the caller's own", ask, 2.0, "sup", (), "as the caller has it")
+        return OneLayer("the caller's own", own, 2.0, "sup", (), "the caller's own")
     name = check.choice("one_layer", choice, ONE_LAYER)
     D = dimension
     if name == "variation":
@@ -131,10 +133,10 @@ def kernel_norm(
     offset: float = 1.0,
     period: float = 2.0,
 ) -> float:
-    """Return the norm of x -> k(x, y), the largest over y, that a one-layer bound asks for.
+    """Return the norm of x -> k(x, y), the largest over y, that a one-layer bound requires.
 
-    For k(x, y) = int exp(i w.(x - y)) dF(w) the norm is a moment of the spectral measure F; every Mercer
-    eigenfunction inherits it: lambda e = int k(., y) e(y) dmu(y), so norm(e) <= norm(k) / lambda.
+    For k(x, y) = int exp(i w.(x - y)) dF(w) the norm is a moment of the spectral measure F. For every
+    Mercer eigenfunction e, lambda e = int k(., y) e(y) dmu(y), so norm(e) <= norm(k) / lambda.
 
     Parameters
     ----------
@@ -144,17 +146,17 @@ def kernel_norm(
     dimension : int
     length_scale : float, default 1.0
     norm : {"variation", "klusowski-barron", "barron"}, default "variation"
-        2 v (for the polynomial kernel the variation norm of its sections on [-1, 1]^D), v or C; see the
-        theorems named in `symmetric`.
+        2 v (for the polynomial kernel the variation norm of its sections on [-1, 1]^D), v or C; for the
+        theorems see `symmetric`.
     degree : int, default 2
     offset : float, default 1.0
-        Of the polynomial kernel, >= 0.
+        Offset of the polynomial kernel, >= 0.
     period : float, default 2.0
 
     Returns
     -------
     float
-        Infinite for the Laplace kernel, whose spectral measure is Cauchy's: the bounds are vacuous.
+        Infinite for the Laplace kernel, whose spectral measure is a Cauchy law: the bounds are vacuous.
 
     Examples
     --------
@@ -181,7 +183,7 @@ def kernel_norm(
         low = abs(c - D) ** (p - 1)
         return p * D * ((c + D) ** (p - 1) + (low if c < D else -low)) if p > 1 else 0.0
     absolute, square = _moments(name, scale, positive("period", period))
-    tail = 3.0 if name == "matern32" else 1.0  # E[3 / chi^2_3] of the multivariate t law
+    tail = 3.0 if name == "matern32" else 1.0  # E[3 / chi^2_3] of the multivariate t distribution
     if kind == "barron":
         if name == "periodic":
             return math.sqrt(D * square)  # E|w| <= sqrt(E|w|^2)
@@ -193,7 +195,7 @@ def kernel_norm(
 
 
 def _moments(name: str, scale: float, period: float) -> tuple[float, float]:
-    """E|w_1| and E w_1^2 of the spectral measure (Matern: of the normal law that it mixes)."""
+    """E|w_1| and E w_1^2 of the spectral measure (Matern: of its normal mixture component)."""
     if name == "periodic":
         from scipy.special import ive
 
@@ -208,7 +210,7 @@ def _moments(name: str, scale: float, period: float) -> tuple[float, float]:
 def dimension_and_norms(
     dimension: Any, norms: Any, names: tuple[str, ...] = ("norm",)
 ) -> tuple[int, tuple[float | np.ndarray, ...]]:
-    """Check the dimension and, by name, the norms of sections (numbers) or of functions (arrays)."""
+    """Check the dimension and the named norms of sections (numbers) or of functions (arrays)."""
     D = check.integer("dimension", dimension, 1, 10**9)
     checked: list[float | np.ndarray] = []
     for name, value in zip(names, norms, strict=True):

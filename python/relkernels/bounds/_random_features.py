@@ -1,18 +1,18 @@
-"""Random features: neurons a layer with which trained last weights reach a function of the NNGP's space.
+"""Random features: neurons per layer with which a trained readout approximates functions of the NNGP's RKHS.
 
 Layers of width N with normal weights (weight_std^2 / fan-in) and biases (bias_std^2); only the readout is
 trained. Its kernel K^, a mean over the last layer's neurons, tends to the NNGP kernel K^L of `nngp_kernel`.
-Let f lie in the reproducing kernel Hilbert space (RKHS) of K^L with norm B; errors are in L2 of a probability
-on the inputs, and hold in the mean over draws, so for some draw; least squares does no worse.
+Let f be in the reproducing kernel Hilbert space (RKHS) of K^L with norm B. Errors are in L2 of a distribution
+of the inputs and hold in the mean over draws, so for some draw; least squares does no worse.
 
-One layer. f(x) = c bias_std + weight_std E[s(w) a(w.x)] with c^2 + E s^2 = B^2. N draws of the mean leave
-at most weight_std^2 E[s^2 a^2] / N: for |a| <= S0 at most (weight_std S0 B)^2 / N. relu is homogeneous: draw
-the direction of w alone, with E[s |w|] given the direction in place of s; then E|w|^2 K^0(x, x) stands for
-S0^2.
+One layer. f(x) = c bias_std + weight_std E[s(w) a(w.x)] with c^2 + E s^2 = B^2. The mean of N draws has a
+squared error of at most weight_std^2 E[s^2 a^2] / N: for |a| <= S0 at most (weight_std S0 B)^2 / N. relu is
+homogeneous: draw only the direction of w, and replace s by E[s |w|] given the direction and S0^2 by
+E|w|^2 K^0(x, x).
 
 L layers. With T the integral operator of K, T^ that of K^ and D = (E ||K - K^||^2)^(1/2) in L2(mu x mu), take
 T^ (T + g)^(-1) f: ||f - T (T + g)^(-1) f|| <= B sqrt(g)/2 and ||(T + g)^(-1) f|| <= B / (2 sqrt(g)), so the
-error is at most B (sqrt(g) + D / sqrt(g)) / 2 = B sqrt(D) at g = D. And D grows from layer to layer by
+error is at most B (sqrt(g) + D / sqrt(g)) / 2 = B sqrt(D) at g = D. D grows from layer to layer by
 
     D_(l+1) <= weight_std^2 (Lip D_l + sqrt(C_l / N)),  D_0 = 0,
 
@@ -29,7 +29,7 @@ from typing import Any
 
 from ..base import check
 from ..maps.activations import Activation, resolve
-from ._bound import Assumption, Bound, Constant, non_negative, positive
+from .bound import Assumption, Bound, Constant, non_negative, positive
 
 # sup |a|, sup |a'|, sup |a''|.
 _SUPREMA = {
@@ -41,7 +41,7 @@ _SUPREMA = {
     "sigmoid": (1.0, 0.25, 1 / (6 * math.sqrt(3))),
 }
 _LIP_RELU = 0.5 + math.sqrt(2) / (2 * math.pi)
-# More neurons than this are no number of neurons.
+# Larger neuron counts are treated as infinite.
 _MOST = 1e300
 
 
@@ -74,7 +74,7 @@ def random_features(
     barron_norm: float | None = None,
     decay: float | None = None,
 ) -> Bound:
-    """Return the neurons a layer with which random features reach a function of given RKHS norm.
+    """Return the neurons per layer with which random features approximate a function of given RKHS norm.
 
     Parameters
     ----------
@@ -84,18 +84,18 @@ def random_features(
     depth : int
         Hidden layers, >= 1.
     rkhs_norm : float
-        Norm of the function in the space of the NNGP kernel, >= 0; may be infinite.
+        Norm of the function in the RKHS of the NNGP kernel, >= 0; may be infinite.
     eps : float
         Accuracy in L2, > 0.
     dimension : int
         Dimension n of the inputs, on the sphere S^(n-1) for relu.
     weight_std, bias_std : float
-        As in `nngp_kernel`; taken from `kernel` where it has them.
+        As in `nngp_kernel`; taken from `kernel` if it has these attributes.
     barron_norm : float, optional
-        ``C = int ||w|| |F(w)| dw`` of the function: Barron's count on the ball that holds the sphere is then
-        in `details`.
+        ``C = int ||w|| |F(w)| dw`` of the function: `details` then has Barron's count on the ball that
+        contains the sphere.
     decay : float, optional
-        Exponent p of eigenvalues that decay like k^(-p): the comparison with the threshold n + 2/3, below
+        Exponent p of eigenvalues that decay like k^(-p), for the comparison with the threshold n + 2/3, below
         which Takhanov's theorem guarantees fewer neurons than Barron's.
 
     Returns
@@ -159,7 +159,7 @@ def random_features(
     details: dict[str, Any] = {"statement": how, "threshold": threshold}
     constants = [
         Constant("B", norm, "norm of the function in the kernel's space"),
-        Constant("eps", accuracy, "accuracy asked for, in L2"),
+        Constant("eps", accuracy, "requested accuracy, in L2"),
         Constant("weight_std", w_std, "of the network"),
         Constant("bias_std", b_std, "of the network"),
     ]
@@ -192,7 +192,7 @@ def random_features(
         source="derived: " + (how or "regularised inverse of the kernel's operator"),
         constants=tuple(constants),
         assumptions=(
-            Assumption("the function lies in the RKHS of the NNGP kernel with the norm given"),
+            Assumption("the function is in the RKHS of the NNGP kernel with the norm given"),
             Assumption("inputs on the unit sphere" if relu else "any inputs"),
             Assumption("the last layer is fitted by least squares; error in L2, for some draw"),
         ),

@@ -1,7 +1,7 @@
 """`report`: the measured error of a fitted model beside every bound that applies to it.
 
-The largest error is not looked for on the given pairs alone: from the worst of them it is maximised over the
-box that holds the data, so that it is the error over a region, as the theorems mean it.
+The search for the largest error is not limited to the given pairs: starting from the worst of them, the error
+is maximised over the bounding box of the data, because the theorems bound the error over a region.
 """
 
 from __future__ import annotations
@@ -14,25 +14,21 @@ from typing import Any
 import numpy as np
 
 from ..base import check
-from ..base.describe import described
-from ..maps.mlp import MLP
-from ..ops import relation_matrix
 from ..spectra import mercer
 from ._asymmetric import asymmetric, schmidt_of, symmetric_floor
-from ._bound import Assumption, Bound, Constant
 from ._symmetric import mercer_of, symmetric, tails_of
+from .bound import Assumption, Bound, Constant
+from .models import Relation, relation_of
 
 # Pairs from which the error is maximised.
 _STARTS = 6
 # Objects on which spectra are computed.
 _MOST = 512
 
-Relation = Callable[[np.ndarray, np.ndarray], np.ndarray]
-
 
 @dataclass(frozen=True)
 class Comparison:
-    """A bound beside what was measured; an upper bound holds where `ratio` <= 1, a lower one where >= 1."""
+    """A bound and the measured value; an upper bound holds if `ratio` <= 1, a lower bound if `ratio` >= 1."""
 
     bound: Bound
     side: str  # "upper" or "lower"
@@ -62,7 +58,7 @@ class Report:
     Attributes
     ----------
     sup : float
-        Largest error, refined by local maximisation where the target is a function.
+        Largest error, refined by local maximisation if the target is a function.
     sup_on_pairs : float
         Largest error on the pairs given.
     l2 : float
@@ -70,7 +66,7 @@ class Report:
     worst : tuple of ndarray
         The pair (x, y) at which `sup` is attained.
     n_neurons : int or None
-        Hidden units of the model, where it tells.
+        Hidden units of the model, if known.
     comparisons : tuple of Comparison
     """
 
@@ -113,27 +109,6 @@ class Report:
         return table
 
 
-def relation_of(model: Any) -> tuple[Relation, bool, int | None, int | None]:
-    """Return the relation, whether it is <phi, phi>, hidden units and features."""
-    if isinstance(model, MLP):
-        return (lambda a, b: relation_matrix(a, b, model)), True, model.n_neurons, model.widths[-1]
-    if isinstance(model, tuple) and len(model) == 2 and all(isinstance(m, MLP) for m in model):
-        phi, psi = model
-        neurons = phi.n_neurons + psi.n_neurons
-        return (lambda a, b: relation_matrix(a, b, phi, psi)), False, neurons, phi.widths[-1]
-    if not hasattr(model, "relation_matrix"):
-        raise TypeError(
-            "model: expected an MLP, a pair of MLPs or an estimator with relation_matrix, got "
-            f"{described(model)}"
-        )
-    phi, psi = getattr(model, "phi_", None), getattr(model, "psi_", None)
-    if isinstance(phi, MLP) and isinstance(psi, MLP):
-        return model.relation_matrix, False, phi.n_neurons + psi.n_neurons, phi.widths[-1]
-    if isinstance(phi, MLP):
-        return model.relation_matrix, True, phi.n_neurons, phi.widths[-1]
-    return model.relation_matrix, False, None, None
-
-
 def _refined(
     relation: Relation, target: Relation, X: np.ndarray, Y: np.ndarray, error: np.ndarray
 ) -> tuple[float, np.ndarray, np.ndarray]:
@@ -174,7 +149,8 @@ def _refined(
             bounds=list(zip(low, high, strict=True)),
             options={"maxiter": 50},
         )
-        # What counts is the error where the search ended, not what its gradient made of it.
+        # Re-evaluate the error at the end point, in the model's dtype, instead of using the optimiser's
+        # value.
         x, y = found.x[:width].astype(dtype), found.x[width:].astype(dtype)
         value = float(abs(signed(x[None], y[None])[0, 0]))
         if value > best[0]:
@@ -183,8 +159,8 @@ def _refined(
 
 
 def _guaranteed(bound_at: Callable[[float], Bound], neurons: int, zero_error: float) -> Bound:
-    """Return, at the least eps whose bound asks for no more than so many neurons, that bound as an error."""
-    low, high = zero_error * 1e-9, zero_error * (1 + 1e-9)  # at the latter the zero network will do
+    """Return the bound at the smallest eps for which at most `neurons` neurons suffice, as a bound on eps."""
+    low, high = zero_error * 1e-9, zero_error * (1 + 1e-9)  # at `high` the zero network suffices
     for _ in range(40):
         middle = math.sqrt(low * high)
         low, high = (low, middle) if bound_at(middle).value <= neurons else (middle, high)
@@ -205,7 +181,7 @@ def _guaranteed(bound_at: Callable[[float], Bound], neurons: int, zero_error: fl
 
 
 def _rank_floor(values: np.ndarray, rank: int, checked: str) -> Bound:
-    """Eckart & Young: no <phi, psi> of this many features is nearer in L2."""
+    """Eckart & Young: no <phi, psi> with this many features has a smaller L2 error."""
     singular = np.linalg.svd(values / math.sqrt(values.size), compute_uv=False)
     tails = np.sqrt(tails_of(singular**2, 0.0))
     return Bound(
@@ -236,20 +212,20 @@ def report(
         <phi, phi>, <phi, psi>, or anything with ``relation_matrix(A, B)``.
     X : ndarray of shape (n, d_x)
     Y : ndarray of shape (m, d_y), optional
-        None stands for X.
+        None means X.
     target : callable or array-like of shape (n, m)
-        The relation. With a function the largest error is refined by local maximisation from the worst
-        pairs over the boxes of X and Y.
+        The relation. For a function the largest error is refined by local maximisation from the worst
+        pairs over the bounding boxes of X and Y.
     norm : float or pair of float, optional
-        Norm of the target's sections as in `symmetric` or, as a pair, in `asymmetric`: with it, the error
-        that the theorems guarantee for the model's number of neurons is among the bounds. Inputs are then
-        taken to lie in [-1, 1]^D, which is checked.
+        Norm of the target's sections as in `symmetric` or, as a pair, in `asymmetric`. If given, the bounds
+        include the error that the theorems guarantee for the model's number of neurons. Inputs must then
+        be in [-1, 1]^D, which is checked.
 
     Returns
     -------
     Report
         Lower bounds (no model of this kind can do better): rank, and for <phi, phi> the floor of
-        `symmetric_floor`. Upper bounds where `norm` is given.
+        `symmetric_floor`. Upper bounds if `norm` is given.
 
     Raises
     ------

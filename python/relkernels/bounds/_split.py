@@ -1,7 +1,7 @@
-"""The cheapest truncation rank and split of an accuracy among the functions that are kept.
+"""The cheapest truncation rank, and the cheapest split of the accuracy among the retained functions.
 
-Functions i = 1..d approximated to within delta_i cost n_i(delta_i) ~ (K_i / delta_i)^p neurons and
-sum_i (S_i delta_i + delta_i^2) of the accuracy that the truncation leaves, eps - tail(d). Lagrange:
+Approximating functions i = 1..d to within delta_i costs n_i(delta_i) ~ (K_i / delta_i)^p neurons and uses
+sum_i (S_i delta_i + delta_i^2) of the error left after truncation, eps - tail(d). Lagrange:
 
     delta_i^(p+1) (S_i / 2 + delta_i) = K_i^p / mu,
 
@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-# The search for the rank ends when so many ranks in a row brought nothing.
+# Stop after this many consecutive ranks without improvement.
 _PATIENCE = 6
 
 
 class Split(NamedTuple):
-    """The outcome: neurons of each function and in all, at this rank."""
+    """The cheapest split: neurons per function and in total, at this rank."""
 
     rank: int
     deltas: np.ndarray
@@ -60,7 +60,7 @@ def deltas_for(budget: float, slopes: np.ndarray, costs: np.ndarray, power: floa
     while used(high) > budget:
         high *= 2
     root = brentq(lambda log_mu: np.log(used(log_mu) / budget), low, high, xtol=1e-13)
-    # On the right side of the root: the budget is kept to the last bit.
+    # Step to the side of the root where the budget is not exceeded, not even by rounding.
     step = 1e-13
     while used(root) > budget:
         root, step = root + step, 2 * step
@@ -75,10 +75,10 @@ def cheapest(
     power: float,
     neurons: Callable[[np.ndarray, int], np.ndarray],
 ) -> Split | None:
-    """Return the cheapest split over all ranks; None where no tail is below eps.
+    """Return the cheapest split over all ranks, or None if no tail is below eps.
 
-    `tails[d]` is the error of keeping d functions; `neurons(deltas, d)` their neurons, whole numbers.
-    A function without cost (norm 0) is exact: its delta is 0.
+    `tails[d]` is the error with d functions retained; `neurons(deltas, d)` returns their integer neuron
+    counts. A function of zero cost (norm 0) is exact: its delta is 0.
     """
     ranks = np.flatnonzero(tails < eps)
     best: Split | None = None

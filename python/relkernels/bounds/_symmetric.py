@@ -1,6 +1,6 @@
 """Symmetric positive-definite relations: neurons for a given accuracy, from the kernel's spectrum.
 
-Mercer: r(x, y) = sum_i lambda_i e_i(x) e_i(y). Keep d terms: Cauchy-Schwarz bounds what is left by tau(d) =
+Mercer: r(x, y) = sum_i lambda_i e_i(x) e_i(y). Keep d terms: Cauchy-Schwarz bounds the remainder by tau(d) =
 sup_x sum_{i>d} lambda_i e_i(x)^2. Let g_i = sqrt(lambda_i) e_i, M_i = sup |g_i|, and phi_i a network within
 delta_i of g_i. Then phi_i(x) phi_i(y) - g_i(x) g_i(y) is at most 2 M_i delta_i + delta_i^2, so
 
@@ -22,28 +22,28 @@ import numpy as np
 from ..base import check
 from ..spectra import MercerSpectrum, SphereSpectrum, mercer
 from ..spectra.operators import diagonal
-from ._bound import Assumption, Bound, Constant, non_negative, positive
 from ._one_layer import dimension_and_norms, one_layer_bound
 from ._split import cheapest
+from .bound import Assumption, Bound, Constant, non_negative, positive
 
-# Harmonics of a spectrum on the sphere that are looked at.
+# At most this many harmonics of a spectrum on the sphere are used.
 _MOST_HARMONICS = 5000
 
 
 @dataclass(frozen=True)
 class Mercer:
-    """A kernel's leading functions g_i = sqrt(lambda_i) e_i: what `symmetric` needs to know of them."""
+    """The properties of a kernel's leading functions g_i = sqrt(lambda_i) e_i that `symmetric` needs."""
 
     eigenvalues: np.ndarray  # (d,), decreasing
     sup: np.ndarray  # (d,): sup |g_i|
     mean: np.ndarray  # (d,): L1 norm of e_i, at most 1
     tails: np.ndarray  # (d + 1,): tau
     tails_l2: np.ndarray  # (d + 1,)
-    checked: str | None  # how the data was asked
+    checked: str | None  # how the data was checked
 
 
 def spectrum(name: str, values: Any) -> np.ndarray:
-    """Return eigenvalues or singular values if they are finite, >= 0 and decreasing."""
+    """Check that eigenvalues or singular values are finite, >= 0 and decreasing; return them."""
     a = check.numbers(name, values)
     if a.ndim != 1 or len(a) == 0:
         check.fail(name, "at least one value, of shape (d,)", f"shape {a.shape}")
@@ -63,7 +63,7 @@ def tails_of(values: np.ndarray, rest: float) -> np.ndarray:
 
 
 def _of_functions(found: MercerSpectrum) -> Mercer:
-    """Suprema and tails of eigenfunctions on the points that they were found on."""
+    """Suprema and tails of eigenfunctions on the points of their spectrum."""
     n = len(found.vectors)
     g = found.vectors * np.sqrt(found.values)
     if len(found.values) == n:
@@ -76,7 +76,8 @@ def _of_functions(found: MercerSpectrum) -> Mercer:
     tails = np.maximum(trace[:, None] - kept, 0).max(axis=0)
     if len(found.values) == n:
         tails[-1] = 0.0
-    # Of the eigenvalues that were not computed, the sum of squares is at most their sum times the last.
+    # The squares of the eigenvalues that were not computed sum to at most their sum times the last computed
+    # one.
     rest = found.tail(len(found.values)) * found.values[-1] if len(found.values) < n else 0.0
     return Mercer(
         found.values,
@@ -89,9 +90,9 @@ def _of_functions(found: MercerSpectrum) -> Mercer:
 
 
 def _of_sphere(found: SphereSpectrum) -> Mercer:
-    """Use the addition theorem: the N_k harmonics of degree k have sum of squares N_k everywhere.
+    """Use the addition theorem: the squares of the N_k harmonics of degree k sum to N_k everywhere.
 
-    A degree that is kept in part leaves at most all of it.
+    If only part of a degree is kept, the whole degree counts towards the tail.
     """
     order = np.argsort(-found.values, kind="stable")
     order = order[found.values[order] > 0]
@@ -116,7 +117,7 @@ def _of_sphere(found: SphereSpectrum) -> Mercer:
 
 
 def mercer_of(kernel: Any, points: Any, eigenfunction_sup: Any, rest: float) -> Mercer:
-    """Return the functions of a kernel on points, of a spectrum, or of eigenvalues with |e_i| bounded."""
+    """Return the functions of a kernel on points, of a spectrum, or of eigenvalues with bounded |e_i|."""
     if isinstance(kernel, Mercer):
         return kernel
     if isinstance(kernel, SphereSpectrum):
@@ -160,40 +161,40 @@ def symmetric(
     Parameters
     ----------
     kernel : callable, MercerSpectrum, SphereSpectrum or array-like
-        ``kernel(A, B)`` returns the values between the rows of two arrays; needs `points`. Or what
-        `relkernels.spectra.mercer` or `mercer_sphere` gave. Or the eigenvalues, decreasing and >= 0.
+        ``kernel(A, B)`` returns the values between the rows of two arrays and requires `points`. Or the
+        result of `relkernels.spectra.mercer` or `mercer_sphere`. Or the eigenvalues, decreasing and >= 0.
     eps : float
         Accuracy, > 0: uniform, or in L2 for ``one_layer="barron"``.
     dimension : int
-        Dimension D of the inputs, which lie in [-1, 1]^D.
+        Dimension D of the inputs, which are in [-1, 1]^D.
     norm : float or array-like
-        Norm of the kernel's sections x -> k(x, y), the largest over y, as `kernel_norm` gives it; the
-        functions sqrt(lambda_i) e_i then have norm at most ``norm * mean|e_i| / sqrt(lambda_i)``. An array is
-        the norm of each of these functions itself. May be infinite: the bound then says nothing.
+        Norm of the kernel's sections x -> k(x, y), the largest over y, as returned by `kernel_norm`; the
+        functions sqrt(lambda_i) e_i then have norm at most ``norm * mean|e_i| / sqrt(lambda_i)``. An array
+        gives the norms of these functions directly. May be infinite: the bound is then vacuous.
     points : array-like of shape (n, D), optional
-        Where the kernel is asked; suprema are over these points.
+        Points at which the kernel is evaluated; suprema are over these points.
     eigenfunction_sup : float, default 1.0
-        Bound on all ``|e_i|``, where eigenvalues are given.
+        Bound on all ``|e_i|``, if eigenvalues are given.
     rest : float, default 0.0
         Sum of the eigenvalues beyond the given ones.
     one_layer : {"variation", "klusowski-barron", "barron"} or callable, default "variation"
         Derived uniform bound with explicit constant; Klusowski & Barron 2018; Barron 1993; or
         ``neurons(norm, delta)``.
     radius : float, optional
-        Radius of Barron's ball; None is sqrt(D).
+        Radius of Barron's ball; None means sqrt(D).
     constant : float, default 1.0
-        The universal constant of Klusowski & Barron, which their theorem does not give.
+        The universal constant of Klusowski & Barron, which their theorem does not specify.
 
     Returns
     -------
     Bound
-        `value` is the total over all functions kept; `details` has the rank, the accuracy and the
-        neurons of each, and the tail. The split of `eps` is the cheapest.
+        `value` is the total over all retained functions; `details` has the rank, the accuracy and the
+        number of neurons of each, and the tail. The split of `eps` is the cheapest.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as above; for a kernel that is not positive semi-definite the message has
+        If an argument is not as above; for a kernel that is not positive semi-definite the message gives
         the smallest eigenvalue.
 
     Examples
@@ -249,9 +250,9 @@ def symmetric(
         r"(2M_i\delta_i + \delta_i^2) = \varepsilon",
         source=f"derived: Mercer, Cauchy-Schwarz; each function by the one-layer bound '{layer.name}'",
         constants=(
-            Constant("eps", accuracy, f"accuracy asked for, {'uniform' if uniform else 'in L2'}"),
+            Constant("eps", accuracy, f"requested accuracy, {'uniform' if uniform else 'in L2'}"),
             Constant("d", details.get("rank", math.inf), "rank, minimised over"),
-            Constant("tau(d)", details.get("tail", float(tails[-1])), "what the rank leaves"),
+            Constant("tau(d)", details.get("tail", float(tails[-1])), "truncation error"),
             *layer.constants,
         ),
         assumptions=(

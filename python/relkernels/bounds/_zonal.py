@@ -3,15 +3,15 @@
 Let f = sum_k f_k be the expansion in spherical harmonics, ||f||_s^2 = sum_k (1 + k)^(2s) ||f_k||^2, and
 G(t) = max(t, 0)^r with Funk-Hecke coefficients c_k. Take a positive quadrature y_j, w_j that is exact to
 degree M, m <= M/2, and P = sum_{k<=m} f_k / c_k. The network sum_j w_j P(y_j) G(x.y_j) reproduces f_k for
-k <= m; the degrees m < k <= M - m vanish by exactness; of the others, by sum_j w_j P(y_j)^2 = ||P||^2 and the
-addition theorem, at most ||P||^2 sum_{k>M-m} c_k^2 N_k is left, N_k the number of harmonics of degree k. So,
-in L2,
+k <= m; the degrees m < k <= M - m vanish by exactness; the others contribute at most
+||P||^2 sum_{k>M-m} c_k^2 N_k, by sum_j w_j P(y_j)^2 = ||P||^2 and the addition theorem, where N_k is the
+number of harmonics of degree k. So, in L2,
 
     ||f - network|| <= ||f||_s [(m + 2)^(-s) + max_{k<=m} (1 + k)^(-s)/|c_k| (sum_{k>M-m} c_k^2 N_k)^(1/2)].
 
 The product of Gauss rules is such a quadrature with (M + 1) ceil((M + 1)/2)^(q-1) points. The coefficients
-fall like k^(-r-(q+1)/2), so the best m gives N^(-(s/q) (r + 1/2)/(r + (q+1)/2)). Where r is an integer,
-c_k = 0 for k > r with k - r even: f must have no such part.
+decay like k^(-r-(q+1)/2), so the best m gives N^(-(s/q) (r + 1/2)/(r + (q+1)/2)). If r is an integer,
+c_k = 0 for k > r with k - r even: f must have no such components.
 """
 
 from __future__ import annotations
@@ -22,40 +22,8 @@ import numpy as np
 
 from ..base import check
 from ..maps.activations import Activation, resolve
-from ..spectra import multiplicity
-from ._bound import Assumption, Bound, Constant, non_negative, positive
-
-
-def funk_hecke_of_relu_power(r: float, q: int, degrees: np.ndarray) -> np.ndarray:
-    """Coefficients c_k of max(t, 0)^r on S^q, of the normalised measure.
-
-    From int_0^1 t^r P_k(t) (1 - t^2)^(q/2-1) dt (Gradshteyn & Ryzhik 7.311) and the duplication formula:
-    c_k = G((q+1)/2) G(r+1) / (2^(r+1) G((r-k)/2+1) G((r+k+q+1)/2)), G the gamma function.
-    """
-    from scipy.special import gammaln, gammasgn
-
-    k = np.asarray(degrees, np.float64)
-    a = (r - k) / 2 + 1
-    pole = (a <= 0) & (a == np.round(a))
-    safe = np.where(pole, 1.0, a)
-    log = (
-        gammaln((q + 1) / 2)
-        + gammaln(r + 1)
-        - (r + 1) * math.log(2)
-        - gammaln(safe)
-        - gammaln((r + k + q + 1) / 2)
-    )
-    return np.where(pole, 0.0, gammasgn(safe) * np.exp(log))
-
-
-def n_harmonics(q: int, degrees: np.ndarray) -> np.ndarray:
-    """Return the number of spherical harmonics of each degree on S^q."""
-    return np.array([float(multiplicity(q + 1, int(k))) for k in degrees])
-
-
-def gauss_points(degree: int, q: int) -> int:
-    """Points of the product of Gauss rules on S^q that is exact to this degree."""
-    return (degree + 1) * math.ceil((degree + 1) / 2) ** (q - 1)
+from .bound import Assumption, Bound, Constant, non_negative, positive
+from .funk_hecke import funk_hecke_of_relu_power, gauss_points, n_harmonics
 
 
 def _tails(r: float, q: int, top: int) -> np.ndarray:
@@ -63,7 +31,8 @@ def _tails(r: float, q: int, top: int) -> np.ndarray:
     last = 8 * top + 2000
     k = np.arange(last + 1)
     terms = funk_hecke_of_relu_power(r, q, k) ** 2 * n_harmonics(q, k)
-    # Beyond: terms fall like k^(-2r-2); twice the integral of the last pair covers what is not asymptotic.
+    # Terms beyond `last` decay like k^(-2r-2); twice the integral of the last pair covers pre-asymptotic
+    # terms.
     beyond = 2 * max(terms[-1], terms[-2]) * last / (2 * r + 1)
     sums = np.cumsum(terms[::-1])[::-1] + beyond
     return np.sqrt(sums[1 : top + 2])
@@ -95,8 +64,8 @@ def zonal(
     Returns
     -------
     Bound
-        `value` is an error in L2 (of the uniform probability) that some network of that many units does
-        not exceed; `details` has the exponents of the derived and of the cited rate.
+        `value` is an L2 error (under the uniform distribution) that some network with that many units
+        does not exceed; `details` has the exponents of the derived and of the cited rate.
 
     Raises
     ------
@@ -128,8 +97,8 @@ def zonal(
     m = np.arange(exact // 2 + 1)
     with np.errstate(divide="ignore"):
         inverse = (1.0 + m) ** -s / np.abs(funk_hecke_of_relu_power(r, q, m))
-    inverse[np.isinf(inverse)] = 0.0  # f has no such part
-    # The first degree beyond m at which f may have a part: m + 1, in (1 + k)^(-s).
+    inverse[np.isinf(inverse)] = 0.0  # f has no such component
+    # The first degree beyond m at which f may have a component: m + 1, in (1 + k)^(-s).
     errors = (m + 2.0) ** -s + np.maximum.accumulate(inverse) * _tails(r, q, exact)[exact - m]
     best = int(np.argmin(errors))
     value = min(float(errors[best]), 1.0)  # the zero network

@@ -26,7 +26,7 @@ from ..config import configuration
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ..plot._panels import Panel
+    from ..plot.panels import Panel
 
 HELP = "write a page with tables and pictures there (default: none; needs matplotlib and Jinja2)"
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?")
@@ -147,20 +147,20 @@ def machine_facts() -> list[tuple[str, str]]:
 
 def pictures(figures: Iterable[Figure]) -> list[Picture]:
     """Return figures as pictures of a page; their titles are taken out of them."""
-    from ..plot import _panels
+    from ..plot.panels import dark, svg
 
     found = []
     for figure in figures:
-        title, light = _panels.svg(figure)
-        found.append(Picture(title, light, _panels.dark(light)))
+        title, light = svg(figure)
+        found.append(Picture(title, light, dark(light)))
     return found
 
 
 def pictures_of(panels: Iterable[Panel]) -> list[Picture]:
     """Return panels as pictures of a page, each by itself: a narrow page shows one below the other."""
-    from ..plot import _panels
+    from ..plot.panels import figure
 
-    return pictures(_panels.figure([panel]) for panel in panels)
+    return pictures(figure([panel]) for panel in panels)
 
 
 def render(page: Page) -> str:

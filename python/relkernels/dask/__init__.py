@@ -1,17 +1,17 @@
-"""Relations on Dask arrays: data larger than memory, and more than one machine.
+"""Relations on Dask arrays, for data larger than memory and for several machines.
 
 `feature_map`, `relation_matrix`, `relation_matvec`, `attention`, `retrieve` and `nngp_kernel` take and return
 Dask arrays, lazily; names and arguments are those of the functions in `relkernels`, except for ``out``. `fit`
-trains estimators on Dask arrays block by block. `from_npy` makes an array of a ``.npy`` file that each worker
-maps for itself.
+trains estimators on Dask arrays block by block. `from_npy` returns an array of the rows of a ``.npy`` file
+that each worker maps itself.
 
-What sums over columns (`retrieve`, `attention`, `relation_matvec`) makes a mergeable state of each pair of
-blocks (``relkernels.states``: the same that threads of one machine merge) and joins those of a block of rows
-in a tree. A task holds one block of rows, one of columns and a state. A map's weights are one value of the
-graph, which travels once to a worker, however many tasks need it.
+Operations that sum over columns (`retrieve`, `attention`, `relation_matvec`) compute a mergeable state for
+each pair of blocks (``relkernels.states``: the same states that threads of one machine merge) and merge the
+states of a block of rows in a tree. A task holds one block of rows, one of columns and a state. A map's
+weights are one value of the graph, which is sent once to each worker, however many tasks need it.
 
-Rows of the first argument are cut as its chunks are, columns as those of the second; features are always in
-one chunk, and so are brought into one. Leading dimensions broadcast, and may be cut too.
+Rows are chunked like the first argument, columns like the second; features are rechunked into a single chunk.
+Leading dimensions broadcast, and may have several chunks, too.
 
 See ``docs/dask.md`` for chunks, threads, memory and time on many machines.
 """

@@ -1,4 +1,4 @@
-"""Dask arrays in: what they must be, how they are cut to fit together, and how maps travel."""
+"""Dask arrays as arguments: checks, common chunks, and maps as values of the graph."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from ..arrays.half import HALVES
 from ..maps.mlp import MLP
 from ..states.blocks import NpyBlocks
 
-# Axes of features, never cut; the others are rows and columns of the relation, and leading ones.
+# Axes of features, always in one chunk; the other axes are rows and columns of the relation, and leading
+# ones.
 FEATURES = ("d", "e", "f")
 Axes = tuple[str, ...]
 
 
 @normalize_token.register(MLP)
 def _token_of_mlp(mlp: MLP) -> tuple[Any, ...]:
-    """Equal maps have equal tokens: graphs of equal calls are the same."""
+    """Give equal maps equal tokens, so that equal calls build equal graphs."""
     parts = (mlp.weights, mlp.biases, mlp.activation.name, mlp.activation.parameter)
     return "relkernels.MLP", normalize_token(parts)
 
@@ -31,17 +32,17 @@ def _token_of_mlp(mlp: MLP) -> tuple[Any, ...]:
 def from_npy(path: str | os.PathLike[str], rows: int | None = None, *, dtype: Any = None) -> da.Array:
     """Return a Dask array of the rows of a ``.npy`` file, in blocks of `rows`.
 
-    Tasks carry the path alone, and map the rows of their block when they run: every worker must see the file
-    under that path. The token follows the file's path, size and time of change.
+    Tasks contain only the path, and map the rows of their block when they run: every worker must see the file
+    under that path. The token depends on the file's path, size and modification time.
 
     Parameters
     ----------
     path : path-like
         Two dimensions, C order, float32, float64, float16 or bfloat16.
     rows : int, optional
-        Rows of a block; None is as many as come to 32 MiB.
+        Rows per block; None means blocks of about 32 MiB.
     dtype : {"bfloat16"}, optional
-        Needed for bfloat16, as for `relkernels.NpyBlocks`.
+        Required for bfloat16, as for `relkernels.NpyBlocks`.
 
     Returns
     -------
@@ -52,7 +53,7 @@ def from_npy(path: str | os.PathLike[str], rows: int | None = None, *, dtype: An
     OSError
         If the file cannot be opened.
     ValueError, TypeError
-        If it is no such file, or shorter than its header says; the message names it. Tasks look again.
+        If it is not such a file, or shorter than its header says; the message names it. Tasks check again.
 
     Examples
     --------
@@ -74,7 +75,7 @@ def _meta(a: Any) -> np.ndarray:
 
 
 def array(name: str, a: Any) -> da.Array:
-    """Return a Dask array of NumPy blocks with known chunks; a NumPy array becomes one block."""
+    """Return a Dask array of NumPy blocks with known chunks; turn a NumPy array into one block."""
     if isinstance(a, np.ndarray):
         return da.from_array(a, chunks=-1)
     if not isinstance(a, da.Array) or not isinstance(a._meta, np.ndarray):
@@ -89,12 +90,12 @@ def array(name: str, a: Any) -> da.Array:
 
 
 def optional_array(name: str, a: Any) -> da.Array | None:
-    """Return None, or what `array` does."""
+    """Return None for None, else the result of `array`."""
     return None if a is None else array(name, a)
 
 
 def stand_in(a: da.Array | None) -> Any:
-    """Return a NumPy array of this shape and dtype for `_check` to look at: one element, strides of 0."""
+    """Return a NumPy array of this shape and dtype for the checks: one element, strides of 0."""
     return None if a is None else np.broadcast_to(np.zeros((), a.dtype), a.shape)
 
 
@@ -103,8 +104,8 @@ def widened(
 ) -> tuple[list[da.Array], np.dtype, str | None]:
     """Return arrays of 16-bit floats as float32, the dtype of the results, and the precision.
 
-    As `relkernels.arrays` does within memory: bfloat16 asks for "bf16", results are rounded to the inputs'
-    dtype.
+    The rules are those of `relkernels.arrays` for arrays in memory: bfloat16 implies precision "bf16", and
+    results are rounded to the inputs' dtype.
     """
     first_name, first = named[0]
     if first.dtype.name not in HALVES:
@@ -124,12 +125,12 @@ def value(phi: MLP | None) -> Any:
 
 
 def aligned(operands: Sequence[tuple[da.Array, Axes]]) -> tuple[list[tuple[da.Array, Axes]], dict[str, Any]]:
-    """Cut the arrays to fit together, each axis as the first array that has it.
+    """Rechunk the arrays to match, each axis like the first array that has it.
 
     Parameters
     ----------
     operands : sequence of (array, names of its last axes)
-        Leading axes get names from the last one on. Axes of size 1 broadcast, and stay as they are.
+        Leading axes are named from the last one backwards. Axes of size 1 broadcast, and are unchanged.
 
     Returns
     -------
@@ -157,5 +158,5 @@ def aligned(operands: Sequence[tuple[da.Array, Axes]]) -> tuple[list[tuple[da.Ar
 
 
 def lead_names(count: int) -> Axes:
-    """Return the names that `aligned` gives so many leading axes."""
+    """Return the names that `aligned` gives to `count` leading axes."""
     return tuple(f"lead{count - axis}" for axis in range(count))

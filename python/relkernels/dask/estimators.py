@@ -23,33 +23,34 @@ from .graphs import tree_of_states
 def fit(estimator: Any, X: Any, *arguments: Any, sample_weight: Any = None, epochs: int | None = None) -> Any:
     """Fit an estimator to Dask arrays.
 
-    `RandomFeatureRidge` is solved: the moments of every block are made by a task of its own and joined in a
-    tree, and the solution is that of all rows in memory, up to rounding. Any other estimator with
-    ``partial_fit`` (`SymmetricRelation`, `AsymmetricRelation`, `PreferenceRetriever`, scikit-learn's) goes
-    over the blocks in their order, one after the other, `epochs` times: the result is that of ``partial_fit``
-    with each. One that is fitted already goes on from there; fit its `sklearn.base.clone` to begin anew.
+    `RandomFeatureRidge` is solved directly: each block's moments are computed by a separate task and merged
+    in a tree, and the solution equals that of all rows in memory, up to rounding. Any other estimator with
+    ``partial_fit`` (`SymmetricRelation`, `AsymmetricRelation`, `PreferenceRetriever`, scikit-learn's)
+    processes the blocks in order, one after the other, `epochs` times: the result is that of calling
+    ``partial_fit`` with each block. A fitted estimator is trained further; to start anew, fit its
+    `sklearn.base.clone`.
 
     Parameters
     ----------
     estimator : object
-        Changed in place once all is done: an error half-way leaves it as it was.
+        Changed in place when everything has succeeded: after an error it is unchanged.
     X : dask.array.Array of shape (n_samples, n_features_in)
-        Blocks of rows are the batches; features are brought into one chunk.
+        Blocks of rows are the batches; features are rechunked into one chunk.
     *arguments
-        What ``partial_fit`` takes next, in its order. Dask arrays are cut along their first axis as X is, and
-        go with it block by block; anything else is handed on whole with each.
+        Further arguments of ``partial_fit``, in its order. Dask arrays are rechunked along their first axis
+        like X, and passed block by block; anything else is passed whole with each block.
     sample_weight : dask.array.Array of shape (n_samples,), optional
     epochs : int, optional
-        Passes over the blocks. None are as many as the estimator's `max_iter`, or one where it has none; an
-        estimator with `loss_` and `tol` then ends as its own fit does, after 10 passes none of which improved
-        the loss by `tol`. `RandomFeatureRidge` needs one.
+        Passes over the blocks. None means the estimator's `max_iter`, or one if it has none; an estimator
+        with `loss_` and `tol` then stops as its own fit does, after 10 passes none of which improved the loss
+        by `tol`. `RandomFeatureRidge` needs one.
 
     Returns
     -------
     object
-        The estimator. `loss_`, `loss_curve_` and `n_iter_` of relkernels' own are those of this call: a loss
-        for each pass, the mean over the blocks by their rows. What belongs to one table, `features_fit_` and
-        `margins_`, is not there: give `retrieve` and `temperature_for` what they are about.
+        The estimator. On relkernels' estimators, `loss_`, `loss_curve_` and `n_iter_` are those of this call:
+        one loss per pass, the mean over the blocks weighted by their rows. Attributes of a single table,
+        `features_fit_` and `margins_`, are not set: pass the data to `retrieve` and `temperature_for`.
 
     Raises
     ------
@@ -58,9 +59,9 @@ def fit(estimator: Any, X: Any, *arguments: Any, sample_weight: Any = None, epoc
 
     Notes
     -----
-    Steps of ``partial_fit`` depend on each other, and so do not run at the same time: what is gained is that
-    no more than a block is in memory. The estimator travels with each step, and the scheduler takes some
-    milliseconds for it: make blocks of many mini-batches.
+    Steps of ``partial_fit`` depend on each other and cannot run in parallel: the gain is that only one block
+    is in memory at a time. The estimator is sent with each step, which costs the scheduler some milliseconds:
+    use blocks of many mini-batches.
 
     Examples
     --------
@@ -126,14 +127,14 @@ def _same_rows(name: str, a: da.Array, X: da.Array) -> da.Array:
 
 
 def _step(estimator: Any, X: np.ndarray, arguments: list[Any], sample_weight: np.ndarray | None) -> Any:
-    """Return a copy of the estimator that has seen the block: a task may run twice."""
+    """Return a copy of the estimator trained on the block; a copy, because Dask may run a task twice."""
     weights = {} if sample_weight is None else {"sample_weight": sample_weight}
     return copy.deepcopy(estimator).partial_fit(X, *arguments, **weights)
 
 
 @dataclass(frozen=True)
 class _Moments:
-    """The state of `tree_of_states` for blocks of rows of (X, y), which lie along its columns."""
+    """The state of `tree_of_states` for blocks of rows of (X, y), which are its axis of columns."""
 
     def merge(self, a: Moments, b: Moments) -> Moments:
         return a.merge(b)
@@ -143,7 +144,7 @@ class _Moments:
 
 
 def _accept_rows(*blocks: Any, state: _Moments, phi: RandomFeatureRidge, psi: None) -> Moments:
-    """Return the moments of a block; the estimator is where maps are elsewhere, and travels as they do."""
+    """Return the moments of a block; `phi` is the estimator, which is sent to workers like a map."""
     X, y, *weights, _, _ = blocks
     if not len(X):
         return Moments.init(phi.width)

@@ -1,10 +1,11 @@
-"""The graphs of pairs of blocks: a grid of tiles, or states joined in a tree along the columns.
+"""The graphs of pairs of blocks: a grid of tiles, or states merged in a tree along the columns.
 
-States come from a blockwise layer, so that where Dask fuses layers, what makes a block (reading a file, say)
-runs inside the task that needs it, once for each block of rows. The walk over pairs within a process
-(csrc/pairs.hpp) does the same with its super-blocks. Where Dask does not fuse, a block of columns is made
-once and kept until all blocks of rows have met it. Left to itself Dask would finish one block of rows first,
-and keep all columns; so states of some columns are joined only after all rows have met these.
+States are computed by a blockwise layer: if Dask fuses layers, a block (read from a file, for example) is
+created inside the task that needs it, once per block of rows. The walk over pairs within a process
+(csrc/pairs.hpp) does the same with its super-blocks. If Dask does not fuse, a block of columns is
+created once and kept until all blocks of rows have used it. By default Dask would finish one block of rows
+first, and keep all columns; therefore the states of a group of columns are merged only after all rows have
+used them.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from dask.layers import ArrayBlockwiseDep
 
 from .arrays import FEATURES, Axes, lead_names
 
-# States that a task joins.
+# Number of states merged by one task.
 FAN_IN = 8
 
 
 class _Starts(ArrayBlockwiseDep):
-    """The index of the first element of every chunk of an axis, as an argument of blocks."""
+    """The index of the first element of each chunk of an axis, as a blockwise argument."""
 
     def __init__(self, cut: tuple[int, ...]) -> None:
         super().__init__((cut,))
@@ -48,7 +49,7 @@ def tree_of_states(
     outputs: Sequence[tuple[tuple[int, ...], np.dtype]],
     needed: Callable[[int, int, int, int], bool] = lambda i, n, j, m: True,
 ) -> list[da.Array]:
-    """Return the arrays that the finished states of every block of rows give.
+    """Return the arrays of the finished states of all blocks of rows.
 
     Parameters
     ----------
@@ -62,16 +63,17 @@ def tree_of_states(
         As `aligned` returns them.
     maps : pair of Delayed or None
     outputs : sequence of (last axes, dtype)
-        What is finished; its first axes are the leading ones and the rows.
+        The results; their first axes are the leading ones and the rows.
     needed : callable
-        ``needed(first row, rows, first column, columns)``: False for pairs of blocks that are to be left out.
+        ``needed(first row, rows, first column, columns)``: False for pairs of blocks that can be skipped.
     """
     lead = _lead(operands)
     rows, columns = chunks["i"], chunks["j"]
     first_row, first_column = _Starts(rows), _Starts(columns)
     features = tuple(sorted({a for _, axes in operands for a in axes if a in FEATURES}))
     token = tokenize(what, accept, state, [(a.name, axes) for a, axes in operands], maps)
-    # Features stay axes of the states, one block each: nothing is contracted, so nothing concatenated.
+    # Feature axes remain axes of the states, with one block each, so that blockwise contracts and
+    # concatenates nothing.
     pairs = da.blockwise(
         partial(accept, state=state),
         (*lead, "i", "j", *features),
@@ -84,7 +86,7 @@ def tree_of_states(
         meta=np.empty((0,) * (len(lead) + 2 + len(features)), operands[0][0].dtype),
     )
     places = list(itertools.product(*(range(len(chunks[name])) for name in lead), range(len(rows))))
-    met = {
+    used = {
         place: [
             j
             for j, m in enumerate(columns)
@@ -97,8 +99,8 @@ def tree_of_states(
     passed = None
     if len(places) > 1 and len(columns) > 1 and _by_columns(operands):
         passed = f"{what}-passed-{token}"
-        _wait_for_rows(layer, pairs.name, met, passed, len(features))
-    for place, js in met.items():
+        _wait_for_rows(layer, pairs.name, used, passed, len(features))
+    for place, js in used.items():
         keys = [(pairs.name, *place, j, *(0 for _ in features)) for j in js]
         after = [(passed, j) for j in js] if passed else []
         last = _join(layer, f"{what}-merge-{token}", state, place, keys, after)
@@ -119,11 +121,11 @@ def tree_of_states(
 
 
 def _wait_for_rows(
-    layer: dict[Any, Any], pairs: str, met: dict[Any, list[int]], passed: str, features: int
+    layer: dict[Any, Any], pairs: str, used: dict[Any, list[int]], passed: str, features: int
 ) -> None:
-    """Add the tasks (passed, j): all rows that are to meet block j of the columns have done so."""
+    """Add the tasks (passed, j), which finish when all rows that use block j of the columns have done so."""
     taken: dict[int, list[Any]] = {}
-    for place, js in met.items():
+    for place, js in used.items():
         for j in js:
             layer[(f"{passed}-by", *place, j)] = (_nothing, (pairs, *place, j, *(0 for _ in range(features))))
             taken.setdefault(j, []).append((f"{passed}-by", *place, j))
@@ -133,7 +135,7 @@ def _wait_for_rows(
 def _join(
     layer: dict[Any, Any], name: str, state: Any, place: tuple[int, ...], keys: list[Any], after: list[Any]
 ) -> Any:
-    """Add the merges of states, and return the key of the last; the first ones wait for `after` as well."""
+    """Add the merges of states and return the key of the last; the first merges also wait for `after`."""
     for depth in itertools.count():
         if len(keys) == 1:
             return keys[0]
@@ -145,16 +147,16 @@ def _join(
 
 
 def _merge(state: Any, parts: list[Any], after: list[None]) -> Any:
-    """Join the states of neighbouring ranges, left to right, once all rows are done with these columns."""
+    """Merge the states of adjacent ranges, left to right, once all rows have used these columns."""
     return reduce(state.merge, parts)
 
 
 def _nothing(after: Any) -> None:
-    """Stand for the end of other tasks: of one where its result is, of many without moving theirs."""
+    """Mark the end of other tasks: one on the worker with its result, many without moving their results."""
 
 
 def _by_columns(operands: Sequence[tuple[da.Array, Axes]]) -> bool:
-    """Tell whether blocks of columns are what not to keep: they are the larger of the two."""
+    """Return whether the columns are the larger side, whose blocks should not be kept."""
     size = {
         axis: sum(a.nbytes for a, axes in operands if axis in axes and not {"i", "j"} <= {*axes})
         for axis in "ij"
@@ -163,7 +165,7 @@ def _by_columns(operands: Sequence[tuple[da.Array, Axes]]) -> bool:
 
 
 def _lead(operands: Sequence[tuple[da.Array, Axes]]) -> Axes:
-    """Return the names of the leading axes of all operands together."""
+    """Return the names of the leading axes of the broadcast operands."""
     return lead_names(max(sum(axis.startswith("lead") for axis in axes) for _, axes in operands))
 
 
@@ -183,10 +185,10 @@ def grid(
     tile : callable
         ``tile(x, y)`` of two blocks, or ``tile(x)`` of one with itself.
     operands, chunks
-        As `aligned` returns them; one operand alone stands for both sides, and tiles below the diagonal are
-        then those above, transposed.
+        As `aligned` returns them; a single operand is used for both sides, and tiles below the diagonal are
+        then transposed copies of those above.
     new_axis : tuple of int
-        Size of an axis that tiles have before their last two, if any.
+        Size of an additional axis of the tiles before their last two, if any.
     """
     lead = _lead(operands)
     x, y = operands[0], operands[-1]
@@ -215,7 +217,7 @@ def grid(
 
 
 def _block(operand: tuple[da.Array, Axes], where: dict[str, int]) -> tuple[Any, ...]:
-    """Return the key of a block; axes of one block broadcast, those of features have one."""
+    """Return the key of a block; axes of one block broadcast, and feature axes have only one."""
     a, axes = operand
     numbers = (min(where.get(axis, 0), blocks - 1) for axis, blocks in zip(axes, a.numblocks, strict=True))
     return (a.name, *numbers)

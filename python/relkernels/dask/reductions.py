@@ -1,4 +1,4 @@
-"""Operations that sum over columns, on Dask arrays: states of pairs of blocks, joined in a tree."""
+"""Operations that sum over columns, on Dask arrays: states of pairs of blocks, merged in a tree."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .graphs import tree_of_states
 
 
 def _mask(mask: Any) -> da.Array | None:
-    """Return the mask with its two last axes."""
+    """Return the mask with its last two axes."""
     a = optional_array("mask", mask)
     return a if a is None or a.ndim > 1 else a.reshape((1,) * (2 - a.ndim) + a.shape)
 
@@ -38,28 +38,28 @@ def retrieve(
     Parameters
     ----------
     q : dask.array.Array of shape (..., n, d_q), or (d_q,) for a single query
-        Few large blocks, best one: the keys are read, and mapped by `psi`, once for each.
+        Few large blocks, ideally one: the keys are read, and mapped by `psi`, once per block.
     keys : dask.array.Array of shape (..., m, d_k)
     k : int
-        How many to return for each row, at least 1; at most m unless `pad` is true.
+        Number to return per row, at least 1; at most m unless `pad` is true.
     phi, psi : MLP, optional
-        Feature maps of `q` and of `keys`; `psi` None stands for `phi`, `phi` None for the identity.
+        Feature maps of `q` and of `keys`; `psi` None means `phi`, `phi` None the identity.
     mask : dask.array.Array of bool, optional
         True = may be retrieved; broadcast to (..., n, m), or to (..., m) for a single query.
     pad : bool, default False
-        Accept `k` above m and fill the places without a key. False raises instead.
+        Accept `k` above m and pad the results. False raises instead.
     precision : {"bf16"}, optional
         As in memory.
 
     Returns
     -------
     values : dask.array.Array of shape (..., n, k), or (..., k) for a single query
-        Best first; equal values by the lower index; NaN after every number.
+        Best first; equal values ordered by index; NaN after every number.
     indices : dask.array.Array of int64 of the same shape
-        Rows of `keys`. Where the mask (or, with `pad`, m) leaves fewer than `k` keys, the remaining values
+        Rows of `keys`. If the mask (or, with `pad`, m) leaves fewer than `k` keys, the remaining values
         are -inf and the remaining indices -1.
-        Both equal the results in memory to the last bit, however the arrays are cut: the order of (value,
-        index) is total, and so merges are exact.
+        Both are bit-identical to the results in memory, whatever the chunks: the order of (value, index) is
+        total, so merges are exact.
 
     Raises
     ------
@@ -133,23 +133,23 @@ def attention(
     return_lse: bool = False,
     precision: str | None = None,
 ) -> da.Array | tuple[da.Array, da.Array]:
-    """Return attention ``softmax_j(scale * <phi(q_i), psi(k_j)>) @ v``, scores never stored.
+    """Return attention ``softmax_j(scale * <phi(q_i), psi(k_j)>) @ v`` without storing the scores.
 
     Parameters
     ----------
     q : dask.array.Array of shape (..., n, d_q)
-        Few large blocks: keys and values are read once for each.
+        Few large blocks: keys and values are read once per block.
     k : dask.array.Array of shape (..., m, d_k)
     v : dask.array.Array of shape (..., m, d_v)
-        Cut as `k` is.
+        Chunked like `k`.
     phi, psi : MLP, optional
-        Feature maps of `q` and of `k`; `psi` None stands for `phi`, `phi` None for the identity.
+        Feature maps of `q` and of `k`; `psi` None means `phi`, `phi` None the identity.
     scale : float, optional
-        Any finite number; None is 1 / sqrt(d), d the feature width.
+        Any finite number; None means 1 / sqrt(d), d the feature width.
     mask : dask.array.Array of bool, optional
         True = may attend; broadcast to (..., n, m).
     causal : bool, default False
-        Row i may attend to columns j <= i. Pairs of blocks above the diagonal are left out of the graph.
+        Row i may attend to columns j <= i. The graph omits pairs of blocks above the diagonal.
     return_lse : bool, default False
         Also return the log-sum-exp of each row's scores.
     precision : {"bf16"}, optional
@@ -160,9 +160,9 @@ def attention(
     out : dask.array.Array of shape (..., n, d_v)
     lse : dask.array.Array of shape (..., n)
         Only with `return_lse`.
-        Where the keys are one block, both equal the results in memory to the last bit. Else blocks are joined
-        by their log-sum-exp: the result is within the package's tolerance (5e-6 in float32, 1e-13 in
-        float64) and depends on how the keys are cut, not on how the queries are, nor on workers.
+        If the keys are one block, both are bit-identical to the results in memory. Otherwise blocks are
+        merged by their log-sum-exp: the result is within the package's tolerance (5e-6 in float32, 1e-13 in
+        float64) and depends on the chunks of the keys, but not on those of the queries, nor on workers.
 
     Raises
     ------
@@ -208,7 +208,7 @@ def _accept_softmax(*blocks: Any, state: SoftmaxAccumulate, phi: MLP | None, psi
 
 
 def _reached(i: int, n: int, j: int, m: int) -> bool:
-    """Tell whether any of the rows i .. i + n - 1 may attend to column j."""
+    """Return whether any of the rows i .. i + n - 1 may attend to column j."""
     return j < i + n
 
 
@@ -234,18 +234,18 @@ def relation_matvec(
     scale: float = 1.0,
     precision: str | None = None,
 ) -> da.Array:
-    """Return ``u_i = sum_j link(scale * <phi(x_i), psi(y_j)>) v_j``, the relation never stored.
+    """Return ``u_i = sum_j link(scale * <phi(x_i), psi(y_j)>) v_j`` without storing the relation.
 
     Parameters
     ----------
     x : dask.array.Array of shape (..., n, d_x)
-        Few large blocks: `y` is read once for each.
+        Few large blocks: `y` is read once per block.
     y : dask.array.Array of shape (..., m, d_y)
     v : dask.array.Array of shape (..., m) or (..., m, c)
-        One vector or c of them, cut as `y` is. An array of as many dimensions as `y` whose last but one is m
-        is read as (..., m, c).
+        One vector or c of them, chunked like `y`. An array with as many dimensions as `y` whose last but one
+        is m is read as (..., m, c).
     phi, psi : MLP, optional
-        Feature maps of `x` and of `y`; `psi` None stands for `phi`, `phi` None for the identity.
+        Feature maps of `x` and of `y`; `psi` None means `phi`, `phi` None the identity.
     link : {"identity", "exp", "relu", "square"}, default "identity"
     scale : float, default 1.0
     precision : {"bf16"}, optional
@@ -254,8 +254,8 @@ def relation_matvec(
     Returns
     -------
     dask.array.Array of shape (..., n) or (..., n, c)
-        Where `y` is one block, equal to the result in memory to the last bit; else partial sums are added in
-        a tree whose shape follows from the chunks of `y` alone, which rounds otherwise.
+        If `y` is one block, bit-identical to the result in memory; otherwise partial sums are added in a tree
+        whose shape depends only on the chunks of `y`, with different rounding.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Feature maps and matrices of relations on Dask arrays: a task for each block, or pair of blocks."""
+"""Feature maps and relation matrices on Dask arrays: one task per block, or per pair of blocks."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def feature_map(x: Any, mlp: MLP, *, precision: str | None = None) -> da.Array:
     Parameters
     ----------
     x : dask.array.Array of shape (..., n, d_x)
-        Of the MLP's dtype and input width, or of bfloat16 or float16; cut in any way, but for the features,
-        which are brought into one chunk.
+        Of the MLP's dtype and input width, or of bfloat16 or float16; chunked in any way, except that
+        features are rechunked into one chunk.
     mlp : MLP
     precision : {"bf16"}, optional
         As in memory.
@@ -34,7 +34,7 @@ def feature_map(x: Any, mlp: MLP, *, precision: str | None = None) -> da.Array:
     Returns
     -------
     dask.array.Array of shape (..., n, d)
-        With the chunks of `x`; equal to the result in memory to the last bit.
+        With the chunks of `x`; bit-identical to the result in memory.
 
     Raises
     ------
@@ -90,10 +90,10 @@ def relation_matrix(
     ----------
     x : dask.array.Array of shape (..., n, d_x)
     y : dask.array.Array of shape (..., m, d_y), optional
-        None stands for `x`; the relation is then symmetric unless `psi` differs from `phi`, and blocks below
-        the diagonal are those above, transposed.
+        None means `x`; the relation is then symmetric unless `psi` differs from `phi`, and blocks below
+        the diagonal are transposed copies of those above.
     phi, psi : MLP, optional
-        Feature maps of `x` and of `y`; `psi` None stands for `phi`, `phi` None for the identity.
+        Feature maps of `x` and of `y`; `psi` None means `phi`, `phi` None the identity.
     scale : float, default 1.0
     heads : int, default 1
     precision : {"bf16"}, optional
@@ -102,7 +102,7 @@ def relation_matrix(
     Returns
     -------
     dask.array.Array of shape (..., n, m), or (..., heads, n, m) with more than one head
-        Rows in the chunks of `x`, columns in those of `y`; equal to the result in memory to the last bit.
+        Rows in the chunks of `x`, columns in those of `y`; bit-identical to the result in memory.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def relation_matrix(
 
     Notes
     -----
-    Features are computed once a block, and kept while pairs of blocks need them.
+    Features are computed once per block, and kept while pairs of blocks need them.
 
     Examples
     --------
@@ -157,15 +157,15 @@ def nngp_kernel(
     x : dask.array.Array of shape (..., n, D)
         Float32 or float64.
     y : dask.array.Array of shape (..., m, D), optional
-        None stands for `x`: blocks below the diagonal are those above, transposed.
+        None means `x`: blocks below the diagonal are transposed copies of those above.
     depth, activation, weight_std, bias_std, kind
         As for `relkernels.nngp_kernel`.
 
     Returns
     -------
     dask.array.Array of shape (..., n, m)
-        Equal to the result in memory to the last bit. Points whose variance is beyond an activation's series
-        raise when their block is computed.
+        Bit-identical to the result in memory. Points whose variance exceeds the range of an activation's
+        series raise when their block is computed.
 
     Raises
     ------
@@ -192,5 +192,5 @@ def nngp_kernel(
         "bias_std": bias_std,
         "kind": kind,
     }
-    nngp.Recursion(**settings)  # refuses what is not as it must be
+    nngp.Recursion(**settings)  # rejects invalid settings
     return grid("nngp_kernel", partial(nngp.nngp_kernel, **settings), *aligned(blocks))

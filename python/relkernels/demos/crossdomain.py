@@ -1,10 +1,10 @@
 """Part of the demo: which bottom half belongs to a top half? Two maps learned from matched halves of digits.
 
-phi sees the 32 pixels of the top half, psi those of the bottom half. Among the 360 held-out images each top
-half looks for its own bottom half. Beside it are the linear methods for two tables, canonical correlation
-(CCA) and partial least squares (PLSCanonical), which rank by the same inner product, that of their scores;
-once more with scores of unit length (cosine), which suits them better. The baseline of the figures is the
-better one by inner product.
+phi takes the 32 pixels of the top half, psi those of the bottom half. Each top half of the 360 held-out
+images is a query for its own bottom half. The baselines are the linear methods for two tables, canonical
+correlation analysis (CCA) and partial least squares (PLSCanonical), which rank by the inner product of their
+scores, and also by the cosine, which suits them better. The reported baseline is the better of the two by
+inner product.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from .digits import Split, draw_rows, load
 from .part import Part
 
 _HALF = 32
-# Bottom halves that the picture shows for each top half.
+# Bottom halves shown per top half in the picture.
 _SHOWN = 6
-# Numbers of components that are tried on a part of the training images.
+# Numbers of components to try on a part of the training images.
 _COMPONENTS = (5, 10, 20)
 
 
 def _recall(f: np.ndarray, g: np.ndarray) -> dict[str, float]:
-    """Share of rows of f whose own row of g is the most related one, and among the ten most related."""
+    """Return the share of rows of f whose own row of g ranks first, and among the first ten."""
     _, found = retrieve(np.ascontiguousarray(f), np.ascontiguousarray(g), 10)
     own = found == np.arange(len(f))[:, None]
     return {"recall_at_1": float(own[:, 0].mean()), "recall_at_10": float(own.any(axis=1).mean())}
@@ -42,18 +42,18 @@ def _unit(scores: np.ndarray) -> np.ndarray:
 
 def _linear(method: Any, n_components: int, train: np.ndarray, test: np.ndarray) -> Any:
     """Return the scores of both halves of the test images."""
-    seen = train.std(axis=0) > 0  # pixels that never change say nothing, and divide by zero
+    seen = train.std(axis=0) > 0  # constant pixels carry no information, and would divide by zero
     top, bottom = seen.copy(), seen.copy()
     top[_HALF:], bottom[:_HALF] = False, False
-    # Matrices of 32 columns: threads of the BLAS would only wait for one another.
+    # With matrices of 32 columns, BLAS threads would only wait for one another.
     with warnings.catch_warnings(), threadpool_limits(1, user_api="blas"):
-        warnings.simplefilter("ignore")  # CCA tells that its last components have not converged
+        warnings.simplefilter("ignore")  # CCA warns that its last components have not converged
         fitted = method(n_components, max_iter=1000).fit(train[:, top], train[:, bottom])
     return fitted.transform(test[:, top], test[:, bottom])
 
 
 def baselines(split: Split) -> dict[str, dict[str, float]]:
-    """Recall of the linear methods, their number of components chosen on a fifth of the training images."""
+    """Return the recall of the linear methods, with components chosen on a fifth of the training images."""
     from sklearn.cross_decomposition import CCA, PLSCanonical
 
     kept = len(split.train) * 4 // 5
@@ -70,7 +70,7 @@ def baselines(split: Split) -> dict[str, dict[str, float]]:
 
 
 def run(report: Callable[[str], None]) -> Part:
-    """Learn from the matched halves of the training images; recall among the held-out ones."""
+    """Learn from the matched halves of the training images; measure recall on the held-out ones."""
     split = load()
     report(f"learning which halves belong together from {len(split.train)} images")
     begin = time.perf_counter()
@@ -103,7 +103,7 @@ def run(report: Callable[[str], None]) -> Part:
 
 
 def _draw(split: Split, f: np.ndarray, g: np.ndarray) -> Any:
-    """Draw top halves completed by the bottom halves they find."""
+    """Draw top halves completed by their retrieved bottom halves."""
     _, found = retrieve(f, g, _SHOWN)
     rows = []
     for digit in range(10):

@@ -1,4 +1,4 @@
-"""Handwritten digits: scikit-learn's 1,797 images of 8 x 8 pixels, the data of several studies."""
+"""Handwritten digits: scikit-learn's 1,797 images of 8 x 8 pixels, used by several parts of the demo."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def load() -> Split:
 
 
 def shifted(images: np.ndarray, down: int, right: int) -> np.ndarray:
-    """Return the images moved by so many pixels; what enters is blank."""
+    """Return the images shifted by this many pixels, padded with blank pixels."""
     moved = np.zeros_like(images).reshape(-1, SIDE, SIDE)
     moved[:, max(down, 0) : SIDE + min(down, 0), max(right, 0) : SIDE + min(right, 0)] = images.reshape(
         -1, SIDE, SIDE
@@ -39,8 +39,8 @@ def shifted(images: np.ndarray, down: int, right: int) -> np.ndarray:
 
 
 def draw_rows(rows: list[list[tuple[np.ndarray, str]]], title: str) -> Any:
-    """Return a figure of rows of images, each with a caption above: a query and what it found."""
-    from ..plot._panels import Panel, figure
+    """Return a figure of rows of images, each with a caption above: a query and its results."""
+    from ..plot.panels import Panel, figure
 
     columns = max(map(len, rows))
     across, down = 1.35 * SIDE, 1.6 * SIDE

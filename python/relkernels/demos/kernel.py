@@ -1,4 +1,4 @@
-"""Part of the demo: fit phi to a Gaussian kernel between images; the error on held-out pairs by width."""
+"""Part of the demo: fit phi to a Gaussian kernel between images, and measure the held-out error by width."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def gaussian_kernel(split: Split) -> Callable[[np.ndarray, np.ndarray], np.ndarr
 def kernel_error(
     split: Split, width: int, kernel: Callable[[np.ndarray, np.ndarray], np.ndarray]
 ) -> dict[str, float]:
-    """Fit phi with one hidden layer of this width to the kernel; errors over held-out pairs."""
+    """Fit phi with one hidden layer of this width to the kernel; return errors on held-out pairs."""
     begin = time.perf_counter()
     relation = SymmetricRelation(
         hidden_widths=(width,),
@@ -50,7 +50,7 @@ def kernel_error(
 
 
 def run(report: Callable[[str], None]) -> Part:
-    """Fit networks of growing width."""
+    """Fit networks of increasing width."""
     split = load()
     kernel = gaussian_kernel(split)
     errors = []

@@ -1,4 +1,4 @@
-"""What a part of the demo hands back: its figures, and the pictures it can draw."""
+"""The result of a part of the demo: its figures, and the pictures it can draw."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass
 class Part:
-    """Figures for JSON, and functions that draw a picture each (with matplotlib), by file name."""
+    """Figures for JSON, and functions that each draw a picture (with matplotlib), by file name."""
 
     figures: Any
     pictures: dict[str, Callable[[], Any]] = field(default_factory=dict)

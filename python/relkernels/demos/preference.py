@@ -1,13 +1,13 @@
 """Part of the demo: preorders learned from choices.
 
-Digits: from a set of 8 images, select the one with the largest digit, or, as the query asks, the smallest.
-Attention over the same utilities comes near the selection as its inverse temperature grows; the bound of
-`relkernels.bounds.attention_error`, at each set's margin, says from where on it must.
+Digits: from a set of 8 images, select the one with the largest digit, or the smallest, depending on the
+query. Attention over the same utilities approaches the selection as its inverse temperature increases; the
+bound of `relkernels.bounds.attention_error`, at each set's margin, guarantees how closely.
 
-Travellers: 210 real choices among air, train, bus and car (statsmodels' modechoice), beside a conditional
-logit with the same attributes and their products with income and party size. In these data the terminal
-times of the modes that were not chosen are a few imputed constants, which a map that is not linear
-recognises: figures without that attribute stand beside.
+Travellers: 210 real choices among air, train, bus and car (statsmodels' modechoice), compared with a
+conditional logit with the same attributes and their products with income and party size. In these data the
+terminal times of the modes that were not chosen are a few imputed constants, which a nonlinear map
+recognises; therefore results without that attribute are also reported.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def _sets(
 
 
 def learn_order(split: Split) -> PreferenceRetriever:
-    """Learn to prefer large or small digits, as the query asks, from sets of training images.
+    """Learn to prefer large or small digits, depending on the query, from sets of training images.
 
-    Images enter as they are and moved by one pixel; the learning rate falls in three fits, each of which
-    begins where the last one ended.
+    Images are used unchanged and shifted by one pixel; three fits with decreasing learning rates each start
+    from the previous one.
     """
     rng = np.random.default_rng(0)
     moves = [(0, 0), (0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)]
@@ -71,7 +71,7 @@ def learn_order(split: Split) -> PreferenceRetriever:
 
 
 def largest_digit(report: Callable[[str], None]) -> dict[str, Any]:
-    """Accuracy of hard selection and of attention on sets of held-out images."""
+    """Return the accuracy of hard selection and of attention on sets of held-out images."""
     split = load()
     report(f"learning the order of digits from {_TRAINING_SETS:,} sets of {_SET} images")
     begin = time.perf_counter()
@@ -120,7 +120,7 @@ def largest_digit(report: Callable[[str], None]) -> dict[str, Any]:
 
 
 def _travellers(attributes: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return who chooses (income, party size), the attributes of the four modes, and the choice."""
+    """Return the travellers (income, party size), the attributes of the four modes, and the choices."""
     from statsmodels.datasets import modechoice
 
     table = modechoice.load_pandas().data
@@ -132,7 +132,7 @@ def _travellers(attributes: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarr
 def _conditional_logit(
     travellers: np.ndarray, items: np.ndarray, chosen: np.ndarray, train: np.ndarray, test: np.ndarray
 ) -> np.ndarray:
-    """Return its utilities: constants and attributes of the modes, constants times income and party size."""
+    """Return the logit's utilities: constants and attributes, and constants times income and party size."""
     from statsmodels.discrete.conditional_models import ConditionalLogit
 
     n = len(items)
@@ -168,7 +168,7 @@ def _learned(
 
 
 def mode_choice(attributes: list[str]) -> dict[str, float]:
-    """Held-out accuracy and log-loss in 5-fold cross-validation, learned preorder and conditional logit."""
+    """Return 5-fold cross-validated accuracy and log-loss of the learned preorder and of the logit."""
     from scipy.special import log_softmax
     from sklearn.model_selection import StratifiedKFold
 
@@ -187,7 +187,7 @@ def mode_choice(attributes: list[str]) -> dict[str, float]:
 
 
 def run(report: Callable[[str], None]) -> Part:
-    """Run both studies; without statsmodels the second one's figures are None."""
+    """Run both studies; without statsmodels the figures of the second are None."""
     digits = largest_digit(report)
     travellers = None
     if importlib.util.find_spec("statsmodels") is None:
@@ -203,7 +203,7 @@ def run(report: Callable[[str], None]) -> Part:
 
 
 def _draw(figures: dict[str, Any]) -> Any:
-    """Draw attention's accuracy against beta with what the bound guarantees."""
+    """Draw attention's accuracy against beta with the guaranteed accuracy."""
     from ..plot import attention_against_beta
 
     rows = figures["attention"]

@@ -1,4 +1,4 @@
-"""Part of the demo: exact retrieval over keys on disk, in bounded memory; part of it checked directly."""
+"""Part of the demo: exact retrieval over keys on disk in bounded memory, partly checked against NumPy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..states.block_retrieval import retrieve_blocks
 from ..states.blocks import NpyBlocks
 from .part import Part
 
-# Rows that share a seed: keys do not depend on how they are read.
+# Rows per seed, so that keys do not depend on the size of blocks.
 _DRAWN = 1 << 16
 _CHECKED = 8  # queries
 
@@ -31,7 +31,7 @@ def run(
     k: int = 10,
     keys: str | None = None,
 ) -> Part:
-    """Retrieve from a file of keys, drawn for the purpose and removed afterwards where none is given."""
+    """Retrieve from a file of keys; without one, from random keys in a temporary file."""
     if keys is not None:
         return Part(_measured(report, NpyBlocks(keys), queries, k))
     if k > rows:
@@ -41,7 +41,7 @@ def run(
     if nbytes > free:
         raise OSError(
             f"{tempfile.gettempdir()}: {nbytes} bytes are needed for {rows} keys, {free} are free; "
-            "TMPDIR names another place"
+            "set TMPDIR to use another directory"
         )
     with tempfile.TemporaryDirectory(prefix="relkernels-") as directory:
         path = os.path.join(directory, "keys.npy")
@@ -52,7 +52,7 @@ def run(
 
 
 def write_keys(path: str, rows: int, dim: int, advance: Callable[[int], None] = lambda n: None) -> None:
-    """Write standard normal keys to a ``.npy`` file; the same ones every time."""
+    """Write standard normal keys to a ``.npy`` file, identical for every call."""
     header = {"descr": "<f4", "fortran_order": False, "shape": (rows, dim)}
     with open(path, "wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
@@ -78,7 +78,7 @@ def _measured(report: Callable[[str], None], keys: NpyBlocks, queries: int, k: i
     report(f"checking {checked} queries directly, in float64")
     with _bar("checking", len(keys)) as advance:
         error = largest_error(q[:checked], keys, values[:checked], indices[:checked], advance)
-    # Rounding of a sum in float64 or float32, and of values that come back in float16.
+    # Rounding of a sum in float64 or float32, and of values returned in float16.
     bound = 4 * keys.shape[1] * 2.0 ** (-52 if keys.dtype == np.float64 else -23)
     bound += 2.0**-10 if keys.dtype == np.float16 else 0.0
     if not error <= bound:
@@ -118,15 +118,15 @@ def largest_error(
 ) -> float:
     """Return the largest error of a result, relative to the norms of query and key, by NumPy in float64.
 
-    Values must be those of the keys that are named, and no key may be better than what was returned for its
-    rank. Indices that are named twice for a query make it infinite. NaN among the products count as -inf.
+    Values must match the keys at the returned indices, and be the largest of all keys at their rank. The
+    error is infinite if an index occurs twice for a query. NaN products count as -inf.
     """
     wide = q.astype(np.float64)
     k = values.shape[1]
     best = np.full((len(q), k), -np.inf)
     longest = 0.0
     for block in _counted(keys, advance):
-        # A few thousand rows at a time: their float64 copy is all the memory this takes.
+        # A few thousand rows at a time bound the memory of the float64 copy.
         for first in range(0, len(block), _DRAWN // 8):
             part = block[first : first + _DRAWN // 8].astype(np.float64)
             products = np.nan_to_num(wide @ part.T, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
@@ -148,9 +148,9 @@ def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def peak_memory() -> int:
-    """Return the most memory that this process has held, in bytes."""
+    """Return the peak memory of this process in bytes."""
     try:
-        with open("/proc/self/status") as file:  # unlike ru_maxrss, not inherited from who started us
+        with open("/proc/self/status") as file:  # unlike ru_maxrss, not inherited from the parent
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))
     except (OSError, StopIteration):
         import resource
@@ -160,7 +160,7 @@ def peak_memory() -> int:
 
 @contextmanager
 def _bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yield a function to call with the number of rows that are done; the bar is on standard error."""
+    """Yield a function to call with the number of finished rows; the bar is on standard error."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 

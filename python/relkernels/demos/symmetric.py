@@ -1,4 +1,4 @@
-"""Part of the demo: learn "shows the same digit" from labels; judge the relation on held-out images."""
+"""Part of the demo: learn "shows the same digit" from labels; evaluate it on held-out images."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from ..ops import retrieve
 from .digits import Split, draw_rows, load
 from .part import Part
 
-# Images found that the picture shows beside each query.
+# Retrieved images shown per query in the picture.
 _SHOWN = 6
 
 
 def precision_at(k: int, queries: np.ndarray, keys: np.ndarray, split: Split) -> float:
-    """Mean share of training images of the query's digit among the k retrieved."""
+    """Return the mean share of images of the query's digit among the k retrieved."""
     _, found = retrieve(queries, keys, k)
     return float((split.train_digits[found] == split.held_out_digits[:, None]).mean())
 
 
 def run(report: Callable[[str], None]) -> Part:
-    """Learn the same-digit relation; figures on held-out images.
+    """Learn the same-digit relation; return figures on held-out images.
 
-    The area under the ROC curve is over all pairs of held-out images; queries of the retrieval are the
-    held-out images, keys the training images, for the learned relation and for raw pixels alike.
+    The area under the ROC curve is over all pairs of held-out images. For retrieval, queries are the
+    held-out images and keys the training images, both for the learned relation and for raw pixels.
     """
     split = load()
     report(f"learning the same-digit relation from {len(split.train)} images")

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..base import check
 from ..base.describe import described
 from ..base.random_state import RandomStateLike, legacy_generator
-from ..bounds._hilbert_cube import tail_of_weights
+from ..bounds.weights import tail_of_weights
 from .functionals import Callables, Characteristic, Fourier, Landmarks, Legendre, Quantiles
 
 FAMILIES = ("fourier", "legendre", "characteristic", "quantiles", "kernel")

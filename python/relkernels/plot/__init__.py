@@ -1,15 +1,14 @@
-"""Pictures: relations, errors beside their bounds, attention, spectra, and what a machine reaches.
+"""Plots: relations, errors and their bounds, attention, spectra, and the roofline of a machine.
 
-Each function takes arrays or what the rest of the package returns (fitted relations, `bounds.Bound`,
-`bounds.Report`, spectra, the record of `relkernels bench`), draws on the axes it is given or on new ones, and
+Each function takes arrays or results of the rest of the package (fitted relations, `bounds.Bound`,
+`bounds.Report`, spectra, the record of `relkernels bench`), draws on the given axes or on new ones, and
 returns the axes. Nothing is shown or saved::
 
     ax = relkernels.plot.spectrum(values, decay="auto")
     ax.figure.savefig("spectrum.svg")
 
-Colours are those of Okabe and Ito, which colour-blind readers can tell apart; series differ by their markers
-as well, and bounds are dashed. Axes that hold nothing yet are given these colours as their cycle; axes that
-hold something go on with their own.
+Colours are those of Okabe and Ito, which colour-blind readers can distinguish; series also differ by their
+markers, and bounds are dashed. Empty axes get these colours as their cycle; axes with content keep their own.
 """
 
 from __future__ import annotations

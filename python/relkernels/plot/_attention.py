@@ -1,4 +1,4 @@
-"""Attention against its inverse temperature: how sharp it must be to select, and what is guaranteed."""
+"""Error or accuracy of attention against its inverse temperature, with the guaranteed bound."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..base import check
 from ..base.describe import described
 from ..bounds import Bound
 from ._data import numbers
-from ._style import INK, check_words, drawing, finish, limit, series
+from .style import INK, check_words, drawing, finish, limit, series
 
 _BETAS = tuple(float(b) for b in np.geomspace(0.1, 1000, 13))
 _REFERENCE_STYLES = ("-", ":", "-.", "--")
@@ -36,31 +36,31 @@ def attention_against_beta(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw attention's error, or its accuracy, against the inverse temperature, and the bound dashed.
+    """Plot attention's error or accuracy against the inverse temperature, with the bound dashed.
 
     Parameters
     ----------
     beta : array-like of shape (k,) or None
-        Inverse temperatures > 0; None stands for 0.1 to 1,000.
+        Inverse temperatures > 0; None means 0.1 to 1,000.
     error : array-like of shape (k,), or fitted PreferenceRetriever
-        Figures to draw. Of a retriever the mean distance between attention and the value of the item
-        preferred, over the sets given, beside the mean of `bounds.attention_error` at each set's margin.
+        Values to plot. For a retriever, the mean distance between attention and the value of the preferred
+        item over the given sets, with the mean of `bounds.attention_error` at each set's margin.
     queries, items, values : array-like, optional
-        ``(b, d_q)``, ``(b, n, d_x)`` and ``(b, n, d_v)``: what the retriever attends to; for it alone.
+        ``(b, d_q)``, ``(b, n, d_x)`` and ``(b, n, d_v)``: inputs of the retriever; only with a retriever.
     bound : array-like of shape (k,) or Bound, optional
-        What the error cannot exceed, or what the accuracy reaches at least; or `bounds.attention_error` or
+        Upper bound on the error, or lower bound on the accuracy; or `bounds.attention_error` or
         `bounds.attention`, which is evaluated at these temperatures.
     measure : {"error", "accuracy"}, default "error"
         Errors are drawn on a logarithmic axis, accuracies from 0 to 1.
     label : str, optional
         Name of the series in the legend.
     color : matplotlib colour, optional
-        Of the series; the next of the axes' cycle by default.
+        Colour of the series; by default the next in the axes' cycle.
     references : mapping of str to float, optional
-        Values to draw across, by name: ``{"hard selection": 0.97, "chance": 0.1}``.
+        Horizontal reference lines, by name: ``{"hard selection": 0.97, "chance": 0.1}``.
     xlabel, ylabel, title : str, optional
     ax : matplotlib.axes.Axes, optional
-        New ones by default. Called again on the same axes it adds another series.
+        New axes by default. A second call with the same axes adds another series.
 
     Returns
     -------
@@ -69,7 +69,7 @@ def attention_against_beta(
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as above, or a bound speaks of something else than attention.
+        If an argument is not as above, or the bound is not about attention.
 
     Examples
     --------
@@ -110,7 +110,7 @@ def attention_against_beta(
         ax.set_xscale("log")
         if measure == "error":
             ax.set_yscale("log")
-            found = np.where(found > 0, found, np.nan)  # attention this sharp is exact: the line ends
+            found = np.where(found > 0, found, np.nan)  # no logarithm of a zero error: the line ends
         else:
             ax.set_ylim(0, 1.02)
         line = series(ax, at, found, label or "attention", color)

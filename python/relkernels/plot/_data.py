@@ -1,4 +1,4 @@
-"""What several pictures ask of the numbers that they are given."""
+"""Checks of numbers that several plots share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..base import check
 
 
 def numbers(name: str, values: Any, count: int | None = None, *, positive: bool = False) -> np.ndarray:
-    """Return values as float64 of one dimension, `count` of them where that is told."""
+    """Return values as a one-dimensional float64 array, of `count` elements if that is given."""
     found = check.numbers(name, values)
     if found.ndim != 1 or (count is not None and len(found) != count):
         shape = "(k,)" if count is None else f"({count},)"

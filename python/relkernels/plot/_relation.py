@@ -1,4 +1,4 @@
-"""A relation as a heat map, with what belongs together side by side."""
+"""A relation as a heat map, ordered so that similar rows are adjacent."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from ..base import check
-from ..bounds._report import relation_of
-from ._style import DIVERGING, MISSING, SEQUENTIAL, check_words, drawing
+from ..bounds.models import relation_of
+from .style import DIVERGING, MISSING, SEQUENTIAL, check_words, drawing
 
-# Clustering holds the distances of all pairs of rows: 8 bytes for each of n^2 / 2.
+# Clustering stores the distances of all pairs of rows: 8 bytes for each of n^2 / 2.
 _MOST_CLUSTERED = 5000
-# Beyond this many rows distances are taken between projections onto the span of this many random mixtures of
-# the rows, at a cost of O(n^2) instead of O(n^2 m). A relation of up to 64 features loses nothing: its rank.
+# Beyond this many rows, distances are computed between projections onto the span of this many random
+# combinations of the rows, at a cost of O(n^2) instead of O(n^2 m). Exact for a relation of up to 64
+# features, because that bounds its rank.
 _MOST_EXACT, _DIRECTIONS = 1000, 64
-# Groups whose names still have room along an axis.
+# The names of up to this many groups fit along an axis.
 _MOST_NAMED = 30
 
 
@@ -35,34 +36,35 @@ def relation_matrix(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw a relation as a heat map whose rows and columns are ordered by label or by cluster.
+    """Plot a relation as a heat map with rows and columns ordered by label or by cluster.
 
     Parameters
     ----------
     relation : ndarray of shape (n, m), MLP, pair of MLPs, or fitted relation
-        The values R_ij, or what gives them at `x` and `y`.
+        The values R_ij, or a model that computes them at `x` and `y`.
     x : array-like of shape (n, d_x), optional
-        Rows; needed where `relation` is not a matrix.
+        Rows; required unless `relation` is a matrix.
     y : array-like of shape (m, d_y), optional
-        Columns; those of `x` where it is left out.
+        Columns; by default `x`.
     labels : array-like of shape (n,), optional
-        Group of each row: rows of one group stand together, lines part them, and their names are on the
-        axis. Of a relation among the same objects (a square matrix, or no `y`) they are those of the
-        columns too, unless `labels_y` is given.
+        Group of each row: rows of a group are adjacent, lines separate the groups, and their names label the
+        axis. For a relation among the same objects (a square matrix, or no `y`) they also apply to the
+        columns, unless `labels_y` is given.
     labels_y : array-like of shape (m,), optional
         Group of each column.
     order : {"label", "cluster", "given"}, optional
         By label (stable within a group); by average linkage of rows, and of columns, so that similar ones
-        stand together; or as they come. "label" where there are labels, else "cluster". A side without
-        labels stays as it comes under "label"; a symmetric matrix has one order for both sides. Beyond 1,000
-        rows, clusters are found among projections onto 64 directions, which loses nothing of a relation of
+        are adjacent; or unchanged. The default is "label" with labels, else "cluster". With "label", a side
+        without labels keeps its order; a symmetric matrix has one order for both sides. Beyond 1,000
+        rows, clusters are computed from projections onto 64 directions, which is exact for a relation of
         up to 64 features.
     limits : (float, float), optional
-        Values at the ends of the colours; by default those of the data, about zero where both signs occur.
+        Values at the ends of the colour scale; by default the range of the data, symmetric about zero if both
+        signs occur.
     colorbar : bool, default True
     xlabel, ylabel, title : str, optional
     ax : matplotlib.axes.Axes, optional
-        New ones by default.
+        New axes by default.
 
     Returns
     -------
@@ -171,7 +173,7 @@ def _orders(
 
 
 def _cluster(values: np.ndarray) -> np.ndarray:
-    """Return the order of the leaves of average linkage of the rows."""
+    """Return the order of the leaves of the rows' average-linkage tree."""
     n = len(values)
     if n > _MOST_CLUSTERED:
         check.fail("order", f"'label' or 'given' beyond {_MOST_CLUSTERED:,} rows", f"'cluster' of {n:,}")
@@ -185,7 +187,7 @@ def _cluster(values: np.ndarray) -> np.ndarray:
     if n > _MOST_EXACT and values.shape[1] > _DIRECTIONS:
         mixed = filled.T @ np.random.default_rng(0).standard_normal((n, _DIRECTIONS))
         filled = filled @ np.linalg.qr(mixed)[0]
-    # Optimal order of the leaves takes time ~ n^3 for the last bit of neatness.
+    # The optimal order of the leaves takes time ~ n^3 for a slightly tidier picture.
     return leaves_list(linkage(pdist(filled), "average", optimal_ordering=n <= 400))
 
 
@@ -208,7 +210,7 @@ def _limits(values: np.ndarray, limits: Any) -> tuple[float, float]:
 
 
 def _name_groups(ax: Axes, axis: Literal["x", "y"], groups: np.ndarray, color: str) -> None:
-    """Part the groups by lines and put their names at their middles."""
+    """Separate the groups by lines and label them at their centres."""
     edges = np.flatnonzero(groups[1:] != groups[:-1]) + 0.5
     for edge in edges:
         (ax.axhline if axis == "y" else ax.axvline)(edge, color=color, linewidth=0.6)

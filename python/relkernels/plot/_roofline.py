@@ -1,4 +1,4 @@
-"""The roofline: rates beside what arithmetic and memory allow (Williams, Waterman, Patterson 2009)."""
+"""The roofline: rates and the limits of arithmetic and memory (Williams, Waterman, Patterson 2009)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from matplotlib.axes import Axes
 
 from ..base import check
 from ..base.describe import described
-from ..bounds._bound import positive
+from ..bounds.bound import positive
 from ._data import numbers
-from ._style import INK, MARKERS, check_words, drawing, finish, series
+from .style import INK, MARKERS, check_words, drawing, finish, series
 
 _OURS = "relkernels"
-# Ceilings of a record of `relkernels bench` that are peaks of arithmetic here, and their names.
+# The ceilings of a `relkernels bench` record that are arithmetic peaks, and their names in the plot.
 _PEAKS = {"fma_float32": "multiply-adds, float32", "bf16_dot": "products of bfloat16"}
 _ROOF_STYLES = ("-", "--", "-.", ":")
 
@@ -33,26 +33,27 @@ def roofline(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw rates against operations a byte, below the roofs of a machine.
+    """Plot rates against operations per byte, below the roofs of a machine.
 
     Parameters
     ----------
     intensity : array-like of shape (k,), or record of a benchmark
-        Operations a byte of input and result of each workload. Or what ``relkernels bench --json bench.json``
-        wrote, as the path of the file or as the dictionary in it: it has the rates and the measured ceilings.
+        Operations per byte of input and result of each workload. Or the output of
+        ``relkernels bench --json bench.json``, as the path of the file or as the dictionary in it: it
+        contains the rates and the measured ceilings.
     rate : array-like of shape (k,), optional
-        Operations a second.
+        Operations per second.
     peaks : mapping of str to float, optional
-        Operations a second that arithmetic can do, by name: the flat roofs.
+        Arithmetic peaks in operations per second, by name: the flat roofs.
     bandwidth : float, optional
-        Bytes a second from memory: the slanted roof. Points above it had their data in a cache.
+        Memory bandwidth in bytes per second: the slanted roof. Points above it had their data in a cache.
     groups : array-like of shape (k,), optional
-        What each workload belongs to: one colour and marker each.
+        Group of each workload; each group has one colour and marker.
     threads : int, optional
-        Of a record, the number of threads; the most by default.
+        With a record, the number of threads; by default the largest.
     title : str, optional
     ax : matplotlib.axes.Axes, optional
-        New ones by default.
+        New axes by default.
 
     Returns
     -------
@@ -61,7 +62,7 @@ def roofline(
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as above, or a record lacks what is drawn.
+        If an argument is not as above, or a record lacks the plotted values.
     OSError
         If a file cannot be read.
 
@@ -111,7 +112,7 @@ def roofline(
 
 
 def _read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
-    """Return the record in a file."""
+    """Read the record from a file."""
     with open(path, encoding="utf-8") as file:
         try:
             record = json.load(file)
@@ -126,7 +127,7 @@ def _read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
 
 
 def _of_record(record: Mapping[str, Any], threads: int | None) -> tuple[Any, ...]:
-    """Return intensities, rates, families, peaks and bandwidth of a record on one number of threads."""
+    """Return intensities, rates, families, peaks and bandwidth from a record for one number of threads."""
     if record.get("quick"):
         check.fail(
             "intensity", "the record of a full benchmark", "one of `relkernels bench --quick`, without times"

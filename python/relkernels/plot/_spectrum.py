@@ -1,4 +1,4 @@
-"""Eigenvalues or singular values, and the law that is fitted to their decay."""
+"""Eigenvalues or singular values, and a law fitted to their decay."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from ..base import check
 from ..spectra import Decay, MercerSpectrum, SchmidtSpectrum, SphereSpectrum, fit_decay
 from ._data import numbers
-from ._style import check_words, drawing, finish, series
+from .style import check_words, drawing, finish, series
 
-# Values down to minus so much of the largest are rounding, in spectra that come as arrays.
+# In spectra given as arrays, negative values of at most this fraction of the largest are rounding.
 _ROUNDING = 1e-15
 
 
@@ -28,27 +28,27 @@ def spectrum(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw a spectrum and the law fitted to its decay.
+    """Plot a spectrum and the law fitted to its decay.
 
     Parameters
     ----------
     values : ndarray of shape (k,), MercerSpectrum, SchmidtSpectrum or SphereSpectrum
-        Values, largest first; zeros are left out, and of a Mercer or Schmidt spectrum what is below n times
-        the rounding of the largest. Of a spectrum on the sphere they stand over
-        the degrees 1, 2, ...: that of degree 0 has no place on a logarithmic axis.
+        Values, largest first. Zeros are omitted, and for a Mercer or Schmidt spectrum also values below n
+        times the rounding of the largest. A spectrum on the sphere is plotted over the degrees 1, 2, ...;
+        degree 0 cannot be shown on a logarithmic axis.
     decay : Decay or {"power", "exponential", "auto"}, optional
-        A law from `spectra.fit_decay`, or the kind to fit to all values drawn. It is drawn dashed where it
-        was fitted, and its rate is in the legend with its confidence interval.
+        A law from `spectra.fit_decay`, or the kind to fit to all plotted values. It is drawn dashed over the
+        fitted range, and the legend gives its rate with the confidence interval.
     indices : array-like of shape (k,), optional
-        What stands for the k's, increasing and > 0; 1, 2, ... by default.
+        Values of k, increasing and > 0; by default 1, 2, ...
     label : str, optional
         Name of the series in the legend.
     color : matplotlib colour, optional
-        Of the series; the next of the axes' cycle by default.
+        Colour of the series; by default the next in the axes' cycle.
     xlabel, ylabel, title : str, optional
     ax : matplotlib.axes.Axes, optional
-        New ones by default. Called again on the same axes it adds another series. The first law that is
-        exponential on empty axes makes the index's axis linear, so that the law is a straight line.
+        New axes by default. A second call with the same axes adds another series. If the first law on empty
+        axes is exponential, the index axis is linear, so that the law is a straight line.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Errors against the number of neurons, beside what a bound guarantees."""
+"""Errors against the number of neurons, with a bound on them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from ..base import check
 from ..bounds import Bound, Report
 from ._data import numbers
-from ._style import check_words, drawing, finish, label_ticks, limit, series
+from .style import check_words, drawing, finish, label_ticks, limit, series
 
-# Points at which a bound that gives neurons for an accuracy is evaluated.
+# Number of points at which a bound on neurons for a given accuracy is evaluated.
 _POINTS = 16
-# Widths so far apart are labelled by powers of ten.
+# Widths whose ratio is at least this are labelled by powers of ten.
 _FEW_DECADES = 3000
 
 
@@ -32,29 +32,29 @@ def error_against_width(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw errors against widths on logarithmic axes, and the bound as a dashed line.
+    """Plot errors against widths on logarithmic axes, with the bound as a dashed line.
 
     Parameters
     ----------
     widths : array-like of shape (k,), or sequence of bounds.Report
-        Numbers of neurons. Of reports of fitted models the numbers of neurons and the errors, both the
-        largest and the root mean square, are taken from them.
+        Numbers of neurons. Reports of fitted models provide both the numbers of neurons and the errors, the
+        largest and the root mean square.
     errors : array-like of shape (k,) or (k, draws)
-        Of several draws the median is drawn, and their range as a band. Left out with reports.
+        For several draws the median is plotted, with their range as a band. Omitted with reports.
     bound : array-like of shape (k,) or Bound, optional
-        What the error cannot exceed at each width; or a `Bound` in which the number of neurons and the
-        accuracy are tied: one that takes ``n_neurons`` (`bounds.zonal`), or one whose value is the number
+        Upper bound on the error at each width; or a `Bound` that relates the number of neurons to the
+        accuracy: one that takes ``n_neurons`` (`bounds.zonal`), or one whose value is the number
         of neurons that suffices for ``eps`` (`bounds.symmetric`, `asymmetric`, `random_features`), which
-        is drawn over the range of the errors. Infinite values are left out.
+        is drawn over the range of the errors. Infinite values are omitted.
     label : str, optional
         Name of the series in the legend.
     color : matplotlib colour, optional
-        Of the series; the next of the axes' cycle by default.
+        Colour of the series; by default the next in the axes' cycle.
     slope : bool, default True
         Add to the label the exponent p of error ~ N^p, by least squares of logarithms.
     xlabel, ylabel, title : str, optional
     ax : matplotlib.axes.Axes, optional
-        New ones by default. Called again on the same axes it adds another series.
+        New axes by default. A second call with the same axes adds another series.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def error_against_width(
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as above, widths are not positive, or no error is.
+        If an argument is not as above, a width is not positive, or no error is positive.
 
     Examples
     --------
@@ -112,7 +112,7 @@ def error_against_width(
 
 
 def _reports(widths: Any) -> list[Report] | None:
-    """Return the reports of fitted models; None of anything else."""
+    """Return the reports of fitted models, or None for anything else."""
     found = [widths] if isinstance(widths, Report) else widths
     if not isinstance(found, (list, tuple)) or not any(isinstance(r, Report) for r in found):
         return None
@@ -127,14 +127,14 @@ def _reports(widths: Any) -> list[Report] | None:
 
 
 def _errors(errors: Any, count: int) -> np.ndarray:
-    """Return the errors as (k, draws); what a logarithm cannot show, as NaN."""
+    """Return the errors as (k, draws); values without a logarithm become NaN."""
     several = check.numbers("errors", errors)
     if several.ndim == 2 and len(several) == count and several.size:
         found = several
     else:
         found = numbers("errors", errors, count)[:, None]
     shown = np.where(np.isfinite(found) & (found > 0), found, np.nan)
-    # A row without any value would have nanmedian warn; inf and 0 are gaps in the line.
+    # nanmedian would warn about a row without any value; inf and 0 are gaps in the line.
     if np.isnan(shown).all():
         check.fail("errors", "some finite values > 0", found.ravel()[0])
     empty = np.isnan(shown).all(axis=1)
@@ -152,7 +152,7 @@ def _exponent(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _bound(bound: Any, widths: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return widths and errors of a bound, whichever way it ties them."""
+    """Return widths and errors of a bound, whichever of the two it takes as argument."""
     if not isinstance(bound, Bound):
         x, y = widths, numbers("bound", bound, len(widths))
     elif "n_neurons" in bound.arguments:

@@ -1,8 +1,8 @@
-"""Spectra of relations and norms of functions: what the bounds on networks are made of.
+"""Spectra of relations and norms of functions, from which the bounds on networks are computed.
 
-`mercer` gives eigenvalues and eigenfunctions of a kernel on points, `mercer_sphere` those of a zonal kernel
-on the sphere, `schmidt` the singular spectrum of an asymmetric relation; `fit_decay` says how fast a spectrum
-falls. `rkhs_norm` and the functions `barron_norm...` measure functions.
+`mercer` returns eigenvalues and eigenfunctions of a kernel on points, `mercer_sphere` those of a zonal kernel
+on the sphere, `schmidt` the singular spectrum of an asymmetric relation; `fit_decay` estimates how fast a
+spectrum decays. `rkhs_norm` and the functions `barron_norm...` compute norms of functions.
 """
 
 from .barron import (

@@ -1,8 +1,8 @@
-"""Spectral Barron norms: how large the frequencies of a function are, in the mean.
+"""Spectral Barron norms: moments of the frequencies of a function.
 
-With ``f(x) = integral of F(w) exp(i <w, x>) dw`` (so F is the Fourier transform over (2 pi)^d), the norm of
-order s is ``C = integral of |w|^s |F(w)| dw``. Barron (1993) bounds sigmoidal networks by order 1 and the
-Euclidean norm of w; Klusowski and Barron (2018) relu networks by order 2 and the sum of |w_i|.
+With ``f(x) = integral of F(w) exp(i <w, x>) dw`` (so F is the Fourier transform divided by (2 pi)^d), the
+norm of order s is ``C = integral of |w|^s |F(w)| dw``. Barron (1993) bounds sigmoidal networks by order 1 and
+the Euclidean norm of w; Klusowski and Barron (2018) relu networks by order 2 and the sum of |w_i|.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ class BarronNorm:
     Attributes
     ----------
     value : float
-        Infinite where the integral diverges.
+        Infinite if the integral diverges.
     order : int
         Power of the frequency's length.
     norm : int
-        Which length: 1 (sum of absolute values) or 2 (Euclidean).
+        Norm of the frequency: 1 (sum of absolute values) or 2 (Euclidean).
     source : str
-        Where it comes from; "bound" in it says that the value is an upper bound.
+        How it was computed; contains "bound" if the value is an upper bound.
     tail : float
-        Part of the value from the upper half of the frequencies that samples resolve; where it is not small,
-        so is neither the error. 0 for closed forms.
+        Fraction of the value from the upper half of the frequencies that the samples resolve; if it is not
+        small, neither is the error. 0 for closed forms.
 
     Examples
     --------
@@ -70,16 +70,16 @@ def barron_norm(
 ) -> BarronNorm:
     """Return the Barron norm of a function from its samples on a regular grid.
 
-    The function is taken for periodic over the grid. Exact for trigonometric polynomials that the grid
-    resolves; for a smooth function that vanishes towards the edges, the error falls with the spacing and the
-    extent of the grid.
+    The function is assumed to be periodic over the grid. Exact for trigonometric polynomials that the grid
+    resolves; for a smooth function that vanishes towards the edges, the error decreases with a finer spacing
+    and a larger extent of the grid.
 
     Parameters
     ----------
     samples : ndarray of shape (n_1, ..., n_d)
         Values on the grid, real or complex.
     spacing : float or sequence of d floats
-        Distance of the grid's points along each axis.
+        Distance between the grid's points along each axis.
     order : {0, 1, 2}, default 1
     norm : {1, 2}, default 2
 
@@ -137,15 +137,15 @@ def barron_norm_gaussian(
 ) -> BarronNorm:
     """Return the Barron norm of ``amplitude * exp(-|(x - c) / scale|^2 / 2)``, in closed form.
 
-    Its transform is `amplitude` times the density of a normal law with standard deviations 1 / scale, so the
-    norm is a moment of that law.
+    Its transform is `amplitude` times the density of a normal distribution with standard deviations 1 /
+    scale, so the norm is a moment of that distribution.
 
     Parameters
     ----------
     scale : float, or sequence of d floats
         Width along each coordinate.
     dimension : int, optional
-        Number of coordinates; needed where `scale` is one number.
+        Number of coordinates; required if `scale` is one number.
     amplitude : float, default 1.0
     order : {0, 1, 2}, default 1
     norm : {1, 2}, default 2
@@ -192,7 +192,7 @@ def _moment(deviations: np.ndarray, order: int, norm: int) -> float:
         if order == 1:
             return math.sqrt(2 / math.pi) * total
         return float(variance.sum()) * (1 - 2 / math.pi) + 2 / math.pi * total**2
-    if np.ptp(deviations) == 0:  # mean of the chi law
+    if np.ptp(deviations) == 0:  # mean of the chi distribution
         d = len(deviations)
         return float(deviations[0]) * math.sqrt(2) * math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2))
     # sqrt(q) = integral of (1 - exp(-t q)) t^(-3/2) over t > 0 / (2 sqrt(pi)), with t = u^2
@@ -213,8 +213,8 @@ def barron_norm_trigonometric(
 ) -> BarronNorm:
     """Return the Barron norm of ``sum_k amplitude_k * cos(<w_k, x> + phase_k)``, in closed form.
 
-    Such functions, of one frequency, are the eigenfunctions of every shift-invariant kernel on a torus. A
-    cosine has two frequencies of half its amplitude, and phases do not matter. Where frequencies repeat, the
+    With one frequency these are the eigenfunctions of every shift-invariant kernel on a torus. A
+    cosine has two frequencies of half its amplitude, and phases do not matter. If frequencies repeat, the
     value is an upper bound.
 
     Parameters
@@ -258,7 +258,7 @@ def barron_norm_eigenfunction(
     """Return a bound on the Barron norm of an eigenfunction of a shift-invariant kernel.
 
     An eigenfunction is ``e(x) = mean_j k(x - x_j) e(x_j) / value``: a sum of shifted copies of k, whose
-    transforms have the size of that of k. Hence ``C(e) <= C(k) * mean_j |e(x_j)| / value``.
+    transforms have the same modulus as that of k. Hence ``C(e) <= C(k) * mean_j |e(x_j)| / value``.
 
     Parameters
     ----------
@@ -267,7 +267,7 @@ def barron_norm_eigenfunction(
     value : float
         Its eigenvalue, greater than 0.
     kernel_norm : BarronNorm or float
-        Norm of the function k, from `barron_norm_gaussian` for a Gaussian kernel, say.
+        Norm of the function k, for example from `barron_norm_gaussian`.
 
     Returns
     -------
@@ -308,7 +308,7 @@ def barron_norm_fourier(
     ----------
     transform : callable
         F with ``f(x) = integral of F(w) exp(i <w, x>) dw``. In one dimension a function of w, of either sign;
-        in more, F is taken for radial and is a function of the Euclidean length of w.
+        in more, F is assumed to be radial and is a function of the Euclidean norm of w.
     dimension : int, default 1
     order : {0, 1, 2}, default 1
     norm : {1, 2}, default 2
@@ -316,7 +316,7 @@ def barron_norm_fourier(
     Returns
     -------
     BarronNorm
-        Infinite where octave after octave of frequencies adds as much as the one before.
+        Infinite if successive octaves of frequencies contribute undiminished amounts.
 
     Raises
     ------
@@ -367,7 +367,7 @@ def barron_norm_fourier(
             return BarronNorm(math.inf, order, norm, "Fourier transform")
         low, high, last = high, 2 * high, part
     else:
-        # A geometric tail: the ratio of the last octaves goes on.
+        # A geometric tail: the ratio of the last octaves is extrapolated.
         ratio = min(part / last, 0.98) if last > 0 else 0.0
         total += part * ratio / (1 - ratio)
     return BarronNorm(sphere * mean * total, order, norm, "Fourier transform")

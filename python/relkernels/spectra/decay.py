@@ -1,4 +1,4 @@
-"""How fast a spectrum falls: a power or an exponential, with its confidence interval."""
+"""How fast a spectrum decays: a power or an exponential law, with a confidence interval."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Decay:
     residual : float
         Standard deviation of the logarithms about the law.
     first, last : int
-        The k's that were fitted.
+        First and last k of the fit.
 
     Examples
     --------
@@ -76,17 +76,17 @@ def fit_decay(
     Parameters
     ----------
     values : ndarray of shape (k,), MercerSpectrum or SchmidtSpectrum
-        Eigenvalues or singular values, largest first, positive where they are fitted.
+        Eigenvalues or singular values, largest first; those that are fitted must be positive.
     kind : {"power", "exponential", "auto"}, default "power"
-        "auto" takes whichever leaves the smaller residual.
+        "auto" chooses the law with the smaller residual.
     first, last : int, optional
-        Fit the values number `first` to `last`, counted from 1.
+        Fit values `first` to `last`, counted from 1.
     indices : ndarray of shape (k,), optional
-        What stands for k, increasing and positive: degrees on the sphere, say. By default 1, 2, ...
+        Values of k, increasing and positive, for example degrees on the sphere. By default 1, 2, ...
     confidence : float, default 0.95
-        Of the interval of the rate, by Student's t. It takes the deviations from the law for independent;
-        where a smooth spectrum bends, they are not, and the interval says how well a line fits rather than
-        what holds in the limit.
+        Level of the interval of the rate, by Student's t. The interval assumes independent deviations from
+        the law; where a smooth spectrum bends they are not, and the interval describes how well a line fits
+        rather than the limit.
 
     Returns
     -------
@@ -95,7 +95,7 @@ def fit_decay(
     Raises
     ------
     TypeError, ValueError
-        If values are negative, increase, or fewer than three are to be fitted.
+        If values are negative or increase, or if fewer than three are to be fitted.
 
     Examples
     --------
@@ -142,7 +142,7 @@ def fit_decay(
 
 
 def _values(given: Any) -> np.ndarray:
-    """Return the numbers of a spectrum, or those given."""
+    """Return the values of a spectrum, or the array itself."""
     from .points import MercerSpectrum, SchmidtSpectrum
     from .sphere import SphereSpectrum
 

@@ -1,4 +1,4 @@
-"""Kernels as linear operators: products with vectors, the matrix never formed."""
+"""Kernels as linear operators: products with vectors, without forming the matrix."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from ..base import check
 from ..base.describe import described
 
-# Values of a kernel held at a time: 32 MiB of float64.
+# Kernel values held at a time: 32 MiB of float64.
 _BLOCK_VALUES = 1 << 22
 
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -19,8 +19,8 @@ Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
 def kernel_operator(kernel: Kernel, x: np.ndarray, y: np.ndarray | None = None) -> Any:
     """Return a kernel between the rows of `x` and `y` as a SciPy linear operator.
 
-    Each product evaluates the kernel anew in blocks of rows, so that the matrix is never formed. That of a
-    relation, by compiled kernels, is `relkernels.as_linear_operator`.
+    Each product evaluates the kernel again in blocks of rows, so that the matrix is never formed. For a
+    relation, `relkernels.as_linear_operator` does the same with compiled kernels.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def kernel_operator(kernel: Kernel, x: np.ndarray, y: np.ndarray | None = None) 
         ``kernel(a, b)`` returns the matrix of values between the rows of two arrays.
     x : ndarray of shape (n, d_x)
     y : ndarray of shape (m, d_y), optional
-        None stands for `x`.
+        None means `x`.
 
     Returns
     -------
@@ -37,7 +37,7 @@ def kernel_operator(kernel: Kernel, x: np.ndarray, y: np.ndarray | None = None) 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as above, or the kernel returns another shape.
+        If an argument is not as above, or the kernel returns an array of the wrong shape.
 
     Examples
     --------
@@ -75,7 +75,7 @@ def kernel_operator(kernel: Kernel, x: np.ndarray, y: np.ndarray | None = None) 
 
 
 def points(name: str, x: Any) -> np.ndarray:
-    """Return an array of points, one a row."""
+    """Return an array of points, one per row."""
     found = x if type(x) is np.ndarray and x.dtype.char in "fd" else check.numbers(name, x)
     if found.ndim != 2 or 0 in found.shape:
         check.fail(name, "points, one a row and at least one", f"shape {found.shape}")
@@ -86,7 +86,7 @@ def points(name: str, x: Any) -> np.ndarray:
 
 
 def evaluate(kernel: Kernel, a: np.ndarray, b: np.ndarray, name: str = "kernel") -> np.ndarray:
-    """Return kernel(a, b) as float64, if it has the right shape and is finite."""
+    """Return kernel(a, b) as float64, checked for shape and finite values."""
     with check.naming(name):
         values = check.numbers(name, kernel(a, b))
     if values.shape != (len(a), len(b)):

@@ -12,14 +12,14 @@ from ..base.describe import described
 from ..maps.mlp import MLP
 from .operators import Kernel, diagonal, evaluate, kernel_operator, points
 
-# Up to so many points the matrix is formed and all of its spectrum computed; beyond, the leading part by
-# Lanczos iterations on products.
+# Up to this many points the matrix is formed and its whole spectrum computed; beyond, the leading part is
+# computed by Lanczos iterations on products.
 _DENSE = 2048
 _DEFAULT_COUNT = 50
 
 
 def _rounding(values: Any) -> float:
-    """Eigenvalues down to minus so much of the largest are rounding of a kernel with values of this dtype."""
+    """Return t: eigenvalues above -t times the largest are rounding, for kernel values of this dtype."""
     return 1e-4 if getattr(values, "dtype", None) == np.float32 else 1e-10
 
 
@@ -30,14 +30,14 @@ def _leading(values: np.ndarray) -> str:
 
 @dataclass(frozen=True, repr=False)
 class MercerSpectrum:
-    """Eigenvalues and eigenfunctions of a kernel, the mean over points standing for the integral.
+    """Eigenvalues and eigenfunctions of a kernel, with the mean over points in place of the integral.
 
     Attributes
     ----------
     values : ndarray of shape (k,)
-        Eigenvalues of ``f -> mean_j kernel(., x_j) f(x_j)``, largest first, not negative.
+        Eigenvalues of ``f -> mean_j kernel(., x_j) f(x_j)``, largest first, >= 0.
     vectors : ndarray of shape (n, k)
-        Eigenfunctions at the points, of mean square 1.
+        Eigenfunctions at the points, with mean square 1.
     trace : float
         Mean of kernel(x_i, x_i): the sum of all eigenvalues.
     points : ndarray of shape (n, d) or None
@@ -72,7 +72,7 @@ class MercerSpectrum:
         Returns
         -------
         ndarray of shape (m, k)
-            ``mean_j kernel(x, x_j) e_i(x_j) / value_i``; zero where the eigenvalue is.
+            ``mean_j kernel(x, x_j) e_i(x_j) / value_i``; zero if the eigenvalue is zero.
         """
         if self.kernel is None or self.points is None:
             raise ValueError("functions: expected a spectrum of a callable kernel on points, got a matrix's")
@@ -91,18 +91,18 @@ class MercerSpectrum:
 
 @dataclass(frozen=True, repr=False)
 class SchmidtSpectrum:
-    """Singular values and functions of a relation, means over points standing for integrals.
+    """Singular values and functions of a relation, with means over points in place of integrals.
 
     Attributes
     ----------
     values : ndarray of shape (k,)
         Singular values of ``g -> mean_j relation(., y_j) g(y_j)``, largest first.
     left : ndarray of shape (n, k)
-        Left functions at the points x, of mean square 1.
+        Left functions at the points x, with mean square 1.
     right : ndarray of shape (m, k)
-        Right functions at the points y, of mean square 1.
+        Right functions at the points y, with mean square 1.
     squared_norm : float
-        Mean of the relation's squares: the sum of the squares of all singular values; NaN where the
+        Mean of the relation's squares: the sum of the squares of all singular values; NaN if the
         relation was an operator.
 
     Examples
@@ -119,7 +119,7 @@ class SchmidtSpectrum:
     squared_norm: float
 
     def tail(self, count: int) -> float:
-        """Return the root mean square error of the relation cut to `count` terms."""
+        """Return the root mean square error of the relation truncated to `count` terms."""
         count = check.integer("count", count, 0)
         return float(np.sqrt(max(self.squared_norm - float((self.values[:count] ** 2).sum()), 0.0)))
 
@@ -132,7 +132,7 @@ class SchmidtSpectrum:
 
 
 def symmetric_matrix(kernel: Any, x: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None, float]:
-    """Return the matrix of a symmetric kernel, the points, and what is rounding in its spectrum."""
+    """Return the matrix of a symmetric kernel, the points, and the rounding threshold of its spectrum."""
     if _is_operator(kernel):
         check.fail("kernel", "a callable or a square matrix", "a linear operator")
     _not_a_map(kernel)
@@ -157,7 +157,7 @@ def symmetric_matrix(kernel: Any, x: np.ndarray | None) -> tuple[np.ndarray, np.
 
 
 def _not_a_map(kernel: Any) -> None:
-    """Refuse an MLP: it maps the rows of one array, where a kernel takes two."""
+    """Reject an MLP: it maps the rows of one array, while a kernel takes two."""
     if isinstance(kernel, MLP):
         raise TypeError(
             "kernel: expected a callable of two arrays, got MLP: use "
@@ -167,7 +167,7 @@ def _not_a_map(kernel: Any) -> None:
 
 
 def not_negative(values: np.ndarray, rounding: float) -> np.ndarray:
-    """Return eigenvalues with those that are rounding set to zero, if none is truly negative."""
+    """Set eigenvalues within rounding of zero to zero; raise if any is negative beyond rounding."""
     smallest, largest = float(values.min()), float(np.abs(values).max())
     if smallest < -rounding * largest:
         check.fail(
@@ -196,16 +196,16 @@ def _count(k: int | None, most: int, whole: bool) -> int:
 def mercer(kernel: Any, x: np.ndarray | None = None, k: int | None = None) -> MercerSpectrum:
     """Return the Mercer spectrum of a kernel on points.
 
-    On points drawn from a distribution its eigenvalues tend to those of the integral operator of the kernel
+    On points drawn from a distribution its eigenvalues converge to those of the kernel's integral operator
     (Koltchinskii & Gine 2000), and Nystrom's extension gives the eigenfunctions elsewhere.
 
     Parameters
     ----------
     kernel : callable, ndarray of shape (n, n) or scipy.sparse.linalg.LinearOperator
-        ``kernel(a, b)`` returns the values between the rows of two arrays; or the matrix of the points; or an
-        operator such as `relkernels.as_linear_operator` makes.
+        ``kernel(a, b)`` returns the values between the rows of two arrays; or the kernel matrix of the
+        points; or an operator such as `relkernels.as_linear_operator` returns.
     x : ndarray of shape (n, d), optional
-        The points; needed where the kernel is a callable.
+        The points; required if the kernel is a callable.
     k : int, optional
         Number of eigenvalues. By default all of them up to 2,048 points, else 50. Beyond 2,048 points, and
         for operators, they come from Lanczos iterations (`scipy.sparse.linalg.eigsh`) on products, and the
@@ -218,7 +218,7 @@ def mercer(kernel: Any, x: np.ndarray | None = None, k: int | None = None) -> Me
     Raises
     ------
     ValueError
-        If the kernel is not symmetric, or not positive semi-definite: the message has the smallest
+        If the kernel is not symmetric, or not positive semi-definite: the message gives the smallest
         eigenvalue (of those computed).
 
     Examples
@@ -287,9 +287,9 @@ def schmidt(
         ``relation(a, b)`` returns the values between the rows of two arrays; or the matrix; or an operator.
     x : ndarray of shape (n, d_x), optional
     y : ndarray of shape (m, d_y), optional
-        The points, where the relation is a callable; `y` None stands for `x`.
+        The points, if the relation is a callable; `y` None means `x`.
     k : int, optional
-        Number of singular values. By default all where the smaller number of points is at most 2,048, else
+        Number of singular values. By default all if the smaller number of points is at most 2,048, else
         50, by `scipy.sparse.linalg.svds` on products.
 
     Returns

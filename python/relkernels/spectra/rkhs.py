@@ -1,4 +1,4 @@
-"""The norm of a function in the space of a kernel, from samples."""
+"""The norm of a function in a kernel's RKHS, from samples."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from .points import not_negative, symmetric_matrix
 
 @dataclass(frozen=True)
 class RKHSNorm:
-    """The norm of a function in the space of a kernel, as far as samples tell.
+    """The norm of a function in the RKHS of a kernel, estimated from samples.
 
     Attributes
     ----------
     value : float
-        Norm of the interpolant of least norm: a lower bound that grows with the samples.
+        Norm of the minimum-norm interpolant: a lower bound that increases with the number of samples.
     residual : float
-        Part of the samples that the kernel does not reach, as a fraction: the root of the mean square that
-        lies along eigenvectors whose eigenvalues are rounding. Where it is not small, the function is not
-        known to be in the space.
+        Fraction of the samples that the kernel cannot represent: the root mean square of the component along
+        eigenvectors whose eigenvalues are rounding. Unless it is small, the function is not known to be in
+        the RKHS.
     rank : int
-        Eigenvalues of the kernel that stand out of rounding.
+        Number of eigenvalues of the kernel above rounding.
     n_samples : int
 
     Examples
@@ -52,7 +52,7 @@ class RKHSNorm:
 def rkhs_norm(kernel: Any, f: np.ndarray, x: np.ndarray | None = None) -> RKHSNorm:
     """Return the norm of a function in the reproducing kernel Hilbert space, from samples.
 
-    Of all functions with these samples, the interpolant of least norm has ``sqrt(f K^-1 f)``.
+    Among all functions with these samples, the minimum-norm interpolant has norm ``sqrt(f K^-1 f)``.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def rkhs_norm(kernel: Any, f: np.ndarray, x: np.ndarray | None = None) -> RKHSNo
     f : ndarray of shape (n,)
         Values of the function at the points.
     x : ndarray of shape (n, d), optional
-        The points; needed where the kernel is a callable.
+        The points; required if the kernel is a callable.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def rkhs_norm(kernel: Any, f: np.ndarray, x: np.ndarray | None = None) -> RKHSNo
     Raises
     ------
     ValueError
-        If the kernel is not symmetric, or not positive semi-definite: the message has the smallest
+        If the kernel is not symmetric, or not positive semi-definite: the message gives the smallest
         eigenvalue.
 
     Examples

@@ -1,4 +1,4 @@
-"""Zonal kernels k(<x, y>) on the unit sphere: exact spectra by the theorem of Funk and Hecke."""
+"""Zonal kernels k(<x, y>) on the unit sphere: exact spectra by the Funk-Hecke theorem."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from ..base import check
 from ..base.describe import described
 
-# Eigenvalues of so much of the kernel's largest value, of either sign, are the quadrature's rounding.
+# Eigenvalues within this fraction of the kernel's largest value are the quadrature's rounding.
 _ROUNDING = 1e-14
 # Degrees, dimensions and nodes beyond which the quadrature would need hours and gigabytes.
 _MOST = 1_000_000
@@ -19,16 +19,16 @@ _MOST = 1_000_000
 
 @dataclass(frozen=True, repr=False)
 class SphereSpectrum:
-    """Eigenvalues of a zonal kernel by degree, under the uniform law on the sphere.
+    """Eigenvalues of a zonal kernel by degree, under the uniform distribution on the sphere.
 
     Attributes
     ----------
     dimension : int
-        Of the space around: the sphere is that of unit vectors with so many coordinates.
+        Dimension of the ambient space: the sphere consists of the unit vectors with this many coordinates.
     values : ndarray of shape (degrees,)
         Eigenvalue of the spherical harmonics of degree 0, 1, ...
     multiplicities : ndarray of shape (degrees,)
-        How many independent harmonics each degree has (floats: they grow beyond 2^63).
+        Number of independent harmonics of each degree (floats: they grow beyond 2^63).
     trace : float
         k(1), the sum of all eigenvalues with their multiplicities.
 
@@ -73,15 +73,15 @@ def multiplicity(dimension: int, degree: int) -> int:
     Parameters
     ----------
     dimension : int
-        Of the space around the sphere, at least 2.
+        Dimension of the ambient space, at least 2.
     degree : int
         At least 0.
 
     Returns
     -------
     int
-        Homogeneous polynomials of the degree less those of two degrees below, which times ``|x|^2`` are not
-        harmonic: ``C(degree + n - 1, n - 1) - C(degree + n - 3, n - 1)``.
+        The dimension of the homogeneous polynomials of this degree, minus that of degree - 2, whose products
+        with ``|x|^2`` are not harmonic: ``C(degree + n - 1, n - 1) - C(degree + n - 3, n - 1)``.
 
     Raises
     ------
@@ -108,27 +108,27 @@ def funk_hecke(
     breaks: Sequence[float] = (),
     n_nodes: int | None = None,
 ) -> np.ndarray:
-    """Return the coefficients of a zonal function on the sphere, which need not be positive.
+    """Return the coefficients, of either sign, of a zonal function on the sphere.
 
     The operator ``f -> mean over y of profile(<x, y>) f(y)`` multiplies spherical harmonics of degree k by::
 
         mu_k = |S^(n-2)| / |S^(n-1)| * integral of profile(t) P_k(t) (1 - t^2)^((n-3)/2) over -1 < t < 1
 
-    with P_k the Gegenbauer polynomial of P_k(1) = 1 (Funk 1916, Hecke 1918). The integral is taken over the
-    angle, where kernels of wide networks are smooth, by Gauss-Legendre between `breaks`.
+    with P_k the Gegenbauer polynomial normalised to P_k(1) = 1 (Funk 1916, Hecke 1918). The integral is taken
+    over the angle, in which kernels of wide networks are smooth, by Gauss-Legendre between `breaks`.
 
     Parameters
     ----------
     profile : callable
         Function of t in [-1, 1], on arrays.
     dimension : int
-        Of the space around, n >= 2.
+        Dimension of the ambient space, n >= 2.
     degrees : int
-        Number of coefficients, of degrees 0 to degrees - 1.
+        Number of coefficients, for degrees 0 to degrees - 1.
     breaks : sequence of float, optional
         Values of t between -1 and 1 where the profile or a derivative jumps.
     n_nodes : int, optional
-        Nodes of each piece; by default 2 * degrees + 64.
+        Nodes per piece; by default 2 * degrees + 64.
 
     Returns
     -------
@@ -193,21 +193,21 @@ def mercer_sphere(
     profile : callable
         The kernel as a function of t = <x, y> in [-1, 1], on arrays.
     dimension : int
-        Of the space around, n >= 2.
+        Dimension of the ambient space, n >= 2.
     degrees : int
-        Number of degrees, from 0.
+        Number of degrees, starting at 0.
     breaks, n_nodes
         As for `funk_hecke`.
 
     Returns
     -------
     SphereSpectrum
-        Eigenvalues below 1e-14 of the kernel's largest value are rounding, and are 0.
+        Eigenvalues below 1e-14 times the kernel's largest value are rounding, and are set to 0.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as above, or an eigenvalue is negative: the message has the smallest.
+        If an argument is not as above, or an eigenvalue is negative: the message gives the smallest.
 
     Examples
     --------

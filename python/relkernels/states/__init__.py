@@ -1,4 +1,4 @@
-"""Operations in parts: mergeable states, and the blocks of rows they are computed from."""
+"""Mergeable states of operations, and the blocks of rows they are computed from."""
 
 from .consumers import LinkedSum, SoftmaxAccumulate, TopK
 

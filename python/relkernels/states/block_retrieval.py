@@ -1,4 +1,4 @@
-"""Exact retrieval over keys that come block by block and are not held."""
+"""Exact retrieval over keys that are read block by block and not kept."""
 
 from __future__ import annotations
 
@@ -27,37 +27,36 @@ def retrieve_blocks(
     pad: bool = False,
     precision: str | None = None,
 ) -> tuple[Array, Array]:
-    """Return what `retrieve` does, of keys that come block by block and are not held.
+    """Return the result of `retrieve` for keys that are read block by block and not kept.
 
     Parameters
     ----------
     q : ndarray of shape (n, d_q), or (d_q,) for a single query
-        Or an array of another library in the host's memory, as for `retrieve`.
+        Or an array of another library in host memory, as for `retrieve`.
     blocks : NpyBlocks, path-like, or iterable of ndarray of shape (m_b, d_k)
-        The keys in their order, in the dtype of `q`: those of a file, which a path ending in ``.npy`` opens,
-        or those of any iterable, a generator included. An array of shape (m, d_k) is one block.
+        The keys in order, with the dtype of `q`: from a file, given by a path ending in ``.npy``, or from any
+        iterable, including a generator. An array of shape (m, d_k) is one block.
     k : int
-        How many to return for each row, at least 1; at most the rows of all blocks together unless `pad` is
-        true.
+        Number to return per row, at least 1; at most the rows of all blocks together unless `pad` is true.
     phi, psi : MLP, optional
-        Feature maps of `q` and of the keys; `psi` None stands for `phi`, `phi` None for the identity. To map
-        the queries alone, because the blocks already hold features, pass ``phi(q)`` and no maps.
+        Feature maps of `q` and of the keys; `psi` None means `phi`, `phi` None the identity. To map
+        only the queries, because the blocks already contain features, pass ``phi(q)`` and no maps.
     mask : ndarray of bool, optional
         True = may be retrieved; broadcast to (n, rows of all blocks), or to (rows of all blocks,) for a
         single query.
     pad : bool, default False
-        Accept `k` above the number of rows and fill the places without a key. False raises instead.
+        Accept `k` above the number of rows and pad the results. False raises instead.
     precision : {"bf16"}, optional
         As for `retrieve`.
 
     Returns
     -------
     values : ndarray of shape (n, k), or (k,) for a single query
-        Best first; equal values by the lower index; NaN after every number.
+        Best first; equal values ordered by index; NaN after every number.
     indices : ndarray of int64 of the same shape
-        Rows of the keys, counted over all blocks. Where too few keys are there or allowed, the remaining
-        values are -inf and the remaining indices -1. Both equal those of `retrieve` on all keys at once to
-        the last bit, however they are cut.
+        Rows of the keys, counted over all blocks. If fewer than `k` keys exist or are allowed, the remaining
+        values are -inf and the remaining indices -1. Both are bit-identical to `retrieve` on all keys at
+        once, whatever the blocks.
 
     Raises
     ------
@@ -68,8 +67,8 @@ def retrieve_blocks(
 
     Notes
     -----
-    Memory is that of one block and O(n k). Each block goes through the compiled walk over pairs; the k best
-    of both are then merged (``relkernels.states.TopK``), in float32 where the arrays have 16 bits.
+    Uses the memory of one block plus O(n k). The compiled retrieval processes each block, and its k best are
+    merged with those so far (``relkernels.states.TopK``), in float32 if the arrays have 16 bits.
 
     Examples
     --------
@@ -108,7 +107,7 @@ def retrieve_blocks(
 
 
 class _Queries:
-    """The queries as rows for the kernels, and what a block of keys must be to be compared with them."""
+    """The queries as rows for the kernels, and the requirements on a block of keys."""
 
     def __init__(self, q: Any, phi: MLP | None, psi: MLP | None) -> None:
         self._given = given = on_host("q", q)
@@ -124,7 +123,7 @@ class _Queries:
         self.rows = points[None] if self.single else points
 
     def keys(self, name: str, a: Any) -> np.ndarray:
-        """Return a block of keys as the kernels take it."""
+        """Return a checked block of keys in the form that the kernels take."""
         given = on_host(name, a)
         keys = check.features(name, given.values)
         if keys.ndim > 2:
@@ -144,7 +143,7 @@ class _Queries:
 
 
 def _source(blocks: Any, queries: _Queries) -> tuple[Iterator[np.ndarray], int | None]:
-    """Return the checked blocks, and how many rows they have where that is known."""
+    """Return the checked blocks, and their total number of rows if known."""
     if isinstance(blocks, (str, os.PathLike)):
         if not os.fspath(blocks).endswith(".npy"):
             check.fail("blocks", "arrays, or the path of a .npy file", repr(blocks))
@@ -165,7 +164,7 @@ def _source(blocks: Any, queries: _Queries) -> tuple[Iterator[np.ndarray], int |
 
 
 class _Mask:
-    """Which keys may be retrieved, of blocks whose number of rows shows as they come."""
+    """The mask of retrievable keys, for blocks whose total number of rows may be unknown in advance."""
 
     def __init__(self, value: Any, rows: int | None) -> None:
         self._mask = self._given = None
@@ -180,7 +179,7 @@ class _Mask:
         self._mask = check.mask(given, rows, columns)
 
     def check(self, total: int, exact: bool = True) -> None:
-        """Refuse a mask that does not broadcast to the rows of all blocks, or of those that came."""
+        """Reject a mask that does not broadcast to the rows of all blocks, or of those read so far."""
         if self._mask is None:
             return
         columns = self._mask.shape[-1]
@@ -189,7 +188,7 @@ class _Mask:
             check.fail("mask", f"a shape that broadcasts to {self._wanted.format(many)}", self._given)
 
     def part(self, first: int, end: int) -> np.ndarray | None:
-        """Return the mask of the rows first .. end - 1 of all."""
+        """Return the mask of rows first .. end - 1."""
         if self._mask is None:
             return None
         self.check(end, exact=False)

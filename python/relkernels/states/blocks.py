@@ -1,4 +1,4 @@
-"""The rows of a file that does not fit in memory: indexed like an array, and read block by block."""
+"""The rows of a file that does not fit in memory, indexed like an array and read block by block."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ import numpy as np
 
 from ..base import check
 
-# Bytes of a block where `rows` is not given: long enough to keep the kernels and the disk busy.
+# Default size of a block in bytes: large enough to keep the kernels and the disk busy.
 _BLOCK = 32 << 20
-# Rows closer together than this many bytes are read together.
+# Rows at most this many bytes apart are read together.
 _NEAR = 4096
 
 
 class NpyBlocks:
-    """The rows of a ``.npy`` file, mapped into memory a block at a time.
+    """The rows of a ``.npy`` file, mapped into memory one block at a time.
 
-    Only the block in use (and the next one, which the system reads ahead) is mapped, whatever the size of the
-    file. `numpy.load` with ``mmap_mode`` maps it whole, and its pages count as the process's own as they are
-    touched.
+    Only the current block (and the next one, which the system reads ahead) is mapped, whatever the size of
+    the file. `numpy.load` with ``mmap_mode`` maps the whole file, and every page touched counts towards the
+    process's memory.
 
-    It counts rows, like the array in the file: ``len(b)`` is ``b.shape[0]``, iteration yields rows, and
-    ``b[index]`` is what the array would give. `blocks` iterates over blocks; there are `n_blocks` of them.
+    It behaves like the array of rows in the file: ``len(b)`` is ``b.shape[0]``, iteration yields rows, and
+    ``b[index]`` equals indexing the array. `blocks` iterates over the `n_blocks` blocks.
 
     Parameters
     ----------
     path : path-like
-        A file that `numpy.save` wrote: two dimensions, C order, float32, float64, float16 or bfloat16.
+        A file written by `numpy.save`: two dimensions, C order, float32, float64, float16 or bfloat16.
     rows : int, optional
-        Rows of a block; None is as many as come to 32 MiB.
+        Rows per block; None means blocks of about 32 MiB.
     dtype : {"bfloat16"}, optional
-        Needed for bfloat16, which `numpy.save` writes as elements of two bytes without a name: they (or
-        uint16, the bits) are read as ``ml_dtypes.bfloat16``. None is the dtype that the file names.
+        Required for bfloat16, which `numpy.save` writes as unnamed two-byte elements: they (or uint16, the
+        bits) are read as ``ml_dtypes.bfloat16``. None means the dtype in the file's header.
 
     Attributes
     ----------
@@ -46,15 +46,15 @@ class NpyBlocks:
     shape : tuple of int
     dtype : numpy.dtype
     rows : int
-        Rows of a block; the last one may have fewer.
+        Rows per block; the last block may have fewer.
 
     Raises
     ------
     OSError
         If the file cannot be opened.
     TypeError, ValueError
-        If it is no such file, is shorter than its header says, or its header has changed since; the message
-        names the file. Every access looks again.
+        If it is not such a file, is shorter than its header says, or its header has changed since; the
+        message names the file. Every access checks again.
     ImportError
         If `dtype` is given and ml_dtypes is not installed.
 
@@ -64,8 +64,8 @@ class NpyBlocks:
 
     Notes
     -----
-    A row, or a slice of rows of step 1, is a read-only view of the file's pages. Every other index (lists,
-    arrays, boolean masks, other steps) copies, and reads only the pages of the rows it names.
+    A row, or a slice of rows with step 1, is a read-only view of the file's pages. Every other index (lists,
+    arrays, boolean masks, other steps) copies, and reads only the pages of the selected rows.
 
     Examples
     --------
@@ -104,7 +104,7 @@ class NpyBlocks:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all rows."""
+        """Total size of the rows in bytes."""
         return self.shape[0] * self._row
 
     @property
@@ -114,7 +114,7 @@ class NpyBlocks:
 
     @contextmanager
     def _open(self) -> Iterator[BufferedReader]:
-        """Open the file if it still is what it was: a read past the end of a mapping kills the process."""
+        """Open the file if it is unchanged, because reading past the end of a mapping kills the process."""
         with open(self.path, "rb") as file:
             there, needed = os.fstat(file.fileno()).st_size, len(self._header) + self.nbytes
             if there < needed:
@@ -127,7 +127,7 @@ class NpyBlocks:
             yield file
 
     def block(self, first: int, end: int) -> np.ndarray:
-        """Return the rows first .. end - 1: a read-only array of its own mapping."""
+        """Return rows first .. end - 1 as a read-only array with its own mapping."""
         with self._open() as file:
             count = end - first
             if count == 0:
@@ -142,7 +142,7 @@ class NpyBlocks:
         return np.frombuffer(pages, self.dtype, count * self.shape[1], skip).reshape(count, self.shape[1])
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Yield the blocks in order: read-only arrays of `rows` rows, the last of what remains."""
+        """Yield the blocks in order: read-only arrays of `rows` rows, the last with the remaining rows."""
         n = self.shape[0]
         ahead = None
         for first in range(0, n, self.rows):
@@ -159,7 +159,7 @@ class NpyBlocks:
             yield from block
 
     def __getitem__(self, index: Any) -> Any:
-        """Return what the array in the file would give for an index of NumPy."""
+        """Return the result of indexing the array in the file with a NumPy index."""
         rows, rest = self._split(index)
         if isinstance(rows, int):
             row = self.block(rows, rows + 1)[0]
@@ -176,7 +176,7 @@ class NpyBlocks:
         return taken[(np.arange(rows.size).reshape(rows.shape), *rest)]
 
     def _split(self, index: Any) -> tuple[int | slice | np.ndarray, tuple[Any, ...]]:
-        """Return which rows an index names, none of them negative, and what it does with their columns."""
+        """Return the rows that an index selects, none of them negative, and its index of the columns."""
         parts = index if isinstance(index, tuple) else (index,)
         if any(part is Ellipsis for part in parts):
             at = next(i for i, part in enumerate(parts) if part is Ellipsis)
@@ -207,7 +207,7 @@ class NpyBlocks:
         return self._inside(picked), tuple(rest)
 
     def _inside(self, rows: np.ndarray) -> np.ndarray:
-        """Return row numbers counted from the first row."""
+        """Return non-negative row numbers."""
         n = self.shape[0]
         outside = (rows < -n) | (rows >= n)
         if outside.any():
@@ -217,7 +217,7 @@ class NpyBlocks:
         return np.where(rows < 0, rows + n, rows).astype(np.intp)
 
     def _take(self, rows: np.ndarray) -> np.ndarray:
-        """Return a copy of some rows, in any order; neighbours are read together, a block's at most."""
+        """Return a copy of some rows, in any order; nearby rows are read together, up to a block."""
         order = np.argsort(rows, kind="stable")
         ascending = rows[order]
         apart = (np.diff(ascending) > max(_NEAR // self._row, 1)) | (np.diff(ascending // self.rows) > 0)
@@ -244,7 +244,7 @@ class NpyBlocks:
 
 
 def _read_header(path: str, file: BufferedReader) -> tuple[tuple[int, int], np.dtype]:
-    """Return shape and dtype; the file is then where the data begins."""
+    """Return shape and dtype, and leave the file positioned at the data."""
     try:
         version = np.lib.format.read_magic(file)
         read = {
@@ -254,7 +254,7 @@ def _read_header(path: str, file: BufferedReader) -> tuple[tuple[int, int], np.d
         if read is None:
             raise ValueError(f"version {version} of the format")
         shape, fortran, dtype = read(file)
-    except Exception as error:  # NumPy reads headers as Python's literals: a damaged one raises anything
+    except Exception as error:  # NumPy reads headers as Python literals: a damaged one may raise anything
         raise ValueError(f"{path}: not a readable .npy file: {error}") from None
     if len(shape) != 2 or shape[0] < 0 or shape[1] <= 0:
         check.fail(path, "an array of shape (rows, features), features > 0", f"shape {shape}")
@@ -268,7 +268,7 @@ def _read_header(path: str, file: BufferedReader) -> tuple[tuple[int, int], np.d
 
 
 def _dtype(path: str, found: np.dtype, given: Any) -> np.dtype:
-    """Return what the elements of a file are."""
+    """Return the dtype of a file's elements."""
     if given is None:
         if found.char in "efd" and found.isnative:
             return found

@@ -1,15 +1,15 @@
-"""What is kept of a range of columns, and how the states of two ranges join.
+"""States of ranges of columns, and merges of the states of two ranges.
 
-The consumers of the walk over pairs that keep a state, one level up: what ``csrc/pairs.hpp`` does with tiles
-in a thread, `relkernels.retrieve_blocks` does with blocks of a file and `relkernels.dask` with blocks of a
-cluster's arrays. Names are those of the compiled ones:
+These are the stateful consumers of the walk over pairs, one level up: as ``csrc/pairs.hpp`` merges tiles
+in a thread, `relkernels.retrieve_blocks` merges blocks of a file and `relkernels.dask` blocks of a
+cluster's arrays. The names are those of the compiled consumers:
 
-* ``init``, where it is needed, is the state of no columns;
-* ``accept`` folds a block of columns into a state of its own, by the compiled operation;
-* ``merge`` joins the states of two ranges of columns;
-* ``finish`` makes the result of a state.
+* ``init``, if needed, returns the state of no columns;
+* ``accept`` computes the state of a block of columns by the compiled operation;
+* ``merge`` merges the states of two ranges of columns;
+* ``finish`` returns the result of a state.
 
-States are tuples of arrays, a row of which belongs to a row of the operation's first argument.
+States are tuples of arrays whose rows correspond to the rows of the operation's first argument.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ class TopK:
     """The `k` best (value, index) of each row: ``TopK`` of csrc/retrieve.cpp.
 
     The order is total (larger values first, NaN after every number, then the lower index; padding last), so
-    merges are exact and may come in any order. A state of fewer than `k` columns holds them all; `finish`
-    pads it.
+    merges are exact in any order. A state of fewer than `k` columns holds all of them; `finish` pads it.
     """
 
     k: int
@@ -50,7 +49,7 @@ class TopK:
         psi: MLP | None,
         mask: np.ndarray | None = None,
     ) -> State:
-        """Return the state of the keys whose first has index `first` among all."""
+        """Return the state of a block of keys; `first` is the index of its first key among all keys."""
         k = min(self.k, keys.shape[-2])
         if k == 0:
             return self.init((*np.broadcast_shapes(q.shape[:-2], keys.shape[:-2]), q.shape[-2]), q.dtype)
@@ -61,7 +60,7 @@ class TopK:
     def merge(self, a: State, b: State) -> State:
         """Return the state of both ranges."""
         values, indices = (np.concatenate(both, axis=-1) for both in zip(a, b, strict=True))
-        # The last key counts most: found or padding; then by value, NaN after all; then by index.
+        # lexsort's last key is the primary one: found or padding; then value, NaN last; then index.
         best = np.lexsort((indices, -values, indices < 0), axis=-1)[..., : self.k]
         return np.take_along_axis(values, best, axis=-1), np.take_along_axis(indices, best, axis=-1)
 
@@ -83,8 +82,8 @@ class TopK:
 class SoftmaxAccumulate:
     """(max, sum, weighted sum) of each row's scores: ``SoftmaxAccumulate`` of csrc/attention.hpp.
 
-    The state of a block comes finished from the compiled operation: its maximum is the block's log-sum-exp
-    and its sum 1, or -inf and 0 where a row may attend to nothing.
+    The compiled operation returns a block's result finished: its maximum is the block's log-sum-exp
+    and its sum 1, or -inf and 0 for a row that may attend to nothing.
     """
 
     scale: float | None = None

@@ -1,1 +1,1 @@
-"""The studies of `relkernels reproduce`: claims of the theory, measured."""
+"""The studies of `relkernels reproduce`: measurements of the theory's claims."""

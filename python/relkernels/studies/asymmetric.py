@@ -1,4 +1,4 @@
-"""Asymmetric relations: two maps where one fails, by the antisymmetric and the negative part."""
+"""Asymmetric relations: two maps succeed where one fails by the antisymmetric and the negative part."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .study import Criterion, Row, Verdict, groups, slope
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..plot._panels import Panel
+    from ..plot.panels import Panel
 
 CLAIM = (
     "Two networks approximate every continuous relation by <phi(x), psi(y)>, symmetric or not (Altabaa & "
-    "Lafferty); one network fails on a relation by at least half of sup |r(x,y) - r(y,x)|, and in mean "
-    "square by the antisymmetric part plus the negative part of the spectrum (derived)."
+    "Lafferty); the error of one network is at least half of sup |r(x,y) - r(y,x)|, and in mean square at "
+    "least the antisymmetric part plus the negative part of the spectrum (derived)."
 )
 RELATIONS = ("order", "directed-distance", "distance", "cross-domain")
 STEEP = 4.0
@@ -40,9 +40,9 @@ def pieces(quick: bool) -> list[Row]:
 
 def relation_function(name: str) -> tuple[Any, int, int, tuple[float, float]]:
     """Return relation, dimensions and variation norms of its sections on the cubes [-1, 1]^D."""
-    if name == "order":  # x before y; r' rises to STEEP and falls again: int |r''| = 2 STEEP
+    if name == "order":  # x before y; r' rises to STEEP and returns to 0: int |r''| = 2 STEEP
         return (lambda a, b: np.tanh(STEEP * (b.T - a))), 1, 1, (2 * STEEP, 2 * STEEP)
-    if name == "directed-distance":  # one relu unit a coordinate, in x and in y
+    if name == "directed-distance":  # one relu unit per coordinate, in x and in y
         return (lambda a, b: np.maximum(b[None] - a[:, None], 0).mean(axis=2)), 2, 2, (1.0, 1.0)
     if name == "distance":  # symmetric, indefinite; r'' is twice a point mass
         return (lambda a, b: -np.abs(a - b.T)), 1, 1, (2.0, 2.0)
@@ -56,7 +56,7 @@ def relation_function(name: str) -> tuple[Any, int, int, tuple[float, float]]:
 
 
 def measure(piece: Row) -> list[Row]:
-    """Fit two maps, and one where the domains agree; errors on fresh points."""
+    """Fit two maps, and one if the domains agree; return errors on fresh points."""
     relation, d_x, d_y, norms = relation_function(piece["relation"])
     rng = np.random.default_rng(d_x)
     n, width = piece["points"], piece["width"]
@@ -91,7 +91,7 @@ def measure(piece: Row) -> list[Row]:
         floors = {c.bound.arguments.get("norm"): c for c in alone.comparisons}
         row |= {
             "one_map_sup": alone.sup,
-            "one_map_rms": floors["l2"].measured,  # on the pairs of the floor
+            "one_map_rms": floors["l2"].measured,  # on the same pairs as the floor
             "one_map_floor_sup": floors["sup"].bound.value,
             "one_map_floor_rms": floors["l2"].bound.value,
         }
@@ -100,29 +100,30 @@ def measure(piece: Row) -> list[Row]:
 
 
 def judge(rows: list[Row]) -> Verdict:
-    """Two maps go below the floor of one; one never does."""
-    told, shares, falls = [], {}, {}
+    """Check that two maps go below the floor of one map, and one map never does."""
+    summaries, shares, falls = [], {}, {}
     for (relation,), some in groups(rows, "relation").items():
         p = slope([r["width"] for r in some], [r["rms_error"] for r in some])
         last = some[-1]
         falls[relation] = last["rms_error"] / some[0]["rms_error"]
         if last.get("one_map_floor_rms"):
-            told.append(
+            summaries.append(
                 f"{relation}: two maps reach rms {last['rms_error']:.3g} (~ N^{p:.2f}), one map "
                 f"{last['one_map_rms']:.3g} over its floor {last['one_map_floor_rms']:.3g}"
             )
             shares[relation] = last["rms_error"] / last["one_map_floor_rms"]
         else:
-            told.append(f"{relation}: rms {last['rms_error']:.3g} (~ N^{p:.2f})")
+            summaries.append(f"{relation}: rms {last['rms_error']:.3g} (~ N^{p:.2f})")
     finite = [r["bound_over_neurons"] for r in rows if 0 < r["bound_over_neurons"] < math.inf]
     floors = sum(not r["floors_hold"] for r in rows)
     useless = sum(r["bound_over_neurons"] == 0 for r in rows)
     return Verdict(
-        "; ".join(told) + f". The derived bound asks for {min(finite):.3g} to {max(finite):.3g} times the "
-        "neurons used for the sup errors reached.",
+        "; ".join(summaries)
+        + f". The derived bound requires {min(finite):.3g} to {max(finite):.3g} times the "
+        "neurons used for the sup errors achieved.",
         [
             Criterion(
-                "No model's error is below a floor of its rank or of its one map.",
+                "No model's error is below the floor of its rank or, for one map, of one map.",
                 f"{floors} of {len(rows)} fits are below",
                 floors == 0,
                 proven=True,
@@ -148,10 +149,10 @@ def judge(rows: list[Row]) -> Verdict:
 
 
 def panels(rows: list[Row]) -> list[Panel]:
-    """Return the errors of two maps and of one against neurons, and the floors, by relation."""
+    """Return panels by relation: errors of two maps and of one against neurons, and the floors."""
     from ..plot import error_against_width
-    from ..plot._panels import Panel
-    from ..plot._style import finish
+    from ..plot.panels import Panel
+    from ..plot.style import finish
 
     every = [r[k] for r in rows for k in ("rms_error", "sup_error", "one_map_rms") if r.get(k)]
     limits = 0.7 * min(every), 1.5 * max(every)  # one scale for all panels

@@ -1,4 +1,4 @@
-"""Attention selects by preorder: error against inverse temperature, beside the bound; a utility recovered."""
+"""Attention selects by preorder: error against inverse temperature and its bound; recovery of a utility."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .study import Criterion, Row, Verdict, groups
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..plot._panels import Panel
+    from ..plot.panels import Panel
 
 CLAIM = (
-    "Where preferences are a continuous preorder for each query, Debreu's theorem gives a utility, inner "
+    "If preferences are a continuous preorder for each query, Debreu's theorem gives a utility, inner "
     "products of two networks approximate it, and attention with inverse temperature beta is within "
     "diam t/(1 + t), t = ((n - k)/k) exp(-beta (margin - 2 eta)), of the most preferred item (derived)."
 )
-# Of the network that recovers a utility, of widths 2, 64 and 1.
+# Parameters of the network that recovers a utility, with widths 2, 64 and 1.
 PARAMETERS = 2 * 64 + 64 + 64 + 1
 PREORDERS = ("global", "query-dependent", "tied", "learned")
 
@@ -57,7 +57,7 @@ def _learned(seed: int) -> tuple[MLP, MLP]:
 
 
 def measure(piece: Row) -> list[Row]:
-    """Return error and bound over a range of temperatures, or how well a utility is recovered."""
+    """Return error and bound over a range of temperatures, or the accuracy of a recovered utility."""
     return _recover(piece) if piece["part"] == "recovery" else _select(piece)
 
 
@@ -74,7 +74,7 @@ def _select(piece: Row) -> list[Row]:
         u = utility("query-dependent" if maps else preorder, q[0], x)
         scores = u if maps is None else relation_matrix(q, x, *maps)[0]
         gap = scores - u
-        eta = float(gap.max() - gap.min()) / 2  # a constant for each query changes no weight
+        eta = float(gap.max() - gap.min()) / 2  # adding a constant per query changes no weight
         margin = bounds.margin_of([u])
         best, k = np.flatnonzero(u == u.max()), int(margin.n_best[0])
         diameter = float(np.linalg.norm(values.max(axis=0) - values.min(axis=0)))
@@ -85,7 +85,7 @@ def _select(piece: Row) -> list[Row]:
                 out = attention(np.ones((1, 1)), u[:, None], values, scale=beta)[0]
             else:
                 out = attention(q, x, values, *maps, scale=beta)[0]
-            # The best items' own mixture is in the hull of their values; of equal scores it is their mean.
+            # The mixture of the best items only is in the hull of their values; for equal scores, their mean.
             weights = np.exp(beta * (scores[best] - scores[best].max()))
             target = weights @ values[best] / weights.sum()
             errors[b, s] = np.linalg.norm(out - target)
@@ -119,7 +119,7 @@ def _recover(piece: Row) -> list[Row]:
     pairs = rng.integers(0, len(items), (count, 2))
     first = hidden[pairs[:, 0]] >= hidden[pairs[:, 1]]
     winner, loser = np.where(first, pairs[:, 0], pairs[:, 1]), np.where(first, pairs[:, 1], pairs[:, 0])
-    flat = 1e-5  # of the mean square of u, which comparisons leave free
+    flat = 1e-5  # weight of the mean square of u, which comparisons do not determine
 
     def objective(mlp: MLP) -> tuple[float, MLPGradient]:
         u = mlp(items)[:, 0]
@@ -140,7 +140,7 @@ def _recover(piece: Row) -> list[Row]:
 
 
 def judge(rows: list[Row]) -> Verdict:
-    """Check that the bound is never exceeded and that comparisons give the utility back."""
+    """Check that the bound is never exceeded and that comparisons recover the utility."""
     chosen = [r for r in rows if r["part"] == "selection"]
     recovered = [r for r in rows if r["part"] == "recovery"]
     worst = max(r["ratio_max"] for r in chosen)
@@ -163,7 +163,7 @@ def judge(rows: list[Row]) -> Verdict:
         [
             Criterion(
                 "The error of attention is at most the derived bound, for every set and temperature.",
-                f"at most {worst:.4g} of it",
+                f"at most {worst:.4g} of the bound",
                 worst <= 1 + 1e-9,
                 proven=True,
             ),
@@ -184,10 +184,10 @@ def judge(rows: list[Row]) -> Verdict:
 
 
 def panels(rows: list[Row]) -> list[Panel]:
-    """Return error and bound against beta for each preorder."""
+    """Return panels of error and bound against beta, one per preorder."""
     from ..plot import attention_against_beta
-    from ..plot._panels import Panel
-    from ..plot._style import shades
+    from ..plot.panels import Panel
+    from ..plot.style import shades
 
     chosen = [r for r in rows if r["part"] == "selection"]
     sizes = sorted({r["n"] for r in chosen})

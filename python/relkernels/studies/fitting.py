@@ -1,4 +1,4 @@
-"""Fits of two maps, of utilities and of functions, for the studies: L-BFGS from the relation's spectrum."""
+"""Fits of two maps, of utilities and of functions for the studies: L-BFGS, starting from the spectrum."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def fit(
 def hidden_start(widths: list[int], activation: Any, seed: int) -> MLP:
     """Return a random MLP in float64 with random hidden biases."""
     start = MLP.random(widths, activation, seed, "float64")
-    rng = np.random.default_rng([seed, 1])  # another stream than that of the weights
+    rng = np.random.default_rng([seed, 1])  # a different stream from that of the weights
     assert start.biases is not None
     biases = [0.5 * rng.standard_normal(b.shape) for b in start.biases[:-1]]
     return MLP(start.weights, [*biases, start.biases[-1]], start.activation)
 
 
 def with_output(mlp: MLP, X: np.ndarray, wanted: np.ndarray) -> MLP:
-    """Return the MLP with the output layer that fits `wanted` on X by least squares."""
+    """Return the MLP with the least-squares output layer for `wanted` on X."""
     assert mlp.biases is not None
     width = mlp.widths[-2]
     hidden = MLP([*mlp.weights[:-1], np.eye(width)], [*mlp.biases[:-1], np.zeros(width)], mlp.activation)(X)
@@ -76,7 +76,7 @@ def two_maps(
     seed: int = 0,
     max_iter: int = 200,
 ) -> tuple[MLP, MLP]:
-    """Fit <phi, psi> to relation values by least squares; start from their singular functions."""
+    """Fit <phi, psi> to relation values by least squares, starting from their singular functions."""
     u, s, vt = np.linalg.svd(values, full_matrices=False)
     d = min(n_features, len(s))
     scale = (len(X) / len(Y)) ** 0.25
@@ -108,12 +108,12 @@ def one_map(start: MLP, objective: Callable[[MLP], tuple[float, MLPGradient]], m
 def function(
     X: np.ndarray, y: np.ndarray, width: int, activation: Any = "relu", seed: int = 0, max_iter: int = 300
 ) -> MLP:
-    """Fit one hidden layer to values of a function: a relation with the one object 1."""
+    """Fit one hidden layer to values of a function, as a relation with the single object 1."""
     start = with_output(hidden_start([X.shape[1], width, 1], activation, seed), X, y[:, None])
     one = np.ones((1, 1))
 
     def objective(mlp: MLP) -> tuple[float, MLPGradient]:
-        # psi is the identity, which a map of one weight states.
+        # psi is the identity, written as a map with one weight.
         value, gradient, _ = relation_loss(X, one, np.ascontiguousarray(y[:, None]), mlp, MLP([one]))
         assert gradient is not None
         return value, gradient

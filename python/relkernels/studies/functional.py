@@ -16,12 +16,12 @@ from .study import Criterion, Row, Verdict, groups
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..plot._panels import Panel
+    from ..plot.panels import Panel
 
 CLAIM = (
     "Objects that are not vectors are encoded by a separating sequence of functionals as points of the "
     "Hilbert cube; networks on the first N coordinates approximate continuous relations between them, to any "
-    "accuracy as N grows (Galimberti, arXiv 2406.09310); what the cut costs is bounded by the modulus of "
+    "accuracy as N grows (Galimberti, arXiv 2406.09310); the cost of truncation is bounded by the modulus of "
     "continuity."
 )
 DECAY = 1.0  # of the coefficients of the random functions: |a_k| <= k^-DECAY
@@ -34,7 +34,7 @@ def pieces(quick: bool) -> list[Row]:
     count, iterations = (420, 30) if quick else (1200, 60)
     kinds = [("functions", "fourier"), ("functions", "legendre"), ("measures", "quantiles")]
     kinds += [("measures", "characteristic")]
-    if importlib.util.find_spec("matplotlib") is not None:  # which ships the elevation model
+    if importlib.util.find_spec("matplotlib") is not None:  # it ships the elevation model
         kinds.append(("terrain", "legendre"))
     return [
         {"objects": o, "functionals": f, "coordinates": n, "count": count, "iterations": iterations}
@@ -44,7 +44,7 @@ def pieces(quick: bool) -> list[Row]:
 
 
 def _functions(rng: np.random.Generator, count: int) -> tuple[list[Any], np.ndarray]:
-    """Random Fourier sums, each on a grid of its own; relation exp(-|f - g|^2 / 2) in L2(0, 1)."""
+    """Random Fourier sums, each on its own grid; relation exp(-|f - g|^2 / 2) in L2(0, 1)."""
     k = np.arange(1, TERMS + 1)
     a = rng.uniform(-1, 1, (count, TERMS)) / k**DECAY
     objects = []
@@ -59,7 +59,7 @@ def _functions(rng: np.random.Generator, count: int) -> tuple[list[Any], np.ndar
 
 
 def _measures(rng: np.random.Generator, count: int) -> tuple[list[Any], np.ndarray]:
-    """Mixtures of two normal laws, by samples; relation exp(-W^2), W the Wasserstein distance of order 2."""
+    """Mixtures of two normal laws, as samples; relation exp(-W^2), W the Wasserstein distance of order 2."""
     objects, quantiles = [], []
     levels = (np.arange(400) + 0.5) / 400
     for _ in range(count):
@@ -77,7 +77,7 @@ def _measures(rng: np.random.Generator, count: int) -> tuple[list[Any], np.ndarr
 
 
 def _terrain(rng: np.random.Generator, count: int) -> tuple[list[Any], np.ndarray]:
-    """Real curves: west-east profiles of the Jacksboro fault elevation model, at points of their own.
+    """Real curves: west-east profiles of the Jacksboro fault elevation model, each at its own points.
 
     The relation is the correlation of two profiles.
     """
@@ -101,7 +101,7 @@ def _made(objects: str, count: int) -> tuple[list[Any], np.ndarray]:
 
 
 def measure(piece: Row) -> list[Row]:
-    """Encode, fit a symmetric relation on two thirds, judge on the rest."""
+    """Encode, fit a symmetric relation on two thirds, evaluate on the rest."""
     objects, relation = _made(piece["objects"], piece["count"])
     order = np.random.default_rng(6).permutation(len(objects))
     cut = 2 * len(order) // 3
@@ -125,16 +125,16 @@ def measure(piece: Row) -> list[Row]:
         "rms_of_constant": float(truth.std()),
     }
     if piece["objects"] == "functions" and piece["functionals"] == "fourier":
-        row |= _cost_of_the_cut(piece["coordinates"], test, objects)
+        row |= _truncation_cost(piece["coordinates"], test, objects)
     return [row]
 
 
-def _cost_of_the_cut(n: int, test: np.ndarray, objects: list[Any]) -> Row:
-    """Relation of the functions against that of their first n coefficients, beside the bound.
+def _truncation_cost(n: int, test: np.ndarray, objects: list[Any]) -> Row:
+    """Compare the relation of the functions with that of their first n coefficients, and with the bound.
 
-    The coefficients as coordinates h_k = 1/2 + a_k / (2 r_k), |a_k| <= r_k = k^-DECAY, have with weights
-    2 r_k the distance of L2. exp(-|f - g|^2 / 2) is Lipschitz with constant exp(-1/2) in each of f and g: to
-    cut both costs twice the modulus.
+    With the coefficients as coordinates h_k = 1/2 + a_k / (2 r_k), |a_k| <= r_k = k^-DECAY, and weights 2
+    r_k, the distance is that of L2. exp(-|f - g|^2 / 2) is Lipschitz with constant exp(-1/2) in each of f and
+    g, so truncating both costs twice the modulus.
     """
     ranges = 2 / np.arange(1, TERMS + 1) ** DECAY
     encoder = HilbertCubeEncoder("fourier", TERMS, weights=ranges, interval=(0.0, 1.0))
@@ -152,12 +152,12 @@ def _cost_of_the_cut(n: int, test: np.ndarray, objects: list[Any]) -> Row:
 
 
 def judge(rows: list[Row]) -> Verdict:
-    """Errors fall with the coordinates, and the cut stays within its bound."""
-    told, falls, rises, lines = [], [], [], groups(rows, "objects", "functionals")
+    """Check that errors decrease with the coordinates, and that truncation stays within its bound."""
+    summaries, falls, rises, lines = [], [], [], groups(rows, "objects", "functionals")
     for (objects, functionals), some in lines.items():
         best = min(some, key=lambda r: r["rms_error"])
         name, last = f"{objects} by {functionals}", some[-1]
-        told.append(
+        summaries.append(
             f"{name}: rms {some[0]['rms_error']:.3g} with {some[0]['coordinates']}, "
             f"{best['rms_error']:.3g} with {best['coordinates']} coordinates (constant "
             f"{some[0]['rms_of_constant']:.3g})"
@@ -172,11 +172,11 @@ def judge(rows: list[Row]) -> Verdict:
     worst = max(r["cut"] / r["cut_bound"] for r in cuts)
     fall, slowest = max(falls)
     return Verdict(
-        "; ".join(told) + ".",
+        "; ".join(summaries) + ".",
         [
             Criterion(
-                "Cutting the coordinates changes the relation by at most the derived bound.",
-                f"at most {worst:.3g} of it",
+                "Truncating the coordinates changes the relation by at most the derived bound.",
+                f"at most {worst:.3g} of the bound",
                 worst <= 1,
                 proven=True,
             ),
@@ -196,9 +196,9 @@ def judge(rows: list[Row]) -> Verdict:
 
 
 def panels(rows: list[Row]) -> list[Panel]:
-    """Return the error against coordinates, and the cost of the cut beside its bound."""
+    """Return panels of the error against coordinates, and of the truncation cost with its bound."""
     from ..plot import error_against_width
-    from ..plot._panels import Panel
+    from ..plot.panels import Panel
 
     def errors(ax: Axes) -> None:
         for (objects, functionals), some in groups(rows, "objects", "functionals").items():

@@ -1,4 +1,4 @@
-"""Random features: spectra of wide networks, error against width, Barron's count, and beyond both."""
+"""Random features: wide networks' spectra, error against width, Barron's count, and functions beyond both."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import bounds, spectra
-from ..bounds._zonal import funk_hecke_of_relu_power
+from ..bounds.funk_hecke import funk_hecke_of_relu_power
 from ..estimators import MultiLayerRandomFeatures
 from ..ops.nngp import nngp_kernel
 from .fitting import function
@@ -18,12 +18,13 @@ from .study import Criterion, Row, Verdict, groups, slope
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..plot._panels import Panel
+    from ..plot.panels import Panel
 
 CLAIM = (
-    "Random features with a trained last layer reach the functions of the NNGP's space with neurons set by "
-    "their norm; on S^(n-1) they need fewer than Barron's theorem where eigenvalues fall slower than "
-    "k^(-n-2/3); and networks learn functions that neither theorem covers (Takhanov, arXiv 2404.17461)."
+    "Random features with a trained last layer approximate functions in the NNGP's RKHS with a number of "
+    "neurons determined by their norm; on S^(n-1) they need fewer than Barron's theorem if eigenvalues decay "
+    "slower than k^(-n-2/3); and networks learn functions that neither theorem covers (Takhanov, arXiv "
+    "2404.17461)."
 )
 ACTIVATIONS = ("step", "relu", "erf", "gelu", "cos")
 WEIGHT = math.sqrt(2)
@@ -31,7 +32,7 @@ DEGREES = 60
 
 
 def pieces(quick: bool) -> list[Row]:
-    """Return spectra, widths and depths, frequencies for both theorems, and widths for what lies beyond."""
+    """Return spectra, widths and depths, frequencies for both theorems, and widths beyond both."""
     found: list[Row] = [
         {"part": "spectrum", "activation": a, "dimension": n, "depth": depth}
         for a in ACTIVATIONS
@@ -91,8 +92,8 @@ def _spectrum(piece: Row) -> list[Row]:
     n = piece["dimension"]
     spectrum = spectra.mercer_sphere(profile(piece["activation"], n, piece["depth"]), n, DEGREES)
     k = np.arange(DEGREES)
-    # The far end, above rounding; even and odd degrees may be of different size, or absent. Smooth
-    # activations leave few degrees above rounding: then all but the constant are used.
+    # Use the high degrees above rounding; even and odd degrees may differ in size, or be absent. Smooth
+    # activations have few degrees above rounding: then use all but the constant.
     used = (spectrum.values > 1e-13 * spectrum.trace) & (k >= 1)
     if (used & (k >= 6)).sum() >= 4:
         used &= k >= 6
@@ -113,7 +114,7 @@ def _spectrum(piece: Row) -> list[Row]:
 
 
 def least_squares(train: np.ndarray, y: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Return the predictions on test features of a ridge of next to nothing."""
+    """Return the predictions on test features of a nearly unregularised ridge regression."""
     gram = train.T @ train
     gram[np.diag_indices_from(gram)] += 1e-12 * np.trace(gram)
     return test @ np.linalg.solve(gram, train.T @ y)
@@ -146,7 +147,7 @@ def _error(piece: Row) -> list[Row]:
 
 
 def _barron(piece: Row) -> list[Row]:
-    """Both theorems on a wave of x_1, whose norms are known: C = f, and sum_k c_k^2 N_k / mu_k.
+    """Evaluate both theorems on a wave of x_1, whose norms are known: C = f, and sum_k c_k^2 N_k / mu_k.
 
     A cosine for relu and a sine for step: beyond the first degrees their spaces are even and odd.
     """
@@ -172,10 +173,10 @@ def _barron(piece: Row) -> list[Row]:
 
 
 def _beyond(piece: Row) -> list[Row]:
-    """Learn |x_1|^(1/2): its gradient is unbounded, and so are Barron's norm and that of the space.
+    """Learn |x_1|^(1/2): its gradient is unbounded, and so are Barron's norm and the RKHS norm.
 
-    Its transform in the direction of x_1 falls like w^(-3/2), so int w |F| dw diverges; the norm in the space
-    is shown to grow with the degrees that are counted.
+    Its transform in the direction of x_1 decays like w^(-3/2), so int w |F| dw diverges; the RKHS norm
+    is shown to grow with the number of degrees included.
     """
     rng = np.random.default_rng(3)
     m, n, width = piece["points"], piece["dimension"], piece["width"]
@@ -203,13 +204,13 @@ def _beyond(piece: Row) -> list[Row]:
 
 
 def judge(rows: list[Row]) -> Verdict:
-    """Errors within the bound, spectra on the sides of the threshold, and what lies beyond is learned."""
+    """Check errors against the bound, spectra against the threshold, and learning beyond both theorems."""
     by = {name: [r for r in rows if r["part"] == name] for name in ("spectrum", "error", "barron", "beyond")}
-    told = []
+    decays = []
     for (activation,), some in groups([r for r in by["spectrum"] if r["depth"] == 1], "activation").items():
         first = some[0]
         how = f"k^-{first['exponent']:.2f}" if first["decay"] == "power" else "exponential"
-        told.append(f"{activation} {how}")
+        decays.append(f"{activation} {how}")
     n = by["spectrum"][0]["dimension"]
     fits = groups(by["error"], "activation", "depth").values()
     rates = [slope([r["width"] for r in g], [r["error"] for r in g]) for g in fits]
@@ -220,7 +221,7 @@ def judge(rows: list[Row]) -> Verdict:
     }
     cases = len(by["barron"]) // 2
     first, last = by["beyond"][0], by["beyond"][-1]
-    # Known: arc-cosine kernels of order p fall like k^(-n-2p), step (p = 0) slower than the threshold.
+    # Known: arc-cosine kernels of order p decay like k^(-n-2p), step (p = 0) slower than the threshold.
     sides = {"step": "random features", "relu": "Barron"}
     right = [
         r["fewer"] == sides[r["activation"]]
@@ -229,22 +230,22 @@ def judge(rows: list[Row]) -> Verdict:
     ]
     ahead = [r["error"] / r["error_random_features"] for r in by["beyond"]]
     return Verdict(
-        f"On S^{n - 1}, one layer, eigenvalues by degree k fall like: {', '.join(told)}; threshold "
-        f"k^-{n + 2 / 3:.2f}. Errors of random features fall like N^p, p = {min(rates):.2f} to "
+        f"On S^{n - 1}, one layer, eigenvalues by degree k decay like: {', '.join(decays)}; threshold "
+        f"k^-{n + 2 / 3:.2f}. Errors of random features decay like N^p, p = {min(rates):.2f} to "
         f"{max(rates):.2f} (theorem: -0.5). |x_1|^(1/2) on S^4 is in "
         f"neither space (its norm to degree 10 is {last['norm_to_degree_10']:.3g}, to degree 40 "
         f"{last['norm_to_degree_40']:.3g}), and {last['width']} trained neurons learn it to rms "
         f"{last['error']:.3g} ({first['width']}: {first['error']:.3g}), random features to "
         f"{last['error_random_features']:.3g}.",
         [
-            Criterion("The error is at most the bound.", f"at most {worst:.3g} of it", worst <= 1),
+            Criterion("The error is at most the bound.", f"at most {worst:.3g} of the bound", worst <= 1),
             Criterion(
-                "Errors of random features fall at least as fast as N^-0.5.",
+                "Errors of random features decay at least as fast as N^-0.5.",
                 f"the slowest like N^{max(rates):.2f}",
                 max(rates) <= -0.5,
             ),
             Criterion(
-                "Eigenvalues of step features fall slower than the threshold k^(-n-2/3), those of relu "
+                "Eigenvalues of step features decay slower than the threshold k^(-n-2/3), those of relu "
                 "features faster, in every dimension n.",
                 f"{sum(right)} of {len(right)}",
                 all(right),
@@ -277,10 +278,10 @@ def judge(rows: list[Row]) -> Verdict:
 
 
 def panels(rows: list[Row]) -> list[Panel]:
-    """Return spectra, errors against width beside the bound, and the function beyond."""
+    """Return panels of spectra, of errors against width with the bound, and of the function beyond both."""
     from ..plot import error_against_width, spectrum
-    from ..plot._panels import Panel
-    from ..plot._style import INK, finish
+    from ..plot.panels import Panel
+    from ..plot.style import INK, finish
 
     n = next(r["dimension"] for r in rows if r["part"] == "spectrum")
 

@@ -1,8 +1,8 @@
-"""What the studies of `relkernels reproduce` share: pieces that are kept, tables, plots, a paragraph.
+"""The common part of the studies of `relkernels reproduce`: saved pieces, tables, plots and a paragraph.
 
 A study is a module with `CLAIM`, `pieces(quick)` (parameters of independent measurements), `measure(piece)`
-(rows of numbers), `judge(rows)` (a `Verdict`) and `panels(rows)` (the parts of its picture). A finished piece
-is written at once, so that an interrupted run goes on where it ended.
+(rows of numbers), `judge(rows)` (a `Verdict`) and `panels(rows)` (the parts of its picture). Each finished
+piece is saved immediately, so that an interrupted run resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Row = dict[str, Any]
 
 
 class Criterion(NamedTuple):
-    """A condition that the theory sets, with its threshold, and what was measured."""
+    """A condition from the theory, with its threshold, and the measurement."""
 
     condition: str
     measured: str
@@ -38,7 +38,7 @@ class Criterion(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What was measured, in a sentence or two, and what the claim is judged by."""
+    """A summary of the measurement in a sentence or two, and the criteria for the claim."""
 
     measurement: str
     criteria: list[Criterion]
@@ -66,7 +66,7 @@ class Outcome(NamedTuple):
         return any(criterion.proven and not criterion.agrees for criterion in self.criteria)
 
     def verdict(self) -> str:
-        """Return the verdict in a few words."""
+        """Return a short verdict."""
         failed, count = sum(not c.agrees for c in self.criteria), len(self.criteria)
         if self.contradicted:
             return "contradicts what is proven"
@@ -75,7 +75,7 @@ class Outcome(NamedTuple):
         return f"agrees on all {count} criteria" if count > 1 else "agrees"
 
     def judgements(self) -> list[str]:
-        """Return a line for each criterion: agrees or disagrees, the condition, what was measured."""
+        """Return one line per criterion: agrees or disagrees, the condition, the measurement."""
         return [
             f"{'agrees' if c.agrees else 'disagrees'}: {c.condition} Measured: {c.measured}."
             for c in self.criteria
@@ -86,7 +86,7 @@ class Outcome(NamedTuple):
         lines = "".join(f"- {line}\n" for line in self.judgements())
         return (
             f"Claim. {self.claim}\nMeasurement. {self.measurement}\n"
-            "Criteria. Where the theory states a bound or a rate, that is the threshold, without tolerance.\n"
+            "Criteria. If the theory states a bound or a rate, it is the threshold, without tolerance.\n"
             f"\n{lines}\nVerdict. The measurement {self.verdict()}.\n"
         )
 
@@ -101,7 +101,7 @@ def run(
 ) -> Outcome:
     """Run a study and write ``name.csv``, ``name.txt`` and its pictures to a directory.
 
-    `total` is told the number of pieces, `advance` what each finished piece was.
+    `total` is called with the number of pieces, `advance` with a description of each finished piece.
     """
     module = study(name)
     os.makedirs(directory, exist_ok=True)
@@ -115,7 +115,7 @@ def run(
         path = os.path.join(kept, _key(name, piece) + ".json")
         found = _read(path)
         if found is None:
-            # Matrices are small: a second BLAS thread would cost more in waiting than it brings.
+            # Matrices are small: a second BLAS thread would wait longer than it works.
             with threadpool_limits(limits=1, user_api="blas"):
                 found = [{**piece, **row} for row in module.measure(piece)]
             _write(path, json.dumps([{k: _plain(v) for k, v in row.items()} for row in found]))
@@ -135,8 +135,8 @@ def run(
 
 
 def _key(name: str, piece: Row) -> str:
-    told = json.dumps([__version__, name, piece], sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()[:20]
+    text = json.dumps([__version__, name, piece], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def _plain(value: Any) -> Any:
@@ -144,7 +144,7 @@ def _plain(value: Any) -> Any:
 
 
 def _read(path: str) -> list[Row] | None:
-    """Return the rows of a finished piece; None where there is none or the file is damaged."""
+    """Return the rows of a finished piece, or None if the file is missing or damaged."""
     try:
         with open(path) as file:
             rows = json.load(file)
@@ -154,7 +154,7 @@ def _read(path: str) -> list[Row] | None:
 
 
 def _write(path: str, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically."""
     with open(path + ".part", "w") as file:
         file.write(text)
     os.replace(path + ".part", path)
@@ -172,13 +172,13 @@ def _write_csv(path: str, rows: list[Row]) -> str:
 
 
 def _save_picture(name: str, panels: Any, directory: str) -> list[str]:
-    from ..plot import _panels
+    from ..plot.panels import save
 
-    return [_panels.save(panels, directory, name)] if panels else []
+    return [save(panels, directory, name)] if panels else []
 
 
 def write_index(directory: str, command: str) -> str:
-    """Write README.md: the paragraphs and pictures of all studies that stand in a directory."""
+    """Write README.md: the paragraphs and pictures of all studies in a directory."""
     parts = [f"# Theory and measurement\n\nWritten by `{command}`.\n"]
     for name in NAMES:
         try:
@@ -197,7 +197,7 @@ def write_index(directory: str, command: str) -> str:
 
 
 def listed(items: list[str], most: int = 8) -> str:
-    """Return items in a sentence; of very many the first alone, and how many there are."""
+    """Return a list of items as text; of a long one only the first items and the number of others."""
     more = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(items[:most]) + more
 
@@ -212,7 +212,7 @@ def slope(x: Any, y: Any) -> float:
 
 
 def groups(rows: list[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
-    """Return the rows by the values of some columns, in order of appearance."""
+    """Return the rows grouped by the values of some columns, in order of appearance."""
     found: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         found.setdefault(tuple(row[k] for k in keys), []).append(row)

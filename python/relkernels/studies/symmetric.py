@@ -15,7 +15,7 @@ from .study import Criterion, Row, Verdict, groups, listed, slope
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..plot._panels import Panel
+    from ..plot.panels import Panel
 
 CLAIM = (
     "One network phi approximates every continuous symmetric positive-definite relation by <phi(x), phi(y)> "
@@ -68,11 +68,11 @@ def section_norm(name: str, dimension: int) -> float:
 
 
 def measure(piece: Row) -> list[Row]:
-    """Fit one width to one kernel; errors on fresh points, beside floor and bound."""
+    """Fit one width to one kernel; return errors on fresh points with floor and bound."""
     name, D = piece["kernel"], piece["dimension"]
     rng = np.random.default_rng(D)
     kernel = kernel_function(name, D)
-    # Clipped: the faces and corners of the cube, where errors are largest, are met in training.
+    # Clipped so that training includes the faces and corners of the cube, where errors are largest.
     train, fresh = np.clip(rng.uniform(-1.2, 1.2, (2, piece["points"], D)), -1, 1)
     model = SymmetricRelation(
         (piece["width"],),
@@ -106,13 +106,13 @@ def measure(piece: Row) -> list[Row]:
 
 
 def judge(rows: list[Row]) -> Verdict:
-    """Compare neurons used with the bound, errors with the floor and with those of fewer neurons."""
-    told = []
+    """Compare the neurons used with the bound, and errors with the floor and with those of fewer neurons."""
+    exponents = []
     for (kernel,), some in groups(rows, "kernel").items():
         slopes = [slope([r["width"] for r in s], [r["sup_error"] for r in s]) for s in by_dimension(some)]
-        told.append(f"{kernel} {min(slopes):.2f} to {max(slopes):.2f}")
+        exponents.append(f"{kernel} {min(slopes):.2f} to {max(slopes):.2f}")
     ratios = [r["bound_over_neurons"] for r in rows if 0 < r["bound_over_neurons"] < math.inf]
-    # For an error that the zero network has too, no neuron is needed.
+    # No neuron is needed for an error that the zero network also has.
     useless = [_name(r) for r in rows if r["bound_over_neurons"] == 0]
     short = [_name(r) for r in rows if 0 < r["bound_over_neurons"] < 1]
     below = [_name(r) for r in rows if not r["floors_hold"]]
@@ -122,10 +122,10 @@ def judge(rows: list[Row]) -> Verdict:
         for error in ("rms_error", "sup_error")
     }
     return Verdict(
-        f"sup error ~ N^p over {len(rows)} fits, p by kernel: {'; '.join(told)}. For the errors reached the "
-        f"derived bound asks for {min(ratios):.3g} to {max(ratios):.3g} times the neurons used (infinitely "
-        "many for Laplace, whose Barron norm is infinite: the fits show that the theorem, not the network, "
-        "gives up there).",
+        f"sup error ~ N^p over {len(rows)} fits, p by kernel: {'; '.join(exponents)}. For the errors "
+        f"achieved, the derived bound requires {min(ratios):.3g} to {max(ratios):.3g} times the neurons used "
+        "(infinitely many for Laplace, whose Barron norm is infinite: the fits show that the limitation is "
+        "the theorem's, not the network's).",
         [
             Criterion(
                 "No model's error is below the floor of its rank.",
@@ -161,7 +161,7 @@ def _name(row: Row) -> str:
 
 
 def _count(failed: list[str], of: list[Any]) -> str:
-    """Return how many of a list passed, and which did not."""
+    """Return how many of a list passed, and which failed."""
     return f"{len(of) - len(failed)} of {len(of)}" + (f"; not: {listed(failed)}" if failed else "")
 
 
@@ -171,10 +171,10 @@ def by_dimension(rows: list[Row]) -> list[list[Row]]:
 
 
 def panels(rows: list[Row]) -> list[Panel]:
-    """Return errors against neurons by dimension, what the bound asks for them, and the spectra."""
+    """Return panels of errors against neurons by dimension, of the bound on neurons, and of the spectra."""
     from ..plot import error_against_width, spectrum
-    from ..plot._panels import Panel
-    from ..plot._style import INK, MARKERS, PALETTE, finish, series
+    from ..plot.panels import Panel
+    from ..plot.style import INK, MARKERS, PALETTE, finish, series
 
     dimensions = sorted({r["dimension"] for r in rows})
 

@@ -1,4 +1,4 @@
-"""Zonal networks: rate of approximation of functions of known smoothness on the sphere, by relu^r."""
+"""Zonal networks: the approximation rate of relu^r for functions of known smoothness on the sphere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import bounds
-from ..bounds._zonal import funk_hecke_of_relu_power, n_harmonics
+from ..bounds.funk_hecke import funk_hecke_of_relu_power, n_harmonics
 from ..estimators import ZonalFeatures
 from ..maps.activations import relu_power
 from .study import Criterion, Row, Verdict, groups, listed, slope
@@ -17,7 +17,7 @@ from .study import Criterion, Row, Verdict, groups, listed, slope
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..plot._panels import Panel
+    from ..plot.panels import Panel
 
 CLAIM = (
     "On S^q, functions of smoothness s are approximated by N units relu(x.y_j)^r, r not necessarily an "
@@ -44,9 +44,9 @@ def pieces(quick: bool) -> list[Row]:
 
 
 def target(x: np.ndarray, q: int, r: float, seed: int) -> tuple[np.ndarray, float]:
-    """Return sum_k +-(1 + k)^(-s-1/2) Y_k at x and its norm of order s; no degrees that relu^r cannot give.
+    """Return sum_k +-(1 + k)^(-s-1/2) Y_k at x and its norm of order s, without degrees that relu^r lacks.
 
-    Y_k = sqrt(N_k) P_k(x.z_k) has norm 1; P_k by its recurrence.
+    Y_k = sqrt(N_k) P_k(x.z_k) has norm 1; P_k is computed by its recurrence.
     """
     rng = np.random.default_rng(seed)
     k = np.arange(TOP + 1)
@@ -72,7 +72,7 @@ def _gegenbauer(t: np.ndarray, degree: int, q: int) -> np.ndarray:
 
 
 def measure(piece: Row) -> list[Row]:
-    """Fit the last layer by least squares; the error on fresh points, beside the bound."""
+    """Fit the last layer by least squares; return the error on fresh points with the bound."""
     from scipy.linalg import lstsq
 
     r, q, n, m = (piece[k] for k in ("power", "dimension", "neurons", "points"))
@@ -99,10 +99,10 @@ def measure(piece: Row) -> list[Row]:
 def judge(rows: list[Row]) -> Verdict:
     """Compare exponents and errors with the theorem and the bound.
 
-    N random centres leave gaps of the order (log N / N)^(1/q), where N best ones leave N^(-1/q): that is the
-    logarithm of the theorem. Over the widths fitted it lowers the exponent s/q by a factor that is known.
+    N random centres leave gaps of the order (log N / N)^(1/q), N optimal centres gaps of N^(-1/q): this is
+    the logarithm of the theorem. Over the fitted widths it lowers the exponent s/q by a known factor.
     """
-    told, plain, lowered, lines = [], [], [], 0
+    by_dimension, plain, lowered, lines = [], [], [], 0
     for (q,), some in groups(rows, "dimension").items():
         exponents = []
         for (r,), line in groups(some, "power").items():
@@ -116,13 +116,15 @@ def judge(rows: list[Row]) -> Verdict:
             if exponents[-1] < (least := -rate * slope(n, np.log(n) / n)):
                 lowered.append(f"{name} < {least:.2f}")
         shown = ", ".join(f"{e:.2f}" for e in exponents)
-        told.append(f"q = {q}: {shown} (theorem {some[0]['cited_exponent']:.2f})")
+        by_dimension.append(f"q = {q}: {shown} (theorem {some[0]['cited_exponent']:.2f})")
     worst = max(r["error"] / r["bound"] for r in rows)
     powers = ", ".join(f"{r:g}" for r in POWERS)
     return Verdict(
-        f"Exponents of N for r = {powers} at s = {SMOOTHNESS:g}: {'; '.join(told)}.",
+        f"Exponents of N for r = {powers} at s = {SMOOTHNESS:g}: {'; '.join(by_dimension)}.",
         [
-            Criterion("The error is at most the derived bound.", f"at most {worst:.3g} of it", worst <= 1),
+            Criterion(
+                "The error is at most the derived bound.", f"at most {worst:.3g} of the bound", worst <= 1
+            ),
             Criterion(
                 "Each fitted exponent is at least that of (log N / N)^(s/q), the theorem's rate with the "
                 "logarithm that random centres cost.",
@@ -139,10 +141,10 @@ def judge(rows: list[Row]) -> Verdict:
 
 
 def panels(rows: list[Row]) -> list[Panel]:
-    """Return the error against neurons for each dimension."""
+    """Return panels of the error against neurons, one per dimension."""
     from ..plot import error_against_width
-    from ..plot._panels import Panel
-    from ..plot._style import INK, finish
+    from ..plot.panels import Panel
+    from ..plot.style import INK, finish
 
     def errors(ax: Axes, q: int, some: list[Row]) -> None:
         for (r,), line in groups(some, "power").items():

@@ -1,4 +1,4 @@
-"""`Bound`: a theorem evaluated. Its value, and all that is needed to judge the value."""
+"""`Bound`: the value of an evaluated theorem, with everything needed to judge it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Assumption:
-    """What a bound takes for granted; `checked` says how the data was asked, None that it was not."""
+    """An assumption of a bound; `checked` describes how the data was checked, or is None if it was not."""
 
     text: str
     checked: str | None = None
@@ -32,16 +32,16 @@ class Assumption:
 
 @dataclass(frozen=True, repr=False)
 class Bound:
-    """A bound with everything that it rests on.
+    """A bound with everything that it depends on.
 
     Attributes
     ----------
     name : str
-        The function of `relkernels.bounds` that gave it.
+        The function of `relkernels.bounds` that returned it.
     quantity : str
-        What `value` is.
+        Description of `value`.
     value : float
-        Infinite where the bound says nothing; `note` then says why.
+        Infinite if the bound is vacuous; `note` then gives the reason.
     formula, latex : str
         As text and as LaTeX (without dollar signs).
     source : str
@@ -51,9 +51,9 @@ class Bound:
     assumptions : tuple of Assumption
         Each with the check that was made on the data, or None.
     cited : str
-        The published rate, to compare with.
+        The published rate, for comparison.
     note : str
-        What a reader of the value must know besides; may be empty.
+        A caveat about the value; may be empty.
     details : Mapping
         Intermediate results by name, such as a truncation rank.
     arguments : Mapping
@@ -104,7 +104,7 @@ class Bound:
         return f"Bound({self.name}: {self.quantity} = {self.value:.4g})"
 
     def curve(self, argument: str, values: Iterable[float]) -> np.ndarray:
-        """Return the bound's value with one argument varied and the others as they were.
+        """Return the bound's value with one argument varied and the others unchanged.
 
         Parameters
         ----------
@@ -120,7 +120,7 @@ class Bound:
         Raises
         ------
         ValueError
-            If the bound has no such argument, or a value is not one it can take.
+            If the bound has no such argument, or a value is not valid for it.
         """
         if not isinstance(argument, str) or argument not in self.arguments or self.function is None:
             check.fail("argument", f"one of {', '.join(self.arguments)}", check.option(argument))

@@ -1,7 +1,7 @@
 """Colours, sizes and axes that all pictures share.
 
-INK, RULE and PAPER stand for text, grid and ground: `_panels.py` exchanges them for a dark page, so nothing
-else is drawn in these very colours.
+INK, RULE and PAPER are the colours of text, grid and background: `panels.py` replaces them for a dark page,
+so nothing else may be drawn in exactly these colours.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from matplotlib.transforms import ScaledTranslation
 from ..base import check
 from ..base.describe import described
 
-# Okabe and Ito (2008), without black, which is the ink, and yellow, which no white paper shows.
+# Okabe and Ito (2008), without black, which is the ink, and yellow, which is invisible on white paper.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "D", "^", "v", "P")
 INK, RULE, PAPER = "#24292f", "#d0d7de", "#ffffff"
-# One sign and both: of even lightness, and blue to red, which keep their order for every kind of sight.
+# For one sign and for both signs: uniform lightness, and blue to red, whose order colour-blind readers also
+# see.
 SEQUENTIAL, DIVERGING, MISSING = "viridis", "RdBu_r", "#8c959f"
-_SHORT = 4  # entries of a legend in one column
-_LABELS = 0.46  # inches that an axis and its label take below the axes
+_SHORT = 4  # legends with at most this many entries have one column
+_LABELS = 0.46  # inches that tick labels and the axis label occupy below the axes
 SIZE = (4.4, 3.5)  # inches: 10 points are 11 pixels high on a phone of 360
 
-# Axes that were made here: what is added to them looks the same.
+# Axes that were created here: later additions get the same style.
 _OWN: WeakSet[Axes] = WeakSet()
 
 _SETTINGS: Any = {
@@ -59,12 +60,12 @@ _SETTINGS: Any = {
 
 
 def look() -> Any:
-    """Return a context in which new figures look like all pictures here."""
+    """Return a context in which new figures have the style of this package."""
     return matplotlib.rc_context({**_SETTINGS, "axes.prop_cycle": cycler(color=PALETTE)})
 
 
 def check_words(color: Any = None, **words: Any) -> None:
-    """Refuse labels and titles that are no text, and a colour that matplotlib does not know."""
+    """Reject labels and titles that are not text, and a colour that matplotlib does not know."""
     from matplotlib.colors import is_color_like
 
     for name, text in words.items():
@@ -76,7 +77,7 @@ def check_words(color: Any = None, **words: Any) -> None:
 
 @contextmanager
 def drawing(ax: Axes | None, size: tuple[float, float] = SIZE) -> Iterator[Axes]:
-    """Give the axes to draw on: those given, or new ones."""
+    """Yield the axes to draw on: the given ones, or new ones."""
     if ax is None or (isinstance(ax, Axes) and ax in _OWN):
         import matplotlib.pyplot as plt
 
@@ -93,7 +94,7 @@ def drawing(ax: Axes | None, size: tuple[float, float] = SIZE) -> Iterator[Axes]
 
 
 def series(ax: Axes, x: Any, y: Any, label: str | None = None, color: Any = None, **options: Any) -> Line2D:
-    """Draw points joined by a line in the next colour, with the marker that goes with it."""
+    """Draw points joined by a line in the next colour, with that colour's marker."""
     (line,) = ax.plot(x, y, label=label, **({} if color is None else {"color": color}), **options)
     color = line.get_color()
     if "marker" not in options:
@@ -102,13 +103,13 @@ def series(ax: Axes, x: Any, y: Any, label: str | None = None, color: Any = None
 
 
 def limit(ax: Axes, x: Any, y: Any, of: Line2D, label: str) -> None:
-    """Draw the bound of a series dashed, in its colour; the legend needs one entry for all of them."""
+    """Draw the bound of a series dashed, in its colour; all bounds share one entry of the legend."""
     known = any(line.get_label() == label for line in ax.lines)
     ax.plot(x, y, "--", color=of.get_color(), label=None if known else label)
 
 
 def shades(n: int) -> list[str]:
-    """Return n colours in order that stand out on white and on black alike."""
+    """Return n ordered colours that are visible on both white and black."""
     from matplotlib.colors import to_hex
 
     found = matplotlib.colormaps[SEQUENTIAL]
@@ -125,7 +126,7 @@ def finish(ax: Axes, xlabel: str, ylabel: str, title: str | None = None) -> None
     ax.grid(True)
     handles: list[Any] = ax.get_legend_handles_labels()[0]
     if handles:
-        # Bounds and laws, dashed in the colour of a series, after what was measured.
+        # Bounds and laws, dashed in the colour of a series, come after the measurements.
         handles.sort(key=lambda handle: isinstance(handle, Line2D) and _is_bound(handle))
         _legend(ax, handles)
 
@@ -135,7 +136,7 @@ def _is_bound(line: Line2D) -> bool:
 
 
 def _legend(ax: Axes, handles: list[Any]) -> None:
-    """Put the legend below the axes, where it covers no points, if the layout makes room there."""
+    """Put the legend below the axes, where it covers no points, if the layout can reserve space there."""
     figure = ax.figure
     if not isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
         ax.legend(handles=handles, ncols=1 if len(handles) <= _SHORT else 2)
@@ -150,10 +151,10 @@ def _legend(ax: Axes, handles: list[Any]) -> None:
 
 
 def label_ticks(ax: Axes, values: Any, most: int = 8) -> None:
-    """Label a logarithmic x axis at these values alone, or at every other one, third, ... of many."""
+    """Label a logarithmic x axis only at these values, or at every second, third, ... if there are many."""
     ticks = sorted(set(values))
     if ticks[-1] >= 100_000:
-        most //= 2  # longer names
+        most //= 2  # longer labels
     ticks = ticks[:: -(-len(ticks) // most)]
     ax.set_xticks(ticks, [f"{v:g}" if v < 10_000 else f"{v:,.0f}" for v in ticks])
     ax.xaxis.minorticks_off()

@@ -1,4 +1,4 @@
-"""Pictures of several panels, one below the other: as wide as a phone, so that labels stay readable."""
+"""Pictures of several panels, stacked vertically and as wide as a phone, so that labels stay readable."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from PIL import Image
 
-from ._style import INK, PAPER, RULE, SIZE, look
+from .style import INK, PAPER, RULE, SIZE, look
 
-# Images of no more pixels across are shown as squares.
+# Images at most this many pixels wide are shown as squares.
 _COARSE = 64
-# What stands for ink, rules and paper on a dark page.
+# Replacements of ink, rules and paper on a dark page.
 DARK = {INK: "#e6edf3", RULE: "#3d444d", PAPER: "#0d1117"}
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes: its title, what draws on it, and its size in inches."""
+    """One pair of axes: its title, the function that draws on it, and its size in inches."""
 
     title: str
     draw: Callable[[Axes], Any]
@@ -34,7 +34,7 @@ class Panel:
 
 
 def figure(panels: Sequence[Panel]) -> Figure:
-    """Return a figure of panels, one below the other."""
+    """Return a figure of vertically stacked panels."""
     width = max(panel.size[0] for panel in panels)
     heights = [panel.size[1] for panel in panels]
     with look():
@@ -48,7 +48,7 @@ def figure(panels: Sequence[Panel]) -> Figure:
 
 
 def save(panels: Sequence[Panel], directory: str, name: str) -> str:
-    """Save panels, one below the other, as ``name.svg`` and return its path."""
+    """Save vertically stacked panels as ``name.svg`` and return its path."""
     path = os.path.join(directory, f"{name}.svg")
     with open(path, "w", encoding="utf-8") as file:
         file.write(_svg(figure(panels)))
@@ -56,7 +56,7 @@ def save(panels: Sequence[Panel], directory: str, name: str) -> str:
 
 
 def svg(fig: Figure) -> tuple[str, str]:
-    """Return a figure's title, taken out of it, and the figure as SVG for light pages; see `dark`."""
+    """Remove a figure's title; return the title, and the figure as SVG for light pages (see `dark`)."""
     title = fig.get_suptitle()
     if title:
         fig.suptitle("")
@@ -66,25 +66,25 @@ def svg(fig: Figure) -> tuple[str, str]:
 
 
 def _svg(fig: Figure) -> str:
-    """Return a figure as SVG, without what changes from run to run."""
+    """Return a figure as SVG, without content that changes from run to run."""
     for image in fig.findobj(AxesImage):
-        image.set_interpolation("none")  # pixels as they are: few, and sharp
+        image.set_interpolation("none")  # unscaled pixels: few, and sharp
     file = io.StringIO()
-    # Glyphs as paths: a phone has other fonts than the one that the layout was made for.
+    # Glyphs as paths: a phone has other fonts than the one used for the layout.
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "relkernels"}):
         fig.savefig(file, format="svg", dpi=150, metadata={"Date": None, "Creator": None})
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'<image xlink:href="data:image/png;base64,(?P<data>[^"]*)"[^>]*>', _compact, text)
-    # Thousandths of a point are enough; the digits of embedded images have no points.
+    # Thousandths of a point are enough; base64 data of embedded images contain no decimal points.
     return re.sub(r"(\d\.\d{3})\d+", r"\1", text)
 
 
 def _compact(element: re.Match[str]) -> str:
-    """Write a large image by its palette where it has few colours, as heat maps have, and let it be smooth.
+    """Store a large image with a palette if it has few colours, as heat maps have, and allow smoothing.
 
-    A browser may show it smaller than it is, and should blend its pixels then.
+    A browser that shows the image below its size should then blend its pixels.
     """
     text, data = element[0], element["data"]
     with Image.open(io.BytesIO(base64.b64decode(data))) as image:
@@ -101,7 +101,7 @@ def _compact(element: re.Match[str]) -> str:
 
 
 def dark(text: str) -> str:
-    """Return the SVG for dark pages: ink, rules and paper exchanged, colours as they are."""
+    """Return the SVG for dark pages: ink, rules and paper replaced, other colours unchanged."""
     for light, other in DARK.items():
         text = text.replace(light, other)
     return text
