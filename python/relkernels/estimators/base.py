@@ -78,7 +78,10 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
     _losses: tuple[str, ...] = LOSSES
 
     def _settings(self) -> dict[str, Any]:
-        """Check the parameters, and return them as `_learn` reads them."""
+        """Check the parameters, and return them as `_learn` reads them.
+
+        `partial` is True in `partial_fit`; `reset` is True if tables may differ from those of the last fit.
+        """
         solver = check.choice("solver", self.solver, SOLVERS)
         auto = isinstance(self.batch_size, str) and self.batch_size == "auto"
         fraction = _between("validation_fraction", self.validation_fraction, 0, 1, closed=False)
