@@ -163,7 +163,7 @@ BAD = [
     (lambda m, Q, S, c: m.fit(Q, S[:9], c), "sets: expected 500 sets"),
     (lambda m, Q, S, c: m.fit(Q, S[:, :0], c), "sets: expected at least one item"),
     (lambda m, Q, S, c: m.fit(Q, [*S[:-1], S[0, :0]], c), r"sets\[499\]: expected at least one item"),
-    (lambda m, Q, S, c: m.fit(Q, [*S[:-1], S[0, :, :1]], c), "sets: expected items of one number"),
+    (lambda m, Q, S, c: m.fit(Q, [*S[:-1], S[0, :, :1]], c), "sets: expected items with the same number"),
     (lambda m, Q, S, c: m.fit(Q, np.where(S > 3, np.nan, S), c), "sets contains NaN"),
     (lambda m, Q, S, c: m.fit_pairs(Q, S[:, 0], S[:, 1, :1]), "losers: expected the shape of winners"),
     (lambda m, Q, S, c: m.fit_graded(Q, S, S[:, :5, 0]), r"grades\[0\]: expected shape \(6,\)"),

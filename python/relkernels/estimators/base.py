@@ -1,4 +1,4 @@
-"""What the trained estimators share: the steps of a fit, and the checks of their parameters."""
+"""The steps of a fit that the trained estimators share, and the checks of their parameters."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _between(name: str, value: Any, low: float, high: float, closed: bool) -> fl
 
 
 def in_steps(estimator: Any) -> bool:
-    """Tell whether `partial_fit` is there: L-BFGS has no steps to go on with, as in scikit-learn's MLPs."""
+    """Tell whether `partial_fit` exists: L-BFGS has no steps to continue, as in scikit-learn's MLPs."""
     if estimator.solver == "lbfgs":
         raise AttributeError("partial_fit: expected solver 'adam' or 'adamw', got 'lbfgs'")
     return True
@@ -78,7 +78,10 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
     _losses: tuple[str, ...] = LOSSES
 
     def _settings(self) -> dict[str, Any]:
-        """Check the parameters, and return them as `_learn` reads them."""
+        """Check the parameters, and return them as `_learn` reads them.
+
+        `partial` is True in `partial_fit`; `reset` is True if tables may differ from those of the last fit.
+        """
         solver = check.choice("solver", self.solver, SOLVERS)
         auto = isinstance(self.batch_size, str) and self.batch_size == "auto"
         fraction = _between("validation_fraction", self.validation_fraction, 0, 1, closed=False)
@@ -123,7 +126,7 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
             return AUTO_NEGATIVES if loss == "softmax" else auto
         number = check.integer("n_negatives", self.n_negatives, 0)
         if loss == "softmax" and number == 0:
-            check.fail("n_negatives", "at least 1 with loss='softmax', which compares", 0)
+            check.fail("n_negatives", "at least 1 with loss='softmax', which compares alternatives", 0)
         return number
 
     def _rows(self, X: Any, name: str = "X", *, reset: bool = False, **options: Any) -> np.ndarray:
@@ -244,7 +247,7 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
             self.loss_ = min(validation_curve)
 
     def _generator(self, partial: bool) -> np.random.RandomState:
-        """Return the generator of a fit; those of `partial_fit` draw on from call to call."""
+        """Return the generator of a fit; `partial_fit` continues the same one from call to call."""
         if not partial:
             return legacy_generator(self.random_state)
         if not hasattr(self, "_rng"):

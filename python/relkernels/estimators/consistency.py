@@ -1,4 +1,4 @@
-"""Whether a learned preference is what theory takes for granted: a preorder, continuous in the query."""
+"""Checks of what theory assumes of a learned preference: that it is a preorder, continuous in the query."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Transitivity(NamedTuple):
     Attributes
     ----------
     n_triples : int
-        Triples of items looked at, each for one query.
+        Number of triples of items examined, each for one query.
     n_violations : int
-        Those with a preferred or equal to b and b to c, but not a to c.
+        Triples with a preferred or equal to b and b to c, but not a to c.
     n_incomparable : int
-        Those with two items of which neither is preferred or equal to the other (NaN).
+        Triples with two items neither of which is preferred or equal to the other (NaN).
     """
 
     n_triples: int
@@ -37,22 +37,22 @@ class Continuity(NamedTuple):
     Attributes
     ----------
     radius : float
-        Distance by which queries were moved.
+        Distance that queries were moved.
     largest_change : float
         Largest change of a utility.
     slope : float
         Largest change of a utility, divided by the radius.
     slope_bound : float
-        A slope that no change anywhere exceeds: the product of the spectral norms of phi's weights, of the
-        slopes of its activations and of the largest norm of the features of the items. Infinite for
-        relu_power(r) with r other than 1; `note` then says so.
+        Upper bound of every slope: the product of the spectral norms of phi's weights, of the slopes of its
+        activations and of the largest norm of the features of the items. Infinite for relu_power(r) with r
+        other than 1; `note` then gives the reason.
     changed : float
-        Fraction of the moved queries whose most preferred item became another one.
+        Fraction of the moved queries whose most preferred item changed.
     secured : float
-        Fraction of the moved queries whose margin was more than twice the change of any utility: their
-        most preferred item cannot change.
+        Fraction of the moved queries whose margin was more than twice the change of any utility, so that
+        their most preferred item cannot change.
     note : str
-        Why `slope_bound` is infinite; empty where it is finite.
+        Why `slope_bound` is infinite; empty if it is finite.
     """
 
     radius: float
@@ -67,12 +67,12 @@ class Continuity(NamedTuple):
 def transitivity(
     q: np.ndarray, sets: ItemSets, phi: MLP, psi: MLP, n_triples: int, rng: np.random.RandomState
 ) -> Transitivity:
-    """Compare the items of random triples two by two, each pair on its own."""
+    """Compare the items of random triples in pairs, each pair on its own."""
     enough = np.flatnonzero(sets.sizes >= 3)
     if len(enough) == 0:
         return Transitivity(0, 0, 0)
     owner = enough[rng.randint(len(enough), size=n_triples)]
-    # Three different places of each set: the smallest of random keys would need all of the set.
+    # Three distinct positions per set, without random keys for all of its items.
     sizes = sets.sizes[owner]
     first = rng.randint(sizes)
     second = (first + 1 + rng.randint(sizes - 1)) % sizes
@@ -112,11 +112,11 @@ def continuity(
     n_directions: int,
     rng: np.random.RandomState,
 ) -> Continuity:
-    """Move each query in random directions and look at its utilities."""
+    """Move each query in random directions and compare its utilities."""
     items, mask = sets.padded()
     there = np.ones((len(q), 1), bool) if mask is None else mask[:, 0]
 
-    lowest = np.finfo(q.dtype).min  # of a place without an item: never the most preferred, and finite
+    lowest = np.finfo(q.dtype).min  # for positions without an item: never the most preferred, and finite
 
     def utilities(queries: np.ndarray) -> np.ndarray:
         if sets.shared:
@@ -142,6 +142,6 @@ def continuity(
     if np.isinf(bound) and not np.isfinite(lipschitz(phi.activation)):
         note = (
             f"relu_power({phi.activation.parameter:g}) has no Lipschitz constant on the whole line: its "
-            "slope is not bounded, so the weights guarantee none"
+            "slope is unbounded, so the weights guarantee no bound"
         )
     return Continuity(radius, largest, largest / radius, bound, changed / total, secured / total, note)

@@ -1,4 +1,4 @@
-"""`save` and `load` of estimators: safetensors with JSON metadata, nothing that runs when it is read."""
+"""`save` and `load` of estimators: safetensors with JSON metadata, so that reading a file runs no code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _VERSION = "1"
 
 
 def _encode(key: str, value: Any, tensors: dict[str, np.ndarray]) -> Any:
-    """Return what JSON says of a value; arrays of numbers go to `tensors` under `key`."""
+    """Return a value as JSON stores it; arrays of numbers are added to `tensors` under `key`."""
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, (int, np.integer)):
@@ -49,24 +49,24 @@ def _encode(key: str, value: Any, tensors: dict[str, np.ndarray]) -> Any:
     raise TypeError(f"{key}: expected numbers, strings, arrays and maps, got {type(value).__name__}")
 
 
-def _decode(key: str, told: Any, tensors: dict[str, np.ndarray]) -> Any:
-    """Return the value that `_encode` described; its arrays are taken out of `tensors`."""
-    if not isinstance(told, dict):
-        return told
-    kind = told["kind"]
+def _decode(key: str, stored: Any, tensors: dict[str, np.ndarray]) -> Any:
+    """Return the value that `_encode` stored; its arrays are removed from `tensors`."""
+    if not isinstance(stored, dict):
+        return stored
+    kind = stored["kind"]
     if kind == "array":
         return tensors.pop(key)
     if kind == "array of objects":
-        return np.array(told["items"], dtype=told["dtype"])
+        return np.array(stored["items"], dtype=stored["dtype"])
     if kind == "activation":
-        return resolve(Activation(told["name"], told["parameter"]))
+        return resolve(Activation(stored["name"], stored["parameter"]))
     if kind == "mlp":
-        layers = told["layers"]
-        arrays = [tensors.pop(f"{key}.{i}") for i in range(layers * (1 + told["bias"]))]
-        activation = _decode(key, told["activation"], tensors)
+        layers = stored["layers"]
+        arrays = [tensors.pop(f"{key}.{i}") for i in range(layers * (1 + stored["bias"]))]
+        activation = _decode(key, stored["activation"], tensors)
         return MLP(arrays[:layers], arrays[layers:] or None, activation)
     if kind in ("list", "tuple"):
-        items = [_decode(f"{key}.{i}", item, tensors) for i, item in enumerate(told["items"])]
+        items = [_decode(f"{key}.{i}", item, tensors) for i, item in enumerate(stored["items"])]
         return items if kind == "list" else tuple(items)
     raise ValueError(f"{key!r} is of an unknown kind {kind!r}")
 
@@ -74,31 +74,31 @@ def _decode(key: str, told: Any, tensors: dict[str, np.ndarray]) -> Any:
 class SavedEstimator:
     """Adds `save` and `load` to an estimator.
 
-    What is kept are the constructor's parameters and the fitted attributes, those whose names end in an
-    underscore or are in `_saved`.
+    A file holds the constructor's parameters and the fitted attributes, whose names end in an underscore or
+    are in `_saved`.
     """
 
     _saved: tuple[str, ...] = ("_n_features_out",)
-    # Parameters and attributes that earlier files have under another name.
+    # Earlier names of parameters and attributes, found in older files.
     _renamed: ClassVar[dict[str, str]] = {}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to a safetensors file: arrays and JSON, never pickle.
 
-        A `random_state` that is a generator is written as None. The moments of Adam are left out: a
-        `partial_fit` after `load` begins with new ones.
+        A `random_state` that is a generator is written as None. The moments of Adam are not saved: a
+        `partial_fit` after `load` starts with new ones.
 
         Parameters
         ----------
         path : path-like
-            The file appears whole or not at all.
+            The file is written completely or not at all.
 
         Raises
         ------
         NotFittedError
             If the estimator is not fitted.
         TypeError
-            If a parameter is neither a number, a string, nor made of them.
+            If a parameter is not a number, a string or a collection of them.
         """
         from safetensors.numpy import save
 
@@ -112,7 +112,7 @@ class SavedEstimator:
             if (name.endswith("_") and not name.startswith("_")) or name in self._saved
         }
         tensors: dict[str, np.ndarray] = {}
-        told = {
+        stored = {
             "parameters": {name: _encode(f"parameters.{name}", p, tensors) for name, p in parameters.items()},
             "fitted": {name: _encode(name, value, tensors) for name, value in fitted.items()},
         }
@@ -120,7 +120,7 @@ class SavedEstimator:
             "format": _FORMAT,
             "version": _VERSION,
             "estimator": type(self).__name__,
-            "state": json.dumps(told),
+            "state": json.dumps(stored),
         }
         data = save(tensors, metadata=metadata)
         write_whole(path, data)
@@ -135,15 +135,15 @@ class SavedEstimator:
 
         Returns
         -------
-        The estimator, fitted: the same to the last bit.
+        The fitted estimator, the same to the last bit.
 
         Raises
         ------
         FileNotFoundError
             If there is no such file.
         ValueError
-            If the file is damaged, of another version, or holds another estimator or anything more; the
-            message says which.
+            If the file is damaged, has another version, holds another estimator or anything else as well;
+            the message names the cause.
         """
         name, metadata, tensors = read_safetensors(path)
         for key, expected in (
@@ -154,17 +154,17 @@ class SavedEstimator:
             if (found := metadata.pop(key, None)) != expected:
                 raise ValueError(f"{name}: expected {key} {expected!r}, got {found!r}")
         try:
-            told = json.loads(metadata.pop("state"))
+            stored = json.loads(metadata.pop("state"))
             parameters = {
                 cls._renamed.get(key, key): _decode(f"parameters.{key}", value, tensors)
-                for key, value in told.pop("parameters").items()
+                for key, value in stored.pop("parameters").items()
             }
             estimator = cls(**parameters)
-            for key, value in told.pop("fitted").items():
+            for key, value in stored.pop("fitted").items():
                 if not (key.endswith("_") and not key.startswith("_")) and key not in cls._saved:
                     raise ValueError(f"{key!r} is no fitted attribute")
                 setattr(estimator, cls._renamed.get(key, key), _decode(key, value, tensors))
-            refuse_rest({**metadata, **told}, tensors)
+            refuse_rest({**metadata, **stored}, tensors)
         except KeyError as error:
             raise ValueError(f"{name}: {error.args[0]!r} is missing") from None
         except (TypeError, ValueError, AttributeError, RecursionError) as error:

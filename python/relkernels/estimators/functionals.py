@@ -1,9 +1,10 @@
-"""Functionals of objects that are not vectors: raw coordinates that `HilbertCubeEncoder` brings to [0, 1].
+"""Functionals of objects that are not vectors: raw coordinates that `HilbertCubeEncoder` maps to [0, 1].
 
-A family takes a list of objects and returns an array (n_objects, n_coordinates) of finite numbers; `fit` may
-learn from the training objects. Each is a separating sequence: two objects on which all functionals agree are
-the same function (almost everywhere), measure, or sequence as far as the kernel tells. `unit` families have
-values in [-1, 1]; those of `one_unit` have one unit of measure in all coordinates.
+A family maps a list of objects to an array (n_objects, n_coordinates) of finite numbers; `fit` may learn from
+the training objects. Each family is a separating sequence: if all functionals agree on two objects, these are
+the same function (almost everywhere), the same measure, or sequences that the kernel cannot distinguish.
+Families with `unit` have values in [-1, 1]; those with `one_unit` have the same unit of measure in all
+coordinates.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ def _samples(i: int, item: Any, columns: int | None) -> np.ndarray:
 
 
 class _Functions:
-    """Moments of functions sampled on grids of their own: int f(t) e_k(t) dt over the common interval.
+    """Moments of functions sampled on separate grids: int f(t) e_k(t) dt over the common interval.
 
-    An object is an array (m, 2) of points and values, or a pair (t, f(t)). Between points the function is
-    interpolated linearly, outside of its grid continued as a constant.
+    An object is an array (m, 2) of points and values, or a pair (t, f(t)). The function is interpolated
+    linearly between points and continued as a constant outside its grid.
     """
 
     unit, one_unit = False, True
@@ -108,8 +109,8 @@ class Legendre(_Functions):
 class Characteristic:
     """Real and imaginary parts of E exp(i w_k.x) over the samples of a probability measure.
 
-    Frequencies are a dense sequence of R^d, in units of one over the spread of the training samples: the
-    normal quantiles of a scrambled Sobol sequence. Values lie in [-1, 1].
+    Frequencies are a dense sequence in R^d, in units of one over the spread of the training samples: the
+    normal quantiles of a scrambled Sobol sequence. Values are in [-1, 1].
     """
 
     unit, one_unit = True, True
@@ -118,7 +119,7 @@ class Characteristic:
         self.count = count
 
     def fit(self, objects: Sequence[Any], rng: np.random.RandomState) -> None:
-        """Draw the frequencies to the scale of the samples."""
+        """Draw the frequencies on the scale of the samples."""
         from scipy.special import ndtri
         from scipy.stats import qmc
 
@@ -130,7 +131,7 @@ class Characteristic:
         bits = max(1, int(np.ceil(np.log2(pairs))))
         sobol = qmc.Sobol(self.dimension_, seed=int(rng.randint(2**31))).random_base2(bits)[:pairs]
         normal = ndtri(np.clip(sobol, 1e-9, 1 - 1e-9))
-        # From low to high frequencies: the first coordinates tell the most.
+        # From low to high frequencies: the first coordinates are the most informative.
         normal = normal[np.argsort(np.linalg.norm(normal, axis=1), kind="stable")]
         self.center_ = everything.mean(axis=0)
         self.frequencies_ = 1.5 * normal / np.where(spread > 0, spread, 1)
@@ -181,7 +182,8 @@ class Quantiles:
 class Landmarks:
     """Values k(x, z_j) of a given kernel at objects z_j drawn from the training objects.
 
-    For sequences, strings, graphs: whatever the kernel takes. Normalised, k(x, z) / sqrt(k(x, x) k(z, z)).
+    For sequences, strings, graphs or anything else that the kernel accepts. Values are normalised,
+    k(x, z) / sqrt(k(x, x) k(z, z)).
     """
 
     unit, one_unit = True, True
@@ -209,7 +211,7 @@ class Landmarks:
 
 
 class Callables:
-    """One's own: functions of an object that return a number."""
+    """Functions given by the caller, each from an object to a number."""
 
     unit, one_unit = False, False
 

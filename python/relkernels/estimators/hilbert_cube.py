@@ -19,41 +19,41 @@ FAMILIES = ("fourier", "legendre", "characteristic", "quantiles", "kernel")
 
 
 class HilbertCubeEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Objects that are not vectors, to coordinates in [0, 1] by a separating sequence of functionals.
+    """Map objects that are not vectors to coordinates in [0, 1] by a separating sequence of functionals.
 
     Continuous functionals h_1, h_2, ... that separate the points of a space embed it in the Hilbert cube, and
     networks on the first coordinates are universal for continuous functions on its compact sets (Galimberti,
-    arXiv 2406.09310). Behind this transformer any model of this package learns relations between such
-    objects. Numbers that are not bounded come to (0, 1) by ``1/2 + arctan(value / scale) / pi``, about the
-    median and to the scale of the training objects (one for all moments and quantiles, so that coordinates
-    keep their proportions): an injective map, so nothing is lost.
+    arXiv 2406.09310). After this transformer, any model of this package learns relations between such
+    objects. Unbounded values are mapped to (0, 1) by ``1/2 + arctan((value - center) / scale) / pi``, with
+    the median and the spread of the training objects (moments and quantiles share one scale, so that
+    coordinates keep their proportions). The map is injective: no information is lost.
 
     Parameters
     ----------
     functionals : str or sequence of callables, default "fourier"
-        - "fourier", "legendre": moments of functions sampled on grids, each on its own; an object is an array
-          (m, 2) of points and values or a pair (points, values).
+        - "fourier", "legendre": moments of functions sampled on grids, which may differ; an object is an
+          array (m, 2) of points and values or a pair (points, values).
         - "characteristic": E exp(i w.x) of a probability measure given by samples (m,) or (m, d).
-        - "quantiles": of samples (m,) of a real random variable.
-        - "kernel": k(x, z_j) at objects z_j of the training set, for sequences, strings and whatever else
-          `kernel` takes.
-        - functions of an object that return a number.
+        - "quantiles": quantiles of samples (m,) of a real random variable.
+        - "kernel": k(x, z_j) at objects z_j of the training set, for sequences, strings and anything else
+          that `kernel` accepts.
+        - a sequence of functions that map an object to a number.
     n_coordinates : int, optional
-        None is 16, or the number of functions where they are given.
+        None is 16, or the number of functions if they are given.
     weights : {"geometric", "harmonic"} or array-like, default "geometric"
-        The weights w_k of the distance (sum_k w_k^2 (h_k - h'_k)^2)^(1/2) in which
-        `relkernels.bounds.hilbert_cube` speaks of a modulus of continuity: 2^-k, 1/k or numbers.
+        The weights w_k of the distance (sum_k w_k^2 (h_k - h'_k)^2)^(1/2) with respect to which
+        `relkernels.bounds.hilbert_cube` defines the modulus of continuity: 2^-k, 1/k or given numbers.
     kernel : callable, optional
         ``kernel(x, z)`` of two objects, positive semi-definite; for ``functionals="kernel"``.
     interval : pair of float, optional
-        Interval over which functions are integrated; by default the one that holds all training grids.
+        Interval over which functions are integrated; by default it spans all training grids.
     random_state : int, Generator, RandomState or None, default None
-        Frequencies of "characteristic", objects of "kernel".
+        Seeds the frequencies of "characteristic" and the choice of objects of "kernel".
 
     Attributes
     ----------
     center_, scale_ : ndarray of shape (n_coordinates,)
-        Of the map to (0, 1).
+        Parameters of the map to (0, 1).
 
     Examples
     --------
@@ -88,7 +88,7 @@ class HilbertCubeEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             if not isinstance(given, (list, tuple)) or not given or not all(callable(h) for h in given):
                 check.fail("functionals", f"one of {', '.join(FAMILIES)} or functions", described(given))
             if self.n_coordinates is not None and self.n_coordinates != len(given):
-                check.fail("n_coordinates", f"None or {len(given)}, one a function", self.n_coordinates)
+                check.fail("n_coordinates", f"None or {len(given)}, one per function", self.n_coordinates)
             return Callables(list(given))
         name = check.choice("functionals", given, FAMILIES)
         if self.kernel is not None and name != "kernel":
@@ -125,7 +125,7 @@ class HilbertCubeEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         return X
 
     def fit(self, X: Sequence[Any], y: Any = None) -> HilbertCubeEncoder:
-        """Learn ranges from objects.
+        """Learn the functionals and the ranges of their values.
 
         Parameters
         ----------
@@ -139,8 +139,8 @@ class HilbertCubeEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         Raises
         ------
         ValueError
-            If an object is not what the functionals take; for a grid with fewer points than `n_coordinates`
-            the message has both.
+            If the functionals do not accept an object; for a grid with fewer points than `n_coordinates`, the
+            message gives both numbers.
         """
         tail_of_weights(self.weights)
         family, objects = self._family(), self._objects(X)
@@ -150,8 +150,8 @@ class HilbertCubeEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         if not family.unit:
             self.center_ = np.median(values, axis=0)
             spread = np.median(np.abs(values - self.center_), axis=0)
-            # Where most objects agree, the mean distance; where all do, any scale will do. Coordinates of one
-            # unit share their scale: what varies little, down to the errors of the grids, is not magnified.
+            # The mean distance if most objects agree; any scale if all do. Coordinates with the same unit
+            # share one scale, so that small variations, such as the errors of the grids, are not magnified.
             spread = np.where(spread > 0, spread, np.abs(values - self.center_).mean(axis=0))
             if family.one_unit:
                 spread = np.full_like(spread, spread.max())

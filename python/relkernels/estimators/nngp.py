@@ -12,7 +12,7 @@ from ..base import check
 from ..maps.activations import Activation
 from ..ops.nngp import Recursion, nngp_kernel
 
-# Step in the logarithm of a hyperparameter, and the central difference of fourth order.
+# Step in the logarithm of a hyperparameter, and the fourth-order central difference.
 _STEP = 3e-4
 _STENCIL = ((1, 8 / 12), (-1, -8 / 12), (2, -1 / 12), (-2, 1 / 12))
 
@@ -38,8 +38,8 @@ class NNGPKernel(Kernel):
 
     Notes
     -----
-    Gradients are central differences of fourth order of the kernel, which is computed to 1e-15: their
-    relative error is some 1e-11.
+    Gradients are fourth-order central differences of the kernel, which is accurate to 1e-15: their relative
+    error is about 1e-11.
 
     Examples
     --------
@@ -86,7 +86,7 @@ class NNGPKernel(Kernel):
         ----------
         X : array-like of shape (n, D)
         Y : array-like of shape (m, D), optional
-            None stands for X.
+            None means X.
         eval_gradient : bool, default False
             Also return the gradient with respect to the logarithms of the hyperparameters; Y must be None.
 
@@ -149,5 +149,5 @@ class NNGPKernel(Kernel):
 
 
 def three_digits(value: Any) -> str:
-    """Return a number in three digits; the repr of anything else, which only a call refuses."""
+    """Return a number with three digits, or the repr of anything else, which only a call refuses."""
     return f"{value:.3g}" if isinstance(value, Real) else repr(value)

@@ -1,4 +1,4 @@
-"""`MultiLayerRandomFeatures`: the features of a random network, for a linear model behind them."""
+"""`MultiLayerRandomFeatures`: the features of a random network, as inputs of a linear model."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class MultiLayerRandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
         h_1 = weight_std * x W_1 / sqrt(D) + bias_std * b_1
         h_(l+1) = weight_std * a(h_l) W_(l+1) / sqrt(width_l) + bias_std * b_(l+1)
-        features = weight_std * a(h_L) / sqrt(width_L), and a constant bias_std where that is not 0
+        features = weight_std * a(h_L) / sqrt(width_L), and a constant bias_std if that is not 0
 
-    Inner products of features tend to ``nngp_kernel(x, y, depth=L)`` as the widths grow, with deviations of
-    the order of one over the root of the narrowest. Ridge regression on the features is the random
-    architecture of the paper: only its last layer is trained.
+    Inner products of features converge to ``nngp_kernel(x, y, depth=L)`` as the widths grow, with deviations
+    of the order of one over the square root of the narrowest width. Ridge regression on the features is the
+    random architecture of the paper, whose last layer is the only one trained.
 
     Parameters
     ----------
@@ -47,10 +47,10 @@ class MultiLayerRandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin
     Attributes
     ----------
     key_ : int
-        64 bits that the weights follow from.
+        64 bits that determine the weights.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
-        Only where X had names.
+        Only if X had column names.
 
     See Also
     --------
@@ -58,10 +58,10 @@ class MultiLayerRandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
     Notes
     -----
-    Weights are not kept: `transform` makes them anew from a counter-based generator (Philox), panel by panel
-    where they are multiplied, so a fitted object is as small as its parameters whatever the widths. From
-    some 250 rows a call on, that is about as fast as reading stored weights; for one row it takes ten to
-    thirty times as long (1,024 inputs, 8,192 neurons, float32, AVX-512; bench/bench_nngp_kernel.py).
+    Weights are not stored: `transform` regenerates them from a counter-based generator (Philox), panel by
+    panel as they are multiplied, so a fitted object is as small as its parameters for any widths. From about
+    250 rows per call, this is about as fast as reading stored weights; for one row it takes ten to thirty
+    times as long (1,024 inputs, 8,192 neurons, float32, AVX-512; bench/bench_nngp_kernel.py).
 
     Examples
     --------
@@ -97,7 +97,7 @@ class MultiLayerRandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features_in)
-            Only its number of features counts.
+            Only its number of features is used.
         y : None
             Ignored.
 
@@ -122,7 +122,7 @@ class MultiLayerRandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         Returns
         -------
         ndarray of shape (n_samples, n_features_out)
-            Float32 for float32, else float64. A row depends on its row of X alone, to the last bit.
+            Float32 for float32, otherwise float64. Each row depends only on its row of X, to the last bit.
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
@@ -143,7 +143,7 @@ class MultiLayerRandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         return out
 
     def weights(self, layer: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the standard normal weights and biases of a layer, to look at.
+        """Return the standard normal weights and biases of a layer, for inspection.
 
         Parameters
         ----------

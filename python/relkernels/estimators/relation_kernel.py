@@ -1,4 +1,4 @@
-"""`RelationKernel`: the relation of a feature map as kernel of support vector machines, ridge, processes."""
+"""`RelationKernel`: the relation of a feature map as a kernel for scikit-learn's kernel methods."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .nngp import three_digits
 class RelationKernel(Kernel):
     """The symmetric relation ``scale * <phi(x), phi(y)>`` as a kernel for scikit-learn.
 
-    An object to give as ``kernel`` to `KernelRidge`, `SVC`, `SVR`, `KernelPCA` or `GaussianProcessRegressor`:
-    all of them call it with whole tables, `KernelRidge` too, which calls a function for each pair of rows.
+    Pass it as ``kernel`` to `KernelRidge`, `SVC`, `SVR`, `KernelPCA` or `GaussianProcessRegressor`. All of
+    them call it with whole tables, including `KernelRidge`, which calls a function for each pair of rows.
 
     Parameters
     ----------
@@ -35,8 +35,8 @@ class RelationKernel(Kernel):
     Notes
     -----
     Features are computed in the dtype of `phi`, their inner products in float64: kernel matrices are positive
-    semi-definite to 1e-15, which their factorizations need. There is no kernel of two maps: kernel methods
-    want one that is symmetric.
+    semi-definite to 1e-15, as their factorizations require. There is no kernel of two maps, because kernel
+    methods require a symmetric kernel.
 
     Examples
     --------
@@ -72,14 +72,14 @@ class RelationKernel(Kernel):
         ----------
         X : array-like of shape (n, d)
         Y : array-like of shape (m, d), optional
-            None stands for X: the matrix is then symmetric to the last bit.
+            None means X; the matrix is then symmetric to the last bit.
         eval_gradient : bool, default False
             Also return the gradient with respect to the logarithm of `scale`; Y must be None.
 
         Returns
         -------
         K : ndarray of shape (n, m)
-        gradient : ndarray of shape (n, n, 1), or (n, n, 0) where `scale` is fixed
+        gradient : ndarray of shape (n, n, 1), or (n, n, 0) if `scale` is fixed
             Only with `eval_gradient`.
         """
         if check.flag("eval_gradient", eval_gradient) and Y is not None:
@@ -123,7 +123,7 @@ class RelationKernel(Kernel):
         points = np.atleast_2d(check.numbers(name, X))
         points = points if phi is None else points.astype(phi.dtype, copy=False)
         if points.ndim != 2:
-            check.fail(name, "points, one a row", f"shape {points.shape}")
+            check.fail(name, "points, one per row", f"shape {points.shape}")
         mapped_width(name, points, "phi", phi)
         return points if phi is None else feature_map(points, phi).astype(np.float64, copy=False)
 

@@ -1,4 +1,4 @@
-"""`retrieve` of the estimators of relations: over the table of the last fit, or over another one."""
+"""`retrieve` of the estimators of relations, from the table of the last fit or another one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RetrievalMixin:
         raise NotImplementedError
 
     def _keep_table(self, table: np.ndarray, mlp: MLP, partial: bool) -> None:
-        """Keep the features of a fit's table; after `partial_fit` there is no table that they belong to."""
+        """Keep the features of the table of a fit; after `partial_fit` there is no such table."""
         if partial:
             self.__dict__.pop("features_fit_", None)
         else:
@@ -43,26 +43,26 @@ class RetrievalMixin:
         Q : array-like of shape (n, n_features_in)
             Queries like the rows of X in `fit`.
         k : int
-            How many, at most the number of rows searched (any number with `pad`).
+            Number of rows to return, at most the number of rows searched (any number with `pad`).
         Y : array-like of shape (m, n_features_y), optional
-            The table to search, like the second table of `fit` or, if there was one table, like X. None is
-            the table of the last `fit`. Needed after `partial_fit`, which keeps no table.
+            The table to search, like the second table of `fit` or, if there was one table, like X. None means
+            the table of the last `fit`. Required after `partial_fit`, which keeps no table.
         mask : ndarray of bool, optional
-            True = may be retrieved; broadcast to (n, m).
+            True for rows that may be retrieved; broadcast to (n, m).
         pad : bool, default False
-            Whether a `k` above the number of rows is allowed; the rest is then -inf and -1.
+            Allow `k` to exceed the number of rows, and fill the rest with -inf and -1.
 
         Returns
         -------
         values : ndarray of shape (n, k)
             Relation values, best first.
         indices : ndarray of int64 of shape (n, k)
-            Rows of the table. Where the mask leaves fewer than `k`, the rest is -inf and -1.
+            Rows of the table. If the mask leaves fewer than `k`, the rest is -inf and -1.
 
         Raises
         ------
         TypeError, ValueError
-            If an argument is not as above, or if no table is given and none was kept.
+            If an argument is not as described, or if no table is given and none was kept.
         """
         queries = self._rows(Q, "Q")
         if Y is not None:

@@ -1,7 +1,7 @@
 """`RandomFeatureRidge`: ridge regression on random features, through its normal equations.
 
-Only moments of the features are kept, and those of two sets of rows join (Chan, Golub & LeVeque 1983): rows
-may come in blocks, in any order, from anywhere, and the solution is that of all of them at once.
+Only moments of the features are stored, and those of two sets of rows can be merged (Chan, Golub & LeVeque
+1983): rows may be given in blocks and in any order, and the solution is that of all rows at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..base.describe import described
 from .random_features import MultiLayerRandomFeatures
 from .tables import check_sample_weight, check_target, validate_data
 
-# Bytes of features, in float64, that are held at a time.
+# Bytes of float64 features in memory at a time.
 _FEATURES = 64 << 20
 
 
@@ -28,7 +28,7 @@ _FEATURES = 64 << 20
 class Moments:
     """Weight, means and centred second moments of the joint rows (features, targets), in float64.
 
-    Without an intercept nothing is centred, and the means stay 0.
+    Without an intercept, moments are not centred and the means stay 0.
     """
 
     weight: float
@@ -73,7 +73,7 @@ class Moments:
             coefficients = linalg.solve(gram, right, assume_a="pos") if alpha else None
         except linalg.LinAlgError:
             coefficients = None
-        if coefficients is None:  # the shortest of many solutions
+        if coefficients is None:  # the solution of least norm
             coefficients = linalg.pinvh(gram) @ right
         return coefficients, self.mean[d:] - self.mean[:d] @ coefficients
 
@@ -81,17 +81,17 @@ class Moments:
 class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
     """Ridge regression on random features: the random architecture with its last layer trained.
 
-    Minimizes ``sum_i w_i |y_i - c - F(x_i) b|^2 + alpha |b|^2`` over b and the intercept c, F the features of
-    `MultiLayerRandomFeatures` (Takhanov, arXiv 2404.17461; Rahimi & Recht 2007), through the normal
-    equations: features are made, folded into their D x D moments, and dropped.
+    Minimizes ``sum_i w_i |y_i - c - F(x_i) b|^2 + alpha |b|^2`` over b and the intercept c, where F are the
+    features of `MultiLayerRandomFeatures` (Takhanov, arXiv 2404.17461; Rahimi & Recht 2007), through the
+    normal equations: features are computed, added to their D x D moments, and discarded.
 
     Parameters
     ----------
     features : MultiLayerRandomFeatures, optional
-        Cloned before use; None is one with its default parameters and random_state 0.
+        Cloned before use; None means the default parameters with random_state 0.
     alpha : float, default 1.0
-        Finite, not negative. With 0 the shortest of the least-squares solutions, as far as moments tell:
-        directions of the features below 1e-7 of the largest are lost in them.
+        Finite, not negative. 0 gives the least-squares solution of least norm up to the accuracy of moments,
+        in which directions of the features below 1e-7 of the largest are lost.
     fit_intercept : bool, default True
 
     Attributes
@@ -101,18 +101,18 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
     intercept_ : float or ndarray of shape (n_targets,)
     n_features_in_ : int
     feature_names_in_ : ndarray of str
-        Only where X had names.
+        Only if X had column names.
 
     See Also
     --------
-    relkernels.dask.fit : The same from Dask arrays.
+    relkernels.dask.fit : The same regression on Dask arrays.
 
     Notes
     -----
-    Rows may come in any number of calls of `partial_fit`: the result is the solution for all of them, up to
-    rounding, not an approximation that depends on their order. Moments are summed in float64, centred as they
-    are met. Memory is O(D^2) and 64 MiB of features; time O(n D^2), which is why this is for many rows, and
-    scikit-learn's other solvers for many features.
+    Rows may be split over any number of calls of `partial_fit`: up to rounding, the result is the solution
+    for all of them, not an approximation that depends on their order. Moments are summed in float64 and
+    centred block by block. Memory is O(D^2) plus 64 MiB of features and time is O(n D^2), so this suits many
+    rows, and scikit-learn's other solvers suit many features.
 
     Examples
     --------
@@ -138,14 +138,14 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.fit_intercept = fit_intercept
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> RandomFeatureRidge:
-        """Solve for these rows.
+        """Fit to these rows.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features_in)
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
         sample_weight : array-like of shape (n_samples,), optional
-            A row of weight w counts as w equal ones.
+            A row of weight w counts as w equal rows.
 
         Returns
         -------
@@ -156,7 +156,7 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return self.partial_fit(X, y, sample_weight)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> RandomFeatureRidge:
-        """Add these rows to those of the calls since the last `fit`, that one's included, and solve anew.
+        """Add these rows to those of the last `fit` and of calls since then, and solve again.
 
         Parameters
         ----------
@@ -176,9 +176,9 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : ndarray of shape (n_samples, n_features_in)
-            Only its number of features counts.
+            Only its number of features is used.
         target_shape : tuple of int
-            Of one row of y.
+            Shape of one row of y.
 
         Returns
         -------
@@ -194,11 +194,11 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     @property
     def width(self) -> int:
-        """Columns of the joint rows (features, targets); there once weights are drawn."""
+        """Columns of the joint rows (features, targets); defined once weights are drawn."""
         return self.features_._n_features_out + math.prod(self._target_shape)
 
     def moments_of(self, X: Any, y: Any, sample_weight: Any = None) -> Moments:
-        """Return the moments of these rows; draws the weights of the features where there are none yet.
+        """Return the moments of these rows; draw the weights of the features on the first call.
 
         Parameters
         ----------
@@ -208,7 +208,7 @@ class RandomFeatureRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Returns
         -------
         Moments
-            Of (features, targets); add them up with `merge` and hand them to `solve`.
+            Moments of (features, targets), to be combined by `merge` and passed to `solve`.
         """
         known = hasattr(self, "features_")
         if y is None:

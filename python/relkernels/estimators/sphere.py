@@ -1,4 +1,4 @@
-"""Points spread evenly over spheres, and the ways data comes onto one."""
+"""Points spread evenly over spheres, and projections of data onto them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ PROJECTIONS = ("normalize", "lift", "none")
 def quasi_uniform(n: int, dimension: int, rng: np.random.RandomState) -> np.ndarray:
     """Return n points spread evenly over the unit sphere of R^dimension.
 
-    Equal angles on the circle and a Fibonacci lattice on S^2, turned at random; beyond, scrambled Sobol
-    points through the normal quantile function onto the sphere.
+    Equal angles on the circle and a Fibonacci lattice on S^2, rotated at random; in higher dimensions,
+    scrambled Sobol points mapped to the sphere through the normal quantile function.
     """
     if dimension == 1:
         return np.where(np.arange(n) % 2, -1.0, 1.0)[:, None]
@@ -35,9 +35,9 @@ def quasi_uniform(n: int, dimension: int, rng: np.random.RandomState) -> np.ndar
 
 
 def project(X: np.ndarray, projection: str) -> np.ndarray:
-    """Return the rows of X on the sphere: divided by their norms, or lifted by a coordinate of 1 first.
+    """Return the rows of X divided by their norms, with "lift" after a coordinate of 1 is appended.
 
-    A row of zeros stays one under "normalize".
+    A row of zeros stays zero under "normalize"; "none" returns X.
     """
     if projection == "none":
         return X

@@ -1,7 +1,7 @@
-"""scikit-learn's checks of tables, for arrays of every kind and with the columns of a frame named.
+"""scikit-learn's checks of tables, extended to arrays of other libraries and to the columns of frames.
 
-Arrays of other libraries are seen in their own dtype and without a copy (scikit-learn makes float64 of
-them); a message names the columns of a frame that are not numeric.
+Arrays of other libraries keep their dtype and are not copied (scikit-learn converts them to float64), and
+messages name the columns of a frame that are not numeric.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..base import check
 
 
 def validate_data(estimator: Any, X: Any, *, name: str = "X", **options: Any) -> Any:
-    """Return `sklearn.utils.validation.validate_data` of a table X, which the caller knows by `name`."""
+    """Return `sklearn.utils.validation.validate_data` of a table X, which messages call `name`."""
     table = host(name, X)
     return _named(name, table, lambda: _validate_data(estimator, table, **options))
 
@@ -40,7 +40,7 @@ def check_sample_weight(weight: Any, X: np.ndarray, dtype: Any) -> np.ndarray:
 
 
 def check_target(estimator: Any, X: np.ndarray, y: Any) -> np.ndarray:
-    """Return the numeric targets of the rows of X, of one or two dimensions."""
+    """Return the numeric targets of the rows of X, in one or two dimensions."""
     with check.naming("y"):
         target = _check_y(host("y", y), multi_output=True, y_numeric=True, estimator=estimator)
         check_consistent_length(X, target)

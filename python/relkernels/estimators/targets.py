@@ -12,7 +12,7 @@ from scipy import sparse
 from ..base import check
 from .tables import check_array
 
-# Asymmetry, beside the largest entry, that counts as rounding.
+# Asymmetry relative to the largest entry that counts as rounding.
 _ROUNDING = 1e-6
 
 
@@ -53,7 +53,7 @@ def observed_pairs(
     """Return a sparse matrix of observed pairs in CSR format, indices sorted and within `shape`."""
     if values.shape != shape:
         check.fail(name, f"pair indices below {shape}, the rows of both tables", f"shape {values.shape}")
-    if hasattr(values, "check_format"):  # before a conversion that would follow wild indices
+    if hasattr(values, "check_format"):  # before a conversion that would dereference invalid indices
         try:
             values.check_format(full_check=True)
         except ValueError as error:
@@ -82,7 +82,7 @@ def determination(relation: np.ndarray, truth: np.ndarray) -> float:
 
 
 def score_of_values(relation: np.ndarray, values: Any) -> float:
-    """Return how well a relation fits values: area under the ROC curve of yes and no, else R^2."""
+    """Return how well a relation fits values: the area under the ROC curve for binary values, else R^2."""
     from sklearn.metrics import roc_auc_score
 
     if sparse.issparse(values):
@@ -97,7 +97,7 @@ def score_of_values(relation: np.ndarray, values: Any) -> float:
 
 
 def is_matrix(y: Any) -> bool:
-    """Tell a matrix of values from one column of labels."""
+    """Return True for a matrix of values, False for one column of labels."""
     with check.naming("y"):
         values = np.asarray(y)
     return values.ndim == 2 and values.shape[1] > 1
@@ -122,14 +122,14 @@ def selected(y: Any, rows: np.ndarray) -> Any:
 
 
 def targets_among(y: Any, X: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the function from indices of objects to targets, as `relation_loss` takes them."""
+    """Return the function from indices of objects to targets as `relation_loss` expects them."""
     if callable(y):
         return lambda rows: values_of(y, X[rows], X[rows])
     return partial(selected, y)
 
 
 def relation_values(R: Any, shape: tuple[int, int], dtype: np.dtype, loss: str) -> Any:
-    """Return relation values between two tables: dense, or sparse ones of observed pairs."""
+    """Return relation values between two tables, dense or as a sparse matrix of observed pairs."""
     if sparse.issparse(R):
         return observed_pairs("R", R, shape, dtype, loss)
     return values_matrix("R", R, shape, dtype)

@@ -1,4 +1,4 @@
-"""What is read from a learned utility: selections, attention, temperatures, checks of consistency."""
+"""Uses of a learned utility: selection, attention, temperatures, checks of consistency."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..ops import attention, relation_matrix, retrieve
 from .consistency import Continuity, Transitivity, continuity, transitivity
 from .fitting.sets import ItemSets
 
-# Queries whose utilities of a shared set are held at a time.
+# Queries per block of utilities in memory.
 _BLOCK = 256
 
 
 class UtilityMixin:
-    """Adds to an estimator what its utility ``<phi(q), psi(x)>`` is used for.
+    """Adds to an estimator the uses of its utility ``<phi(q), psi(x)>``.
 
     Subclasses have `_read`, which checks queries and sets, and call `_keep_margins` after each fit.
     """
@@ -33,18 +33,18 @@ class UtilityMixin:
     def _read(
         self, Q: Any, sets: Any, *, reset: bool = False, name: str = "sets"
     ) -> tuple[np.ndarray, ItemSets]:
-        """Return queries and sets as the maps take them."""
+        """Return queries and sets as the maps take them; with `reset`, those of a new fit."""
         raise NotImplementedError
 
     def _keep_margins(self, Q: np.ndarray, sets: ItemSets, partial: bool) -> None:
-        """Keep the margins of a fit's sets; after `partial_fit` there are none that hold for all batches."""
+        """Keep the margins of the sets of a fit; after `partial_fit` none hold for all batches."""
         for name in ("margins_", "n_best_", "set_sizes_"):
             self.__dict__.pop(name, None)
         if not partial:
             self.margins_, self.n_best_, self.set_sizes_ = self._measured(Q, sets)
 
     def _measured(self, Q: np.ndarray, sets: ItemSets) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the margin of each set, how many of its items are best, and its size."""
+        """Return the margin of each set, the number of its best items, and its size."""
         from ..bounds import margin_of
 
         measured = []
@@ -59,7 +59,7 @@ class UtilityMixin:
         )
 
     def _utilities(self, Q: np.ndarray, sets: ItemSets) -> Any:
-        """Return (b, n) utilities, or a list of b arrays where the sets differ in size."""
+        """Return (b, n) utilities, or a list of b arrays if the sets differ in size."""
         items, mask = sets.padded()
         if sets.shared:
             return relation_matrix(Q, items, self.phi_, self.psi_)
@@ -83,7 +83,7 @@ class UtilityMixin:
         return self._utilities(*self._read(Q, X, name="X"))
 
     def select(self, Q: Any, sets: Any) -> np.ndarray:
-        """Return the most preferred item of each set; of equal ones, the first.
+        """Return the most preferred item of each set, the first of those that are equal.
 
         Parameters
         ----------
@@ -134,22 +134,22 @@ class UtilityMixin:
         return out[:, 0]
 
     def temperature_for(self, eps: float, coverage: float = 1.0, Q: Any = None, sets: Any = None) -> float:
-        """Return the inverse temperature with which `attend` is as accurate as `eps`.
+        """Return the inverse temperature for which `attend` has accuracy `eps`.
 
-        Attention with it differs from the value of the most preferred item by at most `eps` times the
-        diameter of the values, on every one of the sets (with `coverage` 1) and on others with such a margin.
+        Attention then differs from the value of the most preferred item by at most `eps` times the diameter
+        of the values, on all of the sets (with `coverage` 1) and on others with such a margin.
 
         Parameters
         ----------
         eps : float
             Accuracy as a fraction of the diameter of the values, between 0 and 1.
         coverage : float, default 1.0
-            Fraction of the sets it holds for, those with the largest margins: a few sets with a margin near
-            zero may need a very large inverse temperature.
+            Fraction of the sets for which the accuracy holds, those with the largest margins: a few sets with
+            a margin near zero may require a very large inverse temperature.
         Q : array-like of shape (b, n_features_in), optional
         sets : as in `fit`, optional
-            None are the training sets of the last `fit`. Needed after `partial_fit`, which sees one batch at
-            a time and changes the utilities of earlier ones.
+            None means the training sets of the last `fit`. Required after `partial_fit`, which sees one batch
+            at a time and changes the utilities of earlier batches.
 
         Returns
         -------
@@ -185,22 +185,22 @@ class UtilityMixin:
     def check_transitivity(
         self, Q: Any, sets: Any, n_triples: int = 1000, random_state: RandomStateLike = None
     ) -> Transitivity:
-        """Look for preferences that go round in a circle.
+        """Look for cyclic preferences.
 
-        Items of random triples are compared two by two, every pair in a set of its own.
+        Items of random triples are compared in pairs, each pair as a separate set.
 
         Parameters
         ----------
         Q : array-like of shape (b, n_features_in)
         sets : as in `fit`
-            Sets of fewer than three items are passed over.
+            Sets of fewer than three items are skipped.
         n_triples : int, default 1000
         random_state : int, Generator, RandomState or None, default None
 
         Returns
         -------
         Transitivity
-            Numbers of triples, of violations and of incomparable ones.
+            Numbers of triples, of violations and of incomparable triples.
         """
         Q, sets = self._read(Q, sets)
         count = check.integer("n_triples", n_triples, 1, check.WIDEST)
@@ -214,23 +214,23 @@ class UtilityMixin:
         n_directions: int = 4,
         random_state: RandomStateLike = None,
     ) -> Continuity:
-        """Move queries a little, and see how much utilities and selections change.
+        """Measure how much utilities and selections change when queries are moved slightly.
 
         Parameters
         ----------
         Q : array-like of shape (b, n_features_in)
         sets : as in `fit`
         radius : float, default 1e-2
-            Distance by which each query is moved.
+            Distance that each query is moved.
         n_directions : int, default 4
-            Random directions for each query.
+            Random directions per query.
         random_state : int, Generator, RandomState or None, default None
 
         Returns
         -------
         Continuity
-            The largest slope measured beside one that the weights guarantee, and how many selections
-            changed or cannot change.
+            The largest slope measured, the bound that the weights guarantee, and the fractions of selections
+            that changed and that cannot change.
         """
         Q, sets = self._read(Q, sets)
         if not 0 < check.real("radius", radius) < np.inf:

@@ -1,4 +1,4 @@
-"""`ZonalFeatures`: units G(x.y_j) at centres spread over a sphere; rotated and translation networks."""
+"""`ZonalFeatures`: units G(x.y_j) with centres spread over a sphere; rotated and translation networks."""
 
 from __future__ import annotations
 
@@ -22,47 +22,48 @@ KERNELS = ("zonal", "rotated", "translation")
 class ZonalFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Features ``G(x, y_j)`` of kernels that need be neither symmetric nor positive definite.
 
-    With a linear model behind it, a network ``sum_j a_j G(x, y_j)`` in the sense of Mhaskar (arXiv
-    2305.03890), whose centres may come from another domain than the inputs:
+    Followed by a linear model, they form a network ``sum_j a_j G(x, y_j)`` in the sense of Mhaskar (arXiv
+    2305.03890), whose centres may be in a different domain than the inputs:
 
-    - ``zonal``: ``G(x . y_j)``, x and y_j on one sphere;
-    - ``rotated``: ``G(x . U y_j)``, centres y_j on a sphere of another dimension, U a matrix with orthonormal
-      columns or rows that carries them over;
-    - ``translation``: ``prod_i G((A_j x + b_j)_i)``, A_j of `rank` rows: generalised translation networks.
+    - ``zonal``: ``G(x . y_j)`` with x and y_j on the same sphere;
+    - ``rotated``: ``G(x . U y_j)`` with centres y_j on a sphere of another dimension, which a matrix U with
+      orthonormal columns or rows maps to the inputs' space;
+    - ``translation``: ``prod_i G((A_j x + b_j)_i)`` with A_j of `rank` rows, a generalised translation
+      network.
 
     Parameters
     ----------
     n_neurons : int, optional
-        Number of centres. None is 128, or the number of rows of `centers` where that is an array; any other
+        Number of centres. None is 128, or the number of rows of `centers` if that is an array; any other
         number is then an error.
     activation : str or Activation, default "relu"
         G, as in `MLP`; ``relkernels.relu_power(r)`` for any r > 0.
     centers : {"quasi-uniform", "data"} or array-like of shape (n_neurons, d), default "quasi-uniform"
-        Spread evenly over the sphere, drawn from the training rows, or given (then used as they are). For
-        ``translation`` they are the rows of the A_j, of norm 1 where not given, and cannot be an array with
-        a rank above 1.
+        Spread evenly over the sphere, drawn from the training rows, or given (and then used unchanged). For
+        ``translation`` they are the rows of the A_j, of norm 1 unless given, and cannot be an array if the
+        rank is above 1.
     kernel : {"zonal", "rotated", "translation"}, default "zonal"
     center_dimension : int, optional
-        Dimension of the centres of ``rotated``; that of the inputs by default.
+        Dimension of the centres of ``rotated``; by default that of the inputs.
     rotation : array-like of shape (d_in, d), optional
-        U of ``rotated``; None draws it.
+        The matrix U of ``rotated``; drawn at random if None.
     rank : int, default 1
         Rows of each A_j of ``translation``.
     projection : {"auto", "normalize", "lift", "none"}, default "auto"
-        How inputs come onto the sphere: divided by their norm, lifted to (x, 1) first, or as they are;
-        "auto" is "none" for ``translation`` and "normalize" else.
+        How inputs are mapped to the sphere: divided by their norm, extended to (x, 1) and then divided, or
+        not at all; "auto" is "none" for ``translation`` and otherwise "normalize".
     random_state : int, Generator, RandomState or None, default None
-        Turn of the centres, choice of rows, rotation and offsets.
+        Seeds the turn of the centres, the choice of rows, the rotation and the offsets.
 
     Attributes
     ----------
     centers_ : ndarray of shape (n_neurons, d) or, with a rank above 1, (n_neurons * rank, d)
-        Centres as the inputs meet them: on the sphere, turned by U.
+        Centres as they are multiplied by the inputs: on the sphere, rotated by U.
     offsets_ : ndarray of shape (n_neurons * rank,)
-        The b_j; zero but for ``translation``.
+        The b_j; zero except for ``translation``.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
-        Only where X had names.
+        Only if X had column names.
 
     See Also
     --------

@@ -1,1 +1,1 @@
-"""How estimators fit: losses, batches, starts, and the minimization."""
+"""How estimators fit: losses, batches, starting points and the minimization."""

@@ -1,6 +1,6 @@
 """Losses of the estimators, from `feature_loss` over pairs of features and the chain rule through maps.
 
-Each returns the value, the gradient with respect to each map (and to a number, where there is one).
+Each returns its value and the gradient with respect to each map (and to a number, if it has one).
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from ...gradients import MLPGradient, feature_loss, feature_map_vjp
 from ...maps.mlp import MLP
 from ...ops import feature_map
 
-# Rows whose weights, targets or utilities are held as a matrix at a time.
+# Rows per block for which weights, targets or utilities are stored as a matrix.
 _BLOCK = 256
 
 
 class PairBatch(NamedTuple):
-    """Pairs by index: anchor i meets the `sizes[i]` partners that are next in `partners`.
+    """Pairs by index: anchor i is paired with the next `sizes[i]` entries of `partners`.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ def _back(x: np.ndarray, mlp: MLP, gradient: np.ndarray) -> MLPGradient:
 def _target_rows(
     target: np.ndarray | tuple[np.ndarray, np.ndarray], rows: slice, dtype: object
 ) -> np.ndarray:
-    """Rows of the matrix that targets stand for."""
+    """Return these rows of the matrix that `target` represents."""
     if isinstance(target, tuple) or target.dtype.kind in "iub":
         left, right = target if isinstance(target, tuple) else (target, target)
         return (left[rows, None] == right).astype(dtype)
@@ -56,10 +56,10 @@ def counted_loss(
     count_f: np.ndarray,
     count_g: np.ndarray,
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """Return `feature_loss` as if row i stood there `count_f[i]` times and column j `count_g[j]` times.
+    """Return `feature_loss` as if row i occurred `count_f[i]` times and column j `count_g[j]` times.
 
-    Counts are positive, not necessarily whole. Under softmax a column's count multiplies its exponential:
-    one more feature, the count's logarithm, which meets a one.
+    Counts are positive, not necessarily integers. Under softmax, a column's count multiplies its exponential:
+    the column gets one more feature, the logarithm of its count, and each row a 1 to multiply it by.
     """
     total = float(count_f.sum(dtype=np.float64))
     softmax = loss == "softmax"
@@ -137,8 +137,8 @@ def contrastive_loss(
 ) -> tuple[float, MLPGradient, MLPGradient, float]:
     """Return InfoNCE in both directions, row i of `x` matched to row i of `y`, and its gradients.
 
-    The logits are ``exp(log_scale) * <phi(x_i), psi(y_j)>`` (Radford et al. 2021): the scale sits on the
-    features of `x`, whose gradient therefore gives its own. The last result is the one with respect to
+    The logits are ``exp(log_scale) * <phi(x_i), psi(y_j)>`` (Radford et al. 2021). The scale multiplies the
+    features of `x`, so its gradient follows from theirs. The last result is the gradient with respect to
     `log_scale`.
     """
     f, g = feature_map(x, phi), feature_map(y, psi)
@@ -155,10 +155,10 @@ def contrastive_loss(
 def listwise_loss(
     f: np.ndarray, g: np.ndarray, sizes: np.ndarray, target: np.ndarray, weight: np.ndarray | None = None
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """Return the cross-entropy of softmax over sets of their own items, and its gradients.
+    """Return the cross-entropy of softmax over sets with separate items, and its gradients.
 
-    With utilities ``u_j = <f_i, g_j>`` of the `sizes[i]` items of set i, one set after the other in `g`,
-    its loss is ``logsumexp_j u_j - sum_j target_j u_j``; the value is the mean over sets by `weight`.
+    With utilities ``u_j = <f_i, g_j>`` of the `sizes[i]` items of set i, stored set by set in `g`, its loss
+    is ``logsumexp_j u_j - sum_j target_j u_j``; the value is the mean over sets weighted by `weight`.
     Targets sum to one in each set.
     """
     owner = np.repeat(np.arange(len(f)), sizes)
@@ -191,7 +191,7 @@ def preference_loss(
 def _pairs_of_features(
     f: np.ndarray, g: np.ndarray, pairs: PairBatch, loss: str, weight: np.ndarray
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """Loss over the listed pairs alone: blocks of all pairs, those not listed at weight zero."""
+    """Return the loss over only the listed pairs: blocks of all pairs, with weight zero for the others."""
     if loss == "softmax":
         starts = np.cumsum(pairs.sizes) - pairs.sizes
         mass = np.add.reduceat(pairs.targets, starts)
@@ -225,7 +225,7 @@ def _pairs_of_features(
 
 
 def _scattered(n: int, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Sum `values` by the row each belongs to."""
+    """Sum `values` by row."""
     out = np.zeros((n, values.shape[1]), values.dtype)
     np.add.at(out, rows, values)
     return out
@@ -243,7 +243,7 @@ def pair_loss(
 ) -> tuple[float, MLPGradient, MLPGradient | None]:
     """Return the loss over the listed pairs of rows of `x` and of `y` (None: of `x`, through `phi`).
 
-    Only the rows that occur pass through the maps. Under softmax each anchor chooses among its partners.
+    Only rows that occur in pairs are mapped. Under softmax, each anchor chooses among its partners.
     """
     weight = np.ones(len(pairs.partners), x.dtype)
     if count_x is not None:

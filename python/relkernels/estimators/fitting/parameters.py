@@ -1,4 +1,4 @@
-"""The parameters of one or two MLPs, and numbers beside them, as one vector: what solvers see."""
+"""The parameters of one or two MLPs and further numbers as one vector, for the solvers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def _arrays(layers: MLP | MLPGradient) -> list[np.ndarray]:
 
 
 class Parameters:
-    """MLPs (with biases, of one dtype) and `numbers` as the vector `start`, and back.
+    """Conversion of MLPs (with biases, of one dtype) and `numbers` to the vector `start` and back.
 
     Attributes
     ----------
     start : ndarray of shape (n_parameters,)
     is_weight : ndarray of bool
-        True where a parameter is an MLP's weight: what weight decay acts on, rather than on biases.
+        True for the weights of an MLP, to which weight decay applies, and False for biases and numbers.
     """
 
     def __init__(self, maps: Sequence[MLP], numbers: Sequence[float] = ()) -> None:
@@ -39,7 +39,7 @@ class Parameters:
             at += a.size
 
     def split(self, flat: np.ndarray) -> tuple[list[MLP], np.ndarray]:
-        """Return the MLPs and the numbers that a vector holds."""
+        """Return the MLPs and the numbers of a vector."""
         flat = flat.astype(self.dtype, copy=False)
         maps, at = [], 0
         for activation, shapes in zip(self._activations, self._shapes, strict=True):
@@ -52,6 +52,6 @@ class Parameters:
         return maps, flat[at:]
 
     def join(self, gradients: Sequence[MLPGradient], numbers: Sequence[float] = ()) -> np.ndarray:
-        """Return gradients as a vector in the order of the parameters."""
+        """Return gradients as a vector, in the order of the parameters."""
         parts = [a.ravel() for gradient in gradients for a in _arrays(gradient)]
         return np.concatenate([*parts, np.asarray(numbers, self.dtype)])

@@ -1,4 +1,4 @@
-"""What the estimators of relations minimize: a loss, and how an epoch is cut into batches."""
+"""The problems that estimators of relations minimize: a loss and the batches of an epoch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def all_pairs(
     loss: str,
     size: int,
 ) -> Problem:
-    """All pairs of batches of objects; `targets` gives those among the objects of a batch."""
+    """All pairs of batches of objects; `targets` returns the targets among the objects of a batch."""
 
     def evaluate(flat: np.ndarray, batch: tuple[np.ndarray, Any]) -> Evaluated:
         rows, target = batch
@@ -66,7 +66,7 @@ def matched_rows(parameters: Parameters, X: np.ndarray, Y: np.ndarray, weight: W
 def blocks_of_pairs(
     parameters: Parameters, X: np.ndarray, Y: np.ndarray, R: np.ndarray, weight: Weight, loss: str, size: int
 ) -> Problem:
-    """All pairs of blocks of rows and columns, against their values."""
+    """All pairs of blocks of rows and columns, with their values as targets."""
 
     def evaluate(flat: np.ndarray, block: tuple[np.ndarray, np.ndarray]) -> Evaluated:
         rows, columns = block
@@ -78,7 +78,7 @@ def blocks_of_pairs(
 
     def epoch(rng: np.random.RandomState) -> Iterator[tuple[Any, float]]:
         for rows, columns in block_batches(len(X), len(Y), size, rng):
-            if loss == "softmax":  # a row without any of its mass among these columns says nothing here
+            if loss == "softmax":  # a row with no mass in these columns carries no information
                 rows = rows[R[np.ix_(rows, columns)].sum(axis=1) > 0]
             if len(rows):
                 mass = len(rows) if weight is None else float(weight[rows].sum())
@@ -97,7 +97,7 @@ def drawn_pairs(
     loss: str,
     size: int,
 ) -> Problem:
-    """Pairs of the sampler; without Y both are rows of X."""
+    """Pairs drawn by the sampler; without Y, both are rows of X."""
 
     def evaluate(flat: np.ndarray, pairs: PairBatch) -> Evaluated:
         (phi, *others), _ = parameters.split(flat)
@@ -125,8 +125,8 @@ def choices(
 ) -> Problem:
     """Cross-entropy of softmax over the sets of these queries.
 
-    Of a shared set `target` holds the index of each query's choice, or a matrix of probabilities. With
-    choices, a batch meets `n_negatives` items drawn at random besides those chosen in it, if not None.
+    For a shared set, `target` is the index of each query's choice, or a matrix of probabilities. With
+    choices, a batch uses the items chosen in it and `n_negatives` random ones, or all items if that is None.
     """
 
     def own(flat: np.ndarray, batch: tuple[np.ndarray, None]) -> Evaluated:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 def _rate(pairs: float, seconds: float) -> str:
-    """Pairs a second in three digits: 12.3 M pairs/s."""
+    """Return pairs per second with three digits: 12.3 M pairs/s."""
     rate = pairs / max(seconds, 1e-9)
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if rate >= size:

@@ -1,4 +1,4 @@
-"""How an epoch is cut: mini-batches of objects, and pairs with negatives drawn at random."""
+"""The batches of an epoch: mini-batches of objects, and pairs with random negatives."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from .losses import PairBatch
 
-# Draws after which an anchor goes without those negatives that were not found: nearly all of the
-# objects are then related to it.
+# Draws after which an anchor keeps fewer negatives than requested, because nearly all objects are
+# related to it.
 _DRAWS = 20
 
 
@@ -25,7 +25,7 @@ def object_batches(n: int, batch_size: int, rng: np.random.RandomState) -> Itera
 def block_batches(
     n: int, m: int, batch_size: int, rng: np.random.RandomState
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield blocks of rows and columns: every row and column is met at least once."""
+    """Yield blocks of rows and columns that cover every row and column at least once."""
     rows = [batch for batch, _ in object_batches(n, batch_size, rng)]
     columns = [batch for batch, _ in object_batches(m, batch_size, rng)]
     for i in range(max(len(rows), len(columns))):
@@ -44,7 +44,7 @@ class PairSampler(Protocol):
 def pair_batches(
     sampler: PairSampler, batch_size: int, n_negatives: int, rng: np.random.RandomState
 ) -> Iterator[tuple[PairBatch, float]]:
-    """Yield batches of about `batch_size` pairs that meet every anchor once, each with its size."""
+    """Yield batches of about `batch_size` pairs that cover every anchor once, each with its size."""
     for anchors, _ in object_batches(sampler.n_anchors, max(1, batch_size // (1 + n_negatives)), rng):
         batch = sampler.pairs(anchors, rng)
         if len(batch.partners):
@@ -54,7 +54,7 @@ def pair_batches(
 def _negatives(
     draw: Any, related: Any, k: int, n_negatives: int, rng: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (k, n_negatives) unrelated partners and where one was found."""
+    """Return (k, n_negatives) partners, and a mask of those that are unrelated."""
     found = draw(rng, (k, n_negatives))
     wrong = related(found)
     for _ in range(_DRAWS):
@@ -66,20 +66,20 @@ def _negatives(
 
 
 def _flat(anchors: np.ndarray, partners: np.ndarray, targets: np.ndarray, there: np.ndarray) -> PairBatch:
-    """Leave out the partners that are not there, and anchors without any."""
+    """Return the pairs for which `there` is True, without anchors that have none."""
     sizes = there.sum(axis=1)
     return PairBatch(anchors[sizes > 0], sizes[sizes > 0], partners[there], targets[there])
 
 
 class LabelPairs:
-    """Each object with another one of its label (target 1) and `n_negatives` of others (target 0)."""
+    """Each object with another one of its label (target 1) and `n_negatives` of other labels (target 0)."""
 
     def __init__(self, codes: np.ndarray, n_negatives: int, dtype: np.dtype, softmax: bool) -> None:
         self.n_anchors = len(codes)
         self._codes = codes
         self._n_negatives = n_negatives
         self._dtype = dtype
-        self._softmax = softmax  # every set then needs its related partner
+        self._softmax = softmax  # which requires a related partner in every set
         self._order = np.argsort(codes, kind="stable")
         self._place = np.empty(len(codes), np.int64)
         self._place[self._order] = np.arange(len(codes))
@@ -109,7 +109,7 @@ class LabelPairs:
 
 
 class ValuePairs:
-    """Each object with 1 + `n_negatives` objects at random, at the value the matrix has there."""
+    """Each object with 1 + `n_negatives` random objects, and their values in the matrix as targets."""
 
     def __init__(self, values: np.ndarray, n_negatives: int) -> None:
         self.n_anchors = len(values)

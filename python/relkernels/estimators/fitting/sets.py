@@ -1,4 +1,4 @@
-"""Sets of items: arrays of one size, arrays of several sizes, or one set that all queries share."""
+"""Sets of items: of equal sizes, of different sizes, or one set that all queries share."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..tables import check_array
 
 
 class ItemSets:
-    """The items that each of b queries is offered.
+    """The sets of items that b queries choose from.
 
     Attributes
     ----------
-    items : ndarray of shape (sum(sizes), d_x), or (n, d_x) where all queries share one set
-        One set after the other.
+    items : ndarray of shape (sum(sizes), d_x), or (n, d_x) if all queries share one set
+        Stored set by set.
     sizes : ndarray of int of shape (b,)
     shared : bool
     """
@@ -43,7 +43,7 @@ class ItemSets:
             widths = {one.shape[1] for one in read}
             if len(widths) > 1:
                 shapes = f"{sorted(widths)} features"
-                check.fail(name, "items of one number of features", shapes)
+                check.fail(name, "items with the same number of features", shapes)
             return cls(np.concatenate(read), np.array([len(one) for one in read]), shared=False)
         if not isinstance(getattr(sets, "shape", None), tuple):  # a frame keeps its columns' names
             with check.naming(name):
@@ -68,13 +68,13 @@ class ItemSets:
         return ItemSets(self.items[self.places(rows)], self.sizes[rows], shared=False)
 
     def places(self, rows: np.ndarray) -> np.ndarray:
-        """Return the indices in `items` of the sets of these queries, one set after the other."""
+        """Return the indices in `items` of the sets of these queries, set by set."""
         sizes = self.sizes[rows]
         begin = np.repeat(self.starts[rows] - (np.cumsum(sizes) - sizes), sizes)
         return begin + np.arange(int(sizes.sum()))
 
     def padded(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return the items as (b, n, d_x), or (n, d_x) if shared, and where there are some, as a mask."""
+        """Return the items as (b, n, d_x), or (n, d_x) if shared, and a mask of the items or None for all."""
         if self.shared:
             return self.items, None
         most = int(self.sizes.max())
@@ -84,7 +84,7 @@ class ItemSets:
         return self.spread(self.items), mask[:, None, :]
 
     def spread(self, values: np.ndarray) -> np.ndarray:
-        """Return (sum(sizes), c) values as (b, n, c), zero where a set has no more items."""
+        """Return (sum(sizes), c) values as (b, n, c), padded with zeros."""
         there = np.arange(int(self.sizes.max())) < self.sizes[:, None]
         out = np.zeros((*there.shape, values.shape[1]), values.dtype)
         out[there] = values
@@ -118,7 +118,7 @@ class ItemSets:
 
 
 def _array(name: str, values: Any, ndim: int, dtype: np.dtype) -> np.ndarray:
-    """Return finite values of this many dimensions, none of them empty."""
+    """Return finite values with `ndim` dimensions, none of them empty."""
     values = check.sequence(name, values)
     if np.ndim(values) != ndim:
         check.fail(name, f"{ndim} dimensions", f"shape {np.shape(values)}")

@@ -1,9 +1,9 @@
-"""Starts for fits to given relation values, from the relation's own spectrum.
+"""Starting points for fits to given relation values, from the spectrum of the relation.
 
 Mercer: ``r(x, y) = sum_i lambda_i e_i(x) e_i(y)``, so ``phi_i = sqrt(lambda_i) e_i`` is the best map of
-its width. Schmidt, where r is not symmetric: ``r(x, y) = sum_i sigma_i u_i(x) v_i(y)``, so
+its width. Schmidt, if r is not symmetric: ``r(x, y) = sum_i sigma_i u_i(x) v_i(y)``, so
 ``phi_i = sqrt(sigma_i) u_i`` and ``psi_i = sqrt(sigma_i) v_i``. The output layer is set to the least-squares
-fit of these functions by the random hidden features; the solver goes on from there.
+fit of these functions by the random hidden features, from which the solver continues.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 
 from ...maps.mlp import MLP
 
-# Objects that enter the decomposition: 2,048 take a fraction of a second.
+# Most objects that are decomposed: 2,048 take a fraction of a second.
 _MOST = 2048
-# Weight of the ridge beside the mean square of the hidden features.
+# Weight of the ridge relative to the mean square of the hidden features.
 _RIDGE = 1e-6
 
 
@@ -59,7 +59,7 @@ def _sample(n: int, rng: np.random.RandomState) -> np.ndarray:
 
 
 def _fitted_output(mlp: MLP, X: np.ndarray, functions: np.ndarray, rng: np.random.RandomState) -> MLP:
-    """Return `mlp` with random hidden biases and the output layer that fits these values best."""
+    """Return `mlp` with random hidden biases and the output layer that best fits these values."""
     from scipy.linalg import solve
 
     wanted = np.zeros((len(X), mlp.widths[-1]))

@@ -1,7 +1,7 @@
-"""Solvers: Adam and AdamW in mini-batches, and L-BFGS over everything at once.
+"""Solvers: Adam and AdamW on mini-batches, and L-BFGS on all data at once.
 
-They see a `Problem`: a vector of parameters, a loss with its gradient, and how an epoch is cut into
-batches. A fit that is interrupted or diverges still returns parameters: see `Fit`.
+They minimize a `Problem`: a vector of parameters, a loss with its gradient, and the batches of an epoch.
+A fit that is interrupted or diverges still returns parameters: see `Fit`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PATIENCE = 10
 
 
 class Evaluated(NamedTuple):
-    """A loss, its gradient with respect to the vector of parameters, and the pairs that entered."""
+    """A loss, its gradient with respect to the vector of parameters, and the number of pairs evaluated."""
 
     loss: float
     gradient: np.ndarray
@@ -31,16 +31,16 @@ class Evaluated(NamedTuple):
 
 @dataclass
 class Problem:
-    """What is minimized.
+    """A loss to minimize.
 
     Attributes
     ----------
     parameters : Parameters
     evaluate : function of a vector of parameters and a batch
     epoch : function of a random generator
-        The batches of one pass over the data, each with its share in the loss of the epoch.
+        The batches of one pass over the data, each with its weight in the loss of the epoch.
     whole : function of a random generator
-        One batch that holds everything.
+        One batch of all data.
     validate : function of a vector of parameters, optional
         The loss on held-out data.
     """
@@ -54,15 +54,15 @@ class Problem:
 
 @dataclass
 class Fit:
-    """The end of a fit.
+    """The result of a fit.
 
     Attributes
     ----------
     flat : ndarray
-        The last parameters; the best ones of a fit with validation or that was interrupted; the last
-        ones with a finite loss where it diverged.
+        The last parameters; the best ones if the fit had validation or was interrupted; the last ones with a
+        finite loss if it diverged.
     stopped_by : KeyboardInterrupt, FloatingPointError or None
-        To be raised once the parameters are kept.
+        Raised by the caller once the parameters are kept.
     """
 
     flat: np.ndarray
@@ -88,7 +88,7 @@ class Adam:
     def step(
         self, flat: np.ndarray, gradient: np.ndarray, learning_rate: float, shrink: np.ndarray | None
     ) -> np.ndarray:
-        """Return the next parameters; `shrink` is the decoupled decay of each."""
+        """Return the next parameters; `shrink` is the decoupled decay of each parameter."""
         self.steps += 1
         self.mean += (1 - self.mean_decay) * (gradient - self.mean)
         self.square += (1 - self.square_decay) * (gradient * gradient - self.square)
@@ -100,7 +100,7 @@ class Adam:
 
 
 class Plateau:
-    """The rule that ends a fit: too many losses in a row that do not beat the best by tol."""
+    """The rule that ends a fit: too many consecutive losses that do not improve the best one by tol."""
 
     def __init__(self, tol: float) -> None:
         self.tol = tol
@@ -108,7 +108,7 @@ class Plateau:
         self.stale = 0
 
     def reached(self, loss: float) -> bool:
-        """Take the loss of one more epoch; tell whether the fit ends."""
+        """Record the loss of one more epoch; return whether the fit ends."""
         self.stale = 0 if loss < self.best - self.tol else self.stale + 1
         self.best = min(self.best, loss)
         return self.stale >= PATIENCE
