@@ -283,7 +283,7 @@ def test_an_interrupted_benchmark_leaves_its_page(tmp_path, monkeypatch, capsys)
     stubbed(monkeypatch, stop)
     path = tmp_path / "x.html"
     assert main.main([*COMMANDS[1], "--html", str(path)]) == 130
-    assert "Interrupted: this is what was measured until then." in Reader(path.read_text()).text
+    assert "Interrupted: these are the measurements until then." in Reader(path.read_text()).text
 
 
 def test_a_contradicted_claim_is_shown_and_fails(tmp_path, monkeypatch, capsys):

@@ -48,7 +48,7 @@ def test_a_study_from_the_command_line(zonal):
         "Measurement.",
         "Criteria.",
         "Verdict.",
-        "in all",
+        "in total",
     ):
         assert word in done.stdout
     rows = list(csv.DictReader((out / "zonal" / "zonal.csv").open()))
