@@ -362,7 +362,7 @@ def test_accuracy_with_references():
     )
     found = lines_of(ax)
     assert found["attention"].get_ydata().tolist() == [0.5, 0.9]
-    assert found["at least, by the bound"].get_ydata().tolist() == [0.1, 0.4]
+    assert found["guaranteed"].get_ydata().tolist() == [0.1, 0.4]
     assert list(found["chance"].get_ydata()) == [0.1, 0.1]
     assert ax.get_yscale() == "linear"
     assert found["chance"].get_linestyle() != found["hard"].get_linestyle()
