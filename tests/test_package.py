@@ -19,8 +19,8 @@ from relkernels.base.extras import install
 
 ROOT = Path(__file__).parents[1]
 MODULES = [
-    "arrays",
-    "_dlpack",
+    "arrays.kinds",
+    "arrays.dlpack",
     "ops.relations",
     "ops.attended",
     "ops.retrieval",
@@ -32,7 +32,7 @@ MODULES = [
     "config",
     "nngp",
     "blocks",
-    "block_retrieval",
+    "states.block_retrieval",
     "estimators.symmetric",
     "estimators.asymmetric",
     "estimators.preference",
@@ -42,8 +42,9 @@ MODULES = [
     "estimators.ridge",
 ]
 MODULES += [f"spectra.{name}" for name in ("operators", "points", "rkhs", "sphere", "decay", "barron")]
-MODULES += [f"bounds._{name}" for name in ("bound", "attention", "one_layer", "symmetric", "asymmetric")]
+MODULES += [f"bounds._{name}" for name in ("attention", "one_layer", "symmetric", "asymmetric")]
 MODULES += [f"bounds._{name}" for name in ("random_features", "zonal", "hilbert_cube", "report")]
+MODULES += ["bounds.bound"]
 MODULES += ["estimators.zonal", "estimators.hilbert_cube", "cuda.devices"]
 MODULES += [f"plot._{name}" for name in ("attention", "relation", "roofline", "spectrum", "width")]
 
