@@ -1,18 +1,18 @@
-"""The page of the C++ interface, made from the declarations and comments of include/relkernels.hpp."""
+"""The page of the C++ interface, generated from the declarations and comments of include/relkernels.hpp."""
 
 import re
 import textwrap
 from pathlib import Path
 
 HEADER = Path(__file__).parents[2] / "include" / "relkernels.hpp"
-# Here names in code font are those of C++.
+# On these pages, names in code font are C++ names.
 PAGES = ("cpp", "reference/api/hpp")
 _SECTION = re.compile(r"// ---- (.*?) -+$")
 _KIND = re.compile(r"(?:template <.*?>\s*)?(class|struct|enum class|using)\s+(\w+)", re.DOTALL)
 
 
 def _rst(comment: list[str]) -> str:
-    """Return a comment as reStructuredText: names in backquotes as code, indented lines as they are."""
+    """Return a comment as reStructuredText: names in backquotes as code, indented lines unchanged."""
     text = "\n".join(line.removeprefix("//").removeprefix(" ").rstrip() for line in comment)
     text = re.sub(r"`([^`]+)`", r"``\1``", text.replace("*", r"\*").replace("|", r"\|"))
     lines, before = [], ""
@@ -27,7 +27,7 @@ def _rst(comment: list[str]) -> str:
 
 
 def _blocks(body: str):
-    """Give the title of each section, and each declaration with the comment before it."""
+    """Yield the title of each section, and each declaration with the comment before it."""
     comment: list[str] = []
     code: list[str] = []
     for line in body.splitlines():
@@ -61,34 +61,34 @@ def page() -> str:
 
 
 def _entry(comment: str, code: str) -> str:
-    """Return the entry of a declaration: its signature, the comment, and what a type has in it."""
+    """Return the entry of a declaration: its signature, the comment, and the members of a type."""
     kind = _KIND.match(code)
     inside = ""
     if kind is None:
-        directive, told = "function", " ".join(code.rstrip(";").split())
+        directive, signature = "function", " ".join(code.rstrip(";").split())
     elif kind[1] == "using":
-        directive, told = "type", " ".join(code.rstrip(";").split()).replace("using ", "")
-        told = told.replace("typename detail::Same<View<const T>>::type", "View<const T>")
-        told = told.replace("typename detail::Same<View<T>>::type", "View<T>")
-        told = told.replace("typename detail::Same<const Mlp<T>*>::type", "const Mlp<T>*")
+        directive, signature = "type", " ".join(code.rstrip(";").split()).replace("using ", "")
+        signature = signature.replace("typename detail::Same<View<const T>>::type", "View<const T>")
+        signature = signature.replace("typename detail::Same<View<T>>::type", "View<T>")
+        signature = signature.replace("typename detail::Same<const Mlp<T>*>::type", "const Mlp<T>*")
     else:
         directive = "enum-class" if kind[1] == "enum class" else kind[1]
-        told = f"{'template<class T> ' if code.startswith('template') else ''}{kind[2]}"
+        signature = f"{'template<class T> ' if code.startswith('template') else ''}{kind[2]}"
         if "public:" in code:
             code = textwrap.dedent(code.split("public:\n")[1].split("   private:")[0])
             code = re.sub(
                 r"(\)(?: const)?)\s*(?::\s[^{};]*)?\{[^{}]*\}", r"\1;", code
-            )  # what is declared, without its body
+            )  # the declaration without its body
         inside = f".. code-block:: cpp\n\n{textwrap.indent(code.rstrip(), '   ')}\n"
     text = textwrap.indent(f"{comment}\n\n{inside}", "   ")
-    return f".. cpp:{directive}:: {told}\n\n{text}\n"
+    return f".. cpp:{directive}:: {signature}\n\n{text}\n"
 
 
 def anchors(env) -> dict[str, tuple[str, str]]:
-    """Return page and anchor of each name, with its namespace and without."""
+    """Return page and anchor of each name, with and without its namespace."""
     found = {}
     for name, _, _, page, anchor, _ in env.domains["cpp"].get_objects():
         short = name.removeprefix("relkernels::")
-        for told in (name, short, f"rk::{short}", f"{short}<T>"):
-            found[told] = (page, anchor)
+        for alias in (name, short, f"rk::{short}", f"{short}<T>"):
+            found[alias] = (page, anchor)
     return found

@@ -1,6 +1,6 @@
-"""Formulas as MathML, which browsers draw themselves: no script, no fonts and no network when a page is read.
+"""Formulas as MathML, which browsers render without scripts, fonts or a network.
 
-The conversion is docutils' own. A formula that it cannot convert is a warning.
+The conversion is docutils'. A formula that it cannot convert gives a warning.
 """
 
 from docutils import nodes

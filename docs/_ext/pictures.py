@@ -1,4 +1,4 @@
-"""Pictures of the pages: each plot in a file of its own, each picture a link to its full size."""
+"""Pictures of the pages: a separate file for each plot, and a link from each picture to its full size."""
 
 from docutils import nodes
 from matplotlib.sphinxext.plot_directive import PlotDirective
@@ -8,14 +8,14 @@ _COUNT = "pictures_of_plots"
 
 
 class Plot(PlotDirective):
-    """`.. plot::`, whose files are numbered through the whole page.
+    """`.. plot::` with files numbered over the whole page.
 
-    Matplotlib counts the plots of a document. MyST parses each ``{eval-rst}`` block as a document by itself,
+    Matplotlib numbers the plots of a document. MyST parses each ``{eval-rst}`` block as a separate document,
     so every block would write, and show, ``PAGE-1.svg``.
     """
 
     def run(self):
-        """Go on counting where the block before ended."""
+        """Continue the numbering of the previous block."""
         of_page, of_block = self.env.temp_data, self.state_machine.document.attributes
         of_block["_plot_counter"] = of_page.get(_COUNT, 0)
         found = super().run()
@@ -29,14 +29,14 @@ class Plot(PlotDirective):
 
 
 def _link(app, doctree):
-    """Give pictures a width: Sphinx links those that have one to the file, so that a click opens it."""
+    """Set a width on pictures, because Sphinx then links them to the file, so that a click opens it."""
     for image in doctree.findall(nodes.image):
         if not isinstance(image.parent, nodes.reference):
             image.setdefault("width", "100%")
 
 
 def setup(app: Sphinx):
-    """Replace the directive, and connect what makes links."""
+    """Replace the directive, and connect the handler that makes links."""
     app.setup_extension("matplotlib.sphinxext.plot_directive")
     app.add_directive("plot", Plot, override=True)
     app.connect("doctree-read", _link)

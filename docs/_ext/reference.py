@@ -1,6 +1,6 @@
 """Pages of the API reference, and links to them.
 
-One page a public module lists every name of its ``__all__``. On all other pages a public name in code font,
+One page per public module lists every name of its ``__all__``. On all other pages a public name in code font,
 such as `bounds.symmetric`, becomes a link to its entry; on the pages about C++, to that of `relkernels.hpp`.
 """
 
@@ -16,14 +16,14 @@ from sphinx.ext.autodoc.mock import mock
 from sphinx.util.inspect import stringify_signature
 from sphinx.util.nodes import make_refnode
 
-# In this order. A module that is not there is left out.
+# In this order. Missing modules are omitted.
 MODULES = ("", "bounds", "spectra", "torch", "dask", "plot", "cuda")
-# Libraries of optional modules that are not installed: stand-ins let the docstrings be read without them.
+# Libraries of optional modules that are not installed: with mocks, docstrings can be read without them.
 MISSING = [
     name for name in ("torch", "dask", "distributed", "cupy") if importlib.util.find_spec(name) is None
 ]
 
-# Titles of the groups of `relkernels` in their order, by the module that defines a name.
+# Titles of the groups of `relkernels`, in order, by the module that defines a name.
 GROUPS = {
     "ops": "Operations",
     "gradients": "Gradients and losses",
@@ -76,7 +76,7 @@ def page_of(module_name: str) -> str:
 
 
 def write(folder: Path) -> None:
-    """Write the pages; those that have not changed are left alone, so that they are not built again."""
+    """Write the pages that have changed; the others are not built again."""
     folder.mkdir(parents=True, exist_ok=True)
     pages = {f"{name}.rst": page_of(name) for name in module_names()}
     pages["hpp.rst"] = cpp_reference.page()
@@ -90,14 +90,14 @@ def write(folder: Path) -> None:
 
 
 def _skip(app, what, name, obj, skip, options):
-    """Leave out members that a class inherits from another library."""
+    """Omit members that a class inherits from another library."""
     function = obj.fget if isinstance(obj, property) else getattr(obj, "__func__", obj)
     home = getattr(function, "__module__", None)
     return True if home is not None and not str(home).startswith("relkernels") else None
 
 
 def _signature(app, what, name, obj, options, signature, return_annotation):
-    """Show how a class whose base is mocked is made: autodoc takes the stand-in's ``__new__`` for its own."""
+    """Show the ``__init__`` signature of a class with a mocked base; autodoc would show the mock's."""
     if what != "class" or type(obj).__name__ != "type" or "__init__" not in vars(obj):
         return None
     own = inspect.signature(obj.__init__)
@@ -106,7 +106,7 @@ def _signature(app, what, name, obj, options, signature, return_annotation):
 
 
 def _link(app, doctree, page):
-    """Make links of the public names in code font: of C++ on the pages about it."""
+    """Turn public names in code font into links; C++ names on the pages about C++."""
     domain = app.env.domains.python_domain
     cpp = cpp_reference.anchors(app.env) if page in cpp_reference.PAGES else {}
     for literal in list(doctree.findall(nodes.literal)):
@@ -122,7 +122,7 @@ def _link(app, doctree, page):
 
 
 def setup(app: Sphinx):
-    """Connect the filter of members, the signatures, and what makes links."""
+    """Connect the handlers for members, signatures and links."""
     app.connect("autodoc-skip-member", _skip)
     app.connect("autodoc-process-signature", _signature)
     app.connect("doctree-resolved", _link)

@@ -1,7 +1,7 @@
-"""Pages that are files of the repository (change log, results...), read where they lie.
+"""Pages whose text is a file of the repository (change log, results...), read in place.
 
-A page of docs/ stands for each, so that it has a place in the table of contents; its text is the file's,
-links to other files turned into links to their pages.
+Each has a page in docs/, so that it appears in the table of contents; links from the file to other files
+become links to their pages.
 """
 
 import os.path
@@ -24,7 +24,7 @@ _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def text_of(page: str) -> str:
-    """Return a file's text with its links as they must be on the page."""
+    """Return a file's text with its links adapted to the page."""
     source = PAGES[page]
     page_of_file = {file: f"/{name}.md" for name, file in PAGES.items()}
 
@@ -58,7 +58,7 @@ class Results(SphinxDirective):
     columns = ("workload", "threads", "relkernels", "rate", "best peer", "ratio")
 
     def run(self):
-        """Return the table; without a match, a warning."""
+        """Return the table, or a warning if nothing matches."""
         path = ROOT / "bench" / "RESULTS.md"
         self.env.note_dependency(str(path))
         rows: dict[tuple[str, str], dict[str, str]] = {}
@@ -68,16 +68,16 @@ class Results(SphinxDirective):
             if cells[0] == "workload":
                 header = cells
             elif line.startswith("| ") and header and re.match(self.arguments[0], cells[0]):
-                told = dict(zip(header, cells, strict=True))
-                rows.setdefault((told["workload"], told["threads"]), {}).update(told)
+                row = dict(zip(header, cells, strict=True))
+                rows.setdefault((row["workload"], row["threads"]), {}).update(row)
         if not rows:
             return [self.state.document.reporter.warning(f"no workload matches {self.arguments[0]}")]
-        found = [[told[column] for column in self.columns] for told in rows.values()]
+        found = [[row[column] for column in self.columns] for row in rows.values()]
         return [_table([self.columns, *found])]
 
 
 def _table(rows):
-    """Return a table of texts, the first row its head."""
+    """Return a table of texts whose first row is the header."""
     group = nodes.tgroup(cols=len(rows[0]))
     group += [nodes.colspec(colwidth=1) for _ in rows[0]]
     lines = []
