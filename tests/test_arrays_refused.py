@@ -1,4 +1,4 @@
-"""Arrays of several kinds or places in one call, what no library shares, and what goes to relkernels.cuda."""
+"""Arrays of several kinds or devices in one call, unsharable arrays, and calls of relkernels.cuda."""
 
 import sys
 import types
@@ -18,7 +18,7 @@ def library(request):
 
 
 class Cuda(Producer):
-    """An array on a CUDA device, its memory out of reach."""
+    """An array on a CUDA device with inaccessible memory."""
 
     def __init__(self, shape=(5, 4), device=(2, 0)):
         super().__init__(np.zeros(1, np.float32), shape, device=device)
@@ -111,7 +111,7 @@ def test_what_cannot_be_given_back_is_refused():
 
 @pytest.fixture
 def cuda(monkeypatch):
-    """A stand-in for relkernels.cuda that keeps what it is called with."""
+    """A stand-in for relkernels.cuda that records its arguments."""
     module = types.ModuleType("relkernels.cuda")
     module.calls = []
     module.call = lambda name, arguments: module.calls.append((name, arguments)) or "from the device"

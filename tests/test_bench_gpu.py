@@ -1,4 +1,4 @@
-"""The benchmarks of a GPU, as far as they can be shown without one."""
+"""The benchmarks of a GPU, as far as they can be tested without one."""
 
 import importlib.util
 import json
@@ -84,7 +84,7 @@ def test_without_a_gpu_it_says_so_and_runs_nothing(tmp_path):
     assert run("nonsense").returncode == 2
 
 
-def test_what_the_tests_said_is_told(script, tmp_path):
+def test_the_report_of_the_tests_is_summarized(script, tmp_path):
     report = tmp_path / "tests.xml"
     report.write_text(
         "<testsuites><testsuite><testcase classname='a' name='b'/><testcase classname='a' name='c'><skipped/>"
