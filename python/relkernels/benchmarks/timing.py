@@ -146,7 +146,7 @@ def run(workload: Workload, threads: Sequence[int], seconds: float, least: int) 
         for who, timing in timings.items():
             if timing.median > TOO_LONG:
                 del calls[who]
-                why = f"not timed on fewer threads: {timing.median:.0f} s a call on {n}"
+                why = f"not timed on fewer threads: {timing.median:.0f} s per call on {n}"
                 race = replace(race, absent=race.absent | {who: why})
 
 
