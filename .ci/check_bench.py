@@ -11,7 +11,7 @@ checks = {
     "every family has rows": {row["family"] for row in rows}
     == {"feature_map", "relation_matrix", "attention", "retrieve", "relation_matvec", "gradients"},
     "every result is equal": not any(row["unequal"] for row in rows),
-    "ours is in every row, or said to be absent": all(
+    "ours is in every row, or reported absent": all(
         "relkernels" in row["contestants"] or "relkernels" in row["absent"] for row in rows
     ),
     "every contestant was compared": all(

@@ -23,7 +23,7 @@ checks = {
         row["error"] <= row["error_bound"] and row["accuracy"] >= row["guaranteed_accuracy"]
         for row in digit["attention"]
     ),
-    "no preference goes in a circle": digit["transitivity_violations"] == 0,
+    "no preference is cyclic": digit["transitivity_violations"] == 0,
     "slope in the query within its bound": digit["slope_in_query"] <= digit["slope_bound"],
     "travellers' choices better than the conditional logit's": modes is not None
     and all(

@@ -1,4 +1,4 @@
-"""Is a wheel small and whole? Install it where there is no compiler, and run the demo."""
+"""Check that a wheel is small and complete: install it without a compiler, and run the demo."""
 
 import json
 import os
@@ -12,7 +12,7 @@ LARGEST = 5_000_000  # bytes, without CUDA
 
 
 def main() -> None:
-    """Check the wheel that is named first, in the fresh environment that is named second."""
+    """Check the wheel of the first argument in the fresh environment of the second."""
     wheel, environment = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve()
     size = wheel.stat().st_size
     assert size <= LARGEST, f"{wheel.name} has {size} bytes, more than {LARGEST}"
@@ -23,7 +23,7 @@ def main() -> None:
     assert not strangers, strangers
     assert not [name for name in names if name.endswith((".a", ".hpp", ".cpp", ".cmake"))]
 
-    # Nothing but the environment's own programs: no compiler, no linker, no make.
+    # Only the environment's programs: no compiler, no linker, no make.
     programs = str(environment / "bin")
     for tool in ("c++", "g++", "gcc", "cc", "clang", "ld", "make", "cmake", "ninja"):
         assert shutil.which(tool, path=programs) is None, tool
@@ -41,9 +41,9 @@ def main() -> None:
     done = subprocess.run(
         [f"{programs}/relkernels", "info", "--json"], stdout=subprocess.PIPE, text=True, **alone
     )
-    told = json.loads(done.stdout)
-    assert told["isa"] == told["available_isas"][0]
-    print(f"{wheel.name}: {size} bytes, ROC-AUC {figures['auc']:.4f} without a compiler, on {told['isa']}")
+    info = json.loads(done.stdout)
+    assert info["isa"] == info["available_isas"][0]
+    print(f"{wheel.name}: {size} bytes, ROC-AUC {figures['auc']:.4f} without a compiler, on {info['isa']}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Kernels of wide networks beside NumPy's, and random features with generated beside stored weights."""
+"""Kernels of wide networks compared with NumPy, and random features with generated or stored weights."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def erf_with_numpy(x, depth):
 
 
 def tanh_with_numpy(x, depth, nodes=24):
-    """Gauss-Hermite in both dimensions: an error of 2e-3 with 24 nodes, where ours has 1e-14."""
+    """Gauss-Hermite in both dimensions: an error of 2e-3 with 24 nodes, compared with 1e-14 for ours."""
     z, w = np.polynomial.hermite_e.hermegauss(nodes)
     w = w / w.sum()
     p, k = diagonal_and_products(2**0.5 * x)
@@ -105,7 +105,7 @@ def test_random_features(benchmark, rng, who, n):
     if who == "generated weights":
         benchmark(lambda: features.transform(x))
     elif who == "stored weights":
-        mlp = rk.MLP([stored])  # the products alone
+        mlp = rk.MLP([stored])  # only the products
         benchmark(lambda: mlp(x))
     else:
         benchmark(lambda: np.maximum(x @ stored, 0))

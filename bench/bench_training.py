@@ -1,7 +1,7 @@
-"""One epoch of SymmetricRelation on all pairs of 4,096 objects, MLP 64-256-256-64, beside PyTorch on the CPU.
+"""One epoch of SymmetricRelation on all pairs of 4,096 objects, MLP 64-256-256-64, and of PyTorch on the CPU.
 
-Both take one step of Adam over all 16.8 million pairs: squared loss against equal labels. PyTorch holds the
-relation and its gradient, O(n^2); here memory is O(n d). PyTorch takes as many threads as relkernels.
+Both take one step of Adam over all 16.8 million pairs, with squared loss on label equality. PyTorch stores
+the relation and its gradient, O(n^2); relkernels needs O(n d). PyTorch uses as many threads as relkernels.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ def step_of_relkernels(x, labels):
 
 
 def step_of_torch(x, labels):
-    """Return a function that runs the same step, written as a PyTorch user does."""
+    """Return a function that runs the same step in idiomatic PyTorch."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch")
     torch.set_num_threads(rk.get_num_threads())
     nn = torch.nn

@@ -1,7 +1,7 @@
-"""The workloads of relkernels.benchmarks as pytest-benchmark cases, peers that are installed beside ours.
+"""The workloads of relkernels.benchmarks as pytest-benchmark cases, for relkernels and the installed peers.
 
-A case computes once what it is about to time and compares that with ours: with `--benchmark-disable`
-this check is all that runs, on the workloads small enough for it.
+Each case first checks its result against ours. With `--benchmark-disable` only this check runs, on the
+workloads that are small enough.
 """
 
 from functools import lru_cache
@@ -14,7 +14,7 @@ from relkernels.config import get_num_threads
 
 
 def pytest_generate_tests(metafunc):
-    """Parametrise a test_<family> that asks for workloads: by workload, then threads, then contestant."""
+    """Parametrise a test_<family> with a `workload` argument: by workload, then threads, then contestant."""
     if "workload" not in metafunc.fixturenames:
         return
     family = metafunc.function.__name__.removeprefix("test_")
@@ -29,7 +29,7 @@ def pytest_generate_tests(metafunc):
     metafunc.parametrize(("workload", "threads", "who"), cases)
 
 
-@lru_cache(maxsize=1)  # cases of a workload follow each other
+@lru_cache(maxsize=1)  # cases of a workload are consecutive
 def _data_and_reference(name):
     workload = next(w for w in workloads([name]) if w.name == name)
     data = workload.data()
@@ -48,7 +48,7 @@ def rng():
 
 @pytest.fixture
 def points(rng):
-    """points(n): n rows of 64 float32 features, for benchmarks that are no workload of the package."""
+    """points(n): n rows of 64 float32 features, for benchmarks that are not workloads of the package."""
     return lambda n: rng.standard_normal((n, 64), dtype=np.float32)
 
 

@@ -1,12 +1,12 @@
-"""Benchmarks on one GPU: ours beside PyTorch and CuPy in one process, each figure beside its floor.
+"""Benchmarks on one GPU: relkernels, PyTorch and CuPy in one process, with a floor for each time.
 
-    python bench/gpu.py --dry-run                    # what would run, on any machine
-    python bench/gpu.py --json bench/results         # gpu-<name>-<date>.json there
+    python bench/gpu.py --dry-run                    # list the workloads, on any machine
+    python bench/gpu.py --json bench/results         # write gpu-<name>-<date>.json to bench/results
     bash bench/gpu.sh                                # build, test, then this
 
-Contestants work on the same random data; their results are compared before any is timed; then they are timed
-in turn by CUDA events, the L2 cache overwritten before each sample. Figures are medians. A floor is the
-larger of bytes over the measured rate of copies and operations over the measured rate of their arithmetic.
+Contestants use the same random data, and their results are compared before timing. They are timed alternately
+by CUDA events, and the L2 cache is overwritten before each sample. Times are medians. A floor is the
+larger of bytes over the measured copy rate and operations over the measured rate of their arithmetic.
 """
 
 from __future__ import annotations
@@ -28,22 +28,23 @@ from typing import Any
 import numpy as np
 from gpu_workloads import OURS, WORKLOADS, GpuWorkload
 
-# Rates for the floors of a dry run: copies and bfloat16 as measured on an H200, the others by its data sheet.
+# Rates for the floors of a dry run: copies and bfloat16 as measured on an H200, the others from its data
+# sheet.
 NOMINAL = {"copy": 4.3e12, "bfloat16": 790e12, "float16": 790e12, "tf32": 494e12, "float32": 67e12}
 ROUNDS_OF_WARMING = 3
 LEAST_SAMPLES = 2
-LEAST_SECONDS = 1.5  # of samples a contestant, where so many fit
+LEAST_SECONDS = 1.5  # of samples per contestant, if time permits
 
 
 def floor(workload: GpuWorkload, ceilings: dict[str, float]) -> dict[str, float]:
-    """Return the least seconds that bytes, operations, and so the workload can take."""
+    """Return the minimum seconds for the bytes, for the operations, and for the workload."""
     moved = workload.bytes / ceilings["copy"]
     computed = workload.flops / ceilings[workload.arithmetic]
     return {"bytes": moved, "flops": computed, "seconds": max(moved, computed)}
 
 
 def dry_run(chosen: Sequence[GpuWorkload]) -> None:
-    """List the workloads with the floors of the GPU that the targets were set for."""
+    """List the workloads with their floors on the GPU that the targets were set for."""
     print(f"{'workload':36} {'GFLOP':>10} {'GB':>8} {'floor, ms':>10}  contestants; targets")
     for w in chosen:
         least = floor(w, NOMINAL)
@@ -54,14 +55,14 @@ def dry_run(chosen: Sequence[GpuWorkload]) -> None:
             f"({bound}) {', '.join(w.contestants)}; {targets}"
         )
     rates = ", ".join(f"{name} {rate:.3g}" for name, rate in NOMINAL.items())
-    print(f"Floors of an H200, not measured here: {rates} a second.")
+    print(f"Floors of an H200, not measured here: {rates} per second.")
 
 
 # ---- Time
 
 
 class Clock:
-    """Times calls by CUDA events, with other data in the L2 cache before each."""
+    """Times calls by CUDA events, overwriting the L2 cache before each."""
 
     def __init__(self) -> None:
         import torch
@@ -84,7 +85,7 @@ class Clock:
 def race(
     clock: Clock, calls: dict[str, Callable[[], Any]], samples: int, until: float
 ) -> dict[str, list[float]]:
-    """Time the calls in turn: so many samples of each, or what there is time for."""
+    """Time the calls alternately: `samples` samples of each, or as many as time permits."""
     for call in calls.values():
         for _ in range(ROUNDS_OF_WARMING if samples > 5 else 1):
             call()
@@ -114,7 +115,7 @@ extern "C" __global__ void multiply_add(float* out, int rounds) {
 
 
 def measure_ceilings(clock: Clock) -> dict[str, float]:
-    """Return the best rates seen: bytes a second of copies, operations a second of each arithmetic."""
+    """Return the best measured rates per second: bytes of copies, operations of each arithmetic."""
     import torch
 
     def best(call: Callable[[], Any], work: float) -> float:
@@ -146,7 +147,7 @@ def measure_ceilings(clock: Clock) -> dict[str, float]:
                 lambda: kernel((blocks,), (threads,), (out, rounds)), 32.0 * blocks * threads * rounds
             )
         rates["float32"] = max(rates["float32"], loop)
-    except Exception as error:  # CuPy is no condition of a run
+    except Exception as error:  # CuPy is optional
         print(f"... multiply-adds not measured: {error}", file=sys.stderr)
     return rates
 
@@ -164,7 +165,7 @@ def as_tensors(result: Any) -> list[Any]:
 
 
 def difference(result: Sequence[Any], other: Sequence[Any]) -> float:
-    """Return the largest ||a - b|| / ||b||, in pieces; inf where shapes differ."""
+    """Return the largest ||a - b|| / ||b||, computed in pieces; inf if shapes differ."""
     worst = 0.0
     for a, b in zip(result, other, strict=True):
         if a.shape != b.shape:
@@ -178,7 +179,7 @@ def difference(result: Sequence[Any], other: Sequence[Any]) -> float:
 
 
 def _peak(call: Callable[[], Any]) -> int:
-    """Return the bytes that a call adds to what is allocated, its result included."""
+    """Return the bytes that a call allocates at its peak, including its result."""
     import torch
 
     torch.cuda.synchronize()
@@ -201,7 +202,7 @@ def measure(workload: GpuWorkload, clock: Clock, ceilings: dict[str, float], unt
             call = prepare(data)
             result = as_tensors(call())
             torch.cuda.synchronize()
-        except Exception as error:  # a backend that cannot run here; ours as well, and it is then told
+        except Exception as error:  # a backend that cannot run here; also ours, which is then reported
             absent[who] = f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
             continue
         if reference is None:
@@ -257,8 +258,8 @@ def measure(workload: GpuWorkload, clock: Clock, ceilings: dict[str, float], unt
     }
 
 
-def tell(row: dict[str, Any]) -> None:
-    """Print a record in a few lines."""
+def show(row: dict[str, Any]) -> None:
+    """Print a summary of a record."""
     print(f"{row['title']}: floor {row['floor']['seconds'] * 1e3:.3f} ms")
     for who, found in row["contestants"].items():
         ratio = row["ratios"].get(who)
@@ -275,7 +276,7 @@ def tell(row: dict[str, Any]) -> None:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return what the figures were taken on."""
+    """Return a description of the machine."""
     import torch
     from relkernels.config import configuration
 
@@ -300,7 +301,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def read_tests(path: str | None) -> dict[str, Any] | None:
-    """Return what a JUnit report of the tests says, which are what shows that kernels run."""
+    """Return a summary of the tests' JUnit report; the tests are the evidence that the kernels work."""
     if path is None or not Path(path).is_file():
         return None
     cases = list(ElementTree.parse(path).iter("testcase"))
@@ -314,7 +315,7 @@ def read_tests(path: str | None) -> dict[str, Any] | None:
 
 
 def why_no_gpu() -> str | None:
-    """Return in words why nothing can be measured here, or None."""
+    """Return the reason why nothing can be measured here, or None."""
     try:
         import torch
     except ImportError:
@@ -329,11 +330,11 @@ def why_no_gpu() -> str | None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the script."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="name", help="beginning of a workload's name; all")
+    parser.add_argument("names", nargs="*", metavar="name", help="prefix of workload names (default: all)")
     parser.add_argument("--dry-run", action="store_true", help="list the workloads and exit")
-    parser.add_argument("--json", metavar="DIR", help="write gpu-<name>-<date>.json there")
-    parser.add_argument("--seconds", type=float, default=300.0, help="begin no workload after so many")
-    parser.add_argument("--tests", metavar="FILE", help="JUnit report of the tests, to tell of in the JSON")
+    parser.add_argument("--json", metavar="DIR", help="write gpu-<name>-<date>.json to DIR")
+    parser.add_argument("--seconds", type=float, default=300.0, help="start no workload after this time")
+    parser.add_argument("--tests", metavar="FILE", help="JUnit report of the tests, to include in the JSON")
     given = parser.parse_args(arguments)
     chosen = [w for w in WORKLOADS if not given.names or w.name.startswith(tuple(given.names))]
     if not chosen:
@@ -363,10 +364,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if time.monotonic() > until:
             break
         row = measure(workload, clock, report["ceilings"], until)
-        tell(row)
+        show(row)
         report["rows"].append(row)
         report["left_out"].remove(workload.name)
-        if path is not None:  # after each: a run that is cut off leaves what it has
+        if path is not None:  # after each, so that an interrupted run keeps its results
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(report, indent=2) + "\n")
         gc.collect()

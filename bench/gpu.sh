@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Build with the CUDA kernels, test and bench on a machine with a GPU and without network, in under 9 minutes:
+# Build with the CUDA kernels, test and benchmark on a machine with a GPU and without network, in under 9 minutes:
 #
 #     bash bench/gpu.sh [FOLDER] [workload ...]
 #
-# leaves gpu-<name>-<date>.json in FOLDER (bench/results by default), and the tests' report and log beside it.
-# Needs, installed: nvcc, PyTorch, NumPy, scikit-build-core, pybind11, CMake, ninja, pytest; CuPy and hypothesis
-# are used where they are.
+# writes gpu-<name>-<date>.json and the tests' report and log to FOLDER (bench/results by default).
+# Requires nvcc, PyTorch, NumPy, scikit-build-core, pybind11, CMake, ninja and pytest; uses CuPy and hypothesis if
+# they are installed.
 set -uo pipefail
 
 begin=$SECONDS
@@ -22,12 +22,12 @@ section() { printf '\n==== %s (%d s)\n' "$*" $((SECONDS - begin)); }
 cd "$root"
 section "the GPU"
 if ! command -v nvidia-smi >/dev/null || ! nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader; then
-    echo "No GPU was found: nvidia-smi names none. Nothing was built, tested or measured."
+    echo "No GPU was found: nvidia-smi lists none. Nothing was built, tested or measured."
     exit 0
 fi
 
 section "build"
-# Into a folder of its own: nothing that is installed changes.
+# Into a separate folder, so that installed packages do not change.
 if ! timeout "$(left)" "$python" -m pip install -q --no-index --no-build-isolation --no-deps \
     --target "$work/site" -Cbuild-dir="$work/build" -Ccmake.define.RELKERNELS_CUDA=ON . >"$folder/gpu-build.log" 2>&1; then
     tail -40 "$folder/gpu-build.log"
@@ -40,8 +40,8 @@ export PYTHONPATH="$work/site" RELKERNELS_BUILD_DIR="$work/build"
 section "tests"
 status=0
 if "$python" -c 'import pytest, hypothesis, ml_dtypes' 2>/dev/null; then
-    # On the GPU; the emulated cases have run where the kernels were written.
-    # Interrupted, not killed, where time is short: pytest then writes its report of what has run.
+    # Only on the GPU; the emulated cases run on machines without one.
+    # If time is short, interrupt instead of killing, so that pytest still writes its report.
     timeout -s INT -k 20 "$(($(left) * 4 / 10))" "$python" -m pytest -q -p no:cacheprovider -k "not emulated" \
         --junitxml="$folder/gpu-tests.xml" tests/test_cuda.py tests/test_cuda_vjp.py tests/test_cuda_promises.py \
         tests/test_cuda_host.py tests/test_cuda_refusals.py tests/test_cuda_torch.py tests/test_cuda_gpu.py \

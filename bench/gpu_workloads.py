@@ -1,7 +1,7 @@
-"""What bench/gpu.py measures: workloads on one GPU, their floors' terms, their contestants and targets.
+"""The workloads of bench/gpu.py on one GPU: terms of their floors, contestants and targets.
 
-Nothing here touches a GPU before a workload's data are made: `bench/gpu.py --dry-run` lists all on any
-machine. Contestants are functions of the data that return a call; calls return tensors (or arrays of CuPy).
+Nothing here uses a GPU before a workload's data are created: `bench/gpu.py --dry-run` lists all on any
+machine. Contestants are functions of the data that return a call; calls return tensors (or CuPy arrays).
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from typing import Any
 
 OURS = "relkernels"
 SIZE = {"float32": 4, "tf32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
-# ||a - b|| / ||b|| between contestants that each round in their own order.
+# Tolerance of ||a - b|| / ||b|| between contestants, each of which rounds in its own order.
 TOLERANCE = {"float32": 2e-5, "tf32": 3e-3, "bfloat16": 2e-2, "float16": 5e-3}
 
 
 @dataclass(frozen=True, kw_only=True)
 class GpuWorkload:
-    """One thing to compute, at one size.
+    """A computation of one size.
 
     Attributes
     ----------
     flops, read, written
-        Operations of the definition, and bytes each counted once: the terms of the floor.
+        Operations in the definition, and bytes, each counted once: the terms of the floor.
     arithmetic
-        Whose measured rate bounds the operations: float32, tf32, bfloat16 or float16.
+        The arithmetic whose measured rate bounds the operations: float32, tf32, bfloat16 or float16.
     data
-        Makes what the contestants work on; called once, on the GPU.
+        Creates the contestants' input; called once, on the GPU.
     contestants
-        By name, what takes the data and returns a call.
+        Functions that take the data and return a call, by name.
     targets
-        Least ratio of a peer's time to ours, by peer; "best" is the fastest of them, "ceiling" the share of
+        Minimum ratio of a peer's time to ours, by peer; "best" is the fastest of them, "ceiling" the share of
         the arithmetic's measured rate.
     samples
-        Most samples of each contestant; few where a call takes seconds.
+        Maximum number of samples per contestant; small if a call takes seconds.
     """
 
     name: str
@@ -65,7 +65,7 @@ def _normal(*shape: int, dtype: str = "float32", seed: int = 0) -> Any:
 def _ours(
     operation: str, precision: str | None = None, **options: Any
 ) -> Callable[[dict], Callable[[], Any]]:
-    """Ours, on tensors: data are the arguments by name."""
+    """Ours, on tensors; `data` has the arguments by name."""
 
     def prepare(data: dict) -> Callable[[], Any]:
         from relkernels import cuda
@@ -249,11 +249,11 @@ def _attention(d: int, causal: bool, arithmetic: str, targets: Mapping[str, floa
 # ---- Retrieval
 
 QUERIES, KEYS, KEY_WIDTH, BEST = 10_000, 10_000_000, 64, 10
-CHUNK = 250_000  # keys a product of the peers: 10 GB of float32 scores
+CHUNK = 250_000  # keys per product of the peers: 10 GB of float32 scores
 
 
 def _values_alone(call: Callable[[], Any]) -> Callable[[], Any]:
-    # Equal and nearly equal scores may come in another order: the values are compared, not the indices.
+    # The order of equal and nearly equal scores may differ: the values are compared, not the indices.
     return lambda: call()[0]
 
 

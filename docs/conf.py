@@ -28,8 +28,8 @@ extensions = [
 exclude_patterns = ["_build", "reproduce/*/pieces"]
 templates_path = ["_templates"]
 
-# Pages at the top level of docs/ join the table of contents by its glob. These need not be there: sentences
-# name them by a link, or else by these words.
+# Pages at the top level of docs/ are found by the glob of the table of contents. These may be missing:
+# sentences refer to them by a link, or else by these words.
 OPTIONAL_PAGES = {
     "dask_page": ("dask", "Dask arrays", "`relkernels.dask`"),
     "cpp_page": ("cpp", "the engine without Python", "the C++ library"),
@@ -41,7 +41,7 @@ myst_substitutions = {
     for name, (page, title, otherwise) in OPTIONAL_PAGES.items()
 }
 
-# Types stand in the docstrings, where they say shapes and dtypes too.
+# Types are in the docstrings, which also state shapes and dtypes.
 autodoc_typehints = "none"
 autodoc_mock_imports = reference.MISSING
 autosummary_generate = True
@@ -50,10 +50,10 @@ numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 default_role = "autolink"
 nitpick_ignore_regex = [
-    # Docstrings name arguments and attributes in single backquotes. Where such a word happens to be a module
-    # of the standard library it looks like a link.
+    # Docstrings put arguments and attributes in single backquotes. A word that is also a module of the
+    # standard library would look like a link.
     ("py:obj", r"[a-z_]+"),
-    # What belongs to other libraries, whose documentation is not fetched.
+    # Names of other libraries, whose documentation is not fetched.
     ("cpp:identifier", r"(std|detail|Precision)(::.*)?|T"),
     ("py:(class|obj)", r"(cupy|dask|matplotlib|numpy|pandas|scipy|sklearn|torch)\..*"),
 ]

@@ -23,7 +23,7 @@ def pytest_report_header():
 
 
 def pytest_terminal_summary(terminalreporter):
-    """List skipped tests by reason: most need a GPU or an optional library, hundreds of them the same one."""
+    """List skipped tests by reason: most need a GPU or an optional library, hundreds for the same reason."""
     skipped = Counter(
         report.longrepr[2].removeprefix("Skipped: ")
         for report in terminalreporter.stats.get("skipped", [])
@@ -42,7 +42,7 @@ def rng():
 
 @pytest.fixture(scope="module", params=[pytest.param("emulated", marks=pytest.mark.slow), "cupy", "torch"])
 def device(request):
-    """Where the operations on CUDA arrays are tested: the emulated GPU, and a real one by two libraries."""
+    """The devices for tests of CUDA arrays: the emulated GPU, and a real one through two libraries."""
     import cuda_arrays
 
     if request.param != "emulated":
@@ -56,7 +56,7 @@ def device(request):
 
 @pytest.fixture
 def recorder():
-    """The recorder of `cuda_recorder` in the place of the CUDA kernels."""
+    """The recorder of `cuda_recorder` in place of the CUDA kernels."""
     import cuda_arrays
     import cuda_recorder
 

@@ -1,4 +1,4 @@
-"""A DLPack producer written down from the specification: every field can be set, and its deleter counts."""
+"""A DLPack producer written from the specification: every field can be set, and its deleter counts calls."""
 
 import ctypes
 from typing import ClassVar
@@ -59,9 +59,9 @@ def _integers(values):
 
 
 class Producer:
-    """An array of another library: NumPy memory described as one likes.
+    """An array of another library: NumPy memory with an arbitrary description.
 
-    Its views call its deleter when they go, in memory of its own: no producer is ever freed.
+    Views call its deleter, which is in its own memory, when they are freed; so producers are never freed.
     """
 
     _all: ClassVar[list] = []

@@ -1,19 +1,19 @@
-"""What built pages refer to: links, anchors, pictures, scripts, followed without a network."""
+"""The references of built pages (links, anchors, pictures, scripts), followed without a network."""
 
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-# Elements that a browser fetches by itself, and the attribute that says from where.
+# Elements that a browser fetches automatically, and the attribute with the address.
 FETCHED = {"img": "src", "script": "src", "source": "src", "iframe": "src", "link": "href"}
-# Of <link>, the relations that are fetched.
+# The relations of <link> that are fetched.
 RELATIONS = {"stylesheet", "icon", "shortcut icon", "preload", "modulepreload", "manifest"}
 
 
 @dataclass
 class Page(HTMLParser):
-    """The anchors of a page, and what it refers to."""
+    """The anchors and references of a page."""
 
     path: Path
     anchors: set = field(default_factory=set)
@@ -44,7 +44,7 @@ def read(folder):
 
 
 def broken(pages):
-    """References that lead nowhere: to a file that is not there, or to an anchor that its page lacks."""
+    """Return broken references: to a missing file, or to an anchor that its page lacks."""
     found = []
     for path, page in pages.items():
         for reference in page.links + page.fetched:
@@ -60,7 +60,7 @@ def broken(pages):
 
 
 def from_the_network(pages):
-    """What a browser would fetch from elsewhere while it shows a page."""
+    """Return the resources that a browser would fetch from elsewhere to show a page."""
     return [
         f"{path.name}: {url}" for path, page in pages.items() for url in page.fetched if urlsplit(url).netloc
     ]

@@ -1,4 +1,4 @@
-"""Arrays of other libraries, made of NumPy's and back."""
+"""Conversion between NumPy arrays and arrays of other libraries."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ class Library:
         self.module = pytest.importorskip(module, reason=f"{name} is not installed")
 
     def of(self, a, dtype=None):
-        made = self.module.asarray(a.copy())  # copies: what is shared is shared with the library
+        made = self.module.asarray(a.copy())  # a copy, so that memory is shared only with the library
         if dtype is None:
             return made
         kind = getattr(self.module, dtype)

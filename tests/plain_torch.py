@@ -1,4 +1,4 @@
-"""The operations in plain PyTorch, slow and obvious, and maps to compare them on."""
+"""The operations in plain PyTorch, slow and obvious, and maps for comparing them."""
 
 import math
 
@@ -12,7 +12,7 @@ def normal(*shape, dtype=torch.float64, grad=False):
 
 
 def smooth_map(widths, bias=True, dtype=torch.float64):
-    """A map with biases that are not zero and no kinks."""
+    """Return a map with nonzero biases and no kinks."""
     phi = FeatureMap(widths, "tanh", bias=bias, dtype=dtype)
     with torch.no_grad():
         for b in phi.biases or ():
@@ -67,7 +67,7 @@ def plain_attention(q, k, v, phi=None, psi=None, scale=None, mask=None, causal=F
 
 
 def agree(ours, plain, leaves, rtol=1e-10):
-    """Equal values, and equal gradients of a random combination of them."""
+    """Check for equal values, and equal gradients of a random combination of them."""
     torch.testing.assert_close(ours, plain, rtol=rtol, atol=rtol)
     above = torch.randn_like(plain)
     got = torch.autograd.grad(ours, leaves, above)

@@ -1,6 +1,6 @@
-"""Every public callable with valid arguments: what `test_messages` gives wrong ones to, one after the other.
+"""Every public callable with valid arguments, which `test_messages` replaces by wrong ones, one at a time.
 
-`found()` looks the callables up; `entry(name)` returns one with the arguments of a call that succeeds. A
+`found()` looks up the callables; `entry(name)` returns one with the arguments of a call that succeeds. A
 public function without arguments here fails `test_every_public_callable_is_swept`.
 """
 
@@ -27,15 +27,15 @@ for _module, _library in (("dask", "dask"), ("plot", "matplotlib"), ("torch", "t
     if importlib.util.find_spec(_library) is not None:
         MODULES.append(f"relkernels.{_module}")
 
-# What calls return and users do not make; their methods are swept all the same.
+# Classes that users do not construct; their methods are swept nevertheless.
 RESULTS = {
     "Assumption", "BarronNorm", "Bound", "Comparison", "Constant", "Decay", "Kind", "MLPGradient", "Margin",
     "MercerSpectrum", "RKHSNorm", "Report", "SchmidtSpectrum", "SphereSpectrum", "Tensor",
 }  # fmt: skip
 # Plain records, checked where they are used.
 RECORDS = {"Activation", "LinkedSum", "SoftmaxAccumulate", "TopK"}
-# Not called by users: a decorator, the protocol of DLPack, blocks and states, which get checked arguments
-# from `retrieve_blocks` and Dask, and what goes from one method to the next.
+# Not called by users: a decorator, the DLPack protocol, blocks and states, which get checked arguments
+# from `retrieve_blocks` and Dask, and values passed from one method to the next.
 LEFT_OUT = {
     "relkernels.arrays.from_dlpack",
     "relkernels.arrays.operation",
@@ -78,14 +78,14 @@ def found() -> dict[str, Any]:
 
 
 def parameters_of(function: Any) -> list[str]:
-    """Return the parameters that a user gives."""
+    """Return the parameters that a user passes."""
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    told = inspect.signature(function).parameters.items()
-    return [name for name, p in told if name != "self" and p.kind not in variadic]
+    parameters = inspect.signature(function).parameters.items()
+    return [name for name, p in parameters if name != "self" and p.kind not in variadic]
 
 
 class Entry(NamedTuple):
-    """A callable by keywords, the parameters to sweep, and arguments with which it succeeds."""
+    """A callable with keyword arguments, the parameters to sweep, and arguments with which it succeeds."""
 
     call: Callable[..., Any]
     parameters: list[str]
@@ -316,7 +316,7 @@ def _of_theory() -> dict[str, dict[str, Any]]:
 
 
 def _of_methods() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
-    """Return methods of what is made here, and of results."""
+    """Return methods of objects created here, and of results."""
     from relkernels import bounds, spectra
 
     bound = bounds.attention(1.0, 3, 1.0, 0.5)
@@ -413,7 +413,7 @@ def entries() -> list[str]:
 
 
 def entry(name: str) -> Entry:
-    """Return a callable with arguments; those that its signature does not have are left out."""
+    """Return a callable with arguments, without those that its signature lacks."""
     call, arguments = _table()[name]
     function = found()[name]
     parameters = parameters_of(function)

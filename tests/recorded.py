@@ -1,4 +1,4 @@
-"""Small results as the commands leave them, recorded: pages and pictures are tested without the work."""
+"""Small recorded results of the commands, so that pages and pictures are tested without the work."""
 
 import numpy as np
 from relkernels.benchmarks import ceilings, workloads

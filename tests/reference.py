@@ -1,6 +1,6 @@
-"""Float64 definitions of every operation: slow, obvious, and what all tests compare with.
+"""Float64 definitions of every operation, slow and obvious, with which all tests compare.
 
-Inputs of any dtype are taken to float64 first; nothing here is fast or clever on purpose.
+Inputs of any dtype are converted to float64 first; nothing here is meant to be fast or clever.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def feature_map(x, mlp):
 
 
 def feature_magnitude(x, mlp):
-    """|x| through |weights|: the size of the terms that rounding errors of a feature are relative to.
+    """|x| through |weights|: the size of the terms, to which rounding errors of a feature are relative.
 
-    Random cases of a few numbers can cancel almost to zero, where ||out - ref|| / ||ref|| says nothing.
+    Random cases of a few numbers can cancel almost to zero, where ||out - ref|| / ||ref|| is meaningless.
     """
     h = np.abs(float64(x))
     if mlp is None:
@@ -126,7 +126,7 @@ def relation_matvec(x, y, v, phi=None, psi=None, link_name="identity", scale=1.0
 
 
 def retrieve(r, k, mask=None):
-    """Best k of given scores: value descending, then index ascending; NaN last."""
+    """Return the best k of the given scores: value descending, then index ascending; NaN last."""
     may = allowed(r.shape, mask, False)
     values = np.full((*r.shape[:-1], k), -np.inf)
     indices = np.full((*r.shape[:-1], k), -1)

@@ -1,4 +1,4 @@
-"""Random cases: sizes around tile edges, and arrays laid out in memory in every way we accept."""
+"""Random cases: sizes around tile edges, and arrays in every accepted memory layout."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ ACTIVATIONS = (
     "sigmoid", "softplus", "erf", "sin", "cos",
 )  # fmt: skip
 
-# 0, 1, primes, and one past the edges of micro-tiles (4, 6, 12 rows; 8, 16, 32 columns), of blocks of
-# rows (24, 96, 192) and of tiles of columns (256).
+# 0, 1, primes, and one more than micro-tiles (4, 6, 12 rows; 8, 16, 32 columns), than blocks of
+# rows (24, 96, 192) and than tiles of columns (256).
 rows = st.sampled_from([0, 1, 2, 3, 5, 7, 12, 13, 17, 25, 33, 64, 97, 193])
 columns = st.sampled_from([0, 1, 2, 3, 7, 8, 9, 16, 17, 31, 33, 64, 65, 97, 256, 257])
 some_columns = columns.filter(bool)
@@ -26,7 +26,7 @@ layouts = st.sampled_from(
 
 
 def lay_out(a: np.ndarray, layout: str) -> np.ndarray:
-    """The same values (for "broadcast": its first row repeated) with other strides."""
+    """Return the same values (for "broadcast": the first row repeated) with other strides."""
     if layout == "transposed":
         return np.ascontiguousarray(np.swapaxes(a, -1, -2)).swapaxes(-1, -2)
     if layout == "sliced":
@@ -59,7 +59,7 @@ def normal(rng: np.random.Generator, shape: tuple[int, ...], dtype) -> np.ndarra
 
 
 def mlp(rng: np.random.Generator, widths, dtype, activation="relu", bias=True) -> rk.MLP:
-    """Like MLP.random, with biases that are not zero."""
+    """Like MLP.random, with nonzero biases."""
     start = rk.MLP.random(widths, activation, int(rng.integers(2**31)), dtype)
     biases = [normal(rng, b.shape, dtype) * dtype(0.3) for b in start.biases]
     return rk.MLP(start.weights, biases if bias else None, activation)
@@ -67,7 +67,7 @@ def mlp(rng: np.random.Generator, widths, dtype, activation="relu", bias=True) -
 
 @st.composite
 def maps(draw, dtype, d_in, d_out, rng):
-    """An MLP from d_in to d_out of up to three layers, or None where the widths allow it."""
+    """An MLP from d_in to d_out of up to three layers, or None if the widths allow it."""
     depth = draw(st.integers(0 if d_in == d_out else 1, 3))
     if depth == 0:
         return None
@@ -86,7 +86,7 @@ def leads(draw, count):
     return shapes
 
 
-# Where 60 rows are cut into blocks, some of them empty.
+# Positions at which 60 rows are cut into blocks, some of them empty.
 cuts = st.lists(st.integers(0, 60), max_size=5).map(lambda at: [0, *sorted(at), 60])
 
 

@@ -28,7 +28,7 @@ def test_powers_have_none(r):
 
 
 def test_the_list_is_complete():
-    """An activation that is added without its constant fails here."""
+    """A new activation without its constant fails here."""
     for name in NAMES:
         assert lipschitz(Activation(name, 1.0)) > 0
 
@@ -38,11 +38,11 @@ def test_check_continuity_says_why_a_bound_is_infinite(activation, words):
     rng = np.random.default_rng(0)
     Q, sets = rng.standard_normal((12, 3)), rng.standard_normal((12, 4, 2))
     model = rk.PreferenceRetriever((5,), n_features=2, activation=activation, max_iter=1, random_state=0)
-    told = model.fit(Q, sets, np.arange(12) % 4).check_continuity(Q, sets, random_state=0)
-    assert math.isinf(told.slope_bound) == bool(words)
-    assert bool(told.note) == bool(words)
-    assert words in told.note
-    assert told.slope <= told.slope_bound
+    found = model.fit(Q, sets, np.arange(12) % 4).check_continuity(Q, sets, random_state=0)
+    assert math.isinf(found.slope_bound) == bool(words)
+    assert bool(found.note) == bool(words)
+    assert words in found.note
+    assert found.slope <= found.slope_bound
 
 
 def test_a_parameter_that_nothing_reads_is_refused():

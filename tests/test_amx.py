@@ -1,4 +1,4 @@
-"""The AMX kernels, with their tiles emulated: they are right also where no processor at hand has tiles."""
+"""The AMX kernels with emulated tiles, so that they are tested on processors without tiles."""
 
 import ctypes
 import os

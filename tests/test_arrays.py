@@ -1,4 +1,4 @@
-"""Arrays of every kind: the same results as NumPy's, of the kind that came in, without a copy."""
+"""Arrays of every kind: results equal those of NumPy, have the kind of the inputs, and need no copy."""
 
 import subprocess
 import sys
@@ -77,7 +77,7 @@ def test_results_are_numpys_and_of_the_kind_that_came_in(name, library, rng):
         else:
             assert library.is_one(a)
             a = library.to_numpy(a)
-            # Without its 64-bit mode JAX has no int64.
+            # JAX has int64 only in its 64-bit mode.
             assert a.dtype == b.dtype or (library.name, a.dtype) == ("jax", np.int32)
         np.testing.assert_array_equal(a, b)
 
@@ -124,7 +124,7 @@ def test_kernels_read_and_write_the_librarys_own_memory(library, rng, monkeypatc
     x, _, v, mask, *_ = inputs(rng)
     q, k, v, mask = map(library.of, (x, normal(rng, (9, 6), np.float32), v, mask))
     given = [q, k, v, mask]
-    if library.name == "jax":  # its arrays never change: there is no out
+    if library.name == "jax":  # its arrays are immutable: there is no out
         rk.attention(q, k, v, mask=mask)
         assert met[:4] == [library.pointer(a) for a in given]
         return
@@ -144,7 +144,7 @@ def test_results_are_the_memory_that_the_kernels_wrote(library, monkeypatch):
 
     monkeypatch.setattr(_core, "feature_map", watched)
     x = library.of(np.ones((3000, 100), np.float32))
-    # Above a mebibyte results begin on a cache line, as JAX wants memory that it takes over.
+    # Results above 1 MiB are aligned to cache lines, as JAX requires of memory that it adopts.
     result = rk.MLP.random([100, 100], random_state=0)(x)
     assert library.pointer(result) == written[0]
 

@@ -1,4 +1,4 @@
-"""Arrays of several kinds or places in one call, what no library shares, and what goes to relkernels.cuda."""
+"""Arrays of several kinds or devices in one call, unsharable arrays, and calls of relkernels.cuda."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def library(request):
 
 
 class Cuda(Producer):
-    """An array on a CUDA device, its memory out of reach."""
+    """An array on a CUDA device with inaccessible memory."""
 
     def __init__(self, shape=(5, 4), device=(2, 0)):
         super().__init__(np.zeros(1, np.float32), shape, device=device)

@@ -1,4 +1,4 @@
-"""AsymmetricRelation: that it learns what it is given, and what it says of bad input."""
+"""AsymmetricRelation: it learns given relations and reports bad input."""
 
 import numpy as np
 import pytest
@@ -62,7 +62,7 @@ def test_learns_observed_pairs_from_negatives(tables, loss):
 
 
 def test_learns_observed_values_alone(tables):
-    """What is not stored is unknown: no zeros are learned there."""
+    """Entries that are not stored are unknown, and not learned as zeros."""
     X, Y, R = tables
     there = np.random.default_rng(2).random(R.shape) < 0.3
     observed = sparse.coo_array((R[there], np.nonzero(there)), shape=R.shape)
@@ -121,7 +121,7 @@ def test_bad_input(tables, call, words):
         call(*tables)
 
 
-def test_wild_pair_indices_are_told(tables):
+def test_wild_pair_indices_are_reported(tables):
     X, Y, R = tables
     wild = sparse.csr_array(R)
     wild.indices[5] = 10**6

@@ -62,7 +62,7 @@ def test_equals_its_definition(data, dtype, n, m, d_q, d_k, d_v, layout, seed):
     }
     expected, expected_lse = reference.attention(q, k, v, phi, psi, **options)
     out, lse = rk.attention(q, k, v, phi, psi, return_lse=True, **options)
-    # An error of the scores is one of the exponents: relative to the scores' terms.
+    # Errors of the scores are errors of exponents, relative to the scores' terms.
     f, g = (
         reference.feature_magnitude(q, phi),
         reference.feature_magnitude(k, phi if psi is None else psi),

@@ -1,4 +1,4 @@
-"""Bad input: TypeError or ValueError that names the argument and shows what came; nothing is written."""
+"""Bad input: TypeError or ValueError that names the argument and shows its value; nothing is written."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ READ_ONLY = np.ones((5, 2), F4)
 READ_ONLY.flags.writeable = False
 SHARED = np.ones((5, 8), F4)
 
-# operation(argument) for one bad argument after the other: (call, error, words the message must hold)
+# operation(argument) for one bad argument at a time: (call, error, words that the message must contain)
 CASES = [
     # not an array of floats
     (lambda: rk.feature_map([[1.0] * 4], PHI), TypeError, ["x:", "float32 or float64", "list"]),
@@ -33,7 +33,7 @@ CASES = [
     (lambda: rk.retrieve(X, None, 1), TypeError, ["keys:", "NoneType"]),
     (lambda: rk.relation_matvec(X, Y, [1.0] * 6), TypeError, ["v:", "list"]),
     (lambda: rk.relation_matvec(X, "y", V), TypeError, ["y:", "str"]),
-    # what is missing, cannot be taken as it is, or is too long to print
+    # missing, unsupported, or too long to print
     (lambda: rk.attention(X, Y, None), TypeError, ["v:", "NoneType"]),
     (lambda: rk.attention_vjp(X, Y, None, V), TypeError, ["v:", "NoneType"]),
     (lambda: rk.relation_matrix([1.0] * 10**6), TypeError,
@@ -75,7 +75,7 @@ CASES = [
      ["x:", "(2, 5, 4)", "(3, 6, 4)"]),
     (lambda: rk.attention(np.ones((2, 5, 4), F4), Y, np.ones((3, 6, 3), F4)), ValueError,
      ["(2, 5, 4)", "(3, 6, 3)"]),
-    # one dtype a call
+    # one dtype per call
     (lambda: rk.feature_map(X, PHI64), TypeError, ["mlp:", "float32", "float64"]),
     (lambda: rk.relation_matrix(X, Y.astype(float)), TypeError, ["y:", "float32", "float64"]),
     (lambda: rk.relation_matrix(X, Y, PHI, PHI64), TypeError, ["psi:", "float64"]),
@@ -214,7 +214,7 @@ def test_empty_sides_are_valid():
     assert rk.relation_matrix(np.ones((0, 5, 4), F4), np.ones((0, 6, 4), F4)).shape == (0, 5, 6)
 
 
-def test_a_frame_is_told_how_to_become_an_array():
+def test_a_frame_gets_a_hint_how_to_become_an_array():
     pandas = pytest.importorskip("pandas")
     with pytest.raises(TypeError, match=r"y: .* got DataFrame of shape \(6, 4\): use y.to_numpy\(\)"):
         rk.relation_matrix(X, pandas.DataFrame(Y))

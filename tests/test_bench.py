@@ -1,4 +1,4 @@
-"""Benchmarks: workloads, races, ceilings, reports and the command. No time is asserted."""
+"""Benchmarks: workloads, comparisons, ceilings, reports and the command. No time is asserted."""
 
 import dataclasses
 import importlib.util
@@ -32,7 +32,7 @@ TINY = "relation_matvec/exp/64"
 
 
 def constant(value, sleep=0.0):
-    """A contestant whose result is an array of this value."""
+    """Return a contestant whose result is an array of this value."""
 
     def call():
         time.sleep(sleep)
@@ -75,7 +75,7 @@ def test_workloads_are_well_formed():
 
 
 def test_sweeps_reach_from_tiny_to_beyond_the_last_level_cache():
-    """By the data, or by the matrix that a peer holds: 4 bytes for the 128 operations of a pair."""
+    """By the data, or by the matrix that a peer stores: 4 bytes per 128 operations of a pair."""
     for family in FAMILIES:
         data = [w.read + w.written for w in workloads([family])]
         matrices = [w.flops / 128 * 4 for w in workloads([family]) if family != "feature_map"]
@@ -207,12 +207,12 @@ def test_threads_reach_every_contestant_and_are_put_back():
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone keeps a high-water mark")
 @pytest.mark.slow
 def test_peak_memory():
-    """A result of 16 MiB is seen; attention over 4,096 keys holds no matrix of 64 MiB."""
+    """A result of 16 MiB is measured; attention over 4,096 keys allocates no matrix of 64 MiB."""
     with memory.Meter(1) as meter:
         stored = meter.peak(named("relation_matrix/asymmetric_features/2048"), OURS)
         streamed = meter.peak(named("attention/full/4096"), OURS)
         assert meter.peak(workload(relkernels=constant(1)), OURS) is None  # no such name: the child fails
-        assert meter.peak(named(TINY), "numpy") is not None  # the meter lives on
+        assert meter.peak(named(TINY), "numpy") is not None  # the meter survives
     assert 15 << 20 < stored < 40 << 20
     assert streamed < 24 << 20
 
@@ -305,16 +305,16 @@ def test_the_command(tmp_path):
     page = tmp_path / "RESULTS.md"
     done = bench("relation_matvec/exp/64", "--json", "--results", str(page))
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)  # and nothing else
-    assert told["complete"]
-    assert {row["workload"] for row in told["rows"]} == {TINY}
-    for row in told["rows"]:
+    record = json.loads(done.stdout)  # and nothing else
+    assert record["complete"]
+    assert {row["workload"] for row in record["rows"]} == {TINY}
+    for row in record["rows"]:
         assert {OURS, "numpy"} <= row["contestants"].keys()
         assert row["contestants"].keys() | row["absent"].keys() == {OURS, "numpy", "torch", "keops"}
-    for peer, why in told["missing"].items():
+    for peer, why in record["missing"].items():
         assert importlib.util.find_spec(peers.PEERS[peer][0]) is None
         assert why.startswith("not installed: pip install ")
-    assert any("openblas" in blas["library"].lower() or blas["architecture"] for blas in told["blas"])
+    assert any("openblas" in blas["library"].lower() or blas["architecture"] for blas in record["blas"])
     text = page.read_text()
     assert "relkernels bench relation_matvec/exp/64 --results" in text
     pictures = sorted(path.name for path in (tmp_path / "results").iterdir())
@@ -328,8 +328,8 @@ def test_a_quick_run_compares_and_prints_no_time(tmp_path, capsys):
     path = tmp_path / "bench.json"
     html = tmp_path / "bench.html"
     assert cli.main(["bench", TINY, "--quick", "--json", str(path), "--html", str(html)]) == 0
-    told = json.loads(path.read_text())
-    for row in told["rows"]:
+    record = json.loads(path.read_text())
+    for row in record["rows"]:
         assert row["ratio"] is row["share_of_ceiling"] is row["ceiling"] is None
         assert {OURS, "numpy"} <= row["contestants"].keys()
         assert all(found.keys() == {"difference"} for found in row["contestants"].values())
@@ -363,7 +363,7 @@ def test_tables_fit_a_terminal_of_80_columns(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 80
     assert "…" not in out
-    for row in found.rows:  # no cell but the first is broken, and none is left out
+    for row in found.rows:  # no cell but the first is broken, and none is missing
         for cell in tables.cells(row, quartiles=False)[1:]:
             assert cell in out
 
@@ -378,9 +378,9 @@ def test_ctrl_c_leaves_what_was_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(timing, "compare", interrupted)
     path = tmp_path / "bench.json"
     assert cli.main(["bench", "attention", "--quick", "--threads", "1", "--json", str(path)]) == 130
-    told = json.loads(path.read_text())
-    assert not told["complete"]
-    assert [row["workload"] for row in told["rows"]] == ["attention/full/16"]
+    record = json.loads(path.read_text())
+    assert not record["complete"]
+    assert [row["workload"] for row in record["rows"]] == ["attention/full/16"]
     captured = capsys.readouterr()
     assert "relkernels: interrupted" in captured.err
     assert "attention, n = 16" in captured.out
@@ -394,15 +394,15 @@ def test_an_unequal_result_fails_the_command(monkeypatch, capsys):
     assert f"{TINY}: numpy differs by 5.0e-01, more than 1.0e-04" in capsys.readouterr().err
 
 
-def test_more_threads_than_processors_are_told(monkeypatch, capsys):
+def test_more_threads_than_processors_are_reported(monkeypatch, capsys):
     monkeypatch.setattr(
         timing, "run", lambda w, threads, *_: ((n, timing.Race({}, {}, {}, {})) for n in threads)
     )
     monkeypatch.setattr(ceilings, "measure", lambda *_: dict.fromkeys(ceilings.NAMES, 1e9))
     monkeypatch.setattr(config, "processors", lambda: 2)
-    for threads, told in (("2", False), ("3", True)):
+    for threads, warned in (("2", False), ("3", True)):
         assert cli.main(["bench", TINY, "--threads", "1", threads]) == 0
-        assert ("3 threads share 2 processors" in capsys.readouterr().err) is told
+        assert ("3 threads share 2 processors" in capsys.readouterr().err) is warned
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The benchmarks of a GPU, as far as they can be shown without one."""
+"""The benchmarks of a GPU, as far as they can be tested without one."""
 
 import importlib.util
 import json
@@ -84,7 +84,7 @@ def test_without_a_gpu_it_says_so_and_runs_nothing(tmp_path):
     assert run("nonsense").returncode == 2
 
 
-def test_what_the_tests_said_is_told(script, tmp_path):
+def test_the_report_of_the_tests_is_summarized(script, tmp_path):
     report = tmp_path / "tests.xml"
     report.write_text(
         "<testsuites><testsuite><testcase classname='a' name='b'/><testcase classname='a' name='c'><skipped/>"
@@ -120,11 +120,11 @@ def test_the_results_tell_what_ran_and_which_targets_were_met(script, tmp_path):
     }  # fmt: skip
     (tmp_path / "gpu-a-gpu-today.json").write_text(json.dumps(report))
     text = "\n".join(gpu.section(tmp_path))
-    assert "never run" not in text
+    assert "has ever run" not in text
     for words in (
         "A GPU, today", "5 run, 0 failed, 1 skipped", "| a relation | 1 ms | 500 µs | 2.00 |",
         "CuPy 5 ms (5.00)", "≥ 1.5 best: met (2.00)", "≥ 6 CuPy: missed (5.00)",
         "≥ 1.5 torch.compile: not judged", "torch.compile absent", "faulty not equal",
-        "for want of time: retrieve/float32",
+        "because time ran out: retrieve/float32",
     ):  # fmt: skip
         assert words in text

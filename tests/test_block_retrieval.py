@@ -1,4 +1,4 @@
-"""retrieve_blocks: the result of retrieve to the last bit, however keys come; its part of the demo."""
+"""retrieve_blocks: bit-identical to retrieve for all kinds of blocks; its part of the demo."""
 
 import json
 import subprocess
@@ -32,7 +32,7 @@ def same(got, expected):
     seeds,
 )
 def test_is_retrieval_however_keys_are_cut(at, dtype, k, masked, density, single, seed):
-    """With ties, NaN, infinities, fewer keys than k, and values that are equal in 16 bits alone."""
+    """With ties, NaN, infinities, fewer keys than k, and values that are equal only in 16 bits."""
     rng = np.random.default_rng(seed)
     q, keys = rng.integers(-1, 2, (7, 3)).astype(dtype), rng.integers(-1, 2, (60, 3)).astype(dtype)
     keys[30:] = (keys[30:].astype(float) + rng.standard_normal((30, 3)) / 500).astype(dtype)
@@ -48,7 +48,7 @@ def test_is_retrieval_however_keys_are_cut(at, dtype, k, masked, density, single
 
 @pytest.mark.parametrize("dtype", [np.float16, BF16])
 def test_16_bits_are_merged_before_they_are_rounded(dtype):
-    """Key 1 is better than key 0 by less than 16 bits show."""
+    """Key 1 is better than key 0 by less than 16 bits can represent."""
     q = np.array([[1.0, 2.0**-14]]).astype(dtype)
     keys = np.array([[1.0, 0.0], [1.0, 1.0]]).astype(dtype)
     values, indices = rk.retrieve_blocks(q, [keys[:1], keys[1:]], 2)
@@ -65,7 +65,7 @@ def test_through_maps(rng):
         got = rk.retrieve_blocks(q, parts(keys, [0, 1, 1300, 3000]), 9, phi, psi, precision=precision)
         same(got, rk.retrieve(q, keys, 9, phi, psi, precision=precision))
     same(rk.retrieve_blocks(q[3], [keys], 9, phi, psi), rk.retrieve(q[3], keys, 9, phi, psi))
-    # Features that are kept are not mapped again.
+    # Stored features are not mapped again.
     same(rk.retrieve_blocks(phi(q), [psi(keys)], 9), rk.retrieve(q, keys, 9, phi, psi))
 
 
@@ -197,16 +197,16 @@ def test_demo_retrieves_in_bounded_memory(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     done = demo("retrieval", "--rows", 1_200_000, "--queries", 32, "--k", 5, "--json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)["retrieval"]
-    assert (told["rows"], told["dim"], told["queries"], told["k"]) == (1_200_000, 64, 32, 5)
-    assert told["checked_queries"] == 8
-    assert told["largest_error"] <= told["error_bound"]
-    assert told["bytes"] == 1_200_000 * 256
-    assert told["peak_bytes"] < 0.7 * told["bytes"]
-    assert told["rows_per_second"] == pytest.approx(told["rows"] / told["seconds"])
-    assert told["bytes_per_second"] == pytest.approx(told["bytes"] / told["seconds"])
+    figures = json.loads(done.stdout)["retrieval"]
+    assert (figures["rows"], figures["dim"], figures["queries"], figures["k"]) == (1_200_000, 64, 32, 5)
+    assert figures["checked_queries"] == 8
+    assert figures["largest_error"] <= figures["error_bound"]
+    assert figures["bytes"] == 1_200_000 * 256
+    assert figures["peak_bytes"] < 0.7 * figures["bytes"]
+    assert figures["rows_per_second"] == pytest.approx(figures["rows"] / figures["seconds"])
+    assert figures["bytes_per_second"] == pytest.approx(figures["bytes"] / figures["seconds"])
     assert "retrieving" in done.stderr
-    assert list(tmp_path.iterdir()) == []  # what it wrote is gone
+    assert list(tmp_path.iterdir()) == []  # its files are removed
 
 
 @pytest.mark.slow
@@ -252,7 +252,7 @@ def test_the_check_of_the_demo_can_fail(tmp_path, rng):
     repeated = indices.copy()
     repeated[0, 1] = repeated[0, 0]
     assert largest_error(q, keys, values, repeated) == np.inf
-    fewer = rk.retrieve_blocks(q, keys[: indices.max()], 4)  # the best that are there, not the best
+    fewer = rk.retrieve_blocks(q, keys[: indices.max()], 4)  # the best of these, not of all
     assert largest_error(q, keys, *fewer) > 1e-6
 
 

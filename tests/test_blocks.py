@@ -1,4 +1,4 @@
-"""NpyBlocks: what NumPy gives of the array in the file, in blocks and by index."""
+"""NpyBlocks: blocks and indexing equal those of NumPy on the array in the file."""
 
 import itertools
 import mmap
@@ -36,7 +36,7 @@ def test_blocks_of_a_file(file, rows):
 
 
 def test_blocks_map_themselves_alone(tmp_path):
-    """Blocks lie where pages do not begin; each keeps no more of the file than itself."""
+    """Blocks do not start at page boundaries; each maps only its own part of the file."""
     keys = np.arange(3 * mmap.PAGESIZE, dtype=np.float64).reshape(-1, 3)
     np.save(tmp_path / "keys.npy", keys)
     blocks = rk.NpyBlocks(tmp_path / "keys.npy", 37).blocks()
@@ -177,7 +177,7 @@ def test_it_indexes_by_pairs_and_by_masks_of_elements(file):
 
 
 def test_only_the_rows_named_are_read(tmp_path, monkeypatch):
-    """Of a file with holes of zeros, more than could be read: rows far apart, from several blocks."""
+    """Rows far apart, from several blocks, of a sparse file that is too large to be read."""
     path = tmp_path / "large.npy"
     rows, d = 10_000_000, 64
     with open(path, "wb") as file:

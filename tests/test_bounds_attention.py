@@ -1,4 +1,4 @@
-"""Bounds on attention: hand-computed, monotone, and never exceeded by what attention does."""
+"""Bounds on attention: hand-computed, monotone, and never exceeded by attention."""
 
 import math
 import pickle
@@ -55,7 +55,7 @@ def test_monotone_in_every_argument(function):
 
 
 def attended(rng, n, k, eta, beta):
-    """One instance: utilities, scores off by at most eta, values; its margin and measured error."""
+    """Return margin and measured error of an instance: utilities, scores off by at most eta, values."""
     u = np.sort(rng.uniform(-1, 1, n))[::-1]
     u[:k] = u[0]
     scores = u + rng.uniform(-eta, eta, n)
@@ -80,7 +80,7 @@ def test_holds_on_random_instances(rng):
         bound = bounds.attention_error(margin, n, diameter, beta, eta, n_best=k)
         assert error <= bound.value * (1 + 1e-12) + 1e-14
         tight += error > 0.3 * bound.value
-    assert tight > 10  # and it says something
+    assert tight > 10  # and it is not vacuous
 
 
 def test_the_temperature_suffices_on_random_instances(rng):
@@ -102,7 +102,7 @@ def test_a_vacuous_bound_is_infinite_and_says_so():
     assert bound.value == math.inf
     assert "no beta helps" in str(bound)
     assert "does not help" in bounds.attention_error(0.5, 10, 1.0, 5.0, 0.3).note
-    assert bounds.attention(0.5, 3, 1.0, 0.9, 0.25).value == 0  # uniform weights do
+    assert bounds.attention(0.5, 3, 1.0, 0.9, 0.25).value == 0  # uniform weights suffice
     assert bounds.attention_error(0.5, 10, 1.0, math.inf).value == 0
     assert bounds.attention_error(math.inf, 10, 1.0, 0.0).value == pytest.approx(0.9)
     assert bounds.attention(math.inf, 10, 1.0, 0.01).value == 0

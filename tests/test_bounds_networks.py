@@ -44,7 +44,7 @@ def test_random_features_are_monotone(activation):
 
 
 def arc_cosine(k, w2):
-    """One layer of the NNGP recursion for relu."""
+    """Return one layer of the NNGP recursion for relu."""
     norms = np.sqrt(np.diag(k))
     rho = np.clip(k / np.outer(norms, norms), -1, 1)
     theta = np.arccos(rho)
@@ -53,7 +53,7 @@ def arc_cosine(k, w2):
 
 @pytest.mark.parametrize("depth", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_random_features_are_within_eps(depth, rng):
-    """Least squares on drawn features; the mean over draws is what is bounded."""
+    """Least squares on random features; the bound is on the mean over draws."""
     w2 = 1.0
     held = 0
     while held < 200:
@@ -193,7 +193,7 @@ def test_the_construction_is_within_the_zonal_bound(rng):
         network = np.maximum(x @ y.T, 0) ** r @ (w * (parts(y)[:, kept] / c[kept]).sum(axis=1))
         error = np.sqrt(np.mean((parts(x).sum(axis=1) - network) ** 2))
         if not bound.note:
-            assert error <= bound.value * 1.1  # the mean is over 600 random points
+            assert error <= bound.value * 1.1  # the mean over only 600 random points
             informative += 1
 
 
@@ -214,7 +214,7 @@ def test_bad_zonal():
 
 
 def test_hilbert_cube_by_hand():
-    # Weights 2, 1, 0.5: cutting after two leaves 0.5, half of it 0.25.
+    # Weights 2, 1, 0.5: truncation after two leaves 0.5, half of it 0.25.
     assert bounds.hilbert_cube([2.0, 1.0, 0.5], 1.0, 0.25).value == 2
     assert bounds.hilbert_cube([2.0, 1.0, 0.5], 1.0, 0.2).value == 3
     # sqrt(sum_{k>N} 1/k^2) / 2 <= 0.1: sum <= 0.04, N = 25 (25.5 - 1/24...).

@@ -1,4 +1,4 @@
-"""Neurons for symmetric and asymmetric relations: by hand, monotone, and enough for networks drawn so."""
+"""Neurons for symmetric and asymmetric relations: by hand, monotone, and sufficient for random networks."""
 
 import math
 
@@ -14,7 +14,7 @@ def test_one_function_by_hand():
     bound = bounds.symmetric([1.0], 0.21, dimension=1, norm=[0.51])
     assert bound.value == math.ceil((8 * 0.51 / 0.1) ** 2) + 2
     assert bound.details["deltas"][0] == pytest.approx(0.1, rel=1e-9)
-    # Barron's theorem in L2: sqrt(lambda) stands for M, 2 rho C / d neurons squared.
+    # Barron's theorem in L2: sqrt(lambda) in place of M, (2 rho C / d)^2 neurons.
     barron = bounds.symmetric([1.0], 0.21, dimension=1, norm=[0.51], one_layer="barron", radius=3.0)
     assert barron.value == math.ceil((2 * 3 * 0.51 / 0.1) ** 2)
     # Klusowski & Barron with D = 1: c v max(1, sqrt(log N)) N^(-3/2) <= d at N = 3, not at 2.
@@ -56,7 +56,7 @@ def test_kernel_norms_are_moments_of_the_spectral_measure(rng):
             norm = bounds.kernel_norm(name, D, length_scale=0.7, norm="barron")
             assert l2.mean() == pytest.approx(norm, rel=0.02)
             v = bounds.kernel_norm(name, D, length_scale=0.7, norm="klusowski-barron")
-            # The square of the t law of 3 degrees of freedom has no variance: a coarse check.
+            # The square of the t distribution with 3 degrees of freedom has no variance: a coarse check.
             assert np.square(l1).mean() == pytest.approx(v, rel=0.02 if name == "gaussian" else 0.2)
             assert bounds.kernel_norm(name, D, length_scale=0.7) == 2 * v
     # Periodic: v = -k''(0) in one dimension, by finite differences.
@@ -90,7 +90,7 @@ def test_monotone_in_every_argument(one_layer):
     assert_sorted(bounds.symmetric(spectrum, **start).curve("norm", [0, 0.1, 1, 10, np.inf]))
     assert_sorted(np.array([value(eigenfunction_sup=h) for h in (0.5, 1, 1.5, 2)]))
     assert_sorted(np.array([value(rest=t) for t in (0, 0.001, 0.01, 0.05, 0.2)]))
-    if one_layer != "klusowski-barron":  # whose exponent 1/2 + 1/D is a rate of each dimension
+    if one_layer != "klusowski-barron":  # its exponent 1/2 + 1/D depends on the dimension
         assert_sorted(np.array([value(dimension=D) for D in (1, 2, 3, 8)]))
     assert_sorted(np.array([value(radius=t) for t in (0.5, 1, 2)]))
     assert_sorted(np.array([value(constant=t) for t in (0.5, 1, 2)]))
@@ -172,7 +172,7 @@ def test_drawn_networks_are_within_eps_asymmetric(rng):
 
 
 def test_eigenfunctions_inherit_the_norm_of_the_kernel(rng):
-    """Of a kernel on points, Mercer's functions are mixtures of sections: the variation norm follows."""
+    """Mercer's functions of a kernel on points are mixtures of sections, which bounds their norm."""
     x = rng.uniform(-1, 1, (50, 1))
 
     def kernel(a, b):
@@ -197,7 +197,7 @@ def test_a_vacuous_bound_is_infinite_and_says_so():
     short = bounds.symmetric([1.0], 0.1, dimension=1, norm=1.0, rest=0.5)
     assert short.value == math.inf
     assert "leave a tail of 0.5" in short.note
-    assert bounds.symmetric([0.01], 0.1, dimension=1, norm=1.0).value == 0  # zero is that accurate
+    assert bounds.symmetric([0.01], 0.1, dimension=1, norm=1.0).value == 0  # the zero function suffices
 
 
 def indefinite(a, b):
@@ -267,7 +267,7 @@ def test_spectra_are_taken_as_they_come(rng):
     options = {"dimension": 2, "norm": 3.0}
     whole = bounds.symmetric(kernel, 0.1, points=x, **options)
     assert bounds.symmetric(spectra.mercer(kernel, x), 0.1, **options).value == whole.value
-    # A part of the spectrum leaves a larger tail, never a smaller count.
+    # A part of the spectrum has a larger tail, never a smaller count.
     assert bounds.symmetric(spectra.mercer(kernel, x, k=25), 0.1, **options).value >= whole.value
     short = spectra.mercer(kernel(x, x), k=5)
     with pytest.raises(ValueError, match=r"^kernel: expected a spectrum with its kernel"):
@@ -284,10 +284,10 @@ def test_spectra_are_taken_as_they_come(rng):
 
 
 def test_a_spectrum_on_the_sphere_by_hand():
-    """1 + 2t on S^2: eigenvalue 1 once, 2/3 three times; two thirds of the mass in the degree kept last."""
+    """1 + 2t on S^2: eigenvalue 1 once, 2/3 three times; two thirds of the mass in the last degree kept."""
     sphere = spectra.mercer_sphere(lambda t: 1 + 2 * t, 3, 3)
     bound = bounds.symmetric(sphere, 1.0, dimension=3, norm=[0.1, 1.0, 1.0, 1.0])
-    assert bound.details["rank"] == 4  # fewer of degree 1 leave 2 at most
+    assert bound.details["rank"] == 4  # fewer of degree 1 leave a tail of up to 2
     assert bounds.symmetric(sphere, 2.5, dimension=3, norm=[0.1, 1.0, 1.0, 1.0]).details["rank"] == 1
     np.testing.assert_allclose(bound.details["sup"], np.sqrt([1, 2, 2, 2]))
     assert bound.details["tail"] == pytest.approx(0, abs=1e-12)

@@ -1,4 +1,4 @@
-"""`report`: measured errors of a model beside the bounds that apply to it."""
+"""`report`: measured errors of a model and the bounds that apply to it."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_a_fitted_model_is_between_the_bounds(rng):
 
 
 def test_the_largest_error_is_searched_for_between_the_pairs():
-    """The error (x + y)^2 / 4 away from a grid that stops short of the peak of a bump."""
+    """The error (x + y)^2 / 4 between the points of a grid that misses the peak of a bump."""
     x = np.linspace(-1, 1, 6)[:, None]  # the bump at 0.1 is between points
 
     def bump(a, b):
@@ -55,7 +55,7 @@ def test_the_largest_error_is_searched_for_between_the_pairs():
 
 
 def test_bounds_hold_for_random_models(rng):
-    """Lower bounds on 200 random networks and relations; upper ones are about the best network."""
+    """Lower bounds on 200 random networks and relations; upper bounds concern the best network."""
     for k in range(200):
         n, d = int(rng.integers(1, 12)), int(rng.integers(1, 4))
         X = rng.uniform(-1, 1, (n, 2))

@@ -21,7 +21,7 @@ pytestmark = [
 
 
 def configure(folder, *options, **environment):
-    """Run CMake as pip does; return its exit status and what it printed, its line breaks undone."""
+    """Run CMake as pip does; return its exit status and its output without line breaks."""
     run = subprocess.run(
         [
             "cmake", "-S", ROOT, "-B", folder, "-DSKBUILD=1", f"-DPython_EXECUTABLE={sys.executable}",
@@ -36,7 +36,7 @@ def configure(folder, *options, **environment):
 
 @pytest.fixture
 def old_nvcc(tmp_path):
-    """A compiler that works and says that it is of CUDA 11.8, as Debian's does."""
+    """A working compiler that reports CUDA 11.8, like Debian's."""
     real = shutil.which("nvcc")
     if real is None:
         pytest.skip("needs nvcc")
@@ -54,29 +54,29 @@ exec {real} "$@"
     return str(script)
 
 
-DRIVER = f"-DRELKERNELS_NVIDIA_DRIVER={__file__}"  # any file stands for it
+DRIVER = f"-DRELKERNELS_NVIDIA_DRIVER={__file__}"  # any file will do
 
 
 def test_without_a_driver_the_default_builds_no_cuda(tmp_path):
-    status, told = configure(tmp_path / "build", "-DRELKERNELS_NVIDIA_DRIVER=")
+    status, output = configure(tmp_path / "build", "-DRELKERNELS_NVIDIA_DRIVER=")
     assert status == 0
     if not Path("/proc/driver/nvidia/version").exists():
-        assert "built without the CUDA engine: the machine that built it has no NVIDIA driver" in told
+        assert "built without the CUDA engine: the machine that built it has no NVIDIA driver" in output
 
 
 def test_an_old_nvcc_is_left_alone(tmp_path, old_nvcc):
-    status, told = configure(tmp_path / "build", DRIVER, CUDACXX=old_nvcc)
+    status, output = configure(tmp_path / "build", DRIVER, CUDACXX=old_nvcc)
     assert status == 0
-    assert "built without the CUDA engine: it needs CUDA 12.5 or newer, nvcc is of CUDA 11.8" in told
+    assert "built without the CUDA engine: it needs CUDA 12.5 or newer, nvcc is of CUDA 11.8" in output
 
 
 def test_a_wish_that_cannot_be_met_is_an_error(tmp_path, old_nvcc):
-    status, told = configure(tmp_path / "build", "-DRELKERNELS_CUDA=ON", CUDACXX=old_nvcc)
+    status, output = configure(tmp_path / "build", "-DRELKERNELS_CUDA=ON", CUDACXX=old_nvcc)
     assert status != 0
-    assert "RELKERNELS_CUDA=ON: it needs CUDA 12.5 or newer, nvcc is of CUDA 11.8" in told
+    assert "RELKERNELS_CUDA=ON: it needs CUDA 12.5 or newer, nvcc is of CUDA 11.8" in output
 
 
 def test_other_values_are_refused(tmp_path):
-    status, told = configure(tmp_path / "build", "-DRELKERNELS_CUDA=maybe")
+    status, output = configure(tmp_path / "build", "-DRELKERNELS_CUDA=maybe")
     assert status != 0
-    assert "RELKERNELS_CUDA: expected ON, OFF or AUTO, got 'maybe'" in told
+    assert "RELKERNELS_CUDA: expected ON, OFF or AUTO, got 'maybe'" in output

@@ -1,4 +1,4 @@
-"""The command line: exit codes, what goes where, and the demo's figures."""
+"""The command line: exit codes, output streams, and the demo's figures."""
 
 import json
 import os
@@ -37,14 +37,14 @@ def test_info():
     assert done.returncode == 0
     for word in (rk.__version__, _core.isa, "threads", "amx", "cuda"):
         assert word in done.stdout
-    told = json.loads(run("info", "--json").stdout)
-    assert told["isa"] == _core.isa
-    assert told["version"] == rk.__version__
-    assert isinstance(told["amx"], bool)
-    assert told["packages"]["numpy"] == np.__version__
-    assert told["memory_bytes"] > 1 << 20
+    shown = json.loads(run("info", "--json").stdout)
+    assert shown["isa"] == _core.isa
+    assert shown["version"] == rk.__version__
+    assert isinstance(shown["amx"], bool)
+    assert shown["packages"]["numpy"] == np.__version__
+    assert shown["memory_bytes"] > 1 << 20
     for name in ("python", "platform", "libc", "threads", "processors", "gil_enabled", "blas", "environment"):
-        assert name in told
+        assert name in shown
 
 
 def test_version_and_help():
@@ -63,7 +63,7 @@ def test_every_command_tells_its_options_defaults_and_an_example():
         text = command.format_help()
         examples = [line for line in text.splitlines() if line.startswith(f"example: relkernels {name}")]
         assert len(examples) == 1
-        # What follows is a command line that the parser takes.
+        # The rest is a command line that the parser accepts.
         words = shlex.split(examples[0].removeprefix("example: relkernels ").partition(" >")[0])
         assert parser().parse_args(words).command == name
         for action in command._actions:
@@ -144,9 +144,9 @@ def test_demo_without_statsmodels_says_what_to_install(monkeypatch):
 
     monkeypatch.setattr(preference.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(preference, "largest_digit", lambda report: {})
-    told = []
-    assert preference.run(told.append).figures["modechoice"] is None
-    assert told == [f"the travellers' choices need statsmodels: {install('statsmodels')}"]
+    messages = []
+    assert preference.run(messages.append).figures["modechoice"] is None
+    assert messages == [f"the travellers' choices need statsmodels: {install('statsmodels')}"]
 
 
 def test_demo_without_matplotlib_says_what_to_install(tmp_path):
@@ -162,7 +162,7 @@ def test_demo_without_matplotlib_says_what_to_install(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_an_unwritable_directory_is_told_without_a_traceback(tmp_path):
+def test_an_unwritable_directory_is_reported_without_a_traceback(tmp_path):
     blocker = tmp_path / "file"
     blocker.write_text("")
     code = (
@@ -186,13 +186,13 @@ def test_an_unwritable_directory_is_told_without_a_traceback(tmp_path):
         ["reproduce", "--quick", "--out", "{}/x"],
     ],
 )
-def test_a_path_that_cannot_be_written_is_told_before_the_work(arguments, tmp_path, capsys):
+def test_a_path_that_cannot_be_written_is_reported_before_the_work(arguments, tmp_path, capsys):
     blocker = tmp_path / "file"
     blocker.write_text("kept")
     assert main([word.format(blocker) for word in arguments]) == 1
-    told = capsys.readouterr()
-    assert told.out == ""
-    lines = [line for line in told.err.splitlines() if "matplotlib" not in line]
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = [line for line in captured.err.splitlines() if "matplotlib" not in line]
     assert len(lines) == 1
     assert lines[0].startswith(f"relkernels {arguments[0]}: ")
     assert str(blocker) in lines[0]
@@ -225,7 +225,7 @@ def test_a_reader_that_stops_reading_causes_no_traceback():
 
 
 def completed(script, *words):
-    """Return what bash offers for the last of the words."""
+    """Return bash's completions of the last word."""
     code = f"""
         source {shlex.quote(os.fspath(script))}
         COMP_WORDS=({shlex.join(words)}) COMP_CWORD={len(words) - 1} COMPREPLY=()
@@ -289,7 +289,7 @@ def test_usage_errors_suggest_what_was_meant(arguments, words, capsys):
 
 
 def commands_of(page):
-    """The lines of a page's sh blocks that call `relkernels`, without comments and redirections."""
+    """Return the lines of a page's sh blocks that call `relkernels`, without comments and redirections."""
     blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
     lines = [line for block in blocks for line in block.splitlines() if line.startswith("relkernels ")]
     return [shlex.split(re.split(r" [>|] ", line)[0], comments=True)[1:] for line in lines]

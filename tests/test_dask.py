@@ -1,4 +1,4 @@
-"""Operations on Dask arrays are those in memory, however arrays are cut."""
+"""Operations on Dask arrays equal those in memory for all chunks."""
 
 import doctest
 import importlib
@@ -34,7 +34,7 @@ def one_thread():
 
 @st.composite
 def cut(draw, a):
-    """The array as a Dask array, every axis cut somewhere, blocks of no rows among them."""
+    """Return a Dask array with several chunks on every axis, including empty ones."""
     chunks = []
     for size in a.shape:
         at = sorted(draw(st.lists(st.integers(0, size), max_size=2)))
@@ -43,7 +43,7 @@ def cut(draw, a):
 
 
 def same(lazy, expected):
-    """Equal to the last bit, and what was promised of shape, dtype and chunks is what came."""
+    """Check that results are bit-identical, with the announced shape, dtype and chunks."""
     assert isinstance(lazy, da.Array)
     assert (lazy.shape, lazy.dtype) == (expected.shape, expected.dtype)
     assert isinstance(lazy._meta, np.ndarray)
@@ -245,9 +245,9 @@ def test_a_map_is_one_value_of_the_graph_and_files_are_read_where_they_are_used(
     (lazy,) = dask.optimize(rd.retrieve(q, keys, 3, phi, psi)[0])
     sizes = sorted(len(pickle.dumps(task)) for task in dict(lazy.dask).values())
     assert sizes[-2] > 16 * 256 * 4  # the two maps
-    assert sizes[-3] < 4000  # and nothing that holds one, or keys
+    assert sizes[-3] < 4000  # and nothing that contains one, or keys
     names = {key[0] for key in dict(lazy.dask) if isinstance(key, tuple)}
-    assert keys.name not in names  # no task makes a block of keys that another would wait for
+    assert keys.name not in names  # no separate task creates a block of keys
 
 
 def test_no_more_than_a_few_blocks_of_columns_wait_for_other_rows(rng):
@@ -277,7 +277,7 @@ def test_from_npy(tmp_path, rng):
     np.save(path, keys[:1002])
     assert lazy.name != rd.from_npy(path, rows=100).name
     with pytest.raises(ValueError, match="truncated"):
-        lazy.compute()  # tasks look before they map
+        lazy.compute()  # tasks check the file before they map it
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"keys\.npy: truncated"):
         rd.from_npy(path)
@@ -320,7 +320,7 @@ def test_bad_points(name):
         (da.ones((6, 4), chunks=(3, 4), dtype=np.float32), TypeError, "float32"),
     ]:
         if name == "feature_map" and a.dtype == np.float32:
-            continue  # the map is what differs there
+            continue  # only the map differs there
         with pytest.raises(error, match=f"^{argument}: .*{message}"):
             call(a)
 

@@ -1,6 +1,6 @@
-"""On a cluster of two worker processes: one killed on the way, data larger than their memory, threads, maps.
+"""A cluster of two worker processes: one is killed, data exceed their memory, threads, maps.
 
-Some 20 seconds; CI runs this file once, where Dask is installed (see .ci/run).
+Takes about 20 seconds; CI runs this file once, with Dask installed (see .ci/run).
 """
 
 import os
@@ -17,7 +17,7 @@ distributed = pytest.importorskip("distributed", reason="dask.distributed is not
 import dask.array as da  # noqa: E402
 import relkernels.dask as rd  # noqa: E402
 
-LIMIT = 320 << 20  # bytes, of each worker
+LIMIT = 320 << 20  # bytes per worker
 ROWS, DIM = 2_800_000, 64
 
 
@@ -35,7 +35,7 @@ def client():
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
-    """A file of keys that two workers together could not hold."""
+    """A file of keys larger than the memory of both workers."""
     path = tmp_path_factory.mktemp("keys") / "keys.npy"
     keys = np.lib.format.open_memmap(path, "w+", np.float32, (ROWS, DIM))
     rng = np.random.default_rng(0)
@@ -48,7 +48,7 @@ def large(tmp_path_factory):
 
 
 def memory_of(dask_worker):
-    """The most that the process has held, and what it wrote to disk for want of memory."""
+    """Return the peak memory of the process, and the bytes it spilled to disk."""
     from relkernels.demos.retrieval import peak_memory
 
     counts = dask_worker.data.cumulative_metrics
@@ -67,7 +67,7 @@ def test_data_larger_than_the_memory_of_the_workers(client, large, rng):
     queries = da.from_array(q, chunks=(48, DIM))
     v = keys[:, :2]
     values, indices = dask.compute(*rd.retrieve(queries, keys, 7, phi))
-    # Two arrays of one source: Dask makes its blocks in tasks of their own, and keeps them for all rows.
+    # Two arrays from one source: Dask creates its blocks in separate tasks, and keeps them for all rows.
     sums = rd.relation_matvec(queries, keys, v, phi, link="relu").compute()
     for worker, (peak, written) in client.run(memory_of).items():
         assert peak < LIMIT, worker

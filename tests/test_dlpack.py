@@ -1,4 +1,4 @@
-"""The reader of DLPack capsules, over a producer written down from the specification, and over libraries."""
+"""The reader of DLPack capsules, with a producer written from the specification, and with libraries."""
 
 import gc
 
@@ -66,7 +66,7 @@ def test_flags():
 
 
 @pytest.mark.parametrize("versioned", [True, False])
-def test_the_producer_is_told_once_and_when_the_last_view_is_gone(versioned):
+def test_the_deleter_is_called_once_and_when_the_last_view_is_gone(versioned):
     owner = Producer(MEMORY, (3,), versioned=versioned)
     capsule = owner.__dlpack__()
     tensor = _core.DlpackTensor.take(capsule)
@@ -127,7 +127,7 @@ def test_numpy_arrays():
     a = np.arange(24.0).reshape(2, 3, 4)[:, ::-1, 1::2]
     tensor = from_dlpack(a)
     assert (tensor.pointer, tensor.shape, tensor.strides) == (a.ctypes.data, (2, 3, 2), (12, -4, 2))
-    if np.lib.NumpyVersion(np.__version__) >= "2.1.0":  # older ones do not share what is read-only
+    if np.lib.NumpyVersion(np.__version__) >= "2.1.0":  # older ones do not share read-only arrays
         fixed = np.ones(3)
         fixed.flags.writeable = False
         assert from_dlpack(fixed).read_only

@@ -1,4 +1,4 @@
-"""The pages of docs/: their examples run, and the calls of the migration table give equal results."""
+"""The pages of docs/: their examples run, and the calls in the migration table give equal results."""
 
 import doctest
 import re
@@ -9,7 +9,7 @@ import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-# What pip calls the libraries whose import has another name, for the reason of a skip.
+# Package names of libraries whose import has another name, for the reason of a skip.
 PACKAGES = {"faiss": "faiss-cpu", "neural_tangents": "neural-tangents", "sklearn": "scikit-learn"}
 
 
@@ -19,12 +19,12 @@ def pages():
 
 
 def examples_of(text):
-    """The examples of a page. Fences become empty lines: else one would count as output that is expected."""
+    """Return the examples of a page. Fences become empty lines, or doctest would expect them as output."""
     return doctest.DocTestParser().get_examples(re.sub(r"^ *(```|:::).*$", "", text, flags=re.MULTILINE))
 
 
 def need(module):
-    """Import a library, or skip with a reason that says how to get it."""
+    """Import a library, or skip with the command that installs it."""
     name = PACKAGES.get(module, module)
     return pytest.importorskip(module, reason=f"{name} is not installed", exc_type=ImportError)
 
@@ -62,7 +62,7 @@ def test_every_kind_of_page_has_examples():
 
 
 def peers_of(text):
-    """For each peer of the page: its name, the modules it needs, the preparation, the pairs of calls."""
+    """Return for each peer of the page its name, required modules, the preparation, and pairs of calls."""
     for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
         code = code_of(section)
         rows = re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|", section, re.MULTILINE)
@@ -85,7 +85,7 @@ ROWS = [
 
 
 def arrays(value):
-    """What a call returned, as a list of float64 arrays."""
+    """Return a call's result as a list of float64 arrays."""
     values = value if isinstance(value, (tuple, list)) else [value]
     out = []
     for v in values:

@@ -55,7 +55,7 @@ def test_what_comes_from_the_network_is_found(folder):
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """The folder of the built pages, and what the build said."""
+    """The folder of the built pages, and the output of the build."""
     for module in NEEDED:
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed: pip install '.[docs]'")
@@ -92,14 +92,14 @@ def test_formulas_are_drawn_by_the_browser(built, pages):
 
 
 def test_every_picture_says_what_it_shows(pages):
-    """None has the name of its file for an alternative text."""
+    """No alternative text is the name of the file."""
     every = [alt for page in pages.values() for alt in page.pictures]
     assert all(alt and not alt.endswith((".svg", ".png")) for alt in every)
     assert sum(len(page.pictures) for page in pages.values()) > 10
 
 
 def test_pictures_of_a_page_differ_and_open_in_full_size(built):
-    """Plots of one page were once all written to PAGE-1.svg, one over the other."""
+    """A past fault: all plots of a page were written to PAGE-1.svg."""
     root = built[0].resolve()
     for path in root.rglob("*.html"):
         text = path.read_text()
@@ -112,7 +112,7 @@ def test_pictures_of_a_page_differ_and_open_in_full_size(built):
 
 
 def test_pictures_of_the_theory_have_labels_of_readable_size(built):
-    """As SVG of one panel a row: shown at 640 pixels, its 10 points are 14 pixels or more."""
+    """As SVG with one panel per row: at 640 pixels, its 10 points are at least 14 pixels high."""
     for path in (built[0] / "_images").glob("*.svg"):
         width = float(re.search(r'<svg.*? width="([\d.]+)pt"', path.read_text(), re.DOTALL)[1])
         if (DOCS / "reproduce" / path.stem / path.name).exists():
@@ -134,7 +134,7 @@ def test_names_of_cpp_lead_to_cpp(built):
 
 
 def test_signatures_are_real_without_the_library():
-    """Autodoc shows the stand-in's (*args, **kwargs) of a class whose base is mocked."""
+    """Autodoc would show the mock's (*args, **kwargs) for a class with a mocked base."""
     pytest.importorskip("sphinx")
     code = """
 import importlib.util, sys
@@ -147,8 +147,8 @@ from sphinx.ext.autodoc.mock import mock
 assert "torch" in reference.MISSING
 with mock(["torch"]):
     import relkernels.torch as rt
-    told = reference._signature(None, "class", "", rt.InnerProductRelation, {}, "(*args, **kwargs)", None)
-print(told[0])
+    found = reference._signature(None, "class", "", rt.InnerProductRelation, {}, "(*args, **kwargs)", None)
+print(found[0])
 """
     done = subprocess.run([sys.executable, "-c", code, str(DOCS / "_ext")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

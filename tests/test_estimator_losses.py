@@ -20,7 +20,7 @@ def elementwise(loss, r, t):
 
 
 def reference(loss, r, t, row, column):
-    """Weighted mean over pairs; softmax: over rows, a column of count c standing there c times."""
+    """Weighted mean over pairs; softmax: over rows, with a column of count c occurring c times."""
     if loss != "softmax":
         w = row[:, None] * column
         return (w * elementwise(loss, r, t)).sum() / w.sum()
@@ -38,7 +38,7 @@ def maps():
 
 
 def check_gradient(parameters, evaluate):
-    """`evaluate(flat)` gives value and gradient: a directional derivative in ten random directions."""
+    """Check value and gradient of `evaluate(flat)` by directional derivatives in ten random directions."""
     rng = np.random.default_rng(5)
     _, gradient = evaluate(parameters.start)
     assert np.linalg.norm(gradient) > 1e-6
@@ -115,7 +115,7 @@ def test_a_weight_is_a_number_of_repetitions(loss, maps, rng):
     times = np.array([1, 3, 2, 1, 4])
     again, count = np.repeat(np.arange(5), times), times.astype(float)
     if loss == "contrastive":
-        # A repeated row meets its copies as negatives, as if they were other rows.
+        # Copies of a repeated row are its negatives, as if they were other rows.
         weighted = losses.contrastive_loss(x, y, *maps, 0.1, count)
         repeated = losses.contrastive_loss(x[again], y[again], *maps, 0.1)
         first = [*weighted[1].weights, *weighted[2].weights, weighted[0], weighted[3]]
@@ -154,7 +154,7 @@ def test_preference_loss(weighted, maps, rng):
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_pair_loss(loss, symmetric, maps, rng):
-    """Over listed pairs, one of them twice: more rows than a block holds."""
+    """Over listed pairs, one of them twice, with more rows than a block."""
     n, m = 600, 40
     x, y = rng.standard_normal((n, 3)), None if symmetric else rng.standard_normal((m, 2))
     columns = n if symmetric else m

@@ -25,7 +25,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 
 class TwoTables(PreferenceRetriever):
-    """The second argument under the name that scikit-learn's checks give it: everything else is tested."""
+    """Renames the second argument to the name in scikit-learn's checks, so that everything else is tested."""
 
     def fit(self, Q, y, chosen=None, sample_weight=None):
         return super().fit(Q, y, chosen, sample_weight)
@@ -37,7 +37,7 @@ class TwoTables(PreferenceRetriever):
         return super().score(Q, y, chosen, sample_weight)
 
 
-NAMED_SETS = "the second argument is called sets, for it holds alternatives and no target; see TwoTables"
+NAMED_SETS = "the second argument is called sets, because it holds alternatives and no target; see TwoTables"
 REPEATED = "repeating a query repeats its item in the set that all choose from: another problem"
 EXPECTED_FAILURES = {
     "PreferenceRetriever": {
@@ -68,7 +68,7 @@ def test_scikit_learn(estimator, check):
 
 @pytest.fixture(scope="module")
 def tables():
-    """Two views of the same things, and three kinds of them."""
+    """Two views of the same objects, of three kinds."""
     rng = np.random.default_rng(0)
     kind = np.arange(90) % 3
     X = rng.standard_normal((90, 4)) + 2 * np.eye(4)[kind]
@@ -145,7 +145,7 @@ def choices_of(tables, shape):
 
 @pytest.mark.parametrize("shape", ["array", "list", "shared"])
 def test_a_search_over_choices(tables, shape):
-    """With metadata routing on, nothing has to be requested: choices are cut and passed on as queries are."""
+    """With metadata routing on, nothing has to be requested: choices are split and passed like queries."""
     X, sets, chosen = choices_of(tables, shape)
     estimator = PreferenceRetriever((16,), n_features=4, learning_rate=1e-2, random_state=0)
     with sklearn.config_context(enable_metadata_routing=True):
@@ -202,7 +202,7 @@ DRAWING = [*ESTIMATORS, MultiLayerRandomFeatures, ZonalFeatures]
 
 @pytest.mark.parametrize("kind_of", DRAWING)
 def test_every_kind_of_random_state(kind_of, tables):
-    """A generator gives the same as one like it, and something else in the next fit."""
+    """An equal generator gives the same result, and the same generator another one in the next fit."""
     X, Y, kind = tables
     y = kind if kind_of is SymmetricRelation else Y
 
@@ -222,7 +222,7 @@ def test_every_kind_of_random_state(kind_of, tables):
 
 
 def test_partial_fit_with_a_generator_is_copied_and_goes_on(tables):
-    """Dask copies the estimator in each step, pickling it where workers are processes."""
+    """Dask copies the estimator in each step, and pickles it if workers are processes."""
     X, _, kind = tables
     one = SymmetricRelation((8,), batch_size=16, random_state=np.random.default_rng(0)).partial_fit(X, kind)
     other = pickle.loads(pickle.dumps(one)).partial_fit(X, kind)
@@ -262,7 +262,7 @@ def test_columns_of_the_second_table_are_named(frames, tables):
         PreferenceRetriever(max_iter=1).fit(X, bad)
 
 
-def test_missing_values_are_told_as_such(tables):
+def test_missing_values_are_reported_as_such(tables):
     X, _, kind = tables
     frame = pd.DataFrame(X, columns=list("abcd")).astype({"a": "Float64"})
     frame.loc[3, "a"] = pd.NA

@@ -1,4 +1,4 @@
-"""What gradients return: tuples as ever, with more of it by name, of every kind of array."""
+"""Results of gradients: tuples with further values by name, for every kind of array."""
 
 import copy
 import pickle

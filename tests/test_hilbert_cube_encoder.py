@@ -1,4 +1,4 @@
-"""HilbertCubeEncoder: coordinates in [0, 1] that do not depend on the grid, and tell objects apart."""
+"""HilbertCubeEncoder: coordinates in [0, 1] that do not depend on the grid, and distinguish objects."""
 
 import pickle
 
@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 
 
 def curves(rng, n, points=(30, 80)):
-    """Functions with two random coefficients, each on a grid of its own."""
+    """Functions with two random coefficients, each on its own grid."""
     out, coefficients = [], rng.uniform(-1, 1, (n, 2))
     for a, b in coefficients:
         t = np.concatenate([[0, 1], np.sort(rng.uniform(0, 1, int(rng.integers(*points))))])
@@ -103,7 +103,7 @@ def test_own_functionals():
 
 
 def test_a_relation_between_functions_is_learned(rng):
-    """Inner products of curves on unequal grids, by an encoder and a symmetric relation behind it."""
+    """Inner products of curves on unequal grids, by an encoder followed by a symmetric relation."""
     objects, c = curves(rng, 120)
     # int (a sin + b t)(a' sin + b' t): 1/2 a a' - (a b' + b a')/(2 pi) + b b'/3.
     gram = np.array([[0.5, -0.5 / np.pi], [-0.5 / np.pi, 1 / 3]])

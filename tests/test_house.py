@@ -1,4 +1,4 @@
-"""The README's two commands and the checks that run them stay one and the same."""
+"""The README's two commands are the ones that CI runs."""
 
 import re
 import shlex
@@ -27,22 +27,22 @@ def test_ci_runs_the_two_commands_of_the_first_screen():
         assert command in readme.splitlines()[:FIRST_SCREEN]
         assert command not in script
         assert f'bash -euo pipefail -c "$(command_of_readme {number})"' in script
-        told = subprocess.run(
+        done = subprocess.run(
             ["bash", "-euc", f"root={shlex.quote(str(ROOT))}\n{extract[0]}\ncommand_of_readme {number}"],
             capture_output=True,
             text=True,
             check=True,
         )
-        assert told.stdout == command + "\n"
+        assert done.stdout == command + "\n"
 
 
 def test_the_first_environment_can_draw():
-    """`relkernels demo --plot` and `--html` work where README's first command was followed."""
+    """`relkernels demo --plot` and `--html` work after the README's first command."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(extras["plot"]) <= set(extras["demo"])
 
 
-def test_nobody_is_told_to_install_from_an_index_what_is_not_there():
+def test_no_page_installs_from_an_index_before_the_release():
     """`pip install relkernels` finds nothing until the package is published; from a clone it is `.`."""
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
@@ -55,5 +55,5 @@ def test_nobody_is_told_to_install_from_an_index_what_is_not_there():
         if path == Path(__file__):
             continue
         for number, line in enumerate(path.read_text().splitlines(), start=1):
-            told = command.search(line) and "published" not in line
-            assert not told, f"{name}:{number}: {line.strip()}"
+            found = command.search(line) and "published" not in line
+            assert not found, f"{name}:{number}: {line.strip()}"

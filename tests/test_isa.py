@@ -54,7 +54,7 @@ def test_an_unknown_name_is_refused():
 
 
 def kernel_objects():
-    """Object files of the build that this extension came from, with their instruction sets."""
+    """Return the object files of this extension's build, with their instruction sets."""
     root = os.environ.get("RELKERNELS_BUILD_DIR") or Path(__file__).parents[1] / "build"
     return [
         (isa, path)
@@ -67,7 +67,7 @@ def kernel_objects():
 def test_objects_share_no_definition():
     """A weak symbol of an object for newer processors could replace the same one of the portable object.
 
-    Looks at the objects of the build where it is at hand, else builds the kernels of this checkout.
+    Inspects the objects of the build if available, else builds the kernels of this checkout.
     """
     objects = kernel_objects()
     if not objects:

@@ -140,15 +140,15 @@ def test_a_process_and_a_search_find_its_scale(rng):
 
 
 def test_kernels_print_whatever_they_hold(phi):
-    """Constructors check nothing, so that objects print which a call refuses."""
-    told = "MLP(widths=(64, 256, 128), relu, float64)"
-    assert repr(rk.RelationKernel(phi, 0.12345)) == f"RelationKernel({told}, scale=0.123)"
-    assert repr(rk.RelationKernel(phi, phi)) == f"RelationKernel({told}, scale={told})"
+    """Constructors check nothing, so objects that a call would reject must still print."""
+    printed = "MLP(widths=(64, 256, 128), relu, float64)"
+    assert repr(rk.RelationKernel(phi, 0.12345)) == f"RelationKernel({printed}, scale=0.123)"
+    assert repr(rk.RelationKernel(phi, phi)) == f"RelationKernel({printed}, scale={printed})"
     assert repr(rk.RelationKernel(scale="auto")) == "RelationKernel(None, scale='auto')"
     assert repr(rk.NNGPKernel(weight_std=None)).endswith("weight_std=None, bias_std=0.1)")
     process = GaussianProcessRegressor(rk.RelationKernel(phi, scale=np.float64(2)) + WhiteKernel(1e-3))
     for shown in (repr(process), repr(clone(process)), repr(SVC(kernel=rk.RelationKernel(phi, 2.0)))):
-        assert f"RelationKernel({told}, scale=2)" in " ".join(shown.split())
+        assert f"RelationKernel({printed}, scale=2)" in " ".join(shown.split())
         assert len(shown) < 200
     assert repr(clone(rk.RelationKernel(phi, phi))) == repr(rk.RelationKernel(phi, phi))
 

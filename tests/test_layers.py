@@ -35,7 +35,7 @@ def modules():
 
 
 def imported(name, path, known):
-    """The modules that a module imports anywhere in its text: lazily and for annotations, too."""
+    """The modules that a module imports anywhere, including lazily and for annotations."""
     package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""as_linear_operator: products as the matrix has them, its adjoint, and SciPy's solvers over it."""
+"""as_linear_operator: products equal those of the matrix, its adjoint, and SciPy's solvers with it."""
 
 import numpy as np
 import pytest
@@ -12,12 +12,12 @@ LINKS = {"identity": lambda r: r, "exp": np.exp, "relu": lambda r: np.maximum(r,
 
 
 def tables(rng, n, m, which, dtype=np.float64):
-    """Inputs and maps: none, one, two, or a map beside the identity, on either side."""
+    """Return inputs and maps: none, one, two, or a map and the identity, on either side."""
     phi = mlp(rng, [4, 9, 3], dtype) if which in ("one", "two", "first") else None
     psi = mlp(rng, [5, 7, 3], dtype, "tanh") if which in ("two", "second") else None
     d_x = 4 if phi else 3
     d_y = 5 if psi else {"one": 4, "none": 3, "first": 3}[which]
-    if which == "first":  # y through the identity, which is a map of one layer: psi None stands for phi
+    if which == "first":  # y through the identity as a map of one layer, because psi None means phi
         psi = rk.MLP([np.eye(3, dtype=dtype)])
     return normal(rng, (n, d_x), dtype), normal(rng, (m, d_y), dtype), phi, psi
 
@@ -56,7 +56,7 @@ def test_products_are_those_of_the_matrix(n, m, which, link, layout, seed):
 
 
 def test_the_adjoint_with_an_identity_beside_a_map(rng):
-    """<A v, u> = <v, A* u>: psi alone, so that its side is a map and the other is not."""
+    """<A v, u> = <v, A* u> with psi only, so that one side is a map and the other is not."""
     psi = mlp(rng, [5, 7, 3], np.float64, "tanh")
     operator = rk.as_linear_operator(
         normal(rng, (20, 3), np.float64), normal(rng, (30, 5), np.float64), None, psi
@@ -146,6 +146,6 @@ X, PHI = np.ones((5, 4), np.float32), rk.MLP.random([4, 8, 2], random_state=0)
     ((X,), {"link": "cube"}, ValueError, "link: expected one of"),
     ((X,), {"scale": np.inf}, ValueError, "scale: expected a finite number, got inf"),
 ])  # fmt: skip
-def test_bad_input_is_told_when_the_operator_is_made(arguments, options, error, message):
+def test_bad_input_is_reported_when_the_operator_is_made(arguments, options, error, message):
     with pytest.raises(error, match=message):
         rk.as_linear_operator(*arguments, **options)

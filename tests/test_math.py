@@ -33,7 +33,7 @@ EXACT = {
 
 
 def sample(name, dtype, rng, n=2500):
-    """Bit patterns at random, and values where the function has something to say."""
+    """Return random bit patterns, and values in the interesting range of the function."""
     bits = {np.float32: np.uint32, np.float64: np.uint64}[dtype]
     anywhere = rng.integers(0, np.iinfo(bits).max, n // 2, dtype=bits, endpoint=True).view(dtype)
     reach = 90 if dtype == np.float32 else 720
@@ -53,7 +53,7 @@ def sample(name, dtype, rng, n=2500):
 
 
 def ulps(got, x, exact, dtype):
-    """Distance to the exact values in units of the last place of the result."""
+    """Return the distance to the exact values in units of the last place of the result."""
     tiny = float(np.finfo(dtype).tiny)
     worst = 0.0
     for value, at in zip(got.tolist(), x.tolist(), strict=True):
@@ -71,7 +71,7 @@ def ulps(got, x, exact, dtype):
 @pytest.mark.parametrize("name", EXACT)
 def test_within_2_ulp(name, dtype, rng):
     x = sample(name, dtype, rng)
-    if name in ("sin", "cos"):  # mpmath reduces arguments exactly, but slowly where they are huge
+    if name in ("sin", "cos"):  # mpmath reduces arguments exactly, but huge ones slowly
         x = x[(np.abs(x) < 1e30) & (np.abs(x) > 1e-200)]
     if name == "erf":
         x = x[np.abs(x) < 30]
@@ -151,7 +151,7 @@ def test_a_lane_depends_on_itself_alone(name, dtype, rng):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_tails_do_not_vanish(dtype):
-    """gelu far left keeps its leading digits: the two tails are computed apart."""
+    """gelu keeps its leading digits far to the left, because the two tails are computed separately."""
     x = np.linspace(-9, -3, 50).astype(dtype)
     want = x * special.ndtr(x.astype(np.float64))
     np.testing.assert_allclose(run("gelu", x), want, rtol=1e-5 if dtype == np.float32 else 1e-13)

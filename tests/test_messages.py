@@ -1,7 +1,7 @@
 """Wrong arguments to every public callable: the error is a TypeError or ValueError that names the argument.
 
-Each parameter in turn gets a dozen wrong kinds of value, the others stay valid. A call may also succeed: many
-values are right somewhere. Messages are short whatever came.
+Each parameter in turn gets a dozen wrong kinds of value, while the others stay valid. A call may also
+succeed, because many values are valid for some parameter. Messages are short for every value.
 """
 
 import re
@@ -13,14 +13,14 @@ import relkernels as rk
 from public_calls import entries, entry, found
 
 LONGEST = 500
-# Messages about one object of several say which.
+# Messages about one of several objects give its index.
 CALLED_OTHERWISE = {
     "relkernels.HilbertCubeEncoder": {"object"},
     "relkernels.HilbertCubeEncoder.fit": {"object"},
     "relkernels.HilbertCubeEncoder.transform": {"object"},
     "relkernels.retrieve_blocks": {"keys"},
 }
-# Calls that take as long as they are told to: "huge" would be right, and never end.
+# Calls whose duration is an argument: "huge" would be valid, and never end.
 AS_LONG_AS_TOLD = {
     ("relkernels.AsymmetricRelation", "max_iter"),
     ("relkernels.PreferenceRetriever", "max_iter"),
@@ -87,7 +87,7 @@ WRONG = {
 
 @pytest.fixture(autouse=True)
 def _leave_nothing(tmp_path, monkeypatch):
-    """Files with names such as "nonsense" go to a directory of the test; the number of threads comes back."""
+    """Write files with names such as "nonsense" to a test directory, and restore the number of threads."""
     monkeypatch.chdir(tmp_path)
     before = rk.get_num_threads()
     yield
@@ -100,21 +100,21 @@ def _leave_nothing(tmp_path, monkeypatch):
 
 
 def fault(error, parameter, others=()):
-    """Return what is wrong with an error, None if nothing is.
+    """Return the fault of an error, or None.
 
-    An argument that is right in itself may contradict another one, and the message begin with that.
+    An argument that is valid in itself may contradict another one, which the message may then name.
     """
     message = str(error)
     if isinstance(error, MemoryError):
         return None
     if isinstance(error, OSError) and parameter in PATHS:
-        return None  # which has the path in it, whatever its length
+        return None  # its message contains the path, whatever its length
     if not isinstance(error, (TypeError, ValueError)):
         return f"{type(error).__name__}: {message[:200]}"
     if len(message) >= LONGEST:
         return f"a message of {len(message)} characters: {message[:200]}"
     named = re.search(rf"(?<![a-zA-Z0-9]){re.escape(parameter)}(?![a-zA-Z0-9])", message)
-    if parameter == "path":  # a file of that name is there, and its contents are wrong
+    if parameter == "path":  # a file of that name exists, but its contents are wrong
         named = named or message.startswith(("nonsense:", "b'nonsense':"))
     first = re.match(r"\w*", message)[0]
     if not named and first.lower() not in {name.lower() for name in others}:
@@ -123,7 +123,7 @@ def fault(error, parameter, others=()):
 
 
 def sweep(name):
-    """Yield what is wrong with the errors of a callable."""
+    """Yield the faults of the errors of a callable."""
     call, parameters, arguments = entry(name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

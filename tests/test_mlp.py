@@ -71,7 +71,7 @@ def test_two_towers_made_without_a_seed_differ():
 
 
 def test_every_kind_of_random_state():
-    """An int as it always was, `seed` for it, and generators that are drawn from."""
+    """An int as before, its former name `seed`, and generators, whose state advances."""
     expected = np.random.default_rng(3).standard_normal((5, 7)) * np.sqrt(1 / 5)
     np.testing.assert_array_equal(rk.MLP.random([5, 7], random_state=3, dtype="f8").weights[0], expected)
     same(rk.MLP.random([5, 7, 2], "relu", 3), rk.MLP.random([5, 7, 2], seed=3))
@@ -119,7 +119,7 @@ def test_a_truncated_or_damaged_file_is_a_value_error(tmp_path):
         damaged = bytearray(whole)
         damaged[position] ^= 0x11
         path.write_bytes(damaged)
-        # A flipped digit may leave a file that is valid; any other error would escape.
+        # A flipped digit may leave a valid file; any other error would propagate.
         with contextlib.suppress(ValueError):
             assert rk.MLP.load(path).widths[0] >= 1
 

@@ -42,12 +42,12 @@ def test_gradients_against_differences(kernel, rng):
         step = np.zeros(len(kernel.theta))
         step[i] = 1e-5
         up, down = (kernel.clone_with_theta(kernel.theta + s * step)(x) for s in (1, -1))
-        # The difference quotient itself errs by 1e-10.
+        # The difference quotient itself has an error of 1e-10.
         np.testing.assert_allclose(gradient[:, :, i], (up - down) / 2e-5, rtol=1e-8, atol=1e-9)
 
 
 def test_gradients_of_relu_in_closed_form(rng):
-    """K(1) = b^2 + w^2 E(K(0)) with b = 0 is w^4 times what it is at w = 1."""
+    """K(1) = b^2 + w^2 E(K(0)) with b = 0 is w^4 times its value at w = 1."""
     x = rng.standard_normal((10, 4))
     k, gradient = NNGPKernel(1, "relu", 1.7, 0.0)(x, eval_gradient=True)
     np.testing.assert_allclose(gradient[:, :, 0], 4 * k, rtol=1e-10, atol=1e-10)

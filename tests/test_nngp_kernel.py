@@ -20,7 +20,7 @@ SMOOTH = ("tanh", "sigmoid", "softplus", "silu", "gelu_tanh")
 
 
 def close_points(rng, dtype):
-    """Directions at random, and pairs that coincide, oppose, are parallel, or nearly so."""
+    """Return random directions, and pairs that coincide, are opposite or parallel, or nearly so."""
     x = normal(rng, (17, 5), dtype)
     x[1], x[3], x[5], x[7] = x[0], -x[2], 3 * x[4], -2.5 * x[6]
     for row, step in ((9, 1e-3), (11, 1e-5), (13, 1e-7), (15, 1e-9)):
@@ -43,13 +43,13 @@ def test_closed_forms(name, kind, dtype, rng):
     for depth, weight_std, bias_std in ((1, 1.0, 0.0), (3, 1.3, 0.0), (2, 1.1, 0.4)):
         options = {"depth": depth, "weight_std": weight_std, "bias_std": bias_std, "kind": kind}
         if name == "step" and depth > 1:
-            # Each layer of steps takes the root of small angles, and so of their errors: 1e-16 in the
-            # second layer becomes 1e-8. Points that coincide stay exact.
+            # Each step layer takes the square root of small angles, and so of their errors: 1e-16 in the
+            # second layer becomes 1e-8. Coinciding points stay exact.
             x = x[:4]
         got = rk.nngp_kernel(x, activation=activation, **options)
         want = reference_nngp.closed_kernel(x, x, name, **options)
         assert reference.relative_error(got, want) <= BOUND[dtype]
-        # Every pair by itself, in units of the size of the kernel at its points.
+        # Every pair separately, relative to the size of the kernel at its points.
         size = np.sqrt(np.outer(np.diag(want), np.diag(want)))
         assert (np.abs(got - want) <= BOUND[dtype] * size).all()
 
@@ -188,7 +188,7 @@ def test_large_symmetric(rng):
 
 
 def test_beyond_the_workspace(rng):
-    """More points than the 32 MiB hold at a time (wide ones here): no bit changes."""
+    """More (wide) points than the 32 MiB hold at a time: no bit changes."""
     x = normal(rng, (2100, 2100), np.float32)
     k = rk.nngp_kernel(x, depth=1)
     np.testing.assert_array_equal(k, k.T)
@@ -200,7 +200,7 @@ def test_beyond_the_workspace(rng):
 def test_a_pair_depends_on_its_points_alone(activation, rng):
     x, y = normal(rng, (205, 6), np.float64), normal(rng, (270, 6), np.float64)
     y[7] = x[3] * (1 + 1e-12)
-    y[9] = x[4] * 2.5  # a longer series than that of others
+    y[9] = x[4] * 2.5  # needs a longer series than the others
     options = {"depth": 2, "activation": activation, "kind": "ntk", "weight_std": 1.2}
     whole = rk.nngp_kernel(x, y, **options)
     before = rk.get_num_threads()

@@ -1,4 +1,4 @@
-"""`out=` of every operation: written wherever it lies, refused where it cannot be, untouched when refused."""
+"""`out=` of every operation: written in every layout, rejected if unsuitable, and then unchanged."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ ONE, TWO = (list(part) for part in calls(np.random.default_rng(0), np.float32, (
 
 
 def poisoned(like, layout):
-    """An array to write to, full of what must be overwritten."""
+    """Return an output array filled with values that must be overwritten."""
     full = np.full(like.shape, -7, like.dtype)
     with np.errstate(invalid="ignore"):  # gaps of NaN in arrays of integers
         return lay_out(full, layout) if full.ndim > 1 else lay_out(full[:, None], layout)[:, 0]

@@ -1,4 +1,4 @@
-"""The page of --html: valid, whole in itself, every figure in it, escaped; refused before the work."""
+"""The page of --html: valid, self-contained, complete, escaped; errors are raised before the work."""
 
 import base64
 import hashlib
@@ -28,7 +28,7 @@ VOID = {"meta", "link", "img", "source", "br", "hr", "input"}
 
 
 class Reader(HTMLParser):
-    """What a page holds: elements with their attributes, the text of each table cell, all text."""
+    """The content of a page: elements with their attributes, the text of each table cell, all text."""
 
     def __init__(self, text):
         super().__init__()
@@ -59,7 +59,7 @@ class Reader(HTMLParser):
 
 @pytest.fixture(scope="module")
 def rendered():
-    return {name: page.render(told) for name, told in pages().items()}
+    return {name: page.render(content) for name, content in pages().items()}
 
 
 @pytest.mark.parametrize("command", ["bench", "demo", "reproduce"])
@@ -83,7 +83,7 @@ def test_valid_html(rendered, command):
 
 @pytest.mark.parametrize("command", ["bench", "demo", "reproduce"])
 def test_nothing_from_outside(rendered, command):
-    """No attribute leads out; the policy forbids the rest, and knows style and script by their hashes."""
+    """No attribute refers to other files; the policy only allows style and script, by their hashes."""
     text = rendered[command]
     read = Reader(text)
     for tag, attributes in read.elements:
@@ -147,18 +147,18 @@ def test_every_figure_of_the_demo(rendered):
 
 
 def test_every_figure_of_the_studies(rendered):
-    read, told = Reader(rendered["reproduce"]), outcome()
+    read, expected = Reader(rendered["reproduce"]), outcome()
     for word in (
-        told.claim,
-        told.measurement,
+        expected.claim,
+        expected.measurement,
         "agrees on all 2 criteria",
-        "contradicts what is proven",
+        "contradicts a proven bound",
         "The exponent is at least 0.75.",
         "disagrees",
         "8.5 seconds",
     ):
         assert word in read.text
-    for row in told.rows:
+    for row in expected.rows:
         for value in row.values():
             assert page.value_cell(value).text in read.cells
     assert "<b>bold</b>" in read.cells  # as text
@@ -209,7 +209,7 @@ def test_the_page_and_its_pictures_have_the_same_colours():
 
 
 def stubbed(monkeypatch, work):
-    """Have the commands do no work but `work`."""
+    """Replace the work of the commands by `work`."""
     monkeypatch.setattr(kernel, "run", lambda report: (work(), demo_parts()["kernel"])[1])
     monkeypatch.setattr(Report, "measure", lambda *_: work())
     monkeypatch.setattr(reproduce, "_run_one", lambda *_: (work(), outcome())[1])
@@ -283,7 +283,7 @@ def test_an_interrupted_benchmark_leaves_its_page(tmp_path, monkeypatch, capsys)
     stubbed(monkeypatch, stop)
     path = tmp_path / "x.html"
     assert main.main([*COMMANDS[1], "--html", str(path)]) == 130
-    assert "Interrupted: this is what was measured until then." in Reader(path.read_text()).text
+    assert "Interrupted: these are the measurements until then." in Reader(path.read_text()).text
 
 
 def test_a_contradicted_claim_is_shown_and_fails(tmp_path, monkeypatch, capsys):
@@ -314,7 +314,7 @@ def test_a_file_that_may_not_be_written(tmp_path, monkeypatch):
     link.symlink_to(path)
     monkeypatch.undo()
     files.write_whole(link, b"after")
-    assert path.read_text() == "after"  # the file that the link leads to
+    assert path.read_text() == "after"  # the target of the link
     assert link.is_symlink()
 
 

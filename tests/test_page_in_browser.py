@@ -1,7 +1,7 @@
-"""The pages of --html in headless Chromium: every picture is shown, tables sort, phones scroll not sideways.
+"""The pages of --html in headless Chromium: pictures are shown, tables sort, phones do not scroll sideways.
 
 Needs selenium, and Chromium with its driver (Debian: ``apt-get install chromium chromium-driver``).
-``RELKERNELS_PAGES`` names further pages, as a path is written: those of real runs, in CI.
+``RELKERNELS_PAGES`` lists further pages, separated like ``PATH``: those of real runs, in CI.
 """
 
 import os
@@ -46,9 +46,9 @@ def files(tmp_path_factory):
     """Paths of all pages by name."""
     directory = tmp_path_factory.mktemp("pages")
     found = {path: Path(path).resolve() for path in REAL}
-    for name, told in pages().items():
+    for name, content in pages().items():
         found[name] = directory / f"{name}.html"
-        page.write(told, str(found[name]))
+        page.write(content, str(found[name]))
     return found
 
 
@@ -60,7 +60,7 @@ def show(browser, files):
         width, height = size
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": size == PHONE}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        browser.get_log("browser")  # what others left
+        browser.get_log("browser")  # discard earlier entries
         browser.get(files[name].as_uri())
         return browser
 
@@ -104,11 +104,11 @@ def test_a_phone_scrolls_no_page_sideways(show, name):
         box = browser.find_element(By.CSS_SELECTOR, "#section-2 ~ .scroll")
         browser.execute_script("arguments[0].scrollLeft = 200", box)
         first = box.find_element(By.CSS_SELECTOR, "tbody th")
-        assert first.rect["x"] - box.rect["x"] < 5  # and what a row is about stays
+        assert first.rect["x"] - box.rect["x"] < 5  # and the first column stays
 
 
 def column(table, i):
-    """Return the keys of a column from top to bottom, None where there is none."""
+    """Return the keys of a column from top to bottom, None for cells without one."""
     cells = table.find_elements(By.CSS_SELECTOR, f"tbody tr > :nth-child({i + 1})")
     return [cell.get_attribute("data-key") for cell in cells]
 
@@ -125,7 +125,7 @@ def test_a_click_sorts_and_another_turns_it(show):
     heads[times].find_element(By.TAG_NAME, "button").click()
     assert [float(key) for key in column(table, times)] == sorted(before, reverse=True)
     assert heads[times].get_attribute("aria-sort") == "descending"
-    # By keyboard; cells without a value come last both ways; the mark moves to this column.
+    # By keyboard; cells without a value come last in both directions; the mark moves to this column.
     button = heads[memory].find_element(By.TAG_NAME, "button")
     for key in (Keys.ENTER, Keys.SPACE):
         button.send_keys(key)

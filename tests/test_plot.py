@@ -1,4 +1,4 @@
-"""`relkernels.plot`: what is drawn, of data and of the package's own objects; nothing is shown or kept."""
+"""`relkernels.plot`: plots of data and of the package's objects; nothing is shown or kept."""
 
 import inspect
 import json
@@ -94,7 +94,7 @@ def test_a_missing_extra_is_named():
 
 
 def dichromat(rgb):
-    """A colour as a protanope and a deuteranope see it (Vienot, Brettel and Mollon 1999), linear RGB."""
+    """Return a colour as protanopes and deuteranopes see it (Vienot, Brettel, Mollon 1999), linear RGB."""
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     protan = np.array([[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]])
     deutan = np.array([[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]])
@@ -116,7 +116,7 @@ def test_series_after_each_other_differ_in_colour_and_marker():
     looks = {(line.get_color(), line.get_marker()) for line in ax.lines}
     assert {color for color, _ in looks} == set(style.PALETTE)
     assert {marker for _, marker in looks} == set(style.MARKERS)
-    # Axes that hold something go on with their own cycle.
+    # Axes with content continue with their own cycle.
     own = Figure().subplots()
     own.set_prop_cycle(color=["black", "red"])
     own.plot([8, 16], [1, 1])
@@ -155,7 +155,7 @@ def test_labels_order_rows_and_columns(rng):
 
 
 def test_many_rows_are_clustered_as_few_are(rng, monkeypatch):
-    """In the span of 64 directions, where distances of a relation of 8 features are the same."""
+    """In the span of 64 directions, in which distances of a relation of 8 features are unchanged."""
     centers = 10 * rng.standard_normal((12, 8))
     group = rng.integers(12, size=500)
     values = rk.relation_matrix(centers[group] + 0.1 * rng.standard_normal((500, 8)))
@@ -165,7 +165,7 @@ def test_many_rows_are_clustered_as_few_are(rng, monkeypatch):
     monkeypatch.setattr(scipy.spatial.distance, "pdist", lambda a: (widths.append(a.shape[1]), real(a))[1])
     monkeypatch.setattr(_relation, "_MOST_EXACT", 100)
     reduced = image_of(plot.relation_matrix(values))
-    assert widths == [64]  # the cost of a distance is not that of a whole row
+    assert widths == [64]  # a distance does not cost a whole row
     assert np.mean(np.isclose(exact, reduced)) > 0.99
 
 
@@ -176,7 +176,7 @@ def test_clusters_stand_together(rng):
     shown = image_of(plot.relation_matrix(values))
     assert np.array_equal(shown, shown.T)  # one order for both sides
     near = np.abs(np.subtract.outer(np.arange(60), np.arange(60))) == 1
-    assert shown[near].mean() > 0.85  # neighbours belong together; at random a third would
+    assert shown[near].mean() > 0.85  # adjacent rows share a label; in random order a third would
 
 
 def test_signs_choose_the_colours():
@@ -362,7 +362,7 @@ def test_accuracy_with_references():
     )
     found = lines_of(ax)
     assert found["attention"].get_ydata().tolist() == [0.5, 0.9]
-    assert found["at least, by the bound"].get_ydata().tolist() == [0.1, 0.4]
+    assert found["guaranteed"].get_ydata().tolist() == [0.1, 0.4]
     assert list(found["chance"].get_ydata()) == [0.1, 0.1]
     assert ax.get_yscale() == "linear"
     assert found["chance"].get_linestyle() != found["hard"].get_linestyle()
@@ -413,7 +413,7 @@ def test_spectra_of_the_package(rng):
     sphere = spectra.mercer_sphere(lambda t: 1 + 2 * t + t**3, 3, 5)
     ax = plot.spectrum(sphere)
     assert ax.get_xlabel() == "degree k"
-    assert ax.lines[0].get_xdata().tolist() == [1, 3]  # degree 0 has no place, 2 and 4 are zero
+    assert ax.lines[0].get_xdata().tolist() == [1, 3]  # degree 0 cannot be shown, 2 and 4 are zero
 
 
 @pytest.mark.parametrize(
@@ -508,7 +508,7 @@ def test_svg_has_its_title_apart_and_no_outside():
 
 
 def test_few_colours_are_written_by_palette(rng):
-    """A heat map of 200 x 200 random values: at most 256 colours, so a byte a pixel at most."""
+    """A heat map of 200 x 200 random values: at most 256 colours, so at most a byte per pixel."""
     ax = plot.relation_matrix(rng.random((200, 200)), order="given")
     _, text = panels.svg(ax.figure)
     assert len(text) < 200 * 200 * 4 / 3 + 30_000

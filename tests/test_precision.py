@@ -13,12 +13,12 @@ BF16 = np.dtype(ml_dtypes.bfloat16)
 
 
 def rounded(a):
-    """To the nearest bfloat16, in float64."""
+    """Round to the nearest bfloat16, in float64."""
     return a.astype(BF16).astype(np.float64)
 
 
 def close(out, expected, magnitude, depth):
-    """Equal but for float32 sums of `depth` products of the given size."""
+    """Check equality up to rounding of float32 sums of `depth` products of the given size."""
     assert np.all(np.abs(out - expected) <= 1e-6 * (depth + 4) * magnitude + 1e-30)
 
 

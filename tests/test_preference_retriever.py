@@ -1,4 +1,4 @@
-"""PreferenceRetriever: that it learns preorders, selects and attends by them, and says what is wrong."""
+"""PreferenceRetriever: it learns preorders, selects and attends by them, and reports bad input."""
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def test_pairs_are_sets_of_two(data):
 
 
 def test_sets_of_many_sizes(data):
-    """A list of arrays: as the same items in one array, and each set as if it were alone."""
+    """A list of arrays gives the same results as one array, and each set the same as on its own."""
     Q, sets, u = data
     as_list = make(max_iter=3).fit(Q, list(sets), u.argmax(axis=1))
     as_array = make(max_iter=3).fit(Q, sets, u.argmax(axis=1))
@@ -131,16 +131,16 @@ def test_consistency(data, nearest):
     assert nearest.check_transitivity(Q, sets[:, :2]) == (0, 0, 0)
     small = nearest.check_continuity(Q, sets, radius=1e-4, random_state=0)
     large = nearest.check_continuity(Q, sets, radius=0.5, random_state=0)
-    for told in (small, large):
-        assert 0 < told.slope <= told.slope_bound
-        assert told.changed + told.secured <= 1
+    for report in (small, large):
+        assert 0 < report.slope <= report.slope_bound
+        assert report.changed + report.secured <= 1
     assert small.changed <= 0.01 < large.changed
     assert small.secured > 0.95 > large.secured
     assert small.largest_change < large.largest_change
 
 
 def test_a_preference_that_goes_in_a_circle_is_found(data, nearest, monkeypatch):
-    """The check can fail: rock, paper and scissors by a relation that looks at both items."""
+    """The check can fail: rock, paper and scissors by a relation that depends on both items."""
     from relkernels.estimators import consistency
 
     Q, sets, _ = data

@@ -1,4 +1,4 @@
-"""The numerical promises: the same bits whatever the threads and the batch, NaN contained, memory bounded."""
+"""The numerical promises: the same bits for all threads and batches, NaN contained, memory bounded."""
 
 import subprocess
 import sys
@@ -14,14 +14,14 @@ from strategies import mlp, normal
 
 @pytest.fixture
 def threads():
-    """set_num_threads, and the former number again afterwards."""
+    """`set_num_threads`; the previous number is restored afterwards."""
     before = rk.get_num_threads()
     yield rk.set_num_threads
     rk.set_num_threads(before)
 
 
 def flat(result):
-    """All arrays of a result, nested tuples and MLPGradients included."""
+    """Return all arrays of a result, including nested tuples and MLPGradients."""
     if isinstance(result, np.ndarray):
         return [result]
     if isinstance(result, (tuple, list)):
@@ -35,7 +35,7 @@ def assert_same(a, b):
 
 
 def calls(dtype, n, m, rng):
-    """Every operation and gradient, on n rows and m columns, by name."""
+    """Return every operation and gradient, on n rows and m columns, by name."""
     phi, psi = mlp(rng, [6, 40, 9], dtype, "gelu"), mlp(rng, [5, 24, 9], dtype, "tanh")
     x, y = normal(rng, (n, 6), dtype), normal(rng, (m, 5), dtype)
     v, grad_v = normal(rng, (m, 7), dtype), normal(rng, (n, 7), dtype)
@@ -129,7 +129,7 @@ def test_causal_rows_do_not_depend_on_later_ones(rng):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_causal_rule_is_a_mask(dtype, rng):
-    """Tiles end where the rule does; under a mask they are whole."""
+    """Tiles end at the rule's limit; with a mask they are complete."""
     for n, d in [(1, 3), (65, 16), (300, 5), (513, 64)]:
         q, k, v, grad = (normal(rng, (n, d), dtype) for _ in range(4))
         lower = np.tri(n, dtype=bool)
@@ -144,7 +144,7 @@ def test_the_causal_rule_is_a_mask(dtype, rng):
 @pytest.mark.parametrize("depth", [1, 6, 16, 33, 60, 255, 513])
 @pytest.mark.parametrize("apart", [0, 3])
 def test_columns_read_in_place_are_those_packed(apart, depth, dtype, rng):
-    """A few rows meet columns where they lie; more rows have them packed first."""
+    """Calls with few rows read columns in place; calls with more rows pack them first."""
     m, heads = 2 * 2048 + 77, 3 if depth % 3 == 0 else 1
     x, v = normal(rng, (40, depth), dtype), normal(rng, (m, 5), dtype)
     y = normal(rng, (m, depth + apart), dtype)[:, :depth]
@@ -311,7 +311,7 @@ def test_a_memory_error_leaves_the_library_usable():
     ],
 )
 def test_memory_does_not_grow_with_the_pairs(call):
-    """16,000 x 20,000 pairs would take 1.28 GB; the calls get by with what a few blocks take."""
+    """16,000 x 20,000 pairs would take 1.28 GB; the calls need only the memory of a few blocks."""
     done = python(
         f"""
         import resource

@@ -1,4 +1,4 @@
-"""Ridge regression on random features is scikit-learn's on the same features, whatever way rows come."""
+"""Ridge regression on random features equals scikit-learn's on the same features, for rows in any parts."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_rows_may_come_in_any_parts_and_order(data, rng):
         parts.partial_fit(x[rows], y[rows], weights[rows])
     np.testing.assert_allclose(parts.coef_, whole.coef_, rtol=0, atol=1e-9 * np.abs(whole.coef_).max())
     np.testing.assert_allclose(parts.predict(x), whole.predict(x), rtol=1e-10)
-    again = parts.fit(x, y, weights)  # begins anew
+    again = parts.fit(x, y, weights)  # starts anew
     np.testing.assert_array_equal(again.coef_, whole.coef_)
 
 

@@ -22,7 +22,7 @@ def philox(counters, key):
 
 
 def test_known_answers():
-    """Of the generator's authors (Random123, kat_vectors: philox4x32 10)."""
+    """From the generator's authors (Random123, kat_vectors: philox4x32 10)."""
     counters = np.array(
         [[0] * 4, [0xFFFFFFFF] * 4, [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344]], np.uint32
     )
@@ -133,7 +133,7 @@ def test_weights_follow_the_seed_and_are_not_kept(rng):
     ("activation", "depth", "bias_std"), [("relu", 1, 0.0), ("erf", 2, 0.3), ("tanh", 3, 0.1)]
 )
 def test_gram_matrix_tends_to_nngp_kernel(activation, depth, bias_std, rng):
-    """Deviations fall as width^(-1/2): by 4 from width 64 to 1024, within what 40 draws tell."""
+    """Deviations decay as width^(-1/2): by 4 from width 64 to 1024, within the accuracy of 40 draws."""
     x = normal(rng, (6, 5), np.float64)
     k = rk.nngp_kernel(x, depth=depth, activation=activation, weight_std=1.2, bias_std=bias_std)
     spread, mean = {}, {}

@@ -12,7 +12,7 @@ from test_vjp import Parameters, check_directions
 LOSSES = ["squared", "logistic", "hinge", "softmax"]
 
 
-# The softmax loss has one weight a row.
+# The softmax loss has one weight per row.
 WEIGHTED = [
     (loss, kind)
     for loss in LOSSES

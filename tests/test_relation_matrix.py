@@ -61,7 +61,7 @@ def test_symmetric(data, dtype, n, d_in, layout, heads, seed):
     x = lay_out(normal(rng, (*lead, n, d_in), dtype), layout)
     r = rk.relation_matrix(x, phi=phi, scale=2.0, heads=heads)
     np.testing.assert_array_equal(r, np.swapaxes(r, -1, -2))
-    # Half computed and mirrored gives the bits of the whole.
+    # Computing one half and mirroring it gives the same bits.
     np.testing.assert_array_equal(r, rk.relation_matrix(x, x, phi, phi, scale=2.0, heads=heads))
     f = reference.feature_map(x, phi)
     expected = reference.relation_matrix(f, heads=heads, scale=2.0)

@@ -25,12 +25,12 @@ BOUND = {np.float32: 5e-6, np.float64: 1e-13}
 
 
 def magnitude(x, y, v, phi, psi, link, scale):
-    """Sum of the sizes of the terms: what rounding errors are relative to."""
+    """Return the sum of the sizes of the terms, to which rounding errors are relative."""
     return np.linalg.norm(reference.relation_matvec(x, y, np.abs(v), phi, psi, link, scale))
 
 
 def conditioning(x, y, phi, psi, scale):
-    """How much an error of the relation can grow in the link: that of exp, relative to its value."""
+    """Return the factor by which exp can amplify an error of the relation, relative to its value."""
     f = reference.feature_magnitude(x, phi)
     g = reference.feature_magnitude(y, phi if psi is None else psi)
     return 1 + scale * f.shape[-1] * np.max(f, initial=0) * np.max(g, initial=0)

@@ -1,4 +1,4 @@
-"""`relkernels reproduce`: what it writes, what it prints, and that it goes on where it was interrupted."""
+"""`relkernels reproduce`: its files, its output, and that it resumes after an interruption."""
 
 import contextlib
 import csv
@@ -48,7 +48,7 @@ def test_a_study_from_the_command_line(zonal):
         "Measurement.",
         "Criteria.",
         "Verdict.",
-        "in all",
+        "in total",
     ):
         assert word in done.stdout
     rows = list(csv.DictReader((out / "zonal" / "zonal.csv").open()))
@@ -80,10 +80,10 @@ def test_finished_pieces_are_kept_and_matplotlib_is_not_needed(zonal):
     done = run("zonal", "--quick", "--json", "--out", str(out), code=blocked)
     assert done.returncode == 0, done.stderr
     assert f"no pictures without matplotlib ({install('matplotlib')})" in done.stderr
-    (told,) = json.loads(done.stdout)
-    assert told["reused"] == len(told["rows"]) == len(study.study("zonal").pieces(True))
-    assert told["stands"] is False
-    bound, lowered, plain = told["criteria"]
+    (summary,) = json.loads(done.stdout)
+    assert summary["reused"] == len(summary["rows"]) == len(study.study("zonal").pieces(True))
+    assert summary["stands"] is False
+    bound, lowered, plain = summary["criteria"]
     assert (bound["agrees"], lowered["agrees"], plain["agrees"]) == (True, True, False)
     assert sorted(p.name for p in (out / "zonal").iterdir()) == ["pieces", "zonal.csv", "zonal.txt"]
 
@@ -154,10 +154,10 @@ def test_an_interrupted_study_goes_on(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("proven", "code", "verdict"),
-    [(True, 1, "contradicts what is proven"), (False, 0, "disagrees on 1 of 2 criteria")],
+    [(True, 1, "contradicts a proven bound"), (False, 0, "disagrees on 1 of 2 criteria")],
 )
-def test_a_criterion_that_fails_is_told(proven, code, verdict, tmp_path, monkeypatch, capsys):
-    """What is proven for every case fails the command; a rate or a trained network may fall short."""
+def test_a_criterion_that_fails_is_reported(proven, code, verdict, tmp_path, monkeypatch, capsys):
+    """A failed criterion that is proven for every case fails the command; other failed criteria do not."""
     monkeypatch.setattr(study, "study", lambda name: Toy(stands=False, proven=proven))
     from relkernels.cli.main import main
 
@@ -173,7 +173,7 @@ def test_a_criterion_that_fails_is_told(proven, code, verdict, tmp_path, monkeyp
 
 
 def recorded_rows(name):
-    """The rows of a study as its full run left them."""
+    """Return the rows of a study from its full run."""
 
     def value(text):
         for kind in (int, float):
@@ -216,7 +216,7 @@ def test_a_violated_bound_is_a_contradiction():
     assert study.Outcome("attention", "", *verdict, rows, [], 0).contradicted
 
 
-def test_the_duration_is_told_before_the_work(monkeypatch, tmp_path, capsys):
+def test_the_duration_is_printed_before_the_work(monkeypatch, tmp_path, capsys):
     from relkernels.cli import main, reproduce
 
     def work(*_):
@@ -234,7 +234,7 @@ def test_slope():
 
 
 def test_hidden_weights_and_biases_are_independent():
-    """Drawn from one stream they would be proportional, and all kinks of a layer at one place."""
+    """From a single stream they would be proportional, and all kinks of a layer at one point."""
     start = hidden_start([1, 500, 1], "relu", 3)
     assert abs(np.corrcoef(start.weights[0][0], start.biases[0])[0, 1]) < 0.2
 
@@ -249,7 +249,7 @@ def test_fits_of_the_studies_fit(rng):
 
 
 def test_spectra_lie_on_the_sides_of_the_threshold_that_theory_says():
-    """Arc-cosine kernels of order p fall like k^(-n-2p), smooth activations exponentially."""
+    """Arc-cosine kernels of order p decay like k^(-n-2p), smooth activations exponentially."""
     module = study.study("random-features")
     for piece in module.pieces(False):
         if piece["part"] == "spectrum":

@@ -1,4 +1,4 @@
-"""retrieve is exact: the order of the full matrix sorted, ties and NaN included."""
+"""retrieve is exact: the order of the sorted full matrix, including ties and NaN."""
 
 import tracemalloc
 
@@ -80,7 +80,7 @@ def test_mask_leaves_fewer_than_k():
 
 @given(st.data(), dtypes, rows, st.sampled_from([0, 1, 2, 7, 33]), seeds)
 def test_more_than_there_are_is_padded(data, dtype, n, m, seed):
-    """Also with NaN and -inf among the values, of which padding is apart, and a mask that allows 0 .. m."""
+    """Also with NaN and -inf among the values, distinct from padding, and a mask that allows 0 .. m."""
     rng = np.random.default_rng(seed)
     q, keys = rng.integers(-1, 2, (2, n, 3)).astype(dtype), rng.integers(-1, 2, (m, 3)).astype(dtype)
     keys[rng.random(m) < 0.2] = np.nan
@@ -102,7 +102,7 @@ def test_more_than_there_are_is_padded(data, dtype, n, m, seed):
 
 
 def test_kernels_are_given_no_more_than_there_are_keys(rng, monkeypatch):
-    """Their state grows with k: 150 GB for 96 rows and a k of 10 ** 8."""
+    """The kernels' state grows with k: 150 GB for 96 rows and k = 10 ** 8."""
     q, keys = normal(rng, (96, 4), np.float32), normal(rng, (50, 4), np.float32)
     given, kernel = [], _core.retrieve
     monkeypatch.setattr(_core, "retrieve", lambda *args: (given.append(args[-1].shape), kernel(*args)))
@@ -141,7 +141,7 @@ def test_a_single_query(data, dtype, m, seed):
 
 
 def test_features_that_are_kept_are_not_copied(rng):
-    """A service's call: the queries mapped, the items' features kept."""
+    """The call of a service: queries are mapped, and the items' features are stored."""
     phi, psi = (rk.MLP.random([8, 16], seed=seed) for seed in (1, 2))
     q, items = normal(rng, (8,), np.float32), psi(normal(rng, (200_000, 8), np.float32))
     expected = rk.retrieve(q, items, 5, phi, rk.MLP([np.eye(16, dtype=np.float32)]))

@@ -52,7 +52,7 @@ def test_relations(n, m, scale, dtype, heads, seed):
 
 @given(sizes, sizes, scales, st.sampled_from([np.float32, np.float64]), st.booleans(), st.booleans(), seeds)
 def test_attention(n, m, scale, dtype, causal, masked, seed):
-    """Rows with nothing to attend to among them; large products, so that a wrong maximum overflows."""
+    """With rows that may attend to nothing, and large products, so that a wrong maximum overflows."""
     rng = np.random.default_rng(seed)
     q, k, v = 15 * normal(rng, (n, 5), dtype), 15 * normal(rng, (m, 5), dtype), normal(rng, (m, 3), dtype)
     mask = rng.random((n, m)) < 0.4 if masked else None
@@ -83,7 +83,7 @@ def test_bfloat16_products(scale, rng):
 
 
 def test_negative_scale_is_a_negated_side(rng):
-    """To the last bit: signs are exact."""
+    """Bit-identical, because signs are exact."""
     x, y, v = (normal(rng, s, np.float32) for s in [(70, 9), (2100, 9), (2100, 3)])
     np.testing.assert_array_equal(rk.relation_matrix(x, y, scale=-0.3), rk.relation_matrix(-x, y, scale=0.3))
     for option in ({}, {"causal": True}):
@@ -158,7 +158,7 @@ def test_gradient_of_the_default_scale_of_attention(rng):
 def test_loss(kind, loss, weighted, scale, rng):
     """Value and all gradients: of the maps, of x and y, of the scale."""
     if (loss, weighted) == ("softmax", "pairs"):
-        pytest.skip("softmax has one weight a row")
+        pytest.skip("softmax has one weight per row")
     phi, psi = Parameters(rng, [4, 8, 6]), Parameters(rng, [4, 5, 6])
     x, y = normal(rng, (14, 4), np.float64), normal(rng, (11, 4), np.float64)
     y = None if kind in ("symmetric", "two maps of x") else y
@@ -213,7 +213,7 @@ def test_loss_shapes(loss, n, m, scale, dtype, seed):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_scale_of_a_loss_equals_scaled_features(loss, rng):
-    """A power of two, so to the last bit; the symmetric case with labels has one gradient for both sides."""
+    """Bit-identical for a power of two; the symmetric case with labels has one gradient for both sides."""
     x, labels = normal(rng, (300, 6), np.float32), rng.integers(0, 4, 300)
     got = rk.relation_loss(x, None, labels, loss=loss, scale=0.25)
     halved = rk.relation_loss(0.5 * x, None, labels, loss=loss)

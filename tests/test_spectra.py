@@ -47,7 +47,7 @@ def test_mercer_of_brownian_motion():
     want = np.sqrt(2) * np.sin(np.pi * (i - 0.5) * at)
     got = spectrum.functions(at)[:, :7]
     np.testing.assert_allclose(np.abs(got), np.abs(want), atol=1e-2)
-    # Nystrom's extension at the points themselves gives the eigenvectors back.
+    # Nystrom's extension at the points themselves returns the eigenvectors.
     np.testing.assert_allclose(spectrum.functions(x)[:, :7], spectrum.vectors[:, :7], atol=1e-9)
     np.testing.assert_allclose((spectrum.vectors**2).mean(axis=0), 1)
     assert str(spectrum).startswith("Mercer spectrum of 1500 points: 1500 of 1500 eigenvalues [0.4053, ")
@@ -85,7 +85,7 @@ def test_rounding_of_float32_is_no_negative_eigenvalue(rng, monkeypatch):
 
 
 def test_the_matrix_of_many_points_is_never_formed():
-    """6,000 points in float32 through the relation's operator: 144 MB of matrix would show."""
+    """6,000 points in float32 through the relation's operator: a matrix of 144 MB would be noticed."""
     import tracemalloc
 
     x = np.random.default_rng(0).standard_normal((6000, 4)).astype(np.float32)
@@ -214,7 +214,7 @@ def test_laws_are_recovered():
 
 
 def test_the_interval_covers(rng):
-    """Independent errors in the logarithm: the interval holds the rate as often as it says."""
+    """Independent errors in the logarithm: the interval covers the rate with the stated confidence."""
     k, hits = np.arange(1.0, 41), 0
     for _ in range(400):
         values = np.sort(np.exp(-1.5 * np.log(k) + 0.1 * rng.standard_normal(40)))[::-1]
@@ -310,7 +310,7 @@ def test_divergence_is_infinite():
     )
 
 
-# ---- what is refused -----------------------------------------------------------------------------
+# ---- bad input -----------------------------------------------------------------------------------
 
 X = np.arange(4.0)[:, None]
 BAD = [

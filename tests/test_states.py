@@ -1,4 +1,4 @@
-"""States of ranges of columns, joined."""
+"""Merges of the states of ranges of columns."""
 
 import numpy as np
 import pytest
@@ -77,7 +77,7 @@ def test_the_best_of_fewer_keys_than_k_are_padded(rng):
     mask = np.ones((4, 7), bool)
     mask[1] = False
     mask[2, :4] = False
-    # Padding is in the states as well: of a range whose keys a mask forbids.
+    # States also contain padding, for a range whose keys a mask forbids.
     states = [top.accept(q, keys[a:b], a, None, None, mask[:, a:b]) for a, b in [(4, 7), (0, 4), (4, 4)]]
     values, indices = top.finish(top.merge(top.merge(states[0], states[2]), states[1]))
     expected = reference.retrieve(q @ keys.T, 10, mask)

@@ -1,4 +1,4 @@
-"""SymmetricRelation: scikit-learn's own checks, and that it learns what it is given."""
+"""SymmetricRelation: scikit-learn's own checks, and learning of given relations."""
 
 import pickle
 

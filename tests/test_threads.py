@@ -1,4 +1,4 @@
-"""Calls from many threads, after a fork, and interrupted: the pool holds, and results stay the same."""
+"""Calls from many threads, after a fork, and interrupted: the pool keeps working, with the same results."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ def test_many_python_threads_at_once(rng):
 
 
 def test_the_first_vjp_of_a_map_from_many_threads(rng):
-    """The transposed weights are made at the first gradient, once."""
+    """The transposed weights are computed once, at the first gradient."""
     x = normal(rng, (64, 16), np.float32)
     for _ in range(20):
         phi = mlp(rng, [16, 64, 16], np.float32)

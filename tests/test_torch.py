@@ -1,4 +1,4 @@
-"""`relkernels.torch`: values and gradients beside plain PyTorch, gradcheck, operators, compilation."""
+"""`relkernels.torch`: values and gradients compared with plain PyTorch, gradcheck, operators, compilation."""
 
 import shutil
 
@@ -84,7 +84,7 @@ def test_relation_loss_is_that_of_numpy_and_takes_memory_linear_in_the_rows():
 
     phi = FeatureMap.from_mlp(rk.MLP.random([4, 8, 3], random_state=0))
     x, labels = torch.randn(9000, 4), torch.arange(9000) % 10
-    tracemalloc.start()  # NumPy's memory, in which all results lie
+    tracemalloc.start()  # tracks NumPy's memory, which holds all results
     ours = rkt.relation_loss(x, None, labels, phi)
     ours.backward()
     _, peak = tracemalloc.get_traced_memory()
@@ -143,7 +143,7 @@ def test_results_are_those_of_numpy():
 
 
 def test_memory_is_shared_with_numpy():
-    """Inputs are read where they lie: only the output and the packed weights are allocated."""
+    """Inputs are read in place: only the output and the packed weights are allocated."""
     import tracemalloc
 
     x = torch.ones(64, 400_000).T
@@ -213,7 +213,7 @@ def test_second_derivatives_are_refused():
     ):
         with pytest.raises(RuntimeError, match="second derivatives are not provided"):
             torch.autograd.gradgradcheck(f, inputs)
-    # Asking for a graph is allowed; going back through it is not.
+    # Creating a graph is allowed; differentiating through it is not.
     (grad,) = torch.autograd.grad(phi(x).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="second derivatives are not provided"):
         grad.sum().backward()

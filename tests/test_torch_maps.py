@@ -1,4 +1,4 @@
-"""`relkernels.torch`: any module is a map and is called; what a state dict holds of one."""
+"""`relkernels.torch`: any module can be a map and is called; maps in state dicts."""
 
 import copy
 import io

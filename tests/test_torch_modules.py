@@ -105,7 +105,7 @@ def test_state_dict_and_copies():
 
 @pytest.mark.parametrize("update", ["in place", "data", "numpy", "load", "assign"])
 def test_every_change_of_a_parameter_is_seen(update):
-    """Also those that a tensor's version counter does not count."""
+    """Including changes that a tensor's version counter does not count."""
     phi = FeatureMap([3, 6, 4])
     x = torch.randn(5, 3)
     phi(x).sum().backward()
@@ -138,7 +138,7 @@ OPTIMISERS = {
 
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_training_follows_plain_pytorch(name):
-    """Step by step the same losses: each forward pass sees what the optimiser did before."""
+    """The same losses in each step: each forward pass uses the optimiser's last update."""
     ours = InnerProductRelation(smooth_map([4, 16, 8]))
     plain = copy.deepcopy(ours)
     x = normal(40, 4)

@@ -1,4 +1,4 @@
-"""`relkernels.torch`: derivatives and transforms are right or refused, never wrong in silence."""
+"""`relkernels.torch`: derivatives and transforms are right or rejected, never silently wrong."""
 
 import subprocess
 import sys
@@ -190,7 +190,7 @@ def test_modes_that_change_nothing(name):
         torch.testing.assert_close(ours(x.clone()), expected)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(ours(x), expected)
-    with torch.device("meta"):  # of tensors that the functions make themselves
+    with torch.device("meta"):  # for tensors that the functions create
         torch.testing.assert_close(ours(x), expected)
 
 

@@ -117,7 +117,7 @@ def in_blocks(way):
 
 @pytest.mark.parametrize(("way", "table"), [("labels", X), ("matched", Y)])
 def test_retrieve_after_partial_fit_takes_the_table(way, table, tmp_path):
-    """All rows are found under their own number: not those of the last block alone, counted from 0."""
+    """All rows are found under their own number, not only those of the last block, counted from 0."""
     fit = in_blocks(way)
     maps = (fit.phi_, getattr(fit, "psi_", None))
     expected = rk.retrieve(X, table, 5, *maps)
@@ -137,7 +137,7 @@ def test_retrieve_after_partial_fit_takes_the_table(way, table, tmp_path):
 
 @pytest.mark.parametrize("way", ["labels", "matched", "choices"])
 def test_what_belongs_to_a_table_goes_with_partial_fit(way):
-    """The maps have changed since: features and margins of the last fit are no more those of its table."""
+    """The maps have changed since, so features and margins of the last fit are outdated."""
     fit = make(way).fit(*WAYS[way][1])
     kept = {"features_fit_", "margins_", "n_best_", "set_sizes_"}
     assert kept & set(vars(fit))
@@ -191,7 +191,7 @@ def test_maps_of_other_parameters_are_not_dropped_in_silence(way, changed):
 
 
 def test_partial_fit_draws_on_from_call_to_call():
-    """Not the same batches and negatives in each call; the same sequence from the same random_state."""
+    """Batches and negatives differ between calls; the sequence is the same for the same random_state."""
     fits = [make("labels by pairs", learning_rate=1e-12) for _ in range(2)]
     losses = [[fit.partial_fit(X, KIND).loss_ for _ in range(3)] for fit in fits]
     assert losses[0] == losses[1]
@@ -209,7 +209,7 @@ def test_partial_fit_is_not_there_for_lbfgs():
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 def test_interrupted_fits_keep_the_best_so_far(way, solver, monkeypatch):
-    """Interrupted in the middle of epoch four: the parameters of the best of the epochs before."""
+    """After an interruption in epoch four: the parameters of the best previous epoch."""
     arguments = WAYS[way][1]
     calls, seen = [0], []
     original = training.Adam.step
@@ -258,7 +258,7 @@ class _Bar:
 
 
 def test_ctrl_c():
-    """The signal itself, from another thread, at no particular place."""
+    """The real signal, from another thread, at an arbitrary moment."""
     fit = SymmetricRelation((64,), max_iter=10**9, tol=0.0, batch_size=40, random_state=0)
     fit.set_params(learning_rate=1e-5, early_stopping=False)
     sent = threading.Event()
@@ -271,10 +271,10 @@ def test_ctrl_c():
     threading.Thread(target=send).start()
 
     def fit_for_ever():
-        while True:  # a fit that has converged begins again
+        while True:  # restart a fit that has converged
             fit.fit(X, KIND)
 
-    # A shell that starts the suite in the background has it ignore the signal, and the fit would never end.
+    # In a suite started in the background by a shell, the signal is ignored, and the fit would never end.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -321,7 +321,7 @@ def test_adamw_is_its_definition():
 
 @pytest.mark.parametrize("way", ["labels", "matched", "values", "choices", "shared set"])
 def test_weight_zero_is_absence(way):
-    """Of the ways that draw nothing at random."""
+    """For the ways of learning without randomness."""
     x, *rest = WAYS[way][1]
     weight = np.ones(120)
     weight[90:] = 0

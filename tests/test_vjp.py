@@ -12,7 +12,7 @@ SMOOTH = tuple(a for a in ACTIVATIONS if str(a) not in ("relu",) and getattr(a, 
 
 
 def difference(f, array, direction, step=1e-6):
-    """Derivative of f along a direction in one of its arrays (changed in place and put back)."""
+    """Return the derivative of f along a direction in one of its arrays (changed in place and restored)."""
     kept = array.copy()
     array += step * direction
     high = f()
@@ -23,7 +23,7 @@ def difference(f, array, direction, step=1e-6):
 
 
 def check_directions(f, pairs, rng, tolerance=2e-7):
-    """<gradient, direction> equals the derivative along it, for each (array, gradient)."""
+    """Check that <gradient, direction> equals the derivative along it, for each (array, gradient)."""
     for array, gradient in pairs:
         assert gradient.shape == array.shape
         direction = rng.standard_normal(array.shape)
@@ -33,7 +33,7 @@ def check_directions(f, pairs, rng, tolerance=2e-7):
 
 
 class Parameters:
-    """Float64 weights that can be changed, and the MLP they make."""
+    """Float64 weights that can be changed, and their MLP."""
 
     def __init__(self, rng, widths, activation="tanh", bias=True):
         made = mlp(rng, widths, np.float64, activation, bias)
@@ -212,7 +212,7 @@ def test_float32_gradients_are_those_of_float64(rng):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_attention_vjp_with_values_of_no_columns(dtype, rng):
-    """Nothing depends on the scores. Memory is used before, so that what is not written shows."""
+    """Nothing depends on the scores. Memory is used beforehand, so that unwritten results are noticed."""
     q, k = normal(rng, (17, 8), dtype), normal(rng, (70, 8), dtype)
     rk.attention_vjp(q, k, normal(rng, (70, 5), dtype), normal(rng, (17, 5), dtype))
     gradients = rk.attention_vjp(q, k, np.empty((70, 0), dtype), np.empty((17, 0), dtype))[:3]

@@ -1,4 +1,4 @@
-"""ZonalFeatures: scikit-learn's checks, the kernels it names, and centres that are spread."""
+"""ZonalFeatures: scikit-learn's checks, the named kernels, and well-distributed centres."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def test_rotated_and_translation_are_their_definitions(rng):
 
 @pytest.mark.parametrize("dimension", [1, 2, 3, 4, 6])
 def test_centers_are_spread(dimension):
-    """Means of polynomials over the centres are those over the sphere, better than by chance."""
+    """Means of polynomials over the centres approximate those over the sphere, better than random centres."""
     n = 512
     y = quasi_uniform(n, dimension, np.random.RandomState(0))
     np.testing.assert_allclose(np.linalg.norm(y, axis=1), 1, rtol=1e-12)
@@ -68,7 +68,7 @@ def test_centers_are_spread(dimension):
 
 
 def test_rate_on_the_circle_beats_chance(rng):
-    """|x| on S^1 by relu units: the error falls with their number."""
+    """|x| on S^1 by relu units: the error decreases with their number."""
     angle = rng.uniform(0, 2 * np.pi, 2000)
     X = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     y = np.abs(X[:, 0]) ** 1.5

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).parents[1])  # where reference.py and this package are
+sys.path[0] = str(Path(__file__).parents[1])  # the folder of reference.py and of this package
 
 from campaign.run import main  # noqa: E402
 

@@ -1,4 +1,4 @@
-"""Bad arguments in the place of good ones, and whether a call must refuse them."""
+"""Bad arguments to replace good ones, and whether a call must reject them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import relkernels as rk
 from .calls import Call
 from .drawing import Draw, arrays_in
 
-# What a parameter of this name is.
+# The kind of a parameter, by name.
 ARRAYS = {"x", "y", "q", "k", "v", "keys", "grad"}
 INTEGERS = {"heads", "depth", "n", "rows"}
 REALS = {"scale", "weight_std", "bias_std", "r", "slope"}
@@ -21,7 +21,7 @@ MAPS = {"phi", "psi", "mlp"}
 
 
 class Liar:
-    """An array only to look at."""
+    """An object whose DLPack export fails."""
 
     def __dlpack__(self, **options: Any) -> Any:
         raise RuntimeError("no")
@@ -40,10 +40,10 @@ def no_arrays(draw: Draw) -> list[Any]:
 
 
 def of_array(draw: Draw, a: Any, results: bool) -> tuple[Any, bool]:
-    """Return something else than the array, and whether it must be refused."""
+    """Return a replacement of the array, and whether it must be rejected."""
     kind = draw.pick("no array", "no array", "dtype", "shape", "shape", "other dtype", "huge")
     if kind == "huge" and not (isinstance(a, np.ndarray) and a.ndim > 1 and a.size and results):
-        kind = "shape"  # what is huge has to give a result too large for memory, or would take for ever
+        kind = "shape"  # a huge array is only for results too large for memory; others would take forever
     if kind == "no array" or not isinstance(a, np.ndarray):
         return draw.pick(*no_arrays(draw)), True
     if kind == "dtype":
@@ -106,7 +106,7 @@ def of_mask(draw: Draw, value: Any) -> tuple[Any, bool]:
 
 
 def of_out(draw: Draw, call: Call, right: Any) -> tuple[Any, bool]:
-    """Return an output that cannot be written as the result is, and that it must be refused."""
+    """Return an output that does not fit the result, and True, because it must be rejected."""
     if isinstance(right, tuple):
         parts = list(right)
         which = draw.pick(*range(len(parts)))
@@ -118,7 +118,7 @@ def of_out(draw: Draw, call: Call, right: Any) -> tuple[Any, bool]:
     kinds = ["kind", "dtype", "shape"]
     if right.size:
         kinds += ["read-only"]
-        # What is misaligned is copied first, and may be written.
+        # A misaligned input is copied first, so the output may overlap it.
         inputs = [a for a in inputs if a.flags.aligned]
         if inputs and max(a.nbytes for a in inputs) >= right.nbytes:
             kinds += ["overlap"]
@@ -161,7 +161,7 @@ def of_blocks(draw: Draw, value: Any) -> tuple[Any, bool]:
 
 
 def of_list(draw: Draw, value: Any) -> tuple[Any, bool]:
-    """In the place of a list of weights, biases or widths."""
+    """Return a replacement of a list of weights, biases or widths."""
     return draw.pick(3, "44", {}, np.eye(3), [], [3], ["a"], [np.ones(3, int)], [None], [True, 4], [4],
                      (np.eye(2), np.ones(3, "O")), [np.ones((0, 3))], [[1.0] * 100_000], range(0), Liar(),
                      [10**30, 10**30], [2.5, 3], [-1, 4], [np.zeros((2, 2, 2))],
@@ -177,7 +177,7 @@ def of_seed(draw: Draw, value: Any) -> tuple[Any, bool]:
 
 
 def spoiled(draw: Draw, call: Call) -> tuple[dict[str, Any], str, bool] | None:
-    """Return arguments of which one is bad, its name, and whether the call must be refused."""
+    """Return arguments with one bad one, its name, and whether the call must be rejected."""
     parameters = inspect.signature(call.function).parameters
     if not call.arguments:
         return None

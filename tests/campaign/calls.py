@@ -1,4 +1,4 @@
-"""Good calls of operations: arguments drawn at random, and the check of the result against its definition."""
+"""Good calls of operations: random arguments, and the check of the result against its definition."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ LINKS = ("identity", "exp", "relu", "square")
 
 @dataclass
 class Call:
-    """A call of a public operation that is right, and how its result is checked.
+    """A valid call of a public operation, and the check of its result.
 
     Attributes
     ----------
     required : int
-        Arguments, from the first, that may go by position.
+        Number of leading arguments that may be positional.
     results_of_row : tuple of int
-        The axes of the results along which row i depends on row i of the first argument alone.
+        The axes of the results along which row i depends only on row i of the first argument.
     """
 
     function: Callable[..., Any]
@@ -35,10 +35,10 @@ class Call:
     required: int = 1
     results_of_row: tuple[int, ...] = ()
     takes_out: bool = False
-    fresh: Callable[[], dict[str, Any]] = field(default=dict)  # arguments that a call uses up
+    fresh: Callable[[], dict[str, Any]] = field(default=dict)  # arguments that a call consumes
 
 
-# Name of an operation -> what draws a good call of it.
+# Name of an operation -> generator of good calls.
 GENERATORS: dict[str, Callable[[Draw], Call]] = {}
 
 
@@ -51,7 +51,7 @@ def generator(name: str) -> Callable[[Callable[[Draw], Call]], Callable[[Draw], 
 
 
 def given(**arguments: Any) -> dict[str, Any]:
-    """Return the arguments without those that are None and would be passed by keyword alone."""
+    """Return the arguments without keyword-only ones that are None."""
     keep = ("x", "y", "phi", "psi")
     return {name: value for name, value in arguments.items() if value is not None or name in keep}
 
@@ -105,7 +105,7 @@ def relation_matrix(draw: Draw) -> Call:
 
 
 def attended(draw: Draw, keys: str = "k") -> dict[str, Any]:
-    """Return q, k, the maps and the options that attention and its relatives share."""
+    """Return q, k, the maps and the options that attention and related operations share."""
     d_q, phi, d_k, psi = draw.maps()
     lead_q, lead_k = draw.leads(2)
     n, m = draw.pick(*ROWS), draw.pick(*COLUMNS)
@@ -124,7 +124,7 @@ def without(arguments: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def growth(a: dict[str, Any]) -> float:
-    """How much an error of the scores of these arguments can grow."""
+    """Return the factor by which an error of the scores can grow."""
     f, g = sizes(a["q"], a["k"], a["phi"], a["psi"])
     return exponent(f, g, a.get("scale"), f.shape[-1])
 
@@ -142,7 +142,7 @@ def attention_scores(draw: Draw) -> Call:
 
 
 def with_values(draw: Draw, a: dict[str, Any]) -> dict[str, Any]:
-    """Add values to the keys of the arguments, in their place."""
+    """Add values for the keys, in their position among the arguments."""
     m, lead = a["k"].shape[-2], draw.pick((), a["k"].shape[:-2])
     v = draw.array(*lead, m, draw.pick(0, 1, 3, 16, 33))
     return {"q": a["q"], "k": a["k"], "v": v} | a
@@ -167,7 +167,7 @@ def attention(draw: Draw) -> Call:
 
 
 def how_many(draw: Draw, rows: int) -> tuple[int, dict[str, Any]]:
-    """Return k, and the argument `pad` where k is above the rows."""
+    """Return k, and the argument `pad` if k is above the number of rows."""
     if draw.chance(0.8):
         return int(draw.rng.integers(1, rows + 1)), {}
     return rows + draw.pick(0, 1, 5), {"pad": True}
@@ -185,7 +185,7 @@ def retrieve(draw: Draw) -> Call:
         a["q"] = a["q"][0]
 
     def check(result: Any) -> None:
-        """Exact: what sorting the relation matrix gives."""
+        """Check for exact equality with the sorted relation matrix."""
         q = a["q"][None] if single else a["q"]
         r = rk.relation_matrix(q, a["keys"], a["phi"], a["psi"], precision=rounding)
         mask = a.get("mask")
@@ -221,11 +221,11 @@ def retrieve_blocks(draw: Draw) -> Call:
 
 
 def linked_size(x: Any, y: Any, v: Any, phi: Any, psi: Any, link: str, scale: float) -> float:
-    """Size of the terms of a product with the relation, and how much errors grow in its link."""
+    """Return the size of the terms of a product with the relation, and the growth of errors in its link."""
     f, g = sizes(x, y, phi, psi)
     terms = reference.relation_matvec(x, y, np.abs(v), phi, psi, link, scale)
     products = abs(scale) * f @ np.swapaxes(g, -1, -2)
-    if link != "exp":  # where products cancel, terms are small and their errors are not
+    if link != "exp":  # if products cancel, terms are small but their errors are not
         terms = reference.link(link, products) @ np.abs(reference.float64(v))
     return float(np.linalg.norm(terms)) * (exponent(f, g, scale, f.shape[-1]) if link == "exp" else 1)
 
@@ -285,7 +285,7 @@ def nngp_kernel(draw: Draw) -> Call:
     x = draw.array(n, d)
     y = None if draw.chance(0.4) else draw.array(draw.pick(0, 1, 2, 4), d)
     kind = "nngp" if reference_nngp.CLOSED[name][1] is None else draw.pick("nngp", "ntk")
-    # A layer of steps takes the root of small angles, and of their errors.
+    # A step layer takes the square root of small angles, and of their errors.
     depth = draw.pick(0, 1) if name == "step" else draw.pick(0, 1, 2)
     options = {"weight_std": draw.pick(1.0, 1.3), "bias_std": draw.pick(0.0, 0.4), "kind": kind}
     activation = {
@@ -304,7 +304,7 @@ def nngp_kernel(draw: Draw) -> Call:
 
         own = [np.array([of_itself(p) for p in s]) for s in (a, others)]
         size = np.sqrt(np.outer(*(np.maximum(o, 0) for o in own)))
-        # Steps see angles, and angles the root of what rounding leaves of them.
+        # Steps depend on angles, and angles on the square root of rounding errors.
         rough = name == "step" or kind == "ntk"
         limit = {np.float32: 1e-6, np.float64: 1e-7 if rough else 1e-12}[draw.dtype]
         close(out, expected, limit, size, "kernel")

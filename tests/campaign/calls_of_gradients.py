@@ -1,4 +1,4 @@
-"""Good calls of the vector-Jacobian products, of the loss, and of the states that blocks leave."""
+"""Good calls of the vector-Jacobian products, of the loss, and of the states of blocks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .drawing import COLUMNS, ROWS, SMOOTH, WIDTHS, Draw
 
 
 def activations(draw: Draw) -> tuple[Any, ...]:
-    """In float32 a rounding error can cross a kink, behind which the gradient is another."""
+    """In float32 a rounding error can cross a kink, which changes the gradient."""
     return SMOOTH if draw.dtype is np.float32 else ACTIVATIONS
 
 
@@ -80,7 +80,7 @@ def attention_vjp(draw: Draw) -> Call:
 
 
 def targets(draw: Draw, n: int, m: int, symmetric: bool, loss: str) -> tuple[Any, np.ndarray]:
-    """Return a target as the operation takes it, and as a matrix."""
+    """Return a target in the operation's format, and as a matrix."""
     kind = draw.pick("matrix", "row", "pair", "labels")
     if kind == "labels" and n == m:
         labels = draw.rng.integers(0, 3, n)
@@ -131,7 +131,7 @@ def relation_loss(draw: Draw) -> Call:
 
 @generator("states")
 def states_of_blocks(draw: Draw) -> Call:
-    """The states of two ranges of columns, merged, are that of all columns."""
+    """The merged states of two ranges of columns equal the state of all columns."""
     a = with_values(draw, without(attended(draw), "mask"))
     q, k, v, phi, psi = (a[name] for name in ("q", "k", "v", "phi", "psi"))
     m = k.shape[-2]

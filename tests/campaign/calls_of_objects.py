@@ -1,4 +1,4 @@
-"""Good calls of what is not an operation on arrays: maps, activations, blocks of files, threads."""
+"""Good calls other than operations on arrays: maps, activations, blocks of files, threads."""
 
 from __future__ import annotations
 
@@ -119,14 +119,15 @@ def show_config(draw: Draw) -> Call:
     return Call(shown, {}, lambda text: expect("threads" in text, text), 0)
 
 
-# Names of `relkernels.__all__` that other generators call.
+# Names in `relkernels.__all__` that other generators call.
 COVERED = {
     "MLPGradient": "what the vector-Jacobian products return",
     "Activation": "what relu_power and leaky_relu return",
     "get_num_threads": "read after set_num_threads",
     "__version__": "a string",
 }
-# Estimators have scikit-learn's checks (tests/test_estimators_in_scikit_learn.py), and their files files.py.
+# Estimators have scikit-learn's checks (tests/test_estimators_in_scikit_learn.py); files.py covers their
+# files.
 EXCLUDED = {
     "AsymmetricRelation",
     "HilbertCubeEncoder",

@@ -1,4 +1,4 @@
-"""How a result is compared with its definition: the bounds of the numerical promises."""
+"""Comparison of results with their definitions, within the bounds of the numerical promises."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import numpy as np
 import reference
 from relkernels import MLPGradient
 
-# float32, float64; products in bfloat16 have the third.
+# Bounds for float32, for float64, and for products in bfloat16.
 RELATION = {np.float32: 1e-6, np.float64: 1e-14, "bf16": 1e-2}
 ATTENTION = {np.float32: 5e-6, np.float64: 1e-13, "bf16": 1e-2}
 GRADIENT = {np.float32: 5e-6, np.float64: 1e-13}
 
 
 class WrongResultError(Exception):
-    """A result that is not what its definition gives."""
+    """A result differs from its definition."""
 
 
 def flat(result: Any) -> list[np.ndarray]:
-    """Return all arrays of a result, gradients of maps included; numbers as arrays."""
+    """Return all arrays of a result, including gradients of maps; numbers as arrays."""
     if result is None:
         return []
     if isinstance(result, (tuple, list)):
@@ -28,7 +28,7 @@ def flat(result: Any) -> list[np.ndarray]:
 
 
 def same_bits(a: Any, b: Any, what: str) -> None:
-    """Two results are equal to the last bit (NaN equals NaN)."""
+    """Check that two results are bit-identical (NaN equals NaN)."""
     left, right = flat(a), flat(b)
     if len(left) != len(right):
         raise WrongResultError(f"{what}: {len(left)} arrays, {len(right)} expected")
@@ -51,7 +51,7 @@ def close(out: np.ndarray, expected: np.ndarray, bound: float, size: Any, what: 
 
 
 def gradients_close(got: Any, expected: Any, sizes: Any, bound: float, what: str) -> None:
-    """Every part of a tuple of gradients is close to its definition, and of the same structure."""
+    """Check that every part of a tuple of gradients has its definition's structure and is close to it."""
     for i, (a, b, size) in enumerate(zip(got, expected, sizes, strict=True)):
         name = f"{what}[{i}]"
         if (a is None) != (b is None):
@@ -66,11 +66,11 @@ def gradients_close(got: Any, expected: Any, sizes: Any, bound: float, what: str
 
 
 def feature_size(x: np.ndarray, mlp: Any) -> np.ndarray:
-    """Return `reference.feature_magnitude`, and the features where activations of 0 are not 0."""
+    """Return `reference.feature_magnitude`, including the features if an activation of 0 is not 0."""
     return reference.feature_magnitude(x, mlp) + np.abs(reference.feature_map(x, mlp))
 
 
 def exponent(f_size: np.ndarray, g_size: np.ndarray, scale: float | None, width: int) -> float:
-    """How much an error of the relation can grow in exp, relative to its value."""
+    """Return the factor by which exp can amplify an error of the relation, relative to its value."""
     factor = 1.0 if scale is None else abs(scale)
     return float(1 + factor * width * np.max(f_size, initial=0) * np.max(g_size, initial=0))

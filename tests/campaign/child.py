@@ -1,4 +1,4 @@
-"""The stream of calls of one child process, and what it tells its parent."""
+"""The calls of one child process, and its reports to the parent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 import traceback
 from pathlib import Path
 
-# The call that runs now, and how many were made.
+# The current call, and the number of calls made.
 PROGRESS = struct.Struct("<qq")
 
 
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
         progress[:] = PROGRESS.pack(index, made)
         try:
             what, faults = judge(seed, index)
-        except Exception:  # of the campaign itself
+        except Exception:  # in the campaign itself
             what, faults = "the campaign", [traceback.format_exc()]
         made += 1
         for fault in faults:

@@ -1,4 +1,4 @@
-"""What a random call is made of: sizes, numbers, maps, and arrays in every layout, some beside a fence."""
+"""Random parts of calls: sizes, numbers, maps, and arrays in every layout, some next to a fence."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 import relkernels as rk
 from strategies import ACTIVATIONS, lay_out
 
-# As in strategies.py: 0, 1, primes, and sizes one past the edges of tiles and blocks.
+# As in strategies.py: 0, 1, primes, and sizes one larger than tiles and blocks.
 ROWS = (0, 1, 2, 3, 5, 7, 12, 13, 17, 25, 33, 64, 97, 193)
 COLUMNS = (0, 1, 2, 3, 7, 8, 9, 16, 17, 31, 33, 64, 65, 97, 256, 257)
 WIDTHS = (1, 2, 3, 5, 8, 13, 16, 17, 32, 33, 64)
 LAYOUTS = ("plain", "transposed", "sliced", "reversed", "offset", "read-only", "broadcast", "misaligned")
-# Their slopes are smooth enough for float32 to be compared with float64.
+# Activations with slopes smooth enough for comparing float32 with float64.
 SMOOTH = ("identity", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "softplus", "erf", "sin", "cos")
 
 _PAGE = mmap.PAGESIZE
@@ -24,11 +24,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class _Pages(mmap.mmap):
-    """Pages of memory of which one may not be touched."""
+    """Pages of memory, one of which is inaccessible."""
 
 
 def beside_fence(nbytes: int, after: bool) -> np.ndarray:
-    """Return bytes that end where a page begins that may not be touched, or begin where one ends.
+    """Return bytes that end directly before an inaccessible page, or begin directly after one.
 
     A read or write past them kills the process.
     """
@@ -49,7 +49,7 @@ def root(a: np.ndarray) -> np.ndarray:
 
 
 def arrays_in(value: Any) -> Iterator[np.ndarray]:
-    """Yield the arrays of a value, in tuples, lists, gradients and maps too."""
+    """Yield the arrays of a value, including those in tuples, lists, gradients and maps."""
     if isinstance(value, np.ndarray):
         yield value
     elif isinstance(value, (tuple, list)):
@@ -73,7 +73,7 @@ class Draw:
         return bool(self.rng.random() < probability)
 
     def leads(self, count: int) -> list[tuple[int, ...]]:
-        """Leading shapes that broadcast together; mostly none."""
+        """Return leading shapes that broadcast together; mostly empty."""
         if self.chance(0.6):
             return [()] * count
         full = tuple(self.pick(0, 1, 2, 3, 3) for _ in range(self.pick(1, 1, 2)))
@@ -98,7 +98,7 @@ class Draw:
         return np.array(a, self.dtype)
 
     def laid_out(self, a: np.ndarray) -> np.ndarray:
-        """Return the same values somewhere else in memory, often beside a fence."""
+        """Return the same values elsewhere in memory, often next to a fence."""
         if self.chance(0.3):
             return a
         if self.chance(0.4):

@@ -1,4 +1,4 @@
-"""Damaged files of models and of keys: an error whose message names the file, or the right kind of object."""
+"""Damaged files of models and keys: loading names the file in an error, or returns a valid object."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALLOWED = (TypeError, ValueError, OSError)
 
 
 def saved_files(folder: Path) -> dict[Path, Callable[[Path], Any]]:
-    """Write a file of each kind; return what loads it, and uses what was loaded."""
+    """Write a file of each kind; return functions that load it and use the result."""
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((30, 4)), rng.standard_normal((30, 3))
 
@@ -44,13 +44,13 @@ def saved_files(folder: Path) -> dict[Path, Callable[[Path], Any]]:
 
 
 def with_header(header: Any, data: bytes = b"", length: int | None = None) -> bytes:
-    """Return a safetensors file of this header, which is JSON or bytes."""
+    """Return a safetensors file with this header, which is JSON or bytes."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text) if length is None else length) + text + data
 
 
 def headers(good: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield files whose header is wrong in a way that random damage would not find."""
+    """Yield files with headers that are wrong in ways that random damage would not find."""
     (length,) = struct.unpack("<Q", good[:8])
     header, data = json.loads(good[8 : 8 + length]), good[8 + length :]
     tensor = next((name for name in header if name != "__metadata__"), None)
@@ -85,7 +85,7 @@ def headers(good: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def absurd_state(metadata: dict[str, str]) -> str:
-    """An estimator's state in which a map has ten billion layers."""
+    """Return an estimator's state with a map of ten billion layers."""
     state = json.loads(metadata.get("state", "{}"))
     if isinstance(state.get("fitted"), dict):
         state["fitted"]["phi_"] = {"kind": "mlp", "layers": 10**10, "bias": True, "activation": None}
@@ -93,7 +93,7 @@ def absurd_state(metadata: dict[str, str]) -> str:
 
 
 def npy_headers(good: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield .npy files with a header that is wrong."""
+    """Yield .npy files with a wrong header."""
     data = good[-30 * 4 * 8 :]
     for text in (
         "{'descr': '<f8', 'fortran_order': False, 'shape': (4611686018427387904, 4), }",
@@ -110,7 +110,7 @@ def npy_headers(good: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def damaged(good: bytes, rng: np.random.Generator, count: int, npy: bool) -> Iterator[tuple[str, bytes]]:
-    """Yield what the file may have become, with words for it."""
+    """Yield damaged versions of the file, each with a description."""
     for length in sorted({0, 1, 7, 8, 9, len(good) - 1, *rng.integers(0, len(good), count).tolist()}):
         yield f"the first {length} bytes", good[:length]
     for _ in range(count):
@@ -127,7 +127,7 @@ def damaged(good: bytes, rng: np.random.Generator, count: int, npy: bool) -> Ite
 
 
 def findings(folder: Path, seed: int, count: int) -> Iterator[str]:
-    """Load damaged files of every kind and yield what is wrong with how that ends."""
+    """Load damaged files of every kind and yield the faults of the outcomes."""
     rng = np.random.default_rng(seed)
     for path, load in saved_files(folder).items():
         good = path.read_bytes()

@@ -1,7 +1,7 @@
-"""Float64 definitions of the vector-Jacobian products, and sizes that their rounding errors are relative to.
+"""Float64 definitions of the vector-Jacobian products, and the sizes to which rounding errors are relative.
 
-Each definition is a function of a `Rules` object: `EXACT` gives the gradient, `SIZES` the same sums with
-every term replaced by its absolute value, and a margin for the error of a slope.
+Each definition is a function of a `Rules` object: with `EXACT` it returns the gradient, with `SIZES` the same
+sums with every term replaced by its absolute value, plus a margin for the error of a slope.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ def slope(name: str, z: np.ndarray, parameter: float | None) -> np.ndarray:
 
 
 class Gradient(NamedTuple):
-    """As MLPGradient."""
+    """Like MLPGradient."""
 
     weights: list[np.ndarray]
     biases: list[np.ndarray] | None
 
 
 def _hidden(x, mlp, absolute):
-    """Inputs of every layer, and the slopes of the hidden ones."""
+    """Return the inputs of every layer, and the slopes of the hidden ones."""
     h, size = float64(x), np.abs(float64(x))
     inputs, slopes = [size if absolute else h], []
     biases = mlp.biases or [np.zeros(w.shape[1]) for w in mlp.weights]
@@ -93,7 +93,7 @@ def summed_to(grad: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 class Rules(NamedTuple):
-    """What a feature, a gradient through a map and a number are in a definition."""
+    """The meaning of a feature, a gradient through a map and a number in a definition."""
 
     absolute: bool
 
@@ -121,7 +121,7 @@ def _added(a, b):
 
 
 def both_sides(rules, x, y, phi, psi, grad_f, grad_g):
-    """Return (grad_x, grad_y, grad_phi, grad_psi) as the operations do."""
+    """Return (grad_x, grad_y, grad_phi, grad_psi) like the operations."""
     one_map = psi is None or psi is phi
     grad_x, grad_phi = rules.through(x, phi, grad_f)
     grad_y, grad_psi = rules.through(x if y is None else y, phi if psi is None else psi, grad_g)
@@ -193,7 +193,7 @@ def relation_loss(rules, x, y, target, phi=None, psi=None, loss="squared", weigh
     down = down * (w if w.ndim == 2 else w[:, None]) / w.sum()
     f, g = rules.features(x, phi), rules.features(x if y is None else y, phi if psi is None else psi)
     if rules.absolute:
-        # The error of r reaches its slope: by as much as r, next to which the slope may be small.
+        # The error of r also affects its slope, which may be small compared with r.
         size = abs(scale) * f @ g.T
         down = np.abs(down) + (w if w.ndim == 2 else w[:, None]) / w.sum() * (np.abs(t) + size)
         scale = abs(scale)

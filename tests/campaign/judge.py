@@ -1,4 +1,4 @@
-"""One call, made and judged: what it returned, raised, and did to its arguments."""
+"""A single call and its faults: in its result, its exception, and its arguments afterwards."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _CANARY = 0xA5
 
 
 def uncovered() -> list[str]:
-    """Public names that no generator calls and no list excludes."""
+    """Return the public names that no generator calls and no list excludes."""
     known = set(GENERATORS) | set(calls_of_objects.COVERED) | set(calls_of_objects.EXCLUDED)
     return sorted(set(rk.__all__) - known)
 
 
 class Kept:
-    """The memory of arrays as it was."""
+    """A copy of the memory of arrays."""
 
     def __init__(self, value: Any) -> None:
         roots = {id(r): r for a in arrays_in(value) if not a.dtype.hasobject for r in [root(a)]}
@@ -39,7 +39,7 @@ class Kept:
 
 
 def message_faults(error: BaseException, names: tuple[str, ...], allowed: tuple[type, ...]) -> list[str]:
-    """Return what is wrong with an exception that a bad argument of one of these names caused."""
+    """Return the faults of an exception caused by a bad argument with one of these names."""
     text = str(error)
     faults = []
     if not isinstance(error, allowed):
@@ -54,7 +54,7 @@ def message_faults(error: BaseException, names: tuple[str, ...], allowed: tuple[
 
 
 def judge(seed: int, index: int) -> tuple[str, list[str]]:
-    """Make the call of this number of the campaign of this seed; return what it was, and its faults."""
+    """Make the call with this number in the campaign with this seed; return a description and its faults."""
     draw = Draw(np.random.default_rng([seed, index]))
     name = draw.pick(*GENERATORS)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -75,7 +75,7 @@ def _bad(call: Call, arguments: dict[str, Any], name: str, refused: bool) -> lis
     try:
         call.function(**arguments)
     except Exception as error:
-        # A bad array may be refused in the name of another, with which it does not go together.
+        # The error may name another argument that does not match the bad one.
         names = (name,) if refused and name != "path" else ()
         faults = [f"{fault}\n    {shown}" for fault in message_faults(error, names, allowed)]
     else:
@@ -140,7 +140,7 @@ def _other_threads(draw: Draw, call: Call, result: Any) -> None:
 
 
 def _written_to_out(draw: Draw, call: Call, result: Any) -> None:
-    """An output in strange places has the same bits, and its surroundings are untouched."""
+    """Check that an output in unusual memory has the same bits, and that its surroundings are unchanged."""
     if not call.takes_out or draw.chance(0.6):
         return
     right = result if isinstance(result, tuple) else (result,)
@@ -157,7 +157,7 @@ def _written_to_out(draw: Draw, call: Call, result: Any) -> None:
 
 
 def _place(draw: Draw, like: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return bytes full of canaries, and an output of a shape within them, strided or misaligned."""
+    """Return bytes filled with canaries, and an output within them, strided or misaligned."""
     gap = draw.pick(1, 1, 2, 3)
     shape = (*like.shape[:-1], like.shape[-1] * gap + draw.pick(0, 5)) if like.ndim else like.shape
     count, skew = int(np.prod(shape)), draw.pick(0, 0, 1, like.itemsize)
@@ -168,7 +168,7 @@ def _place(draw: Draw, like: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _half(draw: Draw, call: Call) -> None:
-    """Float16 arrays are computed in float32 and rounded."""
+    """Check that float16 arrays are computed in float32 and rounded."""
     arguments = call.arguments
     if draw.dtype is not np.float32 or call.function not in HALF or draw.chance(0.8):
         return
@@ -195,7 +195,7 @@ HALF = {getattr(rk, name) for name in _OF_ARRAYS}
 
 
 def _one_row(draw: Draw, call: Call, result: Any) -> None:
-    """NaN, infinities and huge numbers in one row of the first argument reach that row alone."""
+    """Check that NaN, infinities and huge numbers in a row of the first argument affect only that row."""
     if not call.results_of_row or draw.chance(0.7):
         return
     name, rows = next(iter(call.arguments.items()))

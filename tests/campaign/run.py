@@ -1,4 +1,4 @@
-"""The campaign: child processes that make random calls, and a parent that watches them."""
+"""The campaign: child processes that make random calls, and a parent that monitors them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _FOREVER = 2**62
 
 
 class Child:
-    """A process that makes every `step`-th call from `first` on, restarted behind a call that killed it."""
+    """A process that makes every `step`-th call from `first` on, restarted after a call that killed it."""
 
     def __init__(self, seed: int, first: int, step: int, end: int, until: float, patience: float) -> None:
         self.seed, self.first, self.step, self.end = seed, first, step, end
         self.until, self.patience = until, patience
         self.findings: list[dict[str, Any]] = []
-        self._told = tempfile.TemporaryFile()  # noqa: SIM115  (as long as the child)
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  (as long as the child)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._progress_file = tempfile.NamedTemporaryFile()  # noqa: SIM115
         self._progress_file.write(PROGRESS.pack(first, 0))
@@ -39,12 +39,12 @@ class Child:
 
     def _start(self) -> None:
         path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
-        told = [self.seed, self.first, self.step, self.end, self.until - time.monotonic()]
+        settings = [self.seed, self.first, self.step, self.end, self.until - time.monotonic()]
         self._errors.truncate(0)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "campaign.child", *map(str, told), self._progress_file.name],
+            [sys.executable, "-m", "campaign.child", *map(str, settings), self._progress_file.name],
             env=os.environ | {"PYTHONPATH": path},
-            stdout=self._told,
+            stdout=self._output,
             stderr=self._errors,
         )
         self._seen, self._since = (-2, 0), time.monotonic()
@@ -54,7 +54,7 @@ class Child:
         return PROGRESS.unpack(self._progress[:])[1]
 
     def look(self) -> bool:
-        """Return whether the child goes on; restart it behind a call at which it died or hangs."""
+        """Return whether the child continues; restart it after a call at which it died or hangs."""
         now, seen = time.monotonic(), PROGRESS.unpack(self._progress[:])
         if seen != self._seen:
             self._seen, self._since = seen, now
@@ -64,7 +64,7 @@ class Child:
         if status == 0:
             return False
         if status is None:
-            self._process.send_signal(signal.SIGABRT)  # faulthandler shows where it is
+            self._process.send_signal(signal.SIGABRT)  # faulthandler prints the stack
             try:
                 self._process.wait(10)
             except subprocess.TimeoutExpired:
@@ -85,16 +85,16 @@ class Child:
         self._start()
         return True
 
-    def told(self) -> list[dict[str, Any]]:
+    def all_findings(self) -> list[dict[str, Any]]:
         """Return all findings, once the child has ended."""
-        self._told.seek(0)
-        return self.findings + [json.loads(line) for line in self._told.read().splitlines()]
+        self._output.seek(0)
+        return self.findings + [json.loads(line) for line in self._output.read().splitlines()]
 
 
 def campaign(
     seed: int, calls: int | None, seconds: float | None, processes: int, patience: float
 ) -> tuple[int, list[dict[str, Any]]]:
-    """Make calls 0, 1, 2, ... of a seed, so many or for so long; return their number and the findings."""
+    """Make calls 0, 1, 2, ... of a seed up to a number or a time; return their number and the findings."""
     until = time.monotonic() + (1e9 if seconds is None else seconds)
     end = _FOREVER if calls is None else calls
     children = [Child(seed, first, processes, end, until, patience) for first in range(processes)]
@@ -102,11 +102,11 @@ def campaign(
     while going:
         time.sleep(0.1)
         going = [child for child in going if child.look()]
-    return sum(child.made for child in children), [f for child in children for f in child.told()]
+    return sum(child.made for child in children), [f for child in children for f in child.all_findings()]
 
 
 def report(seed: int, findings: list[dict[str, Any]]) -> None:
-    """Print each kind of finding once, with the command that repeats one of its calls."""
+    """Print each kind of finding once, with the command that repeats one such call."""
     kinds: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for found in findings:
         kinds.setdefault((found["what"], re.sub(r"[0-9]+", "0", found["fault"])[:50]), []).append(found)

@@ -1,6 +1,6 @@
-"""Calls for which memory or threads run out: MemoryError or the right result, and the next call is right.
+"""Calls without enough memory or threads: MemoryError or the right result, and the next call is right.
 
-Runs in a process of its own, into which `starve.cpp` is preloaded: `run`.
+`run` starts a separate process, into which `starve.cpp` is preloaded.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from pathlib import Path
 from typing import Any
 
 TESTS = Path(__file__).parents[1]
-# Allocations of a call that are made to fail one after the other; of the later ones, every tenth.
+# Number of a call's first allocations that fail one after the other; of the later ones, every tenth fails.
 _ALL_OF = 60
 
 
 def why_not() -> str | None:
-    """Say why this machine cannot run these tests, if it cannot."""
+    """Return the reason why this machine cannot run these tests, or None."""
     if not sys.platform.startswith("linux") or not hasattr(ctypes.CDLL(None), "__libc_memalign"):
         return "needs glibc, whose allocations can be replaced"
     return None if shutil.which("c++") else "needs a C++ compiler"
 
 
 def run(folder: Path, *arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
-    """Compile the library and run this module with it; the arguments are those of `main` after its first."""
+    """Compile the library and run this module with it; the arguments are those of `main` after the first."""
     library = folder / "starve.so"
     source = Path(__file__).with_name("starve.cpp")
     subprocess.run(
@@ -49,7 +49,7 @@ def run(folder: Path, *arguments: str, timeout: float = 900) -> subprocess.Compl
 
 
 def regions() -> Iterator[tuple[int, int]]:
-    """Addresses of the code of the extension and of libstdc++."""
+    """Return the address ranges of the code of the extension and of libstdc++."""
     for line in Path("/proc/self/maps").read_text().splitlines():
         if re.search(r" r-xp .*/(_core\.[^/]*|libstdc\+\+[^/]*)$", line):
             begin, end = line.split(maxsplit=1)[0].split("-")
@@ -57,7 +57,7 @@ def regions() -> Iterator[tuple[int, int]]:
 
 
 def cases() -> dict[str, Callable[[], Any]]:
-    """Every operation and gradient: of a few rows, and of so many that threads and chunks share them."""
+    """Return every operation and gradient: on a few rows, and on enough for several threads and chunks."""
     import numpy as np
     import relkernels as rk
     from test_promises import calls
@@ -81,7 +81,7 @@ def cases() -> dict[str, Callable[[], Any]]:
 
 
 def in_new_thread(call: Callable[[], Any]) -> Any:
-    """Call it where no scratch memory is kept from earlier calls."""
+    """Call it in a new thread, which has no scratch memory from earlier calls."""
     box: list[Any] = []
 
     def run() -> None:
@@ -114,7 +114,7 @@ def in_use() -> int:
 
 
 def starved(library: ctypes.CDLL, number: int, all_after: int, call: Callable[[], Any]) -> Any:
-    """Return what a call gives while its allocation of this number fails, or let it raise."""
+    """Return the result of a call whose allocation with this number fails; the call may raise."""
     library.starve_arm(ctypes.c_long(number), all_after)
     try:
         return call()
@@ -123,7 +123,7 @@ def starved(library: ctypes.CDLL, number: int, all_after: int, call: Callable[[]
 
 
 def without_memory(library: ctypes.CDLL, step: int) -> int:
-    """Let every `step`-th allocation of each call fail; return how many calls did."""
+    """Let every `step`-th allocation of each call fail; return how many calls failed."""
     import relkernels as rk
 
     from .checks import same_bits
@@ -154,7 +154,7 @@ def without_memory(library: ctypes.CDLL, step: int) -> int:
 
 
 def kept_by_failures(library: ctypes.CDLL) -> None:
-    """Calls that fail give back what they took."""
+    """Check that failing calls free their memory."""
     import relkernels as rk
 
     rk.set_num_threads(1)
@@ -169,7 +169,7 @@ def kept_by_failures(library: ctypes.CDLL) -> None:
 
 
 def without_threads(library: ctypes.CDLL) -> None:
-    """Calls run on as many threads as there are, with the same bits, in a forked child too."""
+    """Check that calls run on the available threads with the same bits, also in a forked child."""
     import relkernels as rk
 
     from .checks import same_bits

@@ -1,4 +1,4 @@
-"""A few seconds of the campaign, of its failing allocations and of its damaged files, by fixed seeds."""
+"""A few seconds of the campaign, of its failing allocations and of its damaged files, with fixed seeds."""
 
 import ctypes
 import faulthandler
@@ -47,7 +47,7 @@ def test_a_call_is_repeated_by_its_number():
     ],
 )
 def test_what_happens_to_a_child_is_found(what, fault, tmp_path, monkeypatch):
-    """The second of three calls does it; the others are made all the same."""
+    """The second of three calls fails; the others are still made."""
     body = f"import os, signal, time\ndef judge(seed, index):\n    if index == 1:\n        {what}\n"
     (tmp_path / "sitecustomize.py").write_text(
         "import sys, types\nfake = types.ModuleType('campaign.judge')\n"

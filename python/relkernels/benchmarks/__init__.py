@@ -1,6 +1,8 @@
-"""Benchmarks: every operation beside what one would use instead, and beside what the machine can do.
+"""Benchmarks: every operation compared with alternative libraries and with the ceilings of the machine.
 
-Each module of `families` has a list of `Workload`; `relkernels bench` and the files of bench/ run them.
+Each module of `families` has a list of `Workload`. `relkernels bench` and those files of bench/ that are
+named after a family run them; bench/ also has workloads of its own, for GPUs (gpu_workloads.py), for NNGP
+kernels and for training.
 """
 
 from __future__ import annotations
@@ -19,15 +21,15 @@ def workloads(names: Sequence[str] = (), quick: bool = False) -> list[Workload]:
     Parameters
     ----------
     names : sequence of str
-        Keep those whose name (family/series/size) is or starts with one of these, part by part; all
-        where empty.
+        Keep those whose name (family/series/size) equals or starts with one of these, compared part by part;
+        all if empty.
     quick : bool
-        Keep those small enough to check results with.
+        Keep only those small enough for checking results.
 
     Raises
     ------
     ValueError
-        If a name fits no workload.
+        If a name matches no workload.
     """
     import importlib
 

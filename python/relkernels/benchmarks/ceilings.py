@@ -1,4 +1,4 @@
-"""What this machine can do at best, measured by loops of the engine (csrc/ceilings.cpp)."""
+"""The peak rates of this machine, measured by loops of the engine (csrc/ceilings.cpp)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import glob
 from .. import _core
 from ..arrays.allocate import available
 
-# Name: what it is, unit of its rate in 1e9 a second.
+# Name: description, and the unit of 1e9 per second.
 NAMES = {
     "fma_float32": ("multiply-adds, float32", "GFLOP/s"),
     "fma_float64": ("multiply-adds, float64", "GFLOP/s"),
@@ -21,7 +21,7 @@ _LEAST_BUFFER = 256 << 20
 
 
 def last_level_cache() -> int:
-    """Return the bytes of the largest cache; 0 where the system does not say."""
+    """Return the size of the largest cache in bytes; 0 if unknown."""
     sizes = [0]
     for path in glob.glob("/sys/devices/system/cpu/cpu0/cache/index*/size"):
         with contextlib.suppress(OSError, ValueError), open(path) as f:
@@ -31,13 +31,13 @@ def last_level_cache() -> int:
 
 
 def buffer_size() -> int:
-    """Return the bytes that bandwidth is measured over: four times the last-level cache, if they fit."""
+    """Return the size in bytes of the bandwidth test: four times the last-level cache, if memory suffices."""
     wanted = max(_LEAST_BUFFER, 4 * last_level_cache())
     left = available()
     return wanted if left is None else min(wanted, left // 2)
 
 
 def measure(threads: int, seconds: float) -> dict[str, float | None]:
-    """Return the rate of each ceiling on so many threads; None where the processor lacks it."""
+    """Return the rate of each ceiling on this many threads; None if the processor lacks it."""
     size = buffer_size()
     return {name: _core.measure_ceiling(name, threads, size, seconds) for name in NAMES}

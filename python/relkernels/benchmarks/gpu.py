@@ -1,4 +1,4 @@
-"""What is known of the CUDA kernels on GPUs: the results that bench/gpu.py left, or that there are none."""
+"""The GPU section of the results: tables from the files of bench/gpu.py, or a note that there are none."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from ..cuda.calls import OPERATIONS
 from . import tables
 
 COMMAND = "bash bench/gpu.sh"
-# Kernels of instructions that sm_90a alone has, beside those of every operation.
+# Kernels with instructions that only sm_90a has, besides one kernel per operation.
 _OF_SM_90A = ("relation_matrix by wgmma and bulk tensor copies, on sm_90a",)
 
 
 def kernels() -> list[str]:
-    """Return the kernels there are, in words."""
+    """Return the names of all kernels."""
     return [*OPERATIONS, *_OF_SM_90A]
 
 
 def never_run() -> list[str]:
-    """Return the lines that stand where no GPU has run the kernels."""
+    """Return the lines for the case that no GPU has run the kernels."""
     names = ", ".join(f"`{name}`" if name.isidentifier() else name for name in kernels())
     return [
-        f"**No CUDA kernel has ever run on a GPU.** These have not: {names}. They are compiled for sm_80 and "
+        f"**No CUDA kernel has ever run on a GPU.** Not run: {names}. They are compiled for sm_80 and "
         "sm_90a, their registers, spills and instructions are inspected, and an emulator runs them on a CPU "
-        "over the cases of `tests/test_cuda*.py`; what they would take on a GPU is not known, and none of "
-        f"the targets for one is judged. `{COMMAND}` measures them.",
+        "over the cases of `tests/test_cuda*.py`. Their times on a GPU are unknown, and no GPU target is "
+        f"judged. `{COMMAND}` measures them.",
         "",
     ]
 
 
 def section(folder: str | Path) -> list[str]:
-    """Return the lines about GPUs: a table for each gpu-*.json in a folder, or that there is none."""
+    """Return the lines about GPUs: a table for each gpu-*.json in a folder, or a note that there is none."""
     lines = ["## GPU", ""]
     found = sorted(Path(folder).glob("gpu-*.json"))
     if not found:
@@ -44,14 +44,14 @@ def section(folder: str | Path) -> list[str]:
 
 def _tables(name: str, report: dict[str, Any]) -> list[str]:
     machine, tests = report["machine"], report["tests"]
-    told = "not run"
+    outcome = "not run"
     if tests is not None:
         failed = len(tests["failed"])
-        told = f"{tests['run']} run, {failed} failed, {tests['skipped']} skipped"
+        outcome = f"{tests['run']} run, {failed} failed, {tests['skipped']} skipped"
     rates = ", ".join(f"{of} {rate / 1e12:.4g} T/s" for of, rate in report["ceilings"].items())
     lines = [
-        f"{machine['gpu']}, {report['date']} ({name}, written by `{COMMAND}`). Tests: {told}. Measured: "
-        f"{rates}. Floors are the larger of bytes over that of copies and operations over that of their "
+        f"{machine['gpu']}, {report['date']} ({name}, written by `{COMMAND}`). Tests: {outcome}. Measured: "
+        f"{rates}. The floor is the larger of bytes over the copy rate and operations over the rate of their "
         "arithmetic; ratios are a peer's median over ours.",
         "",
         "| workload | relkernels | floor | over floor | peers | target |",
@@ -59,7 +59,7 @@ def _tables(name: str, report: dict[str, Any]) -> list[str]:
     ]
     lines += [f"| {' | '.join(_cells(row))} |" for row in report["rows"]]
     if report["left_out"]:
-        lines += ["", f"Not measured, for want of time: {', '.join(report['left_out'])}."]
+        lines += ["", f"Not measured, because time ran out: {', '.join(report['left_out'])}."]
     return [*lines, ""]
 
 

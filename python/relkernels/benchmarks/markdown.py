@@ -1,4 +1,4 @@
-"""A report as the Markdown file that stands in bench/RESULTS.md."""
+"""A report as Markdown: the content of bench/RESULTS.md."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def render(report: Report, pictures: dict[str, str], folder: str = "") -> str:
-    """Return the text; pictures are paths by caption, relative to the file; folder has results of GPUs."""
+    """Return the text; `pictures` has paths relative to the file by caption, `folder` the results of GPUs."""
     lines = ["# Results", "", f"Written by `{report.command}`, {report.date}.", "", tables.METHOD, ""]
     if not report.complete:
-        lines += ["**Interrupted: what was measured until then.**", ""]
+        lines += ["**Interrupted: these are the measurements until then.**", ""]
     lines += ["## Machine and versions", "", *_table(("", ""), tables.facts(report))]
     for title, notes in tables.notes(report):
         if notes:
             lines += [f"{title}:", "", *(f"- {note}" for note in notes), ""]
     if report.ceilings:
         headers = (
-            "what the machine can do",
+            "ceiling",
             *(f"{n} threads" if n > 1 else "1 thread" for n in report.ceilings),
         )
         lines += ["## Ceilings", "", *_table(headers, tables.ceiling_cells(report))]

@@ -1,10 +1,10 @@
-"""Peak memory of a call, seen from a fresh process for each.
+"""Peak memory of a call, each measured in a fresh process.
 
-A meter process (``python -m relkernels.benchmarks.memory``) imports what contestants need, computes
-nothing, and forks for every question. The child prepares the data, warms the contestant up on the
-smallest size of the series (libraries take their buffers then), sets the high-water mark of its resident
-memory back, calls once, and tells by how much the mark rose: result included, data left out. Linux alone
-keeps such a mark, and counts pages in batches: small peaks read as zero.
+A meter process (``python -m relkernels.benchmarks.memory``) imports the contestants' libraries, computes
+nothing, and forks for every measurement. The child prepares the data, warms the contestant up on the
+smallest size of the series (libraries allocate their buffers then), resets the high-water mark of its
+resident memory, calls once, and reports by how much the mark rose: this includes the result, but not the
+data. Only Linux has such a mark, and it counts pages in batches: small peaks read as zero.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from .workload import Workload
 
 
 class Meter:
-    """Tells the peak memory of calls; a context manager."""
+    """Measures the peak memory of calls; a context manager."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
 
     def __enter__(self) -> Meter:
-        # A session of its own: Ctrl-C is for the process that asks.
+        # In a new session, so that Ctrl-C reaches only the parent.
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__],
             stdin=subprocess.PIPE,
@@ -46,7 +46,7 @@ class Meter:
         self._process.communicate()
 
     def peak(self, workload: Workload, who: str) -> int | None:
-        """Return the bytes that a call takes at most, or None where they cannot be told."""
+        """Return the peak memory of a call in bytes, or None if it cannot be measured."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -84,7 +84,7 @@ def _measure(name: str, who: str, threads: int) -> int:
 
 
 def _answer(question: str) -> str:
-    """Return the answer of a child, "null" where it failed or was killed."""
+    """Return the answer of a child, or "null" if it failed or was killed."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -96,14 +96,14 @@ def _answer(question: str) -> str:
             os._exit(status)
     os.close(writer)
     with os.fdopen(reader) as pipe:
-        told = pipe.read()
+        answer = pipe.read()
     _, status = os.waitpid(child, 0)
-    return told if status == 0 else "null"
+    return answer if status == 0 else "null"
 
 
 def _serve() -> None:
     for module, _ in peers.PEERS.values():
-        # A peer that is broken is told of where it is to compete.
+        # A broken peer is reported when it is to be timed.
         with contextlib.suppress(Exception), contextlib.redirect_stdout(sys.stderr):
             importlib.import_module(module)
     for question in sys.stdin:

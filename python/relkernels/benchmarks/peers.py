@@ -1,4 +1,4 @@
-"""The libraries that we are measured beside: which are here, and how many threads they use."""
+"""The libraries we are compared with: which are installed, and how many threads they use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import threadpoolctl
 
 from ..config import get_num_threads, set_num_threads
 
-# Contestant: module to import, what pip calls it.
+# Contestant: module to import, package for pip.
 PEERS = {
     "numpy": ("numpy", "numpy"),
     "torch": ("torch", "torch"),
@@ -24,7 +24,7 @@ PEERS = {
 
 
 def missing() -> dict[str, str]:
-    """Return the peers that are not installed, and how to install each."""
+    """Return the peers that are not installed, with the command to install each."""
     return {
         peer: f"not installed: pip install {package}"
         for peer, (module, package) in PEERS.items()
@@ -43,7 +43,7 @@ def versions() -> dict[str, str]:
 
 
 def blas_in_use() -> list[dict[str, Any]]:
-    """Return the BLAS libraries in this process with the kernels that each chose."""
+    """Return the BLAS libraries in this process with the kernels that each selected."""
     return [
         {
             "library": pool["filepath"].rsplit("/", 1)[-1],
@@ -58,7 +58,7 @@ def blas_in_use() -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def threads(n: int) -> Iterator[None]:
-    """Have every contestant that is loaded use n threads, and put back what there was."""
+    """Make every loaded contestant use n threads, and restore the previous numbers afterwards."""
     ours = get_num_threads()
     torch, faiss = sys.modules.get("torch"), sys.modules.get("faiss")
     torch_before = torch.get_num_threads() if torch else 0

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from ..plot.panels import Panel
 
-# Of the colours of `relkernels.plot`, by contestant.
+# Indices of the colours of `relkernels.plot`, by contestant.
 _COLORS = {OURS: 1, "numpy": 0, "torch": 4, "faiss": 2, "keops": 3, "sklearn": 5}
-# Pictures that are not of one family.
+# Pictures that are not of a single family.
 _OTHERS = ("roofline", "threads")
-# Sizes that a slope is fitted to: the largest, where the time is that of the work.
+# A slope is fitted to this many of the largest sizes, where the overhead is negligible.
 _SLOPE_POINTS = 3
 
 
@@ -43,7 +43,7 @@ def save(report: Report, directory: str) -> dict[str, str]:
 
 
 def panels(report: Report) -> dict[str, list[Panel]]:
-    """Return the panels of each picture that the rows allow: one a family, "roofline" and "threads"."""
+    """Return the panels of each picture that the rows allow: one per family, "roofline" and "threads"."""
     from ..plot.panels import Panel
 
     found = {}
@@ -83,7 +83,7 @@ def _groups(rows: Iterable[Row], key: Any) -> dict[Any, list[Row]]:
 
 
 def slope(sizes: list[int], times: list[float]) -> float | None:
-    """Return the exponent of time in size over the largest sizes; None of one size alone."""
+    """Return the exponent of time in size over the largest sizes, or None for a single size."""
     if len(sizes) < 2:
         return None
     x, y = np.log(sizes[-_SLOPE_POINTS:]), np.log(times[-_SLOPE_POINTS:])

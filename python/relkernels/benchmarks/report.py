@@ -1,4 +1,4 @@
-"""What a run of the benchmarks leaves: rows, the machine they were measured on, and their judgement."""
+"""The result of a benchmark run: rows, the machine they were measured on, and the targets met."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from . import ceilings, peers, timing
 from .memory import Meter
 from .workload import OURS, Workload
 
-# Libraries read these: a setting forgotten in a shell changes what a peer can do.
+# Libraries read these: a setting forgotten in a shell changes a peer's speed.
 SETTINGS = ("OPENBLAS_", "OMP_", "GOMP_", "MKL_", "GOTO_", "BLIS_", "ATEN_", "RELKERNELS_")
 
 
 class Verdict(NamedTuple):
-    """A target and what was reached: of a ratio to a peer, or of a ceiling."""
+    """A target and the value achieved, either a ratio to a peer or a share of a ceiling."""
 
     of: str
     wanted: float
@@ -30,43 +30,43 @@ class Verdict(NamedTuple):
 
     @property
     def met(self) -> bool:
-        """Whether it was reached."""
+        """Whether the target was met."""
         return self.got >= self.wanted
 
 
 @dataclass
 class Row:
-    """A workload on a number of threads."""
+    """The result of a workload on one number of threads."""
 
     workload: Workload
     threads: int
     race: timing.Race
     ceiling: float | None
     most_threads: bool
-    # By its targets, which are meant for the most threads and for times that count.
+    # Whether targets apply: only on the most threads, and in runs that measure times.
     judged: bool
     memory: dict[str, int | None] = field(default_factory=dict)
 
     @property
     def best_peer(self) -> str | None:
-        """The fastest contestant besides ours."""
+        """The fastest contestant other than ours."""
         peers = {who: t.median for who, t in self.race.timings.items() if who != OURS}
         return min(peers, key=peers.__getitem__) if peers else None
 
     def ratio(self, peer: str | None) -> float | None:
-        """Return the time of a peer over ours."""
+        """Return a peer's time divided by ours."""
         timings = self.race.timings
         if OURS not in timings or peer not in timings:
             return None
         return timings[peer].median / timings[OURS].median
 
     def rate(self, who: str) -> float | None:
-        """Return operations, or bytes, a second."""
+        """Return operations, or bytes, per second."""
         found = self.race.timings.get(who)
         return self.workload.work / found.median if found else None
 
     def share(self) -> float | None:
-        """Return our rate over the ceiling."""
+        """Return our rate divided by the ceiling."""
         ours = self.rate(OURS)
         return ours / self.ceiling if ours and self.ceiling else None
 
@@ -85,7 +85,7 @@ class Row:
         return found
 
     def record(self) -> dict[str, Any]:
-        """Return what JSON holds of this row."""
+        """Return this row for JSON."""
         w = self.workload
         return {
             "workload": w.name,
@@ -123,7 +123,7 @@ class Row:
 
 @dataclass
 class Report:
-    """All that a run found out; rows grow as it goes on."""
+    """All results of a run; rows are added as it proceeds."""
 
     command: str
     quick: bool
@@ -142,9 +142,9 @@ class Report:
         threads: Sequence[int],
         progress: Callable[[str], None],
     ) -> None:
-        """Measure ceilings, then workloads; what was measured stays where this is interrupted.
+        """Measure ceilings, then workloads; an interrupted run keeps its measurements.
 
-        A quick report compares results alone.
+        A quick report only compares results.
         """
         if self.quick:
             self._compare(workloads, threads, progress)
@@ -159,12 +159,12 @@ class Report:
                     ceiling = self.ceilings[n][workload.limit]
                     row = Row(workload, n, race, ceiling, most, judged=most)
                     self.rows.insert(begin, row)
-                row = self.rows[-1]  # that of the most threads
+                row = self.rows[-1]  # the row of the most threads
                 for who, found in row.race.timings.items():
                     if found.median <= timing.TOO_LONG:
                         row.memory[who] = meter.peak(workload, who)
                 self.blas = peers.blas_in_use()
-        self._measure_ceilings(threads, progress)  # again: the first time may have met a busy machine
+        self._measure_ceilings(threads, progress)  # again: the machine may have been busy the first time
         for row in self.rows:
             row.ceiling = self.ceilings[row.threads][row.workload.limit]
         self.complete = True
@@ -189,9 +189,9 @@ class Report:
 
     @property
     def unequal(self) -> list[str]:
-        """What was found to differ from ours, in words."""
+        """Descriptions of results that differ from ours."""
         return list(
-            dict.fromkeys(  # every number of threads has the same
+            dict.fromkeys(  # equal for every number of threads
                 f"{row.workload.name}: {who} differs by {apart:.1e}, more than {row.workload.tolerance:.1e}"
                 for row in self.rows
                 for who, apart in row.race.unequal.items()
@@ -199,7 +199,7 @@ class Report:
         )
 
     def record(self) -> dict[str, Any]:
-        """Return what JSON holds of this report."""
+        """Return this report for JSON."""
         return {
             "command": self.command,
             "complete": self.complete,
@@ -215,7 +215,7 @@ class Report:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return the configuration, and what else makes one machine faster than another."""
+    """Return the configuration, and other facts that determine a machine's speed."""
     memory = None
     with contextlib.suppress(ValueError, OSError):
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,4 +1,4 @@
-"""Rows of a report as text: the cells that the terminal and the Markdown file show."""
+"""Rows of a report as text: the cells of the tables in the terminal and in the Markdown file."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from . import ceilings
 from .report import Report, Row
 from .workload import OURS
 
-# Times beside those of peers, then what the machine could do: a page has a table of each, as both would be
-# wider than a screen.
+# Times compared with peers, then rates compared with the machine: a page has a table of each, because a
+# single table would be wider than a screen.
 TIMES = ("workload", "threads", "relkernels", "best peer", "ratio", "target", "other peers")
 RATES = ("rate", "of ceiling", "peak memory: ours, best peer")
 HEADERS = TIMES + RATES
 
-# Of a quick run, which measures no times.
+# Columns of a quick run, which measures no times.
 COMPARED = ("workload", "threads", "compared", "largest difference", "allowed", "result")
 
 QUICK_METHOD = """\
-Contestants are given the same data and compared for equal results: ||a - b|| / ||b|| from ours. This run
-measures no times: a run without --quick does."""
+All contestants get the same data and are checked for equal results: ||a - b|| / ||b|| from ours. This run
+measures no times; a run without --quick does."""
 
 METHOD = """\
-Contestants are given the same data, compared for equal results, and timed turn by turn in one process;
-times are medians with quartiles, ratios a peer's median over ours (above 1 we are faster). Rates count
-the operations of the definition, or the bytes it reads where these are the limit: beyond the last-level
-cache that ceiling binds, inside it a share of it can exceed 100 %. Targets are judged on the most threads.
-Peak memory is what one call adds to a fresh process that holds the data, result included."""
+All contestants get the same data, are checked for equal results, and are timed alternately in one process;
+times are medians with quartiles, ratios a peer's median over ours (above 1 we are faster). Rates count the
+operations of the definition, or the bytes it reads if memory is the limit: that ceiling holds beyond the
+last-level cache, while within it a share can exceed 100 %. Targets are judged with the most threads. Peak
+memory is the memory that one call, including its result, adds to a fresh process that holds the data."""
 
 
 def seconds(t: float) -> str:
@@ -47,7 +47,7 @@ def size(n: float | None) -> str:
 
 
 def cells(row: Row, quartiles: bool) -> tuple[str, ...]:
-    """Return one cell a header; with the quartiles of our times if wanted."""
+    """Return one cell per header, optionally with the quartiles of our times."""
     ours, peer, rate = row.race.timings.get(OURS), row.best_peer, row.rate(OURS)
     time = "absent"
     if ours is not None:
@@ -77,13 +77,13 @@ def cells(row: Row, quartiles: bool) -> tuple[str, ...]:
 
 
 def compared_cells(row: Row) -> tuple[str, ...]:
-    """Return one cell a header of COMPARED."""
+    """Return one cell per header of COMPARED."""
     race = row.race
     others = {who: apart for who, apart in race.differences.items() if who != next(iter(race.differences))}
     return (
         row.workload.label(),
         str(row.threads),
-        ", ".join(others) or "nobody",
+        ", ".join(others) or "none",
         f"{max(others.values()):.1e}" if others else "",
         f"{row.workload.tolerance:.0e}",
         f"unequal: {', '.join(race.unequal)}" if race.unequal else "equal" if others else "not compared",
@@ -91,14 +91,14 @@ def compared_cells(row: Row) -> tuple[str, ...]:
 
 
 def compared(report: Report) -> str:
-    """Return what a quick run found, in a sentence."""
+    """Return the result of a quick run in a sentence."""
     results = sum(max(len(row.race.differences) - 1, 0) for row in report.rows)
     found = f"{len(report.unequal)} unequal" if report.unequal else "all equal"
     return f"{results} results compared with ours: {found}. No times were measured (--quick)."
 
 
 def keys(row: Row) -> tuple[float | str | None, ...]:
-    """Return what `cells` are sorted by, one a header; None where a cell is empty or says no number."""
+    """Return the sort keys of `cells`, one per header; None if a cell is empty or has no number."""
     ours, peer = row.race.timings.get(OURS), row.best_peer
     verdicts = row.verdicts()
     others = [r for who in row.race.timings if who not in (OURS, peer) and (r := row.ratio(who))]
@@ -126,7 +126,7 @@ def _verdict(row: Row, i: int) -> str:
 
 
 def ceiling_cells(report: Report) -> list[tuple[str, ...]]:
-    """Return a row for each ceiling: its name, and its rate on each number of threads."""
+    """Return a row for each ceiling: its name, and its rate with each number of threads."""
     return [
         (
             what,
@@ -142,7 +142,7 @@ def ceiling_cells(report: Report) -> list[tuple[str, ...]]:
 
 
 def absences(report: Report) -> list[str]:
-    """Return who did not take part, and why, each once: libraries first, then single workloads."""
+    """Return the absent contestants with reasons, each once: libraries first, then single workloads."""
     lines = [f"{peer}: {why}" for peer, why in report.missing.items()]
     found: dict[tuple[str, str], list[str]] = {}
     for row in report.rows:
@@ -154,15 +154,13 @@ def absences(report: Report) -> list[str]:
 
 
 def advice(report: Report) -> list[str]:
-    """Return what makes this run's figures doubtful."""
+    """Return reasons to doubt the figures of this run."""
     machine, lines = report.machine, []
     load, processors = machine["load"], machine["processors"] or 1
     if load is not None and load > 0.5 * processors:
-        lines.append(
-            f"the machine was not quiet: a load of {load:.1f} on {processors} processors at the start"
-        )
+        lines.append(f"the machine was busy: a load of {load:.1f} on {processors} processors at the start")
     for name, value in machine["settings"].items():
-        lines.append(f"{name}={value} is set, which may change what a contestant can do")
+        lines.append(f"{name}={value} is set, which may change a contestant's speed")
     if machine["amx"]:
         lines.append("this processor has AMX, whose ceiling is not measured: bfloat16 may exceed bf16_dot")
     return lines
@@ -189,9 +187,9 @@ def facts(report: Report) -> list[tuple[str, str]]:
 
 
 def notes(report: Report) -> list[tuple[str, list[str]]]:
-    """Return what a reader of the figures must know besides, under headings; lists may be empty."""
+    """Return caveats about the figures, by heading; lists may be empty."""
     return [
-        ("Doubts", advice(report)),
-        ("Who is absent", absences(report)),
+        ("Caveats", advice(report)),
+        ("Absent", absences(report)),
         ("Unequal, not timed", report.unequal),
     ]

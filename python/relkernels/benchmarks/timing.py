@@ -1,4 +1,4 @@
-"""Races: contestants checked for one result, then timed turn by turn in one process."""
+"""Comparisons: contestants are checked for equal results, then timed alternately in one process."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ import numpy as np
 from . import peers
 from .workload import OURS, AbsentError, Entry, Workload
 
-# A sample lasts at least this long: the clock and the loop cost some 100 ns.
+# A sample lasts at least this long, because the clock and the loop cost some 100 ns.
 SHORTEST_SAMPLE = 50e-6
 TURNS = 3
-# Threads of OpenBLAS and OpenMP spin after a call, on processors that the next contestant wants; those of
-# OpenBLAS were seen to spin for more than 30 ms and less than 100.
+# Threads of OpenBLAS and OpenMP spin after a call, on processors that the next contestant needs; those of
+# OpenBLAS were observed to spin for between 30 and 100 ms.
 REST = 0.1  # seconds
 SLOW, TOO_LONG = 1.0, 10.0  # seconds
 
 
 @dataclass
 class Timing:
-    """Seconds of a call: median and quartiles of so many samples."""
+    """Seconds per call: median, quartiles and number of samples."""
 
     median: float
     lower_quartile: float
@@ -37,17 +37,17 @@ class Timing:
 
 @dataclass
 class Race:
-    """The outcome of a workload: timings, and why a contestant has none."""
+    """The result of a workload: timings, and the reason if a contestant has none."""
 
     timings: dict[str, Timing] = field(default_factory=dict)
-    # ||a - b|| / ||b|| from ours, or from the first contestant where ours is absent.
+    # ||a - b|| / ||b|| from ours, or from the first contestant if ours is absent.
     differences: dict[str, float] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     unequal: dict[str, float] = field(default_factory=dict)
 
 
 def difference(arrays: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> float:
-    """Return the largest ||a - b|| / ||b|| of the arrays of two results; inf where shapes differ."""
+    """Return the largest ||a - b|| / ||b|| of the arrays of two results; inf if shapes differ."""
     if len(arrays) != len(reference):
         return float("inf")
     return max((_distance(a, b) for a, b in zip(arrays, reference, strict=True)), default=0.0)
@@ -56,7 +56,7 @@ def difference(arrays: Sequence[np.ndarray], reference: Sequence[np.ndarray]) ->
 def _distance(a: np.ndarray, b: np.ndarray) -> float:
     if a.shape != b.shape:
         return float("inf")
-    # In pieces: results may take most of the memory.
+    # In pieces, because results may occupy most of the memory.
     rows = max(1, 2**22 // max(1, b[:1].size)) if b.ndim else 1
     a, b = np.atleast_1d(a), np.atleast_1d(b)
     above = below = 0.0
@@ -70,17 +70,17 @@ def _distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def prepare(workload: Workload, who: str, data: Any) -> tuple[Entry, list[np.ndarray]]:
-    """Return a contestant ready to start, and what it computes: its first call is its warm-up.
+    """Return a contestant that is ready to start, and the result of its first call, which is its warm-up.
 
     Raises
     ------
     AbsentError
-        If it is not installed, or fails to start; the message says why.
+        If it is not installed, or fails to start; the message gives the reason.
     """
     if who in (absent := peers.missing()):
         raise AbsentError(absent[who])
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # KeOps tells that it compiles
+        with contextlib.redirect_stdout(sys.stderr):  # KeOps prints that it compiles
             entry = workload.contestants[who](data)
             return entry, list(entry.arrays(entry.call()))
     except (AbsentError, MemoryError):
@@ -88,12 +88,12 @@ def prepare(workload: Workload, who: str, data: Any) -> tuple[Entry, list[np.nda
     except Exception as error:
         if who == OURS:
             raise
-        told = str(error).strip().splitlines() or [""]
-        raise AbsentError(f"cannot run here: {type(error).__name__}: {told[0][:200]}") from error
+        lines = str(error).strip().splitlines() or [""]
+        raise AbsentError(f"cannot run here: {type(error).__name__}: {lines[0][:200]}") from error
 
 
 def check(workload: Workload, data: Any) -> tuple[dict[str, Entry], Race]:
-    """Return the contestants whose results are equal, and what became of the others."""
+    """Return the contestants with equal results, and a `Race` that records the others."""
     race, entries = Race(), {}
     reference: list[np.ndarray] | None = None
     for who in workload.contestants:
@@ -114,7 +114,7 @@ def check(workload: Workload, data: Any) -> tuple[dict[str, Entry], Race]:
 
 
 def compare(workload: Workload, threads: Sequence[int]) -> Iterator[tuple[int, Race]]:
-    """Check the contestants of a workload on each number of threads, and time nothing."""
+    """Check the contestants of a workload with each number of threads, without timing."""
     data = workload.data()
     for n in sorted(threads, reverse=True):
         with peers.threads(n):
@@ -122,17 +122,17 @@ def compare(workload: Workload, threads: Sequence[int]) -> Iterator[tuple[int, R
 
 
 def run(workload: Workload, threads: Sequence[int], seconds: float, least: int) -> Iterator[tuple[int, Race]]:
-    """Prepare and check the contestants of a workload, then time them on each number of threads.
+    """Prepare and check the contestants of a workload, then time them with each number of threads.
 
     Parameters
     ----------
     threads
-        The most come first: who takes too long on these is not timed on fewer.
+        Timed from most to fewest: a contestant that takes too long with the most is not timed with fewer.
     seconds
-        Of each contestant, unless the least number of samples takes longer. With 0 they do not rest
-        between turns either.
+        Time per contestant, unless the minimum number of samples takes longer. With 0 there is also no rest
+        between turns.
     least
-        Samples of each contestant.
+        Minimum number of samples per contestant.
     """
     data = workload.data()
     most = max(threads)
@@ -140,21 +140,21 @@ def run(workload: Workload, threads: Sequence[int], seconds: float, least: int) 
         entries, race = check(workload, data)
     calls = {who: entry.call for who, entry in entries.items()}
     for n in sorted(threads, reverse=True):
-        with peers.threads(n):  # again, for what the contestants have loaded in the meantime
+        with peers.threads(n):  # again, for libraries that the contestants have loaded in the meantime
             timings = alternate(calls, seconds, least)
         yield n, replace(race, timings=timings)
         for who, timing in timings.items():
             if timing.median > TOO_LONG:
                 del calls[who]
-                why = f"not timed on fewer threads: {timing.median:.0f} s a call on {n}"
+                why = f"not timed on fewer threads: {timing.median:.0f} s per call on {n}"
                 race = replace(race, absent=race.absent | {who: why})
 
 
 def alternate(calls: Mapping[str, Callable[[], Any]], seconds: float, least: int) -> dict[str, Timing]:
-    """Time the calls in turn until each has had its seconds and its samples.
+    """Time the calls alternately until each has enough seconds and samples.
 
-    A turn begins with a rest, in which the threads of the contestant before stop spinning, and with a
-    call that is not counted and wakes the contestant's own. A call that takes seconds is timed once.
+    A turn begins with a rest, so that the previous contestant's threads stop spinning, and with an
+    untimed call, which wakes the contestant's threads. A call that takes seconds is timed once.
     """
     first = {who: _seconds(call) for who, call in calls.items()}
     samples = {who: [took] if took > SLOW else [] for who, took in first.items()}
@@ -185,7 +185,7 @@ def _seconds(call: Callable[[], Any]) -> float:
 
 
 def _turn(call: Callable[[], Any], repeats: int, seconds: float, samples: list[float]) -> float:
-    """Add samples for so many seconds, one at least; return the seconds that passed."""
+    """Add samples for this many seconds, at least one; return the elapsed seconds."""
     begin = end = time.perf_counter()
     while True:
         start = end

@@ -1,4 +1,4 @@
-"""What a benchmark measures: a workload, its contestants, and what is asked of ours."""
+"""The subject of a benchmark: a workload, its contestants, and the targets of ours."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 OURS = "relkernels"
-# Arrays of float32, ||a - b|| / ||b||: each contestant rounds in its own order.
+# Tolerance of ||a - b|| / ||b|| for float32 arrays: each contestant rounds in its own order.
 FLOAT32 = 1e-5
-# Two results that were each rounded to bfloat16 somewhere: 8 bits of mantissa.
+# Tolerance for two results that were each rounded to bfloat16 at some point: 8 bits of mantissa.
 BF16 = 2e-2
 
 
 class AbsentError(Exception):
-    """A contestant cannot take part in a workload; the message says why."""
+    """A contestant cannot take part in a workload; the message gives the reason."""
 
 
 def as_arrays(result: Any) -> list[np.ndarray]:
@@ -30,7 +30,7 @@ def as_arrays(result: Any) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class Entry:
-    """A contestant ready to start: `call` is what is timed, `arrays` makes its result comparable."""
+    """A contestant that is ready to start: `call` is timed, `arrays` makes its result comparable."""
 
     call: Callable[[], Any]
     arrays: Callable[[Any], Sequence[np.ndarray]] = as_arrays
@@ -38,32 +38,32 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """One size of one thing to compute.
+    """A computation of one size.
 
     Attributes
     ----------
     family, series, size
         An operation, a variant of it, and the number along which the variant is swept.
     title
-        What a reader calls it; `{size}` stands for the size.
+        Title for readers; `{size}` is replaced by the size.
     axis
-        What the size counts.
+        Meaning of the size.
     flops
-        Operations that the definition needs, a multiplication and an addition counted apart.
+        Operations in the definition, with multiplications and additions counted separately.
     read, written
         Bytes of the inputs and of the result, each counted once.
     limit
-        The ceiling that it is judged by: the name of one in `ceilings.NAMES`.
+        The relevant ceiling: a name in `ceilings.NAMES`.
     data
-        Makes what the contestants work on.
+        Creates the contestants' input.
     contestants
-        By name, what prepares a contestant for the data. May raise AbsentError.
+        Functions that prepare a contestant for the data, by name. May raise AbsentError.
     targets
-        Least ratio of a peer's time to ours, by peer; "best" is the fastest of them.
+        Minimum ratio of a peer's time to ours, by peer; "best" is the fastest of them.
     ceiling_target
-        Least share of the ceiling.
+        Minimum share of the ceiling.
     quick
-        Small enough for a run that checks results alone.
+        Small enough for a run that only checks results.
     """
 
     family: str
@@ -89,11 +89,11 @@ class Workload:
 
     @property
     def work(self) -> float:
-        """Operations, or bytes read where these are the limit."""
+        """Operations, or bytes read if memory is the limit."""
         return self.read if self.limit == "read" else self.flops
 
     def label(self) -> str:
-        """Title with the size in it."""
+        """Title with the size filled in."""
         return self.title.format(size=f"{self.size:,}")
 
 

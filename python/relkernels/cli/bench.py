@@ -1,4 +1,4 @@
-"""`relkernels bench`: every operation beside its peers and beside what the machine can do."""
+"""`relkernels bench`: every operation compared with its peers and with the machine's ceilings."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from . import output, page
 if TYPE_CHECKING:
     from ..benchmarks.report import Report
 
-SUMMARY = "time every operation beside NumPy, PyTorch, Faiss, KeOps and scikit-learn"
+SUMMARY = "compare the speed of every operation with NumPy, PyTorch, Faiss, KeOps and scikit-learn"
 DESCRIPTION = (
     "Check for each workload that all libraries give equal results, time them alternately in one process, "
-    "and print times, ratios to the best peer and the share of what the machine can do. Missing peers are "
-    "listed; install them with: pip install torch faiss-cpu pykeops. Ctrl-C keeps what was measured so far."
+    "and print times, ratios to the best peer and shares of the machine's ceilings. Missing peers are "
+    "listed; install them with: pip install torch faiss-cpu pykeops. Ctrl-C keeps the measurements so far."
 )
 EXAMPLE = "relkernels bench attention retrieve/queries_1 --json results.json --plot pictures"
 
@@ -58,15 +58,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write JSON; without FILE, print it instead of tables (default: tables)",
     )
-    parser.add_argument("--plot", metavar="DIR", help="save pictures there (default: none; needs matplotlib)")
     parser.add_argument(
-        "--results", metavar="FILE", help="write a Markdown page, pictures beside it (default: none)"
+        "--plot", metavar="DIR", help="save pictures to DIR (default: none; needs matplotlib)"
+    )
+    parser.add_argument(
+        "--results", metavar="FILE", help="write a Markdown page, with pictures next to it (default: none)"
     )
     parser.add_argument("--html", metavar="FILE", help=page.HELP)
 
 
 def completions() -> dict[str, tuple[str, ...]]:
-    """Return what `relkernels completion` offers for the positional arguments."""
+    """Return the completions of the positional arguments."""
     return {"names": FAMILIES}
 
 
@@ -93,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     for path in (arguments.plot, _pictures_of(arguments.results)):
         if path:
-            output.writable_directory(path)  # before the work, not after it
+            output.writable_directory(path)  # fail before the work, not after it
     for option, path in (("--json", arguments.json), ("--results", arguments.results)):
         if path not in (None, "-"):
             check_writable(option, path)
@@ -108,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     try:
         report.measure(chosen, threads, lambda what: print(f"... {what}", file=sys.stderr))
-    finally:  # an error or Ctrl-C leaves what was measured so far
+    finally:  # an error or Ctrl-C keeps the measurements so far
         _write(report, arguments)
     for line in report.unequal:
         print(f"relkernels bench: {line}", file=sys.stderr)
@@ -126,7 +128,7 @@ def _command(arguments: argparse.Namespace) -> str:
 
 
 def _pictures_of(results: str | None) -> str | None:
-    """Return the directory of a Markdown page's pictures: RESULTS.md has results/ beside it."""
+    """Return the directory of a Markdown page's pictures: results/ next to RESULTS.md."""
     if results is None:
         return None
     folder, name = os.path.split(results)
@@ -164,7 +166,7 @@ def _write(report: Report, arguments: argparse.Namespace) -> None:
 
 
 def _page(report: Report) -> page.Page:
-    """Return the page of a report: ceilings, a section a family, the roofline, time against threads."""
+    """Return the page of a report: ceilings, a section per family, the roofline, time against threads."""
     from ..benchmarks import FAMILIES, ceilings, plots, tables
 
     panels = {} if report.quick else plots.panels(report)
@@ -173,7 +175,7 @@ def _page(report: Report) -> page.Page:
         headers = ["ceiling", *(f"{n} threads" if n > 1 else "1 thread" for n in report.ceilings)]
         rates = [[found[name] for found in report.ceilings.values()] for name in ceilings.NAMES]
         limits = page.Table(
-            "What the machine can do",
+            "Ceilings of the machine",
             headers,
             [
                 [name, *map(page.Cell, texts, keys)]
@@ -197,7 +199,7 @@ def _page(report: Report) -> page.Page:
             sections.append(page.Section(family, tables=[of_family], pictures=pictures))
     if "threads" in panels:
         sections.append(page.Section("Time against threads", pictures=page.pictures_of(panels["threads"])))
-    incomplete = [] if report.complete else ["Interrupted: this is what was measured until then."]
+    incomplete = [] if report.complete else ["Interrupted: these are the measurements until then."]
     return page.Page(
         "relkernels bench",
         f"{tables.QUICK_METHOD} {tables.compared(report)}" if report.quick else tables.METHOD,
@@ -215,7 +217,7 @@ def _print_tables(report: Report) -> None:
     console = output.console(markup=False)
     if report.ceilings:
         headers = ["", *(f"{n} threads" if n > 1 else "1 thread" for n in report.ceilings)]
-        output.print_table(console, "What the machine can do", headers, tables.ceiling_cells(report))
+        output.print_table(console, "Ceilings of the machine", headers, tables.ceiling_cells(report))
     for family in FAMILIES:
         rows = [row for row in report.rows if row.workload.family == family]
         if rows and report.quick:

@@ -1,4 +1,4 @@
-"""`relkernels completion`: a script that makes a shell complete commands, options and names."""
+"""`relkernels completion`: a shell script that completes commands, options and names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the script, made from the parser of the command line, which `main` passes."""
+    """Print the script, generated from the command-line parser, which `main` passes."""
     import shtab
 
     for name, sub in arguments.subparsers.items():

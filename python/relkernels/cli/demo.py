@@ -27,7 +27,7 @@ DESCRIPTION = (
 EXAMPLE = "relkernels demo --plot pictures"
 PARTS = ("symmetric", "crossdomain", "preference", "kernel")
 ON_DEMAND = ("retrieval",)
-# Options of retrieval alone, with their defaults.
+# Options of retrieval only, with their defaults.
 _SIZES = {"rows": 5_000_000, "dim": 64, "queries": 256, "k": 10}
 
 
@@ -43,25 +43,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="print the figures as JSON instead (default: tables)"
     )
-    parser.add_argument("--plot", metavar="DIR", help="save pictures there (default: none; needs matplotlib)")
+    parser.add_argument(
+        "--plot", metavar="DIR", help="save pictures to DIR (default: none; needs matplotlib)"
+    )
     parser.add_argument("--html", metavar="FILE", help=page.HELP)
-    sizes = parser.add_argument_group("retrieval", "sizes of the part of this name")
+    sizes = parser.add_argument_group("retrieval", "sizes for the part retrieval")
     keys = sizes.add_mutually_exclusive_group()
-    told = {name: f"(default: {size:,})" for name, size in _SIZES.items()}
-    keys.add_argument("--rows", type=_size, metavar="N", help=f"keys to draw, in a file {told['rows']}")
-    keys.add_argument("--keys", metavar="FILE", help="an .npy file of keys to take instead (default: drawn)")
-    sizes.add_argument("--dim", type=_size, metavar="D", help=f"features of the keys drawn {told['dim']}")
-    sizes.add_argument("--queries", type=_size, metavar="Q", help=f"queries to draw {told['queries']}")
-    sizes.add_argument("--k", type=_size, metavar="K", help=f"keys to find for each query {told['k']}")
+    defaults = {name: f"(default: {size:,})" for name, size in _SIZES.items()}
+    keys.add_argument("--rows", type=_size, metavar="N", help=f"random keys to generate {defaults['rows']}")
+    keys.add_argument("--keys", metavar="FILE", help="an .npy file of keys to use instead (default: random)")
+    sizes.add_argument("--dim", type=_size, metavar="D", help=f"features of random keys {defaults['dim']}")
+    sizes.add_argument("--queries", type=_size, metavar="Q", help=f"random queries {defaults['queries']}")
+    sizes.add_argument("--k", type=_size, metavar="K", help=f"keys to find per query {defaults['k']}")
 
 
 def completions() -> dict[str, tuple[str, ...]]:
-    """Return what `relkernels completion` offers for the positional arguments."""
+    """Return the completions of the positional arguments."""
     return {"parts": PARTS + ON_DEMAND}
 
 
 def _part(name: str) -> str:
-    """Return the name of a part (`choices` of argparse does not take none of them)."""
+    """Return the name of a part (argparse's `choices` would reject an empty list)."""
     if name not in PARTS + ON_DEMAND:
         known = PARTS + ON_DEMAND
         raise argparse.ArgumentTypeError(
@@ -82,7 +84,7 @@ def _size(text: str) -> int:
 
 
 def _options(arguments: argparse.Namespace, part: str) -> dict[str, Any]:
-    """Return what a part's `run` takes besides the report."""
+    """Return the arguments of a part's `run` other than `report`."""
     if part != "retrieval":
         return {}
     given = {name: getattr(arguments, name) for name in (*_SIZES, "keys")}
@@ -96,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ImportError(f"--plot needs matplotlib: {install('matplotlib')}")
 
     if arguments.plot is not None:
-        output.writable_directory(arguments.plot)  # before the work, not after it
+        output.writable_directory(arguments.plot)  # fail before the work, not after it
     page.check(arguments.html)
 
     def report(what: str) -> None:
@@ -105,10 +107,10 @@ def run(arguments: argparse.Namespace) -> int:
     sizes = _options(arguments, "retrieval")
     if sizes and "retrieval" not in arguments.parts:
         arguments.usage_error(
-            f"--{next(iter(sizes))} is an option of the part retrieval, which is not asked for"
+            f"--{next(iter(sizes))} is an option of the part retrieval, which is not selected"
         )
     if "keys" in sizes and "dim" in sizes:
-        arguments.usage_error("--dim is for keys that are drawn, not for those of --keys")
+        arguments.usage_error("--dim is for random keys, not for those of --keys")
     begin = time.perf_counter()
     chosen = [part for part in PARTS + ON_DEMAND if part in (arguments.parts or PARTS)]
     studies = {
@@ -132,7 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _page(studies: dict[str, Part], seconds: float, arguments: argparse.Namespace) -> page.Page:
-    """Return the page of what the parts told."""
+    """Return the page with the results of the parts."""
     words = ["relkernels", "demo", *arguments.parts]
     for name in (*_SIZES, "keys", "plot", "html"):
         if (value := getattr(arguments, name)) is not None:
@@ -145,5 +147,5 @@ def _page(studies: dict[str, Part], seconds: float, arguments: argparse.Namespac
         )
         for part, study in studies.items()
     ]
-    summary = f"Relations learned from real data, judged on data held out. {seconds:.1f} seconds in all."
+    summary = f"Relations learned from real data, evaluated on held-out data. {seconds:.1f} seconds in total."
     return page.Page("relkernels demo", summary, shlex.join(words), sections)

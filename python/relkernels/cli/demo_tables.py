@@ -1,4 +1,4 @@
-"""The tables that `relkernels demo` prints, and shows on its page."""
+"""The tables that `relkernels demo` prints and shows on its page."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from .page import Table, rich_table
 
 
 def show(figures: dict[str, Any], seconds: float) -> None:
-    """Print a table for each part, and the time in all."""
+    """Print the tables of each part, and the total time."""
     console = output.console()
-    for part, told in figures.items():
-        for table in tables(part, told):
+    for part, results in figures.items():
+        for table in tables(part, results):
             console.print(rich_table(table))
-    console.print(f"{seconds:.1f} seconds in all")
+    console.print(f"{seconds:.1f} seconds in total")
 
 
-def tables(part: str, told: Any) -> list[Table]:
+def tables(part: str, results: Any) -> list[Table]:
     """Return the tables of the figures of a part."""
     known: dict[str, Callable[[Any], list[Table]]] = {
         "symmetric": _symmetric,
@@ -27,39 +27,39 @@ def tables(part: str, told: Any) -> list[Table]:
         "kernel": _kernel,
         "retrieval": _retrieval,
     }
-    return known[part](told)
+    return known[part](results)
 
 
 def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
     return Table(title, columns, rows)
 
 
-def _symmetric(told: dict[str, Any]) -> list[Table]:
+def _symmetric(results: dict[str, Any]) -> list[Table]:
     rows = [
-        ("ROC-AUC of the relation", f"{told['auc']:.4f}"),
-        ("precision@10, learned relation", f"{told['precision_at_10']:.4f}"),
-        ("precision@10, raw pixels", f"{told['baseline_precision_at_10']:.4f}"),
-        ("seconds to fit", f"{told['seconds']:.2f}"),
+        ("ROC-AUC of the relation", f"{results['auc']:.4f}"),
+        ("precision@10, learned relation", f"{results['precision_at_10']:.4f}"),
+        ("precision@10, raw pixels", f"{results['baseline_precision_at_10']:.4f}"),
+        ("seconds to fit", f"{results['seconds']:.2f}"),
     ]
     return [_table("Same digit? Learned relation, 360 held-out images", ("measure", "value"), rows)]
 
 
-def _crossdomain(told: dict[str, Any]) -> list[Table]:
-    ways = {"learned relation": told, **told["baselines"]}
+def _crossdomain(results: dict[str, Any]) -> list[Table]:
+    ways = {"learned relation": results, **results["baselines"]}
     rows = [(name, f"{way['recall_at_1']:.3f}", f"{way['recall_at_10']:.3f}") for name, way in ways.items()]
-    rows.append(("chance", f"{told['chance_recall_at_1']:.3f}", f"{told['chance_recall_at_10']:.3f}"))
-    rows.append(("seconds to fit", f"{told['seconds']:.2f}", ""))
+    rows.append(("chance", f"{results['chance_recall_at_1']:.3f}", f"{results['chance_recall_at_10']:.3f}"))
+    rows.append(("seconds to fit", f"{results['seconds']:.2f}", ""))
     title = "Which bottom half belongs to a top half? 360 held-out images"
     return [_table(title, ("ranked by", "recall@1", "recall@10"), rows)]
 
 
-def _preference(told: dict[str, Any]) -> list[Table]:
-    digit = told["largest_digit"]
+def _preference(results: dict[str, Any]) -> list[Table]:
+    digit = results["largest_digit"]
     rows = [
         ("largest digit, selected", f"{digit['accuracy']:.4f}"),
         ("smallest digit, selected", f"{digit['accuracy_smallest']:.4f}"),
         ("largest digit, chance", f"{digit['chance']:.4f}"),
-        ("preferences that go in a circle", str(digit["transitivity_violations"])),
+        ("cyclic preferences", str(digit["transitivity_violations"])),
         ("slope of utility in the query", f"{digit['slope_in_query']:.3g} <= {digit['slope_bound']:.3g}"),
         ("seconds to fit", f"{digit['seconds']:.2f}"),
     ]
@@ -76,15 +76,15 @@ def _preference(told: dict[str, Any]) -> list[Table]:
     columns = (
         "inverse temperature",
         "accuracy",
-        "at least, by the bound",
+        "guaranteed accuracy",
         "error in digits",
-        "error's bound",
+        "bound on error",
     )
     tables = [
         _table("Largest digit of sets of 8 held-out images", ("measure", "value"), rows),
-        _table("The same by attention", columns, by_attention),
+        _table("Largest digit, selected by attention", columns, by_attention),
     ]
-    modes = told["modechoice"]
+    modes = results["modechoice"]
     columns = ("210 travellers, 5 folds", "accuracy", "log-loss", "conditional logit", "log-loss")
     choices = [
         (
@@ -101,7 +101,7 @@ def _preference(told: dict[str, Any]) -> list[Table]:
     return tables
 
 
-def _kernel(told: list[dict[str, Any]]) -> list[Table]:
+def _kernel(results: list[dict[str, Any]]) -> list[Table]:
     rows = [
         (
             str(row["width"]),
@@ -109,25 +109,25 @@ def _kernel(told: list[dict[str, Any]]) -> list[Table]:
             f"{row['rel_error']:.4f}",
             f"{row['seconds']:.2f}",
         )
-        for row in told
+        for row in results
     ]
     columns = ("hidden width", "largest error", "relative error", "seconds")
     return [_table("Gaussian kernel by <phi(x), phi(y)>, held-out pairs", columns, rows)]
 
 
-def _retrieval(told: dict[str, Any]) -> list[Any]:
+def _retrieval(results: dict[str, Any]) -> list[Any]:
     rows = [
-        ("keys", f"{told['rows']:,} of {told['dim']} features, {told['dtype']}"),
-        ("queries, and keys found for each", f"{told['queries']:,}, {told['k']:,}"),
-        ("seconds", f"{told['seconds']:.2f}"),
-        ("keys a second", f"{told['rows_per_second'] / 1e6:.3g} M"),
-        ("bytes a second", f"{told['bytes_per_second'] / 1e9:.3g} GB"),
-        ("file", f"{told['bytes'] / 2**20:,.0f} MiB"),
-        ("most memory of the process", f"{told['peak_bytes'] / 2**20:,.0f} MiB"),
+        ("keys", f"{results['rows']:,} of {results['dim']} features, {results['dtype']}"),
+        ("queries, keys found per query", f"{results['queries']:,}, {results['k']:,}"),
+        ("seconds", f"{results['seconds']:.2f}"),
+        ("keys per second", f"{results['rows_per_second'] / 1e6:.3g} M"),
+        ("bytes per second", f"{results['bytes_per_second'] / 1e9:.3g} GB"),
+        ("file", f"{results['bytes'] / 2**20:,.0f} MiB"),
+        ("peak memory of the process", f"{results['peak_bytes'] / 2**20:,.0f} MiB"),
         (
-            "largest error, of the queries checked",
-            f"{told['largest_error']:.2g} of {told['error_bound']:.2g}",
+            "largest error of the checked queries",
+            f"{results['largest_error']:.2g} (allowed {results['error_bound']:.2g})",
         ),
-        ("queries checked directly", f"{told['checked_queries']}"),
+        ("queries checked directly", f"{results['checked_queries']}"),
     ]
     return [_table("Exact retrieval over keys on disk", ("measure", "value"), rows)]

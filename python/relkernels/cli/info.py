@@ -1,4 +1,4 @@
-"""`relkernels info`: version, processor, instruction set, threads, CUDA state, packages installed beside."""
+"""`relkernels info`: version, processor, instruction set, threads, CUDA state, installed packages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DESCRIPTION = (
 )
 EXAMPLE = "relkernels info --json"
 
-# The packages that results may depend on: those that are needed, then those of the extras.
+# The packages that results may depend on: required ones, then those of the extras.
 _PACKAGES = (
     "numpy",
     "scipy",
@@ -47,12 +47,12 @@ _ENVIRONMENT = ("RELKERNELS_ISA", "RELKERNELS_NUM_THREADS", "OMP_NUM_THREADS", "
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "--json", action="store_true", help="print one JSON object instead (default: a line for each fact)"
+        "--json", action="store_true", help="print one JSON object instead (default: one line per fact)"
     )
 
 
 def report() -> dict[str, Any]:
-    """Return the configuration with its surroundings."""
+    """Return the configuration and its environment."""
     blas = [
         f"{found['internal_api']} {found['version']}, {found['num_threads']} threads"
         for found in threadpoolctl.threadpool_info()
@@ -89,7 +89,7 @@ def _memory() -> int | None:
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {told}" for name, told in value.items() if told is not None) or "none"
+        return ", ".join(f"{name} {item}" for name, item in value.items() if item is not None) or "none"
     if isinstance(value, list):
         return ", ".join(value) or "none"
     return "unknown" if value is None else str(value)
@@ -97,10 +97,10 @@ def _text(value: Any) -> str:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the report."""
-    told = report()
+    found = report()
     if arguments.json:
-        print(json.dumps(told, indent=2))
+        print(json.dumps(found, indent=2))
         return 0
-    for name, value in told.items():
+    for name, value in found.items():
         print(f"{name:15} {_text(value)}")
     return 0

@@ -1,4 +1,4 @@
-"""Entry point of the command line: arguments, exit codes, what a user sees of an error.
+"""Entry point of the command line: arguments, exit codes, error messages.
 
 Exit codes: 0 success, 1 failure, 2 usage error, 130 interrupted, 141 if the reader of the output has gone.
 """
@@ -23,7 +23,7 @@ COMMANDS = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors suggest what a misspelt choice resembles, and say what a bare option lacks."""
+    """A parser whose errors suggest the nearest choice, and name the missing argument of an option."""
 
     def _match_argument(self, action: argparse.Action, arg_strings_pattern: str) -> int:
         try:
@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
             help=module.SUMMARY,
             description=textwrap.fill(module.DESCRIPTION, shutil.get_terminal_size().columns - 2),
             epilog=f"example: {module.EXAMPLE}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,  # an example is copied whole
+            formatter_class=argparse.RawDescriptionHelpFormatter,  # keeps line breaks
         )
         module.add_arguments(sub)
         sub.set_defaults(run=module.run, usage_error=sub.error, actions=sub._actions)
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("relkernels: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # What is left in the buffer has nowhere to go when the interpreter ends.
+        # Otherwise the interpreter would fail to flush the buffer at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (OSError, MemoryError, ValueError, ImportError) as error:

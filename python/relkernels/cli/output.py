@@ -1,4 +1,4 @@
-"""What the commands share: tables for terminals and for files, and paths that are tried before the work."""
+"""Functions that the commands share: tables for terminals and files, and checks of output paths."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Where standard output is no terminal, lines are as long as tables need and carry no colours.
+# Width of lines, which have no colours, if standard output is not a terminal.
 _PLAIN_WIDTH = 160
-# The widest first column, if the terminal is narrow.
+# Maximum width of the first column on a narrow terminal.
 _FIRST = 26
 
 
 def console(*, markup: bool = True) -> Console:
-    """Return the console that tables go to."""
+    """Return the console for tables."""
     from rich.console import Console
 
     found = Console(highlight=False, markup=markup)
@@ -27,9 +27,9 @@ def console(*, markup: bool = True) -> Console:
 def print_table(
     console: Console, title: str, headers: Sequence[str], rows: Sequence[Sequence[str]], repeated: int = 1
 ) -> None:
-    """Print a table; one wider than the terminal as several, each with the first `repeated` columns.
+    """Print a table; split one wider than the terminal into several, each with the first `repeated` columns.
 
-    The first column is text, and wraps; the others are aligned right and never broken.
+    The first column is text, and wraps; the others are right-aligned and never broken.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -42,7 +42,7 @@ def print_table(
     left = 0
     for i in range(repeated, len(headers)):
         if not any(row[i] for row in rows):
-            continue  # nothing to say
+            continue  # omit empty columns
         needed = min(widths[i], max(console.width - own - 2, 1)) + 2
         if not parts or needed > left:
             parts.append([])
@@ -60,7 +60,7 @@ def print_table(
 
 
 def writable_directory(path: str) -> None:
-    """Make a directory, or raise the OSError that writing there would end in."""
+    """Create a directory, or raise the OSError that writing to it would raise."""
     os.makedirs(path, exist_ok=True)
     if not os.access(path, os.W_OK | os.X_OK):
         raise PermissionError(f"cannot write to the directory {path!r}")
@@ -69,7 +69,7 @@ def writable_directory(path: str) -> None:
 def check_paths(
     arguments: argparse.Namespace, options: Sequence[str], given: Sequence[str], names: Iterable[str]
 ) -> None:
-    """Refuse options whose path is the path of another, or a name that was meant as an argument.
+    """Reject a path that another option also has, or that is a name meant as an argument.
 
     ``--plot symmetric`` would save the pictures of all parts in a directory called symmetric.
     """

@@ -1,8 +1,8 @@
-"""The page that `relkernels demo`, `bench` and `reproduce` write with --html: one file that needs no other.
+"""The page that `relkernels demo`, `bench` and `reproduce` write with --html: a single self-contained file.
 
-A `Page` holds what a run told: facts, sections of paragraphs, tables, figures. `render` fills page.html with
-page.css and page.js in it; figures are SVG in data URIs, one for light and one for dark. The page's own
-policy lets it load nothing from anywhere.
+A `Page` holds the results of a run: facts, and sections of paragraphs, tables and figures. `render` fills
+page.html and includes page.css and page.js; figures are SVG in data URIs, in a light and a dark version. The
+page's content security policy forbids loading anything.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 
     from ..plot.panels import Panel
 
-HELP = "write a page with tables and pictures there (default: none; needs matplotlib and Jinja2)"
+HELP = "write a page with tables and pictures (default: none; needs matplotlib and Jinja2)"
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?")
 
 
 class Cell(NamedTuple):
-    """What a table shows in one place, and what the column is sorted by; None comes last."""
+    """The text of a table cell, and its sort key; None comes last."""
 
     text: str
     key: float | str | None = None
 
 
 def value_cell(value: Any) -> Cell:
-    """Return a value of a table of data as a cell."""
+    """Return the cell for a value in a table of data."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
         return Cell(text, text or None)
@@ -52,35 +52,35 @@ def value_cell(value: Any) -> Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under headers; a cell that is plain text is sorted as the number it shows, else as text."""
+    """Rows under headers; a plain-text cell is sorted as a number if it is one, else as text."""
 
     title: str
     headers: Sequence[str]
     rows: Sequence[Sequence[str | Cell]]
-    folded: bool = False  # shown when it is asked for
+    folded: bool = False  # collapsed until the reader opens it
 
     def cells(self) -> list[list[Cell]]:
-        """Return all rows with the keys of every cell."""
+        """Return all rows as cells with sort keys."""
         return [
             [cell if isinstance(cell, Cell) else Cell(cell, _key(cell)) for cell in row] for row in self.rows
         ]
 
     def numeric(self) -> list[bool]:
-        """Tell for each column whether it holds numbers alone, and some."""
+        """Return for each column whether it has numbers and no text."""
         columns = zip(*self.cells(), strict=True) if self.rows else [()] * len(self.headers)
         keys = [[cell.key for cell in column if cell.key is not None] for column in columns]
         return [bool(found) and not any(isinstance(key, str) for key in found) for found in keys]
 
 
 def _key(text: str) -> float | str | None:
-    """Return the number that a text is, or else the text."""
+    """Return the number that a text represents, or else the text."""
     if _NUMBER.fullmatch(text):
         return float(text.replace(",", ""))
     return text or None
 
 
 class Picture(NamedTuple):
-    """A figure as SVG for light pages and for dark ones; its title stands below it."""
+    """A figure as SVG for light pages and for dark ones; its title is shown below it."""
 
     title: str
     light: str
@@ -88,7 +88,7 @@ class Picture(NamedTuple):
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height in pixels of the screen, 96 an inch."""
+        """Width and height in CSS pixels, 96 per inch."""
         found = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', self.light)
         assert found is not None
         width, height = (round(float(n) * 96 / 72) for n in found.groups())
@@ -100,15 +100,15 @@ class Section:
     """A part of a page."""
 
     title: str
-    paragraphs: Sequence[tuple[str, str]] = ()  # a word that leads, and the text
-    verdict: tuple[str, bool] | None = None  # in words, and whether it is good
+    paragraphs: Sequence[tuple[str, str]] = ()  # a leading word, and the text
+    verdict: tuple[str, bool] | None = None  # text, and whether it is favourable
     tables: Sequence[Table] = ()
     pictures: Sequence[Picture] = ()
 
 
 @dataclass
 class Page:
-    """All that a page tells."""
+    """The content of a page."""
 
     title: str
     summary: str
@@ -120,7 +120,7 @@ class Page:
 
 
 def check(path: str | None) -> None:
-    """Refuse before the work what would fail after it: an absent library, a file that cannot be written.
+    """Check before the work that libraries are installed and the file can be written.
 
     Raises
     ------
@@ -134,19 +134,22 @@ def check(path: str | None) -> None:
 
 
 def machine_facts() -> list[tuple[str, str]]:
-    """Return version and machine, for pages of runs that do not describe it themselves."""
-    told = configuration()
+    """Return version and machine, for pages of runs that do not describe them."""
+    found = configuration()
     return [
-        ("relkernels", told["version"]),
-        ("processor", told["cpu"]),
-        ("instruction set", f"{told['isa']} ({', '.join(told['cpu_features'])})"),
-        ("threads", str(told["threads"])),
-        ("system", f"{platform.system()} {platform.machine()}, Python {told['python']}, {told['compiler']}"),
+        ("relkernels", found["version"]),
+        ("processor", found["cpu"]),
+        ("instruction set", f"{found['isa']} ({', '.join(found['cpu_features'])})"),
+        ("threads", str(found["threads"])),
+        (
+            "system",
+            f"{platform.system()} {platform.machine()}, Python {found['python']}, {found['compiler']}",
+        ),
     ]
 
 
 def pictures(figures: Iterable[Figure]) -> list[Picture]:
-    """Return figures as pictures of a page; their titles are taken out of them."""
+    """Return figures as pictures of a page; remove their titles."""
     from ..plot.panels import dark, svg
 
     found = []
@@ -157,7 +160,7 @@ def pictures(figures: Iterable[Figure]) -> list[Picture]:
 
 
 def pictures_of(panels: Iterable[Panel]) -> list[Picture]:
-    """Return panels as pictures of a page, each by itself: a narrow page shows one below the other."""
+    """Return panels as separate pictures, which a narrow page shows one below the other."""
     from ..plot.panels import figure
 
     return pictures(figure([panel]) for panel in panels)
@@ -183,7 +186,7 @@ def render(page: Page) -> str:
     environment.filters["attribute"] = _attribute
     return environment.from_string(template).render(
         page=page,
-        # Ours and without markup of their own: the only text that is not escaped.
+        # The only text that is not escaped: our own files, which contain no markup.
         style=Markup(style),
         script=Markup(script),
         policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}",
@@ -191,12 +194,12 @@ def render(page: Page) -> str:
 
 
 def _hash(text: str) -> str:
-    """Return the source of an element with this text, in the words of Content-Security-Policy."""
+    """Return the Content-Security-Policy source expression for an element with this text."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _attribute(key: float | str) -> str:
-    """Return the key of a cell as JavaScript reads it."""
+    """Return the sort key of a cell in JavaScript's notation."""
     return repr(key).replace("inf", "Infinity") if isinstance(key, float) else str(key)
 
 
@@ -205,12 +208,12 @@ def _data_uri(svg: str) -> str:
 
 
 def write(page: Page, path: str) -> None:
-    """Write the page, whole or not at all."""
+    """Write the page atomically."""
     write_whole(path, render(page).encode())
 
 
 def rich_table(table: Table) -> Any:
-    """Return a table as the terminal shows it."""
+    """Return a table for the terminal."""
     from rich.table import Table as RichTable
 
     shown = RichTable(title=table.title, title_justify="left")

@@ -1,4 +1,4 @@
-"""`relkernels reproduce`: the theory's claims, measured, beside the bounds."""
+"""`relkernels reproduce`: measurements of the theory's claims, compared with the bounds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DESCRIPTION = (
     "bound that is proven for every case. DIR/README.md shows all studies in DIR."
 )
 EXAMPLE = "relkernels reproduce symmetric zonal --quick"
-# Of all studies, with --quick and without. With --quick they were seen to take 100 s of processor time.
+# Duration of all studies, with --quick and without. With --quick they took 100 s of processor time.
 DURATION = {True: "1 to 3 minutes on 2 cores", False: "about 15 minutes on 2 cores"}
 
 
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "names", nargs="*", metavar="name", help=f"studies to run (default: all of {', '.join(NAMES)})"
     )
     parser.add_argument(
-        "--out", metavar="DIR", default="reproduce", help="where to write (default: reproduce)"
+        "--out", metavar="DIR", default="reproduce", help="output directory (default: reproduce)"
     )
     parser.add_argument(
         "--quick", action="store_true", help=f"smaller sizes: {DURATION[True]} (default: {DURATION[False]})"
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def completions() -> dict[str, tuple[str, ...]]:
-    """Return what `relkernels completion` offers for the positional arguments."""
+    """Return the completions of the positional arguments."""
     return {"names": tuple(NAMES)}
 
 
@@ -78,8 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
         begin = time.perf_counter()
         outcomes.append(_run_one(name, arguments, errors))
         seconds.append(time.perf_counter() - begin)
-    told = ["relkernels reproduce", *arguments.names, *(["--quick"] if arguments.quick else [])]
-    study.write_index(arguments.out, " ".join(told))
+    words = ["relkernels reproduce", *arguments.names, *(["--quick"] if arguments.quick else [])]
+    study.write_index(arguments.out, " ".join(words))
     if arguments.html is not None:
         page.write(_page(outcomes, seconds, arguments), arguments.html)
         print(f"saved {arguments.html}", file=sys.stderr)
@@ -89,17 +89,17 @@ def run(arguments: argparse.Namespace) -> int:
         console = output.console()
         for outcome, took in zip(outcomes, seconds, strict=True):
             mark = f"[{'green' if outcome.stands else 'red'}]{outcome.verdict()}[/]"
-            kept = f", {outcome.reused} pieces kept from before" if outcome.reused else ""
+            kept = f", {outcome.reused} pieces from an earlier run" if outcome.reused else ""
             console.rule(f"{outcome.name}: {mark} ({took:.1f} s{kept})", align="left")
             console.print(outcome.paragraph(), highlight=False, markup=False)
             for path in outcome.files:
                 console.print(f"  {path}", highlight=False, markup=False)
-        console.print(f"{sum(seconds):.1f} seconds in all")
+        console.print(f"{sum(seconds):.1f} seconds in total")
     return 1 if any(outcome.contradicted for outcome in outcomes) else 0
 
 
 def _page(outcomes: list[Outcome], seconds: list[float], arguments: argparse.Namespace) -> page.Page:
-    """Return the page of the studies: what each claims and measured, its pictures, and all its rows."""
+    """Return the page of the studies: each study's claim, measurement, pictures and rows."""
     words = ["relkernels", "reproduce", *arguments.names, *(["--quick"] if arguments.quick else [])]
     words += ["--out", arguments.out, "--html", arguments.html]
     sections = [
@@ -113,19 +113,19 @@ def _page(outcomes: list[Outcome], seconds: list[float], arguments: argparse.Nam
         for outcome in outcomes
     ]
     kept = sum(outcome.reused for outcome in outcomes)
-    summary = f"What the theory claims, measured beside the bounds. {sum(seconds):.1f} seconds in all"
-    summary += f"; {kept} pieces kept from before." if kept else "."
+    summary = f"The theory's claims, measured and compared with bounds. {sum(seconds):.1f} seconds in total"
+    summary += f"; {kept} pieces from an earlier run." if kept else "."
     return page.Page("relkernels reproduce", summary, shlex.join(words), sections)
 
 
 def _criteria(outcome: Outcome) -> page.Table:
-    """Return what the claim is judged by."""
+    """Return the criteria of a claim."""
     rows = [(c.condition, c.measured, "agrees" if c.agrees else "disagrees") for c in outcome.criteria]
     return page.Table("Criteria", ["condition", "measured", "verdict"], rows)
 
 
 def _tables(outcome: Outcome) -> list[page.Table]:
-    """Return the rows of a study, those of the same columns in one table."""
+    """Return the rows of a study, with one table for rows of the same columns."""
     alike: dict[tuple[str, ...], list[study.Row]] = {}
     for row in outcome.rows:
         alike.setdefault(tuple(row), []).append(row)
@@ -142,7 +142,7 @@ def _tables(outcome: Outcome) -> list[page.Table]:
 
 
 def _words(rows: list[study.Row], columns: list[str]) -> str:
-    """Return how a table of rows is called: by the first columns that tell it from others."""
+    """Return the title of a table of rows: the first columns that distinguish it from others."""
     return f"{len(rows)} rows: {', '.join(columns[:3])}{', ...' if len(columns) > 3 else ''}"
 
 

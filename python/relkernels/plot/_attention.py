@@ -116,7 +116,7 @@ def attention_against_beta(
         line = series(ax, at, found, label or "attention", color)
         if most is not None:
             most = most[order]
-            side = "bound" if measure == "error" else "at least, by the bound"
+            side = "bound" if measure == "error" else "guaranteed"
             shown = np.where(most > 0, most, np.nan) if measure == "error" else most
             limit(ax, at, shown, line, side)
         for (name, value), style in zip((references or {}).items(), 4 * _REFERENCE_STYLES, strict=False):
@@ -135,8 +135,8 @@ def _bound(bound: Any, at: np.ndarray) -> np.ndarray:
     if not isinstance(bound, Bound):
         return numbers("bound", bound, len(at))
     if bound.name == "attention":
-        told = {k: v for k, v in bound.arguments.items() if k != "eps"}
-        bound = bounds.attention_error(**told, beta=1.0)
+        arguments = {k: v for k, v in bound.arguments.items() if k != "eps"}
+        bound = bounds.attention_error(**arguments, beta=1.0)
     if "beta" not in bound.arguments:
         check.fail("bound", "bounds.attention_error or bounds.attention", bound.name)
     return bound.curve("beta", at)

@@ -73,7 +73,7 @@ def roofline(
     ...     [0.5, 8.0, 100.0], [2e10, 1.5e11, 2.1e11], peaks={"float32": 2.4e11}, bandwidth=5e10
     ... )
     >>> ax.get_xlabel(), ax.get_ylabel()
-    ('operations a byte', 'GFLOP/s')
+    ('operations per byte', 'GFLOP/s')
     """
     check_words(title=title)
     if isinstance(intensity, (str, os.PathLike)):
@@ -107,7 +107,7 @@ def roofline(
         for i, kind in enumerate(dict.fromkeys(kinds.tolist())):
             some, marker = kinds == kind, MARKERS[i % len(MARKERS)]
             series(ax, x[some], y[some] / 1e9, str(kind) or None, linestyle="none", marker=marker, alpha=0.85)
-        finish(ax, "operations a byte", "GFLOP/s", title)
+        finish(ax, "operations per byte", "GFLOP/s", title)
     return ax
 
 

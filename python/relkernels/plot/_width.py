@@ -79,10 +79,10 @@ def error_against_width(
         if errors is not None:
             check.fail("errors", "none besides reports, which hold them", type(errors).__name__)
         at = np.array([report.n_neurons for report in reports], np.float64)
-        told = [("largest", [r.sup for r in reports]), ("root mean square", [r.l2 for r in reports])]
+        measured = [("largest", [r.sup for r in reports]), ("root mean square", [r.l2 for r in reports])]
     else:
         at = numbers("widths", widths, positive=True)
-        told = [("", errors)]
+        measured = [("", errors)]
     if not at.size:
         check.fail("widths", "at least one", "none")
     by_width = np.argsort(at, kind="stable")
@@ -90,7 +90,7 @@ def error_against_width(
         ax.set_xscale("log")
         ax.set_yscale("log")
         seen: list[np.ndarray] = []
-        for name, values in told:
+        for name, values in measured:
             found = _errors(values, len(at))
             middle = np.nanmedian(found, axis=1)
             words = ", ".join(filter(None, (label, name)))

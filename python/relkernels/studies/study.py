@@ -69,7 +69,7 @@ class Outcome(NamedTuple):
         """Return a short verdict."""
         failed, count = sum(not c.agrees for c in self.criteria), len(self.criteria)
         if self.contradicted:
-            return "contradicts what is proven"
+            return "contradicts a proven bound"
         if failed:
             return f"disagrees on {failed} of {count} criteria"
         return f"agrees on all {count} criteria" if count > 1 else "agrees"

@@ -1,1 +1,1 @@
-"""One module for each family of workloads; each has a list `WORKLOADS`."""
+"""One module per family of workloads; each has a list `WORKLOADS`."""

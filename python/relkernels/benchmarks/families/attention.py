@@ -1,4 +1,4 @@
-"""Attention with 64 features and values: whole, causal, of one query, in bfloat16; and its scores."""
+"""Attention with 64 features and values: full, causal, of one query, in bfloat16; and its scores."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ...ops import attention, attention_scores
 from ..workload import BF16, FLOAT32, OURS, AbsentError, Entry, Workload, points
 
 D = 64
-# The mean of many values of either sign is small beside them: over 524,288 keys PyTorch is 1.3e-5 from a
-# float64 reference, NumPy 5e-6, ours 7e-7.
+# The mean of many values of either sign is much smaller than they are: over 524,288 keys PyTorch is 1.3e-5
+# from a float64 reference, NumPy 5e-6, ours 7e-7.
 ONE_QUERY = 5e-5
-# Rows that NumPy takes at a time, as one would who has to fit a matrix of scores into memory.
+# Rows that NumPy processes at a time, as one would to fit the matrix of scores into memory.
 ROWS = 1024
 
 
 class Data(NamedTuple):
-    """Queries, keys, values, and whether row i may attend to columns j <= i alone."""
+    """Queries, keys, values, and whether row i may only attend to columns j <= i."""
 
     q: np.ndarray
     k: np.ndarray
@@ -151,7 +151,7 @@ _TARGETS = {
     "bf16": {4096: 1.1},
     "one_query": {65536: 1.5},
 }
-# KeOps does not block its loops: half a minute at the largest size.
+# KeOps does not block its loops: it would take half a minute at the largest size.
 _KEOPS_UP_TO = 4096
 
 

@@ -67,7 +67,7 @@ def with_sklearn(data: Data) -> Entry:
 
 
 _WITH_SKLEARN = {"sklearn": with_sklearn}
-# Ratio to the best peer, by activation and n.
+# Target ratio to the best peer, by activation and n.
 _TARGETS = {
     ("relu", 1): 1.5, ("relu", 64): 1.5, ("relu", 4096): 1.25, ("relu", 65536): 2.2,
     ("gelu_tanh", 65536): 2.5, ("tanh", 65536): 2.5,
@@ -84,7 +84,7 @@ def _workload(series: str, n: int) -> Workload:
     bf16 = series.endswith("_bf16")
     activation = series.removesuffix("_bf16")
     peers = {"numpy": with_numpy, "torch": with_torch}
-    if activation != "gelu_tanh":  # which MLPRegressor lacks
+    if activation != "gelu_tanh":  # MLPRegressor lacks it
         peers |= _WITH_SKLEARN
     target = _TARGETS.get((series, n))
     return Workload(

@@ -14,7 +14,7 @@ from .attention import softmax_with_numpy
 
 D = 64
 CLASSES = 10
-# Gradients of weights are sums over all rows or pairs, in another order for each contestant.
+# Gradients of weights are sums over all rows or pairs, in a different order for each contestant.
 TOLERANCE = 1e-4
 
 
@@ -27,7 +27,7 @@ class MapData(NamedTuple):
 
 
 class LossData(NamedTuple):
-    """Rows, the map, their labels, and the same as a matrix of zeros and ones."""
+    """Rows, the map, the rows' labels, and the labels' targets as a matrix of zeros and ones."""
 
     x: np.ndarray
     phi: MLP
@@ -45,7 +45,7 @@ class PairData(NamedTuple):
 
 
 def _flat(result: Any) -> list[np.ndarray]:
-    """Return the arrays of one of our gradients, maps' gradients included, None left out."""
+    """Return the arrays of one of our gradients, including the maps' gradients, without None."""
     if isinstance(result, networks.MLPGradient):
         return networks.gradient_arrays(result)
     if isinstance(result, (tuple, list)):
@@ -54,7 +54,7 @@ def _flat(result: Any) -> list[np.ndarray]:
 
 
 def _torch_gradients(layers: int) -> Any:
-    """Gradients of PyTorch in our layout: what stands before the weights, weights, biases."""
+    """Gradients of PyTorch in our layout: those of arrays, then weights, then biases."""
 
     def arrays(result: Any) -> list[np.ndarray]:
         parts = [np.asarray(part.detach()) for part in result]
@@ -111,7 +111,7 @@ def matrix_with_relkernels(data: LossData) -> Entry:
 
 
 def loss_with_numpy(data: LossData) -> Entry:
-    """Hold the relation and its difference from the targets; follow the chain rule."""
+    """Store the relation and its difference from the targets; follow the chain rule."""
 
     def call() -> Any:
         f, back = networks.relu_vjp_with_numpy(data.phi, data.x)
@@ -229,7 +229,7 @@ def _loss(series: str, n: int) -> Workload:
         series=series,
         size=n,
         title=f"relation_loss, squared, targets by {series.removeprefix('loss_')}, n = {{size}}",
-        # R, and its derivative times the features.
+        # R, and the products of its derivative with the features.
         flops=6.0 * n * parameters + 4.0 * n * n * D,
         read=4.0 * (n * D + of_target),
         written=4.0 * parameters,
@@ -269,7 +269,7 @@ def _attention(n: int) -> Workload:
         series="attention",
         size=n,
         title="attention_vjp, n = {size}",
-        # Forward 2 products, backward 5.
+        # 2 products forward, 5 backward.
         flops=14.0 * n * n * D,
         read=4.0 * 4 * n * D,
         written=4.0 * 3 * n * D,

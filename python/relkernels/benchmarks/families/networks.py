@@ -1,4 +1,4 @@
-"""MLPs as the peers write them: forward and backward."""
+"""MLPs implemented with the peers' libraries: forward and backward."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ WIDTHS = (64, 256, 256, 64)
 
 
 def parameters(widths: tuple[int, ...]) -> int:
-    """Weights: multiply-adds of one row."""
+    """Return the number of weights, which is that of multiply-adds per row."""
     return sum(a * b for a, b in zip(widths[:-1], widths[1:], strict=True))
 
 
 def network(activation: str = "relu", widths: tuple[int, ...] = WIDTHS) -> MLP:
-    """Return an MLP with biases that are not zero."""
+    """Return an MLP with nonzero biases."""
     phi = MLP.random(widths, activation=activation, random_state=0)
     rng = np.random.default_rng(1)
     biases = [0.1 * rng.standard_normal(d, dtype=np.float32) for d in widths[1:]]
@@ -54,7 +54,7 @@ def _numpy_activation(name: str) -> Callable[[np.ndarray], Any]:
 
 
 def with_numpy(phi: MLP) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the MLP as a function of arrays, activations in place."""
+    """Return the MLP as a function of arrays, with activations in place."""
     *hidden, (last, last_bias) = _layers(phi)
     activate = _numpy_activation(phi.activation.name)
 
@@ -104,7 +104,7 @@ def with_torch(phi: MLP, bf16: bool = False) -> Callable[[Any], Any]:
 
 
 def torch_forward(h: Any, weights: list[Any], biases: list[Any], activation: str, grad: bool = False) -> Any:
-    """Return linear layers with the activation between them; in place where no gradient is wanted."""
+    """Return linear layers with the activation between them; in place if no gradient is required."""
     import torch
 
     functional = torch.nn.functional
@@ -119,7 +119,7 @@ def torch_forward(h: Any, weights: list[Any], biases: list[Any], activation: str
 
 
 def torch_parameters(phi: MLP) -> tuple[list[Any], list[Any]]:
-    """Return weights and biases as PyTorch lays them out, that ask for gradients."""
+    """Return weights and biases in PyTorch's layout, with requires_grad set."""
     import torch
 
     weights = [torch.from_numpy(w.T.copy()).requires_grad_() for w, _ in _layers(phi)]

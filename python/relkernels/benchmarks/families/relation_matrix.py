@@ -11,7 +11,7 @@ from ...ops import relation_matrix
 from ..workload import OURS, Entry, Workload, points
 from . import networks
 
-# Sets of 32 objects, as abstractor layers meet them.
+# Sets of 32 objects, as in abstractor layers.
 SET = 32
 SET_WIDTHS = (32, 64, 64, 16)
 
@@ -38,7 +38,7 @@ def _entry(data: Data, forward: Any, x: Any, y: Any) -> Entry:
 
 
 def with_numpy(data: Data) -> Entry:
-    """BLAS: a symmetric product where both sides are one."""
+    """BLAS: a symmetric product if both sides are the same."""
     return _entry(data, networks.with_numpy(data.phi) if data.phi else None, data.x, data.y)
 
 

@@ -10,9 +10,9 @@ from ...ops import relation_matvec
 from ..workload import OURS, Entry, Workload, points
 
 D = 64
-# Rows at a time, for peers that have to hold the matrix.
+# Rows at a time, for peers that have to store the matrix.
 ROWS = 2000
-# Terms of either sign cancel: sums of n of them keep fewer digits than the terms.
+# Terms of opposite sign cancel: a sum of n terms has fewer correct digits than the terms.
 TOLERANCE = 1e-4
 
 

@@ -13,7 +13,7 @@ D = 64
 
 
 class Data(NamedTuple):
-    """Queries, keys, how many."""
+    """Queries, keys, and k."""
 
     q: np.ndarray
     keys: np.ndarray
@@ -21,7 +21,7 @@ class Data(NamedTuple):
 
 
 def _comparable(data: Data) -> Any:
-    """Values, and the inner products of the indices: right indices may differ where values tie."""
+    """Values, and the inner products at the indices: correct indices may differ if values tie."""
 
     def arrays(result: Any) -> list[np.ndarray]:
         values, indices = (np.asarray(part) for part in result)
@@ -36,7 +36,7 @@ def with_relkernels(data: Data) -> Entry:
 
 
 def with_numpy(data: Data) -> Entry:
-    """Compute the matrix, argpartition, and a sort of what it found."""
+    """Compute the matrix, argpartition, and a sort of the result."""
     q, keys, k = data
 
     def call() -> tuple[np.ndarray, np.ndarray]:
@@ -67,9 +67,9 @@ def with_faiss(data: Data) -> Entry:
 
 
 def with_sklearn(data: Data) -> Entry:
-    """NearestNeighbors by brute force, on keys brought to one length by a coordinate more.
+    """NearestNeighbors by brute force, on keys extended by one coordinate to equal norms.
 
-    |q - k|² = |q|² + M² - 2 <q, k> then (Bachrach et al. 2014), M the greatest length of a key.
+    Then |q - k|² = |q|² + M² - 2 <q, k> (Bachrach et al. 2014), M the largest norm of a key.
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -99,7 +99,7 @@ _TARGETS: dict[tuple[int, int, int], dict[str, float]] = {
 
 def _workload(series: str, size: int, n: int, m: int, k: int, title: str) -> Workload:
     quick = m <= 10_000
-    # Half a second a call and more, for a result that is known: once is enough to name it.
+    # Half a second or more per call, with a known outcome: one size is enough.
     slow = {"sklearn": with_sklearn} if k == 10 and n * m <= 100_000_000 else {}
     return Workload(
         family="retrieve",
