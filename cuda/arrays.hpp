@@ -154,27 +154,4 @@ RK_DEVICE void store_element(void* data, Dtype dtype, long at, Sum value) {
     }
 }
 
-// ---- Masks. Which pairs count: a boolean matrix of any strides (null: all), and the causal rule.
-
-struct Mask {
-    const std::uint8_t* data = nullptr;
-    long row = 0, column = 0;
-    LeadStride lead;
-    enum Causal : int { none, lower, upper } causal = none;  // lower: j <= i; upper: j >= i
-
-    RK_DEVICE bool allows(const std::uint8_t* item, long i, long j) const {
-        if (causal == lower && j > i) return false;
-        if (causal == upper && j < i) return false;
-        return item == nullptr || item[i * row + j * column] != 0;
-    }
-};
-
-// The mask of the transposed relation.
-inline Mask transposed(const Mask& mask) {
-    Mask t = mask;
-    std::swap(t.row, t.column);
-    if (mask.causal != Mask::none) t.causal = mask.causal == Mask::lower ? Mask::upper : Mask::lower;
-    return t;
-}
-
 }  // namespace rk::cuda

@@ -9,12 +9,12 @@ namespace rk::cuda {
 
 template <class A>
 void attention(const Context& context, const Array& q, const Array& k, const Array& v, const Mlp<A>* phi,
-               const Mlp<A>* psi, double scale, const MaybeArray& mask, bool causal, const Array& out,
+               const Mlp<A>* psi, double scale, const MaybeArray& mask, const Band& band, const Array& out,
                const MaybeArray& lse) {
     using Sum = typename A::Sum;
     if (q.dim(2) == 0 || q.batch(2) == 0) return;
     const bool valued = v.dim(1) > 0 && v.dim(2) > 0;
-    Attended<A> a(context, q, k, valued ? &v : nullptr, phi, psi, mask, causal, out);
+    Attended<A> a(context, q, k, valued ? &v : nullptr, phi, psi, mask, band, out);
     const WeightedOut<Sum> to = {
         a.out, int(v.dim(1)), Sum(1), lse ? reinterpret_cast<Sum*>(lse->data) : nullptr, nullptr, true, 0, 0,
         0};
@@ -28,7 +28,7 @@ void attention(const Context& context, const Array& q, const Array& k, const Arr
 
 #define RK_INSTANTIATE(A)                                                                            \
     template void attention(const Context&, const Array&, const Array&, const Array&, const Mlp<A>*, \
-                            const Mlp<A>*, double, const MaybeArray&, bool, const Array&,            \
+                            const Mlp<A>*, double, const MaybeArray&, const Band&, const Array&,     \
                             const MaybeArray&);
 RK_FOR_EACH_ARITHMETIC(RK_INSTANTIATE)
 

@@ -7,9 +7,9 @@
 
 namespace rk::cuda {
 
-inline Mask mask_of(const MaybeArray& mask, bool causal) {
+inline Mask mask_of(const MaybeArray& mask, const Band& band) {
     Mask m;
-    m.causal = causal ? Mask::lower : Mask::none;
+    m.band = band;
     if (mask) {
         m.data = reinterpret_cast<const std::uint8_t*>(mask->data);
         m.row = mask->step(2);
@@ -35,9 +35,9 @@ struct Attended {
     // `more_lead`: strides of one more array.
     template <class M>
     Attended(const Context& context, const Array& q, const Array& k, const Array* v, const Mlp<M>* phi,
-             const Mlp<M>* psi, const MaybeArray& allowed, bool causal, const Array& to,
+             const Mlp<M>* psi, const MaybeArray& allowed, const Band& band, const Array& to,
              const std::vector<long>& more_lead = {})
-        : mask(mask_of(allowed, causal)), out(strided(to)) {
+        : mask(mask_of(allowed, band)), out(strided(to)) {
         const Factors<F> f = features<A>(context, q, phi), g = features<A>(context, k, psi);
         Factors<F> values;
         const std::vector<long> shape = leading(q.shape, 2);

@@ -30,8 +30,7 @@ struct StoreScores {
           rows(p.rows[0].count),
           columns(p.columns[0].count),
           out(parameters.out.lead.offset(p.lead, place.item)),
-          mask(parameters.mask.data ? parameters.mask.data + parameters.mask.lead.offset(p.lead, place.item)
-                                    : nullptr),
+          mask(parameters.mask.of_item(p.lead, place.item)),
           lse(parameters.lse + place.item * p.rows[0].count) {}
     RK_DEVICE void limit(long&, long&) const {}
     RK_DEVICE void accept(Sum (&acc)[1][A::kRows * G][A::kColumns], long tile, const char*, char*) const {
@@ -55,12 +54,12 @@ struct StoreScores {
 
 template <class A>
 void attention_scores(const Context& context, const Array& q, const Array& k, const Mlp<A>* phi,
-                      const Mlp<A>* psi, double scale, const MaybeArray& mask, bool causal,
+                      const Mlp<A>* psi, double scale, const MaybeArray& mask, const Band& band,
                       const Array& out) {
     using Sum = typename A::Sum;
     using Consumer = StoreScores<A, 1, 4>;
     if (out.dim(1) == 0 || out.dim(2) == 0 || out.batch(2) == 0) return;
-    Attended<A> a(context, q, k, nullptr, phi, psi, mask, causal, out);
+    Attended<A> a(context, q, k, nullptr, phi, psi, mask, band, out);
     Sum* lse = context.take<Sum>(a.pairs.lead.items() * q.dim(2));
     const WeightedOut<Sum> to = {a.out, 0, Sum(1), lse, nullptr, true, 0, 0, 0};
     sum_weighted<A, 0, SoftmaxWeigher>(context, a.pairs, to, a.mask, scale, {});
@@ -72,7 +71,7 @@ void attention_scores(const Context& context, const Array& q, const Array& k, co
 
 #define RK_INSTANTIATE(A)                                                                                    \
     template void attention_scores(const Context&, const Array&, const Array&, const Mlp<A>*, const Mlp<A>*, \
-                                   double, const MaybeArray&, bool, const Array&);
+                                   double, const MaybeArray&, const Band&, const Array&);
 RK_FOR_EACH_ARITHMETIC(RK_INSTANTIATE)
 
 }  // namespace rk::cuda

@@ -83,7 +83,8 @@ row_products(const __grid_constant__ Lead lead, long rows, int width, const __gr
 template <class A, class Weigher>
 void walk(const Context& context, const Array& rows, const Array& columns, const Array* row_partner,
           const Array* column_partner, const Array& values, const MaybeArray& allowed, bool keys_are_rows,
-          bool causal, double scale, double factor, const typename Weigher::Parameters& q, const Array& out) {
+          const Band& band, double scale, double factor, const typename Weigher::Parameters& q,
+          const Array& out) {
     using F = typename A::Factor;
     const std::vector<long> shape = leading(rows.shape, 2), none = no_strides(shape);
     const Factors<F> f = factors<F>(context, rows), g = factors<F>(context, columns),
@@ -108,7 +109,7 @@ void walk(const Context& context, const Array& rows, const Array& columns, const
     p.columns[1].lead = steps[3];
     p.values = v.rows;
     p.values.lead = steps[4];
-    Mask mask = mask_of(allowed, causal);
+    Mask mask = mask_of(allowed, band);
     if (keys_are_rows) mask = transposed(mask);
     mask.lead = steps[5];
     Strided to = strided(out);
@@ -122,7 +123,7 @@ void walk(const Context& context, const Array& rows, const Array& columns, const
 
 template <class A>
 void attention_vjp(const Context& context, const Array& f, const Array& g, const Array& v,
-                   const MaybeArray& mask, bool causal, double scale, const Array& out, const Array& lse,
+                   const MaybeArray& mask, const Band& band, double scale, const Array& out, const Array& lse,
                    const Array& grad, const Array& grad_f, const Array& grad_g, const Array& grad_v,
                    const Array& grad_scale) {
     using Sum = typename A::Sum;
@@ -141,22 +142,22 @@ void attention_vjp(const Context& context, const Array& f, const Array& g, const
     // lse is contiguous over the leading dimensions.
     const GradientParameters<Sum> q = {reinterpret_cast<const Sum*>(lse.data), delta, n};
     if (n > 0) {
-        walk<A, RowWeigher<Sum>>(context, f, g, &grad, &v, g, mask, false, causal, scale, 1.0, q, grad_f);
+        walk<A, RowWeigher<Sum>>(context, f, g, &grad, &v, g, mask, false, band, scale, 1.0, q, grad_f);
         scale_gradient<Sum>(context, f, grad_f, scale, q.lse, grad_scale);
     }
     if (m > 0) {
-        walk<A, ColumnWeigher<Sum, 2>>(context, g, f, &v, &grad, f, mask, true, causal, scale, scale, q,
+        walk<A, ColumnWeigher<Sum, 2>>(context, g, f, &v, &grad, f, mask, true, band, scale, scale, q,
                                        grad_g);
         if (width > 0)
-            walk<A, ColumnWeigher<Sum, 1>>(context, g, f, nullptr, nullptr, grad, mask, true, causal, scale,
+            walk<A, ColumnWeigher<Sum, 1>>(context, g, f, nullptr, nullptr, grad, mask, true, band, scale,
                                            1.0, q, grad_v);
     }
     check_launch("attention_vjp");
 }
 
-#define RK_INSTANTIATE(A)                                                                       \
-    template void attention_vjp<A>(const Context&, const Array&, const Array&, const Array&,    \
-                                   const MaybeArray&, bool, double, const Array&, const Array&, \
+#define RK_INSTANTIATE(A)                                                                              \
+    template void attention_vjp<A>(const Context&, const Array&, const Array&, const Array&,           \
+                                   const MaybeArray&, const Band&, double, const Array&, const Array&, \
                                    const Array&, const Array&, const Array&, const Array&, const Array&);
 RK_INSTANTIATE(Fma<float>)
 RK_INSTANTIATE(Fma<double>)

@@ -5,6 +5,7 @@
 
 #include <optional>
 
+#include "masks.hpp"
 #include "mlp.cuh"
 
 namespace rk::cuda {
@@ -27,11 +28,12 @@ void relation_matrix(const Context& context, const Array& x, const MaybeArray& y
 
 template <class A>
 void attention_scores(const Context& context, const Array& q, const Array& k, const Mlp<A>* phi,
-                      const Mlp<A>* psi, double scale, const MaybeArray& mask, bool causal, const Array& out);
+                      const Mlp<A>* psi, double scale, const MaybeArray& mask, const Band& band,
+                      const Array& out);
 
 template <class A>
 void attention(const Context& context, const Array& q, const Array& k, const Array& v, const Mlp<A>* phi,
-               const Mlp<A>* psi, double scale, const MaybeArray& mask, bool causal, const Array& out,
+               const Mlp<A>* psi, double scale, const MaybeArray& mask, const Band& band, const Array& out,
                const MaybeArray& lse);
 
 template <class A>
@@ -56,7 +58,7 @@ void relation_matrix_vjp(const Context& context, const Array& f, const Array& g,
 
 template <class A>
 void attention_vjp(const Context& context, const Array& f, const Array& g, const Array& v,
-                   const MaybeArray& mask, bool causal, double scale, const Array& out, const Array& lse,
+                   const MaybeArray& mask, const Band& band, double scale, const Array& out, const Array& lse,
                    const Array& grad, const Array& grad_f, const Array& grad_g, const Array& grad_v,
                    const Array& grad_scale);
 

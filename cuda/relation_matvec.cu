@@ -125,7 +125,7 @@ void relation_matvec(const Context& context, const Array& x, const Array& y, con
     using Dot = LinkedDot<P, 1, 4>;
     if (out.dim(1) == 0 || out.dim(2) == 0 || out.batch(2) == 0) return;
     if (v.dim(1) > 1) {
-        Attended<P> a(context, x, y, v.dim(2) > 0 ? &v : nullptr, phi, psi, {}, false, out);
+        Attended<P> a(context, x, y, v.dim(2) > 0 ? &v : nullptr, phi, psi, {}, {}, out);
         const WeightedOut<Sum> to = {a.out, int(v.dim(1)), Sum(1), nullptr, nullptr, false, 0, 0, 0};
         sum_weighted_values<P, LinkWeigher<Sum>, false>(context, a.pairs, to, a.mask, scale, {link});
         check_launch("relation_matvec");
@@ -136,7 +136,7 @@ void relation_matvec(const Context& context, const Array& x, const Array& y, con
     std::swap(row.shape[row.shape.size() - 1], row.shape[row.shape.size() - 2]);
     std::swap(row.stride[row.stride.size() - 1], row.stride[row.stride.size() - 2]);
     const Factors<Sum> vector = factors<Sum>(context, row);
-    Attended<P> a(context, x, y, nullptr, phi, psi, {}, false, out, vector.lead);
+    Attended<P> a(context, x, y, nullptr, phi, psi, {}, {}, out, vector.lead);
     typename Dot::Parameters q = {vector.rows.data, a.more, link, Sum(scale), nullptr, a.out};
     Pairs<typename P::Factor>& p = a.pairs;
     p.row_blocks = unsigned(ceil_div(p.rows[0].count, 64));

@@ -6,7 +6,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 
@@ -55,14 +57,12 @@ auto with_arithmetic(const std::string& name, const F& f) {
     throw std::invalid_argument("no arithmetic is called '" + name + "'");
 }
 
-// Pairs (i, j) that may attend have least <= j - i <= greatest; None: no limit. No limits, or the causal
-// rule.
+// The least and the greatest j - i of the pairs (i, j) that may attend; None: no limit.
 using Limits = std::pair<std::optional<long>, std::optional<long>>;
 
-bool is_causal(const Limits& band) {
-    if (band == Limits{}) return false;
-    if (band == Limits{std::nullopt, 0}) return true;
-    throw std::invalid_argument("expected no limits, or the causal rule");
+Band band_of(const Limits& limits) {
+    const auto clamped = [](long limit) { return std::clamp(limit, -Band::kNoLimit, Band::kNoLimit); };
+    return {clamped(limits.first.value_or(-Band::kNoLimit)), clamped(limits.second.value_or(Band::kNoLimit))};
 }
 
 // Gradients are for whole precision.
@@ -221,7 +221,7 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
             const DeviceGuard guard(context.device);
             with_arithmetic(arithmetic, [&]<class A>() {
                 attention_scores<A>(context, q, k, map_or_null<A>(phi), map_or_null<A>(psi), scale, mask,
-                                    is_causal(band), out);
+                                    band_of(band), out);
             });
         },
         arg("context"), arg("q"), arg("k"), arg("phi").none(true), arg("psi").none(true), arg("arithmetic"),
@@ -234,7 +234,7 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
             const DeviceGuard guard(context.device);
             with_arithmetic(arithmetic, [&]<class A>() {
                 attention<A>(context, q, k, v, map_or_null<A>(phi), map_or_null<A>(psi), scale, mask,
-                             is_causal(band), out, lse);
+                             band_of(band), out, lse);
             });
         },
         arg("context"), arg("q"), arg("k"), arg("v"), arg("phi").none(true), arg("psi").none(true),
@@ -296,8 +296,8 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
            const Array& grad_f, const Array& grad_g, const Array& grad_v, const Array& grad_scale) {
             const DeviceGuard guard(context.device);
             with_full_precision(f, [&]<class A>() {
-                attention_vjp<A>(context, f, g, v, mask, is_causal(band), scale, out, lse, grad, grad_f,
-                                 grad_g, grad_v, grad_scale);
+                attention_vjp<A>(context, f, g, v, mask, band_of(band), scale, out, lse, grad, grad_f, grad_g,
+                                 grad_v, grad_scale);
             });
         },
         arg("context"), arg("f"), arg("g"), arg("v"), arg("mask").none(true), arg("band"), arg("scale"),
