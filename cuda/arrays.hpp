@@ -53,6 +53,7 @@ struct Array {
     std::vector<long> shape, stride;
     Dtype dtype = Dtype::float32;
 
+    bool empty() const { return shape.empty(); }  // an argument that is absent
     int ndim() const { return int(shape.size()); }
     long dim(int from_end) const { return shape[shape.size() - std::size_t(from_end)]; }
     long step(int from_end) const { return stride[stride.size() - std::size_t(from_end)]; }
@@ -63,6 +64,14 @@ struct Array {
         return count;
     }
 };
+
+// The last two dimensions exchanged.
+inline Array transposed(const Array& a) {
+    Array t = a;
+    std::swap(t.shape[t.shape.size() - 1], t.shape[t.shape.size() - 2]);
+    std::swap(t.stride[t.stride.size() - 1], t.stride[t.stride.size() - 2]);
+    return t;
+}
 
 // ---- Batches
 

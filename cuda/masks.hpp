@@ -22,9 +22,22 @@ struct Band {
     RK_HOST_DEVICE long end_column(long end) const { return end + greatest > 0 ? end + greatest : 0; }
 };
 
-// A boolean matrix of any strides (null: all pairs), and a band; a pair needs the consent of both.
+inline Band transposed(const Band& band) { return {-band.greatest, -band.least}; }
+
+// Which pairs may attend, as an argument: those of the mask (absent: all) that are in the band.
+struct Allowed {
+    Array mask;
+    Band band;
+};
+
+// The same pairs of the transposed relation.
+inline Allowed transposed(const Allowed& allowed) {
+    return {allowed.mask.empty() ? allowed.mask : transposed(allowed.mask), transposed(allowed.band)};
+}
+
+// The same, as kernels see it.
 struct Mask {
-    const std::uint8_t* data = nullptr;
+    const std::uint8_t* data = nullptr;  // of boolean values; null: all pairs
     long row = 0, column = 0;
     LeadStride lead;
     Band band;
@@ -38,12 +51,15 @@ struct Mask {
     }
 };
 
-// The mask of the transposed relation.
-inline Mask transposed(const Mask& mask) {
-    Mask t = mask;
-    std::swap(t.row, t.column);
-    t.band = {-mask.band.greatest, -mask.band.least};
-    return t;
+// The strides of its leading dimensions are set with those of the other arrays of a call.
+inline Mask mask_of(const Allowed& allowed) {
+    Mask m;
+    m.band = allowed.band;
+    if (allowed.mask.empty()) return m;
+    m.data = reinterpret_cast<const std::uint8_t*>(allowed.mask.data);
+    m.row = allowed.mask.step(2);
+    m.column = allowed.mask.step(1);
+    return m;
 }
 
 }  // namespace rk::cuda
