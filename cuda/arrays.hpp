@@ -53,6 +53,7 @@ struct Array {
     std::vector<long> shape, stride;
     Dtype dtype = Dtype::float32;
 
+    bool empty() const { return shape.empty(); }  // an argument that is absent
     int ndim() const { return int(shape.size()); }
     long dim(int from_end) const { return shape[shape.size() - std::size_t(from_end)]; }
     long step(int from_end) const { return stride[stride.size() - std::size_t(from_end)]; }
@@ -63,6 +64,14 @@ struct Array {
         return count;
     }
 };
+
+// The last two dimensions exchanged.
+inline Array transposed(const Array& a) {
+    Array t = a;
+    std::swap(t.shape[t.shape.size() - 1], t.shape[t.shape.size() - 2]);
+    std::swap(t.stride[t.stride.size() - 1], t.stride[t.stride.size() - 2]);
+    return t;
+}
 
 // ---- Batches
 
@@ -152,29 +161,6 @@ RK_DEVICE void store_element(void* data, Dtype dtype, long at, Sum value) {
         case Dtype::float16: narrow(float(value), static_cast<float16*>(data)[at]); break;
         default: static_cast<float*>(data)[at] = float(value);
     }
-}
-
-// ---- Masks. Which pairs count: a boolean matrix of any strides (null: all), and the causal rule.
-
-struct Mask {
-    const std::uint8_t* data = nullptr;
-    long row = 0, column = 0;
-    LeadStride lead;
-    enum Causal : int { none, lower, upper } causal = none;  // lower: j <= i; upper: j >= i
-
-    RK_DEVICE bool allows(const std::uint8_t* item, long i, long j) const {
-        if (causal == lower && j > i) return false;
-        if (causal == upper && j < i) return false;
-        return item == nullptr || item[i * row + j * column] != 0;
-    }
-};
-
-// The mask of the transposed relation.
-inline Mask transposed(const Mask& mask) {
-    Mask t = mask;
-    std::swap(t.row, t.column);
-    if (mask.causal != Mask::none) t.causal = mask.causal == Mask::lower ? Mask::upper : Mask::lower;
-    return t;
 }
 
 }  // namespace rk::cuda

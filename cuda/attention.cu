@@ -8,28 +8,27 @@
 namespace rk::cuda {
 
 template <class A>
-void attention(const Context& context, const Array& q, const Array& k, const Array& v, const Mlp<A>* phi,
-               const Mlp<A>* psi, double scale, const MaybeArray& mask, bool causal, const Array& out,
-               const MaybeArray& lse) {
+void attention(const Context& context, const Relation<A>& relation, const Array& values,
+               const Allowed& allowed, const Array& out, const Array& lse) {
     using Sum = typename A::Sum;
-    if (q.dim(2) == 0 || q.batch(2) == 0) return;
-    const bool valued = v.dim(1) > 0 && v.dim(2) > 0;
-    Attended<A> a(context, q, k, valued ? &v : nullptr, phi, psi, mask, causal, out);
+    if (relation.rows.dim(2) == 0 || relation.rows.batch(2) == 0) return;
+    const long width = values.dim(1);
+    const bool valued = width > 0 && values.dim(2) > 0;
+    Attended<A> a(context, relation, valued ? values : Array{}, allowed, out);
     const WeightedOut<Sum> to = {
-        a.out, int(v.dim(1)), Sum(1), lse ? reinterpret_cast<Sum*>(lse->data) : nullptr, nullptr, true, 0, 0,
-        0};
+        a.out, int(width), Sum(1), lse.empty() ? nullptr : reinterpret_cast<Sum*>(lse.data), nullptr, true,
+        0,     0,          0};
     constexpr bool kWide = sizeof(Sum) == 4;
-    if (v.dim(1) > 0)
-        sum_weighted_values<A, SoftmaxWeigher, kWide>(context, a.pairs, to, a.mask, scale, {});
-    else if (lse)
-        sum_weighted<A, 0, SoftmaxWeigher>(context, a.pairs, to, a.mask, scale, {});
+    if (width > 0)
+        sum_weighted_values<A, SoftmaxWeigher, kWide>(context, a.pairs, to, a.mask, relation.scale, {});
+    else if (!lse.empty())
+        sum_weighted<A, 0, SoftmaxWeigher>(context, a.pairs, to, a.mask, relation.scale, {});
     check_launch("attention");
 }
 
-#define RK_INSTANTIATE(A)                                                                            \
-    template void attention(const Context&, const Array&, const Array&, const Array&, const Mlp<A>*, \
-                            const Mlp<A>*, double, const MaybeArray&, bool, const Array&,            \
-                            const MaybeArray&);
+#define RK_INSTANTIATE(A)                                                                                   \
+    template void attention(const Context&, const Relation<A>&, const Array&, const Allowed&, const Array&, \
+                            const Array&);
 RK_FOR_EACH_ARITHMETIC(RK_INSTANTIATE)
 
 }  // namespace rk::cuda

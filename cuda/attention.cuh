@@ -7,21 +7,6 @@
 
 namespace rk::cuda {
 
-inline Mask mask_of(const MaybeArray& mask, bool causal) {
-    Mask m;
-    m.causal = causal ? Mask::lower : Mask::none;
-    if (mask) {
-        m.data = reinterpret_cast<const std::uint8_t*>(mask->data);
-        m.row = mask->step(2);
-        m.column = mask->step(1);
-    }
-    return m;
-}
-
-inline std::vector<long> no_strides(const std::vector<long>& shape) {
-    return std::vector<long>(shape.size(), 0);
-}
-
 // Queries, keys and perhaps values of a batch, their leading dimensions put together with those of the mask
 // and of the output.
 template <class A>
@@ -32,25 +17,25 @@ struct Attended {
     Strided out;
     LeadStride more;
 
-    // `more_lead`: strides of one more array.
+    // `values` may be absent. `more_lead`: strides of one more array.
     template <class M>
-    Attended(const Context& context, const Array& q, const Array& k, const Array* v, const Mlp<M>* phi,
-             const Mlp<M>* psi, const MaybeArray& allowed, bool causal, const Array& to,
-             const std::vector<long>& more_lead = {})
-        : mask(mask_of(allowed, causal)), out(strided(to)) {
-        const Factors<F> f = features<A>(context, q, phi), g = features<A>(context, k, psi);
-        Factors<F> values;
-        const std::vector<long> shape = leading(q.shape, 2);
-        values.lead = no_strides(shape);
-        if (v) values = factors<F>(context, *v);
+    Attended(const Context& context, const Relation<M>& relation, const Array& values, const Allowed& allowed,
+             const Array& to, const std::vector<long>& more_lead = {})
+        : mask(mask_of(allowed)), out(strided(to)) {
+        const Factors<F> f = features<A>(context, relation.rows, relation.phi),
+                         g = features<A>(context, relation.columns, relation.psi);
+        const std::vector<long> shape = leading(relation.rows.shape, 2), none(shape.size(), 0);
+        Factors<F> v;
+        v.lead = none;
+        if (!values.empty()) v = factors<F>(context, values);
         pairs.rows[0] = f.rows;
         pairs.columns[0] = g.rows;
-        pairs.values = values.rows;
+        pairs.values = v.rows;
         std::vector<LeadStride> steps;
         pairs.lead =
             collapse(shape,
-                     {f.lead, g.lead, values.lead, allowed ? leading(allowed->stride, 2) : no_strides(shape),
-                      leading(to.stride, 2), more_lead.empty() ? no_strides(shape) : more_lead},
+                     {f.lead, g.lead, v.lead, allowed.mask.empty() ? none : leading(allowed.mask.stride, 2),
+                      leading(to.stride, 2), more_lead.empty() ? none : more_lead},
                      steps);
         pairs.rows[0].lead = steps[0];
         pairs.columns[0].lead = steps[1];

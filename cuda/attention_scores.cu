@@ -30,8 +30,7 @@ struct StoreScores {
           rows(p.rows[0].count),
           columns(p.columns[0].count),
           out(parameters.out.lead.offset(p.lead, place.item)),
-          mask(parameters.mask.data ? parameters.mask.data + parameters.mask.lead.offset(p.lead, place.item)
-                                    : nullptr),
+          mask(parameters.mask.of_item(p.lead, place.item)),
           lse(parameters.lse + place.item * p.rows[0].count) {}
     RK_DEVICE void limit(long&, long&) const {}
     RK_DEVICE void accept(Sum (&acc)[1][A::kRows * G][A::kColumns], long tile, const char*, char*) const {
@@ -54,25 +53,23 @@ struct StoreScores {
 }  // namespace
 
 template <class A>
-void attention_scores(const Context& context, const Array& q, const Array& k, const Mlp<A>* phi,
-                      const Mlp<A>* psi, double scale, const MaybeArray& mask, bool causal,
+void attention_scores(const Context& context, const Relation<A>& relation, const Allowed& allowed,
                       const Array& out) {
     using Sum = typename A::Sum;
     using Consumer = StoreScores<A, 1, 4>;
     if (out.dim(1) == 0 || out.dim(2) == 0 || out.batch(2) == 0) return;
-    Attended<A> a(context, q, k, nullptr, phi, psi, mask, causal, out);
-    Sum* lse = context.take<Sum>(a.pairs.lead.items() * q.dim(2));
+    Attended<A> a(context, relation, {}, allowed, out);
+    Sum* lse = context.take<Sum>(a.pairs.lead.items() * relation.rows.dim(2));
     const WeightedOut<Sum> to = {a.out, 0, Sum(1), lse, nullptr, true, 0, 0, 0};
-    sum_weighted<A, 0, SoftmaxWeigher>(context, a.pairs, to, a.mask, scale, {});
-    const Grid grid =
-        grid_of_tiles(a.pairs.row_blocks * a.pairs.lead.items(), k.dim(2), context.multiprocessors);
-    launch_walk<A, 1, 4, Consumer>(context, a.pairs, grid, {a.out, a.mask, Sum(scale), lse});
+    sum_weighted<A, 0, SoftmaxWeigher>(context, a.pairs, to, a.mask, relation.scale, {});
+    const Grid grid = grid_of_tiles(a.pairs.row_blocks * a.pairs.lead.items(), relation.columns.dim(2),
+                                    context.multiprocessors);
+    launch_walk<A, 1, 4, Consumer>(context, a.pairs, grid, {a.out, a.mask, Sum(relation.scale), lse});
     check_launch("attention_scores");
 }
 
-#define RK_INSTANTIATE(A)                                                                                    \
-    template void attention_scores(const Context&, const Array&, const Array&, const Mlp<A>*, const Mlp<A>*, \
-                                   double, const MaybeArray&, bool, const Array&);
+#define RK_INSTANTIATE(A) \
+    template void attention_scores(const Context&, const Relation<A>&, const Allowed&, const Array&);
 RK_FOR_EACH_ARITHMETIC(RK_INSTANTIATE)
 
 }  // namespace rk::cuda

@@ -79,24 +79,30 @@ row_products(const __grid_constant__ Lead lead, long rows, int width, const __gr
     delta[index] = Sum(sum);
 }
 
-// One walk: rows against columns, first inner products of `rows` and second of `partners`.
+// One side of a walk: features, and the partners of the second inner product (null: there is none).
+struct Side {
+    const Array& features;
+    const Array* partners;
+};
+
+// One walk: the weights of all pairs times `values`, the sums times `factor`.
 template <class A, class Weigher>
-void walk(const Context& context, const Array& rows, const Array& columns, const Array* row_partner,
-          const Array* column_partner, const Array& values, const MaybeArray& allowed, bool keys_are_rows,
-          bool causal, double scale, double factor, const typename Weigher::Parameters& q, const Array& out) {
+void walk(const Context& context, const Side& rows, const Side& columns, const Array& values,
+          const Allowed& allowed, double scale, double factor, const typename Weigher::Parameters& q,
+          const Array& out) {
     using F = typename A::Factor;
-    const std::vector<long> shape = leading(rows.shape, 2), none = no_strides(shape);
-    const Factors<F> f = factors<F>(context, rows), g = factors<F>(context, columns),
+    const std::vector<long> shape = leading(rows.features.shape, 2), none(shape.size(), 0);
+    const Factors<F> f = factors<F>(context, rows.features), g = factors<F>(context, columns.features),
                      v = factors<F>(context, values);
     Factors<F> f2, g2;
     f2.lead = g2.lead = none;
-    if (row_partner) f2 = factors<F>(context, *row_partner);
-    if (column_partner) g2 = factors<F>(context, *column_partner);
+    if (rows.partners) f2 = factors<F>(context, *rows.partners);
+    if (columns.partners) g2 = factors<F>(context, *columns.partners);
     std::vector<LeadStride> steps;
     Pairs<F> p;
     p.lead = collapse(shape,
-                      {f.lead, g.lead, f2.lead, g2.lead, v.lead, allowed ? leading(allowed->stride, 2) : none,
-                       leading(out.stride, 2)},
+                      {f.lead, g.lead, f2.lead, g2.lead, v.lead,
+                       allowed.mask.empty() ? none : leading(allowed.mask.stride, 2), leading(out.stride, 2)},
                       steps);
     p.rows[0] = f.rows;
     p.rows[0].lead = steps[0];
@@ -108,8 +114,7 @@ void walk(const Context& context, const Array& rows, const Array& columns, const
     p.columns[1].lead = steps[3];
     p.values = v.rows;
     p.values.lead = steps[4];
-    Mask mask = mask_of(allowed, causal);
-    if (keys_are_rows) mask = transposed(mask);
+    Mask mask = mask_of(allowed);
     mask.lead = steps[5];
     Strided to = strided(out);
     to.lead = steps[6];
@@ -121,12 +126,13 @@ void walk(const Context& context, const Array& rows, const Array& columns, const
 }  // namespace
 
 template <class A>
-void attention_vjp(const Context& context, const Array& f, const Array& g, const Array& v,
-                   const MaybeArray& mask, bool causal, double scale, const Array& out, const Array& lse,
-                   const Array& grad, const Array& grad_f, const Array& grad_g, const Array& grad_v,
-                   const Array& grad_scale) {
+void attention_vjp(const Context& context, const Relation<A>& relation, const Array& values,
+                   const Allowed& allowed, const Array& out, const Array& lse, const Array& grad,
+                   const Array& grad_f, const Array& grad_g, const Array& grad_v, const Array& grad_scale) {
     using Sum = typename A::Sum;
-    const long n = f.dim(2), m = g.dim(2), items = f.batch(2), width = v.dim(1);
+    const Array &f = relation.rows, &g = relation.columns;
+    const double scale = relation.scale;
+    const long n = f.dim(2), m = g.dim(2), items = f.batch(2), width = values.dim(1);
     if (items == 0) return;
     std::vector<LeadStride> steps;
     const Lead lead =
@@ -141,23 +147,23 @@ void attention_vjp(const Context& context, const Array& f, const Array& g, const
     // lse is contiguous over the leading dimensions.
     const GradientParameters<Sum> q = {reinterpret_cast<const Sum*>(lse.data), delta, n};
     if (n > 0) {
-        walk<A, RowWeigher<Sum>>(context, f, g, &grad, &v, g, mask, false, causal, scale, 1.0, q, grad_f);
+        walk<A, RowWeigher<Sum>>(context, {f, &grad}, {g, &values}, g, allowed, scale, 1.0, q, grad_f);
         scale_gradient<Sum>(context, f, grad_f, scale, q.lse, grad_scale);
     }
     if (m > 0) {
-        walk<A, ColumnWeigher<Sum, 2>>(context, g, f, &v, &grad, f, mask, true, causal, scale, scale, q,
-                                       grad_g);
+        const Allowed by_key = transposed(allowed);
+        walk<A, ColumnWeigher<Sum, 2>>(context, {g, &values}, {f, &grad}, f, by_key, scale, scale, q, grad_g);
         if (width > 0)
-            walk<A, ColumnWeigher<Sum, 1>>(context, g, f, nullptr, nullptr, grad, mask, true, causal, scale,
-                                           1.0, q, grad_v);
+            walk<A, ColumnWeigher<Sum, 1>>(context, {g, nullptr}, {f, nullptr}, grad, by_key, scale, 1.0, q,
+                                           grad_v);
     }
     check_launch("attention_vjp");
 }
 
-#define RK_INSTANTIATE(A)                                                                       \
-    template void attention_vjp<A>(const Context&, const Array&, const Array&, const Array&,    \
-                                   const MaybeArray&, bool, double, const Array&, const Array&, \
-                                   const Array&, const Array&, const Array&, const Array&, const Array&);
+#define RK_INSTANTIATE(A)                                                                             \
+    template void attention_vjp(const Context&, const Relation<A>&, const Array&, const Allowed&,     \
+                                const Array&, const Array&, const Array&, const Array&, const Array&, \
+                                const Array&, const Array&);
 RK_INSTANTIATE(Fma<float>)
 RK_INSTANTIATE(Fma<double>)
 

@@ -1,10 +1,10 @@
-// The operations, as the bindings call them: one file each, with the names, the arguments and the
-// meaning of csrc/operations.hpp. The arithmetic A says how factors are multiplied; arrays may have any dtype
-// it takes. Work is put on the context's stream; nothing waits for it.
+// The operations, as the bindings call them: one file each, with the names, the arguments and the meaning of
+// csrc/operations.hpp. The arithmetic A says how factors are multiplied; arrays may have any dtype that A
+// takes. Work is put on the context's stream, and no function waits for it. Outputs are overwritten; none is
+// accumulated into.
 #pragma once
 
-#include <optional>
-
+#include "masks.hpp"
 #include "mlp.cuh"
 
 namespace rk::cuda {
@@ -14,50 +14,61 @@ namespace rk::cuda {
 
 enum class Link : int { identity, exp, relu, square };
 
-using MaybeArray = std::optional<Array>;
+// R = scale <phi(rows), psi(columns)>. A null map is the identity.
+template <class A>
+struct Relation {
+    Array rows, columns;
+    const Mlp<A>*phi = nullptr, *psi = nullptr;
+    double scale = 1;
+};
 
 template <class A>
 void feature_map(const Context& context, const Array& x, const Mlp<A>& map, const Array& out);
 
-// y absent: the symmetric relation of x with itself through phi. out has three core dimensions (heads, n,
-// m) where heads > 1.
+// Without columns, the symmetric relation of the rows with themselves through phi. out has three core
+// dimensions (heads, n, m) if heads > 1.
 template <class A>
-void relation_matrix(const Context& context, const Array& x, const MaybeArray& y, const Mlp<A>* phi,
-                     const Mlp<A>* psi, double scale, long heads, const Array& out);
+void relation_matrix(const Context& context, const Relation<A>& relation, long heads, const Array& out);
 
 template <class A>
-void attention_scores(const Context& context, const Array& q, const Array& k, const Mlp<A>* phi,
-                      const Mlp<A>* psi, double scale, const MaybeArray& mask, bool causal, const Array& out);
+void attention_scores(const Context& context, const Relation<A>& relation, const Allowed& allowed,
+                      const Array& out);
+
+// lse may be absent.
+template <class A>
+void attention(const Context& context, const Relation<A>& relation, const Array& values,
+               const Allowed& allowed, const Array& out, const Array& lse);
+
+// The relation's scale is not applied.
+template <class A>
+void retrieve(const Context& context, const Relation<A>& relation, const Allowed& allowed,
+              const Array& values, const Array& indices);
 
 template <class A>
-void attention(const Context& context, const Array& q, const Array& k, const Array& v, const Mlp<A>* phi,
-               const Mlp<A>* psi, double scale, const MaybeArray& mask, bool causal, const Array& out,
-               const MaybeArray& lse);
+void relation_matvec(const Context& context, const Relation<A>& relation, const Array& values, Link link,
+                     const Array& out);
 
-template <class A>
-void retrieve(const Context& context, const Array& q, const Array& keys, const Mlp<A>* phi, const Mlp<A>* psi,
-              const MaybeArray& mask, const Array& values, const Array& indices);
+// Gradients, of float32 and float64. The rows and columns of the relations are features: their maps are null.
+//
+// grad_scale (items, n), contiguous, receives each row's part of the derivative with respect to `scale`:
+// <f_i, H_i>, where H_i = sum_j dR_ij g_j (the gradient of f_i is `scale` times H_i).
 
-template <class A>
-void relation_matvec(const Context& context, const Array& x, const Array& y, const Array& v,
-                     const Mlp<A>* phi, const Mlp<A>* psi, Link link, double scale, const Array& out);
-
-// Gradients: float32 and float64. What they write is overwritten. grad_scale (items, n), contiguous, receives
-// each row's part of the derivative with respect to `scale`.
+// grad_x, grad_weights and grad_biases are overwritten. grad_biases is empty for a map without biases.
 template <class A>
 void feature_map_vjp(const Context& context, const Array& x, const Mlp<A>& map, const Array& grad,
                      const Array& grad_x, const std::vector<Array>& grad_weights,
                      const std::vector<Array>& grad_biases);
 
+// grad_f, grad_g and grad_scale are overwritten.
 template <class A>
-void relation_matrix_vjp(const Context& context, const Array& f, const Array& g, const Array& grad,
-                         double scale, long heads, const Array& grad_f, const Array& grad_g,
-                         const Array& grad_scale);
+void relation_matrix_vjp(const Context& context, const Relation<A>& relation, long heads, const Array& grad,
+                         const Array& grad_f, const Array& grad_g, const Array& grad_scale);
 
+// grad_f, grad_g, grad_v and grad_scale are overwritten; out and lse are what attention() gave, lse
+// contiguous.
 template <class A>
-void attention_vjp(const Context& context, const Array& f, const Array& g, const Array& v,
-                   const MaybeArray& mask, bool causal, double scale, const Array& out, const Array& lse,
-                   const Array& grad, const Array& grad_f, const Array& grad_g, const Array& grad_v,
-                   const Array& grad_scale);
+void attention_vjp(const Context& context, const Relation<A>& relation, const Array& values,
+                   const Allowed& allowed, const Array& out, const Array& lse, const Array& grad,
+                   const Array& grad_f, const Array& grad_g, const Array& grad_v, const Array& grad_scale);
 
 }  // namespace rk::cuda

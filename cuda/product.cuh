@@ -6,14 +6,6 @@
 
 namespace rk::cuda {
 
-// The last two dimensions exchanged.
-inline Array transposed(const Array& a) {
-    Array t = a;
-    std::swap(t.shape[t.shape.size() - 1], t.shape[t.shape.size() - 2]);
-    std::swap(t.stride[t.stride.size() - 1], t.stride[t.stride.size() - 2]);
-    return t;
-}
-
 // Rows [first, first + count) of every item.
 inline Array row_slab(const Array& a, long first, long count) {
     Array s = a;

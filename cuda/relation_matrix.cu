@@ -89,20 +89,21 @@ void store_products(const Context& context, const std::vector<long>& shape,
 }  // namespace
 
 template <class A>
-void relation_matrix(const Context& context, const Array& x, const MaybeArray& y, const Mlp<A>* phi,
-                     const Mlp<A>* psi, double scale, long heads, const Array& out) {
+void relation_matrix(const Context& context, const Relation<A>& relation, long heads, const Array& out) {
     using F = typename A::Factor;
     if (out.dim(1) == 0 || out.dim(2) == 0 || out.batch(2) == 0) return;
+    const Array &x = relation.rows, &y = relation.columns;
+    const bool symmetric = y.empty();
     std::vector<long> shape = leading(x.shape, 2);
-    const long width = phi ? phi->outputs() : x.dim(1);
-    Factors<F> f = features<A>(context, x, phi), g = f;
-    if (y) g = features<A>(context, *y, psi);
+    const long width = relation.phi ? relation.phi->outputs() : x.dim(1);
+    Factors<F> f = features<A>(context, x, relation.phi), g = f;
+    if (!symmetric) g = features<A>(context, y, relation.psi);
     if (heads > 1) {
         f = split_heads(context, f, shape, width, heads);
-        g = y ? split_heads(context, g, shape, width, heads) : f;
+        g = symmetric ? f : split_heads(context, g, shape, width, heads);
         shape.push_back(heads);
     }
-    store_products<A>(context, shape, f, g, out, scale, !y);
+    store_products<A>(context, shape, f, g, out, relation.scale, symmetric);
     check_launch("relation_matrix");
 }
 
@@ -139,9 +140,8 @@ void multiply(const Context& context, const Array& a, const Array& b, double sca
     check_launch(call);
 }
 
-#define RK_INSTANTIATE(A)                                                                         \
-    template void relation_matrix(const Context&, const Array&, const MaybeArray&, const Mlp<A>*, \
-                                  const Mlp<A>*, double, long, const Array&);
+#define RK_INSTANTIATE(A) \
+    template void relation_matrix(const Context&, const Relation<A>&, long, const Array&);
 RK_FOR_EACH_ARITHMETIC(RK_INSTANTIATE)
 
 #define RK_INSTANTIATE_PRODUCT(A) \

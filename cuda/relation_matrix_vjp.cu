@@ -46,9 +46,8 @@ void scale_gradient(const Context& context, const Array& f, const Array& grad_f,
 }
 
 template <class A>
-void relation_matrix_vjp(const Context& context, const Array& f, const Array& g, const Array& grad,
-                         double scale, long heads, const Array& grad_f, const Array& grad_g,
-                         const Array& grad_scale) {
+void relation_matrix_vjp(const Context& context, const Relation<A>& relation, long heads, const Array& grad,
+                         const Array& grad_f, const Array& grad_g, const Array& grad_scale) {
     using Sum = typename A::Sum;
     // Heads are one more leading dimension of everything.
     const auto by_head = [&](const Array& a) {
@@ -60,16 +59,17 @@ void relation_matrix_vjp(const Context& context, const Array& f, const Array& g,
         split.stride.insert(split.stride.begin() + at, width * a.step(1));
         return split;
     };
-    const Array rows = by_head(f), columns = by_head(g);
+    const double scale = relation.scale;
+    const Array rows = by_head(relation.rows), columns = by_head(relation.columns);
     multiply<A>(context, grad, transposed(columns), 1.0, by_head(grad_f), "relation_matrix_vjp");
-    scale_gradient<Sum>(context, f, grad_f, scale, nullptr, grad_scale);
+    scale_gradient<Sum>(context, relation.rows, grad_f, scale, nullptr, grad_scale);
     multiply<A>(context, transposed(grad), transposed(rows), scale, by_head(grad_g), "relation_matrix_vjp");
     check_launch("relation_matrix_vjp");
 }
 
-#define RK_INSTANTIATE(A)                                                                                  \
-    template void relation_matrix_vjp<A>(const Context&, const Array&, const Array&, const Array&, double, \
-                                         long, const Array&, const Array&, const Array&);
+#define RK_INSTANTIATE(A)                                                                                   \
+    template void relation_matrix_vjp(const Context&, const Relation<A>&, long, const Array&, const Array&, \
+                                      const Array&, const Array&);
 RK_INSTANTIATE(Fma<float>)
 RK_INSTANTIATE(Fma<double>)
 

@@ -118,26 +118,24 @@ add_parts(const Sum* state, long parts, long items, long rows, const __grid_cons
 }  // namespace
 
 template <class A>
-void relation_matvec(const Context& context, const Array& x, const Array& y, const Array& v,
-                     const Mlp<A>* phi, const Mlp<A>* psi, Link link, double scale, const Array& out) {
+void relation_matvec(const Context& context, const Relation<A>& relation, const Array& values, Link link,
+                     const Array& out) {
     using P = std::conditional_t<std::is_same_v<A, Half<float16>>, Tf32, A>;
     using Sum = typename P::Sum;
     using Dot = LinkedDot<P, 1, 4>;
     if (out.dim(1) == 0 || out.dim(2) == 0 || out.batch(2) == 0) return;
-    if (v.dim(1) > 1) {
-        Attended<P> a(context, x, y, v.dim(2) > 0 ? &v : nullptr, phi, psi, {}, false, out);
-        const WeightedOut<Sum> to = {a.out, int(v.dim(1)), Sum(1), nullptr, nullptr, false, 0, 0, 0};
-        sum_weighted_values<P, LinkWeigher<Sum>, false>(context, a.pairs, to, a.mask, scale, {link});
+    const long width = values.dim(1);
+    if (width > 1) {
+        Attended<P> a(context, relation, values.dim(2) > 0 ? values : Array{}, {}, out);
+        const WeightedOut<Sum> to = {a.out, int(width), Sum(1), nullptr, nullptr, false, 0, 0, 0};
+        sum_weighted_values<P, LinkWeigher<Sum>, false>(context, a.pairs, to, a.mask, relation.scale, {link});
         check_launch("relation_matvec");
         return;
     }
     // The vector with unit stride, in the dtype of the sums.
-    Array row = v;
-    std::swap(row.shape[row.shape.size() - 1], row.shape[row.shape.size() - 2]);
-    std::swap(row.stride[row.stride.size() - 1], row.stride[row.stride.size() - 2]);
-    const Factors<Sum> vector = factors<Sum>(context, row);
-    Attended<P> a(context, x, y, nullptr, phi, psi, {}, false, out, vector.lead);
-    typename Dot::Parameters q = {vector.rows.data, a.more, link, Sum(scale), nullptr, a.out};
+    const Factors<Sum> vector = factors<Sum>(context, transposed(values));
+    Attended<P> a(context, relation, {}, {}, out, vector.lead);
+    typename Dot::Parameters q = {vector.rows.data, a.more, link, Sum(relation.scale), nullptr, a.out};
     Pairs<typename P::Factor>& p = a.pairs;
     p.row_blocks = unsigned(ceil_div(p.rows[0].count, 64));
     const long items = p.lead.items(), rows = p.rows[0].count;
@@ -150,9 +148,8 @@ void relation_matvec(const Context& context, const Array& x, const Array& y, con
     check_launch("relation_matvec");
 }
 
-#define RK_INSTANTIATE(A)                                                                                  \
-    template void relation_matvec(const Context&, const Array&, const Array&, const Array&, const Mlp<A>*, \
-                                  const Mlp<A>*, Link, double, const Array&);
+#define RK_INSTANTIATE(A) \
+    template void relation_matvec(const Context&, const Relation<A>&, const Array&, Link, const Array&);
 RK_FOR_EACH_ARITHMETIC(RK_INSTANTIATE)
 
 }  // namespace rk::cuda

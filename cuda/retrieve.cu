@@ -154,8 +154,7 @@ struct TopK {
           row0(at.first_row + 16 * G * warp_index()),
           rows(pairs.rows[0].count),
           columns(pairs.columns[0].count),
-          mask(parameters.mask.data ? parameters.mask.data + parameters.mask.lead.offset(pairs.lead, at.item)
-                                    : nullptr) {
+          mask(parameters.mask.of_item(pairs.lead, at.item)) {
         constexpr int kBlock = 16 * G * W;
         const int first = 16 * G * warp_index();
         buffers = reinterpret_cast<Entry<Sum>*>(memory) + first * kBuffer;
@@ -278,11 +277,12 @@ void retrieve_in_blocks(const Context& context, Attended<A>& a, int k, const Str
 }  // namespace
 
 template <class A>
-void retrieve(const Context& context, const Array& q, const Array& keys, const Mlp<A>* phi, const Mlp<A>* psi,
-              const MaybeArray& mask, const Array& values, const Array& indices) {
-    if (q.dim(2) == 0 || q.batch(2) == 0) return;
-    if (keys.dim(2) > 0x7fffffffL) throw std::invalid_argument("keys: expected fewer than 2^31 rows");
-    Attended<A> a(context, q, keys, nullptr, phi, psi, mask, false, values, leading(indices.stride, 2));
+void retrieve(const Context& context, const Relation<A>& relation, const Allowed& allowed,
+              const Array& values, const Array& indices) {
+    if (relation.rows.dim(2) == 0 || relation.rows.batch(2) == 0) return;
+    if (relation.columns.dim(2) > 0x7fffffffL)
+        throw std::invalid_argument("keys: expected fewer than 2^31 rows");
+    Attended<A> a(context, relation, {}, allowed, values, leading(indices.stride, 2));
     const int k = int(values.dim(1));
     Strided where = strided(indices);
     where.lead = a.more;
@@ -297,9 +297,8 @@ void retrieve(const Context& context, const Array& q, const Array& keys, const M
     check_launch("retrieve");
 }
 
-#define RK_INSTANTIATE(A)                                                                            \
-    template void retrieve(const Context&, const Array&, const Array&, const Mlp<A>*, const Mlp<A>*, \
-                           const MaybeArray&, const Array&, const Array&);
+#define RK_INSTANTIATE(A) \
+    template void retrieve(const Context&, const Relation<A>&, const Allowed&, const Array&, const Array&);
 RK_FOR_EACH_ARITHMETIC(RK_INSTANTIATE)
 
 }  // namespace rk::cuda

@@ -11,6 +11,7 @@
 // (merge_parts), from left to right, so that the bits do not depend on which of the two happens.
 #pragma once
 
+#include "masks.hpp"
 #include "pairs.cuh"
 
 namespace rk::cuda {
@@ -83,8 +84,7 @@ struct Weighted {
           row0(at.first_row + 16 * G * warp_index()),
           rows(pairs.rows[0].count),
           columns(pairs.columns[0].count),
-          mask(parameters.mask.data ? parameters.mask.data + parameters.mask.lead.offset(pairs.lead, at.item)
-                                    : nullptr) {
+          mask(parameters.mask.of_item(pairs.lead, at.item)) {
         weigher.template begin<A, G>(q.weigher, at.item, row0, rows);
         begin_chunk();
 #pragma unroll
@@ -94,20 +94,19 @@ struct Weighted {
         }
     }
 
-    // Tiles that the causal rule forbids whole are not met.
+    // Skips tiles that lie outside of the band.
     RK_DEVICE void limit(long& first, long& last) const {
-        const long end = place.first_row + 16 * G * W;
-        if (q.mask.causal == Mask::lower) last = min(last, ceil_div(min(end, rows), kTileColumns));
-        if (q.mask.causal == Mask::upper) first = max(first, place.first_row / kTileColumns);
+        const long end = min(place.first_row + 16 * G * W, rows);
+        first = max(first, q.mask.band.first_column(place.first_row) / kTileColumns);
+        last = min(last, ceil_div(q.mask.band.end_column(end), kTileColumns));
     }
 
     RK_DEVICE void accept(Sum (&r)[kProducts][kRows][A::kColumns], long tile, const char* values,
                           char* staged) {
         const int lane = lane_index();
         const long column0 = tile * kTileColumns;
-        const bool masked = mask != nullptr ||
-                            (q.mask.causal == Mask::lower && column0 + kTileColumns - 1 > place.first_row) ||
-                            (q.mask.causal == Mask::upper && column0 < place.first_row + 16 * G * W - 1);
+        const bool masked =
+            mask != nullptr || !q.mask.band.contains(place.first_row, 16 * G * W, column0, kTileColumns);
         const bool edge = masked || column0 + kTileColumns > columns;
 #pragma unroll
         for (int i = 0; i < kRows; ++i)

@@ -6,7 +6,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 
@@ -24,7 +26,7 @@ namespace rk::cuda {
 namespace {
 
 namespace py = pybind11;
-using Maybe = std::optional<Array>;
+using Maybe = std::optional<Array>;  // None: absent
 
 Dtype dtype_named(const std::string& name) {
     if (name == "float32") return Dtype::float32;
@@ -44,7 +46,7 @@ Link link_named(const std::string& name) {
     throw std::invalid_argument("no link is called '" + name + "'");
 }
 
-// f.template operator()<A>() with the arithmetic of a name.
+// Calls f.template operator()<A>() with the arithmetic of this name.
 template <class F>
 auto with_arithmetic(const std::string& name, const F& f) {
     if (name == "float32") return f.template operator()<Fma<float>>();
@@ -53,24 +55,6 @@ auto with_arithmetic(const std::string& name, const F& f) {
     if (name == "float16") return f.template operator()<Half<float16>>();
     if (name == "float64") return f.template operator()<Fma<double>>();
     throw std::invalid_argument("no arithmetic is called '" + name + "'");
-}
-
-// Pairs (i, j) that may attend have least <= j - i <= greatest; None: no limit. No limits, or the causal
-// rule.
-using Limits = std::pair<std::optional<long>, std::optional<long>>;
-
-bool is_causal(const Limits& band) {
-    if (band == Limits{}) return false;
-    if (band == Limits{std::nullopt, 0}) return true;
-    throw std::invalid_argument("expected no limits, or the causal rule");
-}
-
-// Gradients are for whole precision.
-template <class F>
-void with_full_precision(const Array& a, const F& f) {
-    if (a.dtype == Dtype::float32) return f.template operator()<Fma<float>>();
-    if (a.dtype == Dtype::float64) return f.template operator()<Fma<double>>();
-    throw std::invalid_argument("expected float32 or float64");
 }
 
 class MlpHandle {
@@ -98,9 +82,38 @@ class MlpHandle {
         mlp_;
 };
 
+// ---- The operations: the arithmetic of a call, and its arguments in structs
+
+// Calls f.template operator()<A>() on the context's device, A being the arithmetic of this name.
+template <class F>
+void run(const Context& context, const std::string& arithmetic, const F& f) {
+    const DeviceGuard guard(context.device);
+    with_arithmetic(arithmetic, f);
+}
+
+// The same for gradients, which are computed in the dtype of the arrays: float32 or float64.
+template <class F>
+void run_gradient(const Context& context, Dtype dtype, const F& f) {
+    const DeviceGuard guard(context.device);
+    if (dtype == Dtype::float32) return f.template operator()<Fma<float>>();
+    if (dtype == Dtype::float64) return f.template operator()<Fma<double>>();
+    throw std::invalid_argument("expected float32 or float64");
+}
+
 template <class A>
-const Mlp<A>* map_or_null(const MlpHandle* handle) {
-    return handle ? &handle->as<A>() : nullptr;
+Relation<A> relation_of(const Array& rows, const Maybe& columns, const MlpHandle* phi, const MlpHandle* psi,
+                        double scale) {
+    return {rows, columns.value_or(Array{}), phi ? &phi->as<A>() : nullptr, psi ? &psi->as<A>() : nullptr,
+            scale};
+}
+
+// The least and the greatest j - i of the pairs (i, j) that may attend; None: no limit.
+using Limits = std::pair<std::optional<long>, std::optional<long>>;
+
+Allowed allowed_by(const Maybe& mask, const Limits& band) {
+    const auto clamped = [](long limit) { return std::clamp(limit, -Band::kNoLimit, Band::kNoLimit); };
+    return {mask.value_or(Array{}),
+            {clamped(band.first.value_or(-Band::kNoLimit)), clamped(band.second.value_or(Band::kNoLimit))}};
 }
 
 Array make_array(std::uintptr_t pointer, const std::vector<long>& shape, const std::vector<long>& strides,
@@ -193,115 +206,72 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
     m.def("device_info", &device_info, arg("device"));
     m.def("build_info", &build_info);
 
-    m.def(
-        "feature_map",
-        [](const Context& context, const Array& x, const MlpHandle& mlp, const std::string& arithmetic,
-           const Array& out) {
-            const DeviceGuard guard(context.device);
-            with_arithmetic(arithmetic, [&]<class A>() { feature_map<A>(context, x, mlp.as<A>(), out); });
-        },
-        arg("context"), arg("x"), arg("mlp"), arg("arithmetic"), arg("out"));
-    m.def(
-        "relation_matrix",
-        [](const Context& context, const Array& x, const Maybe& y, const MlpHandle* phi, const MlpHandle* psi,
-           const std::string& arithmetic, double scale, long heads, const Array& out) {
-            const DeviceGuard guard(context.device);
-            with_arithmetic(arithmetic, [&]<class A>() {
-                relation_matrix<A>(context, x, y, map_or_null<A>(phi), map_or_null<A>(psi), scale, heads,
-                                   out);
-            });
-        },
-        arg("context"), arg("x"), arg("y").none(true), arg("phi").none(true), arg("psi").none(true),
-        arg("arithmetic"), arg("scale"), arg("heads"), arg("out"));
-    m.def(
-        "attention_scores",
-        [](const Context& context, const Array& q, const Array& k, const MlpHandle* phi, const MlpHandle* psi,
-           const std::string& arithmetic, double scale, const Maybe& mask, const Limits& band,
-           const Array& out) {
-            const DeviceGuard guard(context.device);
-            with_arithmetic(arithmetic, [&]<class A>() {
-                attention_scores<A>(context, q, k, map_or_null<A>(phi), map_or_null<A>(psi), scale, mask,
-                                    is_causal(band), out);
-            });
-        },
-        arg("context"), arg("q"), arg("k"), arg("phi").none(true), arg("psi").none(true), arg("arithmetic"),
-        arg("scale"), arg("mask").none(true), arg("band"), arg("out"));
-    m.def(
-        "attention",
-        [](const Context& context, const Array& q, const Array& k, const Array& v, const MlpHandle* phi,
-           const MlpHandle* psi, const std::string& arithmetic, double scale, const Maybe& mask,
-           const Limits& band, const Array& out, const Maybe& lse) {
-            const DeviceGuard guard(context.device);
-            with_arithmetic(arithmetic, [&]<class A>() {
-                attention<A>(context, q, k, v, map_or_null<A>(phi), map_or_null<A>(psi), scale, mask,
-                             is_causal(band), out, lse);
-            });
-        },
-        arg("context"), arg("q"), arg("k"), arg("v"), arg("phi").none(true), arg("psi").none(true),
-        arg("arithmetic"), arg("scale"), arg("mask").none(true), arg("band"), arg("out"),
-        arg("lse").none(true));
-    m.def(
-        "retrieve",
-        [](const Context& context, const Array& q, const Array& keys, const MlpHandle* phi,
-           const MlpHandle* psi, const std::string& arithmetic, const Maybe& mask, const Array& values,
-           const Array& indices) {
-            const DeviceGuard guard(context.device);
-            with_arithmetic(arithmetic, [&]<class A>() {
-                retrieve<A>(context, q, keys, map_or_null<A>(phi), map_or_null<A>(psi), mask, values,
-                            indices);
-            });
-        },
-        arg("context"), arg("q"), arg("keys"), arg("phi").none(true), arg("psi").none(true),
-        arg("arithmetic"), arg("mask").none(true), arg("values"), arg("indices"));
-    m.def(
-        "relation_matvec",
-        [](const Context& context, const Array& x, const Array& y, const Array& v, const MlpHandle* phi,
-           const MlpHandle* psi, const std::string& arithmetic, const std::string& link, double scale,
-           const Array& out) {
-            const DeviceGuard guard(context.device);
-            with_arithmetic(arithmetic, [&]<class A>() {
-                relation_matvec<A>(context, x, y, v, map_or_null<A>(phi), map_or_null<A>(psi),
-                                   link_named(link), scale, out);
-            });
-        },
-        arg("context"), arg("x"), arg("y"), arg("v"), arg("phi").none(true), arg("psi").none(true),
-        arg("arithmetic"), arg("link"), arg("scale"), arg("out"));
-    m.def(
-        "feature_map_vjp",
-        [](const Context& context, const Array& x, const MlpHandle& mlp, const Array& grad,
-           const Array& grad_x, const std::vector<Array>& grad_weights,
-           const std::vector<Array>& grad_biases) {
-            const DeviceGuard guard(context.device);
-            with_full_precision(x, [&]<class A>() {
-                feature_map_vjp<A>(context, x, mlp.as<A>(), grad, grad_x, grad_weights, grad_biases);
-            });
-        },
-        arg("context"), arg("x"), arg("mlp"), arg("grad"), arg("grad_x"), arg("grad_weights"),
-        arg("grad_biases"));
-    m.def(
-        "relation_matrix_vjp",
-        [](const Context& context, const Array& f, const Array& g, const Array& grad, double scale,
-           long heads, const Array& grad_f, const Array& grad_g, const Array& grad_scale) {
-            const DeviceGuard guard(context.device);
-            with_full_precision(f, [&]<class A>() {
-                relation_matrix_vjp<A>(context, f, g, grad, scale, heads, grad_f, grad_g, grad_scale);
-            });
-        },
-        arg("context"), arg("f"), arg("g"), arg("grad"), arg("scale"), arg("heads"), arg("grad_f"),
-        arg("grad_g"), arg("grad_scale"));
-    m.def(
-        "attention_vjp",
-        [](const Context& context, const Array& f, const Array& g, const Array& v, const Maybe& mask,
-           const Limits& band, double scale, const Array& out, const Array& lse, const Array& grad,
-           const Array& grad_f, const Array& grad_g, const Array& grad_v, const Array& grad_scale) {
-            const DeviceGuard guard(context.device);
-            with_full_precision(f, [&]<class A>() {
-                attention_vjp<A>(context, f, g, v, mask, is_causal(band), scale, out, lse, grad, grad_f,
-                                 grad_g, grad_v, grad_scale);
-            });
-        },
-        arg("context"), arg("f"), arg("g"), arg("v"), arg("mask").none(true), arg("band"), arg("scale"),
-        arg("out"), arg("lse"), arg("grad"), arg("grad_f"), arg("grad_g"), arg("grad_v"), arg("grad_scale"));
+    // The operations take their arguments by position.
+    m.def("feature_map", [](const Context& context, const Array& x, const MlpHandle& mlp,
+                            const std::string& arithmetic, const Array& out) {
+        run(context, arithmetic, [&]<class A>() { feature_map(context, x, mlp.as<A>(), out); });
+    });
+    m.def("relation_matrix", [](const Context& context, const Array& x, const Maybe& y, const MlpHandle* phi,
+                                const MlpHandle* psi, const std::string& arithmetic, double scale, long heads,
+                                const Array& out) {
+        run(context, arithmetic,
+            [&]<class A>() { relation_matrix(context, relation_of<A>(x, y, phi, psi, scale), heads, out); });
+    });
+    m.def("attention_scores", [](const Context& context, const Array& q, const Array& k, const MlpHandle* phi,
+                                 const MlpHandle* psi, const std::string& arithmetic, double scale,
+                                 const Maybe& mask, const Limits& band, const Array& out) {
+        run(context, arithmetic, [&]<class A>() {
+            attention_scores(context, relation_of<A>(q, k, phi, psi, scale), allowed_by(mask, band), out);
+        });
+    });
+    m.def("attention",
+          [](const Context& context, const Array& q, const Array& k, const Array& v, const MlpHandle* phi,
+             const MlpHandle* psi, const std::string& arithmetic, double scale, const Maybe& mask,
+             const Limits& band, const Array& out, const Maybe& lse) {
+              run(context, arithmetic, [&]<class A>() {
+                  attention(context, relation_of<A>(q, k, phi, psi, scale), v, allowed_by(mask, band), out,
+                            lse.value_or(Array{}));
+              });
+          });
+    m.def("retrieve", [](const Context& context, const Array& q, const Array& keys, const MlpHandle* phi,
+                         const MlpHandle* psi, const std::string& arithmetic, const Maybe& mask,
+                         const Array& values, const Array& indices) {
+        run(context, arithmetic, [&]<class A>() {
+            retrieve(context, relation_of<A>(q, keys, phi, psi, 1.0), allowed_by(mask, {}), values, indices);
+        });
+    });
+    m.def("relation_matvec", [](const Context& context, const Array& x, const Array& y, const Array& v,
+                                const MlpHandle* phi, const MlpHandle* psi, const std::string& arithmetic,
+                                const std::string& link, double scale, const Array& out) {
+        run(context, arithmetic, [&]<class A>() {
+            relation_matvec(context, relation_of<A>(x, y, phi, psi, scale), v, link_named(link), out);
+        });
+    });
+    m.def("feature_map_vjp",
+          [](const Context& context, const Array& x, const MlpHandle& mlp, const Array& grad,
+             const Array& grad_x, const std::vector<Array>& grad_weights,
+             const std::vector<Array>& grad_biases) {
+              run_gradient(context, x.dtype, [&]<class A>() {
+                  feature_map_vjp(context, x, mlp.as<A>(), grad, grad_x, grad_weights, grad_biases);
+              });
+          });
+    m.def("relation_matrix_vjp",
+          [](const Context& context, const Array& f, const Array& g, const Array& grad, double scale,
+             long heads, const Array& grad_f, const Array& grad_g, const Array& grad_scale) {
+              run_gradient(context, f.dtype, [&]<class A>() {
+                  relation_matrix_vjp(context, relation_of<A>(f, g, nullptr, nullptr, scale), heads, grad,
+                                      grad_f, grad_g, grad_scale);
+              });
+          });
+    m.def("attention_vjp",
+          [](const Context& context, const Array& f, const Array& g, const Array& v, const Maybe& mask,
+             const Limits& band, double scale, const Array& out, const Array& lse, const Array& grad,
+             const Array& grad_f, const Array& grad_g, const Array& grad_v, const Array& grad_scale) {
+              run_gradient(context, f.dtype, [&]<class A>() {
+                  attention_vjp(context, relation_of<A>(f, g, nullptr, nullptr, scale), v,
+                                allowed_by(mask, band), out, lse, grad, grad_f, grad_g, grad_v, grad_scale);
+              });
+          });
 }
 
 }  // namespace rk::cuda

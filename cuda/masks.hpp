@@ -1,0 +1,65 @@
+// Masks of attention and retrieval: which pairs (i, j) may attend. Mirrors csrc/masks.hpp.
+#pragma once
+
+#include "arrays.hpp"
+
+namespace rk::cuda {
+
+// A band of diagonals: pairs with least <= j - i <= greatest. The causal rule is greatest = 0, a sliding
+// window of w is (-w, 0).
+struct Band {
+    // Beyond any difference of indices, and far enough from overflow to be added to an index.
+    static constexpr long kNoLimit = 1L << 62;
+    long least = -kNoLimit, greatest = kNoLimit;
+
+    RK_HOST_DEVICE bool contains(long i, long j) const { return j - i >= least && j - i <= greatest; }
+    // Whether the band contains all pairs of a tile.
+    RK_HOST_DEVICE bool contains(long i0, long rows, long j0, long columns) const {
+        return j0 - (i0 + rows - 1) >= least && j0 + columns - 1 - i0 <= greatest;
+    }
+    // Columns [first_column, end_column) contain all that rows [begin, end) may use.
+    RK_HOST_DEVICE long first_column(long begin) const { return begin + least > 0 ? begin + least : 0; }
+    RK_HOST_DEVICE long end_column(long end) const { return end + greatest > 0 ? end + greatest : 0; }
+};
+
+inline Band transposed(const Band& band) { return {-band.greatest, -band.least}; }
+
+// Which pairs may attend, as an argument: those of the mask (absent: all) that are in the band.
+struct Allowed {
+    Array mask;
+    Band band;
+};
+
+// The same pairs of the transposed relation.
+inline Allowed transposed(const Allowed& allowed) {
+    return {allowed.mask.empty() ? allowed.mask : transposed(allowed.mask), transposed(allowed.band)};
+}
+
+// The same, as kernels see it.
+struct Mask {
+    const std::uint8_t* data = nullptr;  // of boolean values; null: all pairs
+    long row = 0, column = 0;
+    LeadStride lead;
+    Band band;
+
+    // The matrix of an item.
+    RK_DEVICE const std::uint8_t* of_item(const Lead& batch, unsigned item) const {
+        return data ? data + lead.offset(batch, item) : nullptr;
+    }
+    RK_DEVICE bool allows(const std::uint8_t* item, long i, long j) const {
+        return band.contains(i, j) && (item == nullptr || item[i * row + j * column] != 0);
+    }
+};
+
+// The strides of its leading dimensions are set with those of the other arrays of a call.
+inline Mask mask_of(const Allowed& allowed) {
+    Mask m;
+    m.band = allowed.band;
+    if (allowed.mask.empty()) return m;
+    m.data = reinterpret_cast<const std::uint8_t*>(allowed.mask.data);
+    m.row = allowed.mask.step(2);
+    m.column = allowed.mask.step(1);
+    return m;
+}
+
+}  // namespace rk::cuda
