@@ -14,15 +14,14 @@ from relkernels.config import get_num_threads
 
 
 def pytest_generate_tests(metafunc):
-    """Parametrise a test_<family> with a `workload` argument: by workload, then threads, then contestant."""
+    """Parametrise a test of workloads: by workload, then threads, then contestant."""
     if "workload" not in metafunc.fixturenames:
         return
-    family = metafunc.function.__name__.removeprefix("test_")
     check_only = metafunc.config.getoption("benchmark_disable")
     threads = [get_num_threads()] if check_only else sorted({1, get_num_threads()})
     cases = [
         pytest.param(workload, n, who, id=f"{workload.name}-{n}-{who}")
-        for workload in workloads([family], quick=check_only)
+        for workload in workloads(quick=check_only)
         for n in threads
         for who in workload.contestants
     ]
