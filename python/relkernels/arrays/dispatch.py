@@ -39,7 +39,7 @@ R = TypeVar("R")
 
 
 class Operation(NamedTuple):
-    """A function on NumPy arrays, and what the decorator says of its parameters.
+    """A function on NumPy arrays, with the roles of its parameters.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ def operation(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Have a function on NumPy arrays take arrays of every kind, and return that kind.
 
     `names` are its array parameters, the first the one whose dtype the others share. A parameter may be a
-    tuple of arrays. Results are arrays, tuples and lists of them; what the caller gave as `out` is returned.
+    tuple of arrays. Results are arrays, tuples and lists of them; the caller's `out` is returned.
     Bfloat16 arrays imply ``precision="bf16"`` where the function has it: products are then exact.
     """
     first_name = names[0]

@@ -8,7 +8,7 @@ from typing import Any
 from .. import _core
 from ..base.describe import described
 
-# The version that is asked for; older libraries have none.
+# The requested version; older libraries have none.
 _VERSION = (1, 1)
 
 
@@ -79,6 +79,6 @@ def taken(a: Any, **options: Any) -> _core.DlpackTensor:
     """Take the tensor of an array."""
     try:
         capsule = a.__dlpack__(max_version=_VERSION, **options)
-    except TypeError:  # a library from before the versions; what else was wrong is wrong again
+    except TypeError:  # a library older than versions; any other error is raised again
         capsule = a.__dlpack__(**options)
     return _core.DlpackTensor.take(capsule)

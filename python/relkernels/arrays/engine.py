@@ -47,7 +47,7 @@ class Engine:
 
     # (what, shape, dtype) -> an uninitialized output; or MemoryError, which names the bytes.
     empty = staticmethod(empty)
-    # The same for sums that stay in the kernels' precision, whatever that of the arrays.
+    # The same for sums, which stay in the kernels' precision.
     empty_sums = staticmethod(empty)
 
     @staticmethod
@@ -107,7 +107,7 @@ def engine_of(a: np.ndarray) -> Engine:
     return PROCESSOR if type(a) is np.ndarray else getattr(a, "engine", PROCESSOR)
 
 
-# DLPack device type -> a function that loads what takes over calls with arrays there.
+# DLPack device type -> a function that loads the function that runs calls with arrays there.
 _DEVICES: dict[int, Callable[[], Callable[..., Any]]] = {}
 
 
@@ -117,6 +117,6 @@ def register_device(kind: int, load: Callable[[], Callable[..., Any]]) -> None:
 
 
 def device_call(kind: int) -> Callable[..., Any] | None:
-    """Return what takes over calls with arrays on a device type; None if nothing is registered."""
+    """Return the function that runs calls with arrays on a device type; None if none is registered."""
     load = _DEVICES.get(kind)
     return None if load is None else load()

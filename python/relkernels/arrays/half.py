@@ -1,7 +1,7 @@
 """Floats of 16 bits as bits: to float32, which holds every bfloat16 and float16 exactly, and back.
 
 NumPy has no bfloat16. Its bits are the upper half of a float32's, so neither direction needs ml_dtypes;
-arrays of ml_dtypes' bfloat16 are welcome, and arrays of bits stand for those of other libraries.
+arrays of ml_dtypes' bfloat16 are accepted, and those of other libraries are read as arrays of bits.
 """
 
 from __future__ import annotations

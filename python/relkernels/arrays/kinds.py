@@ -47,7 +47,7 @@ NUMPY = Kind("numpy", np)
 
 @functools.cache
 def _library(kind: type) -> Kind:
-    """Return the kind of arrays that do not tell their namespace."""
+    """Return the kind of arrays without a method `__array_namespace__`."""
     if issubclass(kind, np.ndarray):
         return NUMPY
     for base in kind.__mro__:  # of a subclass in the user's own module, too
@@ -137,7 +137,7 @@ def place_of(name: str, a: Any) -> Place:
 
 
 def _shared(name: str, kind: str, ask: Callable[[], R]) -> R:
-    """Return what a library answers; where it does not share an array, say which it was."""
+    """Call a library; if it does not share an array, raise an error that names the argument."""
     try:
         return ask()
     except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
@@ -159,7 +159,8 @@ def host_view(name: str, a: Any) -> HostView:
         return HostView(a, a.dtype.name)
     tensor = _shared(name, kind, lambda: taken(a))
     view = _shared(name, kind, tensor.numpy)
-    # What the library copied to share it would not show what is written there; JAX's arrays never change.
+    # If the library exported a copy, writing to it would not change the caller's array. JAX arrays are
+    # immutable.
     if kind == "jax" or tensor.copied:
         view.flags.writeable = False
     return HostView(view, tensor.dtype)

@@ -19,11 +19,11 @@ import numpy as np
 from .describe import advice, described, near, option, shown
 
 FLOATS = "float32 or float64"
-# No layer is wider: a limit for what no memory could hold.
+# No layer is wider: no memory could hold it.
 WIDEST = 2**31 - 1
 # The largest number of float32.
 _LARGEST = float(np.finfo(np.float32).max)
-# Characters of an error of another library that are kept.
+# Most characters kept of another library's error message.
 LONGEST = 400
 
 
@@ -31,7 +31,7 @@ def floats(name: str, a: Any, ndim: int = 2, exact: bool = False) -> np.ndarray:
     """Return `a` if it is a native float32 or float64 array of at least `ndim` dimensions.
 
     Transposed, sliced, broadcast and read-only arrays pass as they are; only an array whose elements
-    are not aligned in memory is copied. `exact` asks for `ndim` dimensions and no more.
+    are not aligned in memory is copied. With `exact`, `a` must have exactly `ndim` dimensions.
     """
     if not isinstance(a, np.ndarray) or isinstance(a, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected an array of {FLOATS}, got {described(a)}{advice(name, a)}")
@@ -128,7 +128,7 @@ def mask(value: Any, rows: int | None, columns: int) -> np.ndarray | None:
 
 
 def scale(value: Any, dtype: np.dtype, default: float | None = None) -> float:
-    """Return a finite factor for arrays of `dtype`; None stands for `default` where there is one."""
+    """Return a finite factor for arrays of `dtype`; None stands for `default`, if given."""
     if value is None and default is not None:
         return default
     number = real("scale", value)
@@ -186,7 +186,7 @@ def widths(name: str, value: Any) -> list[int]:
 
 
 def sequence(name: str, value: Any, what: str = "a sequence") -> Any:
-    """Return what has a length and parts by number: a list, a tuple, an array."""
+    """Return a value with a length and indices: a list, a tuple, an array."""
     known = hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, type)
     known = known and not hasattr(value, "toarray")
     if not known or isinstance(value, (str, bytes, Mapping)) or getattr(value, "ndim", 1) == 0:

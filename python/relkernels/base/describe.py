@@ -1,4 +1,4 @@
-"""Values in words, for error messages: what came, how to convert it, what it may have been meant to be.
+"""Values in words, for error messages: what was given, how to convert it, what was probably meant.
 
 Contents of containers are never printed, so that a message stays short whatever was passed.
 """
@@ -47,7 +47,7 @@ def _quoted(value: object) -> str:
 
 
 def shown(got: object) -> str:
-    """Return what a message says after "got": text and shapes as they are, other things by `described`."""
+    """Return the text after "got" in a message: text and shapes as they are, other values by `described`."""
     if isinstance(got, str):
         return got if len(got) <= 4 * _LONGEST else f"{got[: 4 * _LONGEST - 3]}..."
     if isinstance(got, (numbers.Number, np.generic)) or got is None:

@@ -65,14 +65,14 @@ def read_safetensors(path: Any) -> tuple[str, dict[str, str], dict[str, Any]]:
 
 
 def refuse_rest(metadata: dict[str, str], tensors: dict[str, Any]) -> None:
-    """Refuse a file with metadata or tensors that its reader has not taken out: they would be ignored."""
+    """Refuse a file with metadata or tensors that its reader did not use."""
     for what, names in (("metadata", metadata), ("tensors", tensors)):
         if names:
             raise ValueError(f"unknown {what}: {', '.join(map(option, sorted(names)[:5]))}")
 
 
 def check_writable(option: str, path: str) -> None:
-    """Refuse before the work what `write_whole` could not write after it.
+    """Refuse, before any work is done, a path that `write_whole` could not write to afterwards.
 
     Raises
     ------

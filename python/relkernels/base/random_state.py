@@ -1,4 +1,4 @@
-"""What a `random_state` stands for: one reading of it for maps and estimators."""
+"""The meaning of `random_state`, the same for maps and estimators."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NoReturn, Self
 
 
 class Result(tuple):
-    """A tuple of the first few of its named values; the others are attributes alone.
+    """A tuple of the first few of its named values; the others are only attributes.
 
     A subclass lists its values in order, as annotations of its body, and says how many of them are
     `unpacked`: length, indices, iteration, equality and hash are those of the tuple of these.
@@ -28,7 +28,7 @@ class Result(tuple):
         return made
 
     def __getnewargs__(self) -> tuple[Any, ...]:
-        """Return all values: what copies and pickles are made from."""
+        """Return all values, from which copies and pickles are made."""
         return tuple(self.__dict__[name] for name in self._names)
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:

@@ -30,12 +30,12 @@ def call(name: str, arguments: Mapping[str, Any]) -> Any:
         relation_matvec, feature_map_vjp, relation_matrix_vjp or attention_vjp.
     arguments : mapping
         Its arguments by name; those left out take their defaults. Arrays are of one kind (CuPy's, PyTorch's
-        or JAX's) and lie on one device.
+        or JAX's) and on one device.
 
     Returns
     -------
     array, tuple of arrays, or as the function returns
-        Arrays of the kind that came in, on its device. Work was put on the kind's current stream there;
+        Arrays of the caller's kind, on its device. Work was put on that library's current stream;
         nothing waited for it.
 
     Raises
@@ -137,7 +137,7 @@ def _not_floats(name: str, expected: str, a: Description) -> NoReturn:
 
 
 def _of_the_kind(result: Any, engine: CudaEngine) -> Any:
-    """Return a result with the arrays that its stand-ins stand for."""
+    """Return a result with arrays in place of their stand-ins."""
     if isinstance(result, StandIn):
         return engine.array(result)
     if isinstance(result, list):

@@ -1,4 +1,4 @@
-"""The extension `_cuda` and the GPUs it finds: what is there, and in plain words what is missing."""
+"""The extension `_cuda` and the GPUs it finds, or in plain words what is missing."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def libraries() -> list[str]:
 
 
 def why_not() -> str | None:
-    """Return what is missing for computing on a GPU, in words; None where nothing is.
+    """Return in words what is missing for computing on a GPU, or None.
 
     Returns
     -------
@@ -95,7 +95,7 @@ def require(operation: str, device: int) -> Any:
     return extension()
 
 
-@functools.cache  # for each call asks, and the driver takes its time to answer
+@functools.cache  # every call checks, and the driver is slow to answer
 def _missing_on(device: int, extension: Any) -> str | None:
     return _no_gpu() or _too_old(device)
 
@@ -109,7 +109,7 @@ def _too_old(device: int) -> str | None:
 
 
 def state() -> str:
-    """Return what `show_config` says: the GPUs, or what is missing."""
+    """Return the line of `show_config`: the GPUs, or what is missing."""
     missing = _not_built()
     if missing is not None:
         return missing

@@ -48,7 +48,7 @@ class DeviceMemory:
         return stand_in(self, a, *self.kind.describe(a))
 
     def array(self, a: StandIn) -> Any:
-        """Return the array of the kind that a stand-in stands for: the very one, or a view of it."""
+        """Return the array that a stand-in represents: the array itself or a view of it."""
         whole = self.kind.describe(a.owner)
         if whole.address == a.address and whole.shape == a.shape and whole.steps == a.steps:
             return a.owner

@@ -16,7 +16,7 @@ from .memory import DeviceMemory
 
 
 class _Packed:
-    """Packed weights, the memory they lie in, and the streams that have read it."""
+    """Packed weights, their memory, and the streams that have read it."""
 
     __slots__ = ("device", "handle", "kind", "memory", "streams")
 

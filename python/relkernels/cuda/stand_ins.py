@@ -1,6 +1,6 @@
 """Stand-ins: NumPy arrays with the shape, strides and address of an array on a device, never read.
 
-The checks of the package ask for shapes, strides, dtypes and overlaps, and nothing else; a stand-in answers
+The checks of the package only use shapes, strides, dtypes and overlaps; a stand-in answers
 them as the array itself would. Whatever would read or write elements raises instead of following a pointer
 that means nothing here.
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from ..arrays.half import HALVES
 
-# Functions of NumPy that look at shapes and addresses alone.
+# Functions of NumPy that only use shapes and addresses.
 _HARMLESS = {np.may_share_memory, np.shares_memory}
 
 

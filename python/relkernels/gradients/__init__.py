@@ -2,8 +2,8 @@
 
 Each function takes features through the maps once, has the kernels form the gradient with respect to
 the features (streaming over pairs, so memory is O((n + m) d)), and takes it back through the maps.
-Sums are taken in an order fixed by the shapes: results are the same to the last bit whatever the number
-of threads.
+Sums are taken in an order fixed by the shapes: results are the same to the last bit for any number of
+threads.
 """
 
 from .loss import LOSSES, feature_loss, relation_loss

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..base.result import Result
 
-# An array of the kind that came in.
+# An array of the kind that was passed in.
 Array = TypeVar("Array")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..base import check
 
-# Name -> default parameter; None where there is none to give.
+# Name -> default parameter, or None.
 NAMES: dict[str, float | None] = {
     "identity": None,
     "relu": None,
@@ -140,7 +140,7 @@ def lipschitz(activation: Activation) -> float:
 
 
 def resolve(activation: str | Activation) -> Activation:
-    """Return the activation that a name or an `Activation` stands for."""
+    """Return the activation of that name, or the `Activation` itself."""
     if isinstance(activation, Activation):
         if activation.name == "relu_power":
             return relu_power(activation.parameter)  # type: ignore[arg-type]

@@ -65,8 +65,8 @@ class MLP:
     TypeError
         If the arrays are not float32 or float64, or of more than one dtype.
     ValueError
-        If the layers do not chain, a width is 0, or float32 weights meet a parameter of the activation that
-        float32 cannot hold.
+        If the layers do not chain, a width is 0, or the weights are float32 and the activation has a
+        parameter that float32 cannot hold.
 
     Examples
     --------
@@ -300,7 +300,7 @@ class MLP:
 
 
 def check_mlp(name: str, value: Any, optional: bool = True) -> MLP | None:
-    """Return `value` if it is an MLP, or None where that stands for the identity map."""
+    """Return `value` if it is an MLP, or None for the identity map if `optional`."""
     if (value is None and optional) or isinstance(value, MLP):
         return value
     wanted = "an MLP or None (the identity map)" if optional else "an MLP"
@@ -342,7 +342,7 @@ def feature_map(x: Array, mlp: MLP, *, precision: str | None = None, out: Array 
     Returns
     -------
     ndarray of shape (..., n, d), or (d,) for a single point
-        Each row depends on its row of `x` alone, to the last bit.
+        Each row depends only on its row of `x`, to the last bit.
 
     Raises
     ------

@@ -38,7 +38,7 @@ class Dual:
 
     handle: Any
     activation: Activation
-    rate: float = 0.0  # of terms; 0 where there is no series
+    rate: float = 0.0  # of terms; 0 without a series
     slope_rate: float = 0.0
 
     def terms(self, p: float, *, weight_variance: float, bias_variance: float, depth: int, ntk: bool) -> int:
@@ -63,7 +63,7 @@ class Dual:
 
 @lru_cache(maxsize=64)
 def dual(activation: str | Activation, ntk: bool) -> Dual:
-    """Return the dual of an activation, "step" besides those of `MLP`."""
+    """Return the dual of an activation: those of `MLP`, and "step"."""
     if isinstance(activation, str) and activation == "step":
         if ntk:
             check.fail("kind", "'nngp' with activation 'step', whose derivative is no function", "'ntk'")
@@ -193,7 +193,7 @@ _VALUES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def _square_mean(name: str, p: float) -> float:
-    """E[a(sqrt(p) z)^2] for an activation that goes by a series: how variances grow, to count terms."""
+    """E[a(sqrt(p) z)^2] for an activation with a series: how variances grow, to count terms."""
     z = np.arange(-_END, _END, _STEP)
     squares = _VALUES[name](math.sqrt(p) * z) ** 2
     return float(np.sum(squares * np.exp(-z * z / 2)) * _STEP / math.sqrt(2 * math.pi))

@@ -54,7 +54,7 @@ def as_linear_operator(
 
     Notes
     -----
-    Features are computed once and kept, O((n + m) d): each product costs the pairs alone.
+    Features are computed once and kept, O((n + m) d): a product then costs only the pairs.
 
     Examples
     --------

@@ -64,15 +64,15 @@ def nngp_kernel(
     Returns
     -------
     ndarray of shape (..., n, m)
-        Each value depends on its two points alone, to the last bit. Values are computed in float64 and
+        Each value depends only on its two points, to the last bit. Values are computed in float64 and
         rounded to the dtype of `x`; pairs with NaN or infinities are NaN.
 
     Raises
     ------
     TypeError, ValueError
         If an argument is not as above; the message names it. Also for the NTK of "step" and of relu_power(r)
-        with r <= 1/2, which is infinite, and where a point's variance K(l)(x, x) is beyond what the series
-        reaches: 36 for tanh (25 for its NTK), more than 75 for sigmoid, softplus, silu and gelu_tanh.
+        with r <= 1/2, which is infinite, and if a point's variance K(l)(x, x) is beyond the series' range:
+        36 for tanh (25 for its NTK), more than 75 for sigmoid, softplus, silu and gelu_tanh.
     MemoryError
         If the output would not fit in memory.
 
@@ -139,7 +139,7 @@ class Recursion:
         return self.dual.handle, self.weight_variance, self.bias_variance, self.depth, self.ntk
 
     def terms(self, x: np.ndarray) -> int:
-        """Return the terms of the series that the points need; 0 where there is none."""
+        """Return how many terms of the series the points need; 0 without a series."""
         if not self.dual.rate or not x.size:
             return 0
         variance = np.empty(x.shape[:-1], x.dtype)

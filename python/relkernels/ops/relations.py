@@ -38,8 +38,8 @@ def relation_matrix(
     scale : float, default 1.0
         Any finite number.
     heads : int, default 1
-        With more than one, the features are split into so many groups of equal size, and each gives a
-        relation of its own.
+        If greater than 1, the features are split into this many groups of equal size, each of which gives
+        its own relation.
     precision : {"bf16"}, optional
         "bf16" rounds the factors of float32 products to bfloat16 and sums in float32; None multiplies in
         the arrays' own dtype. Bfloat16 arrays imply "bf16".

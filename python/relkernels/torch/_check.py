@@ -1,4 +1,4 @@
-"""Checks of tensors: the errors of `relkernels._check`, for arguments that are PyTorch's."""
+"""Checks of tensors: the errors of `relkernels.base.check`, for arguments that are PyTorch's."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ..base.describe import described
 
 
 def kind(value: object) -> str:
-    """Describe what came instead of a tensor, in a few words however large it is."""
+    """Describe a value that was given instead of a tensor, briefly however large it is."""
     if isinstance(value, Tensor):
         return f"a tensor of dtype {value.dtype} and shape {tuple(value.shape)} on {value.device}"
     return described(value)
 
 
 def dense(name: str, value: Any, wanted: str) -> None:
-    """Refuse what is not a dense tensor on the CPU."""
+    """Refuse anything but a dense tensor on the CPU."""
     if not isinstance(value, Tensor):
         hint = "; torch.as_tensor makes one of it" if hasattr(value, "__array__") else ""
         raise TypeError(f"{name}: expected {wanted}, got {kind(value)}{hint}")

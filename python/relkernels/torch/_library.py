@@ -1,4 +1,4 @@
-"""How the operators are registered with PyTorch, and what they refuse.
+"""Registration of the operators with PyTorch, and the derivatives they refuse.
 
 `torch.library.custom_op` imports ``torch._dynamo`` at an operator's first call: 2 s and 70 MiB in the
 first request of a service that compiles nothing. The same registrations made through a `Library` do not.
@@ -31,7 +31,7 @@ def _tensors(arguments: tuple[Any, ...]) -> list[Tensor]:
 
 
 def _derivatives_provided(arguments: tuple[Any, ...]) -> None:
-    """Refuse the derivatives that would be wrong without a word, or fail in words of PyTorch's own."""
+    """Refuse the derivatives that would be silently wrong, or fail with a message of PyTorch's."""
     tensors = _tensors(arguments)
     if any(forward_ad.unpack_dual(a).tangent is not None for a in tensors):
         raise NotImplementedError(
@@ -50,7 +50,7 @@ def _derivatives_provided(arguments: tuple[Any, ...]) -> None:
 
 
 class _Library(torch.library.Library):
-    """A library whose operators check what is differentiated before PyTorch's own autograd kernel runs."""
+    """A library whose operators check the requested derivative before PyTorch's autograd kernel runs."""
 
     def impl(self, op_name: Any, fn: Any, dispatch_key: str = "", **options: Any) -> None:
         kernel = fn
@@ -111,7 +111,7 @@ def _no_batches(name: str) -> Callable[..., NoReturn]:
 
 
 def fake(operator: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Register what gives the shapes of an operator's results, without computing them."""
+    """Register the function that gives the shapes of an operator's results without computing them."""
     return torch.library.register_fake(operator._schema.name, lib=_LIBRARY)
 
 
@@ -125,7 +125,7 @@ def differentiable(
 
 
 def differentiable_once(operator: Any) -> None:
-    """Have the derivative of an operator that is a derivative say that there is none."""
+    """Make an operator that is itself a derivative raise when it is differentiated."""
 
     def backward(ctx: Any, *grads: Tensor) -> NoReturn:
         raise RuntimeError(

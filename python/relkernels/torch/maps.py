@@ -205,7 +205,7 @@ class FeatureMap(nn.Module):
         return features
 
     def get_extra_state(self) -> Tensor:
-        """Return what the state dict holds beside the parameters: the activation, as bytes of text."""
+        """Return the rest of the state dict: the activation, as bytes of text."""
         return torch.tensor(list(_text(self.activation).encode()), dtype=torch.uint8, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -272,7 +272,7 @@ def _check_input(x_name: str, x: Tensor, name: str, phi: FeatureMap) -> None:
 def mapped(x_name: str, x: Tensor, name: str, phi: Map | None) -> Tensor:
     """Return the features of a checked `x`; `phi` None is the identity map.
 
-    Maps are called, so that a forward method or a hook of the user's counts.
+    Maps are called, so that a user's forward method or hook takes effect.
     """
     if phi is None:
         return x

@@ -1,6 +1,6 @@
-"""Kinds of arrays that can lie on a CUDA device: what is asked of each library, and which one an array is of.
+"""Libraries with arrays on CUDA devices: what each must provide, and which one an array belongs to.
 
-A library is imported when an array of its own comes in, and so is imported already.
+A library is imported here when one of its arrays is passed in, so it has been imported before.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 
 class Description(NamedTuple):
-    """Where an array lies: strides in elements, and the name of its dtype."""
+    """Address, shape, strides in elements and dtype of an array."""
 
     address: int
     shape: tuple[int, ...]
@@ -24,7 +24,7 @@ class Description(NamedTuple):
 
 
 class Kind(Protocol):
-    """What is asked of an array library. Work and memory belong to its current stream on a device."""
+    """What an array library must provide. Work and memory belong to its current stream on a device."""
 
     # As messages name it.
     name: str
@@ -35,13 +35,13 @@ class Kind(Protocol):
         """Return the class of its arrays."""
 
     def device(self, a: Any) -> int | None:
-        """Return the index of the device that an array lies on; None for one in main memory."""
+        """Return the index of an array's device; None for one in main memory."""
 
     def describe(self, a: Any) -> Description:
-        """Return where an array lies."""
+        """Return the description of an array."""
 
     def readable(self, name: str, a: Any) -> Any:
-        """Return an array whose elements are what lies in memory; or TypeError, naming the argument."""
+        """Return an array whose elements are stored as they are; or TypeError, naming the argument."""
 
     def empty(self, shape: tuple[int, ...], element: str, device: int) -> Any:
         """Return an uninitialized contiguous array."""
@@ -107,13 +107,13 @@ def kind_of(value: object) -> Kind | None:
 
 
 def device_of(value: object) -> int | None:
-    """Return the index of the CUDA device that an array lies on, or None."""
+    """Return the index of an array's CUDA device, or None."""
     kind = kind_of(value)
     return None if kind is None else kind.device(value)
 
 
 def place(value: object) -> str:
-    """Return in words where an array lies, and what kind of array it is."""
+    """Return in words the kind and the device of an array."""
     kind, device = kind_of(value), device_of(value)
     where = "in main memory" if device is None else f"on cuda:{device}"
     return f"an array of {'NumPy' if kind is None else kind.name} {where}"
