@@ -185,7 +185,7 @@ def test_a_slow_call_is_timed_once_and_not_again_on_fewer_threads(monkeypatch):
     assert most[1].timings["numpy"].samples == 1
     assert most[1].absent == {}
     assert set(fewer[1].timings) == {OURS}
-    assert "a call on 2" in fewer[1].absent["numpy"]
+    assert "per call on 2" in fewer[1].absent["numpy"]
 
 
 def test_threads_reach_every_contestant_and_are_put_back():
