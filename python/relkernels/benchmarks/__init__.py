@@ -1,8 +1,7 @@
 """Benchmarks: every operation compared with alternative libraries and with the ceilings of the machine.
 
-Each module of `families` has a list of `Workload`. `relkernels bench` and those files of bench/ that are
-named after a family run them; bench/ also has workloads of its own, for GPUs (gpu_workloads.py), for NNGP
-kernels and for training.
+Each module of `families` has a list of `Workload`, which `relkernels bench` and bench/bench_families.py run.
+bench/ also has workloads of its own: for GPUs (gpu_workloads.py), for NNGP kernels and for training.
 """
 
 from __future__ import annotations
