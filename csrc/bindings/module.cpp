@@ -1,7 +1,7 @@
 // The extension module relkernels._core.
-#include "bindings/arrays.hpp"
-#include "isa.hpp"
-#include "threads.hpp"
+#include "base/threads.hpp"
+#include "bindings/conversions.hpp"
+#include "processor/isa.hpp"
 
 namespace {
 

@@ -1,6 +1,6 @@
 // Vector-Jacobian products and losses.
-#include "bindings/arrays.hpp"
-#include "operations.hpp"
+#include "bindings/conversions.hpp"
+#include "operations/operations.hpp"
 
 namespace rk::bindings {
 

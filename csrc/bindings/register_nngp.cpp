@@ -1,9 +1,9 @@
 // Wide random networks: their kernel (with the dual activation as a handle), and features of a random one.
 #include <string>
 
-#include "bindings/arrays.hpp"
-#include "nngp_points.hpp"
-#include "operations.hpp"
+#include "bindings/conversions.hpp"
+#include "operations/nngp_points.hpp"
+#include "operations/operations.hpp"
 
 namespace rk::bindings {
 

@@ -1,6 +1,6 @@
 // The operations on feature maps and relations.
-#include "bindings/arrays.hpp"
-#include "operations.hpp"
+#include "bindings/conversions.hpp"
+#include "operations/operations.hpp"
 
 namespace rk::bindings {
 

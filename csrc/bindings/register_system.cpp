@@ -1,6 +1,6 @@
 // Threads, instruction set, build: what show_config and the tests ask for.
-#include "bindings/arrays.hpp"
-#include "isa.hpp"
+#include "bindings/conversions.hpp"
+#include "processor/isa.hpp"
 
 // By this symbol threadpoolctl tells our _core from those of other packages.
 extern "C" __attribute__((visibility("default"))) int relkernels_num_threads() { return rk::num_threads(); }

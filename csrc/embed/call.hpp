@@ -10,10 +10,10 @@
 #include <utility>
 #include <vector>
 
-#include "arithmetic.hpp"
-#include "arrays.hpp"
-#include "mlp.hpp"
+#include "base/arrays.hpp"
 #include "relkernels.hpp"
+#include "walk/arithmetic.hpp"
+#include "walk/mlp.hpp"
 
 namespace relkernels {
 

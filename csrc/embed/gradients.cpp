@@ -3,7 +3,7 @@
 
 #include <numeric>
 
-#include "operations.hpp"
+#include "operations/operations.hpp"
 
 namespace relkernels {
 namespace detail {

@@ -8,12 +8,12 @@
 // two accumulators a row do not cover the latency of the multiply-add.
 //
 // Contract: A is read by broadcast from any strides and only in rows that exist; B is packed and
-// padded (kernels.hpp), so whole vectors of it are read; C is written only in columns that exist.
+// padded (table.hpp), so whole vectors of it are read; C is written only in columns that exist.
 // Invariant: an element of C is one chain of multiply-adds in the order of k inside blocks of kDepth,
 // and blocks are added in order. Its value does not depend on the tile that held it.
 #pragma once
 
-#include "kernels.hpp"
+#include "kernels/table.hpp"
 #include "simd/simd.hpp"
 
 namespace rk::RK_ISA {

@@ -1,6 +1,6 @@
 // Packing: any strided matrix into panels, and transposition of row-major blocks.
 //
-// Panels are described in kernels.hpp. The two layouts that matter are read with vectors: columns with
+// Panels are described in table.hpp. The two layouts that matter are read with vectors: columns with
 // unit stride are copied; depth with unit stride (rows of features) goes through a transposition of
 // kLanes x kLanes values in registers. Any other strides are read one value at a time.
 #pragma once

@@ -1,8 +1,8 @@
 """What is kept of a range of columns, and how the states of two ranges join.
 
-The consumers of the walk over pairs that keep a state, one level up: what ``csrc/pairs.hpp`` does with tiles
-in a thread, `relkernels.retrieve_blocks` does with blocks of a file and `relkernels.dask` with blocks of a
-cluster's arrays. Names are those of the compiled ones:
+The consumers of the walk over pairs that keep a state, one level up: what ``csrc/walk/pairs.hpp`` does with
+tiles in a thread, `relkernels.retrieve_blocks` does with blocks of a file and `relkernels.dask` with blocks
+of a cluster's arrays. Names are those of the compiled ones:
 
 * ``init``, where it is needed, is the state of no columns;
 * ``accept`` folds a block of columns into a state of its own, by the compiled operation;
@@ -27,7 +27,7 @@ State = tuple[np.ndarray, ...]
 
 @dataclass(frozen=True)
 class TopK:
-    """The `k` best (value, index) of each row: ``TopK`` of csrc/retrieve.cpp.
+    """The `k` best (value, index) of each row: ``TopK`` of csrc/operations/retrieve.cpp.
 
     The order is total (larger values first, NaN after every number, then the lower index; padding last), so
     merges are exact and may come in any order. A state of fewer than `k` columns holds them all; `finish`
@@ -81,7 +81,7 @@ class TopK:
 
 @dataclass(frozen=True)
 class SoftmaxAccumulate:
-    """(max, sum, weighted sum) of each row's scores: ``SoftmaxAccumulate`` of csrc/attention.hpp.
+    """(max, sum, weighted sum) of each row's scores: the consumer in csrc/operations/softmax_consumer.hpp.
 
     The state of a block comes finished from the compiled operation: its maximum is the block's log-sum-exp
     and its sum 1, or -inf and 0 where a row may attend to nothing.
@@ -139,7 +139,7 @@ class SoftmaxAccumulate:
 
 @dataclass(frozen=True)
 class LinkedSum:
-    """Partial sums of link(R_ij) v_j: ``LinkedSum`` of csrc/relation_matvec.cpp."""
+    """Partial sums of link(R_ij) v_j: ``LinkedSum`` of csrc/operations/relation_matvec.cpp."""
 
     link: str = "identity"
     scale: float = 1.0

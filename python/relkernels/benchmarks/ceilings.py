@@ -1,4 +1,4 @@
-"""What this machine can do at best, measured by loops of the engine (csrc/ceilings.cpp)."""
+"""What this machine can do at best, measured by loops of the engine (csrc/processor/ceilings.cpp)."""
 
 from __future__ import annotations
 

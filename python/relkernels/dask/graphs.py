@@ -2,9 +2,9 @@
 
 States come from a blockwise layer, so that where Dask fuses layers, what makes a block (reading a file, say)
 runs inside the task that needs it, once for each block of rows. The walk over pairs within a process
-(csrc/pairs.hpp) does the same with its super-blocks. Where Dask does not fuse, a block of columns is made
-once and kept until all blocks of rows have met it. Left to itself Dask would finish one block of rows first,
-and keep all columns; so states of some columns are joined only after all rows have met these.
+(csrc/walk/pairs.hpp) does the same with its super-blocks. Where Dask does not fuse, a block of columns is
+made once and kept until all blocks of rows have used it. By default Dask would finish one block of rows
+first, and keep all columns; so states of some columns are joined only after all rows have met these.
 """
 
 from __future__ import annotations

@@ -1,0 +1,67 @@
+// A = softmax_j(R): R is written to the output block by block of rows, its row maxima beside it, and the
+// softmax is taken in place when a block of rows is complete.
+#include "base/batches.hpp"
+#include "operations/operations.hpp"
+#include "walk/masks.hpp"
+#include "walk/pairs.hpp"
+
+namespace rk {
+
+namespace {
+
+template <class T>
+struct Scores {
+    static constexpr bool kOrderFree = true;  // a maximum
+    static constexpr long kRowBlock = 24;     // rows that stay in L2 until their softmax is taken
+    T* out;
+    long row, columns;
+    Mask mask;
+
+    std::size_t state_bytes(long rows) const { return std::size_t(rows) * sizeof(T); }
+    void init(void* state, long rows) const {
+        std::fill_n(static_cast<T*>(state), rows, -std::numeric_limits<T>::infinity());
+    }
+    Span met(long, long, long, long cols) const { return {0, cols}; }
+    template <class A>
+    void destination(Tile<A>& t, Finish<T>&) const {
+        t.r = out + t.i0 * row + t.j0;
+        t.ld = row;
+    }
+    template <class A>
+    void accept(void* state, const Tile<A>& t) const {
+        apply_mask(t, mask, -std::numeric_limits<T>::infinity());
+        kernels<T>().row_max(t.r, t.ld, t.rows, t.cols, static_cast<T*>(state) + t.first);
+    }
+    void merge(void* into, const void* from, long rows) const {
+        T* a = static_cast<T*>(into);
+        const T* b = static_cast<const T*>(from);
+        for (long i = 0; i < rows; ++i) a[i] = std::max(a[i], b[i]);
+    }
+    void finish(void* state, long i0, long rows) const {
+        kernels<T>().softmax_rows(out + i0 * row, row, rows, columns, static_cast<T*>(state));
+    }
+};
+
+}  // namespace
+
+template <class T>
+void attention_scores(const Array<const T>& q, const Array<const T>& k, const Mlp<T>* phi, const Mlp<T>* psi,
+                      Precision precision, T scale, const Array<const std::uint8_t>& mask, bool causal,
+                      const Array<T>& out) {
+    for_each_item(q.batch(2), [&](const Team& team, long item) {
+        with_arithmetic<T>(precision, [&]<class A>() {
+            const std::vector<Operand<A>> columns = {{points_of(k, item, psi), Operand<A>::columns}};
+            walk_pairs(team, points_of(q, item, phi), columns, scale, 1,
+                       Scores<T>{out.item(item, 2), out.step(2), k.dim(2), mask_of(mask, causal, item)});
+        });
+    });
+}
+
+#define RK_INSTANTIATE(T)                                                                               \
+    template void attention_scores(const Array<const T>&, const Array<const T>&, const Mlp<T>*,         \
+                                   const Mlp<T>*, Precision, T, const Array<const std::uint8_t>&, bool, \
+                                   const Array<T>&);
+RK_INSTANTIATE(float)
+RK_INSTANTIATE(double)
+
+}  // namespace rk
