@@ -25,7 +25,8 @@ target_include_directories(
   relkernels_core
   PUBLIC $<BUILD_INTERFACE:${CMAKE_CURRENT_SOURCE_DIR}/include>
   PRIVATE csrc)
-target_compile_options(relkernels_core PRIVATE -O2 -Wall -Wextra)
+# A switch that lacks a member of a closed set (base/names.hpp) is an error.
+target_compile_options(relkernels_core PRIVATE -O2 -Wall -Wextra -Werror=switch)
 target_link_libraries(relkernels_core PUBLIC Threads::Threads)
 
 # Kernels: one text, one object library per instruction set. Contraction is off, so that a product and a
@@ -33,8 +34,8 @@ target_link_libraries(relkernels_core PUBLIC Threads::Threads)
 # crosses from one instruction set to another.
 function(relkernels_isa name sources)
   add_library(relkernels_${name} OBJECT ${sources})
-  target_include_directories(relkernels_${name} PRIVATE csrc)
-  target_compile_options(relkernels_${name} PRIVATE -Wall -Wextra -O3 -ffp-contract=off -fno-math-errno
+  target_include_directories(relkernels_${name} PRIVATE csrc include)
+  target_compile_options(relkernels_${name} PRIVATE -Wall -Wextra -Werror=switch -O3 -ffp-contract=off -fno-math-errno
                                                     -fno-trapping-math ${ARGN})
   set_target_properties(relkernels_${name} PROPERTIES INTERPROCEDURAL_OPTIMIZATION OFF)
   target_sources(relkernels_core PRIVATE $<TARGET_OBJECTS:relkernels_${name}>)

@@ -6,7 +6,7 @@
 // or of more than kMaxLayers layers, go layer by layer through global memory (mlp.cu).
 #pragma once
 
-#include "base/activation.hpp"
+#include "base/names.hpp"
 #include "factors.cuh"
 
 namespace rk::cuda {

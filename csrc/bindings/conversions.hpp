@@ -12,7 +12,7 @@
 #include <stdexcept>
 #include <variant>
 
-#include "base/activation_names.hpp"
+#include "base/names.hpp"
 #include "base/arrays.hpp"
 #include "base/threads.hpp"
 #include "walk/mlp.hpp"
@@ -117,6 +117,7 @@ void without_gil(const F& f) {
 
 void register_dlpack(py::module_& m);
 void register_mlp(py::module_& m);
+void register_names(py::module_& m);
 void register_nngp(py::module_& m);
 void register_operations(py::module_& m);
 void register_gradients(py::module_& m);

@@ -23,6 +23,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     }
     rk::interrupt_check = signal_raised;
     rk::bindings::register_system(m);
+    rk::bindings::register_names(m);
     rk::bindings::register_dlpack(m);
     rk::bindings::register_mlp(m);
     rk::bindings::register_nngp(m);

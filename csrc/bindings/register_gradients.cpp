@@ -9,14 +9,6 @@ namespace {
 using Maybe = std::optional<py::array>;
 using Byte = const std::uint8_t;
 
-Loss loss_named(const std::string& name) {
-    if (name == "squared") return Loss::squared;
-    if (name == "logistic") return Loss::logistic;
-    if (name == "hinge") return Loss::hinge;
-    if (name == "softmax") return Loss::softmax;
-    throw std::invalid_argument("no loss is called '" + name + "'");
-}
-
 void feature_map_vjp(const py::array& x, const MlpHandle& mlp, const py::array& grad, const py::array& grad_x,
                      const std::vector<py::array>& grad_weights,
                      const std::optional<std::vector<py::array>>& grad_biases) {

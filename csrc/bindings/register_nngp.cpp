@@ -35,18 +35,6 @@ struct DualHandle {
     }
 };
 
-Dual dual_named(const std::string& name) {
-    if (name == "step") return Dual::step;
-    if (name == "relu") return Dual::relu;
-    if (name == "relu_squared") return Dual::relu_squared;
-    if (name == "leaky_relu") return Dual::leaky_relu;
-    if (name == "erf") return Dual::erf;
-    if (name == "gelu") return Dual::gelu;
-    if (name == "sin") return Dual::sin;
-    if (name == "cos") return Dual::cos;
-    throw std::invalid_argument("no dual activation is called '" + name + "'");
-}
-
 DualHandle closed_form(const std::string& name, double parameter) {
     DualHandle handle;
     handle.spec.dual = dual_named(name);

@@ -10,14 +10,6 @@ using Maybe = std::optional<py::array>;
 using Name = std::optional<std::string>;
 using Byte = const std::uint8_t;
 
-Link link_named(const std::string& name) {
-    if (name == "identity") return Link::identity;
-    if (name == "exp") return Link::exp;
-    if (name == "relu") return Link::relu;
-    if (name == "square") return Link::square;
-    throw std::invalid_argument("no link is called '" + name + "'");
-}
-
 void feature_map(const py::array& x, const MlpHandle& mlp, const Name& precision, const py::array& out) {
     with_dtype(x, [&]<class T>() {
         const auto from = view<const T>(x);

@@ -76,11 +76,12 @@ class Call {
     template <class T>
     T scale(double value) const;
     void finite(const char* name, double value, double least, bool or_equal) const;
+    // The precision asked for, where T has it.
     template <class T>
-    rk::Precision precision(Precision wanted) const {
-        if (wanted == Precision::full) return rk::Precision::full;
-        if (!std::is_same_v<T, float>) fail("precision", "full for double (bf16 is for float)", "bf16");
-        return rk::Precision::bf16;
+    Precision precision(Precision wanted) const {
+        if (wanted != Precision::full && !std::is_same_v<T, float>)
+            fail("precision", "full for double (bf16 is for float)", "bf16");
+        return wanted;
     }
 
    private:

@@ -8,26 +8,6 @@ namespace relkernels {
 
 namespace {
 
-rk::Activation engine_activation(Activation a) {
-    switch (a) {
-        case Activation::identity: return rk::Activation::identity;
-        case Activation::relu: return rk::Activation::relu;
-        case Activation::leaky_relu: return rk::Activation::leaky_relu;
-        case Activation::relu_power: return rk::Activation::relu_power;
-        case Activation::gelu: return rk::Activation::gelu;
-        case Activation::gelu_tanh: return rk::Activation::gelu_tanh;
-        case Activation::silu: return rk::Activation::silu;
-        case Activation::tanh: return rk::Activation::tanh;
-        case Activation::sigmoid: return rk::Activation::sigmoid;
-        case Activation::softplus: return rk::Activation::softplus;
-        case Activation::erf: return rk::Activation::erf;
-        case Activation::sin: return rk::Activation::sin;
-        case Activation::cos: return rk::Activation::cos;
-    }
-    throw std::invalid_argument("Mlp: activation: expected one of the enumeration, got " +
-                                std::to_string(int(a)));
-}
-
 double parameter_of(const detail::Call& call, Activation a, const std::optional<double>& parameter) {
     if (a == Activation::leaky_relu) {
         if (parameter && !std::isfinite(*parameter))
@@ -73,9 +53,10 @@ Mlp<T>::Mlp(const std::vector<View<const T>>& weights, const std::vector<View<co
         call.shape(name.c_str(), biases[l].shape(), {widths[l + 1]}, "the width of the layer");
         b.push_back(detail::array(biases[l], {}, 1));
     }
-    const rk::Activation kind = engine_activation(activation);
+    if (!rk::is_member(activation))
+        call.fail("activation", "one of the enumeration", std::to_string(int(activation)));
     const T value = T(parameter_of(call, activation, parameter));
-    impl_ = std::shared_ptr<const Impl>(new Impl{rk::Mlp<T>(w, b, kind, value), widths});
+    impl_ = std::shared_ptr<const Impl>(new Impl{rk::Mlp<T>(w, b, activation, value), widths});
 }
 
 template <class T>

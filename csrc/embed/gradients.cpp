@@ -79,7 +79,7 @@ template <class T>
 Features<T>::Features(const View<const T>& x, const Mlp<T>* map) : view_(x) {
     if (!map) return;
     own_ = std::make_unique<Owned<T>>(with_last(x.shape(), map->widths().back()));
-    rk::feature_map<T>(array(x), *packed(map), rk::Precision::full, array(own_->view()));
+    rk::feature_map<T>(array(x), *packed(map), Precision::full, array(own_->view()));
     view_ = own_->view();
 }
 
@@ -213,8 +213,8 @@ MapGradients<T> attention_vjp(In<T> q, In<T> k, In<T> v, In<T> grad, Map<T> phi,
     const auto rows = array(f.view(), a.lead, 2), columns = array(g.view(), a.lead, 2);
     const auto values = array(v, a.lead, 2);
     const Owned<T> out(a.shape({a.n, v.shape().back()})), lse(a.shape({a.n}));
-    rk::attention<T>(rows, columns, values, nullptr, nullptr, rk::Precision::full, scale, a.mask,
-                     options.causal, array(out.view()), array(lse.view(), a.lead, 1));
+    rk::attention<T>(rows, columns, values, nullptr, nullptr, Precision::full, scale, a.mask, options.causal,
+                     array(out.view()), array(lse.view(), a.lead, 1));
     Owned<T> grad_f(a.shape({a.n, a.width})), grad_g(a.shape({a.m, a.width}));
     Owned<T> grad_values(a.shape({a.m, v.shape().back()}));
     std::vector<double> grad_scale(std::size_t(detail::count(a.shape({a.n}))));

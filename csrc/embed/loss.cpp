@@ -15,16 +15,6 @@ using detail::text;
 
 namespace {
 
-rk::Loss engine_loss(const Call& call, Loss loss) {
-    switch (loss) {
-        case Loss::squared: return rk::Loss::squared;
-        case Loss::logistic: return rk::Loss::logistic;
-        case Loss::hinge: return rk::Loss::hinge;
-        case Loss::softmax: return rk::Loss::softmax;
-    }
-    call.fail("loss", "one of the enumeration", std::to_string(int(loss)));
-}
-
 // Targets as a matrix, or as labels of both sides.
 template <class T>
 struct Target {
@@ -46,7 +36,8 @@ LossResult<T> loss_of(const Call& call, const View<const T>& x, const View<const
         if (view.shape()[0] == 0) call.fail(name, "at least one row", "shape " + text(view.shape()));
     }
     call.widths("x", x.shape(), phi, y_name, other.shape(), psi, one_map);
-    const rk::Loss loss = engine_loss(call, options.loss);
+    if (!rk::is_member(options.loss))
+        call.fail("loss", "one of the enumeration", std::to_string(int(options.loss)));
     const T scale = call.scale<T>(options.scale);
     const bool softmax = options.loss == Loss::softmax;
     const std::int64_t n = x.shape()[0], m = other.shape()[0];
@@ -128,8 +119,9 @@ LossResult<T> loss_of(const Call& call, const View<const T>& x, const View<const
         y.absent() && one_map && !labels_x.empty() && target.labels_y.absent() && weight.absent() && !softmax;
     std::vector<double> values(std::size_t(n), 0.0), grad_scale(std::size_t(n), 0.0);
     Owned<T> grad_f(f.view().shape()), grad_g(g.view().shape());
-    rk::relation_loss<T>(detail::array(f.view()), detail::array(g.view()), pairs, loss, scale, values.data(),
-                         grad_f.data().data(), mirrored ? nullptr : grad_g.data().data(), grad_scale.data());
+    rk::relation_loss<T>(detail::array(f.view()), detail::array(g.view()), pairs, options.loss, scale,
+                         values.data(), grad_f.data().data(), mirrored ? nullptr : grad_g.data().data(),
+                         grad_scale.data());
     if (mirrored) grad_g.data() = grad_f.data();
     LossResult<T> result;
     result.value = detail::sum(values) / total;

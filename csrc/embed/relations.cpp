@@ -12,20 +12,6 @@ using detail::Layout;
 using detail::Output;
 using detail::packed;
 
-namespace {
-
-rk::Link engine_link(const Call& call, Link link) {
-    switch (link) {
-        case Link::identity: return rk::Link::identity;
-        case Link::exp: return rk::Link::exp;
-        case Link::relu: return rk::Link::relu;
-        case Link::square: return rk::Link::square;
-    }
-    call.fail("link", "one of the enumeration", std::to_string(int(link)));
-}
-
-}  // namespace
-
 template <class T>
 void relation_matrix(In<T> x, In<T> y, Map<T> phi, Map<T> psi, View<T> out, const RelationOptions& options) {
     const Call call("relation_matrix");
@@ -115,7 +101,8 @@ void relation_matvec(In<T> x, In<T> y, In<T> v, Map<T> phi, Map<T> psi, View<T> 
     const bool one_map = !psi || psi == phi;
     if (!psi) psi = phi;
     call.widths("x", x.shape(), phi, "y", y.shape(), psi, one_map);
-    const rk::Link link = engine_link(call, options.link);
+    if (!rk::is_member(options.link))
+        call.fail("link", "one of the enumeration", std::to_string(int(options.link)));
     const T scale = call.scale<T>(options.scale);
     call.array("v", v.shape(), 1);
     const std::int64_t n = x.shape()[x.ndim() - 2], m = y.shape()[y.ndim() - 2];
@@ -141,7 +128,8 @@ void relation_matvec(In<T> x, In<T> y, In<T> v, Map<T> phi, Map<T> psi, View<T> 
     }
     const Output<T> to(call, "out", View<T>(out.data(), full, steps), Layout::rows);
     rk::relation_matvec<T>(array(x, lead, 2), array(y, lead, 2), array(columns, lead, 2), packed(phi),
-                           packed(psi), call.precision<T>(options.precision), link, scale, to.array(2));
+                           packed(psi), call.precision<T>(options.precision), options.link, scale,
+                           to.array(2));
     to.write_back();
 }
 

@@ -2,11 +2,9 @@
 // points: what nngp_kernel.cpp and kernels/nngp.hpp agree on.
 #pragma once
 
-namespace rk {
+#include "base/names.hpp"
 
-// How E[a(u) a(v)] is computed: closed forms, a table over the angle (relu_power), or a series of Hermite
-// coefficients (series: every other activation).
-enum class Dual : int { step, relu, relu_squared, leaky_relu, relu_power, erf, gelu, sin, cos, series };
+namespace rk {
 
 // eta(angle) = 1 - dual(angle) / dual(0) of a homogeneous activation, as polynomials on the intervals
 // [2^e, 2^(e+1)] of the angle (e = -kAngleOctaves + 1 .. 0), then of pi minus the angle. An interval's

@@ -15,7 +15,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "base/activation.hpp"
+#include "base/names.hpp"
 #include "kernels/nngp_spec.hpp"
 
 namespace rk {
@@ -23,9 +23,6 @@ namespace rk {
 // Rows of which a micro-tile is too small to cover the latency of its multiply-adds, or to pay for packing
 // what is read once: they take four panels at a time, or columns where they lie.
 inline constexpr long kFewRows = 3;
-
-enum class Link : int { identity, exp, relu, square };
-enum class Loss : int { squared, logistic, hinge, softmax };
 
 // Which of the pairs of a tile may attend: a boolean matrix of any strides (null: all), and the causal
 // rule. Indices are those of the whole relation, not of the tile.

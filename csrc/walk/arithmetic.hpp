@@ -15,8 +15,6 @@
 
 namespace rk {
 
-enum class Precision : int { full, bf16 };
-
 template <class T>
 struct Full {
     using Value = T;

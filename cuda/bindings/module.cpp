@@ -10,7 +10,7 @@
 #include <string>
 #include <variant>
 
-#include "base/activation_names.hpp"
+#include "base/names.hpp"
 #include "operations.hpp"
 
 #ifdef RK_CUDA_EMULATED

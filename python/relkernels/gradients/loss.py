@@ -12,7 +12,7 @@ from ..mlp import MLP
 from .results import FeatureLoss, LossGradients
 from .vjp import both_sides, features
 
-LOSSES = ("squared", "logistic", "hinge", "softmax")
+LOSSES = _core.LOSSES
 
 
 class _Targets(NamedTuple):

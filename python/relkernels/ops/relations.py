@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import _check
+from .. import _check, _core
 from .._engine import engine_of
 from .._operands import filled, spread, target
 from ..arrays import Array, operation
 from ..mlp import MLP
 
-LINKS = ("identity", "exp", "relu", "square")
+LINKS = _core.LINKS
 
 
 @operation("x", "out")
