@@ -8,12 +8,13 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <memory>
 #include <stdexcept>
 #include <variant>
 
-#include "base/names.hpp"
 #include "base/arrays.hpp"
+#include "base/names.hpp"
 #include "base/threads.hpp"
 #include "walk/mlp.hpp"
 
@@ -45,14 +46,19 @@ inline Precision precision_named(const std::optional<std::string>& name) {
     throw std::invalid_argument("no precision is called '" + *name + "'");
 }
 
-// Pairs (i, j) that may attend have least <= j - i <= greatest; None: no limit. No limits, or the causal
-// rule.
-using Limits = std::pair<std::optional<long>, std::optional<long>>;
+// Limits of a band, None for no limit. Integers of any size: those past Band::kNoLimit allow or forbid every
+// pair just as kNoLimit does.
+using Limits = std::pair<std::optional<py::int_>, std::optional<py::int_>>;
 
-inline bool is_causal(const Limits& band) {
-    if (band == Limits{}) return false;
-    if (band == Limits{std::nullopt, 0}) return true;
-    throw std::invalid_argument("expected no limits, or the causal rule");
+inline Band band_of(const Limits& limits) {
+    const auto limit = [](const std::optional<py::int_>& given, long none) {
+        if (!given) return none;
+        int overflow = 0;
+        const long value = PyLong_AsLongAndOverflow(given->ptr(), &overflow);
+        if (overflow) return overflow > 0 ? Band::kNoLimit : -Band::kNoLimit;
+        return std::clamp(value, -Band::kNoLimit, Band::kNoLimit);
+    };
+    return {limit(limits.first, -Band::kNoLimit), limit(limits.second, Band::kNoLimit)};
 }
 
 template <class T>

@@ -36,7 +36,7 @@ void relation_matrix_vjp(const py::array& f, const py::array& g, const py::array
 }
 
 void attention_vjp(const py::array& f, const py::array& g, const py::array& v, const Maybe& mask,
-                   const Limits& band, double scale, const py::array& out, const py::array& lse,
+                   const Limits& limits, double scale, const py::array& out, const py::array& lse,
                    const py::array& grad, const py::array& grad_f, const py::array& grad_g,
                    const py::array& grad_v, const Maybe& grad_scale) {
     with_dtype(f, [&]<class T>() {
@@ -44,10 +44,11 @@ void attention_vjp(const py::array& f, const py::array& g, const py::array& v, c
         const auto o = view<const T>(out), l = view<const T>(lse), above = view<const T>(grad);
         const auto to_f = view<T>(grad_f), to_g = view<T>(grad_g), to_v = view<T>(grad_v);
         const auto allowed = view_or_none<Byte>(mask);
+        const Band band = band_of(limits);
         double* to_scale = data_or_null<double>(grad_scale);
         without_gil([&] {
-            rk::attention_vjp<T>(rows, columns, values, allowed, is_causal(band), T(scale), o, l, above, to_f,
-                                 to_g, to_v, to_scale);
+            rk::attention_vjp<T>(rows, columns, values, allowed, band, T(scale), o, l, above, to_f, to_g,
+                                 to_v, to_scale);
         });
     });
 }

@@ -32,31 +32,31 @@ void relation_matrix(const py::array& x, const Maybe& y, const MlpHandle* phi, c
 }
 
 void attention_scores(const py::array& q, const py::array& k, const MlpHandle* phi, const MlpHandle* psi,
-                      const Name& precision, double scale, const Maybe& mask, const Limits& band,
+                      const Name& precision, double scale, const Maybe& mask, const Limits& limits,
                       const py::array& out) {
     with_dtype(q, [&]<class T>() {
         const auto rows = view<const T>(q), columns = view<const T>(k);
         const auto to = view<T>(out);
         const auto allowed = view_or_none<Byte>(mask);
+        const Band band = band_of(limits);
         const auto f = map_or_null<T>(phi), g = map_or_null<T>(psi);
         const Precision p = precision_named(precision);
-        without_gil(
-            [&] { rk::attention_scores<T>(rows, columns, f, g, p, T(scale), allowed, is_causal(band), to); });
+        without_gil([&] { rk::attention_scores<T>(rows, columns, f, g, p, T(scale), allowed, band, to); });
     });
 }
 
 void attention(const py::array& q, const py::array& k, const py::array& v, const MlpHandle* phi,
                const MlpHandle* psi, const Name& precision, double scale, const Maybe& mask,
-               const Limits& band, const py::array& out, const Maybe& lse) {
+               const Limits& limits, const py::array& out, const Maybe& lse) {
     with_dtype(q, [&]<class T>() {
         const auto rows = view<const T>(q), columns = view<const T>(k), values = view<const T>(v);
         const auto to = view<T>(out), log_sum = view_or_none<T>(lse);
         const auto allowed = view_or_none<Byte>(mask);
+        const Band band = band_of(limits);
         const auto f = map_or_null<T>(phi), g = map_or_null<T>(psi);
         const Precision p = precision_named(precision);
-        without_gil([&] {
-            rk::attention<T>(rows, columns, values, f, g, p, T(scale), allowed, is_causal(band), to, log_sum);
-        });
+        without_gil(
+            [&] { rk::attention<T>(rows, columns, values, f, g, p, T(scale), allowed, band, to, log_sum); });
     });
 }
 

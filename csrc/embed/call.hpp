@@ -189,6 +189,10 @@ class Output {
     std::unique_ptr<Owned<T>> own_;
 };
 
+inline rk::Band band(const AttentionOptions& options) {
+    return options.causal ? rk::Band{.greatest = 0} : rk::Band{};
+}
+
 // The checked arguments that attention and its relatives share.
 template <class T>
 struct Attended {

@@ -213,12 +213,12 @@ MapGradients<T> attention_vjp(In<T> q, In<T> k, In<T> v, In<T> grad, Map<T> phi,
     const auto rows = array(f.view(), a.lead, 2), columns = array(g.view(), a.lead, 2);
     const auto values = array(v, a.lead, 2);
     const Owned<T> out(a.shape({a.n, v.shape().back()})), lse(a.shape({a.n}));
-    rk::attention<T>(rows, columns, values, nullptr, nullptr, Precision::full, scale, a.mask, options.causal,
-                     array(out.view()), array(lse.view(), a.lead, 1));
+    rk::attention<T>(rows, columns, values, nullptr, nullptr, Precision::full, scale, a.mask,
+                     detail::band(options), array(out.view()), array(lse.view(), a.lead, 1));
     Owned<T> grad_f(a.shape({a.n, a.width})), grad_g(a.shape({a.m, a.width}));
     Owned<T> grad_values(a.shape({a.m, v.shape().back()}));
     std::vector<double> grad_scale(std::size_t(detail::count(a.shape({a.n}))));
-    rk::attention_vjp<T>(rows, columns, values, a.mask, options.causal, scale,
+    rk::attention_vjp<T>(rows, columns, values, a.mask, detail::band(options), scale,
                          array(View<const T>(out.view())), array(View<const T>(lse.view()), a.lead, 1),
                          array(View<const T>(grad), a.lead, 2), array(grad_f.view()), array(grad_g.view()),
                          array(grad_values.view()), grad_scale.data());

@@ -49,7 +49,7 @@ void attention_scores(In<T> q, In<T> k, Map<T> phi, Map<T> psi, View<T> out,
     call.shape("out", out.shape(), a.shape({a.n, a.m}), "that of the scores");
     const Output<T> to(call, "out", out, Layout::rows);
     rk::attention_scores<T>(a.q, a.k, packed(a.phi), packed(a.psi), call.precision<T>(options.precision),
-                            scale, a.mask, options.causal, to.array(2));
+                            scale, a.mask, detail::band(options), to.array(2));
     to.write_back();
 }
 
@@ -64,7 +64,7 @@ void attention(In<T> q, In<T> k, In<T> v, Map<T> phi, Map<T> psi, View<T> out, O
     if (!lse.absent()) call.shape("lse", lse.shape(), a.shape({a.n}), "one for each row of q");
     const Output<T> to(call, "out", out, Layout::rows), to_lse(call, "lse", lse, Layout::contiguous);
     rk::attention<T>(a.q, a.k, array(v, a.lead, 2), packed(a.phi), packed(a.psi),
-                     call.precision<T>(options.precision), scale, a.mask, options.causal, to.array(2),
+                     call.precision<T>(options.precision), scale, a.mask, detail::band(options), to.array(2),
                      lse.absent() ? rk::Array<T>{} : to_lse.array(1));
     to.write_back();
     to_lse.write_back();

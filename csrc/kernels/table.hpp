@@ -24,18 +24,29 @@ namespace rk {
 // what is read once: they take four panels at a time, or columns where they lie.
 inline constexpr long kFewRows = 3;
 
-// Which of the pairs of a tile may attend: a boolean matrix of any strides (null: all), and the causal
-// rule. Indices are those of the whole relation, not of the tile.
+// The pairs (i, j) with least <= j - i <= greatest: a band of diagonals. The causal rule is greatest = 0, a
+// sliding window of w earlier columns also has least = -w. A limit is at most kNoLimit away from 0, which no
+// difference of indices reaches: sums of a limit and an index do not overflow.
+struct Band {
+    static constexpr long kNoLimit = std::numeric_limits<long>::max() / 4;
+    long least = -kNoLimit, greatest = kNoLimit;
+
+    __attribute__((always_inline)) bool unlimited() const {
+        return least == -kNoLimit && greatest == kNoLimit;
+    }
+};
+
+// Which pairs may attend: a boolean matrix with any strides (null: all), and a band. Indices are those of the
+// whole relation, not of the tile.
 struct Mask {
     const std::uint8_t* data = nullptr;
     long row_stride = 0, col_stride = 0;
-    enum Causal : int { none, lower, upper } causal = none;  // lower: j <= i; upper: j >= i
+    Band band;
 
-    bool empty() const { return data == nullptr && causal == none; }
-    bool allows(long i, long j) const {
-        if (causal == lower && j > i) return false;
-        if (causal == upper && j < i) return false;
-        return data == nullptr || data[i * row_stride + j * col_stride] != 0;
+    __attribute__((always_inline)) bool empty() const { return data == nullptr && band.unlimited(); }
+    __attribute__((always_inline)) bool allows(long i, long j) const {
+        return j - i >= band.least && j - i <= band.greatest &&
+               (data == nullptr || data[i * row_stride + j * col_stride] != 0);
     }
 };
 

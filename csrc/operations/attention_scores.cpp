@@ -21,7 +21,7 @@ struct Scores {
     void init(void* state, long rows) const {
         std::fill_n(static_cast<T*>(state), rows, -std::numeric_limits<T>::infinity());
     }
-    Span met(long, long, long, long cols) const { return {0, cols}; }
+    Span met(long i0, long rows, long j0, long cols) const { return allowed(mask.band, i0, rows, j0, cols); }
     template <class A>
     void destination(Tile<A>& t, Finish<T>&) const {
         t.r = out + t.i0 * row + t.j0;
@@ -38,7 +38,13 @@ struct Scores {
         for (long i = 0; i < rows; ++i) a[i] = std::max(a[i], b[i]);
     }
     void finish(void* state, long i0, long rows) const {
-        kernels<T>().softmax_rows(out + i0 * row, row, rows, columns, static_cast<T*>(state));
+        // Tiles outside of the band were not computed.
+        const Mask band = mask_in({.band = mask.band}, i0, rows, 0, columns);
+        T* block = out + i0 * row;
+        if (!band.empty())
+            kernels<T>().mask_tile(block, row, rows, columns, band, i0, 0,
+                                   -std::numeric_limits<T>::infinity());
+        kernels<T>().softmax_rows(block, row, rows, columns, static_cast<T*>(state));
     }
 };
 
@@ -46,21 +52,21 @@ struct Scores {
 
 template <class T>
 void attention_scores(const Array<const T>& q, const Array<const T>& k, const Mlp<T>* phi, const Mlp<T>* psi,
-                      Precision precision, T scale, const Array<const std::uint8_t>& mask, bool causal,
+                      Precision precision, T scale, const Array<const std::uint8_t>& mask, const Band& band,
                       const Array<T>& out) {
     for_each_item(q.batch(2), [&](const Team& team, long item) {
         with_arithmetic<T>(precision, [&]<class A>() {
             const std::vector<Operand<A>> columns = {{points_of(k, item, psi), Operand<A>::columns}};
             walk_pairs(team, points_of(q, item, phi), columns, scale, 1,
-                       Scores<T>{out.item(item, 2), out.step(2), k.dim(2), mask_of(mask, causal, item)});
+                       Scores<T>{out.item(item, 2), out.step(2), k.dim(2), mask_of(mask, band, item)});
         });
     });
 }
 
-#define RK_INSTANTIATE(T)                                                                               \
-    template void attention_scores(const Array<const T>&, const Array<const T>&, const Mlp<T>*,         \
-                                   const Mlp<T>*, Precision, T, const Array<const std::uint8_t>&, bool, \
-                                   const Array<T>&);
+#define RK_INSTANTIATE(T)                                                                         \
+    template void attention_scores(const Array<const T>&, const Array<const T>&, const Mlp<T>*,   \
+                                   const Mlp<T>*, Precision, T, const Array<const std::uint8_t>&, \
+                                   const Band&, const Array<T>&);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)
 

@@ -41,7 +41,7 @@ struct GradientOfPairs {
     void init(void* state, long rows) const {
         std::fill_n(static_cast<T*>(state), rows * (width + values_width), T(0));
     }
-    Span met(long i0, long rows, long j0, long cols) const { return allowed(mask, i0, rows, j0, cols); }
+    Span met(long i0, long rows, long j0, long cols) const { return allowed(mask.band, i0, rows, j0, cols); }
     template <class A>
     void destination(Tile<A>&, Finish<T>&) const {}
     template <class A>
@@ -88,9 +88,10 @@ struct GradientOfPairs {
 // grad_f, grad_g, grad_v and grad_scale are overwritten; they and lse are contiguous.
 template <class T>
 void attention_vjp(const Array<const T>& f, const Array<const T>& g, const Array<const T>& v,
-                   const Array<const std::uint8_t>& mask, bool causal, T scale, const Array<const T>& out,
-                   const Array<const T>& lse, const Array<const T>& grad, const Array<T>& grad_f,
-                   const Array<T>& grad_g, const Array<T>& grad_v, double* grad_scale) {
+                   const Array<const std::uint8_t>& mask, const Band& band, T scale,
+                   const Array<const T>& out, const Array<const T>& lse, const Array<const T>& grad,
+                   const Array<T>& grad_f, const Array<T>& grad_g, const Array<T>& grad_v,
+                   double* grad_scale) {
     constexpr Role columns = Role::columns, values = Role::values;
     for_each_item(f.batch(2), [&](const Team& team, long item) {
         const auto side = [&](const Array<const T>& a) { return points_of<T>(a, item, nullptr); };
@@ -98,7 +99,7 @@ void attention_vjp(const Array<const T>& f, const Array<const T>& g, const Array
         const long n = rows.count, width = rows.dim, values_width = value.dim;
         const Buffer<T> delta(n);
         for (long i = 0; i < n; ++i) delta.get()[i] = T(product_with(above, i, o.at(i), o.col));
-        const Mask m = mask_of(mask, causal, item);
+        const Mask m = mask_of(mask, band, item);
         const T* lse_of = lse.item(item, 1);
 
         const std::vector<Operand<Full<T>>> of_keys = {{keys, columns}, {value, columns}, {keys, values}};
@@ -114,10 +115,10 @@ void attention_vjp(const Array<const T>& f, const Array<const T>& g, const Array
     });
 }
 
-#define RK_INSTANTIATE(T)                                                                            \
-    template void attention_vjp(const Array<const T>&, const Array<const T>&, const Array<const T>&, \
-                                const Array<const std::uint8_t>&, bool, T, const Array<const T>&,    \
-                                const Array<const T>&, const Array<const T>&, const Array<T>&,       \
+#define RK_INSTANTIATE(T)                                                                                \
+    template void attention_vjp(const Array<const T>&, const Array<const T>&, const Array<const T>&,     \
+                                const Array<const std::uint8_t>&, const Band&, T, const Array<const T>&, \
+                                const Array<const T>&, const Array<const T>&, const Array<T>&,           \
                                 const Array<T>&, const Array<T>&, double*);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)

@@ -21,14 +21,14 @@ void relation_matrix(const Array<const T>& x, const Array<const T>& y, const Mlp
 
 template <class T>
 void attention_scores(const Array<const T>& q, const Array<const T>& k, const Mlp<T>* phi, const Mlp<T>* psi,
-                      Precision precision, T scale, const Array<const std::uint8_t>& mask, bool causal,
+                      Precision precision, T scale, const Array<const std::uint8_t>& mask, const Band& band,
                       const Array<T>& out);
 
 // lse may be absent.
 template <class T>
 void attention(const Array<const T>& q, const Array<const T>& k, const Array<const T>& v, const Mlp<T>* phi,
                const Mlp<T>* psi, Precision precision, T scale, const Array<const std::uint8_t>& mask,
-               bool causal, const Array<T>& out, const Array<T>& lse);
+               const Band& band, const Array<T>& out, const Array<T>& lse);
 
 template <class T>
 void retrieve(const Array<const T>& q, const Array<const T>& keys, const Mlp<T>* phi, const Mlp<T>* psi,
@@ -83,9 +83,10 @@ void relation_matrix_vjp(const Array<const T>& f, const Array<const T>& g, const
 
 template <class T>
 void attention_vjp(const Array<const T>& f, const Array<const T>& g, const Array<const T>& v,
-                   const Array<const std::uint8_t>& mask, bool causal, T scale, const Array<const T>& out,
-                   const Array<const T>& lse, const Array<const T>& grad, const Array<T>& grad_f,
-                   const Array<T>& grad_g, const Array<T>& grad_v, double* grad_scale);
+                   const Array<const std::uint8_t>& mask, const Band& band, T scale,
+                   const Array<const T>& out, const Array<const T>& lse, const Array<const T>& grad,
+                   const Array<T>& grad_f, const Array<T>& grad_g, const Array<T>& grad_v,
+                   double* grad_scale);
 
 // Value of each row (weighted) and both gradients of a loss over all pairs of the features f and g.
 template <class T>

@@ -137,9 +137,9 @@ void retrieve(const Array<const T>& q, const Array<const T>& keys, const Mlp<T>*
     for_each_item(q.batch(2), [&](const Team& team, long item) {
         with_arithmetic<T>(precision, [&]<class A>() {
             const std::vector<Operand<A>> columns = {{points_of(keys, item, psi), Operand<A>::columns}};
-            walk_pairs(team, points_of(q, item, phi), columns, T(1), 1,
-                       TopK<T>{values.dim(1), values.item(item, 2), indices.item(item, 2),
-                               mask_of(mask, false, item)});
+            walk_pairs(
+                team, points_of(q, item, phi), columns, T(1), 1,
+                TopK<T>{values.dim(1), values.item(item, 2), indices.item(item, 2), mask_of(mask, {}, item)});
         });
     });
 }

@@ -1,4 +1,4 @@
-// Masks of attention and retrieval: from arrays, over tiles, and seen from the columns.
+// Masks of attention and retrieval: made from arrays, transposed, and cut to tiles.
 #pragma once
 
 #include <algorithm>
@@ -9,41 +9,25 @@
 
 namespace rk {
 
-inline Mask mask_of(const Array<const std::uint8_t>& mask, bool causal, long item) {
-    Mask m;
-    m.causal = causal ? Mask::lower : Mask::none;
-    if (!mask.empty()) {
-        m.data = mask.item(item, 2);
-        m.row_stride = mask.step(2);
-        m.col_stride = mask.step(1);
-    }
-    return m;
+inline Mask mask_of(const Array<const std::uint8_t>& mask, const Band& band, long item) {
+    if (mask.empty()) return {.band = band};
+    return {mask.item(item, 2), mask.step(2), mask.step(1), band};
 }
 
 // The mask of the transposed relation.
 inline Mask transposed(const Mask& mask) {
-    Mask t = mask;
-    std::swap(t.row_stride, t.col_stride);
-    if (mask.causal != Mask::none) t.causal = mask.causal == Mask::lower ? Mask::upper : Mask::lower;
-    return t;
+    return {mask.data, mask.col_stride, mask.row_stride, {-mask.band.greatest, -mask.band.least}};
 }
 
-// The columns of a tile that the causal rule allows to one of its rows at least.
-inline Span allowed(const Mask& mask, long i0, long rows, long j0, long cols) {
-    switch (mask.causal) {
-        case Mask::lower: return {0, std::clamp(i0 + rows - j0, 0L, cols)};
-        case Mask::upper: return {std::clamp(i0 - j0, 0L, cols), cols};
-        case Mask::none: break;
-    }
-    return {0, cols};
+// The columns of a tile that the band allows to at least one of its rows.
+inline Span allowed(const Band& band, long i0, long rows, long j0, long cols) {
+    return {std::clamp(i0 - j0 + band.least, 0L, cols), std::clamp(i0 - j0 + rows + band.greatest, 0L, cols)};
 }
 
-// The mask as far as this tile needs one: a tile clear of the diagonal needs no causal rule.
+// The mask that this tile needs: a tile inside the band needs only the matrix.
 inline Mask mask_in(const Mask& mask, long i0, long rows, long j0, long cols) {
     Mask m = mask;
-    if ((mask.causal == Mask::lower && j0 + cols - 1 <= i0) ||
-        (mask.causal == Mask::upper && j0 >= i0 + rows - 1))
-        m.causal = Mask::none;
+    if (j0 - (i0 + rows - 1) >= mask.band.least && j0 + cols - 1 - i0 <= mask.band.greatest) m.band = {};
     return m;
 }
 

@@ -81,7 +81,7 @@ class PairWalk {
             long j = 0;
             do {  // once also where there are no columns: states begin and end in it
                 const long m = std::min(super_columns, columns - j);
-                if (shared) pack(j, m, packed.get());
+                if (shared) pack(s, j, m, packed.get());
                 step(s, j, m, shared ? packed.get() : nullptr, j == 0, j + m == columns);
                 j += super_columns;
             } while (j < columns);
@@ -116,10 +116,12 @@ class PairWalk {
         return std::clamp(n / (8 * team_.size()) / mr * mr, std::min(2 * mr, most), most);
     }
 
-    void pack(long j, long m, Factor* packed) const {
+    // The tiles of m columns from j on that any row of the super-block may use.
+    void pack(const Step& s, long j, long m, Factor* packed) const {
         team_.for_each(ceil_div(m, kTileColumns), [&](long t) {
-            pack_tile(j + t * kTileColumns, std::min(kTileColumns, m - t * kTileColumns),
-                      packed + t * tile_stride_, rows_.count);
+            const long first = j + t * kTileColumns, cols = std::min(kTileColumns, m - t * kTileColumns);
+            if (consumer_.met(s.i0, s.n, first, cols).empty()) return;
+            pack_tile(first, cols, packed + t * tile_stride_, rows_.count);
         });
     }
 
@@ -152,6 +154,8 @@ class PairWalk {
                 const Rows<A> f = rows_of(s, b, first);
                 if (first) consumer_.init(s.state(b), rows);
                 for (long c = 0; c < chunks; ++c) {
+                    const long at = c * kChunk;  // a chunk outside of the band adds nothing
+                    if (consumer_.met(s.first(b), rows, j + at, std::min(kChunk, m - at)).empty()) continue;
                     poll();
                     if constexpr (Consumer::kOrderFree) {
                         chunk(s, b, f, j, m, c, packed, s.state(b));
@@ -241,6 +245,7 @@ class PairWalk {
     // Columns between the edges of panels: what is packed begins there, and lanes of vectors stay where they
     // are. Pairs that are taken in add nothing to any sum, since the consumer forbids them.
     static Span whole_panels(Span met, long cols) {
+        if (met.empty()) return met;
         return {met.begin / A::nr() * A::nr(), std::min(round_up(met.end, A::nr()), cols)};
     }
 

@@ -57,11 +57,11 @@ class Dual:
     @staticmethod
     def series(activation: str, constant: typing.SupportsFloat | typing.SupportsIndex, linear: typing.SupportsFloat | typing.SupportsIndex, slope_constant: typing.SupportsFloat | typing.SupportsIndex, is_odd: bool, nodes: numpy.ndarray, even: numpy.ndarray, odd: numpy.ndarray, base: typing.SupportsFloat | typing.SupportsIndex, rate: typing.SupportsFloat | typing.SupportsIndex, slope_rate: typing.SupportsFloat | typing.SupportsIndex) -> Dual:
         ...
-def attention(q: numpy.ndarray, k: numpy.ndarray, v: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, scale: typing.SupportsFloat | typing.SupportsIndex, mask: numpy.ndarray | None, band: tuple[typing.SupportsInt | typing.SupportsIndex | None, typing.SupportsInt | typing.SupportsIndex | None], out: numpy.ndarray, lse: numpy.ndarray | None) -> None:
+def attention(q: numpy.ndarray, k: numpy.ndarray, v: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, scale: typing.SupportsFloat | typing.SupportsIndex, mask: numpy.ndarray | None, band: tuple[int | None, int | None], out: numpy.ndarray, lse: numpy.ndarray | None) -> None:
     ...
-def attention_scores(q: numpy.ndarray, k: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, scale: typing.SupportsFloat | typing.SupportsIndex, mask: numpy.ndarray | None, band: tuple[typing.SupportsInt | typing.SupportsIndex | None, typing.SupportsInt | typing.SupportsIndex | None], out: numpy.ndarray) -> None:
+def attention_scores(q: numpy.ndarray, k: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, scale: typing.SupportsFloat | typing.SupportsIndex, mask: numpy.ndarray | None, band: tuple[int | None, int | None], out: numpy.ndarray) -> None:
     ...
-def attention_vjp(f: numpy.ndarray, g: numpy.ndarray, v: numpy.ndarray, mask: numpy.ndarray | None, band: tuple[typing.SupportsInt | typing.SupportsIndex | None, typing.SupportsInt | typing.SupportsIndex | None], scale: typing.SupportsFloat | typing.SupportsIndex, out: numpy.ndarray, lse: numpy.ndarray, grad: numpy.ndarray, grad_f: numpy.ndarray, grad_g: numpy.ndarray, grad_v: numpy.ndarray, grad_scale: numpy.ndarray | None = None) -> None:
+def attention_vjp(f: numpy.ndarray, g: numpy.ndarray, v: numpy.ndarray, mask: numpy.ndarray | None, band: tuple[int | None, int | None], scale: typing.SupportsFloat | typing.SupportsIndex, out: numpy.ndarray, lse: numpy.ndarray, grad: numpy.ndarray, grad_f: numpy.ndarray, grad_g: numpy.ndarray, grad_v: numpy.ndarray, grad_scale: numpy.ndarray | None = None) -> None:
     ...
 def available_isas() -> list[str]:
     """
