@@ -16,6 +16,7 @@
 #include "base/arrays.hpp"
 #include "base/names.hpp"
 #include "base/threads.hpp"
+#include "walk/masks.hpp"
 #include "walk/mlp.hpp"
 
 namespace rk::bindings {
@@ -89,6 +90,10 @@ Array<T> view(const py::array& a) {
 template <class T>
 Array<T> view_or_none(const std::optional<py::array>& a) {
     return a ? view<T>(*a) : Array<T>{};
+}
+
+inline Allowed allowed_of(const std::optional<py::array>& mask, const Limits& band = {}) {
+    return {view_or_none<const std::uint8_t>(mask), band_of(band)};
 }
 
 template <class T>

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/arrays.hpp"
+#include "operations/operations.hpp"
 #include "relkernels.hpp"
 #include "walk/arithmetic.hpp"
 #include "walk/mlp.hpp"
@@ -189,10 +190,6 @@ class Output {
     std::unique_ptr<Owned<T>> own_;
 };
 
-inline rk::Band band(const AttentionOptions& options) {
-    return options.causal ? rk::Band{.greatest = 0} : rk::Band{};
-}
-
 // The checked arguments that attention and its relatives share.
 template <class T>
 struct Attended {
@@ -210,6 +207,13 @@ struct Attended {
     // Shape of a result: leading dimensions, then these.
     Shape shape(std::initializer_list<std::int64_t> core) const;
     T scale(const Call& call, const std::optional<double>& wanted) const;
+
+    rk::Relation<T> relation(Precision precision, T scale) const {
+        return {q, k, packed(phi), packed(psi), precision, scale};
+    }
+    rk::Allowed allowed(bool causal = false) const {
+        return {mask, causal ? rk::Band{.greatest = 0} : rk::Band{}};
+    }
 };
 
 }  // namespace detail

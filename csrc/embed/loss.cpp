@@ -119,9 +119,11 @@ LossResult<T> loss_of(const Call& call, const View<const T>& x, const View<const
         y.absent() && one_map && !labels_x.empty() && target.labels_y.absent() && weight.absent() && !softmax;
     std::vector<double> values(std::size_t(n), 0.0), grad_scale(std::size_t(n), 0.0);
     Owned<T> grad_f(f.view().shape()), grad_g(g.view().shape());
-    rk::relation_loss<T>(detail::array(f.view()), detail::array(g.view()), pairs, options.loss, scale,
-                         values.data(), grad_f.data().data(), mirrored ? nullptr : grad_g.data().data(),
-                         grad_scale.data());
+    const rk::Relation<T> features{
+        .rows = detail::array(f.view()), .columns = detail::array(g.view()), .scale = scale};
+    rk::relation_loss<T>(features, pairs, options.loss, values.data(),
+                         {detail::array(grad_f.view()),
+                          mirrored ? rk::Array<T>{} : detail::array(grad_g.view()), grad_scale.data()});
     if (mirrored) grad_g.data() = grad_f.data();
     LossResult<T> result;
     result.value = detail::sum(values) / total;

@@ -34,9 +34,9 @@ void relation_matrix(In<T> x, In<T> y, Map<T> phi, Map<T> psi, View<T> out, cons
     shape.push_back(other.shape()[other.ndim() - 2]);
     call.shape("out", out.shape(), shape, "that of the relation");
     const Output<T> to(call, "out", out, Layout::rows);
-    rk::relation_matrix<T>(array(x, lead, 2), symmetric ? rk::Array<const T>{} : array(other, lead, 2),
-                           packed(phi), packed(psi), call.precision<T>(options.precision), scale, long(heads),
-                           to.array(heads > 1 ? 3 : 2));
+    rk::relation_matrix<T>({array(x, lead, 2), symmetric ? rk::Array<const T>{} : array(other, lead, 2),
+                            packed(phi), packed(psi), call.precision<T>(options.precision), scale},
+                           long(heads), to.array(heads > 1 ? 3 : 2));
     to.write_back();
 }
 
@@ -48,8 +48,8 @@ void attention_scores(In<T> q, In<T> k, Map<T> phi, Map<T> psi, View<T> out,
     const T scale = a.scale(call, options.scale);
     call.shape("out", out.shape(), a.shape({a.n, a.m}), "that of the scores");
     const Output<T> to(call, "out", out, Layout::rows);
-    rk::attention_scores<T>(a.q, a.k, packed(a.phi), packed(a.psi), call.precision<T>(options.precision),
-                            scale, a.mask, detail::band(options), to.array(2));
+    rk::attention_scores<T>(a.relation(call.precision<T>(options.precision), scale),
+                            a.allowed(options.causal), to.array(2));
     to.write_back();
 }
 
@@ -63,9 +63,8 @@ void attention(In<T> q, In<T> k, In<T> v, Map<T> phi, Map<T> psi, View<T> out, O
     call.shape("out", out.shape(), a.shape({a.n, v.shape().back()}), "that of the attention");
     if (!lse.absent()) call.shape("lse", lse.shape(), a.shape({a.n}), "one for each row of q");
     const Output<T> to(call, "out", out, Layout::rows), to_lse(call, "lse", lse, Layout::contiguous);
-    rk::attention<T>(a.q, a.k, array(v, a.lead, 2), packed(a.phi), packed(a.psi),
-                     call.precision<T>(options.precision), scale, a.mask, detail::band(options), to.array(2),
-                     lse.absent() ? rk::Array<T>{} : to_lse.array(1));
+    rk::attention<T>(a.relation(call.precision<T>(options.precision), scale), array(v, a.lead, 2),
+                     a.allowed(options.causal), to.array(2), lse.absent() ? rk::Array<T>{} : to_lse.array(1));
     to.write_back();
     to_lse.write_back();
 }
@@ -86,8 +85,8 @@ void retrieve(In<T> q, In<T> keys, Map<T> phi, Map<T> psi, View<T> values, View<
     call.shape("indices", indices.shape(), values.shape(), "that of values");
     const Output<T> best(call, "values", values, Layout::contiguous);
     const Output<std::int64_t> where(call, "indices", indices, Layout::contiguous);
-    rk::retrieve<T>(a.q, a.k, packed(a.phi), packed(a.psi), call.precision<T>(options.precision), a.mask,
-                    best.array(2), where.array(2));
+    rk::retrieve<T>(a.relation(call.precision<T>(options.precision), T(1)), a.allowed(), best.array(2),
+                    where.array(2));
     best.write_back();
     where.write_back();
 }
@@ -127,9 +126,9 @@ void relation_matvec(In<T> x, In<T> y, In<T> v, Map<T> phi, Map<T> psi, View<T> 
         steps.push_back(1);
     }
     const Output<T> to(call, "out", View<T>(out.data(), full, steps), Layout::rows);
-    rk::relation_matvec<T>(array(x, lead, 2), array(y, lead, 2), array(columns, lead, 2), packed(phi),
-                           packed(psi), call.precision<T>(options.precision), options.link, scale,
-                           to.array(2));
+    rk::relation_matvec<T>({array(x, lead, 2), array(y, lead, 2), packed(phi), packed(psi),
+                            call.precision<T>(options.precision), scale},
+                           array(columns, lead, 2), options.link, to.array(2));
     to.write_back();
 }
 

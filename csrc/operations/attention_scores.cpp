@@ -21,7 +21,7 @@ struct Scores {
     void init(void* state, long rows) const {
         std::fill_n(static_cast<T*>(state), rows, -std::numeric_limits<T>::infinity());
     }
-    Span met(long i0, long rows, long j0, long cols) const { return allowed(mask.band, i0, rows, j0, cols); }
+    Span met(long i0, long rows, long j0, long cols) const { return band_columns(mask.band, i0, rows, j0, cols); }
     template <class A>
     void destination(Tile<A>& t, Finish<T>&) const {
         t.r = out + t.i0 * row + t.j0;
@@ -51,22 +51,18 @@ struct Scores {
 }  // namespace
 
 template <class T>
-void attention_scores(const Array<const T>& q, const Array<const T>& k, const Mlp<T>* phi, const Mlp<T>* psi,
-                      Precision precision, T scale, const Array<const std::uint8_t>& mask, const Band& band,
-                      const Array<T>& out) {
-    for_each_item(q.batch(2), [&](const Team& team, long item) {
-        with_arithmetic<T>(precision, [&]<class A>() {
-            const std::vector<Operand<A>> columns = {{points_of(k, item, psi), Operand<A>::columns}};
-            walk_pairs(team, points_of(q, item, phi), columns, scale, 1,
-                       Scores<T>{out.item(item, 2), out.step(2), k.dim(2), mask_of(mask, band, item)});
+void attention_scores(const Relation<T>& r, const Allowed& allowed, const Array<T>& out) {
+    for_each_item(r.rows.batch(2), [&](const Team& team, long item) {
+        with_arithmetic<T>(r.precision, [&]<class A>() {
+            const std::vector<Operand<A>> columns = {
+                {points_of(r.columns, item, r.psi), Operand<A>::columns}};
+            walk_pairs(team, points_of(r.rows, item, r.phi), columns, r.scale, 1,
+                       Scores<T>{out.item(item, 2), out.step(2), r.columns.dim(2), allowed.of_item(item)});
         });
     });
 }
 
-#define RK_INSTANTIATE(T)                                                                         \
-    template void attention_scores(const Array<const T>&, const Array<const T>&, const Mlp<T>*,   \
-                                   const Mlp<T>*, Precision, T, const Array<const std::uint8_t>&, \
-                                   const Band&, const Array<T>&);
+#define RK_INSTANTIATE(T) template void attention_scores(const Relation<T>&, const Allowed&, const Array<T>&);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)
 

@@ -41,7 +41,7 @@ struct GradientOfPairs {
     void init(void* state, long rows) const {
         std::fill_n(static_cast<T*>(state), rows * (width + values_width), T(0));
     }
-    Span met(long i0, long rows, long j0, long cols) const { return allowed(mask.band, i0, rows, j0, cols); }
+    Span met(long i0, long rows, long j0, long cols) const { return band_columns(mask.band, i0, rows, j0, cols); }
     template <class A>
     void destination(Tile<A>&, Finish<T>&) const {}
     template <class A>
@@ -85,41 +85,41 @@ struct GradientOfPairs {
 
 }  // namespace
 
-// grad_f, grad_g, grad_v and grad_scale are overwritten; they and lse are contiguous.
 template <class T>
-void attention_vjp(const Array<const T>& f, const Array<const T>& g, const Array<const T>& v,
-                   const Array<const std::uint8_t>& mask, const Band& band, T scale,
-                   const Array<const T>& out, const Array<const T>& lse, const Array<const T>& grad,
-                   const Array<T>& grad_f, const Array<T>& grad_g, const Array<T>& grad_v,
-                   double* grad_scale) {
-    constexpr Role columns = Role::columns, values = Role::values;
-    for_each_item(f.batch(2), [&](const Team& team, long item) {
+void attention_vjp(const Relation<T>& features, const Array<const T>& values, const Allowed& allowed,
+                   const AttentionResult<T>& result, const Array<const T>& grad,
+                   const RelationGradient<T>& to, const Array<T>& to_values) {
+    constexpr Role as_columns = Role::columns, as_values = Role::values;
+    const T scale = features.scale;
+    for_each_item(features.rows.batch(2), [&](const Team& team, long item) {
         const auto side = [&](const Array<const T>& a) { return points_of<T>(a, item, nullptr); };
-        const Points<T> rows = side(f), keys = side(g), value = side(v), above = side(grad), o = side(out);
+        const Points<T> rows = side(features.rows), keys = side(features.columns);
+        const Points<T> value = side(values), above = side(grad), out = side(result.out);
         const long n = rows.count, width = rows.dim, values_width = value.dim;
         const Buffer<T> delta(n);
-        for (long i = 0; i < n; ++i) delta.get()[i] = T(product_with(above, i, o.at(i), o.col));
-        const Mask m = mask_of(mask, band, item);
-        const T* lse_of = lse.item(item, 1);
+        for (long i = 0; i < n; ++i) delta.get()[i] = T(product_with(above, i, out.at(i), out.col));
+        const Mask mask = allowed.of_item(item);
+        const T* lse = result.lse.item(item, 1);
 
-        const std::vector<Operand<Full<T>>> of_keys = {{keys, columns}, {value, columns}, {keys, values}};
+        const std::vector<Operand<Full<T>>> of_keys = {
+            {keys, as_columns}, {value, as_columns}, {keys, as_values}};
         walk_pairs(
             team, rows, of_keys, scale, 1,
-            GradientOfPairs<T>{rows, above, lse_of, delta.get(), true, m, scale, width, values_width,
-                               grad_f.item(item, 2), nullptr, grad_scale ? grad_scale + item * n : nullptr});
+            GradientOfPairs<T>{rows, above, lse, delta.get(), true, mask, scale, width, values_width,
+                               to.rows.item(item, 2), nullptr, to.scale ? to.scale + item * n : nullptr});
         const std::vector<Operand<Full<T>>> of_queries = {
-            {rows, columns}, {above, columns}, {rows, values}, {above, values}};
-        walk_pairs(team, keys, of_queries, scale, 1,
-                   GradientOfPairs<T>{keys, value, lse_of, delta.get(), false, transposed(m), scale, width,
-                                      values_width, grad_g.item(item, 2), grad_v.item(item, 2), nullptr});
+            {rows, as_columns}, {above, as_columns}, {rows, as_values}, {above, as_values}};
+        walk_pairs(
+            team, keys, of_queries, scale, 1,
+            GradientOfPairs<T>{keys, value, lse, delta.get(), false, transposed(mask), scale, width,
+                               values_width, to.columns.item(item, 2), to_values.item(item, 2), nullptr});
     });
 }
 
-#define RK_INSTANTIATE(T)                                                                                \
-    template void attention_vjp(const Array<const T>&, const Array<const T>&, const Array<const T>&,     \
-                                const Array<const std::uint8_t>&, const Band&, T, const Array<const T>&, \
-                                const Array<const T>&, const Array<const T>&, const Array<T>&,           \
-                                const Array<T>&, const Array<T>&, double*);
+#define RK_INSTANTIATE(T)                                                                  \
+    template void attention_vjp(const Relation<T>&, const Array<const T>&, const Allowed&, \
+                                const AttentionResult<T>&, const Array<const T>&,          \
+                                const RelationGradient<T>&, const Array<T>&);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)
 

@@ -15,23 +15,21 @@ namespace {
 constexpr long kParts = 16;
 }
 
-// grad_x and the gradients of the parameters are overwritten.
 template <class T>
 void feature_map_vjp(const Array<const T>& x, const Mlp<T>& map, const Array<const T>& grad,
-                     const Array<T>& grad_x, const std::vector<T*>& grad_weights,
-                     const std::vector<T*>& grad_biases) {
+                     const MapGradient<T>& to) {
     const Kernels<T>& k = kernels<T>();
     long parameters = 0;
     for (long l = 0; l < map.depth(); ++l) {
         parameters += map.inputs(l) * map.outputs(l) + (map.has_bias() ? map.outputs(l) : 0);
-        std::fill_n(grad_weights[std::size_t(l)], map.inputs(l) * map.outputs(l), T(0));
-        if (map.has_bias()) std::fill_n(grad_biases[std::size_t(l)], map.outputs(l), T(0));
+        std::fill_n(to.weights[std::size_t(l)], map.inputs(l) * map.outputs(l), T(0));
+        if (map.has_bias()) std::fill_n(to.biases[std::size_t(l)], map.outputs(l), T(0));
     }
     const Team team(num_threads());
     for (long item = 0; item < x.batch(2); ++item) {
         const Points<T> rows = points_of(x, item, &map);
         const Points<T> above = points_of<T>(grad, item, nullptr);
-        T* below = grad_x.item(item, 2);
+        T* below = to.x.item(item, 2);
         const long blocks = ceil_div(rows.count, Mlp<T>::kVjpRows);
         const long per_part = ceil_div(blocks, kParts);
         const long parts = blocks ? ceil_div(blocks, per_part) : 0;
@@ -52,7 +50,7 @@ void feature_map_vjp(const Array<const T>& x, const Mlp<T>& map, const Array<con
                 poll();
                 const long i = b * Mlp<T>::kVjpRows, n = std::min(Mlp<T>::kVjpRows, rows.count - i);
                 map.vjp(rows.at(i), rows.row, rows.col, above.at(i), above.row, above.col, n,
-                        below + i * grad_x.step(2), grad_x.step(2), weights.data(), biases.data());
+                        below + i * to.x.step(2), to.x.step(2), weights.data(), biases.data());
             }
         });
         // The parts, in order, into the first; the threads take pieces of the parameters.
@@ -65,10 +63,10 @@ void feature_map_vjp(const Array<const T>& x, const Mlp<T>& map, const Array<con
         const T* at = sums.get();
         for (long l = 0; parts > 0 && l < map.depth(); ++l) {
             const long size = map.inputs(l) * map.outputs(l);
-            k.add(grad_weights[std::size_t(l)], at, size);
+            k.add(to.weights[std::size_t(l)], at, size);
             at += size;
             if (!map.has_bias()) continue;
-            k.add(grad_biases[std::size_t(l)], at, map.outputs(l));
+            k.add(to.biases[std::size_t(l)], at, map.outputs(l));
             at += map.outputs(l);
         }
     }
@@ -76,7 +74,7 @@ void feature_map_vjp(const Array<const T>& x, const Mlp<T>& map, const Array<con
 
 #define RK_INSTANTIATE(T)                                                                      \
     template void feature_map_vjp(const Array<const T>&, const Mlp<T>&, const Array<const T>&, \
-                                  const Array<T>&, const std::vector<T*>&, const std::vector<T*>&);
+                                  const MapGradient<T>&);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)
 

@@ -83,12 +83,14 @@ PairTargets<T> transposed(PairTargets<T> t) {
 
 }  // namespace
 
-// values, grad_f, grad_g and grad_scale are overwritten; contiguous. The last two may be null: not wanted.
 template <class T>
-void relation_loss(const Array<const T>& f, const Array<const T>& g, PairTargets<T> targets, Loss loss,
-                   T scale, double* values, T* grad_f, T* grad_g, double* grad_scale) {
+void relation_loss(const Relation<T>& features, const PairTargets<T>& given, Loss loss, double* values,
+                   const RelationGradient<T>& to) {
     const Team team(num_threads());
-    const Points<T> rows = points_of<T>(f, 0, nullptr), cols = points_of<T>(g, 0, nullptr);
+    const Points<T> rows = points_of<T>(features.rows, 0, nullptr);
+    const Points<T> cols = points_of<T>(features.columns, 0, nullptr);
+    const T scale = features.scale;
+    PairTargets<T> targets = given;
     const Buffer<T> lse(loss == Loss::softmax ? rows.count : 0);
     if (loss == Loss::softmax) {
         const std::vector<Operand<Full<T>>> columns = {{cols, Operand<Full<T>>::columns}};
@@ -98,12 +100,13 @@ void relation_loss(const Array<const T>& f, const Array<const T>& g, PairTargets
     const std::vector<Operand<Full<T>>> of_g = {{cols, Operand<Full<T>>::columns},
                                                 {cols, Operand<Full<T>>::values}};
     walk_pairs(team, rows, of_g, scale, 1,
-               LossGradient<T>{loss, targets, rows, scale, values, grad_f, grad_scale});
-    if (grad_g) {
+               LossGradient<T>{loss, targets, rows, scale, values, to.rows.data, to.scale});
+    if (!to.columns.empty()) {
         const std::vector<Operand<Full<T>>> of_f = {{rows, Operand<Full<T>>::columns},
                                                     {rows, Operand<Full<T>>::values}};
-        walk_pairs(team, cols, of_f, scale, 1,
-                   LossGradient<T>{loss, transposed(targets), cols, scale, nullptr, grad_g, nullptr});
+        walk_pairs(
+            team, cols, of_f, scale, 1,
+            LossGradient<T>{loss, transposed(targets), cols, scale, nullptr, to.columns.data, nullptr});
     }
     if (loss == Loss::softmax)
         for (long i = 0; i < rows.count; ++i) {
@@ -112,9 +115,9 @@ void relation_loss(const Array<const T>& f, const Array<const T>& g, PairTargets
         }
 }
 
-#define RK_INSTANTIATE(T)                                                                              \
-    template void relation_loss(const Array<const T>&, const Array<const T>&, PairTargets<T>, Loss, T, \
-                                double*, T*, T*, double*);
+#define RK_INSTANTIATE(T)                                                                 \
+    template void relation_loss(const Relation<T>&, const PairTargets<T>&, Loss, double*, \
+                                const RelationGradient<T>&);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)
 

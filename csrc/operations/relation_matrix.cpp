@@ -136,31 +136,30 @@ void symmetric_groups(const Array<const T>& x, const Mlp<T>& phi, T scale, const
 }  // namespace
 
 template <class T>
-void relation_matrix(const Array<const T>& x, const Array<const T>& y, const Mlp<T>* phi, const Mlp<T>* psi,
-                     Precision precision, T scale, long heads, const Array<T>& out) {
-    if (heads == 1 && !y.empty() && one_relation(x, y, out))
-        return relation_matrix(x.as_matrix(), y.first_item(), phi, psi, precision, scale, heads,
-                               out.as_matrix());
+void relation_matrix(const Relation<T>& r, long heads, const Array<T>& out) {
+    const Array<const T>& x = r.rows;
+    const bool is_symmetric = r.columns.empty();
+    if (heads == 1 && !is_symmetric && one_relation(x, r.columns, out))
+        return relation_matrix(r.as_one(), heads, out.as_matrix());
     const int core = heads > 1 ? 3 : 2;
     const long head = heads > 1 ? out.step(3) : 0, row = out.step(2);
-    with_arithmetic<T>(precision, [&]<class A>() {
-        if (y.empty() && phi && heads == 1 && x.dim(2) > 0 && x.dim(2) <= kRowBlock / 2 &&
+    with_arithmetic<T>(r.precision, [&]<class A>() {
+        if (is_symmetric && r.phi && heads == 1 && x.dim(2) > 0 && x.dim(2) <= kRowBlock / 2 &&
             x.batch(2) >= 4 * num_threads() && x.rows_continue())
-            return symmetric_groups<A>(x, *phi, scale, out);
+            return symmetric_groups<A>(x, *r.phi, r.scale, out);
         for_each_item(x.batch(2), [&](const Team& team, long item) {
-            const Points<T> rows = points_of(x, item, phi);
+            const Points<T> rows = points_of(x, item, r.phi);
             T* to = out.item(item, core);
-            if (y.empty()) return symmetric<A>(team, rows, scale, heads, to, head, row);
-            const std::vector<Operand<A>> columns = {{points_of(y, item, psi), Operand<A>::columns, heads}};
-            walk_pairs(team, rows, columns, scale, heads,
+            if (is_symmetric) return symmetric<A>(team, rows, r.scale, heads, to, head, row);
+            const std::vector<Operand<A>> columns = {
+                {points_of(r.columns, item, r.psi), Operand<A>::columns, heads}};
+            walk_pairs(team, rows, columns, r.scale, heads,
                        Store<T>{to, head, row, streams(to, rows.count, row)});
         });
     });
 }
 
-#define RK_INSTANTIATE(T)                                                                      \
-    template void relation_matrix(const Array<const T>&, const Array<const T>&, const Mlp<T>*, \
-                                  const Mlp<T>*, Precision, T, long, const Array<T>&);
+#define RK_INSTANTIATE(T) template void relation_matrix(const Relation<T>&, long, const Array<T>&);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)
 

@@ -64,16 +64,15 @@ void weighted_sum(const Team& team, const T* weights, long row, long col, const 
 
 }  // namespace
 
-// grad_f and grad_g are overwritten; one that is empty is left out. grad_scale is null where grad_f is empty.
 template <class T>
-void relation_matrix_vjp(const Array<const T>& f, const Array<const T>& g, const Array<const T>& grad,
-                         T scale, long heads, const Array<T>& grad_f, const Array<T>& grad_g,
-                         double* grad_scale) {
+void relation_matrix_vjp(const Relation<T>& features, long heads, const Array<const T>& grad,
+                         const RelationGradient<T>& to) {
+    const Array<const T>&f = features.rows, &g = features.columns;
     const int core = heads > 1 ? 3 : 2;
     const long head = heads > 1 ? grad.step(3) : 0;
     for_each_item(f.batch(2), [&](const Team& team, long item) {
         const long depth = f.dim(1) / heads, n = f.dim(2);
-        double* parts = grad_scale ? grad_scale + item * n : nullptr;
+        double* parts = to.scale ? to.scale + item * n : nullptr;
         if (parts) std::fill_n(parts, n, 0.0);
         for (long h = 0; h < heads; ++h) {
             const auto slice = [&](const Array<const T>& a) {
@@ -83,19 +82,19 @@ void relation_matrix_vjp(const Array<const T>& f, const Array<const T>& g, const
                 return p;
             };
             const T* weights = grad.item(item, core) + h * head;
-            if (!grad_f.empty())
-                weighted_sum(team, weights, grad.step(2), grad.step(1), slice(f), slice(g), scale,
-                             grad_f.item(item, 2) + h * depth, grad_f.step(2), parts);
-            if (!grad_g.empty())
-                weighted_sum<T>(team, weights, grad.step(1), grad.step(2), slice(g), slice(f), scale,
-                                grad_g.item(item, 2) + h * depth, grad_g.step(2), nullptr);
+            if (!to.rows.empty())
+                weighted_sum(team, weights, grad.step(2), grad.step(1), slice(f), slice(g), features.scale,
+                             to.rows.item(item, 2) + h * depth, to.rows.step(2), parts);
+            if (!to.columns.empty())
+                weighted_sum<T>(team, weights, grad.step(1), grad.step(2), slice(g), slice(f), features.scale,
+                                to.columns.item(item, 2) + h * depth, to.columns.step(2), nullptr);
         }
     });
 }
 
-#define RK_INSTANTIATE(T)                                                                                  \
-    template void relation_matrix_vjp(const Array<const T>&, const Array<const T>&, const Array<const T>&, \
-                                      T, long, const Array<T>&, const Array<T>&, double*);
+#define RK_INSTANTIATE(T)                                                              \
+    template void relation_matrix_vjp(const Relation<T>&, long, const Array<const T>&, \
+                                      const RelationGradient<T>&);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)
 

@@ -45,13 +45,10 @@ struct LinkedSum {
 }  // namespace
 
 template <class T>
-void relation_matvec(const Array<const T>& x, const Array<const T>& y, const Array<const T>& v,
-                     const Mlp<T>* phi, const Mlp<T>* psi, Precision precision, Link link, T scale,
-                     const Array<T>& out) {
-    if (v.repeats() && one_relation(x, y, out))
-        return relation_matvec(x.as_matrix(), y.first_item(), v.first_item(), phi, psi, precision, link,
-                               scale, out.as_matrix());
-    for_each_item(x.batch(2), [&](const Team& team, long item) {
+void relation_matvec(const Relation<T>& r, const Array<const T>& v, Link link, const Array<T>& out) {
+    if (v.repeats() && one_relation(r.rows, r.columns, out))
+        return relation_matvec(r.as_one(), v.first_item(), link, out.as_matrix());
+    for_each_item(r.rows.batch(2), [&](const Team& team, long item) {
         const Points<T> values = points_of<T>(v, item, nullptr);
         // One column is a dot product with each row of the tile; its stride must be 1.
         const bool one = values.dim == 1;
@@ -61,18 +58,17 @@ void relation_matvec(const Array<const T>& x, const Array<const T>& y, const Arr
             for (long j = 0; space.get() && j < values.count; ++j) space.get()[j] = *values.at(j);
             vector = space.get() ? space.get() : values.data;
         }
-        with_arithmetic<T>(precision, [&]<class A>() {
-            std::vector<Operand<A>> columns = {{points_of(y, item, psi), Operand<A>::columns}};
+        with_arithmetic<T>(r.precision, [&]<class A>() {
+            std::vector<Operand<A>> columns = {{points_of(r.columns, item, r.psi), Operand<A>::columns}};
             if (!one) columns.push_back({values, Operand<A>::values});
-            walk_pairs(team, points_of(x, item, phi), columns, scale, 1,
+            walk_pairs(team, points_of(r.rows, item, r.phi), columns, r.scale, 1,
                        LinkedSum<T>{link, vector, values.dim, out.item(item, 2), out.step(2)});
         });
     });
 }
 
-#define RK_INSTANTIATE(T)                                                                              \
-    template void relation_matvec(const Array<const T>&, const Array<const T>&, const Array<const T>&, \
-                                  const Mlp<T>*, const Mlp<T>*, Precision, Link, T, const Array<T>&);
+#define RK_INSTANTIATE(T) \
+    template void relation_matvec(const Relation<T>&, const Array<const T>&, Link, const Array<T>&);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)
 

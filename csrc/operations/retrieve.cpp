@@ -66,7 +66,7 @@ struct TopK {
         std::fill_n(s.found, rows, 0);
         std::fill_n(s.bar, rows, std::numeric_limits<T>::quiet_NaN());
     }
-    Span met(long, long, long, long cols) const { return {0, cols}; }
+    Span met(long i0, long rows, long j0, long cols) const { return band_columns(mask.band, i0, rows, j0, cols); }
     template <class A>
     void destination(Tile<A>&, Finish<T>&) const {}
 
@@ -128,26 +128,23 @@ struct TopK {
 }  // namespace
 
 template <class T>
-void retrieve(const Array<const T>& q, const Array<const T>& keys, const Mlp<T>* phi, const Mlp<T>* psi,
-              Precision precision, const Array<const std::uint8_t>& mask, const Array<T>& values,
+void retrieve(const Relation<T>& r, const Allowed& allowed, const Array<T>& values,
               const Array<std::int64_t>& indices) {
-    if (mask.empty() && one_relation(q, keys, values))
-        return retrieve(q.as_matrix(), keys.first_item(), phi, psi, precision, mask, values.as_matrix(),
-                        indices.as_matrix());
-    for_each_item(q.batch(2), [&](const Team& team, long item) {
-        with_arithmetic<T>(precision, [&]<class A>() {
-            const std::vector<Operand<A>> columns = {{points_of(keys, item, psi), Operand<A>::columns}};
+    if (allowed.all() && one_relation(r.rows, r.columns, values))
+        return retrieve(r.as_one(), allowed, values.as_matrix(), indices.as_matrix());
+    for_each_item(r.rows.batch(2), [&](const Team& team, long item) {
+        with_arithmetic<T>(r.precision, [&]<class A>() {
+            const std::vector<Operand<A>> columns = {
+                {points_of(r.columns, item, r.psi), Operand<A>::columns}};
             walk_pairs(
-                team, points_of(q, item, phi), columns, T(1), 1,
-                TopK<T>{values.dim(1), values.item(item, 2), indices.item(item, 2), mask_of(mask, {}, item)});
+                team, points_of(r.rows, item, r.phi), columns, r.scale, 1,
+                TopK<T>{values.dim(1), values.item(item, 2), indices.item(item, 2), allowed.of_item(item)});
         });
     });
 }
 
-#define RK_INSTANTIATE(T)                                                                              \
-    template void retrieve(const Array<const T>&, const Array<const T>&, const Mlp<T>*, const Mlp<T>*, \
-                           Precision, const Array<const std::uint8_t>&, const Array<T>&,               \
-                           const Array<std::int64_t>&);
+#define RK_INSTANTIATE(T) \
+    template void retrieve(const Relation<T>&, const Allowed&, const Array<T>&, const Array<std::int64_t>&);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)
 

@@ -33,7 +33,7 @@ struct SoftmaxAccumulate {
         std::fill_n(s.max, rows, -std::numeric_limits<T>::infinity());
         std::fill_n(s.sum, rows * (1 + width), T(0));
     }
-    Span met(long i0, long rows, long j0, long cols) const { return allowed(mask.band, i0, rows, j0, cols); }
+    Span met(long i0, long rows, long j0, long cols) const { return band_columns(mask.band, i0, rows, j0, cols); }
     template <class A>
     void destination(Tile<A>&, Finish<T>&) const {}
     template <class A>

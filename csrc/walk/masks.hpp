@@ -9,10 +9,17 @@
 
 namespace rk {
 
-inline Mask mask_of(const Array<const std::uint8_t>& mask, const Band& band, long item) {
-    if (mask.empty()) return {.band = band};
-    return {mask.item(item, 2), mask.step(2), mask.step(1), band};
-}
+// The pairs that count: those of a boolean matrix (absent: all) that lie in a band.
+struct Allowed {
+    Array<const std::uint8_t> mask;
+    Band band;
+
+    bool all() const { return mask.empty() && band.unlimited(); }
+    Mask of_item(long item) const {
+        if (mask.empty()) return {.band = band};
+        return {mask.item(item, 2), mask.step(2), mask.step(1), band};
+    }
+};
 
 // The mask of the transposed relation.
 inline Mask transposed(const Mask& mask) {
@@ -20,7 +27,7 @@ inline Mask transposed(const Mask& mask) {
 }
 
 // The columns of a tile that the band allows to at least one of its rows.
-inline Span allowed(const Band& band, long i0, long rows, long j0, long cols) {
+inline Span band_columns(const Band& band, long i0, long rows, long j0, long cols) {
     return {std::clamp(i0 - j0 + band.least, 0L, cols), std::clamp(i0 - j0 + rows + band.greatest, 0L, cols)};
 }
 
