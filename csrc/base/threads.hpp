@@ -1,5 +1,5 @@
-// Threads: a pool of our own (OpenMP's hangs in a forked child), scratch memory for each thread, and
-// the way for a user to stop a long call.
+// Threads: our own pool (OpenMP's hangs in a forked child), scratch memory for each thread, and interruption
+// of long calls by the user.
 //
 // No result depends on what happens here: kernels fix the order of every sum by the shape of the data
 // (walk/pairs.hpp), and a loop may run on any number of threads or on the caller's alone.
@@ -17,21 +17,21 @@ namespace rk {
 struct Interrupted {};
 extern bool (*interrupt_check)();
 
-// Call between pieces of work of a millisecond or so; throws Interrupted where the call is to end.
+// Call this between pieces of work of about a millisecond; throws Interrupted if the call must end.
 void poll();
 
 constexpr int kMostThreads = 4096;
 
-// Threads that calls use. Before the first set_num_threads: what RELKERNELS_NUM_THREADS says, then the first
-// number of OMP_NUM_THREADS, then the processors that this process may run on.
+// Threads that calls use. Before the first set_num_threads: the value of RELKERNELS_NUM_THREADS, else the
+// first number of OMP_NUM_THREADS, else the number of processors that this process may run on.
 int num_threads();
 void set_num_threads(int n);
 
-// What RELKERNELS_NUM_THREADS says; 0 where it is not set. Throws std::invalid_argument where it is not an
+// The value of RELKERNELS_NUM_THREADS, 0 if it is not set. Throws std::invalid_argument if it is not an
 // integer from 1 to kMostThreads.
 int threads_asked_for();
 
-// Who works on a call: several threads, or the caller alone (one item of a batch, say).
+// The threads that work on a call: several, or only the caller (for one item of a batch, say).
 class Team {
    public:
     explicit Team(int size) : size_(size) {}
@@ -45,8 +45,8 @@ class Team {
     int size_;
 };
 
-// Scratch memory of the calling thread, kept from call to call: taken within a Scope, given back when
-// the Scope ends. Scopes nest.
+// Scratch memory of the calling thread, kept from call to call: allocated within a Scope, released when the
+// Scope ends. Scopes nest.
 class Arena {
    public:
     class Scope {

@@ -1,7 +1,7 @@
-// From NumPy arrays to the engine's, and the two ways a call can end early.
+// Conversion of NumPy arrays to the engine's, and the two ways in which a call can end early.
 //
-// Bindings convert, release the GIL, call: names, defaults, checks and messages are Python's
-// (python/relkernels/_check.py). What is checked here only keeps memory safe.
+// Bindings convert, release the GIL and call. Names, defaults, checks and messages are in Python; checks here
+// only keep memory accesses valid.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -40,7 +40,7 @@ const Mlp<T>* map_or_null(const MlpHandle* handle) {
     return handle ? &handle->as<T>() : nullptr;
 }
 
-// "bf16", or None for the dtype's own.
+// "bf16", or None for the precision of the dtype.
 inline Precision precision_named(const std::optional<std::string>& name) {
     if (!name) return Precision::full;
     if (*name == "bf16") return Precision::bf16;

@@ -1,9 +1,9 @@
-// The loops of processor/ceilings.cpp: what the registers and the memory of this processor can do at best, to
-// judge the other kernels by. No result of an operation depends on them.
+// The loops of processor/ceilings.cpp: the best rates of this processor's arithmetic and memory, by which the
+// other kernels are judged. No result of an operation depends on them.
 //
 // Each loop keeps one unit busy and does nothing else: independent chains of multiply-adds that stay in
-// registers; loads whose values are only added up; stores of one value. What they compute is returned, so
-// that the compiler cannot leave it out.
+// registers; loads whose values are only added up; stores of one value. They return what they compute, so
+// that the compiler cannot remove them.
 #pragma once
 
 #include "kernels/table.hpp"
@@ -15,8 +15,8 @@
 
 namespace rk::RK_ISA {
 
-// Chains that do not wait for each other: two units of latency four need eight. Ten and the two operands
-// fit in sixteen registers.
+// Independent chains: two units of latency four need eight. Ten and the two operands fit in sixteen
+// registers.
 static constexpr int kChains = 10;
 // Registers that the loops over memory move in one step.
 static constexpr int kStreams = 8;
@@ -39,8 +39,8 @@ static T fma_chains(long iterations, T start) {
     return sum_lanes<T>(chain[0]);
 }
 
-// The same with VDPBF16PS, sixteen sums of two products of bfloat16 each. A processor with AVX-512 may
-// lack it, so the caller asks first.
+// The same with VDPBF16PS, sixteen sums of two products of bfloat16 each. A processor with AVX-512 may lack
+// it, so the caller checks.
 #if defined(RK_ISA_AVX512)
 static constexpr long kBf16Flops = 2L * kChains * 32;
 __attribute__((target("avx512bf16"))) static float bf16_chains(long iterations, float start) {

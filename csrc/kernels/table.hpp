@@ -1,8 +1,8 @@
 // The table of tile kernels: what each instruction set must provide, and nothing else.
 //
-// Everything above this line of the design (loops over batches, rows and columns, threads, workspace)
-// is compiled once; everything below is compiled once per instruction set from the same text
-// (csrc/kernels/). The table is chosen at import (processor/isa.cpp), and code above never asks again.
+// Everything above this table (loops over batches, rows and columns, threads, workspace) is compiled once;
+// everything below it is compiled once per instruction set, from the same text (csrc/kernels/). The table is
+// chosen when the library is loaded (processor/isa.cpp); code above never tests for an instruction set.
 //
 // Layouts
 //   rows     A(r, k) = a[r * a_row + k * a_depth]: any strides, nothing is packed.
@@ -20,8 +20,8 @@
 
 namespace rk {
 
-// Rows of which a micro-tile is too small to cover the latency of its multiply-adds, or to pay for packing
-// what is read once: they take four panels at a time, or columns where they lie.
+// With at most this many rows, a micro-tile has too few accumulators to hide the latency, and packing columns
+// that are read once does not pay. Such calls process four panels at a time or read columns in place.
 inline constexpr long kFewRows = 3;
 
 // The pairs (i, j) with least <= j - i <= greatest: a band of diagonals. The causal rule is greatest = 0, a
@@ -50,7 +50,7 @@ struct Mask {
     }
 };
 
-// What the loss of pairs needs besides their inner products. Element (i, j) of a matrix is p[i * row + j *
+// The data of a loss over pairs, besides their inner products. Element (i, j) of a matrix is p[i * row + j *
 // col]; a null pointer means "absent". Targets come as a matrix or as labels.
 template <class T>
 struct PairTargets {
@@ -61,13 +61,13 @@ struct PairTargets {
     const T* weight = nullptr;
     long weight_row = 0, weight_col = 0;
     T uniform_weight = T(1);
-    // softmax only: log-sum-exp of each sample and one over the sum of its targets. The sample is the row
-    // of the relation: sample_row and sample_col say which of the two indices that is.
+    // softmax only: log-sum-exp of each sample and one over the sum of its targets. A sample is a row of the
+    // relation, or a column of the transposed one: its index is i * sample_row + j * sample_col.
     const T* lse = nullptr;
     const T* inverse_mass = nullptr;
     long sample_row = 1, sample_col = 0;
 
-    // The same, with pair (i0, j0) as pair (0, 0).
+    // These targets with pair (i0, j0) as pair (0, 0).
     PairTargets from(long i0, long j0) const {
         PairTargets t = *this;
         if (target) t.target += i0 * target_row + j0 * target_col;
@@ -79,19 +79,19 @@ struct PairTargets {
     }
 };
 
-// What happens to a sum of products on its way to C:  c <- max(floor, scale (c0 + a . b) + bias), where c0
-// is what C holds if `accumulate`, else 0. NaN passes the floor.
+// How a sum of products is written to C:  c <- max(floor, scale (c0 + a . b) + bias), where c0 is the
+// previous value of C if `accumulate`, else 0. NaN passes the floor.
 template <class T>
 struct Finish {
     T scale = T(1);
     const T* bias = nullptr;  // padded to a multiple of nr; null: none
     T floor = -std::numeric_limits<T>::infinity();
     bool accumulate = false;
-    // Past the caches, where C is too large to be read from them again and lies on 64-byte boundaries
-    // (`c` and rows): saves reading each line before it is written.
+    // Stores bypass the caches: for a C that is too large to be read from them again, with `c` and its rows
+    // on 64-byte boundaries. Saves reading each line before it is written.
     bool stream = false;
-    // C is far away, or in the cache of another processor, and not streamed: its lines are asked for before
-    // the products, which take longer than they do to come. Costs 4 % of the products of 64 depths.
+    // C is not in this core's cache and is not streamed: prefetch its lines before the products, which take
+    // longer than the fetch. Costs 4 % of the products of 64 depths.
     bool fetch = false;
 };
 
@@ -108,12 +108,12 @@ struct Kernels {
     void (*product)(const T* a, long a_row, long a_depth, const T* panels, long panel_stride, long rows,
                     long cols, long depth, T* c, long c_row, const Finish<T>& finish);
 
-    // As product, with columns that lie in rows of unit stride, read in place: for a few rows.
+    // As product, with columns read in place (each a row of b with unit stride): for a few rows.
     void (*product_of_rows)(const T* a, long a_row, long a_depth, const T* b, long b_row, long rows,
                             long cols, long depth, T* c, long c_row, const Finish<T>& finish);
 
-    // As product with accumulate, but pairs the mask forbids are left out rather than multiplied by
-    // zero, so that a NaN in b reaches only the rows that depend on it. Slow; for tiles with one.
+    // As product with accumulate, but pairs that the mask forbids are skipped rather than multiplied by zero,
+    // so that a NaN in b reaches only the rows that depend on it. Slow; for tiles that contain one.
     void (*masked_product)(const T* a, long a_row, const T* panels, long panel_stride, long rows, long cols,
                            long depth, T* c, long c_row, const Mask& mask, long i0, long j0);
 
@@ -218,14 +218,15 @@ struct KernelsBf16 {
                     long cols, long depth, float* c, long c_row, const Finish<float>& finish);
 };
 const KernelsBf16& kernels_bf16();
+
 // Loops that keep one unit of the processor busy and do nothing else, for processor/ceilings.cpp. The chains
-// return a value that depends on all they did; *_flops are the operations of one iteration.
+// return a value that depends on all their operations; *_flops are the operations of one iteration.
 struct CeilingKernels {
     long fma_float_flops, fma_double_flops, bf16_flops;
     float (*fma_float)(long iterations, float start);
     double (*fma_double)(long iterations, double start);
     float (*bf16)(long iterations, float start);  // null where the set has no such instruction
-    // Sum of p, whole blocks of 128 values (n may end in a part of one, which is left out).
+    // Sum of p, in whole blocks of 128 values; a partial block at the end is skipped.
     float (*read)(const float* p, long n);
     // p <- value in the same blocks; past_cache: by stores that bypass the cache, p aligned to 64 bytes.
     void (*write)(float* p, long n, float value, bool past_cache);

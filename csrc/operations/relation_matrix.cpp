@@ -4,7 +4,7 @@
 // is in L2. The result equals its transpose to the last bit because R_ij and R_ji are the same chain of
 // multiply-adds with the factors exchanged.
 //
-// A result past kStreamBytes is written past the caches (Finish::stream): most of it would leave them before
+// A result of more than kStreamBytes bypasses the caches (Finish::stream): most of it would be evicted before
 // anyone reads it, and a line that is written whole need not be read first.
 #include <cstdint>
 
@@ -54,8 +54,9 @@ struct Store {
 // equal shares, are cut finer; so are the rows that go through the map at a time.
 constexpr long kSquare = 192, kSmallSquare = 64, kSmallRows = 1024, kMapRows = 96;
 
-// Rows of the result that begin so many bytes apart, or a multiple, compete for a few sets of the caches: a
-// block that is to be mirrored is then made beside them (n = 2,048, large pages: 2.2 ms instead of 3.5).
+// Rows of the result that begin a multiple of this many bytes apart compete for a few sets of the caches. A
+// block that will be mirrored is then computed in scratch memory (n = 2,048, large pages: 2.2 ms instead of
+// 3.5).
 constexpr long kConflict = 2048;
 
 template <class A, class T = typename A::Value>

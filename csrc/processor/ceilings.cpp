@@ -28,7 +28,7 @@ constexpr long kIterations = 20'000;  // some 50 to 100 microseconds
 constexpr long kPiece = 256 * 1024;   // values of memory a task: 1 MiB
 constexpr std::size_t kHugePage = 2u << 20;
 
-// Keeps a value alive that only a loop's speed is wanted of.
+// Prevents the optimizer from removing a loop whose result is unused.
 std::atomic<double> sink;
 
 // Units of work a second in the best of the rounds that fit into `seconds`.

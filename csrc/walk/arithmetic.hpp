@@ -1,11 +1,11 @@
 // The arithmetics that multiply features: the type of results (Value), that of factors (Factor), and the
 // kernels in which they differ. Everything that walks over rows and columns takes one as a parameter.
 //
-//   Full<T>   factors are the features themselves; rows of them are read where they lie
+//   Full<T>   factors are the features themselves; their rows are read in place
 //   Bf16      features are rounded to bfloat16 and multiplied in pairs, with sums in float
 //
-// Rows of factors have padded(depth) values for each head, and so have packed columns; what is past the depth
-// is zero. Layouts of panels are those of kernels/table.hpp.
+// Rows of factors and packed columns have padded(depth) values for each head, zero past the depth. Layouts of
+// panels are those of kernels/table.hpp.
 #pragma once
 
 #include <cmath>
@@ -86,7 +86,7 @@ struct Bf16 {
     }
 };
 
-// f.template operator()<A>() with the arithmetic of a precision; float64 has one alone.
+// f.template operator()<A>() with the arithmetic of a precision; float64 has only one.
 template <class T, class F>
 void with_arithmetic([[maybe_unused]] Precision precision, const F& f) {
     if constexpr (std::is_same_v<T, float>)

@@ -19,7 +19,7 @@ struct Span {
     bool empty() const { return begin >= end; }
 };
 
-// Rows of a matrix, seen through a feature map or, where there is none, as they are.
+// Rows of a matrix, with the feature map that is applied to them, if any.
 template <class T>
 struct Points {
     const T* data;
@@ -97,7 +97,7 @@ Rows<A> rows_in(const Points<typename A::Value>& p, long heads, typename A::Fact
 
 enum class Role { columns, values };
 
-// An operand's part in a tile: packed, or a few rows' worth of it where it lies.
+// The part of an operand in a tile: packed, or in place if there are only a few rows.
 template <class A>
 struct TileOperand {
     using T = typename A::Value;
@@ -105,9 +105,9 @@ struct TileOperand {
     const Factor* data;
     bool packed;
     Role role;
-    long stride;  // of panels, or of rows where they lie
+    long stride;  // of panels, or of rows in place
 
-    // The same without the tile's first columns, whole panels of them.
+    // Without the first `column` columns of the tile, a whole number of panels.
     TileOperand from(long column) const {
         TileOperand o = *this;
         o.data += !packed                 ? column * stride
@@ -115,7 +115,8 @@ struct TileOperand {
                                           : column * A::nr();
         return o;
     }
-    // C <- the rows' products with columns (kernels/table.hpp), from feature `first` of these on.
+    // C <- products of rows and columns (kernels/table.hpp); features of the columns are read from `first`
+    // on.
     void product(const Factor* a, long a_row, long a_depth, long first, long rows, long cols, long depth,
                  T* c, long c_row, const Finish<T>& finish) const {
         if constexpr (!A::kConverts)
@@ -138,7 +139,7 @@ struct Operand {
     long heads = 1;
 
     long depth() const { return role == columns ? row_of_factors<A>(points.width(), heads) : kTileColumns; }
-    // True where a few rows alone meet the columns: reading them once where they lie costs less than packing.
+    // True if only a few rows use the columns: reading them once in place costs less than packing them.
     bool read_in_place(long rows) const {
         return !A::kConverts && !points.map && points.col == 1 && rows <= kFewRows;
     }

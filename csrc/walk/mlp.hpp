@@ -51,10 +51,10 @@ class Mlp {
         mutable Buffer<T> transposed;          // W^T: depth = outputs, columns = inputs
         mutable Buffer<bfloat16> panels_bf16;  // W again
     };
-    // Panels of W in an arithmetic; all but T's own are made when first asked for.
+    // Panels of W in an arithmetic; all but T's own are made on first use.
     template <class A>
     const typename A::Factor* panels(const Layer& layer) const;
-    // The floor of a layer's product that does the activation's work, and whether it leaves more to do.
+    // The floor in a layer's product that implements relu, and whether another activation must follow.
     T floor(bool hidden) const;
     bool activates(bool hidden) const;
     std::vector<T> weights(const Layer& layer) const;  // row-major, from the panels

@@ -1,15 +1,15 @@
 // The walk over pairs: tiles of features -> inner products -> consumer.
 //
-// Every operation on relations is this walk with a consumer of its own. The walk
-// decides on blocks, threads and workspace; a consumer says what to do with a strip of R and how partial
-// results merge:
+// Every operation on relations is this walk with its own consumer. The walk decides on blocks, threads and
+// workspace; the consumer defines what happens to a strip of R and how partial results merge:
 //
-//   state_bytes(rows)                what it keeps for a block of rows
+//   state_bytes(rows)                size of its state for a block of rows
 //   init(state, rows)                an empty state
-//   met(i0, rows, j0, cols)          the columns of a tile that its rows meet; the others may be left out
-//   destination(tile, finish)        may set tile.r, tile.ld to where R is to be written (else scratch), and
-//                                    how
-//   accept(state, tile)              folds a strip of a tile of R into the state of its block
+//   met(i0, rows, j0, cols)          the range of columns in this tile that any of these rows may use; the
+//   walk
+//                                    may skip the rest
+//   destination(tile, finish)        may set tile.r and tile.ld, where R is written (else scratch), and
+//   `finish` accept(state, tile)              folds a strip of a tile of R into the state of its block
 //   merge(into, from, rows)          joins the states of two ranges of columns, left to right
 //   finish(state, i0, rows)          writes the result of a block of rows
 //   kOrderFree                       merge and accept commute exactly (store, top-k)
@@ -17,7 +17,7 @@
 //
 // Tiles: blocks of at most kRowBlock rows against kTileColumns packed columns (256 x 64 floats: 64 KiB, in
 // L2), in strips of one micro-tile's rows: 12 x 256 values of R are 12 KiB and stay in L1 between the
-// product that makes them and the consumer, while the packed columns pass by from L2 at a sixtieth of its
+// product that makes them and the consumer, while the packed columns stream from L2 at a sixtieth of its
 // bandwidth.
 //
 // Order of sums (invariant): within a tile as the kernels fix it; the tiles of a chunk of kChunk columns
@@ -74,12 +74,13 @@ class PairWalk {
             const Buffer<Factor> row_space(n * row);
             const Buffer<std::byte> states(blocks * state);
             const Step s{i, n, block, row_space.get(), row, states.get(), state};
-            // A block of rows alone packs its columns as it meets them, into a tile that stays in L2.
+            // A single block of rows packs each tile of columns when it gets there, into space that stays in
+            // L2.
             const bool shared = blocks > 1;
             const long most = shared ? std::min(super_columns, round_up(columns, kTileColumns)) : 0;
             const Buffer<Factor> packed(most / kTileColumns * tile_stride_);
             long j = 0;
-            do {  // once also where there are no columns: states begin and end in it
+            do {  // runs once even without columns: it initializes and finishes the states
                 const long m = std::min(super_columns, columns - j);
                 if (shared) pack(s, j, m, packed.get());
                 step(s, j, m, shared ? packed.get() : nullptr, j == 0, j + m == columns);
@@ -107,8 +108,8 @@ class PairWalk {
     };
 
     // At least eight blocks for each thread, so that none waits long for the last, unless they would be
-    // smaller than two micro-tiles. A block's worth of rows against many columns is one block: the threads
-    // then share the columns.
+    // smaller than two micro-tiles. If all rows fit in one block and there are many columns, they are one
+    // block: the threads then share the columns.
     long row_block() const {
         const long n = rows_.count, mr = A::mr();
         const long most = std::max(Consumer::kRowBlock / mr * mr, mr);
@@ -125,7 +126,7 @@ class PairWalk {
         });
     }
 
-    // The operands that the `rows` which meet the tile do not read in place.
+    // Packs the operands that these rows do not read in place.
     void pack_tile(long j0, long cols, Factor* tile, long rows) const {
         for (const Operand<A>& o : operands_) {
             if (!o.read_in_place(rows)) o.pack(j0, cols, tile);
@@ -141,13 +142,13 @@ class PairWalk {
         return {space, s.row, 1, s.row / heads_};
     }
 
-    // Columns j .. j + m - 1 against a super-block of rows. States are begun in the first step and finished
-    // in the last.
+    // Columns j .. j + m - 1 against a super-block of rows. The first step initializes the states, the last
+    // one finishes them.
     void step(const Step& s, long j, long m, const Factor* packed, bool first, bool last) const {
         const long chunks = ceil_div(m, kChunk);
         if (s.blocks() >= team_.size() || chunks <= 1) {
             team_.for_each(s.blocks(), [&](long task) {
-                const long b = s.blocks() - 1 - task;  // under the causal rule the last rows have most to do
+                const long b = s.blocks() - 1 - task;  // the last rows have most work under the causal rule
                 const long rows = s.rows(b);
                 Arena::Scope scratch;
                 void* partial = Consumer::kOrderFree ? nullptr : scratch.bytes(std::size_t(s.state_size));
@@ -174,8 +175,8 @@ class PairWalk {
             rows_of(s, b, first);
             if (first) consumer_.init(s.state(b), s.rows(b));
         });
-        // States whose merge commutes run over as many chunks as come to each task: a fresh one has all to
-        // learn (the k best so far, say).
+        // If merges commute, one state accumulates all chunks of a task; starting afresh would discard, say,
+        // the k best values so far.
         const long each = Consumer::kOrderFree ? ceil_div(chunks, 4 * team_.size()) : 1;
         const long parts = ceil_div(chunks, each);
         const long fit = kWorkspace / 2 / std::max(s.blocks() * s.state_size, 1L);
@@ -242,8 +243,8 @@ class PairWalk {
         }
     }
 
-    // Columns between the edges of panels: what is packed begins there, and lanes of vectors stay where they
-    // are. Pairs that are taken in add nothing to any sum, since the consumer forbids them.
+    // The range widened to whole panels, where packed columns begin; values keep their lanes. The pairs added
+    // by this change no sum, since the consumer masks them.
     static Span whole_panels(Span met, long cols) {
         if (met.empty()) return met;
         return {met.begin / A::nr() * A::nr(), std::min(round_up(met.end, A::nr()), cols)};
