@@ -4,28 +4,29 @@ add_library(relkernels_core STATIC)
 add_library(relkernels::core ALIAS relkernels_core)
 target_sources(
   relkernels_core
-  PRIVATE csrc/attention.cpp
-          csrc/attention_scores.cpp
-          csrc/attention_vjp.cpp
-          csrc/ceilings.cpp
-          csrc/feature_map.cpp
-          csrc/feature_map_vjp.cpp
-          csrc/isa.cpp
-          csrc/mlp.cpp
-          csrc/nngp_kernel.cpp
-          csrc/nngp_points.cpp
-          csrc/random_features.cpp
-          csrc/relation_loss.cpp
-          csrc/relation_matrix.cpp
-          csrc/relation_matrix_vjp.cpp
-          csrc/relation_matvec.cpp
-          csrc/retrieve.cpp
-          csrc/threads.cpp)
+  PRIVATE csrc/operations/attention.cpp
+          csrc/operations/attention_scores.cpp
+          csrc/operations/attention_vjp.cpp
+          csrc/processor/ceilings.cpp
+          csrc/operations/feature_map.cpp
+          csrc/operations/feature_map_vjp.cpp
+          csrc/processor/isa.cpp
+          csrc/walk/mlp.cpp
+          csrc/operations/nngp_kernel.cpp
+          csrc/operations/nngp_points.cpp
+          csrc/operations/random_features.cpp
+          csrc/operations/relation_loss.cpp
+          csrc/operations/relation_matrix.cpp
+          csrc/operations/relation_matrix_vjp.cpp
+          csrc/operations/relation_matvec.cpp
+          csrc/operations/retrieve.cpp
+          csrc/base/threads.cpp)
 target_include_directories(
   relkernels_core
   PUBLIC $<BUILD_INTERFACE:${CMAKE_CURRENT_SOURCE_DIR}/include>
   PRIVATE csrc)
-target_compile_options(relkernels_core PRIVATE -O2 -Wall -Wextra)
+# A switch that lacks a member of a closed set (base/names.hpp) is an error.
+target_compile_options(relkernels_core PRIVATE -O2 -Wall -Wextra -Werror=switch)
 target_link_libraries(relkernels_core PUBLIC Threads::Threads)
 
 # Kernels: one text, one object library per instruction set. Contraction is off, so that a product and a
@@ -33,8 +34,8 @@ target_link_libraries(relkernels_core PUBLIC Threads::Threads)
 # crosses from one instruction set to another.
 function(relkernels_isa name sources)
   add_library(relkernels_${name} OBJECT ${sources})
-  target_include_directories(relkernels_${name} PRIVATE csrc)
-  target_compile_options(relkernels_${name} PRIVATE -Wall -Wextra -O3 -ffp-contract=off -fno-math-errno
+  target_include_directories(relkernels_${name} PRIVATE csrc include)
+  target_compile_options(relkernels_${name} PRIVATE -Wall -Wextra -Werror=switch -O3 -ffp-contract=off -fno-math-errno
                                                     -fno-trapping-math ${ARGN})
   set_target_properties(relkernels_${name} PROPERTIES INTERPROCEDURAL_OPTIMIZATION OFF)
   target_sources(relkernels_core PRIVATE $<TARGET_OBJECTS:relkernels_${name}>)

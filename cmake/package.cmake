@@ -5,10 +5,10 @@ target_sources(
   relkernels_core
   PRIVATE csrc/embed/call.cpp
           csrc/embed/gradients.cpp
-          csrc/embed/mlp.cpp
+          csrc/embed/feature_maps.cpp
           csrc/embed/nngp.cpp
-          csrc/embed/operations.cpp
-          csrc/embed/relation_loss.cpp
+          csrc/embed/relations.cpp
+          csrc/embed/loss.cpp
           csrc/embed/system.cpp)
 set_source_files_properties(csrc/embed/system.cpp PROPERTIES COMPILE_DEFINITIONS
                                                              RK_VERSION="${RELKERNELS_VERSION}")

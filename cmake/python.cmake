@@ -10,6 +10,7 @@ pybind11_add_module(
   csrc/bindings/register_dlpack.cpp
   csrc/bindings/register_gradients.cpp
   csrc/bindings/register_mlp.cpp
+  csrc/bindings/register_names.cpp
   csrc/bindings/register_nngp.cpp
   csrc/bindings/register_operations.cpp
   csrc/bindings/register_system.cpp)

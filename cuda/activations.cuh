@@ -2,7 +2,7 @@
 // functions of the CUDA math library. NaN goes through; at infinities the limit is taken.
 #pragma once
 
-#include "activation.hpp"
+#include "base/names.hpp"
 #include "device.cuh"
 
 namespace rk::cuda {

@@ -1,5 +1,5 @@
 // Arrays on a device as the operations see them, on both sides of a launch: pointers, shapes, strides in
-// elements, a dtype known at run time. Mirrors csrc/arrays.hpp.
+// elements, a dtype known at run time. Mirrors csrc/base/arrays.hpp.
 #pragma once
 
 #include <algorithm>

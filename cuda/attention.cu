@@ -1,4 +1,4 @@
-// O = softmax(scale F G^T) v, scores never stored. csrc/attention.cpp on a device.
+// O = softmax(scale F G^T) v, scores never stored. csrc/operations/attention.cpp on a device.
 //
 // Flops 2 n m (d + d_v) and n m exponentials; bytes: q, k, v and the output once a block of 64 rows, from
 // L2. Memory: features of both sides, and where there are too few rows to fill the device one state a row and

@@ -1,4 +1,4 @@
-// The arguments that attention and its relatives share, made into pairs. csrc/attention.hpp and masks.hpp on
+// The arguments that attention and its relatives share, made into pairs. csrc/operations/softmax_consumer.hpp and masks.hpp on
 // a device.
 #pragma once
 

@@ -1,5 +1,5 @@
 // Attention weights, written once: a walk for the log-sum-exp of each row, and one that writes exp(R -
-// lse). csrc/attention_scores.cpp on a device.
+// lse). csrc/operations/attention_scores.cpp on a device.
 #include "attention.cuh"
 
 namespace rk::cuda {

@@ -3,9 +3,9 @@
 //   P = exp(R - lse),  dP_ij = <dO_i, v_j>,  D_i = <dO_i, O_i>,  dR = P * (dP - D)
 //   dF = scale dR G,   dG = scale dR^T F,    dv = P^T dO,    dscale = sum_i <f_i, (dR G)_i>
 //
-// csrc/attention_vjp.cpp on a device. Three walks, each with one owner of every result: over queries for dF,
-// over keys for dG and for dv. R is made again in each: 8 products where one walk with shared sums would take
-// 5, and no order of arrival shows in a sum.
+// csrc/operations/attention_vjp.cpp on a device. Three walks, each with one owner of every result: over
+// queries for dF, over keys for dG and for dv. R is made again in each: 8 products where one walk with shared
+// sums would take 5, and no order of arrival shows in a sum.
 #include "attention.cuh"
 #include "product.cuh"
 

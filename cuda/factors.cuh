@@ -1,5 +1,5 @@
 // What a walk goes over: arrays of any strides and dtype made into rows that kernels can read. Mirrors
-// csrc/factors.hpp. Strides end here.
+// csrc/walk/factors.hpp. Strides end here.
 #pragma once
 
 #include "arrays.hpp"

@@ -1,4 +1,4 @@
-// Features of all rows. csrc/feature_map.cpp on a device.
+// Features of all rows. csrc/operations/feature_map.cpp on a device.
 #include "operations.hpp"
 
 namespace rk::cuda {

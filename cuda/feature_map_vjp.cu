@@ -1,4 +1,4 @@
-// Vector-Jacobian product of phi: given dF, the gradients of x, weights and biases. csrc/feature_map_vjp.cpp
+// Vector-Jacobian product of phi: given dF, the gradients of x, weights and biases. csrc/operations/feature_map_vjp.cpp
 // on a device.
 //
 //   dz_L = dF;   dW_l = h_{l-1}^T dz_l,   db_l = sum of rows of dz_l,   dz_{l-1} = act'(z_{l-1}) * dz_l W_l^T

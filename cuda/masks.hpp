@@ -1,4 +1,4 @@
-// Masks of attention and retrieval: which pairs (i, j) may attend. Mirrors csrc/masks.hpp.
+// Masks of attention and retrieval: which pairs (i, j) may attend. Mirrors csrc/walk/masks.hpp.
 #pragma once
 
 #include "arrays.hpp"

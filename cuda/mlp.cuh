@@ -1,12 +1,12 @@
 // Multi-layer perceptrons on a device: weights packed for one arithmetic, and rows through all layers.
-// Mirrors csrc/mlp.hpp.
+// Mirrors csrc/walk/mlp.hpp.
 //
 // A block takes 16 W rows through all layers while their activations stay in shared memory, two buffers in
 // turn; weights stream past, 64 outputs and 128 bytes of depth at a time. Nets whose activations do not fit,
 // or of more than kMaxLayers layers, go layer by layer through global memory (mlp.cu).
 #pragma once
 
-#include "activation.hpp"
+#include "base/names.hpp"
 #include "factors.cuh"
 
 namespace rk::cuda {

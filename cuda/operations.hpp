@@ -1,5 +1,5 @@
 // The operations, as the bindings call them: one file each, with the names, the arguments and the meaning of
-// csrc/operations.hpp. The arithmetic A says how factors are multiplied; arrays may have any dtype that A
+// csrc/operations/operations.hpp. The arithmetic A says how factors are multiplied; arrays may have any dtype that A
 // takes. Work is put on the context's stream, and no function waits for it. Outputs are overwritten; none is
 // accumulated into.
 #pragma once

@@ -1,4 +1,4 @@
-// The walk over pairs: tiles of features -> inner products -> consumer. Mirrors csrc/pairs.hpp.
+// The walk over pairs: tiles of features -> inner products -> consumer. Mirrors csrc/walk/pairs.hpp.
 //
 // A block of W warps owns 16 G W rows of an item of the batch and meets the columns 64 at a time. Rows,
 // columns and values come to shared memory by asynchronous copies: a stage is 128 bytes of the depth of

@@ -1,4 +1,4 @@
-// R = scale F G^T, written once. csrc/relation_matrix.cpp on a device.
+// R = scale F G^T, written once. csrc/operations/relation_matrix.cpp on a device.
 //
 // Flops 2 n m d; bytes: the output, and the features once a block of rows. The symmetric relation computes
 // the tiles on and above the diagonal and writes each value twice.

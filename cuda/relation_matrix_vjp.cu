@@ -1,4 +1,4 @@
-// dF = scale dR G, dG = scale dR^T F and dscale = sum_i <f_i, (dR G)_i>. csrc/relation_matrix_vjp.cpp on a
+// dF = scale dR G, dG = scale dR^T F and dscale = sum_i <f_i, (dR G)_i>. csrc/operations/relation_matrix_vjp.cpp on a
 // device.
 //
 // Both are products with the gradient as rows and the transposed features as columns. The gradient is met a

@@ -1,4 +1,4 @@
-// u = link(R) v with R never written. csrc/relation_matvec.cpp on a device.
+// u = link(R) v with R never written. csrc/operations/relation_matvec.cpp on a device.
 //
 // Flops 2 n m (d + c) and a link each; bytes: the features, from L2. One column of v is a dot product with
 // the sums that a thread holds; more are a second product. Float16 is multiplied in Tf32, which holds it

@@ -1,4 +1,4 @@
-// The k largest inner products of each row, best first; R never written. csrc/retrieve.cpp on a device.
+// The k largest inner products of each row, best first; R never written. csrc/operations/retrieve.cpp on a device.
 //
 // Flops 2 n m d; bytes: keys once a block of 64 rows. A thread compares its values with the k-th best of
 // their rows so far and puts the few that are better into a buffer of the row, 128 entries in shared memory.

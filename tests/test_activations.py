@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import reference
 import relkernels as rk
+from relkernels import _core
 from relkernels.maps.activations import NAMES, Activation, lipschitz
 
 KNOWN = [Activation(name, parameter) for name, parameter in NAMES.items() if name != "relu_power"]
@@ -28,8 +29,11 @@ def test_powers_have_none(r):
 
 
 def test_the_list_is_complete():
-    """A new activation without its constant fails here."""
-    for name in NAMES:
+    """An activation that is added without its constants, or whose rule is missing, fails here."""
+    assert list(NAMES) == list(_core.ACTIVATIONS)
+    for name, (gain, constant) in _core.ACTIVATIONS.items():
+        assert gain in (1, 2)
+        assert constant is None or constant > 0
         assert lipschitz(Activation(name, 1.0)) > 0
 
 

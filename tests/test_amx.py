@@ -28,7 +28,8 @@ def product(tmp_path_factory):
     flags = "-std=c++20 -O1 -ffp-contract=off -shared -fPIC -DRK_ISA_AMX -mavx2 -mfma -mbmi2"
     wide = "-mavx512f -mavx512dq -mavx512bw -mavx512vl -mprefer-vector-width=512"
     source = ROOT / "tests" / "amx_emulation.cpp"
-    command = [compiler, *flags.split(), *wide.split(), f"-I{ROOT / 'csrc'}", source, "-o", library]
+    folders = [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'include'}"]
+    command = [compiler, *flags.split(), *wide.split(), *folders, source, "-o", library]
     subprocess.run(command, check=True, capture_output=True, text=True)
     return ctypes.CDLL(str(library)).product
 

@@ -1,8 +1,7 @@
 // DLPack: how libraries hand each other tensors without a copy (https://dmlc.github.io/dlpack/latest/).
 //
-// The layout of its structures, versions 1.x and the unversioned one before, as far as a reader needs them.
-// A capsule holds a managed tensor; who takes it renames the capsule "used_...", and from then on owes the
-// producer a call of the deleter.
+// The structures that a consumer needs, of versions 1.x and of the unversioned protocol before them. A
+// capsule holds a managed tensor. The consumer renames it to "used_..." and must then call the deleter.
 #pragma once
 
 #include <cstdint>

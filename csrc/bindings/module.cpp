@@ -1,7 +1,7 @@
 // The extension module relkernels._core.
-#include "bindings/arrays.hpp"
-#include "isa.hpp"
-#include "threads.hpp"
+#include "base/threads.hpp"
+#include "bindings/conversions.hpp"
+#include "processor/isa.hpp"
 
 namespace {
 
@@ -23,6 +23,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     }
     rk::interrupt_check = signal_raised;
     rk::bindings::register_system(m);
+    rk::bindings::register_names(m);
     rk::bindings::register_dlpack(m);
     rk::bindings::register_mlp(m);
     rk::bindings::register_nngp(m);

@@ -1,8 +1,8 @@
 // The machine's ceilings, for benchmarks.
-#include "ceilings.hpp"
+#include "processor/ceilings.hpp"
 
-#include "bindings/arrays.hpp"
-#include "threads.hpp"
+#include "base/threads.hpp"
+#include "bindings/conversions.hpp"
 
 namespace rk::bindings {
 

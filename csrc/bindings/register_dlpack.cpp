@@ -2,7 +2,7 @@
 //
 // NumPy's own reader knows neither bfloat16 nor tensors on a device; this one touches no memory and describes
 // every tensor.
-#include "bindings/arrays.hpp"
+#include "bindings/conversions.hpp"
 #include "bindings/dlpack.hpp"
 
 namespace rk::bindings {

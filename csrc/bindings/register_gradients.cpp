@@ -1,45 +1,45 @@
 // Vector-Jacobian products and losses.
-#include "bindings/arrays.hpp"
-#include "operations.hpp"
+#include "bindings/conversions.hpp"
+#include "operations/operations.hpp"
 
 namespace rk::bindings {
 
 namespace {
 
 using Maybe = std::optional<py::array>;
-using Byte = const std::uint8_t;
-
-Loss loss_named(const std::string& name) {
-    if (name == "squared") return Loss::squared;
-    if (name == "logistic") return Loss::logistic;
-    if (name == "hinge") return Loss::hinge;
-    if (name == "softmax") return Loss::softmax;
-    throw std::invalid_argument("no loss is called '" + name + "'");
-}
 
 void feature_map_vjp(const py::array& x, const MlpHandle& mlp, const py::array& grad, const py::array& grad_x,
                      const std::vector<py::array>& grad_weights,
                      const std::optional<std::vector<py::array>>& grad_biases) {
     with_dtype(x, [&]<class T>() {
         const auto from = view<const T>(x), above = view<const T>(grad);
-        const auto below = view<T>(grad_x);
         const Mlp<T>& map = mlp.as<T>();
-        std::vector<T*> weights, biases;
-        for (const py::array& a : grad_weights) weights.push_back(view<T>(a).data);
+        MapGradient<T> to{view<T>(grad_x), {}, {}};
+        for (const py::array& a : grad_weights) to.weights.push_back(view<T>(a).data);
         if (grad_biases)
-            for (const py::array& a : *grad_biases) biases.push_back(view<T>(a).data);
-        without_gil([&] { rk::feature_map_vjp<T>(from, map, above, below, weights, biases); });
+            for (const py::array& a : *grad_biases) to.biases.push_back(view<T>(a).data);
+        without_gil([&] { rk::feature_map_vjp<T>(from, map, above, to); });
     });
+}
+
+// Features as both sides of a relation.
+template <class T>
+Relation<T> features_of(const py::array& f, const py::array& g, double scale) {
+    return {.rows = view<const T>(f), .columns = view<const T>(g), .scale = T(scale)};
+}
+
+template <class T>
+RelationGradient<T> gradient_in(const Maybe& grad_f, const Maybe& grad_g, const Maybe& grad_scale) {
+    return {view_or_none<T>(grad_f), view_or_none<T>(grad_g), data_or_null<double>(grad_scale)};
 }
 
 void relation_matrix_vjp(const py::array& f, const py::array& g, const py::array& grad, double scale,
                          long heads, const Maybe& grad_f, const Maybe& grad_g, const Maybe& grad_scale) {
     with_dtype(f, [&]<class T>() {
-        const auto rows = view<const T>(f), columns = view<const T>(g), above = view<const T>(grad);
-        const auto to_f = view_or_none<T>(grad_f), to_g = view_or_none<T>(grad_g);
-        double* to_scale = data_or_null<double>(grad_scale);
-        without_gil(
-            [&] { rk::relation_matrix_vjp<T>(rows, columns, above, T(scale), heads, to_f, to_g, to_scale); });
+        const auto features = features_of<T>(f, g, scale);
+        const auto above = view<const T>(grad);
+        const auto to = gradient_in<T>(grad_f, grad_g, grad_scale);
+        without_gil([&] { rk::relation_matrix_vjp<T>(features, heads, above, to); });
     });
 }
 
@@ -48,15 +48,13 @@ void attention_vjp(const py::array& f, const py::array& g, const py::array& v, c
                    const py::array& grad, const py::array& grad_f, const py::array& grad_g,
                    const py::array& grad_v, const Maybe& grad_scale) {
     with_dtype(f, [&]<class T>() {
-        const auto rows = view<const T>(f), columns = view<const T>(g), values = view<const T>(v);
-        const auto o = view<const T>(out), l = view<const T>(lse), above = view<const T>(grad);
-        const auto to_f = view<T>(grad_f), to_g = view<T>(grad_g), to_v = view<T>(grad_v);
-        const auto allowed = view_or_none<Byte>(mask);
-        double* to_scale = data_or_null<double>(grad_scale);
-        without_gil([&] {
-            rk::attention_vjp<T>(rows, columns, values, allowed, is_causal(band), T(scale), o, l, above, to_f,
-                                 to_g, to_v, to_scale);
-        });
+        const auto features = features_of<T>(f, g, scale);
+        const auto values = view<const T>(v), above = view<const T>(grad);
+        const AttentionResult<T> result{view<const T>(out), view<const T>(lse)};
+        const Allowed allowed = allowed_of(mask, band);
+        const auto to = gradient_in<T>(grad_f, grad_g, grad_scale);
+        const auto to_values = view<T>(grad_v);
+        without_gil([&] { rk::attention_vjp<T>(features, values, allowed, result, above, to, to_values); });
     });
 }
 
@@ -65,7 +63,7 @@ void relation_loss(const py::array& f, const py::array& g, const Maybe& target, 
                    const std::string& loss, const py::array& values, const py::array& grad_f,
                    const Maybe& grad_g, double scale, const Maybe& grad_scale) {
     with_dtype(f, [&]<class T>() {
-        const auto rows = view<const T>(f), columns = view<const T>(g);
+        const auto features = features_of<T>(f, g, scale);
         const Loss kind = loss_named(loss);
         PairTargets<T> targets;
         if (target) {
@@ -82,14 +80,13 @@ void relation_loss(const py::array& f, const py::array& g, const Maybe& target, 
             targets.weight_row = w.step(2);
             targets.weight_col = w.step(1);
         }
-        const double terms = double(rows.dim(2)) * (kind == Loss::softmax ? 1.0 : double(columns.dim(2)));
+        const double terms =
+            double(features.rows.dim(2)) * (kind == Loss::softmax ? 1.0 : double(features.columns.dim(2)));
         targets.uniform_weight = T(1.0 / terms);
         targets.inverse_mass = data_or_null<const T>(row_scale);
-        double *value = view<double>(values).data, *to_scale = data_or_null<double>(grad_scale);
-        T *to_f = view<T>(grad_f).data, *to_g = data_or_null<T>(grad_g);
-        without_gil([&] {
-            rk::relation_loss<T>(rows, columns, targets, kind, T(scale), value, to_f, to_g, to_scale);
-        });
+        double* value = view<double>(values).data;
+        const auto to = gradient_in<T>(grad_f, grad_g, grad_scale);
+        without_gil([&] { rk::relation_loss<T>(features, targets, kind, value, to); });
     });
 }
 

@@ -1,7 +1,7 @@
 // MLP handles: packed weights of either dtype.
 #include <string>
 
-#include "bindings/arrays.hpp"
+#include "bindings/conversions.hpp"
 
 namespace rk::bindings {
 

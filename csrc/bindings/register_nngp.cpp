@@ -1,9 +1,9 @@
 // Wide random networks: their kernel (with the dual activation as a handle), and features of a random one.
 #include <string>
 
-#include "bindings/arrays.hpp"
-#include "nngp_points.hpp"
-#include "operations.hpp"
+#include "bindings/conversions.hpp"
+#include "operations/nngp_points.hpp"
+#include "operations/operations.hpp"
 
 namespace rk::bindings {
 
@@ -34,18 +34,6 @@ struct DualHandle {
         return s;
     }
 };
-
-Dual dual_named(const std::string& name) {
-    if (name == "step") return Dual::step;
-    if (name == "relu") return Dual::relu;
-    if (name == "relu_squared") return Dual::relu_squared;
-    if (name == "leaky_relu") return Dual::leaky_relu;
-    if (name == "erf") return Dual::erf;
-    if (name == "gelu") return Dual::gelu;
-    if (name == "sin") return Dual::sin;
-    if (name == "cos") return Dual::cos;
-    throw std::invalid_argument("no dual activation is called '" + name + "'");
-}
 
 DualHandle closed_form(const std::string& name, double parameter) {
     DualHandle handle;

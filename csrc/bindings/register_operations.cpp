@@ -1,6 +1,6 @@
 // The operations on feature maps and relations.
-#include "bindings/arrays.hpp"
-#include "operations.hpp"
+#include "bindings/conversions.hpp"
+#include "operations/operations.hpp"
 
 namespace rk::bindings {
 
@@ -8,15 +8,6 @@ namespace {
 
 using Maybe = std::optional<py::array>;
 using Name = std::optional<std::string>;
-using Byte = const std::uint8_t;
-
-Link link_named(const std::string& name) {
-    if (name == "identity") return Link::identity;
-    if (name == "exp") return Link::exp;
-    if (name == "relu") return Link::relu;
-    if (name == "square") return Link::square;
-    throw std::invalid_argument("no link is called '" + name + "'");
-}
 
 void feature_map(const py::array& x, const MlpHandle& mlp, const Name& precision, const py::array& out) {
     with_dtype(x, [&]<class T>() {
@@ -28,14 +19,20 @@ void feature_map(const py::array& x, const MlpHandle& mlp, const Name& precision
     });
 }
 
+// The arguments that every operation on a relation shares; views are taken while the GIL is held.
+template <class T>
+Relation<T> relation_of(const py::array& rows, const Maybe& columns, const MlpHandle* phi,
+                        const MlpHandle* psi, const Name& precision, double scale) {
+    return {view<const T>(rows), view_or_none<const T>(columns), map_or_null<T>(phi),
+            map_or_null<T>(psi), precision_named(precision),     T(scale)};
+}
+
 void relation_matrix(const py::array& x, const Maybe& y, const MlpHandle* phi, const MlpHandle* psi,
                      const Name& precision, double scale, long heads, const py::array& out) {
     with_dtype(x, [&]<class T>() {
-        const auto rows = view<const T>(x), columns = view_or_none<const T>(y);
+        const auto relation = relation_of<T>(x, y, phi, psi, precision, scale);
         const auto to = view<T>(out);
-        const auto f = map_or_null<T>(phi), g = map_or_null<T>(psi);
-        const Precision p = precision_named(precision);
-        without_gil([&] { rk::relation_matrix<T>(rows, columns, f, g, p, T(scale), heads, to); });
+        without_gil([&] { rk::relation_matrix<T>(relation, heads, to); });
     });
 }
 
@@ -43,13 +40,10 @@ void attention_scores(const py::array& q, const py::array& k, const MlpHandle* p
                       const Name& precision, double scale, const Maybe& mask, const Limits& band,
                       const py::array& out) {
     with_dtype(q, [&]<class T>() {
-        const auto rows = view<const T>(q), columns = view<const T>(k);
+        const auto relation = relation_of<T>(q, k, phi, psi, precision, scale);
+        const Allowed allowed = allowed_of(mask, band);
         const auto to = view<T>(out);
-        const auto allowed = view_or_none<Byte>(mask);
-        const auto f = map_or_null<T>(phi), g = map_or_null<T>(psi);
-        const Precision p = precision_named(precision);
-        without_gil(
-            [&] { rk::attention_scores<T>(rows, columns, f, g, p, T(scale), allowed, is_causal(band), to); });
+        without_gil([&] { rk::attention_scores<T>(relation, allowed, to); });
     });
 }
 
@@ -57,27 +51,22 @@ void attention(const py::array& q, const py::array& k, const py::array& v, const
                const MlpHandle* psi, const Name& precision, double scale, const Maybe& mask,
                const Limits& band, const py::array& out, const Maybe& lse) {
     with_dtype(q, [&]<class T>() {
-        const auto rows = view<const T>(q), columns = view<const T>(k), values = view<const T>(v);
+        const auto relation = relation_of<T>(q, k, phi, psi, precision, scale);
+        const auto values = view<const T>(v);
+        const Allowed allowed = allowed_of(mask, band);
         const auto to = view<T>(out), log_sum = view_or_none<T>(lse);
-        const auto allowed = view_or_none<Byte>(mask);
-        const auto f = map_or_null<T>(phi), g = map_or_null<T>(psi);
-        const Precision p = precision_named(precision);
-        without_gil([&] {
-            rk::attention<T>(rows, columns, values, f, g, p, T(scale), allowed, is_causal(band), to, log_sum);
-        });
+        without_gil([&] { rk::attention<T>(relation, values, allowed, to, log_sum); });
     });
 }
 
 void retrieve(const py::array& q, const py::array& keys, const MlpHandle* phi, const MlpHandle* psi,
               const Name& precision, const Maybe& mask, const py::array& values, const py::array& indices) {
     with_dtype(q, [&]<class T>() {
-        const auto rows = view<const T>(q), columns = view<const T>(keys);
+        const auto relation = relation_of<T>(q, keys, phi, psi, precision, 1);
+        const Allowed allowed = allowed_of(mask);
         const auto best = view<T>(values);
         const auto where = view<std::int64_t>(indices);
-        const auto allowed = view_or_none<Byte>(mask);
-        const auto f = map_or_null<T>(phi), g = map_or_null<T>(psi);
-        const Precision p = precision_named(precision);
-        without_gil([&] { rk::retrieve<T>(rows, columns, f, g, p, allowed, best, where); });
+        without_gil([&] { rk::retrieve<T>(relation, allowed, best, where); });
     });
 }
 
@@ -85,12 +74,11 @@ void relation_matvec(const py::array& x, const py::array& y, const py::array& v,
                      const MlpHandle* psi, const Name& precision, const std::string& link, double scale,
                      const py::array& out) {
     with_dtype(x, [&]<class T>() {
-        const auto rows = view<const T>(x), columns = view<const T>(y), values = view<const T>(v);
+        const auto relation = relation_of<T>(x, y, phi, psi, precision, scale);
+        const auto values = view<const T>(v);
         const auto to = view<T>(out);
-        const auto f = map_or_null<T>(phi), g = map_or_null<T>(psi);
-        const Precision p = precision_named(precision);
         const Link kind = link_named(link);
-        without_gil([&] { rk::relation_matvec<T>(rows, columns, values, f, g, p, kind, T(scale), to); });
+        without_gil([&] { rk::relation_matvec<T>(relation, values, kind, to); });
     });
 }
 

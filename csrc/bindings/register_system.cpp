@@ -1,8 +1,8 @@
-// Threads, instruction set, build: what show_config and the tests ask for.
-#include "bindings/arrays.hpp"
-#include "isa.hpp"
+// Threads, instruction set and build, for show_config and the tests.
+#include "bindings/conversions.hpp"
+#include "processor/isa.hpp"
 
-// By this symbol threadpoolctl tells our _core from those of other packages.
+// threadpoolctl recognizes our _core by this symbol.
 extern "C" __attribute__((visibility("default"))) int relkernels_num_threads() { return rk::num_threads(); }
 
 namespace rk::bindings {

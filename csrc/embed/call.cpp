@@ -5,8 +5,8 @@
 #include <limits>
 #include <stdexcept>
 
-#include "isa.hpp"
-#include "threads.hpp"
+#include "base/threads.hpp"
+#include "processor/isa.hpp"
 
 namespace relkernels::detail {
 

@@ -1,7 +1,7 @@
-// The checks of the public interface, and the way from its views to the engine's arrays.
+// Checks of the public interface, and conversion of its views to the engine's arrays.
 //
-// A Call is one call of a public function: it knows the function's name, and every message is built here,
-// "function: argument: expected ..., got ...". Making one also chooses the instruction set, once.
+// A Call is one call of a public function. It knows the function's name and builds every message: "function:
+// argument: expected ..., got ...". The first Call also chooses the instruction set.
 #pragma once
 
 #include <initializer_list>
@@ -10,10 +10,11 @@
 #include <utility>
 #include <vector>
 
-#include "arithmetic.hpp"
-#include "arrays.hpp"
-#include "mlp.hpp"
+#include "base/arrays.hpp"
+#include "operations/operations.hpp"
 #include "relkernels.hpp"
+#include "walk/arithmetic.hpp"
+#include "walk/mlp.hpp"
 
 namespace relkernels {
 
@@ -53,7 +54,7 @@ class Call {
     [[noreturn]] void fail(const std::string& argument, const std::string& expected,
                            const std::string& got) const;
 
-    // At least `ndim` dimensions (or just as many), present.
+    // Present, with at least `ndim` dimensions (or exactly as many).
     void array(const char* name, const Shape& shape, std::size_t ndim, bool exact = false) const;
     // Rows of points: two dimensions, the last not empty.
     void points(const char* name, const Shape& shape) const;
@@ -76,11 +77,12 @@ class Call {
     template <class T>
     T scale(double value) const;
     void finite(const char* name, double value, double least, bool or_equal) const;
+    // The precision asked for, where T has it.
     template <class T>
-    rk::Precision precision(Precision wanted) const {
-        if (wanted == Precision::full) return rk::Precision::full;
-        if (!std::is_same_v<T, float>) fail("precision", "full for double (bf16 is for float)", "bf16");
-        return rk::Precision::bf16;
+    Precision precision(Precision wanted) const {
+        if (wanted != Precision::full && !std::is_same_v<T, float>)
+            fail("precision", "full for double (bf16 is for float)", "bf16");
+        return wanted;
     }
 
    private:
@@ -102,7 +104,7 @@ rk::Array<T> array(const View<T>& view, const Shape& lead, std::size_t core, con
     static std::remove_const_t<T> nothing;
     a.data = view.data() ? view.data() : &nothing;
     for (std::size_t i = 0; i < lead.size() + core; ++i) {
-        // The view's dimension that stands here, counted from the end of both.
+        // The view's dimension for this one, counted from the end of both.
         const std::size_t from_end = lead.size() + core - i;
         const bool has = from_end <= view.ndim();
         const std::int64_t size = has ? view.shape()[view.ndim() - from_end] : 1;
@@ -139,12 +141,12 @@ void for_each_pair(const Shape& shape, A* a, const Shape& a_step, B* b, const Sh
     }
 }
 
-// An array of our own: features, gradients with respect to them.
+// An array that owns its memory, for features and their gradients.
 template <class T>
 class Owned {
    public:
     explicit Owned(Shape shape) : data_(std::size_t(count(shape))), view_(data_.data(), std::move(shape)) {}
-    Owned(Owned&&) = default;  // not copied: the view is of this one's elements
+    Owned(Owned&&) = default;  // no copies: the view refers to this array's elements
     const View<T>& view() const { return view_; }
     std::vector<T>& data() { return data_; }
 
@@ -153,8 +155,8 @@ class Owned {
     View<T> view_;
 };
 
-// Where an operation writes: the caller's memory or, where its strides do not suit the engine, an array of
-// our own that write_back copies from.
+// Where an operation writes: the caller's memory or, if the engine cannot write with its strides, a temporary
+// array that write_back copies from.
 enum class Layout { rows, contiguous };  // unit stride in the last dimension, or in all of them
 
 template <class T>
@@ -205,6 +207,13 @@ struct Attended {
     // Shape of a result: leading dimensions, then these.
     Shape shape(std::initializer_list<std::int64_t> core) const;
     T scale(const Call& call, const std::optional<double>& wanted) const;
+
+    rk::Relation<T> relation(Precision precision, T scale) const {
+        return {q, k, packed(phi), packed(psi), precision, scale};
+    }
+    rk::Allowed allowed(bool causal = false) const {
+        return {mask, causal ? rk::Band{.greatest = 0} : rk::Band{}};
+    }
 };
 
 }  // namespace detail

@@ -3,7 +3,7 @@
 
 #include <numeric>
 
-#include "operations.hpp"
+#include "operations/operations.hpp"
 
 namespace relkernels {
 namespace detail {
@@ -49,10 +49,10 @@ template <class T>
 MlpGradient<T> through(const View<const T>& x, const Mlp<T>& mlp, const View<const T>& grad,
                        const View<T>& grad_x) {
     MlpGradient<T> g = zeros_like(mlp);
-    std::vector<T*> weights, biases;
-    for (std::vector<T>& w : g.weights) weights.push_back(w.data());
-    for (std::vector<T>& b : g.biases) biases.push_back(b.data());
-    rk::feature_map_vjp<T>(array(x), Access::packed(mlp), array(grad), array(grad_x), weights, biases);
+    rk::MapGradient<T> to{array(grad_x), {}, {}};
+    for (std::vector<T>& w : g.weights) to.weights.push_back(w.data());
+    for (std::vector<T>& b : g.biases) to.biases.push_back(b.data());
+    rk::feature_map_vjp<T>(array(x), Access::packed(mlp), array(grad), to);
     return g;
 }
 
@@ -79,7 +79,7 @@ template <class T>
 Features<T>::Features(const View<const T>& x, const Mlp<T>* map) : view_(x) {
     if (!map) return;
     own_ = std::make_unique<Owned<T>>(with_last(x.shape(), map->widths().back()));
-    rk::feature_map<T>(array(x), *packed(map), rk::Precision::full, array(own_->view()));
+    rk::feature_map<T>(array(x), *packed(map), Precision::full, array(own_->view()));
     view_ = own_->view();
 }
 
@@ -186,9 +186,10 @@ MapGradients<T> relation_matrix_vjp(In<T> x, In<T> y, In<T> grad, Map<T> phi, Ma
     Owned<T> grad_f(full(n)), grad_g(full(m));
     std::vector<double> grad_scale(std::size_t(detail::count(lead) * n));
     const std::size_t core = heads > 1 ? 3 : 2;
-    rk::relation_matrix_vjp<T>(array(f.view(), lead, 2), array(g.view(), lead, 2),
-                               array(View<const T>(grad), lead, core), scale, long(heads),
-                               array(grad_f.view()), array(grad_g.view()), grad_scale.data());
+    const rk::Relation<T> features{
+        .rows = array(f.view(), lead, 2), .columns = array(g.view(), lead, 2), .scale = scale};
+    rk::relation_matrix_vjp<T>(features, long(heads), array(View<const T>(grad), lead, core),
+                               {array(grad_f.view()), array(grad_g.view()), grad_scale.data()});
     MapGradients<T> maps = Sides<T>{x, y, phi, psi, one_map}.back(grad_f, grad_g, grad_x, grad_y);
     maps.scale = detail::sum(grad_scale);
     return maps;
@@ -210,18 +211,20 @@ MapGradients<T> attention_vjp(In<T> q, In<T> k, In<T> v, In<T> grad, Map<T> phi,
         Output<T>(call, name, to, Layout::rows);
 
     const Features<T> f(q, a.phi), g(k, a.psi);
-    const auto rows = array(f.view(), a.lead, 2), columns = array(g.view(), a.lead, 2);
+    const rk::Relation<T> features{
+        .rows = array(f.view(), a.lead, 2), .columns = array(g.view(), a.lead, 2), .scale = scale};
+    const rk::Allowed allowed = a.allowed(options.causal);
     const auto values = array(v, a.lead, 2);
     const Owned<T> out(a.shape({a.n, v.shape().back()})), lse(a.shape({a.n}));
-    rk::attention<T>(rows, columns, values, nullptr, nullptr, rk::Precision::full, scale, a.mask,
-                     options.causal, array(out.view()), array(lse.view(), a.lead, 1));
+    rk::attention<T>(features, values, allowed, array(out.view()), array(lse.view(), a.lead, 1));
     Owned<T> grad_f(a.shape({a.n, a.width})), grad_g(a.shape({a.m, a.width}));
     Owned<T> grad_values(a.shape({a.m, v.shape().back()}));
     std::vector<double> grad_scale(std::size_t(detail::count(a.shape({a.n}))));
-    rk::attention_vjp<T>(rows, columns, values, a.mask, options.causal, scale,
-                         array(View<const T>(out.view())), array(View<const T>(lse.view()), a.lead, 1),
-                         array(View<const T>(grad), a.lead, 2), array(grad_f.view()), array(grad_g.view()),
-                         array(grad_values.view()), grad_scale.data());
+    rk::attention_vjp<T>(features, values, allowed,
+                         {array(View<const T>(out.view())), array(View<const T>(lse.view()), a.lead, 1)},
+                         array(View<const T>(grad), a.lead, 2),
+                         {array(grad_f.view()), array(grad_g.view()), grad_scale.data()},
+                         array(grad_values.view()));
     detail::copy<T>(detail::summed_to(grad_values, v.shape()).view(), grad_v);
     MapGradients<T> maps = Sides<T>{q, k, a.phi, a.psi, a.one_map}.back(grad_f, grad_g, grad_q, grad_k);
     maps.scale = detail::sum(grad_scale);

@@ -1,6 +1,6 @@
 // nngp_kernel of the public interface, for the activations with a closed form.
 #include "embed/call.hpp"
-#include "operations.hpp"
+#include "operations/operations.hpp"
 
 namespace relkernels {
 

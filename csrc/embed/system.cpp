@@ -1,7 +1,7 @@
 // Threads, instruction set, version.
+#include "base/threads.hpp"
 #include "embed/call.hpp"
-#include "isa.hpp"
-#include "threads.hpp"
+#include "processor/isa.hpp"
 
 namespace relkernels {
 

@@ -5,7 +5,7 @@
 // inf * 0. NaN stays NaN.
 #pragma once
 
-#include "activation.hpp"
+#include "base/names.hpp"
 #include "kernels/math.hpp"
 #include "kernels/math_trig.hpp"
 

@@ -15,8 +15,8 @@
 // whose derivative by c is E[a' a'] (Price's theorem).
 #pragma once
 
-#include "dual.hpp"
 #include "kernels/math_trig.hpp"
+#include "kernels/nngp_spec.hpp"
 
 namespace rk::RK_ISA {
 
@@ -98,7 +98,7 @@ struct LeakyReluDual {
     RK_INLINE Vd eta_slope(const Angle&, Vd theta) const { return eta_step(theta) * bent; }
 };
 
-// Table over the angle (dual.hpp). Angles below the first octave take its lower end times angle / end.
+// Table over the angle (nngp_spec.hpp). Angles below the first octave take its lower end times angle / end.
 RK_INLINE Vd eta_of_table(const double* table, Vd theta) {
     const Vd rest = kPi - theta;
     const Id far = theta > broadcast<double>(kPi / 2);

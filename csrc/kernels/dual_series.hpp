@@ -17,7 +17,7 @@ struct SeriesDual {
     const NngpSpec& spec;
     RK_INLINE SeriesDual(const NngpSpec& s) : spec(s) {}
 
-    static constexpr long kGroup = 4;  // terms between two looks at what is left to do
+    static constexpr long kGroup = 4;  // terms between two tests for the end
     static constexpr double kNothing = 1e-19;
 
     // sum over m < count of h_m(p) h_m(q) power z^m. Lanes that are done are not touched.

@@ -1,5 +1,5 @@
-// Products of a few rows with operands that are read where they lie, once: packing them would double what
-// moves through the caches, and one query over many keys is bound by that.
+// Products of a few rows with operands that are read once, in place: packing them would double the traffic
+// through the caches, which bounds the speed of one query over many keys.
 //
 // Invariant: each element is the chain that product and product with accumulate would make of packed operands
 // (micro_kernel.hpp), to the last bit.
@@ -63,7 +63,7 @@ static void product_of_rows(const T* a, long a_row, long a_depth, const T* b, lo
         few_rows_strip<T, kFewRows>(a, a_row, a_depth, b, b_row, rows, cols, depth, c, c_row, finish);
 }
 
-// A group of G vectors of columns for one row: enough chains to cover the latency of the multiply-add.
+// A group of G vectors of columns for one row: enough chains to hide the latency of the multiply-add.
 template <class T, int G, bool whole>
 static void weighted_group(const T* p, const T* values, long values_row, long count, long width, T* acc,
                            const Mask& mask, long i, long j0) {

@@ -6,8 +6,8 @@
 //   softmax    w_i (lse_i - sum_j T_ij R_ij / mass_i)  dR = w_i (exp(R - lse_i) - T_ij / mass_i)
 //
 // The tile of R is overwritten with dR. Sums over a row of the tile are taken in T, by lane and then
-// across lanes, and added in double: the value of a row of pairs does not depend on other rows. The
-// lse_i of the softmax is added by the caller, once a row.
+// across lanes, and added in double: the value of a row of pairs does not depend on other rows. The caller
+// adds the lse_i of the softmax once per row.
 #pragma once
 
 #include "kernels/math.hpp"

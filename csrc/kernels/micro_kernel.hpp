@@ -4,16 +4,16 @@
 //   AVX-512   12 x 2   24 accumulators + 2 columns of B, of 32 registers
 //   AVX2       6 x 2   12 accumulators + 2 + 1 broadcast, of 16 registers
 //   portable   4 x 2    8 accumulators + 2 + 1 broadcast + 1 product (no fused multiply-add), of 16
-// At most three rows are left (a call with one query, say): they take four panels at a time, because
-// two accumulators a row do not cover the latency of the multiply-add.
+// With at most three rows left (a call with one query, say), four panels are processed at a time, because
+// two accumulators per row do not hide the latency of the multiply-add.
 //
 // Contract: A is read by broadcast from any strides and only in rows that exist; B is packed and
-// padded (kernels.hpp), so whole vectors of it are read; C is written only in columns that exist.
+// padded (table.hpp), so whole vectors of it are read; C is written only in columns that exist.
 // Invariant: an element of C is one chain of multiply-adds in the order of k inside blocks of kDepth,
 // and blocks are added in order. Its value does not depend on the tile that held it.
 #pragma once
 
-#include "kernels.hpp"
+#include "kernels/table.hpp"
 #include "simd/simd.hpp"
 
 namespace rk::RK_ISA {
@@ -32,23 +32,23 @@ static constexpr int kPanel = kPanelVectors * kLanes<T>;
 // 48 KiB and half in L1, half in L2 on the others; and short enough to keep rounding errors small.
 static constexpr long kDepth = 256;
 
-// What happens to a finished chain on its way to C.
+// How a finished chain is written to C.
 template <class T>
 struct Epilogue {
     Finish<T> finish;
     const T* bias;  // of the tile's first column, or null
-    bool add_to_c;  // a former block of depth, or the caller's accumulate, is in C already
+    bool add_to_c;  // C already holds a previous block of depth, or the caller's values (accumulate)
     bool last;      // scale, bias and floor apply
 };
 
-// The compiler takes p for any pointer from here on. What it knows of the rows of C it computes ahead for all
-// tiles of a call: 150 instructions, where most calls have one tile.
+// Hides p's origin from the optimizer. Otherwise it precomputes the addresses of all rows of C once per call
+// (150 instructions), although most calls have a single tile.
 template <class T>
 RK_INLINE void hide(T*& p) {
     asm("" : "+r"(p));
 }
 
-// Asks for every line of p[0 .. n kLanes), to write to it.
+// Prefetches every line of p[0 .. n kLanes) for writing.
 template <class T, int n>
 RK_INLINE void prefetch_write(const T* p) {
 #pragma GCC unroll 8
@@ -62,16 +62,17 @@ RK_INLINE void prefetch_tile(const T* c, long c_row) {
     for (int r = 0; r < R; ++r, c += c_row) prefetch_write<T, N>(c);
 }
 
-// Asks for what a later panel holds in the place of these bytes. Packed columns come from beyond L2 when a
-// block of rows first meets them, and the hardware's prefetchers stop at every page: of the products of 64
-// depths, 2 strips of rows against 16 MiB of columns then lost a quarter, 8 strips 6 %.
+// Prefetches the bytes at the same offset 8 KiB ahead, which belong to a later panel. Packed columns come
+// from beyond L2 when a block of rows first uses them, and the hardware's prefetchers stop at page
+// boundaries. Without this, products of depth 64 against 16 MiB of columns lose a quarter (2 strips) or 6 %
+// (8 strips).
 RK_INLINE void prefetch_panels(const void* panel, int bytes) {
     constexpr int kAhead = 8 << 10, kLine = 64;
     for (int i = 0; i < bytes; i += kLine) __builtin_prefetch((const char*)panel + kAhead + i, 0, 2);
 }
 
-// R rows x N vectors of finished chains on their way to C, of whose columns `cols` exist. What is asked is
-// asked once a tile: a branch for each vector would cost a tenth of the products of 64 depths.
+// Writes R rows x N vectors of finished chains to C. Only the first `cols` columns exist. Conditions are
+// tested once per tile: a branch for each vector would cost a tenth of the products of 64 depths.
 template <class T, int R, int N>
 RK_INLINE void finish_tile(V<T> (&acc)[R][N], T* c, long c_row, long cols, const Epilogue<T>& e) {
     const auto each = [&](auto f) RK_LAMBDA_INLINE {

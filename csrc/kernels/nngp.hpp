@@ -6,8 +6,8 @@
 // on its two points alone, and not on their order.
 #pragma once
 
-#include "kernels.hpp"
 #include "kernels/dual_series.hpp"
+#include "kernels/table.hpp"
 
 namespace rk::RK_ISA {
 

@@ -1,6 +1,6 @@
-// Packing: any strided matrix into panels, and transposition of row-major blocks.
+// Packing of strided matrices into panels, and transposition of row-major blocks.
 //
-// Panels are described in kernels.hpp. The two layouts that matter are read with vectors: columns with
+// Panels are described in table.hpp. The two layouts that matter are read with vectors: columns with
 // unit stride are copied; depth with unit stride (rows of features) goes through a transposition of
 // kLanes x kLanes values in registers. Any other strides are read one value at a time.
 #pragma once
@@ -37,8 +37,8 @@ RK_INLINE void transpose_registers(V<T>* v) {
     transpose_stages<T, kLanes<T> / 2>(v);
 }
 
-// Reads `rows` rows of `cols` values (at most kLanes each) and writes them transposed; what is missing
-// counts as zero, and kLanes values are written in each of the cols output rows if `padded`.
+// Reads `rows` rows of `cols` values (at most kLanes each) and writes them transposed. If `padded`, kLanes
+// values are written in each of the cols output rows, with zeros for missing ones.
 template <class T, bool padded>
 RK_INLINE void transpose_block(const T* src, long src_row, long rows, long cols, T* dst, long dst_row,
                                bool streams = false) {
@@ -73,7 +73,7 @@ template <class T>
 static void transpose(const T* src, long src_row, long rows, long cols, T* dst, long dst_row, bool streams) {
     for (long i = 0; i < rows; i += kLanes<T>)
         for (long j = 0; j < cols; j += kLanes<T>) {
-            if (!streams)  // the lines of the next block come while this one is turned
+            if (!streams)  // prefetch the next block while this one is transposed
                 for (long l = j + kLanes<T>; l < cols && l < j + 2 * kLanes<T>; ++l)
                     prefetch_write<T, 1>(dst + l * dst_row + i);
             transpose_block<T, false>(
@@ -83,9 +83,9 @@ static void transpose(const T* src, long src_row, long rows, long cols, T* dst, 
     if (streams) stream_fence();
 }
 
-// Brings the rows that will be read some 16 KiB later into L2, in the order of memory. Packing reads faster
-// than the window of instructions in flight covers the latency of memory, and jumps between rows, where the
-// hardware's prefetchers do not follow. Prefetches past the end of the matrix do nothing.
+// Prefetches the rows that are read some 16 KiB later into L2, in memory order. Packing reads faster than
+// out-of-order execution can hide the latency of memory, and it jumps between rows, which hardware
+// prefetchers do not follow. Prefetches past the end of the matrix do nothing.
 template <class T>
 RK_INLINE void prefetch_rows(const T* src, long row, long rows, long cols) {
     constexpr long kAhead = 16 << 10, kLine = 64 / sizeof(T);

@@ -70,7 +70,7 @@ static void philox(const std::uint32_t* counters, std::uint64_t key, std::uint32
     }
 }
 
-// Panels (kernels.hpp) of columns j0 .. j0 + cols - 1 of a matrix of normal variates, zeros beyond.
+// Panels (table.hpp) of columns j0 .. j0 + cols - 1 of a matrix of normal variates, zeros beyond.
 template <class T>
 static void random_panels(std::uint64_t key, long layer, long stream, long depth, long j0, long cols,
                           T* panels, long panel_stride) {

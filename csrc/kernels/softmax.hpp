@@ -2,12 +2,12 @@
 //
 //   accept   m' = max(m, max_j r_j),  p_j = exp(r_j - m'),  c = exp(m - m'),
 //            sum <- c sum + sum_j p_j,  acc <- c acc  (the caller then adds p . v)
-//   merge    the same with the other state's max in the place of the tile's
+//   merge    likewise, with the other state's max instead of the tile's
 //   finish   acc / sum,  lse = m + log(sum)
 //
-// Milakov & Gimelshein 2018 (arXiv 1805.02867). A row that has met nothing but -inf keeps m = -inf and
-// sum = 0: exponents are then taken from 0, so that exp(-inf) = 0 and no inf - inf arises. NaN never
-// becomes the maximum; it enters through p and sum, so it spoils its own row alone.
+// Milakov & Gimelshein 2018 (arXiv 1805.02867). A row that has seen only -inf keeps m = -inf and sum = 0: 0
+// is then subtracted in the exponents, so that exp(-inf) = 0 and no inf - inf arises. NaN never becomes the
+// maximum; it enters through p and sum, so it spoils only its own row.
 #pragma once
 
 #include "kernels/math.hpp"
@@ -20,13 +20,13 @@ RK_INLINE T exp_one(T x) {
     return exp<T>(broadcast<T>(x))[0];
 }
 
-// The value to subtract before exp: the maximum, or 0 where there is none yet.
+// The value to subtract before exp: the maximum, or 0 if there is none yet.
 template <class T>
 RK_INLINE T exponent_origin(T max) {
     return max == -kInfinity<T> ? T(0) : max;
 }
 
-// Maximum of a row, NaN left out; -inf for an empty one.
+// Maximum of a row, ignoring NaN; -inf for an empty one.
 template <class T>
 RK_INLINE T row_maximum(const T* r, long cols) {
     // Four chains: one would wait for the latency of each comparison.
@@ -74,8 +74,8 @@ RK_INLINE void scale_row(T* x, long n, T factor) {
 template <class T>
 static void softmax_accept(T* r, long ld, long rows, long cols, T* max, T* sum, T* acc, long acc_row,
                            long width) {
-    // All maxima of a strip before the first exp: the latency across lanes of one row's hides behind the
-    // next's.
+    // All maxima of a strip before the first exp: the cross-lane latency of one row overlaps with the work of
+    // the next.
     for (; rows > 0; rows -= kTileRows) {
         const int n = rows < kTileRows ? (int)rows : kTileRows;
         T new_max[kTileRows];
@@ -140,7 +140,7 @@ static void softmax_rows(T* r, long ld, long rows, long cols, const T* max) {
     for (long i = 0; i < rows; ++i) {
         T* row = r + i * ld;
         const T sum = exponentiate_row(row, cols, exponent_origin(max[i]));
-        if (sum == T(0)) continue;  // nothing to attend: exp has left zeros
+        if (sum == T(0)) continue;  // nothing to attend to: exp gave zeros
         for (long j = 0; j < cols; j += kLanes<T>)
             store_first(row + j, load_first(row + j, cols - j) / sum, cols - j);
     }

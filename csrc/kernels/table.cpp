@@ -1,6 +1,6 @@
 // The table of one instruction set: this file is compiled once for each, with RK_ISA_* set.
 #include "kernels/activations.hpp"
-#include "kernels/ceilings.hpp"
+#include "kernels/ceiling_loops.hpp"
 #include "kernels/in_place.hpp"
 #include "kernels/losses.hpp"
 #include "kernels/micro_kernel.hpp"

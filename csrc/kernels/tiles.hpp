@@ -35,9 +35,8 @@ template <class T>
 static void mask_tile(T* r, long ld, long rows, long cols, const Mask& mask, long i0, long j0, T value) {
     for (long i = 0; i < rows; ++i) {
         T* row = r + i * ld;
-        long from = 0, to = cols;  // the causal rule leaves columns [from, to)
-        if (mask.causal == Mask::lower) to = i0 + i - j0 + 1;
-        if (mask.causal == Mask::upper) from = i0 + i - j0;
+        // The band allows columns [from, to).
+        long from = i0 + i - j0 + mask.band.least, to = i0 + i - j0 + mask.band.greatest + 1;
         to = to < 0 ? 0 : to > cols ? cols : to;
         from = from < 0 ? 0 : from > cols ? cols : from;
         for (long j = 0; j < from; ++j) row[j] = value;

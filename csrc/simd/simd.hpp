@@ -9,15 +9,15 @@
 // Invariants
 // - Everything lives in namespace RK_ISA and is force-inlined: an object compiled for one instruction
 //   set must not define a weak symbol that the linker could pick for another (ARCHITECTURE.md).
-// - No operation reads or writes memory outside the lanes it is asked for.
-// - Contraction is off (-ffp-contract=off): a product and a sum are fused only by fma(). Where the
-//   hardware has no fused multiply-add (portable on x86-64), fma() rounds twice.
+// - No operation reads or writes memory outside of its lanes.
+// - Contraction is off (-ffp-contract=off): a product and a sum are fused only by fma(). The portable build
+//   has no fused multiply-add on any processor: fma() rounds twice there.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
-// AVX-512 with bfloat16 products, on vectors or on tiles, is AVX-512 in all else.
+// AVX-512 with bfloat16 products, on vectors or on tiles, is otherwise AVX-512.
 #if defined(RK_ISA_AVX512_BF16) || defined(RK_ISA_AMX)
 #define RK_ISA_AVX512
 #endif
@@ -199,7 +199,7 @@ RK_INLINE void store_first(double* p, Vd v, long n) {
 
 // ---- arithmetic the vector extensions lack -----------------------------------------------------
 
-// a * b + c, rounded once where the hardware can.
+// a * b + c, rounded once with AVX2 and AVX-512, twice in the portable build.
 RK_INLINE Vf fma(Vf a, Vf b, Vf c) {
 #if defined(RK_ISA_AVX512)
     return (Vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);

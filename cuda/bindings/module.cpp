@@ -12,7 +12,7 @@
 #include <string>
 #include <variant>
 
-#include "activation_names.hpp"
+#include "base/names.hpp"
 #include "operations.hpp"
 
 #ifdef RK_CUDA_EMULATED

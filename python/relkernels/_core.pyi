@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['DlpackTensor', 'Dual', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'feature_map', 'feature_map_vjp', 'get_num_threads', 'isa', 'measure_ceiling', 'nngp_diagonal', 'nngp_kernel', 'philox', 'random_features', 'random_normals', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'retrieve', 'set_num_threads', 'vector_math']
+__all__: list[str] = ['ACTIVATIONS', 'DlpackTensor', 'Dual', 'LINKS', 'LOSSES', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'feature_map', 'feature_map_vjp', 'get_num_threads', 'isa', 'measure_ceiling', 'nngp_diagonal', 'nngp_kernel', 'philox', 'random_features', 'random_normals', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'retrieve', 'set_num_threads', 'vector_math']
 class DlpackTensor:
     """
     A tensor taken from a DLPack capsule, kept as long as this object.
@@ -57,11 +57,11 @@ class Dual:
     @staticmethod
     def series(activation: str, constant: typing.SupportsFloat | typing.SupportsIndex, linear: typing.SupportsFloat | typing.SupportsIndex, slope_constant: typing.SupportsFloat | typing.SupportsIndex, is_odd: bool, nodes: numpy.ndarray, even: numpy.ndarray, odd: numpy.ndarray, base: typing.SupportsFloat | typing.SupportsIndex, rate: typing.SupportsFloat | typing.SupportsIndex, slope_rate: typing.SupportsFloat | typing.SupportsIndex) -> Dual:
         ...
-def attention(q: numpy.ndarray, k: numpy.ndarray, v: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, scale: typing.SupportsFloat | typing.SupportsIndex, mask: numpy.ndarray | None, band: tuple[typing.SupportsInt | typing.SupportsIndex | None, typing.SupportsInt | typing.SupportsIndex | None], out: numpy.ndarray, lse: numpy.ndarray | None) -> None:
+def attention(q: numpy.ndarray, k: numpy.ndarray, v: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, scale: typing.SupportsFloat | typing.SupportsIndex, mask: numpy.ndarray | None, band: tuple[int | None, int | None], out: numpy.ndarray, lse: numpy.ndarray | None) -> None:
     ...
-def attention_scores(q: numpy.ndarray, k: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, scale: typing.SupportsFloat | typing.SupportsIndex, mask: numpy.ndarray | None, band: tuple[typing.SupportsInt | typing.SupportsIndex | None, typing.SupportsInt | typing.SupportsIndex | None], out: numpy.ndarray) -> None:
+def attention_scores(q: numpy.ndarray, k: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, scale: typing.SupportsFloat | typing.SupportsIndex, mask: numpy.ndarray | None, band: tuple[int | None, int | None], out: numpy.ndarray) -> None:
     ...
-def attention_vjp(f: numpy.ndarray, g: numpy.ndarray, v: numpy.ndarray, mask: numpy.ndarray | None, band: tuple[typing.SupportsInt | typing.SupportsIndex | None, typing.SupportsInt | typing.SupportsIndex | None], scale: typing.SupportsFloat | typing.SupportsIndex, out: numpy.ndarray, lse: numpy.ndarray, grad: numpy.ndarray, grad_f: numpy.ndarray, grad_g: numpy.ndarray, grad_v: numpy.ndarray, grad_scale: numpy.ndarray | None = None) -> None:
+def attention_vjp(f: numpy.ndarray, g: numpy.ndarray, v: numpy.ndarray, mask: numpy.ndarray | None, band: tuple[int | None, int | None], scale: typing.SupportsFloat | typing.SupportsIndex, out: numpy.ndarray, lse: numpy.ndarray, grad: numpy.ndarray, grad_f: numpy.ndarray, grad_g: numpy.ndarray, grad_v: numpy.ndarray, grad_scale: numpy.ndarray | None = None) -> None:
     ...
 def available_isas() -> list[str]:
     """
@@ -115,6 +115,9 @@ def vector_math(name: str, x: numpy.ndarray, parameter: typing.SupportsFloat | t
     """
     Elementwise function of the kernels by name, for tests: out <- name(x), contiguous arrays.
     """
+ACTIVATIONS: dict = {'identity': (1.0, 1.0), 'relu': (2.0, 1.0), 'leaky_relu': (2.0, None), 'relu_power': (2.0, None), 'gelu': (2.0, 1.128904145185155), 'gelu_tanh': (2.0, 1.128993069), 'silu': (2.0, 1.099839321), 'tanh': (1.0, 1.0), 'sigmoid': (1.0, 0.25), 'softplus': (1.0, 1.0), 'erf': (1.0, 1.1283791670955126), 'sin': (1.0, 1.0), 'cos': (1.0, 1.0)}
+LINKS: tuple = ('identity', 'exp', 'relu', 'square')
+LOSSES: tuple = ('squared', 'logistic', 'hinge', 'softmax')
 __version__: str = '0.1.0'
 angle_octaves: int = 53
 angle_terms: int = 24

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FLAGS = ["-std=c++20", "-O2", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas"]
 FLAGS += ["-DRK_CUDA_EMULATED"]
-INCLUDES = [ROOT / "cuda", ROOT / "tests" / "cuda_emulation", ROOT / "csrc"]
+INCLUDES = [ROOT / "cuda", ROOT / "tests" / "cuda_emulation", ROOT / "csrc", ROOT / "include"]
 
 
 def library(name: str, sources: list[Path], *, flags: tuple[str, ...] = ()) -> Path:

@@ -1,4 +1,4 @@
-"""The peak rates of this machine, measured by loops of the engine (csrc/ceilings.cpp)."""
+"""The peak rates of this machine, measured by loops of the engine (csrc/processor/ceilings.cpp)."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 States are computed by a blockwise layer: if Dask fuses layers, a block (read from a file, for example) is
 created inside the task that needs it, once per block of rows. The walk over pairs within a process
-(csrc/pairs.hpp) does the same with its super-blocks. If Dask does not fuse, a block of columns is
+(csrc/walk/pairs.hpp) does the same with its super-blocks. If Dask does not fuse, a block of columns is
 created once and kept until all blocks of rows have used it. By default Dask would finish one block of rows
 first, and keep all columns; therefore the states of a group of columns are merged only after all rows have
 used them.

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .. import _core
 from ..arrays import Array, operation
 from ..arrays.engine import PROCESSOR
 from ..base import check
@@ -15,7 +16,7 @@ from ..ops.sides import Sides
 from .results import FeatureLoss, LossGradients
 from .vjp import through_maps
 
-LOSSES = ("squared", "logistic", "hinge", "softmax")
+LOSSES = _core.LOSSES
 
 
 class _Targets(NamedTuple):

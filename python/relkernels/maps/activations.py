@@ -5,44 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from .. import _core
 from ..base import check
 
-# Name -> default parameter, or None.
-NAMES: dict[str, float | None] = {
-    "identity": None,
-    "relu": None,
-    "leaky_relu": 0.01,
-    "relu_power": None,
-    "gelu": None,
-    "gelu_tanh": None,
-    "silu": None,
-    "tanh": None,
-    "sigmoid": None,
-    "softplus": None,
-    "erf": None,
-    "sin": None,
-    "cos": None,
-}
-
-
-# Name -> largest slope |a'(z)| for all z, rounded up where it has no closed form. gelu: the second derivative
-# (2 - z^2) density(z) vanishes at z = sqrt(2), where the slope Phi(z) + z density(z) is
-# (1 + erf(1)) / 2 + exp(-1) / sqrt(pi). gelu_tanh: at z = 1.41850...; silu: at the root 2.39935... of
-# z tanh(z / 2) = 2. sigmoid: s (1 - s) <= 1/4. erf: 2 exp(-z^2) / sqrt(pi) at 0. Others with a parameter: in
-# `lipschitz`.
-_LIPSCHITZ: dict[str, float] = {
-    "identity": 1.0,
-    "relu": 1.0,
-    "gelu": (1 + math.erf(1)) / 2 + math.exp(-1) / math.sqrt(math.pi),
-    "gelu_tanh": 1.128993069,
-    "silu": 1.099839321,
-    "tanh": 1.0,
-    "sigmoid": 0.25,
-    "softplus": 1.0,
-    "erf": 2 / math.sqrt(math.pi),
-    "sin": 1.0,
-    "cos": 1.0,
-}
+# Name -> default parameter; None if there is no parameter, or no default.
+NAMES: dict[str, float | None] = dict.fromkeys(_core.ACTIVATIONS) | {"leaky_relu": 0.01}
+# Variance of initial weights times their fan-in.
+GAINS: dict[str, float] = {name: gain for name, (gain, _) in _core.ACTIVATIONS.items()}
 
 
 @dataclass(frozen=True)
@@ -136,7 +105,8 @@ def lipschitz(activation: Activation) -> float:
         return max(1.0, abs(parameter))
     if name == "relu_power":
         return 1.0 if parameter == 1 else math.inf
-    return _LIPSCHITZ[name]
+    constant: float = _core.ACTIVATIONS[name][1]
+    return constant
 
 
 def resolve(activation: str | Activation) -> Activation:

@@ -16,16 +16,13 @@ from ..arrays.outputs import Destination
 from ..base import check
 from ..base.describe import described
 from ..base.random_state import RandomStateLike, generator
-from .activations import Activation, resolve
+from .activations import GAINS, Activation, resolve
 from .files import read, write
-
-# Activations that let half of a symmetric law through: He et al. 2015 double the variance.
-_HE = {"relu", "leaky_relu", "relu_power", "gelu", "gelu_tanh", "silu"}
 
 
 def initial_deviation(activation: Activation, fan_in: int, hidden: bool) -> float:
     """Return the standard deviation of a layer's random weights, as `MLP.random` has it."""
-    gain = 2.0 if hidden and activation.name in _HE else 1.0
+    gain = GAINS[activation.name] if hidden else 1.0
     return math.sqrt(gain / fan_in)
 
 

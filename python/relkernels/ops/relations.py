@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from .. import _core
 from ..arrays import Array, operation
 from ..arrays.outputs import Destination
 from ..base import check
 from ..maps.mlp import MLP
 from .sides import Sides, spread
 
-LINKS = ("identity", "exp", "relu", "square")
+LINKS = _core.LINKS
 
 
 @operation("x", "y", "out")

@@ -1,6 +1,6 @@
 """States of ranges of columns, and merges of the states of two ranges.
 
-These are the stateful consumers of the walk over pairs, one level up: as ``csrc/pairs.hpp`` merges tiles
+These are the stateful consumers of the walk over pairs, one level up: as ``csrc/walk/pairs.hpp`` merges tiles
 in a thread, `relkernels.retrieve_blocks` merges blocks of a file and `relkernels.dask` blocks of a
 cluster's arrays. The names are those of the compiled consumers:
 
@@ -27,7 +27,7 @@ State = tuple[np.ndarray, ...]
 
 @dataclass(frozen=True)
 class TopK:
-    """The `k` best (value, index) of each row: ``TopK`` of csrc/retrieve.cpp.
+    """The `k` best (value, index) of each row: ``TopK`` of csrc/operations/retrieve.cpp.
 
     The order is total (larger values first, NaN after every number, then the lower index; padding last), so
     merges are exact in any order. A state of fewer than `k` columns holds all of them; `finish` pads it.
@@ -80,7 +80,7 @@ class TopK:
 
 @dataclass(frozen=True)
 class SoftmaxAccumulate:
-    """(max, sum, weighted sum) of each row's scores: ``SoftmaxAccumulate`` of csrc/attention.hpp.
+    """(max, sum, weighted sum) of each row's scores: the consumer in csrc/operations/softmax_consumer.hpp.
 
     The compiled operation returns a block's result finished: its maximum is the block's log-sum-exp
     and its sum 1, or -inf and 0 for a row that may attend to nothing.
@@ -138,7 +138,7 @@ class SoftmaxAccumulate:
 
 @dataclass(frozen=True)
 class LinkedSum:
-    """Partial sums of link(R_ij) v_j: ``LinkedSum`` of csrc/relation_matvec.cpp."""
+    """Partial sums of link(R_ij) v_j: ``LinkedSum`` of csrc/operations/relation_matvec.cpp."""
 
     link: str = "identity"
     scale: float = 1.0

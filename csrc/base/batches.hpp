@@ -1,0 +1,30 @@
+// Batches: the leading dimensions of an operation's arrays.
+#pragma once
+
+#include "base/arrays.hpp"
+#include "base/threads.hpp"
+
+namespace rk {
+
+// True if every item of a batch has the same columns, so that the rows of all items can be treated as one
+// matrix: the columns are then mapped and packed once. Results do not change, because the result of a row
+// does not depend on the batch.
+template <class T>
+bool one_relation(const Array<const T>& rows, const Array<const T>& columns, const Array<T>& out) {
+    return rows.ndim() > 2 && rows.batch(1) > 0 && columns.repeats() && rows.rows_continue() &&
+           out.rows_continue();
+}
+
+// f(team, item) for each item of a batch: if there are many, items run in parallel, one thread each;
+// otherwise one after the other, each on all threads.
+template <class F>
+void for_each_item(long items, const F& f) {
+    const Team all(num_threads()), alone(1);
+    if (items >= 4 * all.size()) {
+        all.for_each(items, [&](long item) { f(alone, item); });
+    } else {
+        for (long item = 0; item < items; ++item) f(all, item);
+    }
+}
+
+}  // namespace rk

@@ -1,0 +1,288 @@
+#include "base/threads.hpp"
+
+#include <pthread.h>
+#include <sched.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <cstdlib>
+#include <exception>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+#include <thread>
+
+namespace rk {
+
+bool (*interrupt_check)() = nullptr;
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr auto kPollInterval = std::chrono::milliseconds(50);
+// Workers spin this many times before they sleep: some 20 microseconds, the gap between two short calls.
+constexpr int kSpins = 2000;
+constexpr std::size_t kAlignment = 64;
+constexpr std::size_t kArenaBlock = std::size_t(1) << 20;
+constexpr std::size_t kArenaKept = std::size_t(8) << 20;
+
+inline void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+struct Job {
+    const std::function<void(long)>& f;
+    long tasks;
+    std::atomic<long> next{0};
+    std::atomic<bool> stop{false};
+    std::mutex error_mutex;
+    std::exception_ptr error;
+
+    Job(const std::function<void(long)>& f, long tasks) : f(f), tasks(tasks) {}
+    void work();
+};
+
+// What this thread is doing: a worker has a job and may not call Python; the caller may.
+thread_local Job* current_job = nullptr;
+thread_local bool is_worker = false;
+
+void Job::work() {
+    Job* outer = current_job;
+    current_job = this;
+    try {
+        for (long task; !stop.load(std::memory_order_relaxed) && (task = next++) < tasks;) {
+            poll();
+            f(task);
+        }
+    } catch (...) {
+        const std::lock_guard<std::mutex> lock(error_mutex);
+        if (!error) error = std::current_exception();
+        stop = true;
+    }
+    current_job = outer;
+}
+
+class Pool {
+   public:
+    // False, having done nothing, where another call holds the pool.
+    bool run(Job& job, int threads) {
+        const std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
+        if (!turn) return false;
+        const int workers = grow(threads - 1);
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            job_ = &job;
+            wanted_ = workers;
+            running_ = workers;
+            ++generation_;
+        }
+        wake_.notify_all();
+        job.work();
+        wait(job);
+        return true;
+    }
+
+   private:
+    // Starts workers up to this number, or as many as the system allows; returns how many may be
+    // used.
+    int grow(int workers) {
+        try {
+            for (; workers_ < workers; ++workers_) {
+                const std::uint64_t seen = generation_;
+                std::thread([this, index = workers_, seen] { live(index, seen); }).detach();
+            }
+        } catch (const std::system_error&) {
+        }
+        return workers_ < workers ? workers_ : workers;
+    }
+
+    void live(int index, std::uint64_t seen) {
+        is_worker = true;
+        for (;;) {
+            for (int spin = 0; spin < kSpins && generation_.load() == seen; ++spin) pause();
+            Job* job = nullptr;
+            {
+                std::unique_lock<std::mutex> lock(mutex_);
+                wake_.wait(lock, [&] { return generation_.load() != seen; });
+                seen = generation_;
+                if (index < wanted_) job = job_;
+            }
+            if (!job) continue;
+            job->work();
+            if (--running_ == 0) {
+                const std::lock_guard<std::mutex> lock(mutex_);
+                done_.notify_all();
+            }
+        }
+    }
+
+    // The caller has run out of tasks; the others finish theirs. It still listens for Ctrl-C.
+    void wait(Job& job) {
+        for (int spin = 0; spin < kSpins && running_.load() != 0; ++spin) pause();
+        while (running_.load() != 0) {
+            {
+                std::unique_lock<std::mutex> lock(mutex_);
+                done_.wait_for(lock, kPollInterval, [&] { return running_.load() == 0; });
+            }
+            if (running_.load() != 0 && !job.stop && interrupt_check && interrupt_check()) {
+                const std::lock_guard<std::mutex> lock(job.error_mutex);
+                if (!job.error) job.error = std::make_exception_ptr(Interrupted());
+                job.stop = true;
+            }
+        }
+    }
+
+    std::mutex turn_;  // one call at a time
+    std::mutex mutex_;
+    std::condition_variable wake_, done_;
+    std::atomic<std::uint64_t> generation_{0};
+    std::atomic<int> running_{0};
+    Job* job_ = nullptr;
+    int wanted_ = 0;
+    int workers_ = 0;
+};
+
+// Never destroyed: workers sleep on it until the process ends. A forked child has none of the parent's
+// threads, and its copy of the locks may be held, so it starts over with a new pool.
+std::atomic<Pool*> pool{nullptr};
+std::mutex* pool_creation = new std::mutex;
+
+Pool& the_pool() {
+    if (Pool* p = pool.load()) return *p;
+    const std::lock_guard<std::mutex> lock(*pool_creation);
+    if (!pool.load()) {
+        static const int registered = pthread_atfork(nullptr, nullptr, [] {
+            pool = nullptr;
+            pool_creation = new std::mutex;
+        });
+        (void)registered;
+        pool = new Pool;
+    }
+    return *pool.load();
+}
+
+// The whole number that text begins with, up to `end`; 0 where it is none from 1 to kMostThreads.
+int count_in(const char* text, const char** end) {
+    int n = 0;
+    for (*end = text; **end >= '0' && **end <= '9'; ++*end)
+        if (n <= kMostThreads) n = 10 * n + (**end - '0');
+    return n <= kMostThreads ? n : 0;
+}
+
+// What OMP_NUM_THREADS says of the outermost level, in "4" or "4,2"; 0 where it is absent or says anything
+// else: it is another library's variable, which that library complains about.
+int omp_threads() {
+    const char* text = std::getenv("OMP_NUM_THREADS");
+    if (!text) return 0;
+    const auto skip_blanks = [&text] {
+        while (*text == ' ' || *text == '\t') ++text;
+    };
+    skip_blanks();
+    const int n = count_in(text, &text);
+    skip_blanks();
+    return *text == '\0' || *text == ',' ? n : 0;
+}
+
+int default_threads() {
+    for (const int n : {threads_asked_for(), omp_threads()})
+        if (n > 0) return n;
+#if defined(__linux__)
+    cpu_set_t cpus;
+    if (sched_getaffinity(0, sizeof cpus, &cpus) == 0) return CPU_COUNT(&cpus);
+#endif
+    const int n = int(std::thread::hardware_concurrency());
+    return n > 0 ? n : 1;
+}
+
+std::atomic<int> threads{0};
+
+}  // namespace
+
+int num_threads() {
+    int none = 0;  // a number that another thread sets meanwhile stands
+    if (threads == 0) threads.compare_exchange_strong(none, default_threads());
+    return threads;
+}
+
+void set_num_threads(int n) { threads = n; }
+
+int threads_asked_for() {
+    const char* text = std::getenv("RELKERNELS_NUM_THREADS");
+    if (!text) return 0;
+    const char* end = nullptr;
+    const int n = count_in(text, &end);
+    if (n == 0 || *end != '\0')
+        throw std::invalid_argument("RELKERNELS_NUM_THREADS: expected an integer from 1 to " +
+                                    std::to_string(kMostThreads) + ", got '" +
+                                    std::string(text).substr(0, 60) + "'");
+    return n;
+}
+
+void poll() {
+    if (current_job && current_job->stop.load(std::memory_order_relaxed)) throw Interrupted();
+    if (is_worker || !interrupt_check) return;
+    thread_local Clock::time_point last = Clock::now();
+    const Clock::time_point now = Clock::now();
+    if (now - last < kPollInterval) return;
+    last = now;
+    if (interrupt_check()) throw Interrupted();
+}
+
+void Team::for_each(long tasks, const std::function<void(long)>& f) const {
+    const int size = int(tasks < size_ ? tasks : size_);
+    if (size > 1 && !current_job) {
+        Job job(f, tasks);
+        if (the_pool().run(job, size)) {
+            if (job.error) std::rethrow_exception(job.error);
+            return;
+        }
+    }
+    for (long task = 0; task < tasks; ++task) {
+        poll();
+        f(task);
+    }
+}
+
+Arena& Arena::of_this_thread() {
+    thread_local Arena arena;
+    return arena;
+}
+
+Arena::Scope::Scope() : arena_(of_this_thread()), block_(arena_.block_), used_(arena_.used_) {
+    ++arena_.depth_;
+}
+
+Arena::Scope::~Scope() {
+    arena_.block_ = block_;
+    arena_.used_ = used_;
+    if (--arena_.depth_ > 0) return;
+    std::size_t kept = 0;
+    for (const Block& block : arena_.blocks_) kept += block.size;
+    if (kept > kArenaKept) arena_.blocks_.clear();
+}
+
+void* Arena::Scope::bytes(std::size_t n) {
+    n = (n + kAlignment - 1) / kAlignment * kAlignment;
+    Arena& a = arena_;
+    while (a.block_ < a.blocks_.size() && a.used_ + n + kAlignment > a.blocks_[a.block_].size) {
+        ++a.block_;
+        a.used_ = 0;
+    }
+    if (a.block_ == a.blocks_.size()) {
+        const std::size_t size = n + kAlignment > kArenaBlock ? n + kAlignment : kArenaBlock;
+        a.blocks_.push_back({std::unique_ptr<std::byte[]>(new std::byte[size]), size});
+        a.used_ = 0;
+    }
+    std::byte* base = a.blocks_[a.block_].memory.get();
+    const std::size_t skew = (kAlignment - reinterpret_cast<std::uintptr_t>(base) % kAlignment) % kAlignment;
+    std::byte* at = base + skew + a.used_;
+    a.used_ += n;
+    return at;
+}
+
+}  // namespace rk

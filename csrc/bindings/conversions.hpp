@@ -1,0 +1,138 @@
+// Conversion of NumPy arrays to the engine's, and the two ways in which a call can end early.
+//
+// Bindings convert, release the GIL and call. Names, defaults, checks and messages are in Python; checks here
+// only keep memory accesses valid.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <memory>
+#include <stdexcept>
+#include <variant>
+
+#include "base/arrays.hpp"
+#include "base/names.hpp"
+#include "base/threads.hpp"
+#include "walk/masks.hpp"
+#include "walk/mlp.hpp"
+
+namespace rk::bindings {
+
+namespace py = pybind11;
+
+// The Python object that holds packed weights of either dtype.
+struct MlpHandle {
+    std::variant<std::shared_ptr<Mlp<float>>, std::shared_ptr<Mlp<double>>> mlp;
+
+    template <class T>
+    const Mlp<T>& as() const {
+        const auto* held = std::get_if<std::shared_ptr<Mlp<T>>>(&mlp);
+        if (!held) throw std::invalid_argument("the dtype of an MLP differs from that of the arrays");
+        return **held;
+    }
+};
+
+template <class T>
+const Mlp<T>* map_or_null(const MlpHandle* handle) {
+    return handle ? &handle->as<T>() : nullptr;
+}
+
+// "bf16", or None for the precision of the dtype.
+inline Precision precision_named(const std::optional<std::string>& name) {
+    if (!name) return Precision::full;
+    if (*name == "bf16") return Precision::bf16;
+    throw std::invalid_argument("no precision is called '" + *name + "'");
+}
+
+// Limits of a band, None for no limit. Integers of any size: those past Band::kNoLimit allow or forbid every
+// pair just as kNoLimit does.
+using Limits = std::pair<std::optional<py::int_>, std::optional<py::int_>>;
+
+inline Band band_of(const Limits& limits) {
+    const auto limit = [](const std::optional<py::int_>& given, long none) {
+        if (!given) return none;
+        int overflow = 0;
+        const long value = PyLong_AsLongAndOverflow(given->ptr(), &overflow);
+        if (overflow) return overflow > 0 ? Band::kNoLimit : -Band::kNoLimit;
+        return std::clamp(value, -Band::kNoLimit, Band::kNoLimit);
+    };
+    return {limit(limits.first, -Band::kNoLimit), limit(limits.second, Band::kNoLimit)};
+}
+
+template <class T>
+bool holds(const py::array& a) {
+    return py::isinstance<py::array_t<std::remove_const_t<T>>>(a);
+}
+
+template <class T>
+Array<T> view(const py::array& a) {
+    using Value = std::remove_const_t<T>;
+    // A boolean mask is read as bytes.
+    const bool boolean = std::is_same_v<Value, std::uint8_t> && a.dtype().kind() == 'b';
+    if (!boolean && !holds<T>(a)) throw std::invalid_argument("arrays of one call differ in dtype");
+    if constexpr (!std::is_const_v<T>)
+        if (!a.writeable()) throw std::invalid_argument("an output array is read-only");
+    Array<T> v;
+    v.data = static_cast<T*>(const_cast<void*>(a.data()));
+    for (py::ssize_t i = 0; i < a.ndim(); ++i) {
+        v.shape.push_back(long(a.shape(i)));
+        // The stride of a dimension of one element is never taken, and may be anything.
+        const long step = a.shape(i) > 1 ? long(a.strides(i)) : 0;
+        if (step % long(sizeof(T))) throw std::invalid_argument("a stride cuts an element");
+        v.stride.push_back(step / long(sizeof(T)));
+    }
+    return v;
+}
+
+template <class T>
+Array<T> view_or_none(const std::optional<py::array>& a) {
+    return a ? view<T>(*a) : Array<T>{};
+}
+
+inline Allowed allowed_of(const std::optional<py::array>& mask, const Limits& band = {}) {
+    return {view_or_none<const std::uint8_t>(mask), band_of(band)};
+}
+
+template <class T>
+T* data_or_null(const std::optional<py::array>& a) {
+    return a ? view<T>(*a).data : nullptr;
+}
+
+// f.template operator()<T>() with the dtype of a; runs without the GIL. Views must be taken before.
+template <class F>
+void with_dtype(const py::array& a, const F& f) {
+    if (holds<float>(a))
+        f.template operator()<float>();
+    else if (holds<double>(a))
+        f.template operator()<double>();
+    else
+        throw std::invalid_argument("expected float32 or float64");
+}
+
+template <class F>
+void without_gil(const F& f) {
+    bool interrupted = false;
+    {
+        const py::gil_scoped_release release;
+        try {
+            f();
+        } catch (const Interrupted&) {
+            interrupted = true;
+        }
+    }
+    if (interrupted) throw py::error_already_set();
+}
+
+void register_dlpack(py::module_& m);
+void register_mlp(py::module_& m);
+void register_names(py::module_& m);
+void register_nngp(py::module_& m);
+void register_operations(py::module_& m);
+void register_gradients(py::module_& m);
+void register_system(py::module_& m);
+void register_ceilings(py::module_& m);
+
+}  // namespace rk::bindings

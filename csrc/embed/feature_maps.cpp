@@ -1,0 +1,90 @@
+// Feature maps of the public interface: Mlp, which owns the engine's packed weights, and feature_map.
+#include <cmath>
+
+#include "embed/call.hpp"
+#include "operations/operations.hpp"
+
+namespace relkernels {
+
+namespace {
+
+double parameter_of(const detail::Call& call, Activation a, const std::optional<double>& parameter) {
+    if (a == Activation::leaky_relu) {
+        if (parameter && !std::isfinite(*parameter))
+            call.fail("parameter", "a finite slope", std::to_string(*parameter));
+        return parameter.value_or(0.01);
+    }
+    if (a == Activation::relu_power) {
+        if (!parameter) call.fail("parameter", "the exponent of relu_power", "none");
+        call.finite("parameter", *parameter, 0, false);
+        return *parameter;
+    }
+    if (parameter) call.fail("parameter", "none (for leaky_relu and relu_power)", std::to_string(*parameter));
+    return 0;
+}
+
+}  // namespace
+
+template <class T>
+Mlp<T>::Mlp(const std::vector<View<const T>>& weights, const std::vector<View<const T>>& biases,
+            Activation activation, std::optional<double> parameter) {
+    const detail::Call call("Mlp");
+    if (weights.empty()) call.fail("weights", "at least one layer", "none");
+    if (!biases.empty() && biases.size() != weights.size())
+        call.fail("biases", "none, or one for each of " + std::to_string(weights.size()) + " layers",
+                  std::to_string(biases.size()));
+    Shape widths;
+    std::vector<rk::Array<const T>> w, b;
+    for (std::size_t l = 0; l < weights.size(); ++l) {
+        const std::string name = "weights[" + std::to_string(l) + "]";
+        const Shape& shape = weights[l].shape();
+        call.array(name.c_str(), shape, 2, true);
+        if (l > 0 && shape[0] != widths.back())
+            call.fail(name, std::to_string(widths.back()) + " rows, the width of the layer before",
+                      "shape " + detail::text(shape));
+        if (shape[0] == 0 || shape[1] == 0)
+            call.fail(name, "widths of at least 1", "shape " + detail::text(shape));
+        if (l == 0) widths.push_back(shape[0]);
+        widths.push_back(shape[1]);
+        w.push_back(detail::array(weights[l], {}, 2));
+    }
+    for (std::size_t l = 0; l < biases.size(); ++l) {
+        const std::string name = "biases[" + std::to_string(l) + "]";
+        call.shape(name.c_str(), biases[l].shape(), {widths[l + 1]}, "the width of the layer");
+        b.push_back(detail::array(biases[l], {}, 1));
+    }
+    if (!rk::is_member(activation))
+        call.fail("activation", "one of the enumeration", std::to_string(int(activation)));
+    const T value = T(parameter_of(call, activation, parameter));
+    impl_ = std::shared_ptr<const Impl>(new Impl{rk::Mlp<T>(w, b, activation, value), widths});
+}
+
+template <class T>
+const Shape& Mlp<T>::widths() const {
+    return impl_->widths;
+}
+
+template <class T>
+bool Mlp<T>::has_bias() const {
+    return impl_->packed.has_bias();
+}
+
+template <class T>
+void feature_map(In<T> x, const Mlp<T>& mlp, View<T> out, Precision precision) {
+    const detail::Call call("feature_map");
+    call.points("x", x.shape());
+    Shape shape = x.shape();
+    shape.back() = call.width("x", x.shape(), "mlp", &mlp);
+    call.shape("out", out.shape(), shape, "that of the features");
+    const detail::Output<T> to(call, "out", out, detail::Layout::rows);
+    rk::feature_map<T>(detail::array(x), detail::Access::packed(mlp), call.precision<T>(precision),
+                       to.array(2));
+    to.write_back();
+}
+
+template class Mlp<float>;
+template class Mlp<double>;
+template void feature_map(In<float>, const Mlp<float>&, View<float>, Precision);
+template void feature_map(In<double>, const Mlp<double>&, View<double>, Precision);
+
+}  // namespace relkernels

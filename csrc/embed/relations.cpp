@@ -1,0 +1,145 @@
+// Operations on relations in the public interface: checks, then the engine's functions of the same names.
+#include "operations/operations.hpp"
+
+#include "embed/call.hpp"
+
+namespace relkernels {
+
+using detail::array;
+using detail::Attended;
+using detail::Call;
+using detail::Layout;
+using detail::Output;
+using detail::packed;
+
+template <class T>
+void relation_matrix(In<T> x, In<T> y, Map<T> phi, Map<T> psi, View<T> out, const RelationOptions& options) {
+    const Call call("relation_matrix");
+    call.points("x", x.shape());
+    const bool one_map = !psi || psi == phi;
+    const bool symmetric = y.absent() && one_map;
+    const char* y_name = y.absent() ? "x" : "y";
+    const View<const T>& other = y.absent() ? x : y;
+    call.points(y_name, other.shape());
+    if (!psi) psi = phi;
+    const std::int64_t width = call.widths("x", x.shape(), phi, y_name, other.shape(), psi, one_map);
+    const T scale = call.scale<T>(options.scale);
+    const std::int64_t heads = options.heads;
+    if (heads < 1 || width % heads)
+        call.fail("heads", "a divisor of the feature width " + std::to_string(width), std::to_string(heads));
+    const Shape lead = call.lead({{"x", x.shape(), 2}, {y_name, other.shape(), 2}});
+    Shape shape = lead;
+    if (heads > 1) shape.push_back(heads);
+    shape.push_back(x.shape()[x.ndim() - 2]);
+    shape.push_back(other.shape()[other.ndim() - 2]);
+    call.shape("out", out.shape(), shape, "that of the relation");
+    const Output<T> to(call, "out", out, Layout::rows);
+    rk::relation_matrix<T>({array(x, lead, 2), symmetric ? rk::Array<const T>{} : array(other, lead, 2),
+                            packed(phi), packed(psi), call.precision<T>(options.precision), scale},
+                           long(heads), to.array(heads > 1 ? 3 : 2));
+    to.write_back();
+}
+
+template <class T>
+void attention_scores(In<T> q, In<T> k, Map<T> phi, Map<T> psi, View<T> out,
+                      const AttentionOptions& options) {
+    const Call call("attention_scores");
+    const Attended<T> a(call, q, k, "k", {}, phi, psi, options.mask);
+    const T scale = a.scale(call, options.scale);
+    call.shape("out", out.shape(), a.shape({a.n, a.m}), "that of the scores");
+    const Output<T> to(call, "out", out, Layout::rows);
+    rk::attention_scores<T>(a.relation(call.precision<T>(options.precision), scale),
+                            a.allowed(options.causal), to.array(2));
+    to.write_back();
+}
+
+template <class T>
+void attention(In<T> q, In<T> k, In<T> v, Map<T> phi, Map<T> psi, View<T> out, Out<T> lse,
+               const AttentionOptions& options) {
+    const Call call("attention");
+    call.array("v", v.shape(), 2);
+    const Attended<T> a(call, q, k, "k", v, phi, psi, options.mask);
+    const T scale = a.scale(call, options.scale);
+    call.shape("out", out.shape(), a.shape({a.n, v.shape().back()}), "that of the attention");
+    if (!lse.absent()) call.shape("lse", lse.shape(), a.shape({a.n}), "one for each row of q");
+    const Output<T> to(call, "out", out, Layout::rows), to_lse(call, "lse", lse, Layout::contiguous);
+    rk::attention<T>(a.relation(call.precision<T>(options.precision), scale), array(v, a.lead, 2),
+                     a.allowed(options.causal), to.array(2), lse.absent() ? rk::Array<T>{} : to_lse.array(1));
+    to.write_back();
+    to_lse.write_back();
+}
+
+template <class T>
+void retrieve(In<T> q, In<T> keys, Map<T> phi, Map<T> psi, View<T> values, View<std::int64_t> indices,
+              const RetrieveOptions& options) {
+    const Call call("retrieve");
+    const Attended<T> a(call, q, keys, "keys", {}, phi, psi, options.mask);
+    call.array("values", values.shape(), 2);
+    const std::int64_t k = values.shape().back();
+    call.shape("values", values.shape(), a.shape({a.n, k}), "(..., n, k)");
+    if (k < 1 || k > a.m)
+        call.fail("values",
+                  "1 to " + std::to_string(a.m) + " in the last dimension, as keys of shape " +
+                      detail::text(keys.shape()) + " allow",
+                  "shape " + detail::text(values.shape()));
+    call.shape("indices", indices.shape(), values.shape(), "that of values");
+    const Output<T> best(call, "values", values, Layout::contiguous);
+    const Output<std::int64_t> where(call, "indices", indices, Layout::contiguous);
+    rk::retrieve<T>(a.relation(call.precision<T>(options.precision), T(1)), a.allowed(), best.array(2),
+                    where.array(2));
+    best.write_back();
+    where.write_back();
+}
+
+template <class T>
+void relation_matvec(In<T> x, In<T> y, In<T> v, Map<T> phi, Map<T> psi, View<T> out,
+                     const MatvecOptions& options) {
+    const Call call("relation_matvec");
+    call.points("x", x.shape());
+    call.points("y", y.shape());
+    const bool one_map = !psi || psi == phi;
+    if (!psi) psi = phi;
+    call.widths("x", x.shape(), phi, "y", y.shape(), psi, one_map);
+    if (!rk::is_member(options.link))
+        call.fail("link", "one of the enumeration", std::to_string(int(options.link)));
+    const T scale = call.scale<T>(options.scale);
+    call.array("v", v.shape(), 1);
+    const std::int64_t n = x.shape()[x.ndim() - 2], m = y.shape()[y.ndim() - 2];
+    const bool single = v.ndim() == 1;
+    // One vector is a matrix of one column.
+    const View<const T> columns =
+        single ? View<const T>(v.data(), {v.shape()[0], 1}, {v.strides()[0], 1}) : v;
+    if (columns.shape()[columns.ndim() - 2] != m)
+        call.fail("v",
+                  "(" + std::to_string(m) + ",) or (..., " + std::to_string(m) + ", c), rows of y " +
+                      detail::text(y.shape()),
+                  "shape " + detail::text(v.shape()));
+    const Shape lead = call.lead({{"x", x.shape(), 2}, {"y", y.shape(), 2}, {"v", columns.shape(), 2}});
+    Shape shape = lead;
+    shape.push_back(n);
+    if (!single) shape.push_back(columns.shape().back());
+    call.shape("out", out.shape(), shape, "that of the product");
+    if (columns.shape().back() == 0) return;
+    Shape full = shape, steps = out.strides();
+    if (single) {
+        full.push_back(1);
+        steps.push_back(1);
+    }
+    const Output<T> to(call, "out", View<T>(out.data(), full, steps), Layout::rows);
+    rk::relation_matvec<T>({array(x, lead, 2), array(y, lead, 2), packed(phi), packed(psi),
+                            call.precision<T>(options.precision), scale},
+                           array(columns, lead, 2), options.link, to.array(2));
+    to.write_back();
+}
+
+#define RK_INSTANTIATE(T)                                                                                   \
+    template void relation_matrix(In<T>, In<T>, Map<T>, Map<T>, View<T>, const RelationOptions&);           \
+    template void attention_scores(In<T>, In<T>, Map<T>, Map<T>, View<T>, const AttentionOptions&);         \
+    template void attention(In<T>, In<T>, In<T>, Map<T>, Map<T>, View<T>, Out<T>, const AttentionOptions&); \
+    template void retrieve(In<T>, In<T>, Map<T>, Map<T>, View<T>, View<std::int64_t>,                       \
+                           const RetrieveOptions&);                                                         \
+    template void relation_matvec(In<T>, In<T>, In<T>, Map<T>, Map<T>, View<T>, const MatvecOptions&);
+RK_INSTANTIATE(float)
+RK_INSTANTIATE(double)
+
+}  // namespace relkernels

@@ -1,0 +1,69 @@
+// A = softmax_j(R): R is written to the output block by block of rows, its row maxima beside it, and the
+// softmax is taken in place when a block of rows is complete.
+#include "base/batches.hpp"
+#include "operations/operations.hpp"
+#include "walk/masks.hpp"
+#include "walk/pairs.hpp"
+
+namespace rk {
+
+namespace {
+
+template <class T>
+struct Scores {
+    static constexpr bool kOrderFree = true;  // a maximum
+    static constexpr long kRowBlock = 24;     // rows that stay in L2 until their softmax is taken
+    T* out;
+    long row, columns;
+    Mask mask;
+
+    std::size_t state_bytes(long rows) const { return std::size_t(rows) * sizeof(T); }
+    void init(void* state, long rows) const {
+        std::fill_n(static_cast<T*>(state), rows, -std::numeric_limits<T>::infinity());
+    }
+    Span met(long i0, long rows, long j0, long cols) const { return band_columns(mask.band, i0, rows, j0, cols); }
+    template <class A>
+    void destination(Tile<A>& t, Finish<T>&) const {
+        t.r = out + t.i0 * row + t.j0;
+        t.ld = row;
+    }
+    template <class A>
+    void accept(void* state, const Tile<A>& t) const {
+        apply_mask(t, mask, -std::numeric_limits<T>::infinity());
+        kernels<T>().row_max(t.r, t.ld, t.rows, t.cols, static_cast<T*>(state) + t.first);
+    }
+    void merge(void* into, const void* from, long rows) const {
+        T* a = static_cast<T*>(into);
+        const T* b = static_cast<const T*>(from);
+        for (long i = 0; i < rows; ++i) a[i] = std::max(a[i], b[i]);
+    }
+    void finish(void* state, long i0, long rows) const {
+        // Tiles outside of the band were not computed.
+        const Mask band = mask_in({.band = mask.band}, i0, rows, 0, columns);
+        T* block = out + i0 * row;
+        if (!band.empty())
+            kernels<T>().mask_tile(block, row, rows, columns, band, i0, 0,
+                                   -std::numeric_limits<T>::infinity());
+        kernels<T>().softmax_rows(block, row, rows, columns, static_cast<T*>(state));
+    }
+};
+
+}  // namespace
+
+template <class T>
+void attention_scores(const Relation<T>& r, const Allowed& allowed, const Array<T>& out) {
+    for_each_item(r.rows.batch(2), [&](const Team& team, long item) {
+        with_arithmetic<T>(r.precision, [&]<class A>() {
+            const std::vector<Operand<A>> columns = {
+                {points_of(r.columns, item, r.psi), Operand<A>::columns}};
+            walk_pairs(team, points_of(r.rows, item, r.phi), columns, r.scale, 1,
+                       Scores<T>{out.item(item, 2), out.step(2), r.columns.dim(2), allowed.of_item(item)});
+        });
+    });
+}
+
+#define RK_INSTANTIATE(T) template void attention_scores(const Relation<T>&, const Allowed&, const Array<T>&);
+RK_INSTANTIATE(float)
+RK_INSTANTIATE(double)
+
+}  // namespace rk

@@ -1,0 +1,129 @@
+// The operations, as bindings call them: one source file each. The caller has checked the arguments; leading
+// dimensions are equal (broadcast ones have stride 0). Outputs are overwritten, never accumulated into.
+// Definitions: the Python functions of the same names.
+#pragma once
+
+#include "base/arrays.hpp"
+#include "kernels/table.hpp"
+#include "walk/arithmetic.hpp"
+#include "walk/masks.hpp"
+#include "walk/mlp.hpp"
+
+namespace rk {
+
+// Both sides of a relation, R_ij = scale <phi(rows_i), psi(columns_j)>. A null map is the identity.
+template <class T>
+struct Relation {
+    Array<const T> rows, columns;
+    const Mlp<T>* phi = nullptr;
+    const Mlp<T>* psi = nullptr;
+    Precision precision = Precision::full;
+    T scale = T(1);
+
+    // The rows of all items as one matrix, and the columns of the first item (base/batches.hpp,
+    // one_relation).
+    Relation as_one() const { return {rows.as_matrix(), columns.first_item(), phi, psi, precision, scale}; }
+};
+
+// ---- operations
+
+template <class T>
+void feature_map(const Array<const T>& x, const Mlp<T>& map, Precision precision, const Array<T>& out);
+
+// Without columns: the symmetric relation of the rows with themselves through phi. out has three core
+// dimensions (heads, n, m) if heads > 1.
+template <class T>
+void relation_matrix(const Relation<T>& relation, long heads, const Array<T>& out);
+
+template <class T>
+void attention_scores(const Relation<T>& relation, const Allowed& allowed, const Array<T>& out);
+
+// lse (contiguous) may be absent.
+template <class T>
+void attention(const Relation<T>& relation, const Array<const T>& values, const Allowed& allowed,
+               const Array<T>& out, const Array<T>& lse);
+
+// values and indices are contiguous.
+template <class T>
+void retrieve(const Relation<T>& relation, const Allowed& allowed, const Array<T>& values,
+              const Array<std::int64_t>& indices);
+
+template <class T>
+void relation_matvec(const Relation<T>& relation, const Array<const T>& values, Link link,
+                     const Array<T>& out);
+
+struct NngpSeries;  // nngp_points.hpp
+
+// Kernel of a wide random network between the rows of x and of y (absent: x, symmetric).
+template <class T>
+void nngp_kernel(const Array<const T>& x, const Array<const T>& y, const NngpSpec& spec,
+                 const NngpSeries* series, const Array<T>& out);
+
+// nngp_kernel of each row of x with itself.
+template <class T>
+void nngp_diagonal(const Array<const T>& x, const NngpSpec& spec, const NngpSeries* series,
+                   const Array<T>& out);
+
+// A random network, determined by its key; step: the activation is 1 for z > 0 and 0 otherwise.
+struct RandomNetwork {
+    std::uint64_t key;
+    std::vector<long> widths;
+    bool step;
+    Activation activation;
+    double parameter, weight_std, bias_std;
+};
+
+// Activations of the last layer over sqrt(its width) and times weight_std, of the rows of x.
+template <class T>
+void random_features(const Array<const T>& x, const RandomNetwork& net, const Array<T>& out);
+
+// ---- gradients
+//
+// A Relation here has features as rows and columns: no maps, precision full.
+
+// Gradients of a feature map, each overwritten. Those of the parameters are row-major, one for each layer;
+// biases is empty for a map without biases.
+template <class T>
+struct MapGradient {
+    Array<T> x;
+    std::vector<T*> weights, biases;
+};
+
+// Gradients with respect to both sides of a relation and to its scale, each overwritten. Absent ones are not
+// computed; `scale` is null if `rows` is absent.
+//
+// scale: each row's part of the derivative, (items, n) contiguous. With H_i = sum_j dR_ij g_j, of which the
+// gradient of f_i is `scale` times, it is <f_i, H_i>.
+template <class T>
+struct RelationGradient {
+    Array<T> rows, columns;
+    double* scale = nullptr;
+};
+
+// What attention returned, for its gradient. lse is contiguous.
+template <class T>
+struct AttentionResult {
+    Array<const T> out, lse;
+};
+
+template <class T>
+void feature_map_vjp(const Array<const T>& x, const Mlp<T>& map, const Array<const T>& grad,
+                     const MapGradient<T>& to);
+
+template <class T>
+void relation_matrix_vjp(const Relation<T>& features, long heads, const Array<const T>& grad,
+                         const RelationGradient<T>& to);
+
+// The gradients, to_values too, are contiguous, and none is absent but the scale's.
+template <class T>
+void attention_vjp(const Relation<T>& features, const Array<const T>& values, const Allowed& allowed,
+                   const AttentionResult<T>& result, const Array<const T>& grad,
+                   const RelationGradient<T>& to, const Array<T>& to_values);
+
+// A loss over all pairs of two matrices of features: the (weighted) value of each row, and the gradients,
+// which are contiguous. The gradient of the rows is always computed.
+template <class T>
+void relation_loss(const Relation<T>& features, const PairTargets<T>& targets, Loss loss, double* values,
+                   const RelationGradient<T>& to);
+
+}  // namespace rk

@@ -1,0 +1,167 @@
+// R = scale <phi(x_i), psi(y_j)>, written tile by tile.
+//
+// Symmetric relation: only blocks on and above the diagonal are multiplied; each is then mirrored while it
+// is in L2. The result equals its transpose to the last bit because R_ij and R_ji are the same chain of
+// multiply-adds with the factors exchanged.
+//
+// A result of more than kStreamBytes bypasses the caches (Finish::stream): most of it would be evicted before
+// anyone reads it, and a line that is written whole need not be read first.
+#include <cstdint>
+
+#include "base/batches.hpp"
+#include "operations/operations.hpp"
+#include "walk/pairs.hpp"
+
+namespace rk {
+
+namespace {
+
+constexpr long kStreamBytes = 12L << 20;
+
+// True where all of `out` may be streamed: it is large, and its rows begin on whole cache lines.
+template <class T>
+bool streams(const T* out, long rows, long row) {
+    return rows * row * long(sizeof(T)) > kStreamBytes && reinterpret_cast<std::uintptr_t>(out) % 64 == 0 &&
+           row * sizeof(T) % 64 == 0;
+}
+
+template <class T>
+struct Store {
+    static constexpr bool kOrderFree = true;
+    static constexpr long kRowBlock = rk::kRowBlock;
+    T* out;
+    long head, row;  // strides
+    bool stream;
+
+    std::size_t state_bytes(long) const { return 0; }
+    void init(void*, long) const {}
+    Span met(long, long, long, long cols) const { return {0, cols}; }
+    template <class A>
+    void destination(Tile<A>& t, Finish<T>& finish) const {
+        t.r = out + t.head * head + t.i0 * row + t.j0;
+        t.ld = row;
+        finish.stream = stream;
+        finish.fetch = !stream;
+    }
+    template <class A>
+    void accept(void*, const Tile<A>&) const {}
+    void merge(void*, const void*, long) const {}
+    void finish(void*, long, long) const {}
+};
+
+// Rows and columns of a block of the symmetric relation: 192 x 192 floats are 144 KiB, and both sizes are
+// multiples of every panel's columns. Blocks on the diagonal, and small relations, so that two threads have
+// equal shares, are cut finer; so are the rows that go through the map at a time.
+constexpr long kSquare = 192, kSmallSquare = 64, kSmallRows = 1024, kMapRows = 96;
+
+// Rows of the result that begin a multiple of this many bytes apart compete for a few sets of the caches. A
+// block that will be mirrored is then computed in scratch memory (n = 2,048, large pages: 2.2 ms instead of
+// 3.5).
+constexpr long kConflict = 2048;
+
+template <class A, class T = typename A::Value>
+void symmetric(const Team& team, const Points<T>& x, T scale, long heads, T* out, long head, long row) {
+    using Factor = typename A::Factor;
+    const long n = x.count, width = x.width(), depth = width / heads;
+    const long factors = row_of_factors<A>(width, heads);
+    const bool stream = streams(out, n, row);
+
+    // Features of all points, as rows of factors and as packed columns.
+    const bool own_rows = !factors_are_points<A>(x);
+    const Buffer<Factor> space(own_rows ? n * factors : 0), panels(round_up(n, A::nr()) * factors);
+    const long part_rows = n < kSmallRows ? kSmallSquare / 2 : kMapRows;
+    team.for_each(ceil_div(n, part_rows), [&](long p) {
+        const long first = p * part_rows;
+        const Points<T> part = x.sub(first, std::min(part_rows, n - first));
+        Arena::Scope scratch;
+        Points<T> f = part;
+        if (part.map && A::kConverts) f = features_in<A>(part, scratch.take<T>(part.count * width), width);
+        const Rows<A> rows = rows_in<A>(f, heads, own_rows ? space.get() + first * factors : nullptr);
+        if constexpr (!A::kConverts)
+            if (part.map) f = {rows.data, part.count, width, rows.row, rows.col, nullptr};
+        for (long h = 0; h < heads; ++h)
+            A::pack(f.data + h * depth * f.col, f.col, f.row, depth, f.count,
+                    panels.get() + first * factors + h * A::padded(depth) * A::nr(), factors * A::nr());
+    });
+
+    // Rows from i on against columns from j on, none left of the diagonal; columns past the rows are
+    // mirrored.
+    const auto rectangle = [&](long i, long rows, long j, long cols) {
+        const Rows<A> f = own_rows ? Rows<A>{space.get() + i * factors, factors, 1, A::padded(depth)}
+                                   : rows_in<A>(x.sub(i, rows), heads, nullptr);
+        const long kept = std::max(0L, i + rows - j);  // columns that are rows here too
+        const bool aside = kept == 0 && (stream || row * long(sizeof(T)) % kConflict == 0);
+        Arena::Scope scratch;
+        T* space_of_tile = aside ? scratch.take<T>(rows * cols) : nullptr;
+        for (long h = 0; h < heads; ++h) {
+            T* upper = out + h * head + i * row + j;
+            T* tile = aside ? space_of_tile : upper;
+            const long ld = aside ? cols : row;
+            A::product(f.at(0, h), f.row, f.col, panels.get() + j * factors + h * A::padded(depth) * A::nr(),
+                       factors * A::nr(), rows, cols, depth, tile, ld, {.scale = scale, .fetch = !aside});
+            if (aside) kernels<T>().copy(tile, ld, rows, cols, upper, row, stream);
+            kernels<T>().transpose(tile + kept, ld, rows, cols - kept, out + h * head + (j + kept) * row + i,
+                                   row, aside && stream);
+        }
+    };
+    const long square = n < kSmallRows ? kSmallSquare : kSquare, blocks = ceil_div(n, square);
+    team.for_each(blocks * (blocks + 1) / 2, [&](long task) {
+        long a = 0, b = task;  // the task-th pair a <= b, row by row of the upper triangle
+        for (; b >= blocks - a; ++a) b -= blocks - a;
+        b += a;
+        const long i = a * square, j = b * square, end = std::min(j + square, n);
+        if (a != b) return rectangle(i, square, j, end - j);
+        for (long k = i; k < end; k += kSmallSquare)
+            rectangle(k, std::min(kSmallSquare, end - k), k, end - k);
+    });
+}
+
+// Many small symmetric relations of one map: the items of a group go through it as one block of rows.
+template <class A, class T = typename A::Value>
+void symmetric_groups(const Array<const T>& x, const Mlp<T>& phi, T scale, const Array<T>& out) {
+    const long items = x.batch(2), n = x.dim(2), width = phi.outputs();
+    const long group = std::max(1L, kRowBlock / n);
+    const Array<const T> rows = x.as_matrix();
+    Team(num_threads()).for_each(ceil_div(items, group), [&](long g) {
+        const long first = g * group, count = std::min(group, items - first);
+        Arena::Scope scratch;
+        T* features = scratch.take<T>(count * n * width);
+        phi.template forward<A>(rows.data + first * n * rows.step(2), rows.step(2), rows.step(1), count * n,
+                                features, width);
+        for (long i = 0; i < count; ++i)
+            symmetric<A>(Team(1), Points<T>{features + i * n * width, n, width, width, 1, nullptr}, scale, 1,
+                         out.item(first + i, 2), 0, out.step(2));
+    });
+}
+
+}  // namespace
+
+template <class T>
+void relation_matrix(const Relation<T>& r, long heads, const Array<T>& out) {
+    const Array<const T>& x = r.rows;
+    const bool is_symmetric = r.columns.empty();
+    if (heads == 1 && !is_symmetric && one_relation(x, r.columns, out))
+        return relation_matrix(r.as_one(), heads, out.as_matrix());
+    const int core = heads > 1 ? 3 : 2;
+    const long head = heads > 1 ? out.step(3) : 0, row = out.step(2);
+    with_arithmetic<T>(r.precision, [&]<class A>() {
+        if (is_symmetric && r.phi && heads == 1 && x.dim(2) > 0 && x.dim(2) <= kRowBlock / 2 &&
+            x.batch(2) >= 4 * num_threads() && x.rows_continue())
+            return symmetric_groups<A>(x, *r.phi, r.scale, out);
+        for_each_item(x.batch(2), [&](const Team& team, long item) {
+            const Points<T> rows = points_of(x, item, r.phi);
+            T* to = out.item(item, core);
+            if (is_symmetric) return symmetric<A>(team, rows, r.scale, heads, to, head, row);
+            const std::vector<Operand<A>> columns = {
+                {points_of(r.columns, item, r.psi), Operand<A>::columns, heads}};
+            walk_pairs(team, rows, columns, r.scale, heads,
+                       Store<T>{to, head, row, streams(to, rows.count, row)});
+        });
+    });
+}
+
+#define RK_INSTANTIATE(T) template void relation_matrix(const Relation<T>&, long, const Array<T>&);
+RK_INSTANTIATE(float)
+RK_INSTANTIATE(double)
+
+}  // namespace rk

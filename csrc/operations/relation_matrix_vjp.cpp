@@ -1,0 +1,101 @@
+// dF = scale dR G and dG = scale dR^T F for each head: sums of features with given weights.
+//
+// Order of sums: tiles of kTileColumns weights, one chain of multiply-adds each, added in order.
+#include <algorithm>
+
+#include "base/batches.hpp"
+#include "operations/operations.hpp"
+#include "walk/pairs.hpp"
+
+namespace rk {
+
+namespace {
+
+// out(i, :) = scale * sum_j weights(i, j) points(j, :), weights in any strides. `parts`, where it is not
+// null: to its element i is added the inner product of the same sum without the scale and of point i of
+// `own`.
+template <class T>
+void weighted_sum(const Team& team, const T* weights, long row, long col, const Points<T>& own,
+                  const Points<T>& points, T scale, T* out, long out_row, double* parts) {
+    const long rows = own.count;
+    const Kernels<T>& k = kernels<T>();
+    const Operand<Full<T>> values{points, Operand<Full<T>>::values};
+    const long width = points.width();
+    const long super = kTileColumns * std::max(1L, kWorkspace / (values.tile_size() * long(sizeof(T))));
+    const Buffer<T> packed(values.tile_size() * ceil_div(std::min(super, points.count), kTileColumns));
+    for (long i = 0; i < rows; ++i) std::fill_n(out + i * out_row, width, T(0));
+    for (long j0 = 0; j0 < points.count; j0 += super) {
+        const long m = std::min(super, points.count - j0);
+        team.for_each(ceil_div(m, kTileColumns), [&](long t) {
+            values.pack(j0 + t * kTileColumns, std::min(kTileColumns, m - t * kTileColumns),
+                        packed.get() + t * values.tile_size());
+        });
+        team.for_each(ceil_div(rows, kRowBlock), [&](long b) {
+            const long i = b * kRowBlock, n = std::min(kRowBlock, rows - i);
+            Arena::Scope scratch;
+            // A row-major copy of the block of weights: rows far apart in memory, or columns, would
+            // compete for the same sets of L1 in the micro-kernel.
+            T* block = scratch.take<T>(n * kTileColumns);
+            for (long t = 0; t < m; t += kTileColumns) {
+                poll();
+                const long cols = std::min(kTileColumns, m - t);
+                const T* from = weights + i * row + (j0 + t) * col;
+                if (row == 1 && col != 1)
+                    k.transpose(from, col, cols, n, block, kTileColumns, false);
+                else if (col == 1)
+                    k.copy(from, row, n, cols, block, kTileColumns, false);
+                else
+                    for (long r = 0; r < n; ++r)
+                        for (long c = 0; c < cols; ++c) block[r * kTileColumns + c] = from[r * row + c * col];
+                k.product(block, kTileColumns, 1, packed.get() + t / kTileColumns * values.tile_size(),
+                          values.panel_stride(), n, width, cols, out + i * out_row, out_row,
+                          {.accumulate = true});
+            }
+        });
+    }
+    team.for_each(ceil_div(rows, kRowBlock), [&](long b) {
+        for (long i = b * kRowBlock; i < std::min((b + 1) * kRowBlock, rows); ++i) {
+            T* sum = out + i * out_row;
+            if (parts) parts[i] += product_with(own, i, sum);
+            for (long c = 0; c < width; ++c) sum[c] *= scale;
+        }
+    });
+}
+
+}  // namespace
+
+template <class T>
+void relation_matrix_vjp(const Relation<T>& features, long heads, const Array<const T>& grad,
+                         const RelationGradient<T>& to) {
+    const Array<const T>&f = features.rows, &g = features.columns;
+    const int core = heads > 1 ? 3 : 2;
+    const long head = heads > 1 ? grad.step(3) : 0;
+    for_each_item(f.batch(2), [&](const Team& team, long item) {
+        const long depth = f.dim(1) / heads, n = f.dim(2);
+        double* parts = to.scale ? to.scale + item * n : nullptr;
+        if (parts) std::fill_n(parts, n, 0.0);
+        for (long h = 0; h < heads; ++h) {
+            const auto slice = [&](const Array<const T>& a) {
+                Points<T> p = points_of<T>(a, item, nullptr);
+                p.data += h * depth * p.col;
+                p.dim = depth;
+                return p;
+            };
+            const T* weights = grad.item(item, core) + h * head;
+            if (!to.rows.empty())
+                weighted_sum(team, weights, grad.step(2), grad.step(1), slice(f), slice(g), features.scale,
+                             to.rows.item(item, 2) + h * depth, to.rows.step(2), parts);
+            if (!to.columns.empty())
+                weighted_sum<T>(team, weights, grad.step(1), grad.step(2), slice(g), slice(f), features.scale,
+                                to.columns.item(item, 2) + h * depth, to.columns.step(2), nullptr);
+        }
+    });
+}
+
+#define RK_INSTANTIATE(T)                                                              \
+    template void relation_matrix_vjp(const Relation<T>&, long, const Array<const T>&, \
+                                      const RelationGradient<T>&);
+RK_INSTANTIATE(float)
+RK_INSTANTIATE(double)
+
+}  // namespace rk

@@ -1,0 +1,75 @@
+// u_i = sum_j link(R_ij) v_j with R never written. State: the partial sums (rows x c).
+#include "base/batches.hpp"
+#include "operations/operations.hpp"
+#include "walk/masks.hpp"
+#include "walk/pairs.hpp"
+
+namespace rk {
+
+namespace {
+
+template <class T>
+struct LinkedSum {
+    static constexpr bool kOrderFree = false;
+    static constexpr long kRowBlock = rk::kRowBlock;
+    Link link;
+    const T* vector;  // v itself where it has one column of unit stride, else null
+    long width;
+    T* out;
+    long out_row;
+
+    std::size_t state_bytes(long rows) const { return std::size_t(rows * width) * sizeof(T); }
+    void init(void* state, long rows) const { std::fill_n(static_cast<T*>(state), rows * width, T(0)); }
+    Span met(long, long, long, long cols) const { return {0, cols}; }
+    template <class A>
+    void destination(Tile<A>&, Finish<T>&) const {}
+    template <class A>
+    void accept(void* state, const Tile<A>& t) const {
+        T* acc = static_cast<T*>(state) + t.first * width;
+        if (vector) {
+            kernels<T>().link_dot(link, t.r, t.ld, t.rows, t.cols, vector + t.j0, acc);
+        } else {
+            kernels<T>().link(link, t.r, t.ld, t.rows, t.cols);
+            add_weighted(t.r, t.ld, t, 1, width, Mask{}, acc);
+        }
+    }
+    void merge(void* into, const void* from, long rows) const {
+        kernels<T>().add(static_cast<T*>(into), static_cast<const T*>(from), rows * width);
+    }
+    void finish(void* state, long i0, long rows) const {
+        const T* acc = static_cast<const T*>(state);
+        for (long i = 0; i < rows; ++i) std::copy_n(acc + i * width, width, out + (i0 + i) * out_row);
+    }
+};
+
+}  // namespace
+
+template <class T>
+void relation_matvec(const Relation<T>& r, const Array<const T>& v, Link link, const Array<T>& out) {
+    if (v.repeats() && one_relation(r.rows, r.columns, out))
+        return relation_matvec(r.as_one(), v.first_item(), link, out.as_matrix());
+    for_each_item(r.rows.batch(2), [&](const Team& team, long item) {
+        const Points<T> values = points_of<T>(v, item, nullptr);
+        // One column is a dot product with each row of the tile; its stride must be 1.
+        const bool one = values.dim == 1;
+        const Buffer<T> space(one && values.row != 1 ? values.count : 0);
+        const T* vector = nullptr;
+        if (one) {
+            for (long j = 0; space.get() && j < values.count; ++j) space.get()[j] = *values.at(j);
+            vector = space.get() ? space.get() : values.data;
+        }
+        with_arithmetic<T>(r.precision, [&]<class A>() {
+            std::vector<Operand<A>> columns = {{points_of(r.columns, item, r.psi), Operand<A>::columns}};
+            if (!one) columns.push_back({values, Operand<A>::values});
+            walk_pairs(team, points_of(r.rows, item, r.phi), columns, r.scale, 1,
+                       LinkedSum<T>{link, vector, values.dim, out.item(item, 2), out.step(2)});
+        });
+    });
+}
+
+#define RK_INSTANTIATE(T) \
+    template void relation_matvec(const Relation<T>&, const Array<const T>&, Link, const Array<T>&);
+RK_INSTANTIATE(float)
+RK_INSTANTIATE(double)
+
+}  // namespace rk

@@ -1,0 +1,212 @@
+// The factors of the inner products of a relation: rows read through feature maps, and columns packed tile
+// by tile. Strides of the caller's arrays end here.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+
+#include "base/arrays.hpp"
+#include "base/threads.hpp"
+#include "walk/arithmetic.hpp"
+#include "walk/mlp.hpp"
+
+namespace rk {
+
+inline constexpr long kTileColumns = 256;
+// Columns [begin, end) of a tile.
+struct Span {
+    long begin, end;
+    bool empty() const { return begin >= end; }
+};
+
+// Rows of a matrix, with the feature map that is applied to them, if any.
+template <class T>
+struct Points {
+    const T* data;
+    long count, dim;
+    long row, col;  // strides
+    const Mlp<T>* map = nullptr;
+
+    long width() const { return map ? map->outputs() : dim; }
+    const T* at(long i) const { return data + i * row; }
+    Points sub(long first, long n) const { return {at(first), n, dim, row, col, map}; }
+};
+
+template <class T>
+Points<T> points_of(const Array<const T>& a, long item, const Mlp<T>* map) {
+    return {a.item(item, 2), a.dim(2), a.dim(1), a.step(2), a.step(1), map};
+}
+
+// Inner product of point i, as it is in memory, and `values`: one chain of double.
+template <class T>
+double product_with(const Points<T>& p, long i, const T* values, long step = 1) {
+    const T* at = p.at(i);
+    double sum = 0;
+    for (long c = 0; c < p.dim; ++c) sum += double(at[c * p.col]) * double(values[c * step]);
+    return sum;
+}
+
+// Features of points in any strides: computed into `space`, or the points themselves.
+template <class A, class T = typename A::Value>
+Points<T> features_in(const Points<T>& p, T* space, long space_row) {
+    if (!p.map) return p;
+    p.map->template forward<A>(p.data, p.row, p.col, p.count, space, space_row);
+    return {space, p.count, p.width(), space_row, 1, nullptr};
+}
+
+// Left factors: heads groups of features of each row.
+template <class A>
+struct Rows {
+    const typename A::Factor* data;
+    long row, col;     // strides
+    long head_stride;  // from a head's features to the next one's
+
+    const typename A::Factor* at(long i, long head) const { return data + i * row + head * head_stride; }
+};
+
+// True if the rows of factors are the caller's points themselves: they need no space.
+template <class A>
+bool factors_are_points(const Points<typename A::Value>& p) {
+    return !A::kConverts && !p.map;
+}
+
+template <class A>
+long row_of_factors(long width, long heads) {
+    return heads * A::padded(width / heads);
+}
+
+// The rows in `space` (row_of_factors values a row), or the points themselves.
+template <class A>
+Rows<A> rows_in(const Points<typename A::Value>& p, long heads, typename A::Factor* space) {
+    using T = typename A::Value;
+    const long width = p.width(), depth = width / heads, row = row_of_factors<A>(width, heads);
+    if (factors_are_points<A>(p))
+        return {static_cast<const typename A::Factor*>(static_cast<const void*>(p.data)), p.row, p.col,
+                depth * p.col};
+    if constexpr (A::kConverts) {
+        Arena::Scope scratch;
+        const Points<T> f = features_in<A>(p, p.map ? scratch.take<T>(p.count * width) : nullptr, width);
+        for (long h = 0; h < heads; ++h)
+            A::convert(f.data + h * depth * f.col, f.row, f.col, f.count, depth, space + h * A::padded(depth),
+                       row);
+    } else {
+        features_in<A>(p, space, row);
+    }
+    return {space, row, 1, A::padded(depth)};
+}
+
+enum class Role { columns, values };
+
+// The part of an operand in a tile: packed, or in place if there are only a few rows.
+template <class A>
+struct TileOperand {
+    using T = typename A::Value;
+    using Factor = typename A::Factor;
+    const Factor* data;
+    bool packed;
+    Role role;
+    long stride;  // of panels, or of rows in place
+
+    // Without the first `column` columns of the tile, a whole number of panels.
+    TileOperand from(long column) const {
+        TileOperand o = *this;
+        o.data += !packed                 ? column * stride
+                  : role == Role::columns ? column / A::nr() * stride
+                                          : column * A::nr();
+        return o;
+    }
+    // C <- products of rows and columns (kernels/table.hpp); features of the columns are read from `first`
+    // on.
+    void product(const Factor* a, long a_row, long a_depth, long first, long rows, long cols, long depth,
+                 T* c, long c_row, const Finish<T>& finish) const {
+        if constexpr (!A::kConverts)
+            if (!packed)
+                return kernels<T>().product_of_rows(a, a_row, a_depth, data + first, stride, rows, cols,
+                                                    depth, c, c_row, finish);
+        A::product(a, a_row, a_depth, data + first * A::nr(), stride, rows, cols, depth, c, c_row, finish);
+    }
+};
+
+// Columns of the relation, packed tile by tile: as columns to multiply with (depth = features, head by head),
+// or as values to sum with weights from a tile of R (depth = the columns of the tile).
+template <class A>
+struct Operand {
+    using T = typename A::Value;
+    using Factor = typename A::Factor;
+    static constexpr Role columns = Role::columns, values = Role::values;
+    Points<T> points;
+    Role role;
+    long heads = 1;
+
+    long depth() const { return role == columns ? row_of_factors<A>(points.width(), heads) : kTileColumns; }
+    // True if only a few rows use the columns: reading them once in place costs less than packing them.
+    bool read_in_place(long rows) const {
+        return !A::kConverts && !points.map && points.col == 1 && rows <= kFewRows;
+    }
+    long tile_size() const {
+        return depth() * (role == columns ? kTileColumns : round_up(points.width(), A::nr()));
+    }
+    long panel_stride() const { return A::nr() * depth(); }
+    // The part of a tile that begins at column j0: packed in `tile`, or in place.
+    TileOperand<A> in_tile(const Factor* tile, bool in_place, long j0) const {
+        if constexpr (!A::kConverts)
+            if (in_place) return {points.at(j0), false, role, points.row};
+        return {tile, true, role, panel_stride()};
+    }
+
+    void pack(long j0, long cols, Factor* tile) const {
+        Arena::Scope scratch;
+        const long width = points.width();
+        T* space = points.map ? scratch.take<T>(cols * width) : nullptr;
+        const Points<T> f = features_in<A>(points.sub(j0, cols), space, width);
+        if (role == values) return A::pack(f.data, f.row, f.col, cols, width, tile, panel_stride());
+        const long each = width / heads;
+        for (long h = 0; h < heads; ++h)
+            A::pack(f.data + h * each * f.col, f.col, f.row, each, cols, tile + h * A::padded(each) * A::nr(),
+                    panel_stride());
+    }
+};
+
+// A strip of a tile of R, with the operands it was made from, in the order given to the walk.
+template <class A>
+struct Tile {
+    typename A::Value* r;
+    long ld;
+    long i0, rows, j0, cols;
+    long first, block;  // place of the strip in its block of rows: consumers' states are for whole blocks
+    long head;
+    const TileOperand<A>* operands;
+};
+
+// acc(i, :) += sum_j p(i, j) values(j, :) for a strip p and an operand of values. Pairs that the mask forbids
+// contribute nothing, even where their values are NaN or infinite.
+template <class A>
+void add_weighted(const typename A::Value* p, long ld, const Tile<A>& t, std::size_t operand, long width,
+                  const Mask& mask, typename A::Value* acc) {
+    using Factor = typename A::Factor;
+    const TileOperand<A>& o = t.operands[operand];
+    const Factor* values = o.data;
+    if constexpr (!A::kConverts)
+        if (!o.packed)
+            return kernels<typename A::Value>().weighted_rows(p, ld, values, o.stride, t.rows, t.cols, width,
+                                                              acc, mask, t.i0, t.j0);
+    const long stride = o.stride;
+    Arena::Scope scratch;
+    const Factor* a;
+    if constexpr (A::kConverts) {
+        Factor* space = scratch.take<Factor>(t.rows * A::padded(t.cols));
+        A::convert(p, ld, 1, t.rows, t.cols, space, A::padded(t.cols));
+        a = space;
+        ld = A::padded(t.cols);
+    } else {
+        a = p;
+    }
+    bool clean = mask.empty();
+    for (long j = 0; !clean && j < width; j += A::nr())
+        if (!A::all_finite(values + j / A::nr() * stride, A::padded(t.cols) * A::nr()))
+            return A::masked_product(a, ld, values, stride, t.rows, width, t.cols, acc, width, mask, t.i0,
+                                     t.j0);
+    A::product(a, ld, 1, values, stride, t.rows, width, t.cols, acc, width, {.accumulate = true});
+}
+
+}  // namespace rk

@@ -1,0 +1,47 @@
+// Masks of attention and retrieval: made from arrays, transposed, and cut to tiles.
+#pragma once
+
+#include <algorithm>
+
+#include "base/arrays.hpp"
+#include "kernels/table.hpp"
+#include "walk/factors.hpp"
+
+namespace rk {
+
+// The pairs that count: those of a boolean matrix (absent: all) that lie in a band.
+struct Allowed {
+    Array<const std::uint8_t> mask;
+    Band band;
+
+    bool all() const { return mask.empty() && band.unlimited(); }
+    Mask of_item(long item) const {
+        if (mask.empty()) return {.band = band};
+        return {mask.item(item, 2), mask.step(2), mask.step(1), band};
+    }
+};
+
+// The mask of the transposed relation.
+inline Mask transposed(const Mask& mask) {
+    return {mask.data, mask.col_stride, mask.row_stride, {-mask.band.greatest, -mask.band.least}};
+}
+
+// The columns of a tile that the band allows to at least one of its rows.
+inline Span band_columns(const Band& band, long i0, long rows, long j0, long cols) {
+    return {std::clamp(i0 - j0 + band.least, 0L, cols), std::clamp(i0 - j0 + rows + band.greatest, 0L, cols)};
+}
+
+// The mask that this tile needs: a tile inside the band needs only the matrix.
+inline Mask mask_in(const Mask& mask, long i0, long rows, long j0, long cols) {
+    Mask m = mask;
+    if (j0 - (i0 + rows - 1) >= mask.band.least && j0 + cols - 1 - i0 <= mask.band.greatest) m.band = {};
+    return m;
+}
+
+template <class A>
+void apply_mask(const Tile<A>& t, const Mask& mask, typename A::Value value) {
+    const Mask m = mask_in(mask, t.i0, t.rows, t.j0, t.cols);
+    if (!m.empty()) kernels<typename A::Value>().mask_tile(t.r, t.ld, t.rows, t.cols, m, t.i0, t.j0, value);
+}
+
+}  // namespace rk

@@ -1,0 +1,270 @@
+// The walk over pairs: tiles of features -> inner products -> consumer.
+//
+// Every operation on relations is this walk with its own consumer. The walk decides on blocks, threads and
+// workspace; the consumer defines what happens to a strip of R and how partial results merge:
+//
+//   state_bytes(rows)                size of its state for a block of rows
+//   init(state, rows)                an empty state
+//   met(i0, rows, j0, cols)          the range of columns in this tile that any of these rows may use; the
+//   walk
+//                                    may skip the rest
+//   destination(tile, finish)        may set tile.r and tile.ld, where R is written (else scratch), and
+//   `finish` accept(state, tile)              folds a strip of a tile of R into the state of its block
+//   merge(into, from, rows)          joins the states of two ranges of columns, left to right
+//   finish(state, i0, rows)          writes the result of a block of rows
+//   kOrderFree                       merge and accept commute exactly (store, top-k)
+//   kRowBlock                        the most rows of a block
+//
+// Tiles: blocks of at most kRowBlock rows against kTileColumns packed columns (256 x 64 floats: 64 KiB, in
+// L2), in strips of one micro-tile's rows: 12 x 256 values of R are 12 KiB and stay in L1 between the
+// product that makes them and the consumer, while the packed columns stream from L2 at a sixtieth of its
+// bandwidth.
+//
+// Order of sums (invariant): within a tile as the kernels fix it; the tiles of a chunk of kChunk columns
+// in order, from an empty state; chunks merged in order. Chunks begin at multiples of kChunk, so a row's
+// result depends neither on threads nor on the other rows. Several threads share a block of rows by taking
+// different chunks, and the merges stay in order.
+//
+// Memory: factors of at most kWorkspace bytes of rows and of columns at a time, besides the states. More
+// rows or columns are taken in turn (super-blocks); columns are then mapped again for every super-block of
+// rows, which costs under 3 % for an MLP of 64-256-256-64.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <vector>
+
+#include "base/arrays.hpp"
+#include "base/threads.hpp"
+#include "walk/arithmetic.hpp"
+#include "walk/factors.hpp"
+
+namespace rk {
+
+inline constexpr long kChunk = 2048;
+inline constexpr long kWorkspace = 16L << 20;
+
+template <class A, class Consumer>
+class PairWalk {
+   public:
+    using T = typename A::Value;
+    using Factor = typename A::Factor;
+
+    PairWalk(const Team& team, const Points<T>& rows, const std::vector<Operand<A>>& operands, T scale,
+             long heads, const Consumer& consumer)
+        : team_(team), rows_(rows), operands_(operands), scale_(scale), heads_(heads), consumer_(consumer) {
+        for (const Operand<A>& o : operands_) tile_stride_ += o.tile_size();
+    }
+
+    void run() {
+        const long columns = operands_[0].points.count;
+        const long block = row_block();
+        const long state = round_up(long(consumer_.state_bytes(block)), 64);
+        const bool own_rows = !factors_are_points<A>(rows_);
+        const long row = own_rows ? row_of_factors<A>(rows_.width(), heads_) : 0;
+        const long per_block = block * row * long(sizeof(Factor)) + state;
+        const long super_rows = block * std::max(kWorkspace / std::max(per_block, 1L), 2L * team_.size());
+        const long tile_bytes = tile_stride_ * long(sizeof(Factor));
+        const long tiles = std::max(kWorkspace / (tile_bytes * kTilesOfChunk), 1L) * kTilesOfChunk;
+        const long super_columns = tiles * kTileColumns;
+
+        for (long i = 0; i < rows_.count; i += super_rows) {
+            const long n = std::min(super_rows, rows_.count - i), blocks = ceil_div(n, block);
+            const Buffer<Factor> row_space(n * row);
+            const Buffer<std::byte> states(blocks * state);
+            const Step s{i, n, block, row_space.get(), row, states.get(), state};
+            // A single block of rows packs each tile of columns when it gets there, into space that stays in
+            // L2.
+            const bool shared = blocks > 1;
+            const long most = shared ? std::min(super_columns, round_up(columns, kTileColumns)) : 0;
+            const Buffer<Factor> packed(most / kTileColumns * tile_stride_);
+            long j = 0;
+            do {  // runs once even without columns: it initializes and finishes the states
+                const long m = std::min(super_columns, columns - j);
+                if (shared) pack(s, j, m, packed.get());
+                step(s, j, m, shared ? packed.get() : nullptr, j == 0, j + m == columns);
+                j += super_columns;
+            } while (j < columns);
+        }
+    }
+
+   private:
+    static constexpr long kTilesOfChunk = kChunk / kTileColumns;
+    static constexpr std::size_t kMaxOperands = 4;
+
+    // A super-block of rows.
+    struct Step {
+        long i0, n, block;
+        Factor* row_space;
+        long row;
+        std::byte* states;
+        long state_size;
+
+        long blocks() const { return ceil_div(n, block); }
+        long first(long b) const { return i0 + b * block; }
+        long rows(long b) const { return std::min(block, n - b * block); }
+        void* state(long b) const { return states + b * state_size; }
+    };
+
+    // At least eight blocks for each thread, so that none waits long for the last, unless they would be
+    // smaller than two micro-tiles. If all rows fit in one block and there are many columns, they are one
+    // block: the threads then share the columns.
+    long row_block() const {
+        const long n = rows_.count, mr = A::mr();
+        const long most = std::max(Consumer::kRowBlock / mr * mr, mr);
+        if (n <= most && operands_[0].points.count >= 2 * team_.size() * kChunk) return round_up(n, mr);
+        return std::clamp(n / (8 * team_.size()) / mr * mr, std::min(2 * mr, most), most);
+    }
+
+    // The tiles of m columns from j on that any row of the super-block may use.
+    void pack(const Step& s, long j, long m, Factor* packed) const {
+        team_.for_each(ceil_div(m, kTileColumns), [&](long t) {
+            const long first = j + t * kTileColumns, cols = std::min(kTileColumns, m - t * kTileColumns);
+            if (consumer_.met(s.i0, s.n, first, cols).empty()) return;
+            pack_tile(first, cols, packed + t * tile_stride_, rows_.count);
+        });
+    }
+
+    // Packs the operands that these rows do not read in place.
+    void pack_tile(long j0, long cols, Factor* tile, long rows) const {
+        for (const Operand<A>& o : operands_) {
+            if (!o.read_in_place(rows)) o.pack(j0, cols, tile);
+            tile += o.tile_size();
+        }
+    }
+
+    // Rows of block b as factors; computed at the first step.
+    Rows<A> rows_of(const Step& s, long b, bool first) const {
+        const Points<T> part = rows_.sub(s.first(b), s.rows(b));
+        Factor* space = s.row_space + b * s.block * s.row;
+        if (first || factors_are_points<A>(rows_)) return rows_in<A>(part, heads_, space);
+        return {space, s.row, 1, s.row / heads_};
+    }
+
+    // Columns j .. j + m - 1 against a super-block of rows. The first step initializes the states, the last
+    // one finishes them.
+    void step(const Step& s, long j, long m, const Factor* packed, bool first, bool last) const {
+        const long chunks = ceil_div(m, kChunk);
+        if (s.blocks() >= team_.size() || chunks <= 1) {
+            team_.for_each(s.blocks(), [&](long task) {
+                const long b = s.blocks() - 1 - task;  // the last rows have most work under the causal rule
+                const long rows = s.rows(b);
+                Arena::Scope scratch;
+                void* partial = Consumer::kOrderFree ? nullptr : scratch.bytes(std::size_t(s.state_size));
+                const Rows<A> f = rows_of(s, b, first);
+                if (first) consumer_.init(s.state(b), rows);
+                for (long c = 0; c < chunks; ++c) {
+                    const long at = c * kChunk;  // a chunk outside of the band adds nothing
+                    if (consumer_.met(s.first(b), rows, j + at, std::min(kChunk, m - at)).empty()) continue;
+                    poll();
+                    if constexpr (Consumer::kOrderFree) {
+                        chunk(s, b, f, j, m, c, packed, s.state(b));
+                    } else {
+                        consumer_.init(partial, rows);
+                        chunk(s, b, f, j, m, c, packed, partial);
+                        consumer_.merge(s.state(b), partial, rows);
+                    }
+                }
+                if (last) consumer_.finish(s.state(b), s.first(b), rows);
+            });
+            return;
+        }
+        // Few rows: the threads take parts of the chunks, a wave of them at a time, and merge them in order.
+        team_.for_each(s.blocks(), [&](long b) {
+            rows_of(s, b, first);
+            if (first) consumer_.init(s.state(b), s.rows(b));
+        });
+        // If merges commute, one state accumulates all chunks of a task; starting afresh would discard, say,
+        // the k best values so far.
+        const long each = Consumer::kOrderFree ? ceil_div(chunks, 4 * team_.size()) : 1;
+        const long parts = ceil_div(chunks, each);
+        const long fit = kWorkspace / 2 / std::max(s.blocks() * s.state_size, 1L);
+        const long wave = std::min(std::max(fit, 4L * team_.size()), parts);
+        const Buffer<std::byte> partials(s.blocks() * wave * s.state_size);
+        for (long c0 = 0; c0 < parts; c0 += wave) {
+            const long count = std::min(wave, parts - c0);
+            const auto partial = [&](long b, long c) {
+                return partials.get() + (b * wave + c) * s.state_size;
+            };
+            team_.for_each(s.blocks() * count, [&](long task) {
+                const long b = task / count, c = task % count;
+                consumer_.init(partial(b, c), s.rows(b));
+                const long end = std::min(chunks, (c0 + c + 1) * each);
+                for (long at = (c0 + c) * each; at < end; ++at)
+                    chunk(s, b, rows_of(s, b, false), j, m, at, packed, partial(b, c));
+            });
+            for (long b = 0; b < s.blocks(); ++b)
+                for (long c = 0; c < count; ++c) consumer_.merge(s.state(b), partial(b, c), s.rows(b));
+        }
+        if (last)
+            for (long b = 0; b < s.blocks(); ++b) consumer_.finish(s.state(b), s.first(b), s.rows(b));
+    }
+
+    void chunk(const Step& s, long b, const Rows<A>& f, long j, long m, long c, const Factor* packed,
+               void* state) const {
+        const long i0 = s.first(b), rows = s.rows(b), strip = A::mr();
+        const long depth = rows_.width() / heads_;
+        const long end = std::min(m, (c + 1) * kChunk);
+        for (long t = c * kChunk; t < end; t += kTileColumns) {
+            const long cols = std::min(kTileColumns, end - t);
+            if (consumer_.met(i0, rows, j + t, cols).empty()) continue;
+            Arena::Scope scratch;
+            const Factor* tile = packed ? packed + t / kTileColumns * tile_stride_ : nullptr;
+            if (!packed) {
+                Factor* own = scratch.take<Factor>(tile_stride_);
+                pack_tile(j + t, cols, own, rows);
+                tile = own;
+            }
+            std::array<TileOperand<A>, kMaxOperands> of_tile{};
+            for (std::size_t o = 0; o < operands_.size(); tile += operands_[o++].tile_size())
+                of_tile[o] = operands_[o].in_tile(tile, !packed && operands_[o].read_in_place(rows), j + t);
+            T* space = scratch.take<T>(strip * kTileColumns);
+            for (long r0 = 0; r0 < rows; r0 += strip) {
+                const long n = std::min(strip, rows - r0);
+                const Span met = whole_panels(consumer_.met(i0 + r0, n, j + t, cols), cols);
+                if (met.empty()) continue;
+                std::array<TileOperand<A>, kMaxOperands> operands{};
+                for (std::size_t o = 0; o < operands_.size(); ++o) operands[o] = of_tile[o].from(met.begin);
+                for (long h = 0; h < heads_; ++h) {
+                    Tile<A> r{nullptr, 0, i0 + r0,        n, j + t + met.begin, met.end - met.begin, r0,
+                              rows,    h, operands.data()};
+                    Finish<T> finish{.scale = scale_};
+                    consumer_.destination(r, finish);
+                    if (!r.r) {
+                        r.r = space;
+                        r.ld = kTileColumns;
+                    }
+                    operands[0].product(f.at(r0, h), f.row, f.col, h * A::padded(depth), n, r.cols, depth,
+                                        r.r, r.ld, finish);
+                    consumer_.accept(state, r);
+                }
+            }
+        }
+    }
+
+    // The range widened to whole panels, where packed columns begin; values keep their lanes. The pairs added
+    // by this change no sum, since the consumer masks them.
+    static Span whole_panels(Span met, long cols) {
+        if (met.empty()) return met;
+        return {met.begin / A::nr() * A::nr(), std::min(round_up(met.end, A::nr()), cols)};
+    }
+
+    const Team& team_;
+    const Points<T> rows_;
+    const std::vector<Operand<A>>& operands_;
+    const T scale_;
+    const long heads_;
+    const Consumer& consumer_;
+    long tile_stride_ = 0;
+};
+
+template <class A, class Consumer>
+void walk_pairs(const Team& team, const Points<typename A::Value>& rows,
+                const std::vector<Operand<A>>& operands, typename A::Value scale, long heads,
+                const Consumer& consumer) {
+    if (rows.count == 0) return;
+    PairWalk<A, Consumer>(team, rows, operands, scale, heads, consumer).run();
+}
+
+}  // namespace rk
