@@ -21,7 +21,9 @@ struct Scores {
     void init(void* state, long rows) const {
         std::fill_n(static_cast<T*>(state), rows, -std::numeric_limits<T>::infinity());
     }
-    Span met(long i0, long rows, long j0, long cols) const { return band_columns(mask.band, i0, rows, j0, cols); }
+    Span met(long i0, long rows, long j0, long cols) const {
+        return band_columns(mask.band, i0, rows, j0, cols);
+    }
     template <class A>
     void destination(Tile<A>& t, Finish<T>&) const {
         t.r = out + t.i0 * row + t.j0;
