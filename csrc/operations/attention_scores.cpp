@@ -17,10 +17,11 @@ struct Scores {
     long row, columns;
     Mask mask;
 
-    std::size_t state_bytes(long rows) const { return std::size_t(rows) * sizeof(T); }
-    void init(void* state, long rows) const {
-        std::fill_n(static_cast<T*>(state), rows, -std::numeric_limits<T>::infinity());
-    }
+    struct State {
+        T* max;
+    };
+    State make(Space& space, long rows) const { return {space.take<T>(rows)}; }
+    void init(State& s, long rows) const { std::fill_n(s.max, rows, -std::numeric_limits<T>::infinity()); }
     Span met(long i0, long rows, long j0, long cols) const {
         return band_columns(mask.band, i0, rows, j0, cols);
     }
@@ -30,23 +31,21 @@ struct Scores {
         t.ld = row;
     }
     template <class A>
-    void accept(void* state, const Tile<A>& t) const {
+    void accept(State& s, const Tile<A>& t) const {
         apply_mask(t, mask, -std::numeric_limits<T>::infinity());
-        kernels<T>().row_max(t.r, t.ld, t.rows, t.cols, static_cast<T*>(state) + t.first);
+        kernels<T>().row_max(t.r, t.ld, t.rows, t.cols, s.max + t.first);
     }
-    void merge(void* into, const void* from, long rows) const {
-        T* a = static_cast<T*>(into);
-        const T* b = static_cast<const T*>(from);
-        for (long i = 0; i < rows; ++i) a[i] = std::max(a[i], b[i]);
+    void merge(State& a, const State& b, long rows) const {
+        for (long i = 0; i < rows; ++i) a.max[i] = std::max(a.max[i], b.max[i]);
     }
-    void finish(void* state, long i0, long rows) const {
+    void finish(State& s, long i0, long rows) const {
         // Tiles outside of the band were not computed.
         const Mask band = mask_in({.band = mask.band}, i0, rows, 0, columns);
         T* block = out + i0 * row;
         if (!band.empty())
             kernels<T>().mask_tile(block, row, rows, columns, band, i0, 0,
                                    -std::numeric_limits<T>::infinity());
-        kernels<T>().softmax_rows(block, row, rows, columns, static_cast<T*>(state));
+        kernels<T>().softmax_rows(block, row, rows, columns, s.max);
     }
 };
 

@@ -35,17 +35,25 @@ struct GradientOfPairs {
     double* grad_scale;  // a part for each row; null in the walk over keys, or where it is not wanted
 
     // operands: 0 features as columns, 1 partner as columns, 2 features as values, 3 partner as values
-    std::size_t state_bytes(long rows) const {
-        return std::size_t(rows * (width + values_width)) * sizeof(T);
+    struct State {
+        T* features;  // rows x width
+        T* values;    // rows x values_width; not used in the walk over queries
+    };
+    long values_kept() const { return grad_values ? values_width : 0; }
+    State make(Space& space, long rows) const {
+        return {space.take<T>(rows * width), space.take<T>(rows * values_kept())};
     }
-    void init(void* state, long rows) const {
-        std::fill_n(static_cast<T*>(state), rows * (width + values_width), T(0));
+    void init(State& s, long rows) const {
+        std::fill_n(s.features, rows * width, T(0));
+        std::fill_n(s.values, rows * values_kept(), T(0));
     }
-    Span met(long i0, long rows, long j0, long cols) const { return band_columns(mask.band, i0, rows, j0, cols); }
+    Span met(long i0, long rows, long j0, long cols) const {
+        return band_columns(mask.band, i0, rows, j0, cols);
+    }
     template <class A>
     void destination(Tile<A>&, Finish<T>&) const {}
     template <class A>
-    void accept(void* state, const Tile<A>& t) const {
+    void accept(State& s, const Tile<A>& t) const {
         const Kernels<T>& k = kernels<T>();
         Arena::Scope scratch;
         T* dp = scratch.take<T>(t.rows * kTileColumns);
@@ -62,24 +70,22 @@ struct GradientOfPairs {
             k.mask_tile(t.r, kTileColumns, t.rows, t.cols, m, t.i0, t.j0, T(0));
             k.mask_tile(dp, kTileColumns, t.rows, t.cols, m, t.i0, t.j0, T(0));
         }
-        T* acc = static_cast<T*>(state) + t.first * width;
-        T* acc_values = static_cast<T*>(state) + t.block * width + t.first * values_width;
-        add_weighted(dp, kTileColumns, t, 2, width, m, acc);
-        if (grad_values) add_weighted(t.r, kTileColumns, t, 3, values_width, m, acc_values);
+        add_weighted(dp, kTileColumns, t, 2, width, m, s.features + t.first * width);
+        if (grad_values)
+            add_weighted(t.r, kTileColumns, t, 3, values_width, m, s.values + t.first * values_width);
     }
-    void merge(void* into, const void* from, long rows) const {
-        kernels<T>().add(static_cast<T*>(into), static_cast<const T*>(from), rows * (width + values_width));
+    void merge(State& a, const State& b, long rows) const {
+        kernels<T>().add(a.features, b.features, rows * width);
+        kernels<T>().add(a.values, b.values, rows * values_kept());
     }
-    void finish(void* state, long i0, long rows) const {
-        const T* acc = static_cast<const T*>(state);
-        for (long i = 0; i < rows * width; ++i) grad_features[i0 * width + i] = scale * acc[i];
+    void finish(State& s, long i0, long rows) const {
+        for (long i = 0; i < rows * width; ++i) grad_features[i0 * width + i] = scale * s.features[i];
         // A row with nothing to attend to has no part, even where its features are NaN or infinite.
         for (long i = 0; grad_scale && i < rows; ++i)
             grad_scale[i0 + i] = lse[i0 + i] == -std::numeric_limits<T>::infinity()
                                      ? 0.0
-                                     : product_with(rows_of, i0 + i, acc + i * width);
-        if (grad_values)
-            std::copy_n(acc + rows * width, rows * values_width, grad_values + i0 * values_width);
+                                     : product_with(rows_of, i0 + i, s.features + i * width);
+        if (grad_values) std::copy_n(s.values, rows * values_width, grad_values + i0 * values_width);
     }
 };
 

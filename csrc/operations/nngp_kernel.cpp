@@ -29,8 +29,9 @@ struct Recursion {
     long first_a, first_b;
     T* mirrored;
 
-    std::size_t state_bytes(long) const { return 0; }
-    void init(void*, long) const {}
+    struct State {};
+    State make(Space&, long) const { return {}; }
+    void init(State&, long) const {}
     Span met(long i0, long, long j0, long cols) const {
         const bool below = symmetric && first_b + j0 + cols <= first_a + i0;
         return {0, below ? 0 : cols};
@@ -38,7 +39,7 @@ struct Recursion {
     template <class A>
     void destination(Tile<A>&, Finish<double>&) const {}
     template <class A>
-    void accept(void*, const Tile<A>& t) const {
+    void accept(State&, const Tile<A>& t) const {
         const Kernels<T>& k = kernels<T>();
         T* to = out + t.i0 * row + t.j0;
         if (!symmetric) {
@@ -63,8 +64,8 @@ struct Recursion {
                 mirror[j * row + i] = values[i * t.cols + j];
             }
     }
-    void merge(void*, const void*, long) const {}
-    void finish(void*, long, long) const {}
+    void merge(State&, const State&, long) const {}
+    void finish(State&, long, long) const {}
 };
 
 template <class T>

@@ -20,8 +20,7 @@ struct Relation {
     Precision precision = Precision::full;
     T scale = T(1);
 
-    // The rows of all items as one matrix, and the columns of the first item (base/batches.hpp,
-    // one_relation).
+    // The rows of all items as one matrix, and the columns of the first (one_relation in base/batches.hpp).
     Relation as_one() const { return {rows.as_matrix(), columns.first_item(), phi, psi, precision, scale}; }
 };
 

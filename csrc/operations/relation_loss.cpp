@@ -30,21 +30,22 @@ struct LossGradient {
     double* grad_scale;  // a part for each row; null in the walk over G
     long width = rows_of.dim;
 
-    static double* values_in(const void* state) { return static_cast<double*>(const_cast<void*>(state)); }
-    static T* grad_in(const void* state, long rows) { return reinterpret_cast<T*>(values_in(state) + rows); }
-
-    std::size_t state_bytes(long rows) const {
-        return std::size_t(rows) * sizeof(double) + std::size_t(rows * width) * sizeof(T);
+    struct State {
+        double* values;  // the loss of each row
+        T* grad;         // rows x width
+    };
+    State make(Space& space, long rows) const {
+        return {space.take<double>(rows), space.take<T>(rows * width)};
     }
-    void init(void* state, long rows) const {
-        std::fill_n(values_in(state), rows, 0.0);
-        std::fill_n(grad_in(state, rows), rows * width, T(0));
+    void init(State& s, long rows) const {
+        std::fill_n(s.values, rows, 0.0);
+        std::fill_n(s.grad, rows * width, T(0));
     }
     Span met(long, long, long, long cols) const { return {0, cols}; }
     template <class A>
     void destination(Tile<A>&, Finish<T>&) const {}
     template <class A>
-    void accept(void* state, const Tile<A>& t) const {
+    void accept(State& s, const Tile<A>& t) const {
         const Kernels<T>& k = kernels<T>();
         Arena::Scope scratch;
         PairTargets<T> here = targets.from(t.i0, t.j0);
@@ -56,19 +57,18 @@ struct LossGradient {
             here.target_row = kTileColumns;
             here.target_col = 1;
         }
-        k.loss(loss, t.r, t.ld, t.rows, t.cols, here, values_in(state) + t.first);
-        add_weighted(t.r, t.ld, t, 1, width, Mask{}, grad_in(state, t.block) + t.first * width);
+        k.loss(loss, t.r, t.ld, t.rows, t.cols, here, s.values + t.first);
+        add_weighted(t.r, t.ld, t, 1, width, Mask{}, s.grad + t.first * width);
     }
-    void merge(void* into, const void* from, long rows) const {
-        for (long i = 0; i < rows; ++i) values_in(into)[i] += values_in(from)[i];
-        kernels<T>().add(grad_in(into, rows), grad_in(from, rows), rows * width);
+    void merge(State& a, const State& b, long rows) const {
+        for (long i = 0; i < rows; ++i) a.values[i] += b.values[i];
+        kernels<T>().add(a.grad, b.grad, rows * width);
     }
-    void finish(void* state, long i0, long rows) const {
-        const T* sums = grad_in(state, rows);
-        for (long i = 0; i < rows * width; ++i) grad[i0 * width + i] = scale * sums[i];
-        if (values) std::copy_n(values_in(state), rows, values + i0);
+    void finish(State& s, long i0, long rows) const {
+        for (long i = 0; i < rows * width; ++i) grad[i0 * width + i] = scale * s.grad[i];
+        if (values) std::copy_n(s.values, rows, values + i0);
         for (long i = 0; grad_scale && i < rows; ++i)
-            grad_scale[i0 + i] = product_with(rows_of, i0 + i, sums + i * width);
+            grad_scale[i0 + i] = product_with(rows_of, i0 + i, s.grad + i * width);
     }
 };
 

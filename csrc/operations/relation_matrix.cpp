@@ -33,8 +33,9 @@ struct Store {
     long head, row;  // strides
     bool stream;
 
-    std::size_t state_bytes(long) const { return 0; }
-    void init(void*, long) const {}
+    struct State {};
+    State make(Space&, long) const { return {}; }
+    void init(State&, long) const {}
     Span met(long, long, long, long cols) const { return {0, cols}; }
     template <class A>
     void destination(Tile<A>& t, Finish<T>& finish) const {
@@ -44,9 +45,9 @@ struct Store {
         finish.fetch = !stream;
     }
     template <class A>
-    void accept(void*, const Tile<A>&) const {}
-    void merge(void*, const void*, long) const {}
-    void finish(void*, long, long) const {}
+    void accept(State&, const Tile<A>&) const {}
+    void merge(State&, const State&, long) const {}
+    void finish(State&, long, long) const {}
 };
 
 // Rows and columns of a block of the symmetric relation: 192 x 192 floats are 144 KiB, and both sizes are
@@ -55,8 +56,8 @@ struct Store {
 constexpr long kSquare = 192, kSmallSquare = 64, kSmallRows = 1024, kMapRows = 96;
 
 // Rows of the result that begin a multiple of this many bytes apart compete for a few sets of the caches. A
-// block that will be mirrored is then computed in scratch memory (n = 2,048, large pages: 2.2 ms instead of
-// 3.5).
+// block that will be mirrored is then computed in scratch memory (n = 2,048, large pages: 2.2 instead of 3.5
+// ms).
 constexpr long kConflict = 2048;
 
 template <class A, class T = typename A::Value>

@@ -1,4 +1,4 @@
-// u_i = sum_j link(R_ij) v_j with R never written. State: the partial sums (rows x c).
+// u_i = sum_j link(R_ij) v_j with R never written.
 #include "base/batches.hpp"
 #include "operations/operations.hpp"
 #include "walk/masks.hpp"
@@ -18,14 +18,17 @@ struct LinkedSum {
     T* out;
     long out_row;
 
-    std::size_t state_bytes(long rows) const { return std::size_t(rows * width) * sizeof(T); }
-    void init(void* state, long rows) const { std::fill_n(static_cast<T*>(state), rows * width, T(0)); }
+    struct State {
+        T* sums;  // rows x width
+    };
+    State make(Space& space, long rows) const { return {space.take<T>(rows * width)}; }
+    void init(State& s, long rows) const { std::fill_n(s.sums, rows * width, T(0)); }
     Span met(long, long, long, long cols) const { return {0, cols}; }
     template <class A>
     void destination(Tile<A>&, Finish<T>&) const {}
     template <class A>
-    void accept(void* state, const Tile<A>& t) const {
-        T* acc = static_cast<T*>(state) + t.first * width;
+    void accept(State& s, const Tile<A>& t) const {
+        T* acc = s.sums + t.first * width;
         if (vector) {
             kernels<T>().link_dot(link, t.r, t.ld, t.rows, t.cols, vector + t.j0, acc);
         } else {
@@ -33,12 +36,9 @@ struct LinkedSum {
             add_weighted(t.r, t.ld, t, 1, width, Mask{}, acc);
         }
     }
-    void merge(void* into, const void* from, long rows) const {
-        kernels<T>().add(static_cast<T*>(into), static_cast<const T*>(from), rows * width);
-    }
-    void finish(void* state, long i0, long rows) const {
-        const T* acc = static_cast<const T*>(state);
-        for (long i = 0; i < rows; ++i) std::copy_n(acc + i * width, width, out + (i0 + i) * out_row);
+    void merge(State& a, const State& b, long rows) const { kernels<T>().add(a.sums, b.sums, rows * width); }
+    void finish(State& s, long i0, long rows) const {
+        for (long i = 0; i < rows; ++i) std::copy_n(s.sums + i * width, width, out + (i0 + i) * out_row);
     }
 };
 

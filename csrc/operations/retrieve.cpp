@@ -51,22 +51,16 @@ struct TopK {
     };
     // Room for as many hits again as are kept, within reason.
     long capacity() const { return k + std::min(k, 1024L) + 16; }
-    State view(void* state, long rows) const {
-        long* found = static_cast<long*>(state);
-        T* bar = reinterpret_cast<T*>(found + round_up(rows, 2));
-        return {found, bar, reinterpret_cast<Hit<T>*>(bar + round_up(rows, 4))};
+    State make(Space& space, long rows) const {
+        return {space.take<long>(rows), space.take<T>(rows), space.take<Hit<T>>(rows * capacity())};
     }
-
-    std::size_t state_bytes(long rows) const {
-        return std::size_t(round_up(rows, 2)) * sizeof(long) + std::size_t(round_up(rows, 4)) * sizeof(T) +
-               std::size_t(rows * capacity()) * sizeof(Hit<T>);
-    }
-    void init(void* state, long rows) const {
-        const State s = view(state, rows);
+    void init(State& s, long rows) const {
         std::fill_n(s.found, rows, 0);
         std::fill_n(s.bar, rows, std::numeric_limits<T>::quiet_NaN());
     }
-    Span met(long i0, long rows, long j0, long cols) const { return band_columns(mask.band, i0, rows, j0, cols); }
+    Span met(long i0, long rows, long j0, long cols) const {
+        return band_columns(mask.band, i0, rows, j0, cols);
+    }
     template <class A>
     void destination(Tile<A>&, Finish<T>&) const {}
 
@@ -84,8 +78,7 @@ struct TopK {
     }
 
     template <class A>
-    void accept(void* state, const Tile<A>& t) const {
-        const State s = view(state, t.block);
+    void accept(State& s, const Tile<A>& t) const {
         std::int32_t columns[kTileColumns];
         for (long r = 0; r < t.rows; ++r) {
             const long i = t.first + r;
@@ -105,13 +98,11 @@ struct TopK {
             }
         }
     }
-    void merge(void* into, const void* from, long rows) const {
-        const State a = view(into, rows), b = view(const_cast<void*>(from), rows);
+    void merge(State& a, const State& b, long rows) const {
         for (long i = 0; i < rows; ++i)
             for (long c = 0; c < b.found[i]; ++c) offer(a, i, b.hits[i * capacity() + c]);
     }
-    void finish(void* state, long i0, long rows) const {
-        const State s = view(state, rows);
+    void finish(State& s, long i0, long rows) const {
         for (long i = 0; i < rows; ++i) {
             Hit<T>* hits = s.hits + i * capacity();
             select(s, i);

@@ -115,8 +115,7 @@ struct TileOperand {
                                           : column * A::nr();
         return o;
     }
-    // C <- products of rows and columns (kernels/table.hpp); features of the columns are read from `first`
-    // on.
+    // C <- products of rows and columns (kernels/table.hpp), with the columns' features from `first` on.
     void product(const Factor* a, long a_row, long a_depth, long first, long rows, long cols, long depth,
                  T* c, long c_row, const Finish<T>& finish) const {
         if constexpr (!A::kConverts)
@@ -173,7 +172,7 @@ struct Tile {
     typename A::Value* r;
     long ld;
     long i0, rows, j0, cols;
-    long first, block;  // place of the strip in its block of rows: consumers' states are for whole blocks
+    long first;  // place of the strip in its block of rows: consumers' states are for whole blocks
     long head;
     const TileOperand<A>* operands;
 };

@@ -3,17 +3,19 @@
 // Every operation on relations is this walk with its own consumer. The walk decides on blocks, threads and
 // workspace; the consumer defines what happens to a strip of R and how partial results merge:
 //
-//   state_bytes(rows)                size of its state for a block of rows
-//   init(state, rows)                an empty state
-//   met(i0, rows, j0, cols)          the range of columns in this tile that any of these rows may use; the
-//   walk
-//                                    may skip the rest
-//   destination(tile, finish)        may set tile.r and tile.ld, where R is written (else scratch), and
-//   `finish` accept(state, tile)              folds a strip of a tile of R into the state of its block
-//   merge(into, from, rows)          joins the states of two ranges of columns, left to right
-//   finish(state, i0, rows)          writes the result of a block of rows
-//   kOrderFree                       merge and accept commute exactly (store, top-k)
-//   kRowBlock                        the most rows of a block
+//   State                      what it keeps for a block of rows: pointers into memory that the walk
+//                              owns, or any type with a destructor
+//   make(space, rows)          a State for at most this many rows, with arrays taken from `space`
+//   init(state, rows)          sets it to the state of no columns
+//   met(i0, rows, j0, cols)    the range of columns in this tile that any of these rows may use; the walk
+//                              may skip the rest
+//   destination(tile, finish)  may set tile.r and tile.ld, where R is written (else scratch memory), and
+//                              how (finish)
+//   accept(state, tile)        folds a strip of a tile of R into the state of its block
+//   merge(into, from, rows)    joins the states of two ranges of columns, left to right
+//   finish(state, i0, rows)    writes the result of a block of rows
+//   kOrderFree                 merge and accept commute exactly (store, top-k)
+//   kRowBlock                  the most rows of a block
 //
 // Tiles: blocks of at most kRowBlock rows against kTileColumns packed columns (256 x 64 floats: 64 KiB, in
 // L2), in strips of one micro-tile's rows: 12 x 256 values of R are 12 KiB and stay in L1 between the
@@ -45,11 +47,31 @@ namespace rk {
 inline constexpr long kChunk = 2048;
 inline constexpr long kWorkspace = 16L << 20;
 
+// Carves arrays out of a block of memory. Without a block it only counts the bytes they need.
+class Space {
+   public:
+    explicit Space(std::byte* memory = nullptr) : memory_(memory) {}
+
+    // 64-byte aligned, not initialized.
+    template <class T>
+    T* take(long n) {
+        T* at = memory_ ? reinterpret_cast<T*>(memory_ + used_) : nullptr;
+        used_ += round_up(n * long(sizeof(T)), 64);
+        return at;
+    }
+    long used() const { return used_; }
+
+   private:
+    std::byte* memory_;
+    long used_ = 0;
+};
+
 template <class A, class Consumer>
 class PairWalk {
    public:
     using T = typename A::Value;
     using Factor = typename A::Factor;
+    using State = typename Consumer::State;
 
     PairWalk(const Team& team, const Points<T>& rows, const std::vector<Operand<A>>& operands, T scale,
              long heads, const Consumer& consumer)
@@ -60,7 +82,9 @@ class PairWalk {
     void run() {
         const long columns = operands_[0].points.count;
         const long block = row_block();
-        const long state = round_up(long(consumer_.state_bytes(block)), 64);
+        Space counted;
+        consumer_.make(counted, block);
+        const long state = counted.used();
         const bool own_rows = !factors_are_points<A>(rows_);
         const long row = own_rows ? row_of_factors<A>(rows_.width(), heads_) : 0;
         const long per_block = block * row * long(sizeof(Factor)) + state;
@@ -72,10 +96,10 @@ class PairWalk {
         for (long i = 0; i < rows_.count; i += super_rows) {
             const long n = std::min(super_rows, rows_.count - i), blocks = ceil_div(n, block);
             const Buffer<Factor> row_space(n * row);
-            const Buffer<std::byte> states(blocks * state);
-            const Step s{i, n, block, row_space.get(), row, states.get(), state};
-            // A single block of rows packs each tile of columns when it gets there, into space that stays in
-            // L2.
+            const Buffer<std::byte> memory(blocks * state);
+            std::vector<State> states = make_states(blocks, block, memory.get(), state);
+            const Step s{i, n, block, row_space.get(), row, states.data(), state};
+            // A single block of rows packs each tile of columns just before use, into space that stays in L2.
             const bool shared = blocks > 1;
             const long most = shared ? std::min(super_columns, round_up(columns, kTileColumns)) : 0;
             const Buffer<Factor> packed(most / kTileColumns * tile_stride_);
@@ -98,14 +122,25 @@ class PairWalk {
         long i0, n, block;
         Factor* row_space;
         long row;
-        std::byte* states;
-        long state_size;
+        State* states;
+        long state_size;  // bytes of memory from the walk
 
         long blocks() const { return ceil_div(n, block); }
         long first(long b) const { return i0 + b * block; }
         long rows(long b) const { return std::min(block, n - b * block); }
-        void* state(long b) const { return states + b * state_size; }
+        State& state(long b) const { return states[b]; }
     };
+
+    // States of blocks of at most `block` rows, each with `size` bytes of the memory.
+    std::vector<State> make_states(long count, long block, std::byte* memory, long size) const {
+        std::vector<State> states;
+        states.reserve(std::size_t(count));
+        for (long i = 0; i < count; ++i) {
+            Space space(memory + i * size);
+            states.push_back(consumer_.make(space, block));
+        }
+        return states;
+    }
 
     // At least eight blocks for each thread, so that none waits long for the last, unless they would be
     // smaller than two micro-tiles. If all rows fit in one block and there are many columns, they are one
@@ -150,21 +185,29 @@ class PairWalk {
             team_.for_each(s.blocks(), [&](long task) {
                 const long b = s.blocks() - 1 - task;  // the last rows have most work under the causal rule
                 const long rows = s.rows(b);
-                Arena::Scope scratch;
-                void* partial = Consumer::kOrderFree ? nullptr : scratch.bytes(std::size_t(s.state_size));
                 const Rows<A> f = rows_of(s, b, first);
-                if (first) consumer_.init(s.state(b), rows);
-                for (long c = 0; c < chunks; ++c) {
-                    const long at = c * kChunk;  // a chunk outside of the band adds nothing
-                    if (consumer_.met(s.first(b), rows, j + at, std::min(kChunk, m - at)).empty()) continue;
-                    poll();
-                    if constexpr (Consumer::kOrderFree) {
-                        chunk(s, b, f, j, m, c, packed, s.state(b));
-                    } else {
+                State& state = s.state(b);
+                if (first) consumer_.init(state, rows);
+                const auto for_each_chunk = [&](const auto& take) {
+                    for (long c = 0; c < chunks; ++c) {
+                        const long at = c * kChunk;  // a chunk outside of the band adds nothing
+                        if (consumer_.met(s.first(b), rows, j + at, std::min(kChunk, m - at)).empty())
+                            continue;
+                        poll();
+                        take(c);
+                    }
+                };
+                if constexpr (Consumer::kOrderFree) {
+                    for_each_chunk([&](long c) { chunk(s, b, f, j, m, c, packed, state); });
+                } else {
+                    Arena::Scope scratch;
+                    Space space(static_cast<std::byte*>(scratch.bytes(std::size_t(s.state_size))));
+                    State partial = consumer_.make(space, s.block);
+                    for_each_chunk([&](long c) {
                         consumer_.init(partial, rows);
                         chunk(s, b, f, j, m, c, packed, partial);
-                        consumer_.merge(s.state(b), partial, rows);
-                    }
+                        consumer_.merge(state, partial, rows);
+                    });
                 }
                 if (last) consumer_.finish(s.state(b), s.first(b), rows);
             });
@@ -181,11 +224,12 @@ class PairWalk {
         const long parts = ceil_div(chunks, each);
         const long fit = kWorkspace / 2 / std::max(s.blocks() * s.state_size, 1L);
         const long wave = std::min(std::max(fit, 4L * team_.size()), parts);
-        const Buffer<std::byte> partials(s.blocks() * wave * s.state_size);
+        const Buffer<std::byte> memory(s.blocks() * wave * s.state_size);
+        std::vector<State> partials = make_states(s.blocks() * wave, s.block, memory.get(), s.state_size);
         for (long c0 = 0; c0 < parts; c0 += wave) {
             const long count = std::min(wave, parts - c0);
-            const auto partial = [&](long b, long c) {
-                return partials.get() + (b * wave + c) * s.state_size;
+            const auto partial = [&](long b, long c) -> State& {
+                return partials[std::size_t(b * wave + c)];
             };
             team_.for_each(s.blocks() * count, [&](long task) {
                 const long b = task / count, c = task % count;
@@ -202,7 +246,7 @@ class PairWalk {
     }
 
     void chunk(const Step& s, long b, const Rows<A>& f, long j, long m, long c, const Factor* packed,
-               void* state) const {
+               State& state) const {
         const long i0 = s.first(b), rows = s.rows(b), strip = A::mr();
         const long depth = rows_.width() / heads_;
         const long end = std::min(m, (c + 1) * kChunk);
@@ -227,8 +271,8 @@ class PairWalk {
                 std::array<TileOperand<A>, kMaxOperands> operands{};
                 for (std::size_t o = 0; o < operands_.size(); ++o) operands[o] = of_tile[o].from(met.begin);
                 for (long h = 0; h < heads_; ++h) {
-                    Tile<A> r{nullptr, 0, i0 + r0,        n, j + t + met.begin, met.end - met.begin, r0,
-                              rows,    h, operands.data()};
+                    Tile<A> r{nullptr, 0, i0 + r0,        n, j + t + met.begin, met.end - met.begin,
+                              r0,      h, operands.data()};
                     Finish<T> finish{.scale = scale_};
                     consumer_.destination(r, finish);
                     if (!r.r) {
