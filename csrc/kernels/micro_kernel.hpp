@@ -18,13 +18,6 @@
 
 namespace rk::RK_ISA {
 
-#if defined(RK_ISA_AVX512)
-static constexpr int kTileRows = 12;
-#elif defined(RK_ISA_AVX2)
-static constexpr int kTileRows = 6;
-#else
-static constexpr int kTileRows = 4;
-#endif
 static constexpr int kPanelVectors = 2;
 template <class T>
 static constexpr int kPanel = kPanelVectors * kLanes<T>;

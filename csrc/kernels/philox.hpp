@@ -15,18 +15,6 @@ namespace rk::RK_ISA {
 static constexpr std::int64_t kWord = 0xffffffff;
 static constexpr double kHalfPi = 1.57079632679489662;
 
-// Products of the low 32 bits of lanes, as 64 bits.
-RK_INLINE Id product_of_words(Id a, std::uint32_t b) {
-    const Id m = Id{} + (std::int64_t)b;
-#if defined(RK_ISA_AVX512)
-    return (Id)_mm512_maskz_mul_epu32(0xff, (__m512i)a, (__m512i)m);
-#elif defined(RK_ISA_AVX2)
-    return (Id)_mm256_mul_epu32((__m256i)a, (__m256i)m);
-#else
-    return (a & kWord) * m;
-#endif
-}
-
 // c[0..3] <- ten rounds of Philox; words in the low halves of lanes.
 RK_INLINE void philox_rounds(Id (&c)[4], std::uint64_t key) {
     std::uint32_t k0 = (std::uint32_t)key, k1 = (std::uint32_t)(key >> 32);

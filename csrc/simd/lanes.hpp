@@ -1,4 +1,4 @@
-// What moves values between the lanes of a register: shuffles, tables, and reductions in a fixed tree order.
+// What moves values between the lanes of a register: shuffles and reductions in a fixed tree order.
 #pragma once
 
 #include "simd/simd.hpp"
@@ -18,28 +18,6 @@ RK_INLINE V<T> shuffle(V<T> a, V<T> b, I<T> lanes) {
     return __builtin_shuffle(a, b, lanes);
 #endif
 }
-
-// Lane l of the result is lane index[l] of the table, whose size is the power of two below; higher bits of
-// the index count for nothing. No bits: there is no such instruction.
-#if defined(RK_ISA_AVX512)
-template <class T>
-inline constexpr int kTableBits = sizeof(T) == 4 ? 4 : 3;
-RK_INLINE Vf lookup(Vf table, If index) {
-    return (Vf)_mm512_maskz_permutexvar_ps(0xffff, (__m512i)index, (__m512)table);
-}
-RK_INLINE Vd lookup(Vd table, Id index) {
-    return (Vd)_mm512_maskz_permutexvar_pd(0xff, (__m512i)index, (__m512d)table);
-}
-#elif defined(RK_ISA_AVX2)
-template <class T>
-inline constexpr int kTableBits = sizeof(T) == 4 ? 3 : 0;
-RK_INLINE Vf lookup(Vf table, If index) {
-    return (Vf)_mm256_permutevar8x32_ps((__m256)table, (__m256i)index);
-}
-#else
-template <class T>
-inline constexpr int kTableBits = 0;
-#endif
 
 // Lane l of the result is lane l ^ distance of v.
 template <int distance>
