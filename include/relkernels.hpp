@@ -8,15 +8,15 @@
 // Conventions
 //   - T is float or double; all arrays and maps of a call share it, except where a type is written out.
 //   - Arrays are (..., rows, features). Leading dimensions are a batch and broadcast, as in NumPy. Strides
-//     are free: transposed, sliced, reversed and broadcast inputs are read as they lie.
+//     are free: transposed, sliced, reversed and broadcast inputs are read in place.
 //   - An output has the full shape of the result, is overwritten and may not overlap an input. Any strides
 //     are written; those with unit stride in the last dimension are written without a temporary array.
 //   - `phi` null is the identity map; `psi` null stands for `phi`.
 //   - A default View ({}) is an optional argument left out.
 //   - The order of sums depends on the data's dimensions alone: results are the same to the last bit whatever
 //     the number of threads or the batch. NaN and infinities reach what depends on them alone.
-//   - Errors: std::invalid_argument names function, argument, what was expected and what came;
-//     std::bad_alloc where working memory does not fit. Outputs are then unspecified.
+//   - Errors: std::invalid_argument names the function, the argument, what was expected and what was given;
+//     std::bad_alloc if working memory cannot be allocated. Outputs are then unspecified.
 //   - All functions may be called from several threads at once; an Mlp may be shared by them.
 #pragma once
 
@@ -157,7 +157,7 @@ void feature_map(In<T> x, const Mlp<T>& mlp, View<T> out, Precision precision = 
 
 struct RelationOptions {
     double scale = 1.0;      // any finite number
-    std::int64_t heads = 1;  // the features are split into so many groups, each with a relation of its own
+    std::int64_t heads = 1;  // the features are split into this many groups, each with its own relation
     Precision precision = Precision::full;
 };
 
@@ -222,8 +222,8 @@ struct MlpGradient {
     std::vector<std::vector<T>> weights, biases;
 };
 
-// Gradients of what is not an array: the maps, and the scale. Where psi stands for phi, or is the same, its
-// part is in phi and psi is empty.
+// Gradients of the maps and of the scale. If psi is null or the same map as phi, its part is in phi and psi
+// is empty.
 template <class T>
 struct MapGradients {
     MlpGradient<T> phi, psi;
@@ -241,7 +241,7 @@ template <class T>
 MapGradients<T> relation_matrix_vjp(In<T> x, In<T> y, In<T> grad, Map<T> phi, Map<T> psi, View<T> grad_x,
                                     Out<T> grad_y = {}, const RelationOptions& options = {});
 
-// Gradients of sum(grad * attention(q, k, v, phi, psi)); scores are made again tile by tile.
+// Gradients of sum(grad * attention(q, k, v, phi, psi)); scores are recomputed tile by tile.
 template <class T>
 MapGradients<T> attention_vjp(In<T> q, In<T> k, In<T> v, In<T> grad, Map<T> phi, Map<T> psi, View<T> grad_q,
                               View<T> grad_k, View<T> grad_v, const AttentionOptions& options = {});

@@ -1,4 +1,4 @@
-// Arrays as the operations see them: a pointer, a shape and strides counted in elements.
+// Arrays: a pointer, a shape and strides counted in elements.
 #pragma once
 
 #include <cstdlib>
@@ -38,7 +38,7 @@ struct Array {
         }
         return data + offset;
     }
-    // The same elements as one matrix, where the leading dimensions continue the rows.
+    // True if the leading dimensions continue the rows, so that all items are one matrix (as_matrix).
     bool rows_continue() const {
         long expected = 0;  // of the next dimension outwards; 0: not known yet
         for (int i = ndim() - 2; i >= 0; --i) {
@@ -50,7 +50,7 @@ struct Array {
         }
         return true;
     }
-    // True where every item of the batch is the same elements.
+    // True if every item of the batch is the same memory.
     bool repeats() const {
         for (int i = 0; i + 2 < ndim(); ++i)
             if (shape[std::size_t(i)] > 1 && stride[std::size_t(i)] != 0) return false;

@@ -166,7 +166,7 @@ Pool& the_pool() {
     return *pool.load();
 }
 
-// The whole number that text begins with, up to `end`; 0 where it is none from 1 to kMostThreads.
+// The whole number that text begins with, up to `end`; 0 if it is not from 1 to kMostThreads.
 int count_in(const char* text, const char** end) {
     int n = 0;
     for (*end = text; **end >= '0' && **end <= '9'; ++*end)
@@ -174,8 +174,8 @@ int count_in(const char* text, const char** end) {
     return n <= kMostThreads ? n : 0;
 }
 
-// What OMP_NUM_THREADS says of the outermost level, in "4" or "4,2"; 0 where it is absent or says anything
-// else: it is another library's variable, which that library complains about.
+// The number for the outermost level in OMP_NUM_THREADS, "4" or "4,2"; 0 if it is absent or malformed: the
+// variable belongs to another library, which reports the error.
 int omp_threads() {
     const char* text = std::getenv("OMP_NUM_THREADS");
     if (!text) return 0;
@@ -204,7 +204,7 @@ std::atomic<int> threads{0};
 }  // namespace
 
 int num_threads() {
-    int none = 0;  // a number that another thread sets meanwhile stands
+    int none = 0;  // keep a number that another thread has set meanwhile
     if (threads == 0) threads.compare_exchange_strong(none, default_threads());
     return threads;
 }

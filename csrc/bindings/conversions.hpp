@@ -79,7 +79,7 @@ Array<T> view(const py::array& a) {
     v.data = static_cast<T*>(const_cast<void*>(a.data()));
     for (py::ssize_t i = 0; i < a.ndim(); ++i) {
         v.shape.push_back(long(a.shape(i)));
-        // The stride of a dimension of one element is never taken, and may be anything.
+        // The stride of a dimension of one element is never used, and may be anything.
         const long step = a.shape(i) > 1 ? long(a.strides(i)) : 0;
         if (step % long(sizeof(T))) throw std::invalid_argument("a stride cuts an element");
         v.stride.push_back(step / long(sizeof(T)));

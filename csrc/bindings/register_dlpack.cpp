@@ -1,7 +1,7 @@
-// Tensors of other libraries: taken from a DLPack capsule, described, and on the host seen as NumPy arrays.
+// Tensors of other libraries, from DLPack capsules: their description and, on the host, NumPy arrays.
 //
-// NumPy's own reader knows neither bfloat16 nor tensors on a device; this one touches no memory and describes
-// every tensor.
+// NumPy's reader supports neither bfloat16 nor tensors on a device. This one describes every tensor, without
+// access to its memory.
 #include "bindings/conversions.hpp"
 #include "bindings/dlpack.hpp"
 
@@ -13,7 +13,7 @@ using dlpack::DataType;
 using dlpack::Managed;
 using dlpack::ManagedVersioned;
 
-// A managed tensor that is ours until this object goes.
+// A managed tensor, released when this object is destroyed.
 class Taken {
    public:
     explicit Taken(const py::object& capsule) {

@@ -22,8 +22,8 @@ MlpHandle make_mlp(const std::vector<py::array>& weights, const std::optional<st
 
 }  // namespace
 
-// A static function and no constructor: where there is no memory to register the object, what a constructor
-// of pybind11 throws ends the process.
+// A static function instead of a constructor: if there is no memory to register the object, the exception of
+// a pybind11 constructor ends the process.
 void register_mlp(py::module_& m) {
     py::class_<MlpHandle>(m, "Mlp", "Packed weights of a multi-layer perceptron.")
         .def_static("pack", &make_mlp, py::arg("weights"), py::arg("biases"), py::arg("activation"),

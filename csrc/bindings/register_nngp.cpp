@@ -14,7 +14,7 @@ std::vector<double> numbers(const py::array& a) {
     return {from.data, from.data + a.size()};
 }
 
-// A dual activation with its tables: what the kernel needs besides variances, depth and kind.
+// A dual activation with its tables: the parameters of a kernel except variances, depth and kind.
 struct DualHandle {
     NngpSpec spec;
     std::vector<double> eta, eta_slope;

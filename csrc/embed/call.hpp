@@ -77,7 +77,7 @@ class Call {
     template <class T>
     T scale(double value) const;
     void finite(const char* name, double value, double least, bool or_equal) const;
-    // The precision asked for, where T has it.
+    // The precision, if it is available for T.
     template <class T>
     Precision precision(Precision wanted) const {
         if (wanted != Precision::full && !std::is_same_v<T, float>)
@@ -200,7 +200,7 @@ struct Attended {
     rk::Array<const T> q, k;
     rk::Array<const std::uint8_t> mask;
 
-    // v: left out for scores and retrieval.
+    // v is absent for scores and retrieval.
     Attended(const Call& call, const View<const T>& q, const View<const T>& k, const char* k_name,
              const View<const T>& v, const Mlp<T>* phi, const Mlp<T>* psi, const Mask& mask);
 

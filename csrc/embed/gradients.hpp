@@ -1,5 +1,5 @@
-// From gradients with respect to features to those of inputs and maps: what the vector-Jacobian products and
-// the losses of the public interface share (python/relkernels/gradients/ does the same).
+// Gradients of inputs and maps from gradients of features: shared by the vector-Jacobian products and losses
+// of the public interface (python/relkernels/gradients/ does the same).
 #pragma once
 
 #include "embed/call.hpp"
@@ -22,7 +22,7 @@ class Features {
 double sum(const std::vector<double>& parts);
 
 // Gradients with respect to features, of both sides and with all leading dimensions, back to inputs and maps;
-// leading dimensions that broadcasting had added or stretched are summed. y left out: its part goes to
+// leading dimensions that broadcasting added or stretched are summed. If y is absent, its part goes to
 // grad_x.
 template <class T>
 struct Sides {

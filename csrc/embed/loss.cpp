@@ -1,4 +1,4 @@
-// relation_loss of the public interface: targets and weights become what the engine streams over.
+// relation_loss of the public interface: targets and weights are converted to those of the engine.
 #include <cmath>
 #include <unordered_map>
 

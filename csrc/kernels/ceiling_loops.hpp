@@ -24,7 +24,7 @@ static constexpr int kStreams = 8;
 template <class T>
 static constexpr long kFmaFlops = 2L * kChains * kLanes<T>;
 
-// x <- x a + b, over and over: |a| < 1, so the chains converge and meet no infinity or subnormal.
+// x <- x a + b, over and over: |a| < 1, so the chains converge, without infinities or subnormals.
 template <class T>
 static T fma_chains(long iterations, T start) {
     V<T> chain[kChains];

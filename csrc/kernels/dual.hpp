@@ -1,9 +1,9 @@
 // E[a(u) a(v)] and E[a'(u) a'(v)] for (u, v) normal with variances p, q and correlation cos(theta).
 //
 // A pair is known by its covariance c and by both cos(theta) and sin(theta)^2, each to full precision: where
-// points nearly coincide the sine cannot be had from the cosine, and 1 - cos is taken from the sine. No
-// formula below subtracts what is nearly equal, so angles keep an absolute error of a few ulp of one through
-// any number of layers, and nothing is ever the arc cosine of more than 1.
+// points nearly coincide the sine cannot be computed from the cosine, and 1 - cos is computed from the sine.
+// No formula below subtracts nearly equal values, so angles keep an absolute error of a few ulp of one
+// through any number of layers, and nothing is ever the arc cosine of more than 1.
 //
 // Homogeneous activations, a(tz) = t^n a(z) for t > 0: E = amplitude_p amplitude_q (1 - eta(theta)),
 // amplitude_p = sqrt(E[a(u)^2]); with J_n of Cho & Saul (2009), eta = 1 - J_n(theta) / J_n(0). The sine of

@@ -136,7 +136,7 @@ RK_INLINE void micro_tile(const T* a, long a_row, long a_depth, const T* b, long
     finish_tile<T, R, P * W>(acc, c, c_row, cols, e);
 }
 
-// The rows of one strip of columns: full micro-tiles, then what is left.
+// The rows of one strip of columns: full micro-tiles, then the remaining rows.
 template <class T, int P, int W, int R>
 static void row_strip(const T* a, long a_row, long a_depth, const T* b, long panel_stride, long rows,
                       long depth, T* c, long c_row, long cols, const Epilogue<T>& e) {

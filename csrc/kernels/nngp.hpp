@@ -31,8 +31,8 @@ RK_INLINE double near_sin2(const NngpSpec& spec, const double* x, const double* 
     return squared * (1 - squared / 4);
 }
 
-// Columns of a row that go through a layer together: their chains of operations are independent, and what is
-// kept between layers (4 x 1 KiB) stays in L1.
+// Columns of a row that go through a layer together: their chains of operations are independent, and the
+// values kept between layers (4 x 1 KiB) stay in L1.
 static constexpr long kNngpColumns = 128;
 
 template <class D>
@@ -185,7 +185,7 @@ RK_INLINE Vd nngp_square_means(const D& dual, const NngpSpec& spec, const NngpPo
 }
 
 // Fields of the points [first, first + count) in layer l, whose variances are there, and the variances of
-// layer l + 1 if there is one. tangent, unless null, holds the diagonal of the NTK and is taken along.
+// layer l + 1 if there is one. tangent, unless null, holds the diagonal of the NTK and is updated.
 static void nngp_layer(const NngpSpec& spec, const NngpPoints& p, long l, long first, long count,
                        double* tangent) {
     const Vd weight = broadcast<double>(spec.weight_variance), bias = broadcast<double>(spec.bias_variance);

@@ -1,5 +1,5 @@
-// Dual activations E[a(u) a(v)] of pairs of Gaussians, and what the kernel of a wide network needs of its
-// points: what nngp_kernel.cpp and kernels/nngp.hpp agree on.
+// Dual activations E[a(u) a(v)] of pairs of Gaussians, and the data of points that the kernel of a wide
+// network uses: the types that nngp_kernel.cpp and kernels/nngp.hpp share.
 #pragma once
 
 #include "base/names.hpp"

@@ -30,7 +30,7 @@ RK_INLINE void philox_rounds(Id (&c)[4], std::uint64_t key) {
     }
 }
 
-// The 32-bit integers of lanes as doubles, exactly: they stand beside the magic number.
+// The 32-bit integers of lanes as doubles, exactly: they fill the low bits of the magic number's mantissa.
 RK_INLINE Vd words_as_doubles(Id words) {
     const Vd magic = broadcast<double>(Format<double>::magic);
     return (Vd)((Id)magic + words) - magic;

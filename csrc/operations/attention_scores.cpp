@@ -1,5 +1,5 @@
-// A = softmax_j(R): R is written to the output block by block of rows, its row maxima beside it, and the
-// softmax is taken in place when a block of rows is complete.
+// A = softmax_j(R): R is written to the output one block of rows at a time, while its row maxima are
+// collected; the softmax is computed in place when a block is complete.
 #include "base/batches.hpp"
 #include "operations/operations.hpp"
 #include "walk/masks.hpp"
@@ -12,7 +12,7 @@ namespace {
 template <class T>
 struct Scores {
     static constexpr bool kOrderFree = true;  // a maximum
-    static constexpr long kRowBlock = 24;     // rows that stay in L2 until their softmax is taken
+    static constexpr long kRowBlock = 24;     // rows that stay in L2 until their softmax is computed
     T* out;
     long row, columns;
     Mask mask;

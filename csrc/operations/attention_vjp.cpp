@@ -3,9 +3,9 @@
 //   P = exp(R - lse),  dP_ij = <dO_i, v_j>,  D_i = <dO_i, O_i>,  dR = P * (dP - D)
 //   dF = scale dR G,   dG = scale dR^T F,    dv = P^T dO,    dscale = sum_i <f_i, (dR G)_i>
 //
-// R is made again from F and G. Two walks, one over the queries' rows for dF and one over the keys' rows
-// for dG and dv: each result has one owner, so no thread waits for another and the order of sums is
-// fixed, for one product of R more than a single walk with shared sums would take.
+// R is recomputed from F and G. There are two walks, over the rows of the queries for dF and over the rows of
+// the keys for dG and dv: each result has one owner, so no thread waits for another and the order of sums is
+// fixed. This costs one product of R more than a single walk with shared sums.
 #include <algorithm>
 #include <limits>
 
@@ -32,7 +32,7 @@ struct GradientOfPairs {
     long width, values_width;
     T* grad_features;    // contiguous
     T* grad_values;      // contiguous; null in the walk over queries
-    double* grad_scale;  // a part for each row; null in the walk over keys, or where it is not wanted
+    double* grad_scale;  // a part for each row; null in the walk over keys, or if not wanted
 
     // operands: 0 features as columns, 1 partner as columns, 2 features as values, 3 partner as values
     struct State {

@@ -1,7 +1,7 @@
 // Vector-Jacobian product of phi: given dF, the gradients of x, weights and biases.
 //
 // Order of sums: rows are cut into at most kParts parts (by their number alone), each part adds up its
-// gradients in order, and the parts are added in order. Activations are computed again, a block of
+// gradients in order, and the parts are added in order. Activations are recomputed, a block of
 // Mlp::kVjpRows rows at a time, so memory is kParts gradients and not the hidden layers of every row.
 #include <algorithm>
 

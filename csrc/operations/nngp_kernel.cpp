@@ -1,8 +1,8 @@
 // Kernels of wide random networks: the recursion K(l+1) = bias + weight E[a(u) a(v)] on every pair of points.
 //
 // Inner products come from the walk over pairs; the consumer takes each tile through all layers and writes
-// it. All is in double, float inputs and outputs included: correlations near 1 need the digits, and the
-// recursion costs several times the product. Points are loaded a super-block at a time
+// it. Everything is computed in double, also for float inputs and outputs: correlations near 1 need the
+// digits, and the recursion costs several times the product. Points are loaded a super-block at a time
 // (nngp_points.hpp).
 //
 // Symmetric kernel: tiles below the diagonal are left out and those on and above it mirrored.
@@ -54,7 +54,7 @@ struct Recursion {
             k.transpose(to, row, t.rows, t.cols, mirror, row, false);
             return;
         }
-        // Across the diagonal: what is below it comes from its mirror image, in this tile or another.
+        // Across the diagonal: elements below it are copied from their mirror images in some tile.
         Arena::Scope scratch;
         T* values = scratch.take<T>(t.rows * t.cols);
         k.nngp_tile(spec, a, t.i0, b, t.j0, t.r, t.ld, t.rows, t.cols, values, t.cols);

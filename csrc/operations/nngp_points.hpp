@@ -1,4 +1,4 @@
-// The points of nngp_kernel, loaded: coordinates in double, and what each layer needs of K(l)(x, x).
+// The points of nngp_kernel: coordinates in double, and the values of each layer that depend on K(l)(x, x).
 #pragma once
 
 #include "base/arrays.hpp"

@@ -1,12 +1,12 @@
-// Features of a random network whose weights are made where they are used and never kept:
+// Features of a random network whose weights are generated when they are used and never stored:
 //
 //   h_1 = weight x W_1 / sqrt(D) + bias b_1,   h_(l+1) = weight a(h_l) W_(l+1) / sqrt(N_l) + bias b_(l+1),
 //   out = weight a(h_L) / sqrt(N_L)
 //
 // with W and b standard normal, from the counters of kernels/philox.hpp. Threads share out the columns of a
 // layer: each makes the panels of a few columns in its cache and multiplies all rows of the super-block with
-// them. Hidden activations take at most kHidden bytes a layer; more rows are taken in turn, and the weights
-// made again, which costs about as much as the products of 250 rows.
+// them. Hidden activations use at most kHidden bytes per layer; more rows are processed in turn, and the
+// weights generated again, which costs about as much as the products of 250 rows.
 #include <algorithm>
 #include <cmath>
 

@@ -3,9 +3,8 @@
 //   R = scale F G^T,   dR = d loss / dR  (kernels/losses.hpp)
 //   dF = scale dR G,   dG = scale dR^T F,   dscale = sum_i <f_i, (dR G)_i>
 //
-// Two walks, over the rows of F and over those of G: each result has one owner. The softmax loss takes the
-// log-sum-exp of each row first, by the consumer of attention. State of a block of rows: the loss of each
-// row in double, and the gradient (rows x width).
+// Two walks, over the rows of F and over those of G: each result has one owner. The softmax loss first
+// computes the log-sum-exp of each row, by the consumer of attention.
 #include <algorithm>
 
 #include "base/threads.hpp"
@@ -50,7 +49,7 @@ struct LossGradient {
         Arena::Scope scratch;
         PairTargets<T> here = targets.from(t.i0, t.j0);
         if (here.target && here.target_row == 1 && here.target_col != 1) {
-            // The walk over G reads the targets' columns: turned round once, they are read as rows.
+            // The walk over G reads the targets' columns: transposed once, they are read as rows.
             T* turned = scratch.take<T>(t.rows * kTileColumns);
             k.transpose(here.target, here.target_col, t.cols, t.rows, turned, kTileColumns, false);
             here.target = turned;

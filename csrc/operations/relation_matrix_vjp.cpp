@@ -11,9 +11,9 @@ namespace rk {
 
 namespace {
 
-// out(i, :) = scale * sum_j weights(i, j) points(j, :), weights in any strides. `parts`, where it is not
-// null: to its element i is added the inner product of the same sum without the scale and of point i of
-// `own`.
+// out(i, :) = scale * sum_j weights(i, j) points(j, :), weights in any strides. To
+// element i of `parts`, unless null, is added the inner product of point i of `own` and the same sum without
+// the scale.
 template <class T>
 void weighted_sum(const Team& team, const T* weights, long row, long col, const Points<T>& own,
                   const Points<T>& points, T scale, T* out, long out_row, double* parts) {

@@ -13,7 +13,7 @@ struct LinkedSum {
     static constexpr bool kOrderFree = false;
     static constexpr long kRowBlock = rk::kRowBlock;
     Link link;
-    const T* vector;  // v itself where it has one column of unit stride, else null
+    const T* vector;  // v if it has one column, with unit stride; else null
     long width;
     T* out;
     long out_row;

@@ -1,10 +1,10 @@
 // The k largest R_ij of each row with their columns, R never written.
 //
 // Order: larger values first, equal ones by lower column, NaN below every number. It is a total order of
-// (value, column), so partial results merge exactly whatever the order. State of a row: hits, of which the k
-// best are kept when the list is full; the worst of those is then the bar that later candidates must pass.
-// A full list costs one selection (linear time) for the hits since the last one, so a hit costs a few
-// nanoseconds where a heap of k would take log k steps.
+// (value, column), so partial results merge exactly in any order. State of a row: a list of hits. When it is
+// full, the k best are kept, and the worst of those is the bar that later candidates must pass. A full list
+// costs one selection (linear time) for the hits since the last one, so a hit costs a few nanoseconds where a
+// heap of k would take log k steps.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -49,7 +49,7 @@ struct TopK {
         T* bar;        // of each row: NaN (every column passes) until k were found
         Hit<T>* hits;  // capacity() of each row
     };
-    // Room for as many hits again as are kept, within reason.
+    // Room for as many new hits as are kept, within limits.
     long capacity() const { return k + std::min(k, 1024L) + 16; }
     State make(Space& space, long rows) const {
         return {space.take<long>(rows), space.take<T>(rows), space.take<Hit<T>>(rows * capacity())};
@@ -84,7 +84,7 @@ struct TopK {
             const long i = t.first + r;
             const T* row = t.r + r * t.ld;
             // Until there is a bar every column passes, and the first bar is low: it is raised after the
-            // first columns, after as many more, after twice as many, and so on.
+            // first columns, then each time their number has doubled.
             const bool fresh = s.bar[i] != s.bar[i];
             for (long from = 0, to; from < t.cols; from = to) {
                 to = fresh ? std::min(t.cols, from + std::max(from, round_up(k, 16))) : t.cols;

@@ -21,8 +21,8 @@ namespace rk {
 
 namespace {
 
-// A task is long beside what it costs to hand it out (a microsecond), short beside a time slice, and there
-// are enough of them that the last ones leave no thread idle for long.
+// A task takes long compared with dispatching it (a microsecond) and short compared with a time slice, and
+// there are enough tasks that no thread idles for long at the end.
 constexpr long kTasks = 64;           // a thread, of multiply-adds
 constexpr long kIterations = 20'000;  // some 50 to 100 microseconds
 constexpr long kPiece = 256 * 1024;   // values of memory a task: 1 MiB
@@ -31,7 +31,7 @@ constexpr std::size_t kHugePage = 2u << 20;
 // Prevents the optimizer from removing a loop whose result is unused.
 std::atomic<double> sink;
 
-// Units of work a second in the best of the rounds that fit into `seconds`.
+// Units of work per second, in the best of the rounds that fit into `seconds`.
 double best_rate(int threads, double seconds, long tasks, double work_of_round,
                  const std::function<void(long)>& task) {
     using Clock = std::chrono::steady_clock;
