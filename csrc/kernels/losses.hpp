@@ -79,7 +79,8 @@ RK_INLINE void loss_tile(T* r, long ld, long rows, long cols, const PairTargets<
 }
 
 template <class T>
-static void loss(Loss kind, T* r, long ld, long rows, long cols, const PairTargets<T>& t, double* values) {
+static void loss_vjp(Loss kind, T* r, long ld, long rows, long cols, const PairTargets<T>& t,
+                     double* values) {
     switch (kind) {
         case Loss::squared: return loss_tile<T, Loss::squared>(r, ld, rows, cols, t, values);
         case Loss::logistic: return loss_tile<T, Loss::logistic>(r, ld, rows, cols, t, values);

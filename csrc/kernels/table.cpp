@@ -13,38 +13,35 @@
 
 namespace rk::RK_ISA {
 
-#define RK_TABLE(T)                         \
-    {.mr = kTileRows,                       \
-     .nr = kPanel<T>,                       \
-     .pack = pack<T>,                       \
-     .product = product<T>,                 \
-     .product_of_rows = product_of_rows<T>, \
-     .masked_product = masked_product<T>,   \
-     .weighted_rows = weighted_rows<T>,     \
-     .all_finite = all_finite<T>,           \
-     .copy = copy<T>,                       \
-     .transpose = transpose<T>,             \
-     .activate = activate<T>,               \
-     .activate_vjp = activate_vjp<T>,       \
-     .add_column_sums = add_column_sums<T>, \
-     .add = add<T>,                         \
-     .mask_tile = mask_tile<T>,             \
-     .softmax_accept = softmax_accept<T>,   \
-     .softmax_merge = softmax_merge<T>,     \
-     .softmax_finish = softmax_finish<T>,   \
-     .row_max = row_max<T>,                 \
-     .softmax_rows = softmax_rows<T>,       \
-     .softmax_vjp = softmax_vjp<T>,         \
-     .candidates = candidates<T>,           \
-     .link = link<T>,                       \
-     .link_dot = link_dot<T>,               \
-     .loss = loss<T>,                       \
-     .nngp_tile = nngp_tile<T>,             \
-     .nngp_variances = nngp_variances,      \
-     .nngp_layer = nngp_layer,              \
-     .philox = philox,                      \
-     .random_panels = random_panels<T>,     \
-     .vector_math = vector_math<T>}
+#define RK_TABLE(T)                                                                           \
+    {{.mr = kTileRows,                                                                        \
+      .nr = kPanel<T>,                                                                        \
+      .pack = pack<T>,                                                                        \
+      .product = product<T>,                                                                  \
+      .product_of_rows = product_of_rows<T>,                                                  \
+      .masked_product = masked_product<T>,                                                    \
+      .weighted_rows = weighted_rows<T>,                                                      \
+      .all_finite = all_finite<T>},                                                           \
+     {.copy = copy<T>,                                                                        \
+      .transpose = transpose<T>,                                                              \
+      .activate = activate<T>,                                                                \
+      .activate_vjp = activate_vjp<T>,                                                        \
+      .add_column_sums = add_column_sums<T>,                                                  \
+      .add = add<T>,                                                                          \
+      .mask_tile = mask_tile<T>,                                                              \
+      .softmax_accept = softmax_accept<T>,                                                    \
+      .softmax_merge = softmax_merge<T>,                                                      \
+      .softmax_finish = softmax_finish<T>,                                                    \
+      .row_max = row_max<T>,                                                                  \
+      .softmax_rows = softmax_rows<T>,                                                        \
+      .softmax_vjp = softmax_vjp<T>,                                                          \
+      .candidates = candidates<T>,                                                            \
+      .link = link<T>,                                                                        \
+      .link_dot = link_dot<T>,                                                                \
+      .loss_vjp = loss_vjp<T>},                                                               \
+     {.nngp_tile = nngp_tile<T>, .nngp_variances = nngp_variances, .nngp_layer = nngp_layer}, \
+     {.philox = philox, .random_panels = random_panels<T>},                                   \
+     vector_math<T>}
 
 extern const Kernels<float> kernels_float;
 extern const Kernels<double> kernels_double;

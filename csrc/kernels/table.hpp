@@ -95,8 +95,9 @@ struct Finish {
     bool fetch = false;
 };
 
+// Products of packed or strided matrices, and packing.
 template <class T>
-struct Kernels {
+struct Products {
     int mr;  // rows of a micro-tile
     int nr;  // columns of a panel
 
@@ -123,6 +124,11 @@ struct Kernels {
                           long width, T* acc, const Mask& mask, long i0, long j0);
 
     bool (*all_finite)(const T* p, long n);
+};
+
+// Elementwise functions, reductions and copies of row-major tiles.
+template <class T>
+struct Tiles {
     // dst <- src, or its transpose; `stream` as in Finish.
     void (*copy)(const T* src, long src_row, long rows, long cols, T* dst, long dst_row, bool stream);
     void (*transpose)(const T* src, long src_row, long rows, long cols, T* dst, long dst_row, bool stream);
@@ -168,9 +174,13 @@ struct Kernels {
 
     // r <- weighted derivative of the loss at r; values[i] += weighted loss of row i. Pair (0, 0) of the
     // targets is that of the tile.
-    void (*loss)(Loss loss, T* r, long ld, long rows, long cols, const PairTargets<T>& targets,
-                 double* values);
+    void (*loss_vjp)(Loss loss, T* r, long ld, long rows, long cols, const PairTargets<T>& targets,
+                     double* values);
+};
 
+// The recursion of nngp_kernel.
+template <class T>
+struct Series {
     // out(i, j) <- nngp_kernel of points i0 + i of a and j0 + j of b, from r = weight_variance x.y / D.
     void (*nngp_tile)(const NngpSpec& spec, const NngpPoints& a, long i0, const NngpPoints& b, long j0,
                       const double* r, long ld, long rows, long cols, T* out, long out_row);
@@ -179,15 +189,22 @@ struct Kernels {
     void (*nngp_variances)(const NngpSpec& spec, const NngpPoints& p, long first, long count);
     void (*nngp_layer)(const NngpSpec& spec, const NngpPoints& p, long layer, long first, long count,
                        double* tangent);
+};
 
+// Random numbers by counters.
+template <class T>
+struct Random {
     // Philox 4x32-10 of n counters of four words each.
     void (*philox)(const std::uint32_t* counters, std::uint64_t key, std::uint32_t* out, long n);
     // Panels of columns [j0, j0 + cols) of a matrix of standard normal numbers, a function of key, layer,
     // stream, row and column.
     void (*random_panels)(std::uint64_t key, long layer, long stream, long depth, long j0, long cols,
                           T* panels, long panel_stride);
+};
 
-    // Elementwise function by name, for tests; false where the name is unknown.
+template <class T>
+struct Kernels : Products<T>, Tiles<T>, Series<T>, Random<T> {
+    // Elementwise function by name, for tests; false if the name is unknown.
     bool (*vector_math)(const char* name, T parameter, const T* x, T* out, long n);
 };
 

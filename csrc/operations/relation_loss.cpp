@@ -56,7 +56,7 @@ struct LossGradient {
             here.target_row = kTileColumns;
             here.target_col = 1;
         }
-        k.loss(loss, t.r, t.ld, t.rows, t.cols, here, s.values + t.first);
+        k.loss_vjp(loss, t.r, t.ld, t.rows, t.cols, here, s.values + t.first);
         add_weighted(t.r, t.ld, t, 1, width, Mask{}, s.grad + t.first * width);
     }
     void merge(State& a, const State& b, long rows) const {
