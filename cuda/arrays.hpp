@@ -14,6 +14,11 @@ namespace rk::cuda {
 RK_HOST_DEVICE long ceil_div(long n, long by) { return (n + by - 1) / by; }
 RK_HOST_DEVICE long round_up(long n, long multiple) { return ceil_div(n, multiple) * multiple; }
 
+// The integers begin <= i < end.
+struct Span {
+    long begin, end;
+};
+
 enum class Dtype : int { float32, float64, bfloat16, float16, boolean, int64 };
 
 inline long size_of(Dtype dtype) {

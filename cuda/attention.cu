@@ -16,8 +16,8 @@ void attention(const Context& context, const Relation<A>& relation, const Array&
     const bool valued = width > 0 && values.dim(2) > 0;
     Attended<A> a(context, relation, valued ? values : Array{}, allowed, out);
     const WeightedOut<Sum> to = {
-        a.out, int(width), Sum(1), lse.empty() ? nullptr : reinterpret_cast<Sum*>(lse.data), nullptr, true,
-        0,     0,          0};
+        a.out,   int(width), Sum(1), lse.empty() ? nullptr : reinterpret_cast<Sum*>(lse.data),
+        nullptr, 0,          0,      0};
     constexpr bool kWide = sizeof(Sum) == 4;
     if (width > 0)
         sum_weighted_values<A, SoftmaxWeigher, kWide>(context, a.pairs, to, a.mask, relation.scale, {});

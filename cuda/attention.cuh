@@ -55,7 +55,7 @@ struct SoftmaxWeigher {
     template <class A, int G>
     RK_DEVICE void begin(const Parameters&, long, long, long) {}
     template <class Sum>
-    RK_DEVICE Sum weigh(const Parameters&, Sum r, Sum, int, long) const {
+    RK_DEVICE Sum weigh(const Parameters&, Sum r, Sum, int, long, long) const {
         return r;
     }
 };

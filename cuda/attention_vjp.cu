@@ -37,7 +37,7 @@ struct RowWeigher {
             delta[i] = row < rows ? q.delta[item * q.queries + row] : T(0);
         }
     }
-    RK_DEVICE T weigh(const Parameters&, T r, T dp, int i, long) const {
+    RK_DEVICE T weigh(const Parameters&, T r, T dp, int i, long, long) const {
         return exp(r - lse[i]) * (dp - delta[i]);
     }
 };
@@ -56,7 +56,7 @@ struct ColumnWeigher {
         lse = q.lse + item * q.queries;
         delta = q.delta + item * q.queries;
     }
-    RK_DEVICE T weigh(const Parameters& q, T r, T dp, int, long column) const {
+    RK_DEVICE T weigh(const Parameters& q, T r, T dp, int, long, long column) const {
         const long at = min(column, q.queries - 1);  // past the edge the features are zeros
         const T p = exp(r - lse[at]);
         return Products == 2 ? p * (dp - delta[at]) : p;
@@ -119,7 +119,7 @@ void walk(const Context& context, const Side& rows, const Side& columns, const A
     Strided to = strided(out);
     to.lead = steps[6];
     using Sum = typename A::Sum;
-    const WeightedOut<Sum> result = {to, int(values.dim(1)), Sum(factor), nullptr, nullptr, false, 0, 0, 0};
+    const WeightedOut<Sum> result = {to, int(values.dim(1)), Sum(factor), nullptr, nullptr, 0, 0, 0};
     sum_weighted_values<A, Weigher, false>(context, p, result, mask, scale, q);
 }
 

@@ -143,7 +143,7 @@ map_rows(const __grid_constant__ FusedMlp<A> net) {
 // ---- One layer at a time: the product with a consumer that ends the layer
 
 template <class A, int G, int W>
-struct EndLayer {
+struct EndLayer : Stateless {
     using Sum = typename A::Sum;
     using Factor = typename A::Factor;
     static constexpr int kProducts = 1, kValueTiles = 0;
@@ -163,16 +163,16 @@ struct EndLayer {
     }
 
     const Parameters& q;
-    long row0, count, columns;
+    long row0, count, outputs;
     Sum* staged;
 
     RK_DEVICE EndLayer(const Parameters& parameters, const Pairs<Factor>& p, const Place& place, char* memory)
         : q(parameters),
           row0(place.first_row + 16 * G * warp_index()),
           count(p.rows[0].count),
-          columns(p.columns[0].count),
+          outputs(p.columns[0].count),
           staged(reinterpret_cast<Sum*>(memory) + 16 * G * warp_index() * kPitch) {}
-    RK_DEVICE void limit(long&, long&) const {}
+    RK_DEVICE Span columns() const { return {0, outputs}; }
     RK_DEVICE void accept(Sum (&acc)[1][A::kRows * G][A::kColumns], long tile, const char*, char*) const {
         A::template stage_weights<G>(acc[0], staged);
         for (int r = 0; r < 16 * G && row0 + r < count; ++r) {
@@ -181,15 +181,13 @@ struct EndLayer {
             for (int e = lane_index(); e < kTileColumns; e += 32) {
                 const long c = tile * kTileColumns + e;
                 if (c >= q.padded) break;
-                Sum z = c < columns ? staged[r * kPitch + e] : Sum(0);
-                if (c < columns && q.bias) z += q.bias[c];
-                if (c < columns && q.hidden) z = activate(q.activation, q.parameter, z);
+                Sum z = c < outputs ? staged[r * kPitch + e] : Sum(0);
+                if (c < outputs && q.bias) z += q.bias[c];
+                if (c < outputs && q.hidden) z = activate(q.activation, q.parameter, z);
                 store_element(q.out.data, q.out.dtype, to + c * q.out.column, z);
             }
         }
     }
-    RK_DEVICE void close() const {}
-    RK_DEVICE void finish() const {}
 };
 
 }  // namespace

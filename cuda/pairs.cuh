@@ -1,20 +1,26 @@
 // The walk over pairs: tiles of features -> inner products -> consumer. Mirrors csrc/pairs.hpp.
 //
-// A block of W warps owns 16 G W rows of an item of the batch and meets the columns 64 at a time. Rows,
-// columns and values come to shared memory by asynchronous copies: a stage is 128 bytes of the depth of
-// every column (and of every row, where the rows' whole depth does not fit), and while one is multiplied
-// the next is on its way. The consumer meets a tile of R in registers.
+// A block of W warps owns 16 G W rows of an item of the batch and processes the columns 64 at a time. Rows,
+// columns and values are brought to shared memory by asynchronous copies: a stage is 128 bytes of the depth
+// of every column (and of every row, if the rows' whole depth does not fit), and while one stage is
+// multiplied the next is being copied. The consumer receives a tile of R in registers.
 //
 //   consumer   kProducts      inner products of a pair: 1, or 2 (the gradients of attention)
-//              kValueTiles    values of a column in tiles of 64: 0, 1, 2
-//              shared_bytes(rows)   of its own, after the walk's
-//              limit(first, last)   narrows the tiles of columns it asks for
-//              accept(acc, tile, values, staged)   a tile of R, and of the values
-//              close()        at the end of a chunk of columns that it met a part of
-//              finish()       at the end
+//              kValueTiles    values of a column, in tiles of 64: 0, 1 or 2
+//              kOrderFree     one state for all chunks, since accept commutes exactly (store, top-k)
+//              kMerges        blocks that share rows leave states, which merge_parts joins
+//              shared_bytes(parameters, rows)   of shared memory for its own use, after the walk's
+//              columns()      the range of columns that the block's rows use; the walk skips other tiles
+//              init()         begins with an empty state
+//              accept(products, tile, values, staged)   folds a tile of R, with its values, into the state
+//              merge()        at the end of a chunk of columns: joins its state to that of the chunks before
+//                             it, and begins the next with an empty state
+//              finish()       writes the results of the rows, or the state if other blocks share the rows
+//              merge_threads(parameters), merge_parts(parameters, pairs, parts)   in a launch of its own:
+//                             joins the states of the parts in order and writes the results
 //
 // Sums over columns are cut into chunks of 2,048 (kChunkTiles) at fixed places and merged from left to
-// right, whether one block meets them all or each has a block of its own: the same bits either way.
+// right, whether one block processes them all or each has its own block: the bits are the same.
 #pragma once
 
 #include <type_traits>
@@ -156,9 +162,11 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p,
     const F* values = C::kValueTiles ? p.values.data + p.values.lead.offset(p.lead, place.item) : nullptr;
 
     C consumer(parameters, p, place, memory + at.consumer);
-    long first = place.part * p.tiles_per_part;
-    long last = min(first + p.tiles_per_part, ceil_div(p.columns[0].count, kTileColumns));
-    consumer.limit(first, last);
+    const Span used = consumer.columns();
+    const long part = place.part * p.tiles_per_part;
+    const long first = max(part, used.begin / kTileColumns);
+    const long last = min(part + p.tiles_per_part, ceil_div(min(used.end, p.columns[0].count), kTileColumns));
+    consumer.init();
 
     // Resident rows arrive with the first stage.
     if (resident && first < last)
@@ -224,10 +232,31 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p,
         consumer.accept(
             acc, tile, memory + at.values + int(tile - first) % 2 * at.values_bytes,
             memory + at.staged + warp_row * SharedLayout::staged_pitch<A>() * sizeof(typename A::Sum));
-        if ((tile + 1) % kChunkTiles == 0 || tile + 1 == last) consumer.close();
+        if constexpr (!C::kOrderFree)
+            if ((tile + 1) % kChunkTiles == 0 || tile + 1 == last) consumer.merge();
     }
     consumer.finish();
 }
+
+inline constexpr int kMergeThreads = 128;
+
+template <class A, class C>
+RK_KERNEL(kMergeThreads)
+merge_parts(const __grid_constant__ Pairs<typename A::Factor> p,
+            const __grid_constant__ typename C::Parameters parameters, long parts) {
+    C::merge_parts(parameters, p, parts);
+}
+
+// What consumers without a state have in common: they write results as soon as they receive them.
+struct Stateless {
+    static constexpr bool kOrderFree = true, kMerges = false;
+    template <class Parameters>
+    static long shared_bytes(const Parameters&, int) {
+        return 0;
+    }
+    RK_DEVICE void init() const {}
+    RK_DEVICE void finish() const {}
+};
 
 // How a walk is cut into blocks.
 struct Grid {
@@ -273,6 +302,10 @@ void launch_walk(const Context& context, Pairs<typename A::Factor>& p, const Gri
         throw Error("the kernel needs " + std::to_string(bytes) +
                     " bytes of shared memory a block, this GPU has " + std::to_string(context.shared_bytes));
     launch(walk_pairs<A, G, W, C>, grid.blocks, grid.parts, 32 * W, bytes, context.stream, p, parameters);
+    if constexpr (C::kMerges)
+        if (grid.parts > 1)
+            launch(merge_parts<A, C>, ceil_div(C::merge_threads(parameters), kMergeThreads), 1, kMergeThreads,
+                   0, context.stream, p, parameters, grid.parts);
 }
 
 }  // namespace rk::cuda

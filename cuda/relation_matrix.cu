@@ -10,7 +10,7 @@ namespace rk::cuda {
 namespace {
 
 template <class A, int G, int W>
-struct Store {
+struct Store : Stateless {
     using Sum = typename A::Sum;
     static constexpr int kProducts = 1, kValueTiles = 0;
     struct Parameters {
@@ -18,10 +18,9 @@ struct Store {
         Sum scale;
         bool symmetric;
     };
-    static long shared_bytes(const Parameters&, int) { return 0; }
 
     const Parameters& q;
-    const long row0, first_row, rows, columns, out;
+    const long row0, first_row, rows, count, out;
 
     RK_DEVICE Store(const Parameters& parameters, const Pairs<typename A::Factor>& p, const Place& place,
                     char*)
@@ -29,11 +28,9 @@ struct Store {
           row0(place.first_row + 16 * G * warp_index()),
           first_row(place.first_row),
           rows(p.rows[0].count),
-          columns(p.columns[0].count),
+          count(p.columns[0].count),
           out(parameters.out.lead.offset(p.lead, place.item)) {}
-    RK_DEVICE void limit(long& first, long&) const {
-        if (q.symmetric) first = max(first, first_row / kTileColumns);
-    }
+    RK_DEVICE Span columns() const { return {q.symmetric ? first_row : 0, count}; }
     RK_DEVICE void accept(Sum (&acc)[1][A::kRows * G][A::kColumns], long tile, const char*, char*) const {
         const int lane = lane_index();
 #pragma unroll
@@ -41,15 +38,13 @@ struct Store {
 #pragma unroll
             for (int j = 0; j < A::kColumns; ++j) {
                 const long r = row0 + A::row_of(lane, i), c = tile * kTileColumns + A::column_of(lane, j);
-                if (r >= rows || c >= columns || (q.symmetric && c < r)) continue;
+                if (r >= rows || c >= count || (q.symmetric && c < r)) continue;
                 const Sum value = q.scale * acc[0][i][j];
                 store_element(q.out.data, q.out.dtype, out + r * q.out.row + c * q.out.column, value);
                 if (q.symmetric && c > r)
                     store_element(q.out.data, q.out.dtype, out + c * q.out.row + r * q.out.column, value);
             }
     }
-    RK_DEVICE void close() const {}
-    RK_DEVICE void finish() const {}
 };
 
 template <class A, int G, int W>

@@ -125,12 +125,14 @@ struct TopK {
     using Sum = typename A::Sum;
     using Key = typename KeyOf<Sum>::Key;
     static constexpr int kProducts = 1, kValueTiles = 0, kRows = A::kRows * G;
+    static constexpr bool kOrderFree = true, kMerges = true;
     struct Parameters {
         int k;
         Mask mask;
         Entry<Sum>* lists;  // (parts, items, rows, 2, k)
         bool split;
         Strided values, indices;
+        long items, rows;
     };
     static long shared_bytes(const Parameters&, int block_rows) {
         return block_rows * (kBuffer * long(sizeof(Entry<Sum>)) + 16);
@@ -139,7 +141,7 @@ struct TopK {
     const Parameters& q;
     const Pairs<typename A::Factor>& p;
     const Place place;
-    const long row0, rows, columns;
+    const long row0, rows, count;
     const std::uint8_t* mask;
     // Of the warp's rows: entries waiting, which of the two lists is current, and the k-th best.
     Entry<Sum>* buffers;
@@ -153,7 +155,7 @@ struct TopK {
           place(at),
           row0(at.first_row + 16 * G * warp_index()),
           rows(pairs.rows[0].count),
-          columns(pairs.columns[0].count),
+          count(pairs.columns[0].count),
           mask(parameters.mask.of_item(pairs.lead, at.item)) {
         constexpr int kBlock = 16 * G * W;
         const int first = 16 * G * warp_index();
@@ -162,6 +164,11 @@ struct TopK {
         worst = reinterpret_cast<Key*>(after) + first;
         waiting = reinterpret_cast<int*>(after + kBlock * sizeof(Key)) + first;
         current = reinterpret_cast<int*>(after + kBlock * (sizeof(Key) + 4)) + first;
+    }
+    RK_DEVICE Span columns() const {
+        return q.mask.band.columns_of(place.first_row, min(place.first_row + 16 * G * W, rows));
+    }
+    RK_DEVICE void init() {
         for (int r = lane_index(); r < 16 * G; r += 32) {
             worst[r] = 0;
             waiting[r] = current[r] = 0;
@@ -170,7 +177,6 @@ struct TopK {
             for (int e = lane_index(); e < q.k; e += 32) list(r, 0)[e] = {0, -1};
         sync_warp();
     }
-    RK_DEVICE void limit(long&, long&) const {}
 
     RK_DEVICE void accept(Sum (&acc)[1][kRows][A::kColumns], long tile, const char*, char*) {
         const int lane = lane_index();
@@ -183,7 +189,7 @@ struct TopK {
                 const long column = tile * kTileColumns + A::column_of(lane, j);
                 const Key key = key_of(acc[0][i][j]);
                 // Later columns lose to equal values.
-                if (key <= bar || row0 + r >= rows || column >= columns) continue;
+                if (key <= bar || row0 + r >= rows || column >= count) continue;
                 if (!q.mask.allows(mask, row0 + r, column)) continue;
                 buffers[r * kBuffer + count_up(waiting + r)] = {key, std::int32_t(column)};
             }
@@ -193,7 +199,6 @@ struct TopK {
         for (int r = 0; r < 16 * G; ++r)
             if (waiting[r] > kBuffer - kTileColumns) empty_buffer(r);
     }
-    RK_DEVICE void close() const {}
     RK_DEVICE void finish() {
         for (int r = 0; r < 16 * G && row0 + r < rows; ++r) {
             if (waiting[r]) empty_buffer(r);
@@ -210,11 +215,26 @@ struct TopK {
         }
     }
 
+    // A warp for each row merges its lists of all parts, one after the other.
+    static long merge_threads(const Parameters& q) { return q.items * q.rows * 32; }
+    RK_DEVICE static void merge_parts(const Parameters& q, const Pairs<typename A::Factor>& p, long parts) {
+        const long index = long(block_index()) * (kMergeThreads / 32) + warp_index();
+        if (index >= q.items * q.rows) return;
+        const auto list = [&](long part, int which) {
+            return q.lists + ((part * q.items * q.rows + index) * 2 + which) * q.k;
+        };
+        int current = 0;
+        for (long part = 1; part < parts; ++part, current = 1 - current)
+            merge(list(0, current), q.k, list(part, 0), q.k, list(0, 1 - current), q.k);
+        const long item = index / q.rows, row = index % q.rows;
+        write_row<Sum>(q.values, q.indices, q.values.lead.offset(p.lead, item) + row * q.values.row,
+                       q.indices.lead.offset(p.lead, item) + row * q.indices.row, list(0, current), q.k);
+    }
+
    private:
     RK_DEVICE Entry<Sum>* list(int r, int which) const {
-        const long items = p.lead.items();
         return q.lists +
-               ((((q.split ? place.part : 0) * items + place.item) * rows + row0 + r) * 2 + which) * q.k;
+               ((((q.split ? place.part : 0) * q.items + place.item) * rows + row0 + r) * 2 + which) * q.k;
     }
     RK_DEVICE void empty_buffer(int r) {
         Entry<Sum>* buffer = buffers + r * kBuffer;
@@ -232,26 +252,6 @@ struct TopK {
     }
 };
 
-inline constexpr int kRowsPerBlock = 4;
-
-// A warp a row: its lists of all parts, merged one after the other.
-template <class Sum>
-RK_KERNEL(32 * kRowsPerBlock)
-merge_lists(Entry<Sum>* lists, long parts, long items, long rows, int k, const __grid_constant__ Lead lead,
-            const __grid_constant__ Strided values, const __grid_constant__ Strided indices) {
-    const long index = long(block_index()) * kRowsPerBlock + warp_index();
-    if (index >= items * rows) return;
-    const auto list = [&](long part, int which) {
-        return lists + ((part * items * rows + index) * 2 + which) * k;
-    };
-    int current = 0;
-    for (long part = 1; part < parts; ++part, current = 1 - current)
-        merge(list(0, current), k, list(part, 0), k, list(0, 1 - current), k);
-    const long item = index / rows, row = index % rows;
-    write_row<Sum>(values, indices, values.lead.offset(lead, item) + row * values.row,
-                   indices.lead.offset(lead, item) + row * indices.row, list(0, current), k);
-}
-
 template <class A, int W>
 void retrieve_in_blocks(const Context& context, Attended<A>& a, int k, const Strided& where) {
     using Sum = typename A::Sum;
@@ -268,10 +268,8 @@ void retrieve_in_blocks(const Context& context, Attended<A>& a, int k, const Str
         grid.parts = std::max(1L, ceil_div(tiles, grid.tiles_per_part));
     }
     Entry<Sum>* lists = context.take<Entry<Sum>>(grid.parts * items * rows * 2 * k);
-    launch_walk<A, 1, W, Consumer>(context, p, grid, {k, a.mask, lists, grid.parts > 1, a.out, where});
-    if (grid.parts > 1)
-        launch(merge_lists<Sum>, ceil_div(items * rows, kRowsPerBlock), 1, 32 * kRowsPerBlock, 0,
-               context.stream, lists, grid.parts, items, rows, k, p.lead, a.out, where);
+    launch_walk<A, 1, W, Consumer>(context, p, grid,
+                                   {k, a.mask, lists, grid.parts > 1, a.out, where, items, rows});
 }
 
 }  // namespace
