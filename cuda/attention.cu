@@ -1,8 +1,8 @@
-// O = softmax(scale F G^T) v, scores never stored. csrc/attention.cpp on a device.
+// O = softmax(scale F G^T) v without storing the scores. Mirrors csrc/operations/attention.cpp.
 //
-// Flops 2 n m (d + d_v) and n m exponentials; bytes: q, k, v and the output once a block of 64 rows, from
-// L2. Memory: features of both sides, and where there are too few rows to fill the device one state a row and
-// chunk of 2,048 keys.
+// Flops: 2 n m (d + d_v), and n m exponentials. Bytes: q and the output once; k and v once per block of 64
+// rows, from L2. Memory: the features of both sides; if there are too few rows to fill the device, also one
+// state per row and chunk of 2,048 keys.
 #include "attention.cuh"
 
 namespace rk::cuda {

@@ -1,5 +1,5 @@
-// Attention weights, written once: a walk for the log-sum-exp of each row, and one that writes exp(R -
-// lse). csrc/attention_scores.cpp on a device.
+// Attention weights, each written once: one walk computes the log-sum-exp of each row, a second writes
+// exp(R - lse). Mirrors csrc/operations/attention_scores.cpp.
 #include "attention.cuh"
 
 namespace rk::cuda {
@@ -31,7 +31,8 @@ struct StoreScores : Stateless {
           out(parameters.out.lead.offset(p.lead, place.item)),
           mask(parameters.mask.of_item(p.lead, place.item)),
           lse(parameters.lse + place.item * p.rows[0].count) {}
-    RK_DEVICE Span columns() const { return {0, count}; }  // zeros outside of the band are written, too
+    // All columns: pairs outside of the band are written, too (zeros).
+    RK_DEVICE Span columns() const { return {0, count}; }
     RK_DEVICE void accept(Sum (&acc)[1][A::kRows * G][A::kColumns], long tile, const char*, char*) const {
         const int lane = lane_index();
 #pragma unroll
@@ -40,7 +41,7 @@ struct StoreScores : Stateless {
             for (int j = 0; j < A::kColumns; ++j) {
                 const long r = row0 + A::row_of(lane, i), c = tile * kTileColumns + A::column_of(lane, j);
                 if (r >= rows || c >= count) continue;
-                // A row with nothing to attend to is all forbidden.
+                // In a row with nothing to attend to, no pair is allowed.
                 const Sum weight = q.mask.allows(mask, r, c) ? exp(q.scale * acc[0][i][j] - lse[r]) : Sum(0);
                 store_element(q.out.data, q.out.dtype, out + r * q.out.row + c * q.out.column, weight);
             }

@@ -1,4 +1,4 @@
-// Masks of attention and retrieval: which pairs (i, j) may attend. Mirrors csrc/masks.hpp.
+// Masks of attention and retrieval: which pairs (i, j) may attend. Mirrors csrc/walk/masks.hpp.
 #pragma once
 
 #include "arrays.hpp"
@@ -37,7 +37,7 @@ inline Allowed transposed(const Allowed& allowed) {
     return {allowed.mask.empty() ? allowed.mask : transposed(allowed.mask), transposed(allowed.band)};
 }
 
-// The same, as kernels see it.
+// The same in the form that kernels read.
 struct Mask {
     const std::uint8_t* data = nullptr;  // of boolean values; null: all pairs
     long row = 0, column = 0;
@@ -53,7 +53,7 @@ struct Mask {
     }
 };
 
-// The strides of its leading dimensions are set with those of the other arrays of a call.
+// `lead` is set later, with the strides of the other arrays of the call.
 inline Mask mask_of(const Allowed& allowed) {
     Mask m;
     m.band = allowed.band;

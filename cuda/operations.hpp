@@ -1,7 +1,7 @@
-// The operations, as the bindings call them: one file each, with the names, the arguments and the meaning of
-// csrc/operations.hpp. The arithmetic A says how factors are multiplied; arrays may have any dtype that A
-// takes. Work is put on the context's stream, and no function waits for it. Outputs are overwritten; none is
-// accumulated into.
+// The operations, as the bindings call them, one file each, with the names and arguments of
+// csrc/operations/operations.hpp. The arithmetic A defines how factors are multiplied; arrays may have any
+// dtype that A supports. Functions put their work on the context's stream and return without waiting for it.
+// Outputs are overwritten; none is accumulated into.
 #pragma once
 
 #include "masks.hpp"

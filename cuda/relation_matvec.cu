@@ -1,8 +1,8 @@
-// u = link(R) v with R never written. csrc/relation_matvec.cpp on a device.
+// u = link(R) v without storing R. Mirrors csrc/operations/relation_matvec.cpp.
 //
-// Flops 2 n m (d + c) and a link each; bytes: the features, from L2. One column of v is a dot product with
-// the sums that a thread holds; more are a second product. Float16 is multiplied in Tf32, which holds it
-// exactly: a link may leave its range.
+// Flops: 2 n m (d + c), and n m links. Bytes: the features, from L2. With a single column, each thread
+// multiplies the sums that it holds by v; more columns take a second product. Float16 is multiplied in Tf32,
+// which represents it exactly, because the result of a link may exceed float16's range.
 #include "attention.cuh"
 
 namespace rk::cuda {
@@ -32,8 +32,8 @@ struct LinkWeigher {
     RK_DEVICE T weigh(const Parameters& q, T r, T, int, long, long) const { return linked(q.link, r); }
 };
 
-// One column: each thread adds up its own columns of R, chunk by chunk; a chunk's sum over the lanes of a
-// row, then over chunks in order.
+// A single column: each thread adds up its columns of R; at the end of a chunk these sums are added over the
+// lanes of a row, then to the sum of the chunks before, in order.
 template <class A, int G, int W>
 struct LinkedDot {
     using Sum = typename A::Sum;

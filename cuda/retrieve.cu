@@ -1,17 +1,18 @@
-// The k largest inner products of each row, best first; R never written. csrc/retrieve.cpp on a device.
+// The k largest inner products of each row, best first, without storing R. Mirrors
+// csrc/operations/retrieve.cpp.
 //
-// Flops 2 n m d; bytes: keys once a block of 64 rows. A thread compares its values with the k-th best of
-// their rows so far and puts the few that are better into a buffer of the row, 128 entries in shared memory.
-// A full buffer is sorted by the row's warp and merged into the row's list, k entries in global memory (which
-// the caches hold); the same merge joins the lists of blocks that share a row. Entries are ordered by value,
-// then by index, so no order of arrival shows.
+// Flops: 2 n m d. Bytes: the keys once per block of 64 rows. Each thread compares its values with the k-th
+// best of their row so far and appends the few that are better to the row's buffer, 128 entries in shared
+// memory. When a buffer is full, the row's warp sorts it and merges it into the row's list, k entries in
+// global memory (which stay in the caches); the same merge joins the lists of blocks that share a row.
+// Entries are ordered by value, then by index, so the result does not depend on the order of threads.
 #include "attention.cuh"
 
 namespace rk::cuda {
 
 namespace {
 
-// Floats as unsigned integers of the same order; 0: no entry, 1: NaN, which comes after every number.
+// Floats mapped to unsigned integers in the same order. 0: no entry; 1: NaN, which ranks below every number.
 template <class Sum>
 struct KeyOf;
 template <>
@@ -40,7 +41,7 @@ template <class Sum>
 RK_DEVICE typename KeyOf<Sum>::Key key_of(Sum value) {
     using Key = typename KeyOf<Sum>::Key;
     if (value != value) return 1;
-    const Key bits = bits_as<Key>(value + Sum(0));  // -0 is 0
+    const Key bits = bits_as<Key>(value + Sum(0));  // -0 becomes 0
     return bits & KeyOf<Sum>::kSign ? ~bits : bits | KeyOf<Sum>::kSign;
 }
 template <class Sum>
@@ -62,7 +63,7 @@ RK_DEVICE bool better(const Entry<Sum>& a, const Entry<Sum>& b) {
 
 inline constexpr int kBuffer = 128;
 
-// Sorts the buffer, best first (Batcher 1968, bitonic); a warp together.
+// Sorts the buffer, best first (bitonic, Batcher 1968). Called by all lanes of a warp.
 template <class Sum>
 RK_DEVICE void sort_buffer(Entry<Sum>* buffer) {
     for (int size = 2; size <= kBuffer; size *= 2)
@@ -80,7 +81,7 @@ RK_DEVICE void sort_buffer(Entry<Sum>* buffer) {
         }
 }
 
-// How many of the entries, best first, are better than `entry`.
+// The number of entries better than `entry`; they are sorted, best first.
 template <class Sum>
 RK_DEVICE int count_better(const Entry<Sum>* entries, int count, const Entry<Sum>& entry) {
     int low = 0, high = count;
@@ -94,7 +95,8 @@ RK_DEVICE int count_better(const Entry<Sum>* entries, int count, const Entry<Sum
     return low;
 }
 
-// to <- the k best of both lists; entries of key 0 are none. A warp together; `to` is apart from both.
+// to <- the k best of both lists, skipping entries of key 0. Called by all lanes of a warp; `to` overlaps
+// neither list.
 template <class Sum>
 RK_DEVICE void merge(const Entry<Sum>* a, int count_a, const Entry<Sum>* b, int count_b, Entry<Sum>* to,
                      int k) {
@@ -143,7 +145,8 @@ struct TopK {
     const Place place;
     const long row0, rows, count;
     const std::uint8_t* mask;
-    // Of the warp's rows: entries waiting, which of the two lists is current, and the k-th best.
+    // For each of the warp's rows: its buffer, the key of the k-th best so far, the number of entries waiting
+    // in the buffer, and which of its two lists is current.
     Entry<Sum>* buffers;
     Key* worst;
     int *waiting, *current;
@@ -188,14 +191,14 @@ struct TopK {
             for (int j = 0; j < A::kColumns; ++j) {
                 const long column = tile * kTileColumns + A::column_of(lane, j);
                 const Key key = key_of(acc[0][i][j]);
-                // Later columns lose to equal values.
+                // Among equal values the earlier column wins.
                 if (key <= bar || row0 + r >= rows || column >= count) continue;
                 if (!q.mask.allows(mask, row0 + r, column)) continue;
                 buffers[r * kBuffer + count_up(waiting + r)] = {key, std::int32_t(column)};
             }
         }
         sync_warp();
-        // A tile adds at most 64.
+        // A tile adds at most 64 entries.
         for (int r = 0; r < 16 * G; ++r)
             if (waiting[r] > kBuffer - kTileColumns) empty_buffer(r);
     }
@@ -204,7 +207,7 @@ struct TopK {
             if (waiting[r]) empty_buffer(r);
             const Entry<Sum>* best = list(r, current[r]);
             if (q.split) {
-                // Where the merge of the parts looks for it.
+                // merge_parts reads list 0.
                 if (current[r])
                     for (int e = lane_index(); e < q.k; e += 32) list(r, 0)[e] = best[e];
                 continue;
@@ -259,7 +262,8 @@ void retrieve_in_blocks(const Context& context, Attended<A>& a, int k, const Str
     Pairs<typename A::Factor>& p = a.pairs;
     p.row_blocks = unsigned(ceil_div(p.rows[0].count, 16L * W));
     const long items = p.lead.items(), rows = p.rows[0].count;
-    // Exact whatever the cut; a part of fewer than some k columns would only add entries to merge.
+    // The result is exact however columns are cut. Parts of at least 4 k columns, since smaller ones would
+    // mostly add entries to merge.
     Grid grid = grid_of_tiles(long(p.row_blocks) * items, p.columns[0].count, context.multiprocessors);
     const long least = std::max<long>(kChunkTiles / 4, ceil_div(4L * k, kTileColumns));
     if (grid.tiles_per_part < least) {
@@ -284,7 +288,7 @@ void retrieve(const Context& context, const Relation<A>& relation, const Allowed
     const int k = int(values.dim(1));
     Strided where = strided(indices);
     where.lead = a.more;
-    // Buffers of 64 rows where shared memory has room for them.
+    // Blocks of 64 rows if shared memory has room for their buffers.
     if constexpr (sizeof(typename A::Sum) == 4)
         if (walk_bytes<A, 1, 4, TopK<A, 1, 4>>(a.pairs, {}, false) <= context.shared_bytes) {
             retrieve_in_blocks<A, 4>(context, a, k, where);

@@ -20,7 +20,7 @@ namespace rk::cuda {
 
 inline constexpr float kInfinity = __builtin_huge_valf();
 
-// What is left of two sums when their maxima are brought to one.
+// The factors of two sums when both are rescaled to their common maximum.
 template <class Sum>
 struct Shares {
     Sum max, first, second;
@@ -36,16 +36,16 @@ RK_DEVICE Sum combine(const Shares<Sum>& s, Sum first, Sum second) {
     return first * s.first + second * s.second;
 }
 
-// Where results go, and partial states on the way: rows of `width` weighted sums, then max and sum.
+// Where results are written, and partial states until then: rows of `width` weighted sums, then max and sum.
 template <class Sum>
 struct WeightedOut {
     Strided out;
     int width;   // of the values
     Sum factor;  // of the results
-    Sum* lse;    // a row of every item, one after the other; may be null
+    Sum* lse;    // (items, rows), contiguous; may be null
     Sum* state;  // null: all columns are one chunk
     long rows, items;
-    int state_width;  // values of a block of values, max and sum
+    int state_width;  // the weighted sums of a block of values, max and sum
 
     RK_HOST_DEVICE long slot(long part, long value_block, long value_blocks, long item, long row) const {
         return (((part * value_blocks + value_block) * items + item) * rows + row) * state_width;
@@ -63,7 +63,7 @@ struct Weighted {
         WeightedOut<Sum> to;
         Mask mask;
         Sum scale;
-        bool split;  // each part is a block of its own
+        bool split;  // each part has its own block
         typename Weigher::Parameters weigher;
     };
     static long shared_bytes(const Parameters&, int) { return 0; }
@@ -207,7 +207,7 @@ struct Weighted {
                 const Sum other = shuffle_xor(top, lanes);
                 top = other > top || top != top ? other : top;
             }
-            // NaN is no maximum: it reaches the sum below.
+            // A NaN does not become the maximum; it reaches the sum below.
             const Sum next = top > max_[i] ? top : max_[i];
             const Sum base = next == Sum(-kInfinity) ? Sum(0) : next;
             const Sum kept = exp(max_[i] - base);
@@ -232,7 +232,7 @@ struct Weighted {
         constexpr int kPitch = SharedLayout::value_pitch<A>(kStored);
         const Factor* v = reinterpret_cast<const Factor*>(values);
         Sum* w = reinterpret_cast<Sum*>(staged);
-        // A forbidden pair is left out, not multiplied by zero: it matters where a value is not finite.
+        // Forbidden pairs must be left out, not multiplied by zero, if a value is not finite.
         if (masked && any_in_block(!all_finite(v))) {
             A::template stage_weights<G>(weights, w);
             add_allowed(w, column0, v);
@@ -275,7 +275,7 @@ struct Weighted {
         }
     }
 
-    // Calls f(i, row) for this thread's rows that exist.
+    // Calls f(i, row) for those of this thread's rows that exist.
     template <class F>
     RK_DEVICE void each_row(const F& f) const {
 #pragma unroll
@@ -289,7 +289,7 @@ struct Weighted {
                q.to.slot(q.split ? place.part : 0, place.value_block, p.value_blocks, place.item, row);
     }
 
-    // The chunks before this one, and this one, in a state that this thread alone reads and writes; max and
+    // Merges this chunk into the state of the chunks before it. Only this thread accesses the state; max and
     // sum stay in registers.
     RK_DEVICE void merge_into_state() {
         each_row([&](int i, long row) {
@@ -386,7 +386,7 @@ void sum_weighted(const Context& context, Pairs<typename A::Factor>& p, Weighted
     launch_walk<A, 1, 4, Consumer>(context, p, grid, {to, mask, Sum(scale), grid.parts > 1, weigher});
 }
 
-// Values 128 columns at a time where there are so many and shared memory has room for them.
+// Values 128 columns at a time, if there are more than 64 and shared memory has room for them.
 template <class A, class Weigher, bool Wide>
 void sum_weighted_values(const Context& context, Pairs<typename A::Factor>& p,
                          const WeightedOut<typename A::Sum>& to, const Mask& mask, double scale,

@@ -1,7 +1,7 @@
-// The extension relkernels._cuda: from descriptions of arrays on a device to the operations.
+// The extension relkernels._cuda: passes descriptions of arrays on a device to the operations.
 //
-// Names, defaults, checks and messages are Python's (python/relkernels/cuda/). Calls put work on a stream and
-// return; they hold the GIL, for they take memory from a Python allocator and wait for nothing.
+// Names, defaults, checks and messages belong to Python (python/relkernels/cuda/). Calls put work on a stream
+// and return. They hold the GIL because they allocate memory through Python; they never wait for the device.
 #include <pybind11/functional.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -141,7 +141,7 @@ int device_count() {
     return 1;
 #else
     int count = 0;
-    // Without a driver this fails; the failure must not be found by a later call.
+    // Fails without a driver; clear the error, so that no later call reports it.
     if (cudaGetDeviceCount(&count) != cudaSuccess) {
         cudaGetLastError();
         return 0;
