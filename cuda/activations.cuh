@@ -1,5 +1,5 @@
-// Activations of the hidden layers and their derivatives; the same as csrc/kernels/activations.hpp, on the
-// functions of the CUDA math library. NaN goes through; at infinities the limit is taken.
+// Activations of the hidden layers and their derivatives, as in csrc/kernels/activations.hpp but with the
+// functions of the CUDA math library. NaN propagates; at infinities the value is the limit.
 #pragma once
 
 #include "base/names.hpp"
@@ -13,7 +13,7 @@ RK_DEVICE T sigmoid(T z) {
     return z < T(0) ? e / (T(1) + e) : T(1) / (T(1) + e);
 }
 
-// Cumulative distribution of the standard normal law.
+// Cumulative distribution function of the standard normal distribution.
 template <class T>
 RK_DEVICE T normal_cdf(T z) {
     return T(0.5) * erfc(z * T(-0.70710678118654752));

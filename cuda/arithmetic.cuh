@@ -1,4 +1,4 @@
-// How factors are multiplied: one struct an arithmetic, the micro-kernels of the engine.
+// How factors are multiplied: the micro-kernels of the engine, one struct per arithmetic.
 //
 //   Fma<float>, Fma<double>    multiply-adds
 //   Tf32                       tensor cores, float factors rounded to 10 bits, float sums
@@ -8,15 +8,15 @@
 //
 //   acc[i][j] of row row_of(lane, i) and column column_of(lane, j),   i < kRows G,  j < kColumns
 //
-// so that a consumer meets any arithmetic in one way; kRowLanes neighbouring lanes share the rows.
+// so that consumers work with any arithmetic; kRowLanes neighbouring lanes hold the same rows.
 //
 //   multiply          acc += A B^T from shared memory, A and B depth-contiguous; the pitch of a row is an odd
-//                     multiple of 16 bytes, so that no two lanes of a load meet in a bank
-//   multiply_weights  acc += W V: weights W (16 G x 64, held as sums of a tile) times values V (64 x 64,
-//                     row-major); the columns of the result are those of value_column_of
+//                     multiple of 16 bytes, so that loads have no bank conflicts
+//   multiply_weights  acc += W V: weights W (16 G x 64, in the registers of a tile's sums) times values V
+//                     (64 x 64, row-major); the columns of the result are those of value_column_of
 //
-// An inner product is one chain over the depth in order, in steps of kStep: its bits depend on the depth
-// alone, not on the tile or the shape of the block.
+// An inner product is a single chain of sums over the depth, in order and in steps of kStep: its bits depend
+// on the depth alone, not on the tile or the shape of the block.
 #pragma once
 
 #include "device.cuh"
@@ -44,7 +44,7 @@ struct Fma {
 
     RK_DEVICE static int row_of(int lane, int i) { return lane / 8 + 4 * (i % 4) + 16 * (i / 4); }
     RK_DEVICE static int column_of(int lane, int j) { return lane % 8 + 8 * j; }
-    // Vectors of neighbours, so that a row of values is read 16 bytes a lane.
+    // Vectors of adjacent columns, so that each lane reads a row of values 16 bytes at a time.
     RK_DEVICE static int value_column_of(int lane, int j) {
         return lane % 8 * kVector + j % kVector + 8 * kVector * (j / kVector);
     }
@@ -71,7 +71,7 @@ struct Fma {
         }
     }
 
-    // `staged`: 16 G rows of kTileColumns + kVector sums of this warp's own.
+    // `staged`: shared memory of this warp, 16 G rows of kTileColumns + kVector sums.
     template <int G>
     RK_DEVICE static void multiply_weights(T (&acc)[4 * G][8], const T (&weights)[4 * G][8], T* staged,
                                            bool stage, const T* values, int pitch) {
@@ -113,7 +113,7 @@ struct Fma {
     }
 };
 
-// What the arithmetics of tensor cores share: fragments of 16 x 8 sums.
+// Common to the tensor-core arithmetics: fragments of 16 x 8 sums.
 struct Fragments {
     using Sum = float;
     static constexpr int kRows = 2, kColumns = 16, kRowLanes = 4;
@@ -133,7 +133,7 @@ struct Fragments {
                 staged[row_of(lane, i) * kPitch + column_of(lane, j)] = weights[i][j];
         sync_warp();
     }
-    // The sums of rows 16 g, columns 8 n as the four sums of one instruction, and back.
+    // Passes the sums of a 16 x 8 fragment, columns from 8 n on, to an instruction as its four registers.
     template <class Multiply>
     RK_DEVICE static void with_sums(float (&row)[16], float (&row_8)[16], int n, const Multiply& multiply) {
         float c[4] = {row[2 * n], row[2 * n + 1], row_8[2 * n], row_8[2 * n + 1]};
@@ -171,7 +171,7 @@ struct Half : Fragments {
         }
     }
 
-    // The sums of the first product lie in a thread just as the second wants its factors.
+    // Each thread already holds the sums of the first product that it needs as factors of the second.
     template <int G>
     RK_DEVICE static void multiply_weights(float (&acc)[2 * G][16], const float (&weights)[2 * G][16], float*,
                                            bool, const T* values, int pitch) {

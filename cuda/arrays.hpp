@@ -1,5 +1,5 @@
-// Arrays on a device as the operations see them, on both sides of a launch: pointers, shapes, strides in
-// elements, a dtype known at run time. Mirrors csrc/base/arrays.hpp.
+// Arrays on a device, for host code and for kernels: a pointer, a shape, strides in elements, and a dtype
+// known at run time. Mirrors csrc/base/arrays.hpp.
 #pragma once
 
 #include <algorithm>
@@ -13,6 +13,11 @@ namespace rk::cuda {
 
 RK_HOST_DEVICE long ceil_div(long n, long by) { return (n + by - 1) / by; }
 RK_HOST_DEVICE long round_up(long n, long multiple) { return ceil_div(n, multiple) * multiple; }
+
+// The integers begin <= i < end.
+struct Span {
+    long begin, end;
+};
 
 enum class Dtype : int { float32, float64, bfloat16, float16, boolean, int64 };
 
@@ -47,7 +52,8 @@ struct DtypeOf<float16> {
     static constexpr Dtype value = Dtype::float16;
 };
 
-// An array argument. Leading dimensions are a batch; those of one call are equal (broadcast: stride 0).
+// An array argument. The leading dimensions are a batch, equal for all arrays of a call (broadcast ones have
+// stride 0).
 struct Array {
     char* data = nullptr;
     std::vector<long> shape, stride;
@@ -77,10 +83,10 @@ inline Array transposed(const Array& a) {
 
 inline constexpr int kMaxLead = 6;
 
-// The leading dimensions of a call, those that every array steps through evenly taken as one.
+// The leading dimensions of a call. Dimensions that continue each other in every array are fused into one.
 struct Lead {
     int dims = 0;
-    unsigned size[kMaxLead] = {};  // 32 bits: a division of 64 is a call on a GPU
+    unsigned size[kMaxLead] = {};  // 32 bits: GPUs divide 64-bit integers by a function call
 
     RK_HOST_DEVICE long items() const {
         long count = 1;
@@ -89,7 +95,7 @@ struct Lead {
     }
 };
 
-// An array's strides over them.
+// The strides of an array over these dimensions.
 struct LeadStride {
     long step[kMaxLead] = {};
 
@@ -103,7 +109,8 @@ struct LeadStride {
     }
 };
 
-// Leads of arrays of one leading shape; strides[a][i] is that of array a in dimension i.
+// Fuses the leading dimensions `shape` of several arrays; strides[a][i] is the stride of array a in dimension
+// i.
 inline Lead collapse(const std::vector<long>& shape, std::vector<std::vector<long>> strides,
                      std::vector<LeadStride>& out) {
     std::vector<long> sizes;
@@ -141,7 +148,7 @@ inline std::vector<long> leading(const std::vector<long>& v, int core) {
     return {v.begin(), v.end() - std::min(core, int(v.size()))};
 }
 
-// ---- Elements of a dtype known at run time: one branch, the same for all threads.
+// ---- Elements of a dtype known at run time: a branch that all threads take alike.
 
 template <class Sum>
 RK_DEVICE Sum load_element(const void* data, Dtype dtype, long at) {

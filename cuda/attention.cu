@@ -1,8 +1,8 @@
-// O = softmax(scale F G^T) v, scores never stored. csrc/operations/attention.cpp on a device.
+// O = softmax(scale F G^T) v without storing the scores. Mirrors csrc/operations/attention.cpp.
 //
-// Flops 2 n m (d + d_v) and n m exponentials; bytes: q, k, v and the output once a block of 64 rows, from
-// L2. Memory: features of both sides, and where there are too few rows to fill the device one state a row and
-// chunk of 2,048 keys.
+// Flops: 2 n m (d + d_v), and n m exponentials. Bytes: q and the output once; k and v once per block of 64
+// rows, from L2. Memory: the features of both sides; if there are too few rows to fill the device, also one
+// state per row and chunk of 2,048 keys.
 #include "attention.cuh"
 
 namespace rk::cuda {
@@ -16,8 +16,8 @@ void attention(const Context& context, const Relation<A>& relation, const Array&
     const bool valued = width > 0 && values.dim(2) > 0;
     Attended<A> a(context, relation, valued ? values : Array{}, allowed, out);
     const WeightedOut<Sum> to = {
-        a.out, int(width), Sum(1), lse.empty() ? nullptr : reinterpret_cast<Sum*>(lse.data), nullptr, true,
-        0,     0,          0};
+        a.out,   int(width), Sum(1), lse.empty() ? nullptr : reinterpret_cast<Sum*>(lse.data),
+        nullptr, 0,          0,      0};
     constexpr bool kWide = sizeof(Sum) == 4;
     if (width > 0)
         sum_weighted_values<A, SoftmaxWeigher, kWide>(context, a.pairs, to, a.mask, relation.scale, {});

@@ -1,5 +1,5 @@
-// The arguments that attention and its relatives share, made into pairs. csrc/operations/softmax_consumer.hpp and masks.hpp on
-// a device.
+// The common arguments of attention, retrieval and matrix-free products, converted to the pairs of a walk;
+// and the weights of attention. Mirrors csrc/operations/softmax_consumer.hpp.
 #pragma once
 
 #include "operations.hpp"
@@ -7,8 +7,8 @@
 
 namespace rk::cuda {
 
-// Queries, keys and perhaps values of a batch, their leading dimensions put together with those of the mask
-// and of the output.
+// Queries, keys and optionally values of a batch, with the leading dimensions of all arrays fused, those of
+// the mask and the output included.
 template <class A>
 struct Attended {
     using F = typename A::Factor;
@@ -55,7 +55,7 @@ struct SoftmaxWeigher {
     template <class A, int G>
     RK_DEVICE void begin(const Parameters&, long, long, long) {}
     template <class Sum>
-    RK_DEVICE Sum weigh(const Parameters&, Sum r, Sum, int, long) const {
+    RK_DEVICE Sum weigh(const Parameters&, Sum r, Sum, int, long, long) const {
         return r;
     }
 };

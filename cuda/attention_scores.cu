@@ -1,5 +1,5 @@
-// Attention weights, written once: a walk for the log-sum-exp of each row, and one that writes exp(R -
-// lse). csrc/operations/attention_scores.cpp on a device.
+// Attention weights, each written once: one walk computes the log-sum-exp of each row, a second writes
+// exp(R - lse). Mirrors csrc/operations/attention_scores.cpp.
 #include "attention.cuh"
 
 namespace rk::cuda {
@@ -7,7 +7,7 @@ namespace rk::cuda {
 namespace {
 
 template <class A, int G, int W>
-struct StoreScores {
+struct StoreScores : Stateless {
     using Sum = typename A::Sum;
     static constexpr int kProducts = 1, kValueTiles = 0;
     struct Parameters {
@@ -16,10 +16,9 @@ struct StoreScores {
         Sum scale;
         const Sum* lse;
     };
-    static long shared_bytes(const Parameters&, int) { return 0; }
 
     const Parameters& q;
-    const long row0, rows, columns, out;
+    const long row0, rows, count, out;
     const std::uint8_t* mask;
     const Sum* lse;
 
@@ -28,11 +27,12 @@ struct StoreScores {
         : q(parameters),
           row0(place.first_row + 16 * G * warp_index()),
           rows(p.rows[0].count),
-          columns(p.columns[0].count),
+          count(p.columns[0].count),
           out(parameters.out.lead.offset(p.lead, place.item)),
           mask(parameters.mask.of_item(p.lead, place.item)),
           lse(parameters.lse + place.item * p.rows[0].count) {}
-    RK_DEVICE void limit(long&, long&) const {}
+    // All columns: pairs outside of the band are written, too (zeros).
+    RK_DEVICE Span columns() const { return {0, count}; }
     RK_DEVICE void accept(Sum (&acc)[1][A::kRows * G][A::kColumns], long tile, const char*, char*) const {
         const int lane = lane_index();
 #pragma unroll
@@ -40,14 +40,12 @@ struct StoreScores {
 #pragma unroll
             for (int j = 0; j < A::kColumns; ++j) {
                 const long r = row0 + A::row_of(lane, i), c = tile * kTileColumns + A::column_of(lane, j);
-                if (r >= rows || c >= columns) continue;
-                // A row with nothing to attend to is all forbidden.
+                if (r >= rows || c >= count) continue;
+                // In a row with nothing to attend to, no pair is allowed.
                 const Sum weight = q.mask.allows(mask, r, c) ? exp(q.scale * acc[0][i][j] - lse[r]) : Sum(0);
                 store_element(q.out.data, q.out.dtype, out + r * q.out.row + c * q.out.column, weight);
             }
     }
-    RK_DEVICE void close() const {}
-    RK_DEVICE void finish() const {}
 };
 
 }  // namespace
@@ -60,7 +58,7 @@ void attention_scores(const Context& context, const Relation<A>& relation, const
     if (out.dim(1) == 0 || out.dim(2) == 0 || out.batch(2) == 0) return;
     Attended<A> a(context, relation, {}, allowed, out);
     Sum* lse = context.take<Sum>(a.pairs.lead.items() * relation.rows.dim(2));
-    const WeightedOut<Sum> to = {a.out, 0, Sum(1), lse, nullptr, true, 0, 0, 0};
+    const WeightedOut<Sum> to = {a.out, 0, Sum(1), lse, nullptr, 0, 0, 0};
     sum_weighted<A, 0, SoftmaxWeigher>(context, a.pairs, to, a.mask, relation.scale, {});
     const Grid grid = grid_of_tiles(a.pairs.row_blocks * a.pairs.lead.items(), relation.columns.dim(2),
                                     context.multiprocessors);

@@ -3,9 +3,9 @@
 //   P = exp(R - lse),  dP_ij = <dO_i, v_j>,  D_i = <dO_i, O_i>,  dR = P * (dP - D)
 //   dF = scale dR G,   dG = scale dR^T F,    dv = P^T dO,    dscale = sum_i <f_i, (dR G)_i>
 //
-// csrc/operations/attention_vjp.cpp on a device. Three walks, each with one owner of every result: over
-// queries for dF, over keys for dG and for dv. R is made again in each: 8 products where one walk with shared
-// sums would take 5, and no order of arrival shows in a sum.
+// Mirrors csrc/operations/attention_vjp.cpp. There are three walks: over queries for dF, over keys for dG,
+// and over keys for dv. In each, one block owns a result, so no sum depends on the order in which blocks run.
+// Each walk recomputes R: 8 products instead of the 5 of a single walk with shared sums.
 #include "attention.cuh"
 #include "product.cuh"
 
@@ -19,7 +19,7 @@ struct GradientParameters {
     long queries;
 };
 
-// dR where the rows are queries: for dF.
+// dR with queries as rows: for dF.
 template <class T>
 struct RowWeigher {
     using Parameters = GradientParameters<T>;
@@ -37,12 +37,12 @@ struct RowWeigher {
             delta[i] = row < rows ? q.delta[item * q.queries + row] : T(0);
         }
     }
-    RK_DEVICE T weigh(const Parameters&, T r, T dp, int i, long) const {
+    RK_DEVICE T weigh(const Parameters&, T r, T dp, int i, long, long) const {
         return exp(r - lse[i]) * (dp - delta[i]);
     }
 };
 
-// The same where the columns are queries: for dG, and P itself for dv.
+// With queries as columns: dR for dG, or P for dv.
 template <class T, int Products>
 struct ColumnWeigher {
     using Parameters = GradientParameters<T>;
@@ -56,8 +56,8 @@ struct ColumnWeigher {
         lse = q.lse + item * q.queries;
         delta = q.delta + item * q.queries;
     }
-    RK_DEVICE T weigh(const Parameters& q, T r, T dp, int, long column) const {
-        const long at = min(column, q.queries - 1);  // past the edge the features are zeros
+    RK_DEVICE T weigh(const Parameters& q, T r, T dp, int, long, long column) const {
+        const long at = min(column, q.queries - 1);  // columns past the edge have features of zeros
         const T p = exp(r - lse[at]);
         return Products == 2 ? p * (dp - delta[at]) : p;
     }
@@ -65,7 +65,7 @@ struct ColumnWeigher {
 
 constexpr int kDeltaThreads = 128;
 
-// D_i = <dO_i, O_i>, a thread a row; one chain.
+// D_i = <dO_i, O_i>, one thread per row; a single chain of sums.
 template <class Sum>
 RK_KERNEL(kDeltaThreads)
 row_products(const __grid_constant__ Lead lead, long rows, int width, const __grid_constant__ Strided a,
@@ -79,7 +79,7 @@ row_products(const __grid_constant__ Lead lead, long rows, int width, const __gr
     delta[index] = Sum(sum);
 }
 
-// One side of a walk: features, and the partners of the second inner product (null: there is none).
+// One side of a walk: features, and the factors of the second inner product (null: only one product).
 struct Side {
     const Array& features;
     const Array* partners;
@@ -119,7 +119,7 @@ void walk(const Context& context, const Side& rows, const Side& columns, const A
     Strided to = strided(out);
     to.lead = steps[6];
     using Sum = typename A::Sum;
-    const WeightedOut<Sum> result = {to, int(values.dim(1)), Sum(factor), nullptr, nullptr, false, 0, 0, 0};
+    const WeightedOut<Sum> result = {to, int(values.dim(1)), Sum(factor), nullptr, nullptr, 0, 0, 0};
     sum_weighted_values<A, Weigher, false>(context, p, result, mask, scale, q);
 }
 

@@ -1,5 +1,5 @@
-// What a call has: a device, the caller's stream, memory from the caller's pool; and how errors of the
-// runtime become exceptions.
+// The context of a call: the device, the caller's stream, and workspace from the caller's memory pool. Also
+// turns errors of the CUDA runtime into exceptions.
 #pragma once
 
 #include <functional>
@@ -17,10 +17,11 @@ class Error : public std::runtime_error {
 struct Context {
     int device = 0;
     Stream stream{};
-    // So many bytes, aligned to 256, that live until the call's work on the stream is done.
+    // Allocates this many bytes, aligned to 256; they stay valid until the call's work on the stream has
+    // finished.
     std::function<char*(long)> allocate;
     int multiprocessors = 1;
-    long shared_bytes = 0;  // that a block may ask for
+    long shared_bytes = 0;  // the most that a block may use
 
     template <class T>
     T* take(long count) const {
@@ -32,7 +33,7 @@ struct Context {
 
 inline void check_launch(const char*) {}
 
-// As many as a small GPU has blocks' worth of: both ways of cutting columns are met by small tests.
+// Few, so that small tests cover both ways of cutting columns.
 inline int multiprocessors_of(int) { return 2; }
 inline long shared_bytes_of(int) { return 163 * 1024; }  // sm_80
 
@@ -46,7 +47,7 @@ class DeviceGuard {
 inline void check(cudaError_t status, const char* call) {
     if (status == cudaSuccess) return;
     if (status == cudaErrorMemoryAllocation) {
-        cudaGetLastError();  // not a lasting error: the device is usable afterwards
+        cudaGetLastError();  // not a sticky error: the device stays usable
         throw std::bad_alloc();
     }
     throw Error(std::string("relkernels.") + call + ": " + cudaGetErrorString(status));
@@ -65,7 +66,7 @@ inline long shared_bytes_of(int device) {
     return bytes;
 }
 
-// The device of the call, and the caller's again afterwards.
+// Makes the device of the call current, and the caller's device again at the end.
 class DeviceGuard {
    public:
     explicit DeviceGuard(int device) {

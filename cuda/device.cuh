@@ -1,7 +1,7 @@
-// The vocabulary of the CUDA kernels: 16-bit floats, what a warp and a block do together, asynchronous
-// copies, tensor-core products, launches. The one door to the hardware, as csrc/simd/simd.hpp is on the
-// CPU: with RK_CUDA_EMULATED the same names come from tests/cuda_emulation, where every thread of a block
-// is a fiber, and the kernels run on the CPU as they stand.
+// The hardware interface of the CUDA kernels: 16-bit floats, operations of warps and blocks, asynchronous
+// copies, tensor-core products, launches. Kernels use the hardware only through it, as the CPU's kernels do
+// through csrc/simd/simd.hpp. With RK_CUDA_EMULATED, tests/cuda_emulation defines the same names: kernels
+// then run unmodified on the CPU, each thread of a block as a fiber.
 //
 // Instructions: PTX ISA, sm_80 and newer; the layouts of fragments are those of its sections on
 // mma.m16n8k16, mma.m16n8k8 and ldmatrix.
@@ -23,7 +23,7 @@
 
 namespace rk::cuda {
 
-// ---- 16-bit floats, by their bits
+// ---- 16-bit floats, stored as their bits
 
 struct bfloat16 {
     std::uint16_t bits;
@@ -38,7 +38,7 @@ RK_DEVICE float widen(float16 x) { return __half2float(__ushort_as_half(x.bits))
 RK_DEVICE void narrow(float x, bfloat16& to) { to.bits = __bfloat16_as_ushort(__float2bfloat16_rn(x)); }
 RK_DEVICE void narrow(float x, float16& to) { to.bits = __half_as_ushort(__float2half_rn(x)); }
 
-// ---- Where a thread is
+// ---- Indices of a thread
 
 RK_DEVICE int thread_index() { return int(threadIdx.x); }
 RK_DEVICE int lane_index() { return int(threadIdx.x & 31); }
@@ -54,7 +54,7 @@ RK_DEVICE char* shared_memory() {
     return memory;
 }
 
-// ---- What threads do together
+// ---- Synchronization and exchange between threads
 
 RK_DEVICE void sync_block() { __syncthreads(); }
 RK_DEVICE bool any_in_block(bool predicate) { return __syncthreads_or(predicate) != 0; }
@@ -67,15 +67,15 @@ template <class T>
 RK_DEVICE T shuffle(T value, int lane) {
     return __shfl_sync(0xffffffffu, value, lane);
 }
-// A counter in shared memory: the value before. Integers only: no floating-point sum may depend on who
-// comes first.
+// Increments a counter in shared memory and returns its previous value. Integers only: no floating-point sum
+// may depend on the order of threads.
 RK_DEVICE int count_up(int* counter) { return atomicAdd(counter, 1); }
 
-// ---- Asynchronous copies from global to shared memory, 16 bytes a thread
+// ---- Asynchronous copies from global to shared memory, 16 bytes per thread
 
 RK_DEVICE std::uint32_t shared_address(const void* p) { return std::uint32_t(__cvta_generic_to_shared(p)); }
 
-// Copies the first `bytes` (0 to 16) of 16 and zeros the rest.
+// Copies `bytes` (0 to 16) bytes and fills the rest of the 16 with zeros.
 RK_DEVICE void copy16_async(void* to, const void* from, int bytes) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
                  "r"(bytes)
@@ -90,15 +90,15 @@ RK_DEVICE void wait_copies() {
 
 // ---- Tensor cores. Every thread of a warp takes part; g = lane / 4, t = lane % 4.
 
-// Four 8 x 8 matrices of 16-bit values: lanes 8 i to 8 i + 7 give the addresses of the rows of matrix i,
-// and r[i] gets values (g, 2 t) and (g, 2 t + 1) of it.
+// Loads four 8 x 8 matrices of 16-bit values: lanes 8 i to 8 i + 7 pass the addresses of the rows of matrix
+// i, and r[i] receives its values (g, 2 t) and (g, 2 t + 1).
 RK_DEVICE void load_matrices(std::uint32_t (&r)[4], const void* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                  : "r"(shared_address(row))
                  : "memory");
 }
-// The same of the transposed matrices: values (2 t, g) and (2 t + 1, g).
+// The same with transposed matrices: r[i] receives values (2 t, g) and (2 t + 1, g).
 RK_DEVICE void load_matrices_transposed(std::uint32_t (&r)[4], const void* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -121,8 +121,8 @@ RK_DEVICE void multiply_16x8x16(float* c, const std::uint32_t* a, const std::uin
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
-// c (16 x 8) += a (16 x 8) b (8 x 8) with factors of 10 bits; a: (g, t), (g + 8, t), (g, t + 4), (g + 8, t +
-// 4); b: (t, g), (t + 4, g).
+// c (16 x 8) += a (16 x 8) b (8 x 8), factors in TF32 (10 bits of fraction).
+// a: (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4); b: (t, g), (t + 4, g).
 RK_DEVICE void multiply_16x8x8(float* c, const std::uint32_t* a, const std::uint32_t* b) {
     asm volatile(
         "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
@@ -140,8 +140,8 @@ RK_DEVICE std::uint32_t round_to_tf32(float x) {
 
 using Stream = cudaStream_t;
 
-// Rows of blocks go into the grid's second dimension. An error of the launch stays with the runtime:
-// check_launch (context.hpp) fetches it.
+// `block_rows` is the grid's second dimension. The runtime keeps an error of the launch until check_launch
+// (context.hpp) fetches it.
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), long blocks, long block_rows, int threads, long shared_bytes,
             Stream stream, const Arguments&... arguments) {
@@ -162,7 +162,7 @@ RK_DEVICE double widen(double x) { return x; }
 RK_DEVICE void narrow(float x, float& to) { to = x; }
 RK_DEVICE void narrow(double x, double& to) { to = x; }
 
-// Two 16-bit floats of one register, the first in the low half.
+// Two 16-bit floats in one register, the first in the low half.
 template <class Half>
 RK_DEVICE std::uint32_t pair_of(float first, float second) {
     Half a, b;

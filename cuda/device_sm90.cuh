@@ -1,24 +1,24 @@
-// The vocabulary of sm_90a beyond device.cuh: barriers in shared memory that count bytes, the bulk tensor
-// copy engine, and products of a whole warpgroup (128 threads) whose factors lie in shared memory.
+// The part of the hardware interface that needs sm_90a: barriers in shared memory that count bytes, the bulk
+// tensor copy engine, and products of a whole warpgroup (128 threads) with factors in shared memory.
 //
 // Sources: PTX ISA 8.0 and later, sections mbarrier, cp.async.bulk.tensor, Tensor swizzling modes,
-// Asynchronous warpgroup level matrix instructions; the descriptor beside cute::GmmaDescriptor of CUTLASS
-// (include/cute/arch/mma_sm90_desc.hpp) and the layouts it accepts
+// Asynchronous warpgroup level matrix instructions. The descriptor was compared with cute::GmmaDescriptor of
+// CUTLASS (include/cute/arch/mma_sm90_desc.hpp) and the layouts it accepts
 // (include/cute/atom/mma_traits_sm90_gmma.hpp).
 //
-// A tile of factors in shared memory is rows of 128 bytes (64 values of 16 bits), one row after the other, at
-// an address that is a multiple of 1,024 bytes, with its 16-byte chunks swizzled: chunk c of row r lies at
-// chunk c ^ (r % 8). In terms of addresses: bits 4 to 6 are XORed with bits 7 to 9. The copy engine writes
+// A tile of factors in shared memory consists of consecutive rows of 128 bytes (64 values of 16 bits), at an
+// address that is a multiple of 1,024 bytes. Its 16-byte chunks are swizzled: chunk c of row r is stored as
+// chunk c ^ (r % 8). In terms of addresses, bits 4 to 6 are XORed with bits 7 to 9. The copy engine writes
 // and the matrix unit reads this layout without bank conflicts.
 //
 // Descriptor of such a tile, 64 bits:
 //   0-13   address of the first row, bits 4 to 17      (14, 15 unused)
-//   16-29  leading byte offset / 16: how far columns lie apart; not used by swizzled K-major tiles, 1
+//   16-29  leading byte offset / 16: distance between columns; not used by swizzled K-major tiles, 1
 //   32-45  stride byte offset / 16: from 8 rows to the next 8, 1,024 bytes
 //   49-51  base offset: 0, because the pattern of 8 rows starts at a multiple of 1,024 bytes
 //   62-63  swizzle: 0 none, 1 128 bytes, 2 64 bytes, 3 32 bytes
-// A step of 16 values along the depth adds 32 bytes to the address: the swizzle is a function of the final
-// address, so the step stays inside the row of 128 bytes.
+// A step of 16 values along the depth adds 32 bytes to the address: the swizzle is applied to the final
+// address, so the step stays within the row of 128 bytes.
 #pragma once
 
 #include "device.cuh"
@@ -50,8 +50,8 @@ RK_DEVICE char* shared_memory() {
     return swizzled_memory;
 }
 
-// ---- Barriers. A phase ends when `count` arrivals and all bytes expected have come; phases alternate
-// between parity 0 and 1.
+// ---- Barriers. A phase ends after `count` arrivals and all expected bytes; phases alternate between parity
+// 0 and 1.
 
 using Barrier = std::uint64_t;
 
@@ -59,7 +59,7 @@ RK_DEVICE void init_barrier(Barrier* barrier, unsigned count) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(count)
                  : "memory");
 }
-// After init_barrier, before sync_block: the copy engine sees the barriers too.
+// Call after init_barrier and before sync_block: makes the barriers visible to the copy engine.
 RK_DEVICE void publish_barriers() {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
@@ -67,13 +67,13 @@ RK_DEVICE void publish_barriers() {
 RK_DEVICE void arrive(Barrier* barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
 }
-// Arrives, and makes the phase wait for so many bytes of copies.
+// Arrives, and makes the phase wait for this many bytes of copies.
 RK_DEVICE void arrive_expecting(Barrier* barrier, unsigned bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
                  "r"(bytes)
                  : "memory");
 }
-// Waits for the end of the phase of this parity.
+// Waits until the phase of this parity has ended.
 RK_DEVICE void wait(Barrier* barrier, unsigned parity) {
     unsigned done;
     do {
@@ -91,8 +91,8 @@ RK_DEVICE void wait(Barrier* barrier, unsigned parity) {
 
 using TensorMap = CUtensorMap;
 
-// Box of the map at (depth, row, item) -> shared memory; its bytes arrive at the barrier. One thread calls
-// it. What lies outside the tensor is zero, and counts as bytes.
+// Copies the box of the map at (depth, row, item) to shared memory; its bytes are counted by the barrier.
+// Called by one thread. Values outside the tensor are zeros, and their bytes count, too.
 RK_DEVICE void copy_box(void* to, const TensorMap& map, Barrier* barrier, int depth, int row, int item) {
     asm volatile(
         "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, "
@@ -105,8 +105,8 @@ RK_DEVICE void prefetch(const TensorMap& map) {
     asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }
 
-// ---- Products of a warpgroup. They run while the threads go on: between begin_products and wait_products
-// nobody touches the accumulators, and the factors stay in shared memory.
+// ---- Products of a warpgroup. They run asynchronously: between begin_products and wait_products no thread
+// may access the accumulators, and the factors must stay in shared memory.
 
 RK_DEVICE std::uint64_t descriptor(const void* tile) {
     return std::uint64_t((shared_address(tile) & 0x3ffff) >> 4) | std::uint64_t(1) << 16 |
@@ -114,13 +114,13 @@ RK_DEVICE std::uint64_t descriptor(const void* tile) {
 }
 RK_DEVICE void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 RK_DEVICE void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-// Waits until all but the last N groups of products are done.
+// Waits until all but the last N groups of products have finished.
 template <int N>
 RK_DEVICE void wait_products() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
 
-// After wait_products: the compiler may read the accumulators from here on, and not before.
+// Call after wait_products: keeps the compiler from moving reads of the accumulators before it.
 RK_DEVICE void settle(float (&d)[64]) {
 #pragma unroll
     for (int i = 0; i < 64; ++i) asm volatile("" : "+f"(d[i])::"memory");
@@ -158,7 +158,7 @@ RK_DEVICE void multiply_64x128x16(float (&d)[64], std::uint64_t a, std::uint64_t
 #undef RK_MULTIPLY_64X128X16
 #undef RK_ACCUMULATORS_8
 
-// An 8 x 8 matrix of 16-bit values, lane holds (g, 2 t) and (g, 2 t + 1): the same of its transpose.
+// Transposes an 8 x 8 matrix of 16-bit values; lanes pass and receive values (g, 2 t) and (g, 2 t + 1).
 RK_DEVICE std::uint32_t transpose_8x8(std::uint32_t pair) {
     std::uint32_t result;
     asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(result) : "r"(pair));

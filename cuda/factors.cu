@@ -6,7 +6,8 @@ namespace {
 
 constexpr int kTile = 32, kCopyThreads = 256;
 
-// A block copies one tile. Whole elements of 64 bits pass through as double, all others as float.
+// Each block copies one tile. Values are converted through double if the source is float64, else through
+// float.
 template <class Word>
 RK_KERNEL(kCopyThreads)
 copy_tiles(const __grid_constant__ Lead lead, long rows, long columns, long padded, unsigned row_tiles,
@@ -19,7 +20,7 @@ copy_tiles(const __grid_constant__ Lead lead, long rows, long columns, long padd
     const unsigned item = block / row_tiles;
     const long source = from.lead.offset(lead, item), target = to.lead.offset(lead, item);
     const auto magnitude = [](long x) { return x < 0 ? -x : x; };
-    // Neighbouring threads take the dimension with the shorter stride.
+    // Neighbouring threads move along the dimension with the shorter stride.
     const bool down_in = magnitude(from.row) < magnitude(from.column);
     const bool down_out = magnitude(to.row) < magnitude(to.column);
     for (int e = thread_index(); e < kTile * kTile; e += kCopyThreads) {

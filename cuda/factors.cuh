@@ -1,5 +1,5 @@
-// What a walk goes over: arrays of any strides and dtype made into rows that kernels can read. Mirrors
-// csrc/walk/factors.hpp. Strides end here.
+// The factors of a walk: arrays of any strides and dtype, converted to rows that kernels can read. Nothing
+// past this file deals with strides. Mirrors csrc/walk/factors.hpp.
 #pragma once
 
 #include "arrays.hpp"
@@ -8,7 +8,7 @@
 
 namespace rk::cuda {
 
-// A matrix an item of a batch, of any strides.
+// One matrix per item of a batch, with any strides.
 struct Strided {
     void* data = nullptr;
     Dtype dtype = Dtype::float32;
@@ -25,19 +25,21 @@ inline Strided strided(const Array& a, int core = 2) {
     return s;
 }
 
-// to(r, c) <- from(r, c) for c < columns, zeros for columns <= c < padded, of every item; converted on the
-// way. Tiles of 32 x 32 by way of shared memory: both sides are met along their shorter stride.
+// For every item, to(r, c) <- from(r, c) for c < columns and zero for columns <= c < padded, converted to the
+// dtype of `to`. Tiles of 32 x 32 pass through shared memory, so that both sides are accessed along their
+// shorter stride.
 void copy_matrices(const Context& context, const Lead& lead, long rows, long columns, long padded,
                    const Strided& from, const Strided& to);
 
-// Feature rows with the strides of their leading dimensions, before the arrays of a call are put together.
+// Feature rows with the strides of their leading dimensions, before these are fused with those of the other
+// arrays of a call.
 template <class F>
 struct Factors {
     Rows<F> rows;            // lead is not set yet
-    std::vector<long> lead;  // strides, one a leading dimension
+    std::vector<long> lead;  // strides, one per leading dimension
 };
 
-// The items of an array that differ: leading dimensions of stride 0 count once.
+// The distinct items of an array: leading dimensions of stride 0 count once.
 struct Distinct {
     std::vector<long> shape, stride;
     long items = 1;
@@ -49,7 +51,7 @@ struct Distinct {
             items *= shape[i];
         }
     }
-    // Strides over the array's own leading dimensions of items laid out one after the other.
+    // Strides over the array's leading dimensions when its distinct items are stored one after the other.
     std::vector<long> packed(long item_elements) const {
         std::vector<long> out(shape.size(), 0);
         long step = item_elements;
@@ -66,7 +68,7 @@ long padded_width(long width) {
     return round_up(width, 16 / long(sizeof(F)));
 }
 
-// An array as rows of F: itself where it can be read as it is, else a copy.
+// An array as rows of F: in place if kernels can read it as it is, else a copy.
 template <class F>
 Factors<F> factors(const Context& context, const Array& a) {
     constexpr long kUnit = 16 / long(sizeof(F));
@@ -99,7 +101,7 @@ Factors<F> factors(const Context& context, const Array& a) {
     return out;
 }
 
-// The features of each head as items of their own: one more leading dimension, the last.
+// Makes heads items of the batch: they become the last leading dimension.
 template <class F>
 Factors<F> split_heads(const Context& context, const Factors<F>& f, const std::vector<long>& lead_shape,
                        long width, long heads) {

@@ -1,4 +1,4 @@
-// Features of all rows. csrc/operations/feature_map.cpp on a device.
+// The features of all rows. Mirrors csrc/operations/feature_map.cpp.
 #include "operations.hpp"
 
 namespace rk::cuda {

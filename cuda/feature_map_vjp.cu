@@ -1,10 +1,11 @@
-// Vector-Jacobian product of phi: given dF, the gradients of x, weights and biases. csrc/operations/feature_map_vjp.cpp
-// on a device.
+// Vector-Jacobian product of phi: given dF, the gradients of x, weights and biases. Mirrors
+// csrc/operations/feature_map_vjp.cpp.
 //
 //   dz_L = dF;   dW_l = h_{l-1}^T dz_l,   db_l = sum of rows of dz_l,   dz_{l-1} = act'(z_{l-1}) * dz_l W_l^T
 //
-// Order of sums: rows are met in slabs of kSlabRows, and a slab's gradients of parameters in parts of
-// kPartRows (each one chain), both cut at fixed places and added in order. Memory: the layers of a slab.
+// Order of sums: rows are processed in slabs of kSlabRows; within a slab, gradients of parameters are summed
+// in parts of kPartRows, each a single chain. Both are cut at fixed places and added in order. Memory: the
+// layers of one slab.
 #include "activations.cuh"
 #include "product.cuh"
 
@@ -13,7 +14,7 @@ namespace rk::cuda {
 namespace {
 
 #ifdef RK_CUDA_EMULATED
-constexpr long kSlabRows = 128, kPartRows = 32;  // small tests meet several of both
+constexpr long kSlabRows = 128, kPartRows = 32;  // so that small tests cover several of both
 #else
 constexpr long kSlabRows = 65536, kPartRows = 2048;
 #endif
@@ -42,7 +43,7 @@ activate_all_vjp(const Sum* z, Sum* grad, long elements, Activation activation, 
     if (at < elements) grad[at] *= activation_derivative(activation, parameter, z[at]);
 }
 
-// Sums of the columns of each part of the rows: (parts, width).
+// Column sums of each part of the rows: (parts, width).
 template <class Sum>
 RK_KERNEL(kThreads)
 add_rows(const Sum* grad, long rows, int width, long pitch, Sum* parts) {
@@ -55,7 +56,7 @@ add_rows(const Sum* grad, long rows, int width, long pitch, Sum* parts) {
     parts[at] = sum;
 }
 
-// to <- (to, if it has something,) + the parts in order
+// to <- to + the parts in order; `fresh`: to <- the parts in order
 template <class Sum>
 RK_KERNEL(kThreads)
 add_to(Sum* to, const Sum* parts, long count, long elements, bool fresh) {
@@ -98,7 +99,7 @@ void feature_map_vjp(const Context& context, const Array& x, const Mlp<A>& map, 
         return;
     }
 
-    // Workspace of a slab: z and h of every layer, and two gradients; rows padded to 16 bytes.
+    // Workspace of a slab: z and h of every layer, and two gradients, with rows padded to 16 bytes.
     const long slab = std::min(kSlabRows, rows_of_item);
     std::vector<long> pitch = {padded_width<Sum>(map.inputs())};
     std::vector<Sum*> z = {nullptr}, h = {context.take<Sum>(slab * pitch[0])};
@@ -114,7 +115,7 @@ void feature_map_vjp(const Context& context, const Array& x, const Mlp<A>& map, 
     Sum* below = context.take<Sum>(slab * widest);
     Sum* parts = context.take<Sum>(ceil_div(slab, kPartRows) * most);
 
-    // Items in their order, then slabs in theirs.
+    // Items in order, and within an item slabs in order.
     std::vector<long> index(std::size_t(x.ndim() - 2), 0);
     for (long item = 0; item < items; ++item) {
         const auto of_item = [&](const Array& a) {
@@ -149,7 +150,7 @@ void feature_map_vjp(const Context& context, const Array& x, const Mlp<A>& map, 
                 const Layer<A>& layer = map.layers()[std::size_t(l)];
                 const auto at = std::size_t(l + 1);
                 const long size = long(layer.inputs) * layer.outputs;
-                // Whole parts are items of one product; the last may be shorter.
+                // Full parts are the items of one product; the last part may be shorter.
                 const auto part_of = [&](Sum* m, long width, long m_pitch, long from, long parts_of,
                                          long each) {
                     return Array{reinterpret_cast<char*>(m + from * m_pitch),

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the compiler given as arguments, and keeps its messages beside the object that it writes (-o).
+# Runs the compiler given as arguments and keeps its messages beside the object it writes (-o).
 for argument; do
     [ "$before" = -o ] && object=$argument
     before=$argument

@@ -17,9 +17,11 @@ struct Band {
     RK_HOST_DEVICE bool contains(long i0, long rows, long j0, long columns) const {
         return j0 - (i0 + rows - 1) >= least && j0 + columns - 1 - i0 <= greatest;
     }
-    // Columns [first_column, end_column) contain all that rows [begin, end) may use.
-    RK_HOST_DEVICE long first_column(long begin) const { return begin + least > 0 ? begin + least : 0; }
-    RK_HOST_DEVICE long end_column(long end) const { return end + greatest > 0 ? end + greatest : 0; }
+    // The columns that rows [begin, end) may use: none below 0, but perhaps more than there are.
+    RK_HOST_DEVICE Span columns_of(long begin, long end) const {
+        const long first = begin + least, past = end + greatest;
+        return {first > 0 ? first : 0, past > 0 ? past : 0};
+    }
 };
 
 inline Band transposed(const Band& band) { return {-band.greatest, -band.least}; }
@@ -35,7 +37,7 @@ inline Allowed transposed(const Allowed& allowed) {
     return {allowed.mask.empty() ? allowed.mask : transposed(allowed.mask), transposed(allowed.band)};
 }
 
-// The same, as kernels see it.
+// The same in the form that kernels read.
 struct Mask {
     const std::uint8_t* data = nullptr;  // of boolean values; null: all pairs
     long row = 0, column = 0;
@@ -51,7 +53,7 @@ struct Mask {
     }
 };
 
-// The strides of its leading dimensions are set with those of the other arrays of a call.
+// `lead` is set later, with the strides of the other arrays of the call.
 inline Mask mask_of(const Allowed& allowed) {
     Mask m;
     m.band = allowed.band;

@@ -1,20 +1,22 @@
-// The product of tiles of 16-bit factors on sm_90a: 128 x 128 sums of a block, factors brought by the
-// copy engine.
+// The product of tiles of 16-bit factors on sm_90a: 128 x 128 sums per block, with factors loaded by the copy
+// engine.
 //
-// Tile shapes: C is 128 x 128 floats, 64 x 128 for each of two warpgroups (64 registers a thread); A and B
-// come in boxes of 128 rows x 64 depths (16 KiB). Two blocks share a multiprocessor, so that one stores its
-// tile while the other multiplies: each has 113 KiB of shared memory and 96 registers a thread. One warp more
-// issues the copies. Registers are not traded between warps (setmaxnreg): that takes a whole warpgroup of
-// copying threads, and with two blocks it would leave 104 to those that multiply, who need no more than 96.
+// Tile shapes: C is 128 x 128 floats, 64 x 128 for each of two warpgroups (64 registers per thread); A and B
+// are loaded in boxes of 128 rows x 64 depths (16 KiB). Two blocks share a multiprocessor, so that one stores
+// its tile while the other multiplies: each has 113 KiB of shared memory and 96 registers per thread. An
+// additional warp issues the copies. Registers are not reallocated between warps (setmaxnreg): that requires
+// a whole warpgroup of copying threads, and with two blocks it would leave 104 registers to the multiplying
+// threads, which need no more than 96.
 //
-// A block walks a run of tiles, row after row. Where all depths of A's rows fit (kResident boxes, 256 depths)
-// they stay for the whole row of tiles, and only B is brought for each: half the traffic with the L2 cache.
+// A block processes a run of tiles, row after row. If all depths of A's rows fit (kResident boxes, 256
+// depths), they stay in shared memory for the whole row of tiles and only B is loaded for each tile: half the
+// traffic with the L2 cache.
 //
-// Pipeline: kStages slots for B. `full` of a slot ends a phase when its bytes have come, `empty` when all 8
-// warps have finished reading. Box number p, counted over all tiles, uses slot p % kStages in its phase p /
-// kStages.
+// Pipeline: kStages slots for B. The phase of a slot's `full` barrier ends when its bytes have arrived, that
+// of `empty` when all 8 warps have finished reading. Box number p, counted over all tiles, uses slot p %
+// kStages in that slot's phase p / kStages.
 //
-// An inner product is one chain over the depth in steps of 16: its bits depend on the depth alone.
+// An inner product is a single chain over the depth in steps of 16: its bits depend on the depth alone.
 #pragma once
 
 #include "device_sm90.cuh"
@@ -23,12 +25,12 @@ namespace rk::cuda::sm90 {
 
 constexpr int kBlockRows = 128, kBlockColumns = 128;
 constexpr int kStages = 3, kResident = 4;
-constexpr int kWarps = 8;  // that multiply
+constexpr int kWarps = 8;  // multiplying
 constexpr int kThreads = 32 * (kWarps + 1);
 constexpr int kBoxBytes = kBlockRows * kRowBytes;
 static_assert(kBlockRows == kBlockColumns && kBlockRows == 2 * kProductRows &&
               kBlockColumns == kProductColumns);
-static_assert(kStages <= kResident, "slots of A serve as stages where A does not stay");
+static_assert(kStages <= kResident, "slots of A are the stages of A if it is not resident");
 
 struct Pipeline {
     char a[kResident][kBoxBytes];
@@ -48,7 +50,7 @@ RK_DEVICE void init_pipeline(Pipeline& pipe) {
     sync_block();
 }
 
-// Where the boxes of one tile's depths lie among all boxes; both sides of the pipeline count alike.
+// The position of a box in the pipeline; the copying thread and the multiplying warps count alike.
 struct Position {
     int stage = 0;
     unsigned parity = 0;  // of the phase that this box fills
@@ -62,13 +64,13 @@ struct Position {
     }
 };
 
-// The copying thread: boxes of the tile at (row, column) of an item. `fresh_rows`: the tile before had other
-// rows of A.
+// Called by the copying thread: loads the boxes of the tile at (row, column) of an item. `fresh_rows`: the
+// tile before had other rows of A.
 RK_DEVICE void bring_tile(Pipeline& pipe, Position& at, const TensorMap& a, const TensorMap& b, int item_a,
                           int item_b, int row, int column, int boxes, bool fresh_rows) {
     const bool resident = boxes <= kResident;
     const bool bring_a = fresh_rows || !resident;
-    // Slots of A are read by tiles before: those of the last kStages boxes may not be done yet.
+    // Earlier tiles read the slots of A; the warps may still be reading the last kStages boxes.
     if (resident && fresh_rows) {
         Position earlier = at;
         for (int s = 0; s < kStages; ++s) {
@@ -77,7 +79,7 @@ RK_DEVICE void bring_tile(Pipeline& pipe, Position& at, const TensorMap& a, cons
         }
     }
     for (int k = 0; k < boxes; ++k, at.advance()) {
-        wait(&pipe.empty[at.stage], at.parity ^ 1);  // passes at once in a slot's first phase
+        wait(&pipe.empty[at.stage], at.parity ^ 1);  // returns at once in a slot's first phase
         arrive_expecting(&pipe.full[at.stage], bring_a ? 2 * kBoxBytes : kBoxBytes);
         if (bring_a)
             copy_box(pipe.a[resident ? k : at.stage], a, &pipe.full[at.stage], k * kRowValues, row, item_a);
@@ -85,7 +87,7 @@ RK_DEVICE void bring_tile(Pipeline& pipe, Position& at, const TensorMap& a, cons
     }
 }
 
-// A multiplying warp's part: sums <- A B^T of the tile, over all its boxes of depths.
+// Called by the multiplying warps: sums <- A B^T of the tile, over all its boxes.
 template <class Half>
 RK_DEVICE void multiply_tile(Pipeline& pipe, Position& at, int boxes, float (&sums)[64]) {
     const bool resident = boxes <= kResident;

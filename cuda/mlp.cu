@@ -15,13 +15,13 @@ struct FusedMlp {
     Activation activation;
     typename A::Sum parameter;
     Lead lead;
-    unsigned rows;  // of an item; 32 bits: a division of 64 is a call on a GPU
+    unsigned rows;  // of an item; 32 bits: GPUs divide 64-bit integers by a function call
     Strided x, out;
     int padded;  // columns of out
     int widest;  // of inputs and hidden layers
 };
 
-// Bytes of a row of activations: whole tiles of columns, and 16 against conflicts of banks.
+// Bytes of a row of activations: whole tiles of columns, and 16 bytes that avoid bank conflicts.
 template <class A>
 RK_HOST_DEVICE long activation_pitch(int widest) {
     return round_up(widest, kTileColumns) * long(sizeof(typename A::Factor)) + 16;
@@ -33,7 +33,7 @@ RK_HOST_DEVICE long fused_bytes(int block_rows, int widest) {
            block_rows * SharedLayout::staged_pitch<A>() * long(sizeof(typename A::Sum));
 }
 
-// Which stage of weights comes next: layer, tile of outputs, step of the depth.
+// The next stage of weights to load: layer, tile of outputs, step of the depth.
 template <class A>
 struct Cursor {
     int layer = 0, tile = 0, step = 0;
@@ -58,7 +58,7 @@ map_rows(const __grid_constant__ FusedMlp<A> net) {
     constexpr int kStepElements = kDepthBytes / int(sizeof(F));
     const long pitch = activation_pitch<A>(net.widest);
     const int lane = lane_index(), warp_row = 16 * warp_index();
-    // A warp reads and writes the activations of its own rows alone.
+    // A warp accesses the activations of its own rows only.
     char* memory = shared_memory();
     char* activations[2] = {memory + warp_row * pitch, memory + (16 * W + warp_row) * pitch};
     char* stages = memory + 2 * 16 * W * pitch;
@@ -103,7 +103,7 @@ map_rows(const __grid_constant__ FusedMlp<A> net) {
                 for (int j = 0; j < A::kColumns; ++j) acc[i][j] = 0;
             for (int k = 0; k < layer.inputs; k += kStepElements, ++count) {
                 wait_copies<0>();
-                sync_block();  // the stage is here, and the one before it has been read
+                sync_block();  // the stage has arrived, and all warps have read the one before
                 if (next.more(net)) {
                     issue(next, count + 1);
                     next.advance(net);
@@ -140,10 +140,10 @@ map_rows(const __grid_constant__ FusedMlp<A> net) {
     }
 }
 
-// ---- One layer at a time: the product with a consumer that ends the layer
+// ---- One layer at a time: a product, and a consumer that applies bias and activation
 
 template <class A, int G, int W>
-struct EndLayer {
+struct EndLayer : Stateless {
     using Sum = typename A::Sum;
     using Factor = typename A::Factor;
     static constexpr int kProducts = 1, kValueTiles = 0;
@@ -153,7 +153,7 @@ struct EndLayer {
         bool hidden;
         Activation activation;
         Sum parameter;
-        Lead lead;      // of out; rows of all items follow each other
+        Lead lead;      // of out; the rows of all items are numbered consecutively
         unsigned rows;  // of an item
         Strided out;
         long padded;  // columns of out
@@ -163,16 +163,16 @@ struct EndLayer {
     }
 
     const Parameters& q;
-    long row0, count, columns;
+    long row0, count, outputs;
     Sum* staged;
 
     RK_DEVICE EndLayer(const Parameters& parameters, const Pairs<Factor>& p, const Place& place, char* memory)
         : q(parameters),
           row0(place.first_row + 16 * G * warp_index()),
           count(p.rows[0].count),
-          columns(p.columns[0].count),
+          outputs(p.columns[0].count),
           staged(reinterpret_cast<Sum*>(memory) + 16 * G * warp_index() * kPitch) {}
-    RK_DEVICE void limit(long&, long&) const {}
+    RK_DEVICE Span columns() const { return {0, outputs}; }
     RK_DEVICE void accept(Sum (&acc)[1][A::kRows * G][A::kColumns], long tile, const char*, char*) const {
         A::template stage_weights<G>(acc[0], staged);
         for (int r = 0; r < 16 * G && row0 + r < count; ++r) {
@@ -181,15 +181,13 @@ struct EndLayer {
             for (int e = lane_index(); e < kTileColumns; e += 32) {
                 const long c = tile * kTileColumns + e;
                 if (c >= q.padded) break;
-                Sum z = c < columns ? staged[r * kPitch + e] : Sum(0);
-                if (c < columns && q.bias) z += q.bias[c];
-                if (c < columns && q.hidden) z = activate(q.activation, q.parameter, z);
+                Sum z = c < outputs ? staged[r * kPitch + e] : Sum(0);
+                if (c < outputs && q.bias) z += q.bias[c];
+                if (c < outputs && q.hidden) z = activate(q.activation, q.parameter, z);
                 store_element(q.out.data, q.out.dtype, to + c * q.out.column, z);
             }
         }
     }
-    RK_DEVICE void close() const {}
-    RK_DEVICE void finish() const {}
 };
 
 }  // namespace
@@ -270,7 +268,7 @@ void Mlp<A>::forward_fused(const Context& context, const Lead& lead, long rows, 
     net.x = x;
     net.out = out;
     net.padded = int(padded);
-    // Weights are read once a block: the most rows that fit, unless processors would go idle.
+    // Each block reads all weights: as many rows per block as fit, unless multiprocessors would be idle.
     const long total = rows * lead.items();
     const auto suits = [&](long warps) {
         return fused_bytes<A>(int(16 * warps), net.widest) <= context.shared_bytes &&

@@ -1,9 +1,9 @@
-// Multi-layer perceptrons on a device: weights packed for one arithmetic, and rows through all layers.
-// Mirrors csrc/walk/mlp.hpp.
+// Multi-layer perceptrons on a device: weights packed for one arithmetic, and the forward pass. Mirrors
+// csrc/walk/mlp.hpp.
 //
-// A block takes 16 W rows through all layers while their activations stay in shared memory, two buffers in
-// turn; weights stream past, 64 outputs and 128 bytes of depth at a time. Nets whose activations do not fit,
-// or of more than kMaxLayers layers, go layer by layer through global memory (mlp.cu).
+// A block takes 16 W rows through all layers. Their activations stay in shared memory, in two alternating
+// buffers, while weights are streamed in tiles of 64 outputs and 128 bytes of depth. Nets whose activations
+// do not fit, or of more than kMaxLayers layers, are computed layer by layer through global memory (mlp.cu).
 #pragma once
 
 #include "base/names.hpp"
@@ -24,7 +24,7 @@ struct Layer {
 template <class A>
 class Mlp {
    public:
-    // Bytes of packed weights and biases for these widths.
+    // The size in bytes of packed weights and biases of these widths.
     static long bytes(const std::vector<long>& widths) { return place(widths, nullptr, nullptr); }
 
     // Packs weights (in, out) and biases of any dtype into `memory`, which must outlive the map.
@@ -39,7 +39,7 @@ class Mlp {
     Activation activation() const { return activation_; }
     typename A::Sum parameter() const { return parameter_; }
 
-    // out(r, c) <- phi(x)(r, c) of every item, zeros for outputs() <= c < padded.
+    // For every item, out(r, c) <- phi(x)(r, c) for c < outputs() and zero for outputs() <= c < padded.
     void forward(const Context& context, const Lead& lead, long rows, const Strided& x, const Strided& out,
                  long padded) const;
 
@@ -55,7 +55,7 @@ class Mlp {
     typename A::Sum parameter_;
 };
 
-// Features of an array's rows through a map, or the rows themselves where there is none, as factors of A.
+// The features of an array's rows, or the rows themselves without a map, as factors of A.
 template <class A, class M>
 Factors<typename A::Factor> features(const Context& context, const Array& x, const Mlp<M>* map) {
     using F = typename A::Factor;

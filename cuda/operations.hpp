@@ -1,9 +1,10 @@
-// The operations, as the bindings call them: one file each, with the names, the arguments and the meaning of
-// csrc/operations/operations.hpp. The arithmetic A says how factors are multiplied; arrays may have any dtype that A
-// takes. Work is put on the context's stream, and no function waits for it. Outputs are overwritten; none is
-// accumulated into.
+// The operations, as the bindings call them, one file each, with the names and arguments of
+// csrc/operations/operations.hpp. The arithmetic A defines how factors are multiplied; arrays may have any
+// dtype that A supports. Functions put their work on the context's stream and return without waiting for it.
+// Outputs are overwritten; none is accumulated into.
 #pragma once
 
+#include "base/names.hpp"
 #include "masks.hpp"
 #include "mlp.cuh"
 
@@ -11,8 +12,6 @@ namespace rk::cuda {
 
 #define RK_FOR_EACH_ARITHMETIC(macro) \
     macro(Fma<float>) macro(Fma<double>) macro(Tf32) macro(Half<bfloat16>) macro(Half<float16>)
-
-enum class Link : int { identity, exp, relu, square };
 
 // R = scale <phi(rows), psi(columns)>. A null map is the identity.
 template <class A>

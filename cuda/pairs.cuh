@@ -1,20 +1,26 @@
 // The walk over pairs: tiles of features -> inner products -> consumer. Mirrors csrc/walk/pairs.hpp.
 //
-// A block of W warps owns 16 G W rows of an item of the batch and meets the columns 64 at a time. Rows,
-// columns and values come to shared memory by asynchronous copies: a stage is 128 bytes of the depth of
-// every column (and of every row, where the rows' whole depth does not fit), and while one is multiplied
-// the next is on its way. The consumer meets a tile of R in registers.
+// A block of W warps owns 16 G W rows of an item of the batch and processes the columns 64 at a time. Rows,
+// columns and values are copied to shared memory asynchronously: a stage is 128 bytes of the depth
+// of every column (and of every row, if the rows' whole depth does not fit), and while one stage is
+// multiplied the next is being copied. The consumer receives a tile of R in registers.
 //
 //   consumer   kProducts      inner products of a pair: 1, or 2 (the gradients of attention)
-//              kValueTiles    values of a column in tiles of 64: 0, 1, 2
-//              shared_bytes(rows)   of its own, after the walk's
-//              limit(first, last)   narrows the tiles of columns it asks for
-//              accept(acc, tile, values, staged)   a tile of R, and of the values
-//              close()        at the end of a chunk of columns that it met a part of
-//              finish()       at the end
+//              kValueTiles    values of a column, in tiles of 64: 0, 1 or 2
+//              kOrderFree     one state for all chunks, since accept commutes exactly (store, top-k)
+//              kMerges        blocks that share rows leave states, which merge_parts joins
+//              shared_bytes(parameters, rows)   shared memory that it needs besides the walk's
+//              columns()      the range of columns that the block's rows use; the walk skips other tiles
+//              init()         begins with an empty state
+//              accept(products, tile, values, staged)   folds a tile of R, with its values, into the state
+//              merge()        at the end of a chunk of columns: joins its state to that of the chunks before
+//                             it, and begins the next with an empty state
+//              finish()       writes the results of the rows, or the state if other blocks share the rows
+//              merge_threads(parameters), merge_parts(parameters, pairs, parts)   in a second launch: joins
+//                             the states of all parts in order and writes the results
 //
 // Sums over columns are cut into chunks of 2,048 (kChunkTiles) at fixed places and merged from left to
-// right, whether one block meets them all or each has a block of its own: the same bits either way.
+// right, whether one block processes them all or each has its own block: the bits are the same.
 #pragma once
 
 #include <type_traits>
@@ -26,32 +32,32 @@
 namespace rk::cuda {
 
 inline constexpr int kChunkTiles = 32;
-// Rows whose depth is at most so long stay in shared memory for the whole walk, where that has room.
+// Rows of at most this many bytes stay in shared memory for the whole walk, if they fit.
 inline constexpr int kResidentBytes = 1024;
 
-// Points as kernels want them: depth-contiguous rows that begin at multiples of 16 bytes, with zeros from the
-// width to the next such multiple (factors.cuh makes them so).
+// Points in the layout that kernels read: depth-contiguous rows that begin at multiples of 16 bytes, padded
+// with zeros to the next such multiple (by factors.cuh).
 template <class F>
 struct Rows {
     const F* data = nullptr;
     long count = 0, pitch = 0;  // elements
-    int width = 0;              // elements, the zeros included
+    int width = 0;              // elements, including the padding
     LeadStride lead;
 };
 
 template <class F>
 struct Pairs {
     Lead lead;
-    Rows<F> rows[2], columns[2];  // one pair of sides a product
+    Rows<F> rows[2], columns[2];  // one for each inner product
     Rows<F> values;
     unsigned row_blocks = 0, value_blocks = 1;
-    long tiles_per_part = 0;  // of columns, a block; parts are the grid's rows
+    long tiles_per_part = 0;  // of columns; the parts are the second dimension of the grid
     bool resident = false;
 };
 
-// Where things lie in a block's shared memory; all pitches in bytes.
+// The layout of a block's shared memory: offsets, sizes and pitches in bytes.
 struct SharedLayout {
-    long row_pitch[2] = {0, 0};  // 0: rows come with the stages
+    long row_pitch[2] = {0, 0};  // 0: rows are part of the stages
     long rows[2], stage, stage_bytes, values, values_bytes, staged, consumer, total;
 
     template <class A>
@@ -78,7 +84,7 @@ struct SharedLayout {
         s.total = at;
         return s;
     }
-    // Of a row of values and of staged weights, in elements.
+    // Pitches of values and of staged weights, in elements.
     template <class A>
     RK_HOST_DEVICE static constexpr int value_pitch(int tiles) {
         return kTileColumns * tiles + A::kValuePad;
@@ -89,8 +95,8 @@ struct SharedLayout {
     }
 };
 
-// Asks for 128 bytes of each of `rows` rows from `first` on, from byte `from` of their depth, to a pitch of
-// kStagePitch or of whole resident rows; zeros where a row or its depth has ended.
+// Starts copies of 128 bytes, from byte `from` of the depth, of `rows` rows beginning with `first`, to rows
+// `pitch` bytes apart. Values past the last row or the end of the depth are zeros.
 template <class F>
 RK_DEVICE void load_depth(char* to, long pitch, const Rows<F>& source, const F* item, long first, int rows,
                           long from) {
@@ -103,7 +109,7 @@ RK_DEVICE void load_depth(char* to, long pitch, const Rows<F>& source, const F* 
     }
 }
 
-// The same of a tile of values: 64 rows, `tiles` times 64 columns from element `from` on.
+// The same for a tile of values: 64 rows, and `tiles` times 64 columns from element `from` on.
 template <class A, class F>
 RK_DEVICE void load_values(char* to, int tiles, const Rows<F>& source, const F* item, long first, int from) {
     const long pitch = SharedLayout::value_pitch<A>(tiles) * long(sizeof(F));
@@ -118,7 +124,7 @@ RK_DEVICE void load_values(char* to, int tiles, const Rows<F>& source, const F* 
     }
 }
 
-// Which block of the walk this is.
+// The position of a block in the walk.
 struct Place {
     unsigned item;
     int value_block, part;
@@ -156,11 +162,13 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p,
     const F* values = C::kValueTiles ? p.values.data + p.values.lead.offset(p.lead, place.item) : nullptr;
 
     C consumer(parameters, p, place, memory + at.consumer);
-    long first = place.part * p.tiles_per_part;
-    long last = min(first + p.tiles_per_part, ceil_div(p.columns[0].count, kTileColumns));
-    consumer.limit(first, last);
+    const Span used = consumer.columns();
+    const long part = place.part * p.tiles_per_part;
+    const long first = max(part, used.begin / kTileColumns);
+    const long last = min(part + p.tiles_per_part, ceil_div(min(used.end, p.columns[0].count), kTileColumns));
+    consumer.init();
 
-    // Resident rows arrive with the first stage.
+    // Resident rows are copied together with the first stage.
     if (resident && first < last)
 #pragma unroll
         for (int k = 0; k < kProducts; ++k)
@@ -169,7 +177,8 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p,
                            place.first_row, kBlockRows, long(s) * kDepthBytes);
 
     const int steps = steps_of[0] + steps_of[1];
-    // Arrays of two are indexed by constants alone, or they would lie in local memory.
+    // The arrays of two elements are indexed by constants only; otherwise the compiler puts them in local
+    // memory.
     const auto issue_side = [&](auto side, char* stage, long tile, int step) {
         constexpr int k = decltype(side)::value;
         const long from = long(step) * kDepthBytes;
@@ -193,7 +202,7 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p,
 
     typename A::Sum acc[kProducts][A::kRows * G][A::kColumns];
     const int warp_row = 16 * G * warp_index();
-    if (first < last && steps > 0) issue(first, 0);  // of points without features every product is zero
+    if (first < last && steps > 0) issue(first, 0);  // products of points without features are zero
     for (long tile = first; tile < last; ++tile) {
 #pragma unroll
         for (int k = 0; k < kProducts; ++k) {
@@ -204,7 +213,7 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p,
             for (int s = 0; s < steps_of[k]; ++s) {
                 const int step = s + (k ? steps_of[0] : 0);
                 wait_copies<0>();
-                sync_block();  // the stage is here, and the one before it has been read
+                sync_block();  // the stage has arrived, and all warps have read the one before
                 if (step + 1 < steps)
                     issue(tile, step + 1);
                 else if (tile + 1 < last)
@@ -224,18 +233,39 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p,
         consumer.accept(
             acc, tile, memory + at.values + int(tile - first) % 2 * at.values_bytes,
             memory + at.staged + warp_row * SharedLayout::staged_pitch<A>() * sizeof(typename A::Sum));
-        if ((tile + 1) % kChunkTiles == 0 || tile + 1 == last) consumer.close();
+        if constexpr (!C::kOrderFree)
+            if ((tile + 1) % kChunkTiles == 0 || tile + 1 == last) consumer.merge();
     }
     consumer.finish();
 }
+
+inline constexpr int kMergeThreads = 128;
+
+template <class A, class C>
+RK_KERNEL(kMergeThreads)
+merge_parts(const __grid_constant__ Pairs<typename A::Factor> p,
+            const __grid_constant__ typename C::Parameters parameters, long parts) {
+    C::merge_parts(parameters, p, parts);
+}
+
+// A base of consumers without a state, which write results as soon as they receive a tile.
+struct Stateless {
+    static constexpr bool kOrderFree = true, kMerges = false;
+    template <class Parameters>
+    static long shared_bytes(const Parameters&, int) {
+        return 0;
+    }
+    RK_DEVICE void init() const {}
+    RK_DEVICE void finish() const {}
+};
 
 // How a walk is cut into blocks.
 struct Grid {
     long blocks, parts, tiles_per_part;
 };
 
-// Columns that may be cut anywhere (nothing is summed over them): enough blocks for every multiprocessor to
-// have several, but no fewer than 4 tiles each.
+// For columns that may be cut anywhere, since no sum runs over them: enough blocks to give every
+// multiprocessor several, but at least 4 tiles in each.
 inline Grid grid_of_tiles(long row_blocks, long columns, int multiprocessors) {
     const long tiles = ceil_div(columns, kTileColumns);
     const long wanted = ceil_div(8L * multiprocessors, std::max(1L, row_blocks));
@@ -244,7 +274,8 @@ inline Grid grid_of_tiles(long row_blocks, long columns, int multiprocessors) {
     return {row_blocks, std::max(1L, ceil_div(tiles, each)), each};
 }
 
-// Sums over columns: a block meets all chunks where there are blocks enough, else one each.
+// For sums over columns: if there are enough blocks, each processes all chunks; else each chunk has its own
+// block.
 inline Grid grid_of_chunks(long row_blocks, long columns, int multiprocessors) {
     const long tiles = ceil_div(columns, kTileColumns), chunks = ceil_div(tiles, kChunkTiles);
     if (chunks <= 1 || row_blocks >= 2L * multiprocessors || chunks > 65535)
@@ -252,7 +283,7 @@ inline Grid grid_of_chunks(long row_blocks, long columns, int multiprocessors) {
     return {row_blocks, chunks, kChunkTiles};
 }
 
-// Bytes of shared memory that a walk asks for.
+// Bytes of shared memory that a block of the walk needs.
 template <class A, int G, int W, class C>
 long walk_bytes(const Pairs<typename A::Factor>& p, const typename C::Parameters& parameters, bool resident) {
     const int width[2] = {p.rows[0].width, p.rows[1].width};
@@ -273,6 +304,10 @@ void launch_walk(const Context& context, Pairs<typename A::Factor>& p, const Gri
         throw Error("the kernel needs " + std::to_string(bytes) +
                     " bytes of shared memory a block, this GPU has " + std::to_string(context.shared_bytes));
     launch(walk_pairs<A, G, W, C>, grid.blocks, grid.parts, 32 * W, bytes, context.stream, p, parameters);
+    if constexpr (C::kMerges)
+        if (grid.parts > 1)
+            launch(merge_parts<A, C>, ceil_div(C::merge_threads(parameters), kMergeThreads), 1, kMergeThreads,
+                   0, context.stream, p, parameters, grid.parts);
 }
 
 }  // namespace rk::cuda

@@ -1,6 +1,6 @@
-// R = scale F G^T, written once. csrc/operations/relation_matrix.cpp on a device.
+// R = scale F G^T, each value written once. Mirrors csrc/operations/relation_matrix.cpp.
 //
-// Flops 2 n m d; bytes: the output, and the features once a block of rows. The symmetric relation computes
+// Flops: 2 n m d. Bytes: the output, and the features once per block of rows. The symmetric relation computes
 // the tiles on and above the diagonal and writes each value twice.
 #include "product.cuh"
 #include "relation_matrix_wgmma.hpp"
@@ -10,7 +10,7 @@ namespace rk::cuda {
 namespace {
 
 template <class A, int G, int W>
-struct Store {
+struct Store : Stateless {
     using Sum = typename A::Sum;
     static constexpr int kProducts = 1, kValueTiles = 0;
     struct Parameters {
@@ -18,10 +18,9 @@ struct Store {
         Sum scale;
         bool symmetric;
     };
-    static long shared_bytes(const Parameters&, int) { return 0; }
 
     const Parameters& q;
-    const long row0, first_row, rows, columns, out;
+    const long row0, first_row, rows, count, out;
 
     RK_DEVICE Store(const Parameters& parameters, const Pairs<typename A::Factor>& p, const Place& place,
                     char*)
@@ -29,11 +28,9 @@ struct Store {
           row0(place.first_row + 16 * G * warp_index()),
           first_row(place.first_row),
           rows(p.rows[0].count),
-          columns(p.columns[0].count),
+          count(p.columns[0].count),
           out(parameters.out.lead.offset(p.lead, place.item)) {}
-    RK_DEVICE void limit(long& first, long&) const {
-        if (q.symmetric) first = max(first, first_row / kTileColumns);
-    }
+    RK_DEVICE Span columns() const { return {q.symmetric ? first_row : 0, count}; }
     RK_DEVICE void accept(Sum (&acc)[1][A::kRows * G][A::kColumns], long tile, const char*, char*) const {
         const int lane = lane_index();
 #pragma unroll
@@ -41,15 +38,13 @@ struct Store {
 #pragma unroll
             for (int j = 0; j < A::kColumns; ++j) {
                 const long r = row0 + A::row_of(lane, i), c = tile * kTileColumns + A::column_of(lane, j);
-                if (r >= rows || c >= columns || (q.symmetric && c < r)) continue;
+                if (r >= rows || c >= count || (q.symmetric && c < r)) continue;
                 const Sum value = q.scale * acc[0][i][j];
                 store_element(q.out.data, q.out.dtype, out + r * q.out.row + c * q.out.column, value);
                 if (q.symmetric && c > r)
                     store_element(q.out.data, q.out.dtype, out + c * q.out.row + r * q.out.column, value);
             }
     }
-    RK_DEVICE void close() const {}
-    RK_DEVICE void finish() const {}
 };
 
 template <class A, int G, int W>
@@ -61,7 +56,7 @@ void store(const Context& context, Pairs<typename A::Factor>& p, const Strided& 
     launch_walk<A, G, W, Store<A, G, W>>(context, p, grid, {out, typename A::Sum(scale), symmetric});
 }
 
-// Puts leading dimensions together and picks the shape of the blocks.
+// Fuses the leading dimensions and chooses the shape of the blocks.
 template <class A>
 void store_products(const Context& context, const std::vector<long>& shape,
                     const Factors<typename A::Factor>& f, const Factors<typename A::Factor>& g,
@@ -77,7 +72,7 @@ void store_products(const Context& context, const std::vector<long>& shape,
     to.lead = steps[2];
     if constexpr (sizeof(typename A::Factor) == 2)
         if (relation_matrix_wgmma(context, p, to, scale, symmetric)) return;
-    // Few rows: blocks of 32, so that a batch of small relations wastes little. The bits are the same.
+    // Few rows: blocks of 32 rows, so that a batch of small relations wastes little. The bits are the same.
     if (p.rows[0].count <= 32)
         store<A, 1, 2>(context, p, to, scale, symmetric);
     else if constexpr (sizeof(typename A::Sum) == 8)
@@ -107,9 +102,9 @@ void relation_matrix(const Context& context, const Relation<A>& relation, long h
     check_launch("relation_matrix");
 }
 
-// Slabs of so many bytes are copied at a time.
+// At most this many bytes of rows are copied at a time.
 #ifdef RK_CUDA_EMULATED
-constexpr long kSlabBytes = 16 << 10;  // small tests meet several
+constexpr long kSlabBytes = 16 << 10;  // so that small tests cover several slabs
 #else
 constexpr long kSlabBytes = 64 << 20;
 #endif
@@ -123,7 +118,7 @@ void multiply(const Context& context, const Array& a, const Array& b, double sca
     const Factors<F> columns = factors<F>(context, b);
     const long row_bytes = std::max(1L, padded_width<F>(a.dim(1)) * a.batch(2) * long(sizeof(F)));
     const long slab = std::max(64L, kSlabBytes / row_bytes / 64 * 64);
-    // A slab that is copied takes the place of the one before it: the stream keeps them apart.
+    // The copy of each slab reuses the memory of the one before it: work on the stream runs in order.
     Context reusing = context;
     char* place = nullptr;
     long size = 0;

@@ -1,8 +1,8 @@
-// dF = scale dR G, dG = scale dR^T F and dscale = sum_i <f_i, (dR G)_i>. csrc/operations/relation_matrix_vjp.cpp on a
-// device.
+// dF = scale dR G, dG = scale dR^T F and dscale = sum_i <f_i, (dR G)_i>. Mirrors
+// csrc/operations/relation_matrix_vjp.cpp.
 //
-// Both are products with the gradient as rows and the transposed features as columns. The gradient is met a
-// slab of rows at a time where it must be copied or transposed, so workspace is bounded.
+// Both are products with the gradient as rows and the transposed features as columns. If the gradient must be
+// copied or transposed, that happens one slab of rows at a time, which bounds the workspace.
 #include "product.cuh"
 
 namespace rk::cuda {
@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kRowThreads = 128;
 
-// A thread a row; the inner product is one chain.
+// One thread per row; the inner product is a single chain.
 template <class Sum>
 RK_KERNEL(kRowThreads)
 scale_rows(const __grid_constant__ Lead lead, long rows, int width, const __grid_constant__ Strided f,
@@ -49,7 +49,7 @@ template <class A>
 void relation_matrix_vjp(const Context& context, const Relation<A>& relation, long heads, const Array& grad,
                          const Array& grad_f, const Array& grad_g, const Array& grad_scale) {
     using Sum = typename A::Sum;
-    // Heads are one more leading dimension of everything.
+    // Heads become the last leading dimension.
     const auto by_head = [&](const Array& a) {
         Array split = a;
         if (heads == 1) return split;

@@ -1,10 +1,11 @@
-// R = scale F G^T from 16-bit factors, or its symmetric half and the mirror image, by the warpgroup products
-// of micro_kernel_wgmma.cuh.
+// R = scale F G^T from 16-bit factors, by the warpgroup products of micro_kernel_wgmma.cuh. A symmetric R is
+// computed in its upper triangle and mirrored.
 //
-// Grid: blocks take runs of equal length of the tiles in row-major order (of the upper triangle where R is
-// symmetric); which block takes a tile changes no bit of it.
+// Grid: each block processes a run of tiles in row-major order (of the upper triangle if R is symmetric), all
+// runs of equal length. The bits of a tile do not depend on the block.
+//
 // Stores: a warp holds 16 x 128 sums. 16-bit results are exchanged among the 4 lanes of a row so that each
-// lane stores 16 bytes; the mirror image is transposed 8 x 8 values at a time on the way.
+// lane stores 16 bytes; for the mirror image, blocks of 8 x 8 values are transposed first.
 #include "relation_matrix_wgmma.hpp"
 
 #include <algorithm>
@@ -23,7 +24,7 @@ namespace rk::cuda {
 namespace sm90 {
 
 struct Tiles {
-    int rows, columns;  // of tiles
+    int rows, columns;  // counted in tiles
     bool symmetric;
     long items;
 
@@ -33,7 +34,7 @@ struct Tiles {
     }
 };
 
-// A tile of the walk; next() goes on to the one behind it.
+// The current tile; next() advances to the following one.
 struct Tile {
     int item, row = 0, column = 0;
     bool fresh_row = true;
@@ -66,7 +67,8 @@ struct Output {
     bool aligned;  // rows begin on 16-byte boundaries
 };
 
-// Among the 4 lanes of a row: register i of lane t goes to register t of lane i.
+// Transposes registers and lanes among the 4 lanes of a row: register i of lane t goes to register t of lane
+// i.
 RK_DEVICE void exchange_in_quad(std::uint32_t (&r)[4]) {
     const int t = lane_index() % 4;
     const bool odd = t & 1, upper = t & 2;
@@ -78,7 +80,7 @@ RK_DEVICE void exchange_in_quad(std::uint32_t (&r)[4]) {
     (upper ? r[1] : r[3]) = w;
 }
 
-// Eight neighbours of a row, of which those inside the matrix are stored.
+// Stores those of eight neighbours in a row that are inside the matrix.
 template <class Out>
 RK_DEVICE void store_eight(const Output<Out>& out, long row, long column, const std::uint32_t (&pairs)[4]) {
     if (row >= out.rows || column >= out.columns) return;
@@ -91,7 +93,7 @@ RK_DEVICE void store_eight(const Output<Out>& out, long row, long column, const 
         to[i] = Out{std::uint16_t(pairs[i / 2] >> (16 * (i % 2)))};
 }
 
-// The 16 x 128 sums of this warp go to rows from `row`, columns from `column`.
+// Stores the 16 x 128 sums of this warp at rows from `row` on, columns from `column` on.
 template <class Out>
 RK_DEVICE void store_tile(const Output<Out>& out, long row, long column, const float (&sums)[64]) {
     const int g = lane_index() / 4, t = lane_index() % 4;
@@ -101,7 +103,8 @@ RK_DEVICE void store_tile(const Output<Out>& out, long row, long column, const f
             const long i = row + g + 8 * half;
             if (i >= out.rows) continue;
             float* to = out.data + i * out.pitch + column + 2 * t;
-            const int left = int(out.columns - column) - 2 * t;  // columns from the first of this lane on
+            const int left =
+                int(out.columns - column) - 2 * t;  // columns from the first of this lane to the edge
             if (out.aligned && left > kBlockColumns - 8 + 1) {
 #pragma unroll
                 for (int j = 0; j < 16; ++j)
@@ -132,7 +135,7 @@ RK_DEVICE void store_tile(const Output<Out>& out, long row, long column, const f
     }
 }
 
-// Their mirror image: rows from `column`, columns from `row`.
+// Stores their mirror image: rows from `column` on, columns from `row` on.
 template <class Out>
 RK_DEVICE void store_mirrored(const Output<Out>& out, long row, long column, const float (&sums)[64]) {
     const int g = lane_index() / 4, t = lane_index() % 4;
@@ -150,7 +153,7 @@ RK_DEVICE void store_mirrored(const Output<Out>& out, long row, long column, con
     } else {
 #pragma unroll
         for (int j = 0; j < 16; j += 2) {
-            std::uint32_t pairs[4];  // 8 x 8 blocks: two of rows for each of two of columns
+            std::uint32_t pairs[4];  // of 8 x 8 blocks: two of rows for each of two of columns
 #pragma unroll
             for (int b = 0; b < 4; ++b) {
                 const float* from = sums + 4 * (j + b / 2) + 2 * (b % 2);
@@ -162,13 +165,13 @@ RK_DEVICE void store_mirrored(const Output<Out>& out, long row, long column, con
     }
 }
 
-// A tile on the diagonal: what lies above it is stored twice, so that the matrix is symmetric to the last bit
-// whatever the matrix unit does.
+// Stores a tile on the diagonal: values above the diagonal are stored twice, so that the matrix is symmetric
+// to the last bit whatever the matrix unit computes.
 template <class Out>
 RK_DEVICE void store_diagonal(const Output<Out>& out, long row, long column, const float (&sums)[64]) {
     const int g = lane_index() / 4, t = lane_index() % 4;
-    const int below = int(row - column) + g - 2 * t;        // by how much the row exceeds the column
-    const int columns = int(out.columns - column) - 2 * t;  // from the first of this lane on
+    const int below = int(row - column) + g - 2 * t;        // row minus column
+    const int columns = int(out.columns - column) - 2 * t;  // from the first of this lane to the edge
     Out* to = out.data + (row + g) * out.pitch + column + 2 * t;
     Out* mirrored = out.data + (column + 2 * t) * out.pitch + row + g;
 #pragma unroll

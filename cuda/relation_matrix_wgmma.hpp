@@ -1,33 +1,34 @@
 // relation_matrix on the tensor cores of sm_90a (relation_matrix_wgmma.cu). It has never run on a GPU, only
-// on the emulated one of the tests: the environment asks for it with RELKERNELS_CUDA_WGMMA=1.
+// on the emulated one of the tests, and is off unless RELKERNELS_CUDA_WGMMA=1 is set in the environment.
 #pragma once
 
 #include "factors.cuh"
 
 namespace rk::cuda {
 
-// R = scale F G^T of the items of a batch; pitches and strides of items in elements.
+// R = scale F G^T for the items of a batch; pitches and item strides in elements.
 struct RelationWgmma {
     const void *f, *g;
-    long f_pitch, g_pitch, f_item, g_item;  // an item stride of 0: one matrix for all
+    long f_pitch, g_pitch, f_item, g_item;  // an item stride of 0: one matrix for all items
     long rows, columns, depth, items;
-    bool symmetric;  // g is f: half is computed, the other half is its mirror image
+    bool symmetric;  // g is f: one half is computed and mirrored to the other
     float scale;
     void* out;
     long out_pitch, out_item;
 };
 
-// Whether RELKERNELS_CUDA_WGMMA is 1 and the device has it (compute capability 9.0). std::invalid_argument if
-// the variable is neither 0 nor 1 nor unset.
+// Whether RELKERNELS_CUDA_WGMMA is 1 and the device supports wgmma (compute capability 9.0). Throws
+// std::invalid_argument if the variable is set to anything but 0 or 1.
 bool wgmma_asked_for(int device);
 
-// Launches it and returns true; false where shapes or addresses are not for it or where the driver makes no
-// tensor maps: nothing has happened then. Half: bfloat16 or float16. Out: Half or float.
+// Launches the kernel and returns true. Returns false, without any effect, if the kernel does not support
+// these shapes or addresses or the driver does not support tensor maps. Half: bfloat16 or float16. Out: Half
+// or float.
 template <class Half, class Out>
 bool relation_matrix_wgmma(const RelationWgmma& r, int multiprocessors, Stream stream);
 
-// The same from what a walk goes over, one launch for each index of the leading dimensions but the last.
-// False: the walk has to do it.
+// The same for the pairs of a walk, with one launch for each index of the leading dimensions but the last.
+// Returns false if the walk has to compute them.
 template <class F>
 bool relation_matrix_wgmma(const Context& context, const Pairs<F>& p, const Strided& out, double scale,
                            bool symmetric) {

@@ -1,8 +1,8 @@
-// u = link(R) v with R never written. csrc/operations/relation_matvec.cpp on a device.
+// u = link(R) v without storing R. Mirrors csrc/operations/relation_matvec.cpp.
 //
-// Flops 2 n m (d + c) and a link each; bytes: the features, from L2. One column of v is a dot product with
-// the sums that a thread holds; more are a second product. Float16 is multiplied in Tf32, which holds it
-// exactly: a link may leave its range.
+// Flops: 2 n m (d + c), and n m links. Bytes: the features, from L2. With a single column, each thread
+// multiplies the sums that it holds by v; more columns take a second product. Float16 is multiplied in Tf32,
+// which represents it exactly, because the result of a link may exceed float16's range.
 #include "attention.cuh"
 
 namespace rk::cuda {
@@ -29,29 +29,31 @@ struct LinkWeigher {
     static constexpr float kForbidden = 0;
     template <class A, int G>
     RK_DEVICE void begin(const Parameters&, long, long, long) {}
-    RK_DEVICE T weigh(const Parameters& q, T r, T, int, long) const { return linked(q.link, r); }
+    RK_DEVICE T weigh(const Parameters& q, T r, T, int, long, long) const { return linked(q.link, r); }
 };
 
-// One column: each thread adds up its own columns of R, chunk by chunk; a chunk's sum over the lanes of a
-// row, then over chunks in order.
+// A single column: each thread adds up its columns of R; at the end of a chunk these sums are added over the
+// lanes of a row, then to the sum of the chunks before, in order.
 template <class A, int G, int W>
 struct LinkedDot {
     using Sum = typename A::Sum;
     static constexpr int kProducts = 1, kValueTiles = 0, kRows = A::kRows * G;
+    static constexpr bool kOrderFree = false, kMerges = true;
     struct Parameters {
         const Sum* v;  // contiguous
         LeadStride v_lead;
         Link link;
         Sum scale;
-        Sum* state;  // (parts, items, rows), or null where a block meets all chunks
+        Sum* state;  // (parts, items, rows), or null if a block processes all chunks
         Strided out;
+        long items, rows;
     };
     static long shared_bytes(const Parameters&, int) { return 0; }
 
     const Parameters& q;
     const Pairs<typename A::Factor>& p;
     const Place place;
-    const long row0, rows, columns;
+    const long row0, rows, count;
     const Sum* v;
     Sum sum_[kRows], total_[kRows];
 
@@ -62,32 +64,36 @@ struct LinkedDot {
           place(at),
           row0(at.first_row + 16 * G * warp_index()),
           rows(pairs.rows[0].count),
-          columns(pairs.columns[0].count),
+          count(pairs.columns[0].count),
           v(parameters.v + parameters.v_lead.offset(pairs.lead, at.item)) {
 #pragma unroll
-        for (int i = 0; i < kRows; ++i) sum_[i] = total_[i] = 0;
+        for (int i = 0; i < kRows; ++i) total_[i] = 0;
     }
-    RK_DEVICE void limit(long&, long&) const {}
+    RK_DEVICE Span columns() const { return {0, count}; }
+    RK_DEVICE void init() {
+#pragma unroll
+        for (int i = 0; i < kRows; ++i) sum_[i] = 0;
+    }
     RK_DEVICE void accept(Sum (&acc)[1][kRows][A::kColumns], long tile, const char*, char*) {
 #pragma unroll
         for (int j = 0; j < A::kColumns; ++j) {
             const long c = tile * kTileColumns + A::column_of(lane_index(), j);
-            if (c >= columns) continue;
+            if (c >= count) continue;
             const Sum value = v[c];
 #pragma unroll
             for (int i = 0; i < kRows; ++i)
                 sum_[i] = fma(linked(q.link, q.scale * acc[0][i][j]), value, sum_[i]);
         }
     }
-    RK_DEVICE void close() {
+    RK_DEVICE void merge() {
 #pragma unroll
         for (int i = 0; i < kRows; ++i) {
             Sum sum = sum_[i];
 #pragma unroll
             for (int lanes = 1; lanes < A::kRowLanes; lanes *= 2) sum += shuffle_xor(sum, lanes);
             total_[i] += sum;
-            sum_[i] = 0;
         }
+        init();
     }
     RK_DEVICE void finish() const {
         if (lane_index() % A::kRowLanes) return;
@@ -102,18 +108,17 @@ struct LinkedDot {
                 store_element(q.out.data, q.out.dtype, out + row * q.out.row, total_[i]);
         }
     }
-};
 
-template <class Sum>
-RK_KERNEL(kMergeThreads)
-add_parts(const Sum* state, long parts, long items, long rows, const __grid_constant__ Lead lead,
-          const __grid_constant__ Strided out) {
-    const long index = long(block_index()) * kMergeThreads + thread_index();
-    if (index >= items * rows) return;
-    Sum total = 0;
-    for (long part = 0; part < parts; ++part) total += state[part * items * rows + index];
-    store_element(out.data, out.dtype, out.lead.offset(lead, index / rows) + index % rows * out.row, total);
-}
+    static long merge_threads(const Parameters& q) { return q.items * q.rows; }
+    RK_DEVICE static void merge_parts(const Parameters& q, const Pairs<typename A::Factor>& p, long parts) {
+        const long index = long(block_index()) * kMergeThreads + thread_index();
+        if (index >= q.items * q.rows) return;
+        Sum total = 0;
+        for (long part = 0; part < parts; ++part) total += q.state[part * q.items * q.rows + index];
+        store_element(q.out.data, q.out.dtype,
+                      q.out.lead.offset(p.lead, index / q.rows) + index % q.rows * q.out.row, total);
+    }
+};
 
 }  // namespace
 
@@ -127,7 +132,7 @@ void relation_matvec(const Context& context, const Relation<A>& relation, const 
     const long width = values.dim(1);
     if (width > 1) {
         Attended<P> a(context, relation, values.dim(2) > 0 ? values : Array{}, {}, out);
-        const WeightedOut<Sum> to = {a.out, int(width), Sum(1), nullptr, nullptr, false, 0, 0, 0};
+        const WeightedOut<Sum> to = {a.out, int(width), Sum(1), nullptr, nullptr, 0, 0, 0};
         sum_weighted_values<P, LinkWeigher<Sum>, false>(context, a.pairs, to, a.mask, relation.scale, {link});
         check_launch("relation_matvec");
         return;
@@ -135,16 +140,13 @@ void relation_matvec(const Context& context, const Relation<A>& relation, const 
     // The vector with unit stride, in the dtype of the sums.
     const Factors<Sum> vector = factors<Sum>(context, transposed(values));
     Attended<P> a(context, relation, {}, {}, out, vector.lead);
-    typename Dot::Parameters q = {vector.rows.data, a.more, link, Sum(relation.scale), nullptr, a.out};
     Pairs<typename P::Factor>& p = a.pairs;
     p.row_blocks = unsigned(ceil_div(p.rows[0].count, 64));
     const long items = p.lead.items(), rows = p.rows[0].count;
     const Grid grid = grid_of_chunks(p.row_blocks * items, p.columns[0].count, context.multiprocessors);
-    if (grid.parts > 1) q.state = context.take<Sum>(grid.parts * items * rows);
-    launch_walk<P, 1, 4, Dot>(context, p, grid, q);
-    if (grid.parts > 1)
-        launch(add_parts<Sum>, ceil_div(items * rows, kMergeThreads), 1, kMergeThreads, 0, context.stream,
-               q.state, grid.parts, items, rows, p.lead, a.out);
+    Sum* state = grid.parts > 1 ? context.take<Sum>(grid.parts * items * rows) : nullptr;
+    launch_walk<P, 1, 4, Dot>(
+        context, p, grid, {vector.rows.data, a.more, link, Sum(relation.scale), state, a.out, items, rows});
     check_launch("relation_matvec");
 }
 

@@ -1,17 +1,18 @@
-// The k largest inner products of each row, best first; R never written. csrc/operations/retrieve.cpp on a device.
+// The k largest inner products of each row, best first, without storing R. Mirrors
+// csrc/operations/retrieve.cpp.
 //
-// Flops 2 n m d; bytes: keys once a block of 64 rows. A thread compares its values with the k-th best of
-// their rows so far and puts the few that are better into a buffer of the row, 128 entries in shared memory.
-// A full buffer is sorted by the row's warp and merged into the row's list, k entries in global memory (which
-// the caches hold); the same merge joins the lists of blocks that share a row. Entries are ordered by value,
-// then by index, so no order of arrival shows.
+// Flops: 2 n m d. Bytes: the keys once per block of 64 rows. Each thread compares its values with the k-th
+// best of their row so far and appends the few that are better to the row's buffer, 128 entries in shared
+// memory. When a buffer is full, the row's warp sorts it and merges it into the row's list, k entries in
+// global memory (which stay in the caches); the same merge joins the lists of blocks that share a row.
+// Entries are ordered by value, then by index, so the result does not depend on the order of threads.
 #include "attention.cuh"
 
 namespace rk::cuda {
 
 namespace {
 
-// Floats as unsigned integers of the same order; 0: no entry, 1: NaN, which comes after every number.
+// Floats mapped to unsigned integers in the same order. 0: no entry; 1: NaN, which ranks below every number.
 template <class Sum>
 struct KeyOf;
 template <>
@@ -40,7 +41,7 @@ template <class Sum>
 RK_DEVICE typename KeyOf<Sum>::Key key_of(Sum value) {
     using Key = typename KeyOf<Sum>::Key;
     if (value != value) return 1;
-    const Key bits = bits_as<Key>(value + Sum(0));  // -0 is 0
+    const Key bits = bits_as<Key>(value + Sum(0));  // -0 becomes 0
     return bits & KeyOf<Sum>::kSign ? ~bits : bits | KeyOf<Sum>::kSign;
 }
 template <class Sum>
@@ -62,7 +63,7 @@ RK_DEVICE bool better(const Entry<Sum>& a, const Entry<Sum>& b) {
 
 inline constexpr int kBuffer = 128;
 
-// Sorts the buffer, best first (Batcher 1968, bitonic); a warp together.
+// Sorts the buffer, best first (bitonic, Batcher 1968). Called by all lanes of a warp.
 template <class Sum>
 RK_DEVICE void sort_buffer(Entry<Sum>* buffer) {
     for (int size = 2; size <= kBuffer; size *= 2)
@@ -80,7 +81,7 @@ RK_DEVICE void sort_buffer(Entry<Sum>* buffer) {
         }
 }
 
-// How many of the entries, best first, are better than `entry`.
+// The number of entries better than `entry`; they are sorted, best first.
 template <class Sum>
 RK_DEVICE int count_better(const Entry<Sum>* entries, int count, const Entry<Sum>& entry) {
     int low = 0, high = count;
@@ -94,7 +95,8 @@ RK_DEVICE int count_better(const Entry<Sum>* entries, int count, const Entry<Sum
     return low;
 }
 
-// to <- the k best of both lists; entries of key 0 are none. A warp together; `to` is apart from both.
+// to <- the k best of both lists, skipping entries of key 0. Called by all lanes of a warp; `to` overlaps
+// neither list.
 template <class Sum>
 RK_DEVICE void merge(const Entry<Sum>* a, int count_a, const Entry<Sum>* b, int count_b, Entry<Sum>* to,
                      int k) {
@@ -125,12 +127,14 @@ struct TopK {
     using Sum = typename A::Sum;
     using Key = typename KeyOf<Sum>::Key;
     static constexpr int kProducts = 1, kValueTiles = 0, kRows = A::kRows * G;
+    static constexpr bool kOrderFree = true, kMerges = true;
     struct Parameters {
         int k;
         Mask mask;
         Entry<Sum>* lists;  // (parts, items, rows, 2, k)
         bool split;
         Strided values, indices;
+        long items, rows;
     };
     static long shared_bytes(const Parameters&, int block_rows) {
         return block_rows * (kBuffer * long(sizeof(Entry<Sum>)) + 16);
@@ -139,9 +143,10 @@ struct TopK {
     const Parameters& q;
     const Pairs<typename A::Factor>& p;
     const Place place;
-    const long row0, rows, columns;
+    const long row0, rows, count;
     const std::uint8_t* mask;
-    // Of the warp's rows: entries waiting, which of the two lists is current, and the k-th best.
+    // For each of the warp's rows: its buffer, the key of the k-th best so far, the number of entries waiting
+    // in the buffer, and which of its two lists is current.
     Entry<Sum>* buffers;
     Key* worst;
     int *waiting, *current;
@@ -153,7 +158,7 @@ struct TopK {
           place(at),
           row0(at.first_row + 16 * G * warp_index()),
           rows(pairs.rows[0].count),
-          columns(pairs.columns[0].count),
+          count(pairs.columns[0].count),
           mask(parameters.mask.of_item(pairs.lead, at.item)) {
         constexpr int kBlock = 16 * G * W;
         const int first = 16 * G * warp_index();
@@ -162,6 +167,11 @@ struct TopK {
         worst = reinterpret_cast<Key*>(after) + first;
         waiting = reinterpret_cast<int*>(after + kBlock * sizeof(Key)) + first;
         current = reinterpret_cast<int*>(after + kBlock * (sizeof(Key) + 4)) + first;
+    }
+    RK_DEVICE Span columns() const {
+        return q.mask.band.columns_of(place.first_row, min(place.first_row + 16 * G * W, rows));
+    }
+    RK_DEVICE void init() {
         for (int r = lane_index(); r < 16 * G; r += 32) {
             worst[r] = 0;
             waiting[r] = current[r] = 0;
@@ -170,7 +180,6 @@ struct TopK {
             for (int e = lane_index(); e < q.k; e += 32) list(r, 0)[e] = {0, -1};
         sync_warp();
     }
-    RK_DEVICE void limit(long&, long&) const {}
 
     RK_DEVICE void accept(Sum (&acc)[1][kRows][A::kColumns], long tile, const char*, char*) {
         const int lane = lane_index();
@@ -182,24 +191,23 @@ struct TopK {
             for (int j = 0; j < A::kColumns; ++j) {
                 const long column = tile * kTileColumns + A::column_of(lane, j);
                 const Key key = key_of(acc[0][i][j]);
-                // Later columns lose to equal values.
-                if (key <= bar || row0 + r >= rows || column >= columns) continue;
+                // Among equal values the earlier column wins.
+                if (key <= bar || row0 + r >= rows || column >= count) continue;
                 if (!q.mask.allows(mask, row0 + r, column)) continue;
                 buffers[r * kBuffer + count_up(waiting + r)] = {key, std::int32_t(column)};
             }
         }
         sync_warp();
-        // A tile adds at most 64.
+        // A tile adds at most 64 entries.
         for (int r = 0; r < 16 * G; ++r)
             if (waiting[r] > kBuffer - kTileColumns) empty_buffer(r);
     }
-    RK_DEVICE void close() const {}
     RK_DEVICE void finish() {
         for (int r = 0; r < 16 * G && row0 + r < rows; ++r) {
             if (waiting[r]) empty_buffer(r);
             const Entry<Sum>* best = list(r, current[r]);
             if (q.split) {
-                // Where the merge of the parts looks for it.
+                // merge_parts reads list 0.
                 if (current[r])
                     for (int e = lane_index(); e < q.k; e += 32) list(r, 0)[e] = best[e];
                 continue;
@@ -210,11 +218,26 @@ struct TopK {
         }
     }
 
+    // A warp for each row merges its lists of all parts, one after the other.
+    static long merge_threads(const Parameters& q) { return q.items * q.rows * 32; }
+    RK_DEVICE static void merge_parts(const Parameters& q, const Pairs<typename A::Factor>& p, long parts) {
+        const long index = long(block_index()) * (kMergeThreads / 32) + warp_index();
+        if (index >= q.items * q.rows) return;
+        const auto list = [&](long part, int which) {
+            return q.lists + ((part * q.items * q.rows + index) * 2 + which) * q.k;
+        };
+        int current = 0;
+        for (long part = 1; part < parts; ++part, current = 1 - current)
+            merge(list(0, current), q.k, list(part, 0), q.k, list(0, 1 - current), q.k);
+        const long item = index / q.rows, row = index % q.rows;
+        write_row<Sum>(q.values, q.indices, q.values.lead.offset(p.lead, item) + row * q.values.row,
+                       q.indices.lead.offset(p.lead, item) + row * q.indices.row, list(0, current), q.k);
+    }
+
    private:
     RK_DEVICE Entry<Sum>* list(int r, int which) const {
-        const long items = p.lead.items();
         return q.lists +
-               ((((q.split ? place.part : 0) * items + place.item) * rows + row0 + r) * 2 + which) * q.k;
+               ((((q.split ? place.part : 0) * q.items + place.item) * rows + row0 + r) * 2 + which) * q.k;
     }
     RK_DEVICE void empty_buffer(int r) {
         Entry<Sum>* buffer = buffers + r * kBuffer;
@@ -232,26 +255,6 @@ struct TopK {
     }
 };
 
-inline constexpr int kRowsPerBlock = 4;
-
-// A warp a row: its lists of all parts, merged one after the other.
-template <class Sum>
-RK_KERNEL(32 * kRowsPerBlock)
-merge_lists(Entry<Sum>* lists, long parts, long items, long rows, int k, const __grid_constant__ Lead lead,
-            const __grid_constant__ Strided values, const __grid_constant__ Strided indices) {
-    const long index = long(block_index()) * kRowsPerBlock + warp_index();
-    if (index >= items * rows) return;
-    const auto list = [&](long part, int which) {
-        return lists + ((part * items * rows + index) * 2 + which) * k;
-    };
-    int current = 0;
-    for (long part = 1; part < parts; ++part, current = 1 - current)
-        merge(list(0, current), k, list(part, 0), k, list(0, 1 - current), k);
-    const long item = index / rows, row = index % rows;
-    write_row<Sum>(values, indices, values.lead.offset(lead, item) + row * values.row,
-                   indices.lead.offset(lead, item) + row * indices.row, list(0, current), k);
-}
-
 template <class A, int W>
 void retrieve_in_blocks(const Context& context, Attended<A>& a, int k, const Strided& where) {
     using Sum = typename A::Sum;
@@ -259,7 +262,8 @@ void retrieve_in_blocks(const Context& context, Attended<A>& a, int k, const Str
     Pairs<typename A::Factor>& p = a.pairs;
     p.row_blocks = unsigned(ceil_div(p.rows[0].count, 16L * W));
     const long items = p.lead.items(), rows = p.rows[0].count;
-    // Exact whatever the cut; a part of fewer than some k columns would only add entries to merge.
+    // The result is exact however columns are cut. Parts of at least 4 k columns, since smaller ones would
+    // mostly add entries to merge.
     Grid grid = grid_of_tiles(long(p.row_blocks) * items, p.columns[0].count, context.multiprocessors);
     const long least = std::max<long>(kChunkTiles / 4, ceil_div(4L * k, kTileColumns));
     if (grid.tiles_per_part < least) {
@@ -268,10 +272,8 @@ void retrieve_in_blocks(const Context& context, Attended<A>& a, int k, const Str
         grid.parts = std::max(1L, ceil_div(tiles, grid.tiles_per_part));
     }
     Entry<Sum>* lists = context.take<Entry<Sum>>(grid.parts * items * rows * 2 * k);
-    launch_walk<A, 1, W, Consumer>(context, p, grid, {k, a.mask, lists, grid.parts > 1, a.out, where});
-    if (grid.parts > 1)
-        launch(merge_lists<Sum>, ceil_div(items * rows, kRowsPerBlock), 1, 32 * kRowsPerBlock, 0,
-               context.stream, lists, grid.parts, items, rows, k, p.lead, a.out, where);
+    launch_walk<A, 1, W, Consumer>(context, p, grid,
+                                   {k, a.mask, lists, grid.parts > 1, a.out, where, items, rows});
 }
 
 }  // namespace
@@ -286,7 +288,7 @@ void retrieve(const Context& context, const Relation<A>& relation, const Allowed
     const int k = int(values.dim(1));
     Strided where = strided(indices);
     where.lead = a.more;
-    // Buffers of 64 rows where shared memory has room for them.
+    // Blocks of 64 rows if shared memory has room for their buffers.
     if constexpr (sizeof(typename A::Sum) == 4)
         if (walk_bytes<A, 1, 4, TopK<A, 1, 4>>(a.pairs, {}, false) <= context.shared_bytes) {
             retrieve_in_blocks<A, 4>(context, a, k, where);

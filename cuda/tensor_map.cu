@@ -4,7 +4,7 @@ namespace rk::cuda::sm90 {
 
 namespace {
 
-constexpr long kMaxStrideBytes = 1L << 40;  // as cuTensorMapEncodeTiled has it
+constexpr long kMaxStrideBytes = 1L << 40;  // the limit of cuTensorMapEncodeTiled
 constexpr long kMaxSize = 1L << 31;         // coordinates are signed
 
 bool suits(long stride) { return stride > 0 && stride % 8 == 0 && 2 * stride < kMaxStrideBytes; }
@@ -32,7 +32,7 @@ namespace {
 
 using Encode = decltype(&cuTensorMapEncodeTiled);
 
-// From the driver itself, so that the extension needs no libcuda to load.
+// Looked up in the driver at run time, so that the extension loads without libcuda.
 Encode encode_tiled() {
     static const Encode function = [] {
         void* entry = nullptr;

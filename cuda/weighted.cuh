@@ -1,14 +1,16 @@
 // Consumers that turn a tile of R into weights and add up weighted values: attention, matrix-free products,
-// the gradients of attention. One text for all of them; what differs is the Weigher:
+// the gradients of attention. They share this text and differ in their Weigher:
 //
-//   kProducts     inner products of a pair that it wants
+//   kProducts     inner products that it needs of a pair
 //   kSoftmax      its weights are exp(R - max), renormalized as the maximum grows
-//   begin(lanes)  reads what it needs of its rows
-//   weigh(...)    a weight from the inner products of pair (i, j)
+//   kForbidden    the weight of a pair that may not attend
+//   begin(parameters, item, row0, rows)   reads what it needs of this thread's rows
+//   weigh(parameters, r, second, i, row, column)   the weight of pair (row, column) from its inner products,
+//                 the first times scale; i is the row's number in this thread
 //
-// State of a row: max and sum (softmax) and the weighted sum of the values. Merging two states is
-// merge_shares and combine; the same functions join chunks within a block and blocks of one row
-// (merge_parts), from left to right, so that the bits do not depend on which of the two happens.
+// State of a row: max and sum (softmax) and the weighted sum of the values. States are merged by merge_shares
+// and combine: those of chunks within a block (merge) and those of blocks that share rows (merge_parts), from
+// left to right, so that the bits do not depend on which of the two happens.
 #pragma once
 
 #include "masks.hpp"
@@ -18,7 +20,7 @@ namespace rk::cuda {
 
 inline constexpr float kInfinity = __builtin_huge_valf();
 
-// What is left of two sums when their maxima are brought to one.
+// The factors of two sums when both are rescaled to their common maximum.
 template <class Sum>
 struct Shares {
     Sum max, first, second;
@@ -34,17 +36,16 @@ RK_DEVICE Sum combine(const Shares<Sum>& s, Sum first, Sum second) {
     return first * s.first + second * s.second;
 }
 
-// Where results go, and partial states on the way: rows of `width` weighted sums, then max and sum.
+// Where results are written, and partial states until then: rows of `width` weighted sums, then max and sum.
 template <class Sum>
 struct WeightedOut {
     Strided out;
     int width;   // of the values
     Sum factor;  // of the results
-    Sum* lse;    // a row of every item, one after the other; may be null
+    Sum* lse;    // (items, rows), contiguous; may be null
     Sum* state;  // null: all columns are one chunk
-    bool softmax;
     long rows, items;
-    int state_width;  // values of a block of values, max and sum
+    int state_width;  // the weighted sums of a block of values, max and sum
 
     RK_HOST_DEVICE long slot(long part, long value_block, long value_blocks, long item, long row) const {
         return (((part * value_blocks + value_block) * items + item) * rows + row) * state_width;
@@ -57,11 +58,12 @@ struct Weighted {
     using Factor = typename A::Factor;
     static constexpr int kProducts = Weigher::kProducts, kValueTiles = ValueTiles;
     static constexpr int kRows = A::kRows * G, kStored = ValueTiles > 0 ? ValueTiles : 1;
+    static constexpr bool kOrderFree = false, kMerges = true;
     struct Parameters {
         WeightedOut<Sum> to;
         Mask mask;
         Sum scale;
-        bool split;  // each part is a block of its own
+        bool split;  // each part has its own block
         typename Weigher::Parameters weigher;
     };
     static long shared_bytes(const Parameters&, int) { return 0; }
@@ -69,7 +71,7 @@ struct Weighted {
     const Parameters& q;
     const Pairs<Factor>& p;
     const Place place;
-    const long row0, rows, columns;
+    const long row0, rows, count;
     const std::uint8_t* mask;
     Weigher weigher;
     Sum max_[kRows], sum_[kRows];                  // of this chunk
@@ -83,10 +85,9 @@ struct Weighted {
           place(at),
           row0(at.first_row + 16 * G * warp_index()),
           rows(pairs.rows[0].count),
-          columns(pairs.columns[0].count),
+          count(pairs.columns[0].count),
           mask(parameters.mask.of_item(pairs.lead, at.item)) {
         weigher.template begin<A, G>(q.weigher, at.item, row0, rows);
-        begin_chunk();
 #pragma unroll
         for (int i = 0; i < kRows; ++i) {
             run_max_[i] = Sum(-kInfinity);
@@ -94,54 +95,11 @@ struct Weighted {
         }
     }
 
-    // Skips tiles that lie outside of the band.
-    RK_DEVICE void limit(long& first, long& last) const {
-        const long end = min(place.first_row + 16 * G * W, rows);
-        first = max(first, q.mask.band.first_column(place.first_row) / kTileColumns);
-        last = min(last, ceil_div(q.mask.band.end_column(end), kTileColumns));
+    RK_DEVICE Span columns() const {
+        return q.mask.band.columns_of(place.first_row, min(place.first_row + 16 * G * W, rows));
     }
 
-    RK_DEVICE void accept(Sum (&r)[kProducts][kRows][A::kColumns], long tile, const char* values,
-                          char* staged) {
-        const int lane = lane_index();
-        const long column0 = tile * kTileColumns;
-        const bool masked =
-            mask != nullptr || !q.mask.band.contains(place.first_row, 16 * G * W, column0, kTileColumns);
-        const bool edge = masked || column0 + kTileColumns > columns;
-#pragma unroll
-        for (int i = 0; i < kRows; ++i)
-#pragma unroll
-            for (int j = 0; j < A::kColumns; ++j) {
-                const long column = column0 + A::column_of(lane, j);
-                const bool counts = !edge || allows(row0 + A::row_of(lane, i), column);
-                Sum& weight = r[0][i][j];
-                weight = counts
-                             ? weigher.weigh(q.weigher, q.scale * weight, r[kProducts - 1][i][j], i, column)
-                             : Weigher::kForbidden;
-            }
-        if constexpr (Weigher::kSoftmax) renormalize(r[0]);
-        if constexpr (ValueTiles > 0) add_values(r[0], column0, masked, values, staged);
-    }
-
-    RK_DEVICE void close() {
-        if constexpr (Weigher::kSoftmax)
-#pragma unroll
-            for (int i = 0; i < kRows; ++i) sum_[i] = over_row(sum_[i]);
-        if (q.to.state && !q.split) {
-            merge_into_state();
-            begin_chunk();
-        }
-    }
-
-    RK_DEVICE void finish() {
-        if (q.to.state && q.split)
-            write_state();
-        else
-            write_result();
-    }
-
-   private:
-    RK_DEVICE void begin_chunk() {
+    RK_DEVICE void init() {
 #pragma unroll
         for (int i = 0; i < kRows; ++i) {
             max_[i] = Sum(-kInfinity);
@@ -153,8 +111,82 @@ struct Weighted {
         }
     }
 
+    RK_DEVICE void accept(Sum (&r)[kProducts][kRows][A::kColumns], long tile, const char* values,
+                          char* staged) {
+        const int lane = lane_index();
+        const long column0 = tile * kTileColumns;
+        const bool masked =
+            mask != nullptr || !q.mask.band.contains(place.first_row, 16 * G * W, column0, kTileColumns);
+        const bool edge = masked || column0 + kTileColumns > count;
+#pragma unroll
+        for (int i = 0; i < kRows; ++i) {
+            const long row = row0 + A::row_of(lane, i);
+#pragma unroll
+            for (int j = 0; j < A::kColumns; ++j) {
+                const long column = column0 + A::column_of(lane, j);
+                const bool counts = !edge || allows(row, column);
+                Sum& weight = r[0][i][j];
+                weight = counts ? weigher.weigh(q.weigher, q.scale * weight, r[kProducts - 1][i][j], i, row,
+                                                column)
+                                : Weigher::kForbidden;
+            }
+        }
+        if constexpr (Weigher::kSoftmax) renormalize(r[0]);
+        if constexpr (ValueTiles > 0) add_values(r[0], column0, masked, values, staged);
+    }
+
+    RK_DEVICE void merge() {
+        if constexpr (Weigher::kSoftmax)
+#pragma unroll
+            for (int i = 0; i < kRows; ++i) sum_[i] = over_row(sum_[i]);
+        if (q.to.state && !q.split) {
+            merge_into_state();
+            init();
+        }
+    }
+
+    RK_DEVICE void finish() {
+        if (q.to.state && q.split)
+            write_state();
+        else
+            write_result();
+    }
+
+    // A thread for each value, and one more for each row's log-sum-exp.
+    static long merge_threads(const Parameters& q) { return q.to.items * q.to.rows * (q.to.width + 1); }
+    RK_DEVICE static void merge_parts(const Parameters& q, const Pairs<Factor>& p, long parts) {
+        constexpr int kValueWidth = kStored * kTileColumns;
+        const WeightedOut<Sum>& to = q.to;
+        const long index = long(block_index()) * kMergeThreads + thread_index();
+        const long column = index % (to.width + 1), row = index / (to.width + 1) % to.rows;
+        const long item = index / (to.width + 1) / to.rows;
+        if (item >= to.items) return;
+        const bool last = column == to.width;
+        const long block = last ? 0 : column / kValueWidth, at = last ? 0 : column % kValueWidth;
+        const Sum* state = to.state + to.slot(0, block, p.value_blocks, item, row);
+        Sum top = Weigher::kSoftmax ? state[to.state_width - 2] : Sum(0),
+            sum = Weigher::kSoftmax ? state[to.state_width - 1] : Sum(1);
+        Sum value = last ? Sum(0) : state[at];
+        for (long part = 1; part < parts; ++part) {
+            state = to.state + to.slot(part, block, p.value_blocks, item, row);
+            if (Weigher::kSoftmax) {
+                const Shares<Sum> s = merge_shares(top, state[to.state_width - 2]);
+                if (!last) value = combine(s, value, state[at]);
+                sum = combine(s, sum, state[to.state_width - 1]);
+                top = s.max;
+            } else if (!last) {
+                value = value + state[at];
+            }
+        }
+        if (!last)
+            write_value(to, to.out.lead.offset(p.lead, item), row, column, value, sum);
+        else if (Weigher::kSoftmax)
+            write_lse(to, item, row, top, sum);
+    }
+
+   private:
     RK_DEVICE bool allows(long row, long column) const {
-        return row < rows && column < columns && q.mask.allows(mask, row, column);
+        return row < rows && column < count && q.mask.allows(mask, row, column);
     }
 
     RK_DEVICE static Sum over_row(Sum value) {
@@ -175,7 +207,7 @@ struct Weighted {
                 const Sum other = shuffle_xor(top, lanes);
                 top = other > top || top != top ? other : top;
             }
-            // NaN is no maximum: it reaches the sum below.
+            // A NaN does not become the maximum; it reaches the sum below.
             const Sum next = top > max_[i] ? top : max_[i];
             const Sum base = next == Sum(-kInfinity) ? Sum(0) : next;
             const Sum kept = exp(max_[i] - base);
@@ -200,7 +232,7 @@ struct Weighted {
         constexpr int kPitch = SharedLayout::value_pitch<A>(kStored);
         const Factor* v = reinterpret_cast<const Factor*>(values);
         Sum* w = reinterpret_cast<Sum*>(staged);
-        // A forbidden pair is left out, not multiplied by zero: it matters where a value is not finite.
+        // Forbidden pairs must be left out, not multiplied by zero, if a value is not finite.
         if (masked && any_in_block(!all_finite(v))) {
             A::template stage_weights<G>(weights, w);
             add_allowed(w, column0, v);
@@ -243,7 +275,7 @@ struct Weighted {
         }
     }
 
-    // Calls f(i, row) for this thread's rows that exist.
+    // Calls f(i, row) for those of this thread's rows that exist.
     template <class F>
     RK_DEVICE void each_row(const F& f) const {
 #pragma unroll
@@ -257,7 +289,7 @@ struct Weighted {
                q.to.slot(q.split ? place.part : 0, place.value_block, p.value_blocks, place.item, row);
     }
 
-    // The chunks before this one, and this one, in a state that this thread alone reads and writes; max and
+    // Merges this chunk into the state of the chunks before it. Only this thread accesses the state; max and
     // sum stay in registers.
     RK_DEVICE void merge_into_state() {
         each_row([&](int i, long row) {
@@ -322,10 +354,9 @@ struct Weighted {
         });
     }
 
-   public:
     RK_DEVICE static void write_value(const WeightedOut<Sum>& to, long out, long row, long column, Sum value,
                                       Sum sum) {
-        if (to.softmax) value = sum == Sum(0) ? Sum(0) : value / sum;
+        if (Weigher::kSoftmax) value = sum == Sum(0) ? Sum(0) : value / sum;
         store_element(to.out.data, to.out.dtype, out + row * to.out.row + column * to.out.column,
                       value * to.factor);
     }
@@ -334,42 +365,7 @@ struct Weighted {
     }
 };
 
-inline constexpr int kMergeThreads = 128;
-
-// Joins the states of the parts, in order: a thread a value, and one more a row for its log-sum-exp.
-template <class W>
-RK_KERNEL(kMergeThreads)
-merge_parts(const __grid_constant__ WeightedOut<typename W::Sum> to, const __grid_constant__ Lead lead,
-            long parts, long value_blocks, int value_width) {
-    using Sum = typename W::Sum;
-    const long index = long(block_index()) * kMergeThreads + thread_index();
-    const long column = index % (to.width + 1), row = index / (to.width + 1) % to.rows;
-    const long item = index / (to.width + 1) / to.rows;
-    if (item >= to.items) return;
-    const bool last = column == to.width;
-    const long block = last ? 0 : column / value_width, at = last ? 0 : column % value_width;
-    const Sum* state = to.state + to.slot(0, block, value_blocks, item, row);
-    Sum top = to.softmax ? state[to.state_width - 2] : Sum(0),
-        sum = to.softmax ? state[to.state_width - 1] : Sum(1);
-    Sum value = last ? Sum(0) : state[at];
-    for (long part = 1; part < parts; ++part) {
-        state = to.state + to.slot(part, block, value_blocks, item, row);
-        if (to.softmax) {
-            const Shares<Sum> s = merge_shares(top, state[to.state_width - 2]);
-            if (!last) value = combine(s, value, state[at]);
-            sum = combine(s, sum, state[to.state_width - 1]);
-            top = s.max;
-        } else if (!last) {
-            value = value + state[at];
-        }
-    }
-    if (!last)
-        W::write_value(to, to.out.lead.offset(lead, item), row, column, value, sum);
-    else if (to.softmax)
-        W::write_lse(to, item, row, top, sum);
-}
-
-// Runs a walk with a weighted consumer: cuts it, takes workspace for its states, joins them.
+// Runs a walk with a weighted consumer: cuts it and allocates its states.
 template <class A, int ValueTiles, class Weigher>
 void sum_weighted(const Context& context, Pairs<typename A::Factor>& p, WeightedOut<typename A::Sum> to,
                   const Mask& mask, double scale, const typename Weigher::Parameters& weigher) {
@@ -378,7 +374,6 @@ void sum_weighted(const Context& context, Pairs<typename A::Factor>& p, Weighted
     constexpr int kValueWidth = ValueTiles * kTileColumns;
     p.row_blocks = unsigned(ceil_div(p.rows[0].count, 64));
     p.value_blocks = ValueTiles ? unsigned(std::max(1L, ceil_div(to.width, long(kValueWidth)))) : 1;
-    to.softmax = Weigher::kSoftmax;
     to.rows = p.rows[0].count;
     to.items = p.lead.items();
     to.state_width = kValueWidth + 2;
@@ -389,13 +384,9 @@ void sum_weighted(const Context& context, Pairs<typename A::Factor>& p, Weighted
     if (ceil_div(p.columns[0].count, kTileColumns) > kChunkTiles)
         to.state = context.take<Sum>(grid.parts * p.value_blocks * to.items * to.rows * to.state_width);
     launch_walk<A, 1, 4, Consumer>(context, p, grid, {to, mask, Sum(scale), grid.parts > 1, weigher});
-    if (grid.parts > 1)
-        launch(merge_parts<Consumer>, ceil_div(to.items * to.rows * (to.width + 1), kMergeThreads), 1,
-               kMergeThreads, 0, context.stream, to, p.lead, grid.parts, p.value_blocks,
-               std::max(1, kValueWidth));
 }
 
-// Values 128 columns at a time where there are so many and shared memory has room for them.
+// Values 128 columns at a time, if there are more than 64 and shared memory has room for them.
 template <class A, class Weigher, bool Wide>
 void sum_weighted_values(const Context& context, Pairs<typename A::Factor>& p,
                          const WeightedOut<typename A::Sum>& to, const Mask& mask, double scale,

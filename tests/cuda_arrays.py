@@ -1,8 +1,8 @@
-"""Arrays for tests of the CUDA engine: those of the libraries that are here, and emulated ones.
+"""Arrays for tests of the CUDA engine: those of the installed libraries, and emulated ones.
 
-An emulated array is memory here that claims to lie on a CUDA device, of a kind of its own; kernels come from
-an extension that a test puts in the place of `relkernels._cuda`. Fresh memory is poisoned and fenced in:
-what a kernel leaves unwritten is NaN, and what it writes outside is found out.
+An emulated array is in main memory but claims to be on a CUDA device. It has its own kind, and its kernels
+are those of an extension that a test substitutes for `relkernels._cuda`. New memory is poisoned and fenced:
+values that a kernel does not write are NaN, and writes outside are detected.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Memory:
 
 
 class DeviceArray:
-    """An emulated array: a NumPy array, the memory it lies in, and the number of its device."""
+    """An emulated array: a NumPy array, its memory, and the number of its device."""
 
     def __init__(self, array, memory, index):
         self.array, self.memory, self.index = array, memory, index
@@ -139,7 +139,7 @@ KIND = Emulated()
 
 @contextlib.contextmanager
 def in_place_of_the_extension(module):
-    """Have emulated arrays computed with by the kernels of `module`."""
+    """Let the kernels of `module` compute with emulated arrays."""
     before = devices.extension
     devices.extension = lambda: module
     libraries._MODULES[__name__] = __name__
@@ -154,7 +154,7 @@ def in_place_of_the_extension(module):
 
 
 def _span(a):
-    """Bytes from an array's first to its last, and where among them its first element begins."""
+    """The bytes from an array's first to its last, and the offset of its first element."""
     if a.size == 0:
         return np.zeros(0, np.uint8), 0
     low, high = np.lib.array_utils.byte_bounds(a)
@@ -163,13 +163,13 @@ def _span(a):
 
 
 class Device:
-    """Where tests compute: NumPy arrays go in, and their results come out as NumPy arrays.
+    """A device under test: its operations take and return NumPy arrays.
 
-    `device.attention(q, k, v)` brings every array over in its layout, calls `cuda.call` and brings the
-    results back.
+    `device.attention(q, k, v)` copies every array to the device in its layout, calls `cuda.call` and copies
+    the results back.
     """
 
-    # Largest size of random cases, and how many of these; rows and columns of the larger fixed ones.
+    # Largest size and number of random cases; rows and columns of the larger fixed cases.
     size, examples = 400, 30
     many = 1031, 2500
     negative_strides = True
@@ -189,7 +189,7 @@ class Device:
         return call
 
     def bring(self, operation, arguments):
-        """The arguments with their arrays on the device."""
+        """Copy the arrays among the arguments to the device."""
         arrays = OPERATIONS[operation].names
         return {
             n: self.put(a) if n in arrays and isinstance(a, np.ndarray) else a for n, a in arguments.items()
@@ -203,18 +203,18 @@ class Device:
         return result if result is None else self.fetch(result)
 
     def poison(self):
-        """Leave NaN in the memory that outputs will take."""
+        """Fill the memory that outputs will reuse with NaN."""
 
 
 class EmulatedDevice(Device):
-    """The kernels compiled for this processor, a fiber for a thread: slow."""
+    """The kernels compiled for this processor, with a fiber for each thread: slow."""
 
     size, examples = 260, 8
     many = 131, 150
     backward = False
 
     def poison(self):
-        # Threads in order, and the other way round at the next call: who relies on an order is found out.
+        # Threads run in order, and in reverse at the next call, which detects kernels that rely on an order.
         self.backward = not self.backward
         os.environ["RK_EMULATED_ORDER"] = "backward" if self.backward else "forward"
 
@@ -276,7 +276,7 @@ class PyTorchDevice(Device):
 
 
 def gpu(library):
-    """The GPU by way of CuPy ("cupy") or PyTorch ("torch"), or skip: the reason says what is missing."""
+    """The GPU through CuPy ("cupy") or PyTorch ("torch"); skips with the reason if something is missing."""
     if importlib.util.find_spec(library) is None:
         pytest.skip(f"{library} is not installed")
     if not cuda.available():
@@ -286,7 +286,7 @@ def gpu(library):
 
 @functools.cache
 def emulated_kernels():
-    """The module of the CUDA sources compiled for this processor, or skip: the reason says why."""
+    """The CUDA sources compiled for this processor, as an extension; skips with the reason if that fails."""
     from cuda_emulation import build
 
     sources = sorted((build.ROOT / "cuda").glob("**/*.cu")) + sorted((build.ROOT / "cuda").glob("**/*.cpp"))

@@ -1,4 +1,4 @@
-"""Random cases of the operations on a device, and how near their results must be."""
+"""Random cases of the operations on a device, and the bounds of their errors."""
 
 import numpy as np
 import pytest
@@ -13,8 +13,8 @@ F4, F8 = np.float32, np.float64
 # (dtype of the arrays, precision)
 ARITHMETIC = [(F4, None), (F8, None), (F4, "tf32"), (F4, "bf16"), (BF16, None), (F16, None)]
 IDS = ["float32", "float64", "tf32", "float32-bf16", "bfloat16", "float16"]
-# Error of feature maps and relations relative to the terms' size. Half of the last place of a factor is
-# 2^-9 in bfloat16 and 2^-11 in float16 and tf32; float32 and float64 as design has them.
+# Errors of feature maps and relations relative to the size of the terms. Half a unit in the last place of a
+# factor is 2^-9 in bfloat16 and 2^-11 in float16 and tf32.
 BOUND = {
     (F4, None): 1e-6, (F8, None): 1e-14, (F4, "tf32"): 2e-3, (F4, "bf16"): 1e-2, (BF16, None): 1e-2,
     (F16, None): 2e-3,
@@ -31,7 +31,7 @@ exact = pytest.mark.parametrize("dtype", [F4, F8], ids=["float32", "float64"])
 
 
 def cases(device, check):
-    """Run check(data, rng) on so many random cases as the device has time for."""
+    """Run check(data, rng) on as many random cases as the device has time for."""
 
     @settings(max_examples=device.examples, suppress_health_check=list(HealthCheck))
     @given(st.data(), seeds)
@@ -69,7 +69,7 @@ class Draw:
         return shapes
 
     def maps(self, d_x, d_y, width, optional=True):
-        """phi and psi to so many features; None where the widths allow it."""
+        """phi and psi to `width` features; None if the widths allow it."""
         dtype = np.float64 if self.dtype == F8 else np.float32
         phi = self.data.draw(maps(dtype, d_x, width, self.rng).filter(lambda p: optional or p))
         psi = self.data.draw(maps(dtype, d_y, width, self.rng).filter(lambda p: p or phi is None))
@@ -83,7 +83,7 @@ class Draw:
 
 
 def assert_close(out, expected, bound, magnitude):
-    """As `reference.assert_close`; what float16 cannot hold is off by half of its least number."""
+    """Like `reference.assert_close`, and allow for underflow in float16: half of its smallest number."""
     least = 2**-25 * np.sqrt(out.size) if out.dtype == F16 else 0.0
     reference.assert_close(out, expected, bound, np.linalg.norm(magnitude) + least / bound)
 
@@ -101,7 +101,7 @@ def largest_term(x, y, phi, psi):
     return f.shape[-1] * np.max(f, initial=0) * np.max(g, initial=0)
 
 
-# Gradients: against those of the CPU in float64, which tests compare with finite differences.
+# Gradients are compared with those of the CPU in float64, which are tested by finite differences.
 
 
 def flat(result):

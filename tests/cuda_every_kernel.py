@@ -1,6 +1,6 @@
-"""A small case of every kernel in every arithmetic, by way of CuPy: what compute-sanitizer watches.
+"""A small case of every kernel in every arithmetic, through CuPy; run under compute-sanitizer.
 
-Memory comes straight from the driver, so that a byte beyond an array is a byte beyond an allocation.
+Memory is allocated directly by the driver, so that an access past an array is an access past an allocation.
 """
 
 import cupy

@@ -1,4 +1,4 @@
-"""A recorder in the place of the CUDA kernels: what they would be given, and when."""
+"""A substitute for the CUDA kernels that records their arguments and the order of calls."""
 
 from dataclasses import dataclass, field
 
@@ -41,7 +41,7 @@ class Mlp:
 
 @dataclass
 class Recorder:
-    """An extension that keeps what it is called with."""
+    """An extension that records its calls."""
 
     calls: list = field(default_factory=list)
     workspace: int = 0

@@ -1,7 +1,7 @@
 """The operations on a device equal their float64 definitions.
 
-Every case runs on the GPU that is here, by way of CuPy and of PyTorch, and through the emulator: the same
-kernels compiled for this processor, on small sizes.
+Every case runs on the machine's GPU, through CuPy and through PyTorch, and in the emulator: the same kernels
+compiled for this processor, at small sizes.
 """
 
 import numpy as np
@@ -119,7 +119,7 @@ def test_attention(device, dtype, precision):
         draw = Draw(device, data, rng, dtype)
         width, d_q, d_k = draw.width(), draw.width(), draw.width()
         if precision or dtype in (BF16, F16):
-            d_q = d_k = width  # an error of a map's features would be one of the exponents
+            d_q = d_k = width  # errors of a map's features would become errors of the exponents
             phi = psi = None
         else:
             phi, psi = draw.maps(d_q, d_k, width)
@@ -143,7 +143,7 @@ def test_attention(device, dtype, precision):
         if (dtype, precision) in OF_ATTENTION or precision:
             bound *= 1 + scale * largest_term(q, k, phi, psi)
         assert_close(out, expected, bound, v)
-        # Products of 16-bit arrays are exact: their log-sum-exp has the sums' error alone.
+        # Products of 16-bit values are exact, so the log-sum-exp only has the error of the sums.
         fine = 1e-5 * (1 + scale * largest_term(q, k, phi, psi)) if dtype in (BF16, F16) else bound
         assert_close(lse, expected_lse, fine, np.sqrt(max(lse.size, 1)))
         expected = reference.attention_scores(q, k, phi, psi, **options)
@@ -268,8 +268,8 @@ def test_relation_matvec(device, link, dtype, precision):
         if precision or dtype in (BF16, F16):
             bound *= 1 + sum(len(p.weights) for p in (phi, psi) if p)
             if bound > 0.1:
-                return  # the exponents' error is as large as they are
-        # The sizes of the terms, links of the sizes of the relation included.
+                return  # the error of the exponents is as large as the exponents
+        # The sizes of the terms: link and relation are applied to absolute values.
         sizes = np.abs(reference.link(link, np.abs(reference.relation_matrix(x, y, phi, psi, 0.1))))
         assert_close(
             out,

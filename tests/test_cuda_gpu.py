@@ -1,6 +1,6 @@
-"""What only a GPU can show: streams, threads, graphs, memory that runs out, and the sanitizer's verdict.
+"""Tests that need a GPU: streams, threads, graphs, running out of memory, and compute-sanitizer.
 
-All of it is skipped where there is no GPU; the reason is told.
+Without a GPU all of them are skipped, with the reason.
 """
 
 import shutil
@@ -31,7 +31,7 @@ def cupy_gpu():
 
 
 def calls(rng, on):
-    """Every operation on small arrays, by name: no arguments, arrays of the library out."""
+    """Every operation on small arrays, by name: functions that return arrays of the library."""
     phi, psi = mlp(rng, [6, 40, 9], F4, "gelu"), mlp(rng, [5, 24, 9], F4, "tanh")
     x, y, v = (on.put(normal(rng, shape, F4)) for shape in ((70, 6), (131, 5), (131, 7)))
     grad_f, grad_r, grad_v = (on.put(normal(rng, shape, F4)) for shape in ((70, 9), (70, 131), (70, 7)))
@@ -69,7 +69,7 @@ def assert_same(on, results, expected):
 
 
 def test_work_goes_to_the_current_stream_of_pytorch(torch_gpu, rng):
-    """Behind a long wait on a stream, a call returns at once, and its result is right when the stream is."""
+    """While a stream is busy, a call returns at once; its result is right when the stream has finished."""
     import torch
 
     x = normal(rng, (500, 16), F4)
@@ -79,7 +79,7 @@ def test_work_goes_to_the_current_stream_of_pytorch(torch_gpu, rng):
     with torch.cuda.stream(stream):
         torch.cuda._sleep(200_000_000)
         r = cuda.call("relation_matrix", {"x": there})
-        assert not stream.query()  # nothing waited
+        assert not stream.query()  # the call did not wait
     stream.synchronize()
     assert reference.relative_error(torch_gpu.fetch(r), reference.relation_matrix(x)) <= 1e-6
 
@@ -145,7 +145,7 @@ def test_a_graph_captures_and_replays(name, torch_gpu, rng):
     import torch
 
     call = calls(rng, torch_gpu)[name]
-    expected = [torch_gpu.fetch(a) for a in flat(call())]  # brings the weights of the maps over
+    expected = [torch_gpu.fetch(a) for a in flat(call())]  # copies the weights of the maps to the device
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -185,7 +185,7 @@ def test_several_devices(torch_gpu, rng):
     import torch
 
     if torch.cuda.device_count() < 2:
-        pytest.skip("one GPU alone")
+        pytest.skip("needs two GPUs")
     x, phi = normal(rng, (70, 6), F4), mlp(rng, [6, 40, 9], F4)
     here, there = torch_gpu.put(x, 0), torch_gpu.put(x, 1)
     first = cuda.call("relation_matrix", {"x": here, "phi": phi})
@@ -220,7 +220,7 @@ def test_arrays_of_jax(rng):
 
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck"])
 def test_the_sanitizer_finds_nothing(tool):
-    """A small case of every kernel in every arithmetic, under compute-sanitizer."""
+    """A small case of every kernel in every arithmetic, run by compute-sanitizer."""
     cuda_arrays.gpu("cupy")
     sanitizer = shutil.which("compute-sanitizer")
     if sanitizer is None:

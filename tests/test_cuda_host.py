@@ -1,4 +1,4 @@
-"""The host's side of the CUDA engine, without kernels: what is handed to them, where and when."""
+"""The host side of the CUDA engine, without kernels: the arguments it passes to them, where and when."""
 
 import gc
 import subprocess
@@ -59,7 +59,7 @@ def test_arithmetic(recorder, dtype, precision, arithmetic):
     assert given[3].arithmetic == arithmetic
     assert given[0] == Array(q.array.ctypes.data, (5, 4), (4, 1), np.dtype(dtype).name)
     assert out.dtype == dtype
-    # Sums stay in the precision that they were taken in.
+    # The log-sum-exp keeps the precision of the sums.
     assert lse.dtype == (np.float64 if dtype == np.float64 else F4)
     assert given[-1].dtype == lse.dtype.name
     values, indices = cuda.call("retrieve", {"q": q, "keys": q, "k": 2, "precision": precision})
@@ -109,7 +109,7 @@ def test_out_is_written_in_place_or_by_way_of_a_copy(recorder):
     assert recorder.calls[-1][2][-1].pointer == packed.array.ctypes.data
     assert cuda.call("feature_map", {"x": x, "mlp": PHI, "out": strided}) is strided
     assert recorder.calls[-1][2][-1].strides == (2, 1)
-    assert np.isnan(strided.array).all()  # the copy of what the recorder left unwritten
+    assert np.isnan(strided.array).all()  # a copy of the array that the recorder did not write
 
 
 def test_gradients_are_of_the_kind(recorder):
@@ -169,7 +169,7 @@ def test_packed_weights_go_with_the_mlp(recorder):
     del phi
     gc.collect()
     assert memory() is None
-    assert KIND.synchronized == 1  # the packing; one stream alone has read them
+    assert KIND.synchronized == 1  # by packing; only one stream has read the weights
 
     phi = rk.MLP.random([4, 8, 2], random_state=0)
     for KIND.current_stream in (0, 5):
@@ -262,7 +262,7 @@ def test_threads_share_the_packed_weights(recorder):
 
 
 def test_no_operation_reads_what_an_address_points_to():
-    """Arrays at addresses of nothing: whoever followed one would end the process."""
+    """Arrays have invalid addresses: following one would crash the process."""
     code = """
         import itertools
         import numpy as np, relkernels as rk
@@ -331,7 +331,7 @@ def test_stand_ins_are_never_read(recorder):
 
 
 def test_arrays_of_jax_go_by_way_of_another_library(recorder, monkeypatch):
-    """Without JAX: a kind that is carried over to emulated arrays and back, as JAX's are to PyTorch's."""
+    """Without JAX: a kind that is converted to emulated arrays and back, as JAX arrays are to PyTorch's."""
     module = types.ModuleType("other")
 
     class Other(DeviceArray):

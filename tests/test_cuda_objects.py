@@ -1,4 +1,4 @@
-"""What nvcc made of the CUDA engine: registers and spills, instructions, libraries. No GPU is needed."""
+"""The compiled CUDA engine: registers and spills, instructions, libraries. Needs nvcc but no GPU."""
 
 import os
 import re
@@ -14,9 +14,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ARCHITECTURES = ("sm_80", "sm_90a")
 
-# Most registers of a thread and bytes of spills (stores and loads) that ptxas may report, for sm_80 and for
-# sm_90a. The first family that a kernel's name matches counts. Attention and its gradients in float64 hold
-# more than a thread has registers for.
+# The most registers per thread and bytes of spills (stores and loads) that ptxas may report, for sm_80 and
+# for sm_90a. The first family that matches a kernel's name applies. Attention and its gradients in float64
+# need more registers than a thread has.
 LIMITS = [
     (r"sm90::relation_matrix_kernel<", {"sm_90a": (96, 0)}),  # two blocks of 9 warps share a multiprocessor
     (r"walk_pairs<rk::cuda::Half<", {"sm_80": (224, 0), "sm_90a": (224, 0)}),
@@ -30,14 +30,14 @@ LIMITS = [
 
 
 def extension():
-    """The built extension, whether or not the package that is imported is the one beside it."""
+    """The built extension, whether or not the imported package is the one beside it."""
     module = pytest.importorskip("relkernels._cuda", reason="the package was built without the CUDA engine")
     return Path(module.__file__)
 
 
 @pytest.fixture(scope="session")
 def objects():
-    """Object files of the engine in the build directory."""
+    """The object files of the engine in the build directory."""
     extension()
     root = Path(os.environ.get("RELKERNELS_BUILD_DIR") or ROOT / "build")
     found = sorted(root.glob("**/cuda/CMakeFiles/*.dir/**/*.o"))
@@ -53,7 +53,7 @@ def demangled(names):
 
 @pytest.fixture(scope="session")
 def reports(objects):
-    """What ptxas said of each kernel: (architecture, name, registers, bytes of spills)."""
+    """The report of ptxas on each kernel: (architecture, name, registers, bytes of spills)."""
     found = []
     for path in objects:
         log = path.with_name(path.name + ".ptxas")
@@ -84,7 +84,7 @@ def test_registers_and_spills_stay_within_the_table(reports):
 
 
 def test_no_product_of_warpgroups_is_serialized(objects):
-    """ptxas says so (C7510 and others) where each waits for the one before: right, and slow."""
+    """ptxas warns (C7510 and others) if each product waits for the one before: correct, but slow."""
     logs = [path.with_name(path.name + ".ptxas") for path in objects if "wgmma" in path.name]
     assert logs
     for log in logs:
@@ -94,7 +94,7 @@ def test_no_product_of_warpgroups_is_serialized(objects):
 
 @pytest.fixture(scope="session")
 def disassembler():
-    """An environment in which cuobjdump finds nvdisasm; from PyPI, or a toolkit that has both."""
+    """An environment in which cuobjdump finds nvdisasm: from PyPI, or from a toolkit that has both."""
     installed = Path(sysconfig.get_paths()["purelib"]) / "nvidia" / "cu13" / "bin"
     path = os.pathsep.join([str(installed), os.environ.get("PATH", "")])
     for tool in ("cuobjdump", "nvdisasm"):
@@ -105,7 +105,7 @@ def disassembler():
 
 @pytest.fixture(scope="session")
 def instructions(objects, disassembler):
-    """Operations, with their modifiers, of each kernel: {(object, architecture, name): set}."""
+    """The operations of each kernel, with their modifiers: {(object, architecture, name): set}."""
     operation = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Za-z0-9_.]*)")
 
     def disassembled(path):
@@ -180,7 +180,7 @@ def test_libraries_are_linked_statically():
 def test_it_loads_without_a_driver_and_sees_no_device():
     extension()
     code = "from relkernels import _cuda; print(_cuda.device_count(), _cuda.build_info()['architectures'])"
-    # No visible device stands for no driver where there is one.
+    # On machines with a driver, hiding all devices has the same effect as having no driver.
     hidden = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([sys.executable, "-c", code], env=hidden, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

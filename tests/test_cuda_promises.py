@@ -1,4 +1,4 @@
-"""The numerical promises on a device: the same bits whatever the batch, NaN contained, empty sides valid."""
+"""The numerical promises on a device: the same bits in any batch, NaN contained, empty sides valid."""
 
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ CHUNKED = [(F4, None), (F8, None), (BF16, None)]
 @pytest.mark.parametrize(("dtype", "precision"), CHUNKED, ids=["float32", "float64", "bfloat16"])
 @pytest.mark.parametrize("name", ["attention", "log-sum-exp", "retrieve", "matvec", "matvec, one"])
 def test_chunks_of_columns_change_no_bit(device, name, dtype, precision, rng):
-    """Whether a block meets all columns or each chunk has a block of its own depends on the rows."""
+    """The number of rows decides whether one block processes all chunks or each has its own block."""
     x, y, v = (normal(rng, shape, dtype) for shape in ((131, 6), (MANY, 6), (MANY, 3)))
 
     def operation(rows):
@@ -109,7 +109,7 @@ def test_items_of_a_batch_are_those_computed_alone(device, rng):
 
 
 def test_many_small_relations(device, rng):
-    """A launch of their own: 32 objects a set."""
+    """Up to 32 rows have their own kernel, with blocks of 32 rows."""
     phi = mlp(rng, [8, 16, 8], np.float32)
     x = normal(rng, (2, device.size // 10, 32, 8), F4)
     r = device.relation_matrix(x, phi=phi)

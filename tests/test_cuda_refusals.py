@@ -1,4 +1,4 @@
-"""What is refused on a device, and what is told where one is missing."""
+"""Arguments that are refused on a device, and the reasons given if there is none."""
 
 import cuda_arrays
 import numpy as np
@@ -29,7 +29,7 @@ REFUSED = [
     ("relation_loss", lambda: {"x": put(X), "target": X}, TypeError,
      r"^x: expected an array in main memory, where relkernels.relation_loss computes, got .* on cuda:0$"),
     ("relation_matrix", lambda: {"x": put(X), "y": [[1.0]]}, TypeError, r"^y: .*list"),
-    # The messages of the CPU.
+    # Messages as on the CPU.
     ("relation_matrix", lambda: {"x": put(X.astype(int))}, TypeError,
      r"^x: .*dtype int64 and shape \(5, 4\): use x\.astype"),
     ("feature_map", lambda: {"x": put(np.ones((5, 3), F4)), "mlp": PHI}, ValueError,
@@ -94,7 +94,7 @@ def test_tf32_is_for_devices():
         rk.relation_matrix(X, precision="tf32")
 
 
-# What is missing, in words.
+# The reasons why there is no device.
 
 
 def test_without_kernels_the_reason_says_so(monkeypatch):

@@ -1,6 +1,6 @@
-"""PyTorch's kind of arrays without a GPU: tensors in main memory that claim to lie on one.
+"""PyTorch's kind of arrays without a GPU: tensors in main memory that claim to be on one.
 
-The recorder shows what the extension is given for them, and the arrays that come back are tensors.
+The recorder shows the arguments that the extension receives for them; results are tensors.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Vector-Jacobian products on a device equal those of the CPU in float64, which differences confirm."""
+"""Vector-Jacobian products on a device equal those of the CPU in float64 (tested by differences)."""
 
 import numpy as np
 import pytest

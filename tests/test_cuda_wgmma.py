@@ -1,4 +1,4 @@
-"""The wgmma kernel of sm_90a on the emulated GPU: copies, barriers, swizzle and descriptors byte by byte."""
+"""The wgmma kernel of sm_90a on the emulated GPU: copies, barriers, swizzle and descriptors, byte by byte."""
 
 import ctypes
 import functools
@@ -19,12 +19,12 @@ SHAPES = [
     (1, 1, 1),
     (128, 128, 64),  # one tile, one box
     (127, 130, 65),
-    (129, 257, 200),  # all depths of a row of tiles stay
+    (129, 257, 200),  # all depths of a row of tiles stay resident
     (130, 700, 256),
-    (260, 131, 330),  # too deep to stay
+    (260, 131, 330),  # too deep to stay resident
     (500, 90, 16),  # a block has tiles in several rows
 ]
-# Threads in order and copies as late as may be, or the other way round: either finds what the other hides.
+# Threads in order and copies as late as possible, or the reverse: each finds errors that the other hides.
 UNKINDNESS = [("forward", "late"), ("backward", "early")]
 
 
@@ -38,7 +38,7 @@ def kernel():
 
 
 def aligned(rows, pitch, dtype, fill, skip=0):
-    """Rows x pitch values that begin `skip` values behind a 16-byte boundary."""
+    """An array of (rows, pitch) that begins `skip` values past a 16-byte boundary."""
     size = np.dtype(dtype).itemsize
     memory = np.zeros(rows * pitch * size + 64, np.uint8)
     start = -memory.ctypes.data % 16 + skip * size
@@ -60,7 +60,7 @@ def product(kernel, f, g, out, depth, *, symmetric=False, scale=1.0, multiproces
 
 
 def factors(rng, rows, depth, dtype):
-    """Packed factors: the pitch is a multiple of 8 values; what lies behind the depth must not matter."""
+    """Packed factors with a pitch of a multiple of 8 values, and NaN past the depth."""
     values = aligned(rows, (depth + 15) // 8 * 8, dtype, np.nan)
     values[:, :depth] = rng.standard_normal((rows, depth))
     return values
@@ -144,7 +144,7 @@ def test_a_nan_stays_in_its_row(kernel, rng):
 
 
 def test_the_environment_asks_for_it(monkeypatch, rng):
-    """Where no box ever comes, the warpgroups wait in vain, and nobody else does."""
+    """If copies never arrive, the wgmma kernel waits forever, and no other kernel does."""
     if "RELKERNELS_ISA" in os.environ:
         pytest.skip("the emulated GPU is the same whatever RELKERNELS_ISA says")
     f = rng.standard_normal((2, 40, 24)).astype(np.float32)
@@ -153,7 +153,7 @@ def test_the_environment_asks_for_it(monkeypatch, rng):
         relation = functools.partial(cuda_arrays.EmulatedDevice().relation_matrix, f, precision="bf16")
         monkeypatch.setenv("RELKERNELS_CUDA_WGMMA", "1")
         assert error(relation(), expected) <= 1e-2
-        # Heads are items of the batch that lie inside each other's rows.
+        # Heads are items of the batch that interleave in memory.
         out = cuda_arrays.EmulatedDevice().relation_matrix(f, heads=3, precision="bf16")
         split = np.float64(f).reshape(2, 40, 3, 8).swapaxes(1, 2)
         assert error(out, split @ split.swapaxes(-1, -2)) <= 1e-2

@@ -1,7 +1,7 @@
-// The extension relkernels._cuda: from descriptions of arrays on a device to the operations.
+// The extension relkernels._cuda: passes descriptions of arrays on a device to the operations.
 //
-// Names, defaults, checks and messages are Python's (python/relkernels/cuda/). Calls put work on a stream and
-// return; they hold the GIL, for they take memory from a Python allocator and wait for nothing.
+// Names, defaults, checks and messages belong to Python (python/relkernels/cuda/). Calls put work on a stream
+// and return. They hold the GIL because they allocate memory through Python; they never wait for the device.
 #include <pybind11/functional.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -36,14 +36,6 @@ Dtype dtype_named(const std::string& name) {
     if (name == "bool") return Dtype::boolean;
     if (name == "int64") return Dtype::int64;
     throw std::invalid_argument("no dtype is called '" + name + "'");
-}
-
-Link link_named(const std::string& name) {
-    if (name == "identity") return Link::identity;
-    if (name == "exp") return Link::exp;
-    if (name == "relu") return Link::relu;
-    if (name == "square") return Link::square;
-    throw std::invalid_argument("no link is called '" + name + "'");
 }
 
 // Calls f.template operator()<A>() with the arithmetic of this name.
@@ -141,7 +133,7 @@ int device_count() {
     return 1;
 #else
     int count = 0;
-    // Without a driver this fails; the failure must not be found by a later call.
+    // Fails without a driver; clear the error, so that no later call reports it.
     if (cudaGetDeviceCount(&count) != cudaSuccess) {
         cudaGetLastError();
         return 0;

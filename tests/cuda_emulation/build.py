@@ -1,4 +1,4 @@
-"""Builds the CUDA sources as plain C++ over the emulated device, once for each content of the sources."""
+"""Build the CUDA sources as plain C++ for the emulated device, cached by the content of the sources."""
 
 import hashlib
 import os
@@ -18,14 +18,14 @@ INCLUDES = [ROOT / "cuda", ROOT / "tests" / "cuda_emulation", ROOT / "csrc", ROO
 
 
 def library(name: str, sources: list[Path], *, flags: tuple[str, ...] = ()) -> Path:
-    """Path of the shared library `name`, compiled from the sources unless that was done before.
+    """Return the path of the shared library `name`, compiled from the sources unless it is cached.
 
-    It lies in the directory of builds (``RELKERNELS_BUILD_DIR`` or ``build/``), under a hash of the
-    compiler's version, the flags, and all that may be included. Sources are compiled side by side. Skips the
-    test where there is no compiler, or where the emulator cannot run.
+    It is in the build directory (``RELKERNELS_BUILD_DIR`` or ``build/``), in a folder named by a hash of the
+    compiler's version, the flags, and all files that may be included. Sources are compiled in parallel. Skips
+    the test if there is no compiler or the emulator cannot run on this machine.
     """
     if platform.machine() not in ("x86_64", "AMD64"):
-        pytest.skip("the emulated GPU switches its threads by x86-64 instructions")
+        pytest.skip("the emulated GPU switches threads by x86-64 instructions")
     compiler = os.environ.get("CXX") or shutil.which("g++")
     if compiler is None:
         pytest.skip("needs g++")
@@ -53,13 +53,13 @@ def library(name: str, sources: list[Path], *, flags: tuple[str, ...] = ()) -> P
         objects = list(pool.map(compiled, sources))
     linked = work / name
     subprocess.run([compiler, "-shared", *objects, "-o", linked, "-pthread"], check=True)
-    linked.replace(target)  # at once, where two processes build the same
+    linked.replace(target)  # atomically, in case two processes build the same
     shutil.rmtree(work)
     return target
 
 
 def module(name: str, sources: list[Path]) -> Path:
-    """Path of the Python extension `name` (pybind11), compiled as `library` does."""
+    """Return the path of the Python extension `name` (pybind11), compiled as in `library`."""
     pybind11 = pytest.importorskip("pybind11", reason="needs pybind11 to compile the emulated module")
     python = sysconfig.get_paths()["include"]
     flags = (f"-I{pybind11.get_include()}", f"-I{python}")

@@ -1,11 +1,11 @@
-// The vocabulary of cuda/device.cuh on the CPU, so that kernels run, as they stand, without a GPU.
+// The hardware interface of cuda/device.cuh on the CPU, so that unmodified kernels run without a GPU.
 //
-// A block's threads are fibers that give way to each other only where they wait for each other; blocks run
-// one after the other. What a GPU leaves open is made as unkind as it may be: shared memory begins as NaN,
+// The threads of a block are fibers that yield only when they wait for each other; blocks run one after the
+// other. Behaviour that a GPU leaves undefined is chosen adversarially: shared memory is initialized to NaN,
 // asynchronous copies arrive only when they are waited for, and RK_EMULATED_ORDER=backward runs the threads
-// in the opposite order. A thread that leaves while others wait for it, or a barrier that not all
-// reach, ends the launch with an error. What this cannot find: races between threads that a lucky order
-// hides in both directions, and everything about speed.
+// in reverse order. A thread that exits while others wait for it, or a barrier that some threads never reach,
+// ends the launch with an error. The emulator does not find races that happen to be harmless in both orders,
+// and says nothing about speed.
 #pragma once
 
 #include <algorithm>
@@ -31,7 +31,7 @@
 
 namespace rk::cuda {
 
-// The device has these for every type of float.
+// Defined for every floating-point type, as on the device.
 using std::exp, std::log, std::log1p, std::expm1, std::tanh, std::erf, std::erfc, std::pow, std::sin,
     std::cos;
 using std::fabs, std::fma, std::isfinite, std::max, std::min;
@@ -40,7 +40,7 @@ namespace emulation {
 
 // ---- Fibers
 
-// Saves the registers that a call must keep, and the stack; goes on with another.
+// Saves the callee-saved registers and the stack pointer, and resumes another stack.
 __attribute__((naked, noinline)) static void switch_stack(void** /*from*/, void* /*to*/) {
     asm volatile(
         "pushq %rbp\n pushq %rbx\n pushq %r12\n pushq %r13\n pushq %r14\n pushq %r15\n"
@@ -48,7 +48,7 @@ __attribute__((naked, noinline)) static void switch_stack(void** /*from*/, void*
         "popq %r15\n popq %r14\n popq %r13\n popq %r12\n popq %rbx\n popq %rbp\n ret\n");
 }
 
-// So many threads must come before any goes on.
+// Threads wait until all expected ones have arrived.
 struct Barrier {
     int arrived = 0;
     long generation = 0;
@@ -65,9 +65,9 @@ struct Thread {
     std::vector<char> memory;
     bool done = false;
     const Barrier* waits_for = nullptr;
-    long generation = 0;  // of that barrier, when the thread came to it
+    long generation = 0;  // of that barrier when the thread arrived
     int index = 0;
-    std::vector<std::vector<Copy>> groups;  // of asynchronous copies that were not waited for
+    std::vector<std::vector<Copy>> groups;  // of asynchronous copies that are still in flight
     std::vector<Copy> open;
 };
 
@@ -78,14 +78,14 @@ struct Block {
     std::vector<char> shared;
     Barrier barrier;
     std::vector<Barrier> warp_barriers;
-    std::vector<std::uint64_t> exchange;  // 8 words a thread, for what a warp does together
+    std::vector<std::uint64_t> exchange;  // 8 words per thread, for exchange within a warp
     bool vote = false;
     void* scheduler = nullptr;
     Thread* current = nullptr;
     const std::function<void()>* body = nullptr;
     long progress = 0;
-    std::shared_ptr<void> extension;  // what emulator_sm90.hpp keeps of the block
-    std::function<void()> at_end;     // and what it checks where all threads have ended
+    std::shared_ptr<void> extension;  // state of emulator_sm90.hpp
+    std::function<void()> at_end;     // and its checks after all threads have ended
 };
 
 inline Block& block() {
@@ -93,7 +93,8 @@ inline Block& block() {
     return state;
 }
 
-// A fiber may not keep an address of thread-local storage across a switch, but it never changes thread.
+// Not inlined: a fiber must not keep an address of thread-local storage across a switch. It stays on one
+// thread of the CPU, though.
 __attribute__((noinline)) inline Thread& self() { return *block().current; }
 
 inline void yield() {
@@ -133,7 +134,7 @@ inline void prepare(Thread& thread) {
     if (thread.memory.empty()) thread.memory.resize(kStack);
     auto top = (reinterpret_cast<std::uintptr_t>(thread.memory.data()) + kStack) & ~std::uintptr_t(63);
     auto* words = reinterpret_cast<void**>(top);
-    words[-1] = nullptr;  // a return address for enter(), which never returns
+    words[-1] = nullptr;  // the return address of enter(), which never returns
     words[-2] = reinterpret_cast<void*>(&enter);
     for (int i = 3; i <= 8; ++i) words[-i] = nullptr;
     thread.stack = words - 8;
@@ -173,7 +174,7 @@ inline void run_block(const std::function<void()>& body, int threads, long share
         if (left > 0 && b.progress == before)
             throw std::runtime_error("emulated block " + std::to_string(b.x) + ", " + std::to_string(b.y) +
                                      ": " + std::to_string(left) +
-                                     " threads wait for threads that do not come");
+                                     " threads wait for threads that never arrive");
     }
     if (b.at_end) b.at_end();
 }
@@ -181,7 +182,8 @@ inline void run_block(const std::function<void()>& body, int threads, long share
 inline Barrier& warp_barrier() { return block().warp_barriers[std::size_t(self().index / 32)]; }
 inline std::uint64_t* slot(int thread) { return block().exchange.data() + std::size_t(thread) * 8; }
 
-// What each lane of the warp puts in is seen by all: read(lane) gives the address of a lane's bytes.
+// Publishes `bytes` bytes of each lane to the whole warp, then calls read(first thread of the warp);
+// slot(thread) is the address of a thread's bytes.
 template <class Read>
 void exchange_in_warp(const void* mine, std::size_t bytes, const Read& read) {
     std::memcpy(slot(self().index), mine, bytes);
@@ -246,7 +248,7 @@ inline void narrow(float x, float16& to) {
     to.bits = bits | sign;
 }
 
-// ---- Where a thread is
+// ---- Indices of a thread
 
 inline int thread_index() { return emulation::self().index; }
 inline int lane_index() { return emulation::self().index & 31; }
@@ -260,7 +262,7 @@ inline char* shared_memory() {
     return reinterpret_cast<char*>((at + 1023) & ~std::uintptr_t(1023));
 }
 
-// ---- What threads do together
+// ---- Synchronization and exchange between threads
 
 inline void sync_block() { emulation::wait(emulation::block().barrier, emulation::block().threads); }
 inline bool any_in_block(bool predicate) {
@@ -414,7 +416,7 @@ void launch(void (*kernel)(Parameters...), long blocks, long block_rows, int thr
             Stream, const Arguments&... arguments) {
     if (blocks < 1 || block_rows < 1 || block_rows > 65535 || threads < 32 || threads > 1024 ||
         threads % 32 || shared_bytes > 227 * 1024)
-        throw std::runtime_error("emulated launch: a grid that no GPU takes");
+        throw std::runtime_error("emulated launch: a grid that no GPU supports");
     const char* order = std::getenv("RK_EMULATED_ORDER");
     const bool backward = order && std::string(order) == "backward";
     const std::function<void()> body = [&] { kernel(arguments...); };

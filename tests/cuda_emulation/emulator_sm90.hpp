@@ -1,10 +1,10 @@
-// The vocabulary of cuda/device_sm90.cuh on the CPU, byte by byte as the PTX ISA documents it.
+// The hardware interface of cuda/device_sm90.cuh on the CPU, byte by byte as the PTX ISA documents it.
 //
-// As unkind as the GPU may be: a box that the copy engine was told to bring arrives when somebody waits for
-// its barrier, no sooner; a product of a warpgroup reads its factors when its thread waits for it, no sooner,
-// and its accumulators are NaN until then. A descriptor is read field by field, a tile through the swizzle of
-// its final addresses. Warps of a warpgroup that issue different products, barriers that get more arrivals or
-// bytes than they count, and what is left over at the end stop the program.
+// Timing is adversarial: a box of the copy engine arrives only when a thread waits for its barrier; a product
+// of a warpgroup reads its factors only when its thread waits for it, and its accumulators are NaN until
+// then. Descriptors are decoded field by field, and tiles are read through the swizzle of their final
+// addresses. The program stops if warps of a warpgroup issue different products, if a barrier receives more
+// arrivals or bytes than it expects, or if copies or products are unfinished at the end.
 #pragma once
 
 #include <map>
@@ -17,7 +17,7 @@ namespace rk::cuda::sm90 {
 
 using Barrier = std::uint64_t;
 
-// What cuTensorMapEncodeTiled keeps of matrices of 16-bit values, box of `rows` x 64 values, swizzle of 128
+// The contents of a tensor map: matrices of 16-bit values, boxes of box_rows x 64 values, swizzle of 128
 // bytes.
 struct TensorMap {
     const char* address;
@@ -42,9 +42,9 @@ inline void run_box(const Box& box);
 
 struct BarrierState {
     long count = 0, arrivals_left = 0, bytes_left = 0;
-    unsigned parity = 0;  // of the phase that is going on
+    unsigned parity = 0;  // of the current phase
     std::vector<Box> boxes;
-    cuda::emulation::Barrier gate;  // moves on when there is reason to look again
+    cuda::emulation::Barrier gate;  // opens when a waiting thread should check again
 
     void look_again() {
         ++gate.generation;
@@ -61,13 +61,12 @@ struct BarrierState {
         boxes.erase(boxes.begin());
         run_box(box);
         bytes_left -= box.map.box_rows * kRowBytes;
-        if (bytes_left < 0) stop("a barrier gets more bytes than it expects");
+        if (bytes_left < 0) stop("a barrier receives more bytes than it expects");
         end_phase_if_complete();
     }
 };
 
-// A product that a thread has issued and not waited for; the first of a chain holds the accumulators it began
-// with.
+// A product that a thread has issued but not waited for. The first of a chain holds the initial accumulators.
 struct Product {
     float* d;
     std::uint64_t a, b;
@@ -78,16 +77,16 @@ struct Product {
 
 struct State {
     std::map<Barrier*, BarrierState> barriers;
-    std::map<int, std::vector<std::vector<Product>>> groups;  // by thread; the last one is open
-    std::map<int, std::vector<Product>> issued;               // by warpgroup: what its first thread issued
-    std::map<int, std::size_t> issued_by;                     // by thread
+    std::map<int, std::vector<std::vector<Product>>> groups;  // by thread; the last group is open
+    std::map<int, std::vector<Product>> issued;  // by warpgroup: the products its first thread issued
+    std::map<int, std::size_t> issued_by;        // by thread: their number
 
     void check_at_end() {
         for (const auto& [barrier, state] : barriers)
-            if (!state.boxes.empty()) stop("a box is on its way when the block ends");
+            if (!state.boxes.empty()) stop("a copy is unfinished when the block ends");
         for (const auto& [thread, open] : groups)
             for (const auto& group : open)
-                if (!group.empty()) stop("products are on their way when the block ends");
+                if (!group.empty()) stop("products are unfinished when the block ends");
         for (const auto& [thread, count] : issued_by)
             if (count != issued[thread / 128].size())
                 stop("the warps of a warpgroup issued different products");
@@ -115,7 +114,7 @@ inline BarrierState& find(Barrier* barrier) {
     return at->second;
 }
 
-// Shared memory as the hardware addresses it: offsets from the block's window.
+// Addresses of shared memory are offsets into the block's window, as in hardware.
 inline char* shared_byte(std::uint32_t address) { return cuda::shared_memory() + address; }
 inline std::uint32_t shared_offset(const void* p) {
     const long offset = static_cast<const char*>(p) - cuda::shared_memory();
@@ -141,7 +140,7 @@ inline void run_box(const Box& box) {
         }
 }
 
-// A row of 16 values of the factor that a descriptor tells of (K-major).
+// Reads a row of 16 values of the (K-major) factor that a descriptor describes.
 inline void read_row(std::uint64_t descriptor, int row, float (*widen)(std::uint16_t),
                      float (&values)[kStepValues]) {
     const auto start = std::uint32_t(descriptor & 0x3fff) << 4;
@@ -154,7 +153,7 @@ inline void read_row(std::uint64_t descriptor, int row, float (*widen)(std::uint
         switch (mode) {
             case 0: at += std::uint32_t(row % 8) * 16 + std::uint32_t(chunk) * leading; break;
             case 1: at = swizzle_128(at + std::uint32_t(row % 8) * 128 + std::uint32_t(chunk) * 16); break;
-            default: stop("a swizzle that no kernel here uses");
+            default: stop("a swizzle that is not emulated");
         }
         std::uint16_t bits[8];
         std::memcpy(bits, shared_byte(at), sizeof(bits));
@@ -162,7 +161,7 @@ inline void read_row(std::uint64_t descriptor, int row, float (*widen)(std::uint
     }
 }
 
-// This thread's part of a product: 2 rows of each warp's 16 and 32 of the 128 columns.
+// This thread's part of a product: 2 of its warp's 16 rows, and 32 of the 128 columns.
 inline void run_product(const Product& p, std::vector<float>& d) {
     const int warp = warp_index() % 4, g = lane_index() / 4, t = lane_index() % 4;
     float a[2][kStepValues], b[kStepValues];
@@ -209,7 +208,7 @@ inline void run_oldest_group() {
     mine.erase(mine.begin());
     for (std::size_t i = 0; i < group.size(); ++i) {
         run_product(group[i], group[i].start);
-        Product* next = nullptr;  // of the same chain
+        Product* next = nullptr;  // in the same chain
         for (std::size_t j = i + 1; j < group.size() && !next; ++j)
             if (group[j].d == group[i].d) next = &group[j];
         for (auto& later : mine)
@@ -243,7 +242,7 @@ inline void init_barrier(Barrier* barrier, unsigned count) {
 inline void publish_barriers() {}
 inline void arrive(Barrier* barrier) {
     emulation::BarrierState& b = emulation::find(barrier);
-    if (--b.arrivals_left < 0) emulation::stop("a barrier gets more arrivals than it counts");
+    if (--b.arrivals_left < 0) emulation::stop("a barrier receives more arrivals than it expects");
     b.end_phase_if_complete();
 }
 inline void arrive_expecting(Barrier* barrier, unsigned bytes) {
@@ -269,7 +268,7 @@ inline void wait(Barrier* barrier, unsigned parity) {
 
 inline void copy_box(void* to, const TensorMap& map, Barrier* barrier, int depth, int row, int item) {
     emulation::BarrierState& b = emulation::find(barrier);
-    if (emulation::shared_offset(to) % 1024) emulation::stop("a box begins where the swizzle pattern does");
+    if (emulation::shared_offset(to) % 1024) emulation::stop("a box must begin at a multiple of 1,024 bytes");
     b.boxes.push_back({static_cast<char*>(to), map, depth, row, item});
     if (emulation::copies_are("early"))
         b.bring_oldest();

@@ -1,4 +1,4 @@
-// The wgmma kernel for ctypes: relation_matrix of 16-bit factors on the emulated sm_90a.
+// An entry for ctypes to the wgmma kernel: relation_matrix of 16-bit factors on the emulated sm_90a.
 #include "relation_matrix_wgmma.hpp"
 
 using rk::cuda::bfloat16;
