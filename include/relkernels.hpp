@@ -168,10 +168,21 @@ template <class T>
 void relation_matrix(In<T> x, In<T> y, Map<T> phi, Map<T> psi, View<T> out,
                      const RelationOptions& options = {});
 
+// Row i may attend to columns i + o - left <= j <= i + o + right. Limits are >= 0; an absent one is no limit.
+struct Window {
+    std::optional<std::int64_t> left, right;
+};
+
+// The diagonal of the causal rule and of a window: o = 0, or o = m - n, which aligns the last row with the
+// last column.
+enum class Align { upper_left, lower_right };
+
 struct AttentionOptions {
     std::optional<double> scale;  // by default 1 / sqrt(width of the features)
     Mask mask;
-    bool causal = false;  // row i may attend to columns j <= i
+    bool causal = false;  // row i may attend to columns j <= i + o
+    Window window;
+    Align align = Align::upper_left;
     Precision precision = Precision::full;
 };
 

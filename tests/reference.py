@@ -79,19 +79,27 @@ def relation_matrix(x, y=None, phi=None, psi=None, scale=1.0, heads=1):
     return scale * f @ np.swapaxes(g, -1, -2)
 
 
-def allowed(shape, mask, causal):
+def allowed(shape, mask, causal, window=None, align="upper_left"):
     n, m = shape[-2:]
     may = np.ones(shape, bool) if mask is None else np.broadcast_to(mask, shape).copy()
+    ahead = np.arange(m)[None, :] - np.arange(n)[:, None] - (m - n if align == "lower_right" else 0)
+    left, right = window if isinstance(window, tuple) else (window, window)
     if causal:
-        may &= np.arange(m)[None, :] <= np.arange(n)[:, None]
+        may &= ahead <= 0
+    if left is not None:
+        may &= ahead >= -left
+    if right is not None:
+        may &= ahead <= right
     return may
 
 
-def scores_and_lse(q, k, phi=None, psi=None, scale=None, mask=None, causal=False):
+def scores_and_lse(
+    q, k, phi=None, psi=None, scale=None, mask=None, causal=False, window=None, align="upper_left"
+):
     f, g = both_features(q, k, phi, psi)
     r = (1 / np.sqrt(f.shape[-1]) if scale is None else scale) * f @ np.swapaxes(g, -1, -2)
     lead = r.shape if mask is None else np.broadcast_shapes(r.shape, np.shape(mask))
-    may = allowed(lead, mask, causal)
+    may = allowed(lead, mask, causal, window, align)
     r = np.where(may, r, -np.inf)
     top = np.max(r, axis=-1, keepdims=True, initial=-np.inf)
     p = np.exp(r - np.where(top == -np.inf, 0, top))

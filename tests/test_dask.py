@@ -147,6 +147,8 @@ def test_attention(data, dtype, n, m, causal, seed):
     mask = data.draw(st.sampled_from([None, rng.random((n, m)) < 0.3, rng.random((3, 1, m)) < 0.5]))
     scale = data.draw(st.sampled_from([None, -0.8, 0.0]))
     options = {"causal": causal, "return_lse": True, "scale": scale}
+    options["window"] = data.draw(st.sampled_from([None, 3, (0, None), (None, 2), (7, 4)]))
+    options["align"] = data.draw(st.sampled_from(["upper_left", "lower_right"]))
     lazy = rd.attention(
         *(data.draw(cut(a)) for a in (q, k, v)),
         phi,
@@ -175,6 +177,10 @@ def test_attention_leaves_out_the_blocks_that_no_row_reaches(rng):
     seen = x.map_blocks(lambda a: (calls.append(1), a)[1], meta=x._meta)
     rd.attention(x, x, seen, causal=True).blocks[0].compute()
     assert len(calls) == 1
+    calls.clear()
+    rd.attention(x, x, seen, window=(1, 0)).compute()
+    # Of 16 pairs of blocks the 7 near the diagonal, and the first block of columns for the last two of rows.
+    assert len(calls) == 9
 
 
 @few

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+import reference
 import relkernels as rk
 from strategies import ACTIVATIONS
 
@@ -61,6 +62,23 @@ def test_attention(causal, masked, one_map):
     leaves = [q, k, v, *phi.parameters(), *(() if one_map else psi.parameters())]
     arguments, options = (q, k, v, phi, psi), {"mask": mask, "causal": causal}
     agree(rkt.attention(*arguments, **options), plain_attention(*arguments, **options), leaves)
+
+
+@pytest.mark.parametrize("align", ["upper_left", "lower_right"])
+@pytest.mark.parametrize("window", [2, (None, 1), (4, 0)])
+def test_a_window_is_a_mask(window, align):
+    phi = smooth_map([4, 8, 6])
+    q, k, v = normal(2, 9, 4, grad=True), normal(1, 15, 4, grad=True), normal(15, 3, grad=True)
+    mask = torch.from_numpy(reference.allowed((9, 15), None, False, window, align))
+    leaves = [q, k, v, *phi.parameters()]
+    agree(
+        rkt.attention(q, k, v, phi, window=window, align=align),
+        plain_attention(q, k, v, phi, mask=mask),
+        leaves,
+    )
+    attend = rkt.RelationAttention(phi, window=window, align=align)
+    assert torch.equal(attend(q, k, v), rkt.attention(q, k, v, phi, window=window, align=align))
+    assert f"window={window}" in repr(attend)
 
 
 @pytest.mark.parametrize("loss", ["squared", "logistic", "hinge", "softmax"])
@@ -277,8 +295,8 @@ def sample_calls():
     yield OPS.relation_matrix, (x, None, scale, 1)
     yield OPS.relation_matrix, (x, None, scale, 3)
     yield OPS.relation_matrix, (x, y, scale_of(0.5), 3)
-    yield OPS.attention, (x, y, v, None, True, scale)
-    yield OPS.attention, (x, y, v, mask, False, scale_of(0.5))
+    yield OPS.attention, (x, y, v, None, None, 0, scale)
+    yield OPS.attention, (x, y, v, mask, -1, None, scale_of(0.5))
     yield OPS.relation_loss, (y, None, scale, torch.arange(4), None, None, "squared")
     other = v @ v.T.detach()[:, :3]
     weight = mask[0].double() + 1
@@ -289,9 +307,9 @@ def sample_calls():
     yield OPS.feature_map_vjp, (x, *parameters, normal(2, 5, 4))
     yield OPS.relation_matrix_vjp, (x, y, scale, 3, normal(2, 3, 5, 4), True, False, True)
     yield OPS.relation_matrix_vjp, (x, None, scale, 1, normal(2, 5, 5), True, False, False)
-    out, lse = OPS.attention(x, y, v, mask, False, scale)
+    out, lse = OPS.attention(x, y, v, mask, None, None, scale)
     yield OPS.relation_loss_vjp, (x, y, scale, normal(2, 5, 3), normal(4, 3), scale, normal(1)[0])
-    yield OPS.attention_vjp, (x, y, v, mask, False, scale, out, lse, normal(2, 5, 2))
+    yield OPS.attention_vjp, (x, y, v, mask, None, None, scale, out, lse, normal(2, 5, 2))
 
 
 def test_opcheck():

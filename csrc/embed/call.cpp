@@ -142,6 +142,20 @@ Shape Attended<T>::shape(std::initializer_list<std::int64_t> core) const {
 }
 
 template <class T>
+rk::Allowed Attended<T>::allowed(const Call& call, const AttentionOptions& options) const {
+    const long shift = options.align == Align::lower_right ? long(m - n) : 0;
+    rk::Band band;
+    for (const auto& [name, limit] :
+         {std::pair("window.left", options.window.left), {"window.right", options.window.right}})
+        if (limit && *limit < 0) call.fail(name, "a number >= 0", std::to_string(*limit));
+    const auto bounded = [](std::int64_t limit) { return std::min(long(limit), rk::Band::kNoLimit / 2); };
+    if (options.window.left) band.least = shift - bounded(*options.window.left);
+    if (options.window.right) band.greatest = shift + bounded(*options.window.right);
+    if (options.causal) band.greatest = shift;
+    return {mask, band};
+}
+
+template <class T>
 T Attended<T>::scale(const Call& call, const std::optional<double>& wanted) const {
     return wanted ? call.scale<T>(*wanted) : T(1 / std::sqrt(double(width)));
 }

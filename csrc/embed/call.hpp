@@ -211,9 +211,8 @@ struct Attended {
     rk::Relation<T> relation(Precision precision, T scale) const {
         return {q, k, packed(phi), packed(psi), precision, scale};
     }
-    rk::Allowed allowed(bool causal = false) const {
-        return {mask, causal ? rk::Band{.greatest = 0} : rk::Band{}};
-    }
+    rk::Allowed allowed() const { return {mask, {}}; }
+    rk::Allowed allowed(const Call& call, const AttentionOptions& options) const;
 };
 
 }  // namespace detail

@@ -213,7 +213,7 @@ MapGradients<T> attention_vjp(In<T> q, In<T> k, In<T> v, In<T> grad, Map<T> phi,
     const Features<T> f(q, a.phi), g(k, a.psi);
     const rk::Relation<T> features{
         .rows = array(f.view(), a.lead, 2), .columns = array(g.view(), a.lead, 2), .scale = scale};
-    const rk::Allowed allowed = a.allowed(options.causal);
+    const rk::Allowed allowed = a.allowed(call, options);
     const auto values = array(v, a.lead, 2);
     const Owned<T> out(a.shape({a.n, v.shape().back()})), lse(a.shape({a.n}));
     rk::attention<T>(features, values, allowed, array(out.view()), array(lse.view(), a.lead, 1));

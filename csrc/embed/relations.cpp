@@ -48,8 +48,8 @@ void attention_scores(In<T> q, In<T> k, Map<T> phi, Map<T> psi, View<T> out,
     const T scale = a.scale(call, options.scale);
     call.shape("out", out.shape(), a.shape({a.n, a.m}), "that of the scores");
     const Output<T> to(call, "out", out, Layout::rows);
-    rk::attention_scores<T>(a.relation(call.precision<T>(options.precision), scale),
-                            a.allowed(options.causal), to.array(2));
+    rk::attention_scores<T>(a.relation(call.precision<T>(options.precision), scale), a.allowed(call, options),
+                            to.array(2));
     to.write_back();
 }
 
@@ -64,7 +64,7 @@ void attention(In<T> q, In<T> k, In<T> v, Map<T> phi, Map<T> psi, View<T> out, O
     if (!lse.absent()) call.shape("lse", lse.shape(), a.shape({a.n}), "one for each row of q");
     const Output<T> to(call, "out", out, Layout::rows), to_lse(call, "lse", lse, Layout::contiguous);
     rk::attention<T>(a.relation(call.precision<T>(options.precision), scale), array(v, a.lead, 2),
-                     a.allowed(options.causal), to.array(2), lse.absent() ? rk::Array<T>{} : to_lse.array(1));
+                     a.allowed(call, options), to.array(2), lse.absent() ? rk::Array<T>{} : to_lse.array(1));
     to.write_back();
     to_lse.write_back();
 }

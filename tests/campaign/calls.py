@@ -114,9 +114,18 @@ def attended(draw: Draw, keys: str = "k") -> dict[str, Any]:
     return {"q": q, keys: k, "phi": phi, "psi": psi} | given(mask=mask)
 
 
+def allowed(draw: Draw) -> dict[str, Any]:
+    """Return the causal rule and a window, or neither."""
+    options: dict[str, Any] = {"causal": True} if draw.chance(0.3) else {}
+    if draw.chance(0.3):
+        limits = (None, 0, 1, 7, 64, 10**30)
+        options["window"] = draw.pick(0, 5, (draw.pick(*limits), draw.pick(*limits)))
+    return options | ({"align": "lower_right"} if draw.chance(0.2) else {})
+
+
 def softmax_options(draw: Draw) -> dict[str, Any]:
     options = given(scale=draw.pick(None, None, 0.1, 0.0, 2, -0.3), precision=precision(draw))
-    return options | ({"causal": True} if draw.chance(0.3) else {})
+    return options | allowed(draw)
 
 
 def without(arguments: dict[str, Any], *names: str) -> dict[str, Any]:

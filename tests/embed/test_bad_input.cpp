@@ -93,6 +93,11 @@ int main() {
     refused([&] { rk::attention(x, y, y, nullptr, nullptr, View(p, {10, 3}), View(p, {9})); },
             "attention: lse: expected shape (10,), one for each row of q, got shape (9,)");
 
+    attention = {};
+    attention.window.right = -1;
+    refused([&] { rk::attention_scores(x, y, nullptr, nullptr, out, attention); },
+            "attention_scores: window.right: expected a number >= 0, got -1");
+
     const rk::View<std::int64_t> indices(integers.data(), {10, 8});
     refused([&] { rk::retrieve(x, y, nullptr, nullptr, View(p, {10, 8}), indices); },
             "retrieve: values: expected 1 to 7 in the last dimension, as keys of shape (7, 3) allow, got "

@@ -119,22 +119,35 @@ void test_symmetric_relation(Case<T>& c) {
     });
 }
 
-// One of none, a random mask (with a row that may see nothing), the causal rule.
+// One of none, a random mask (with a row that may see nothing), the causal rule, a window.
 template <class T>
 struct Rule {
     Tensor<std::uint8_t> bytes;
     rk::AttentionOptions options;
     bool masked;
+    Int ahead = 0;  // of the diagonal
 
-    explicit Rule(Case<T>& c, bool may_be_causal = true) : bytes(c.random, {std::max<Int>(c.n, 1), c.m}) {
+    explicit Rule(Case<T>& c, bool of_attention = true) : bytes(c.random, {std::max<Int>(c.n, 1), c.m}) {
         masked = coin(c.random);
         for_each_index(bytes.view.shape(),
                        [&](const Shape& i) { bytes(i) = i[0] != 1 && c.random() % 3 > 0; });
         if (masked && c.n > 0) options.mask = bytes.view;
         masked = masked && c.n > 0;
-        options.causal = may_be_causal && coin(c.random);
+        if (!of_attention) return;
+        options.causal = coin(c.random);
+        if (coin(c.random)) options.window.left = pick(c.random, {0, 3, 100});
+        if (coin(c.random)) options.window.right = pick(c.random, {0, 2, 50});
+        if (coin(c.random)) {
+            options.align = rk::Align::lower_right;
+            ahead = c.m - c.n;
+        }
     }
-    bool allows(Int i, Int j) const { return (!masked || bytes({i, j})) && (!options.causal || j <= i); }
+    bool allows(Int i, Int j) const {
+        const Int at = j - i - ahead;
+        return (!masked || bytes({i, j})) && (!options.causal || at <= 0) &&
+               (!options.window.left || at >= -*options.window.left) &&
+               (!options.window.right || at <= *options.window.right);
+    }
 };
 
 template <class T>

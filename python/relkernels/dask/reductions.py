@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import dask.array as da
@@ -10,6 +11,7 @@ import numpy as np
 from .. import ops
 from ..base import check
 from ..maps.mlp import MLP
+from ..ops.allowed import Allowed, Band, Window
 from ..ops.sides import Attended, Sides
 from ..states.consumers import LinkedSum, SoftmaxAccumulate, State, TopK
 from .arrays import aligned, array, optional_array, stand_in, value, widened
@@ -85,8 +87,7 @@ def retrieve(
         phi,
         psi,
         1.0,
-        stand_in(allowed),
-        False,
+        Allowed(stand_in(allowed)),
         precision,
         keys_name="keys",
         least_ndim=1,
@@ -130,6 +131,8 @@ def attention(
     scale: float | None = None,
     mask: Any = None,
     causal: bool = False,
+    window: Window = None,
+    align: str = "upper_left",
     return_lse: bool = False,
     precision: str | None = None,
 ) -> da.Array | tuple[da.Array, da.Array]:
@@ -148,8 +151,8 @@ def attention(
         Any finite number; None means 1 / sqrt(d), d the feature width.
     mask : dask.array.Array of bool, optional
         True = may attend; broadcast to (..., n, m).
-    causal : bool, default False
-        Row i may attend to columns j <= i. The graph omits pairs of blocks above the diagonal.
+    causal, window, align
+        As in memory. Pairs of blocks in which nothing may be attended are left out of the graph.
     return_lse : bool, default False
         Also return the log-sum-exp of each row's scores.
     precision : {"bf16"}, optional
@@ -184,43 +187,42 @@ def attention(
     (q, k, v), dtype, precision = widened(precision, *named)
     allowed = _mask(mask)
     shown = (stand_in(q), stand_in(k), stand_in(v))
-    a = Attended(*shown, phi, psi, scale, stand_in(allowed), causal, precision)
+    a = Attended(*shown, phi, psi, scale, Allowed(stand_in(allowed), causal, window, align), precision)
+    offset = a.m - a.n if align == "lower_right" else 0
     want_lse = check.flag("return_lse", return_lse)
     operands = [(q, ("i", "d")), (k, ("j", "e")), (v, ("j", "f"))]
     if allowed is not None:
         operands.append((allowed, ("i", "j")))
     out, lse = tree_of_states(
         "attention",
-        _accept_causally if a.causal else _accept_softmax,
+        partial(_accept_softmax, causal=causal, window=window, offset=offset),
         SoftmaxAccumulate(a.scale, a.precision),
         *aligned(operands),
         (value(a.phi), value(a.psi)),
         [((v.shape[-1],), a.dtype), ((), a.dtype)],
-        needed=_reached if a.causal else lambda i, n, j, m: True,
+        needed=partial(_reached, band=a.band),
     )
     out, lse = out.astype(dtype, copy=False), lse.astype(dtype, copy=False)
     return (out, lse) if want_lse else out
 
 
-def _accept_softmax(*blocks: Any, state: SoftmaxAccumulate, phi: MLP | None, psi: MLP | None) -> State:
-    q, k, v, *mask, _, _ = blocks
-    return state.accept(q, k, v, phi, psi, mask[0] if mask else None)
-
-
-def _reached(i: int, n: int, j: int, m: int) -> bool:
-    """Return whether any of the rows i .. i + n - 1 may attend to column j."""
-    return j < i + n
-
-
-def _accept_causally(*blocks: Any, state: SoftmaxAccumulate, phi: MLP | None, psi: MLP | None) -> State:
+def _accept_softmax(
+    *blocks: Any,
+    state: SoftmaxAccumulate,
+    phi: MLP | None,
+    psi: MLP | None,
+    causal: bool,
+    window: Window,
+    offset: int,
+) -> State:
     q, k, v, *mask, i, j = blocks
-    allowed = mask[0] if mask else None
-    if i == j:
-        return state.accept(q, k, v, phi, psi, allowed, causal=True)
-    if j + k.shape[-2] - 1 > i:
-        past = np.tri(q.shape[-2], k.shape[-2], i - j, bool)
-        allowed = past if allowed is None else past & allowed
-    return state.accept(q, k, v, phi, psi, allowed)
+    return state.accept(q, k, v, phi, psi, mask[0] if mask else None, causal, window, offset + i - j)
+
+
+def _reached(i: int, n: int, j: int, m: int, band: Band) -> bool:
+    """Return whether any of n rows from i on may attend to any of m columns from j on."""
+    least, greatest = band
+    return (least is None or j + m - 1 - i >= least) and (greatest is None or j - (i + n - 1) <= greatest)
 
 
 def relation_matvec(

@@ -10,7 +10,8 @@ from ..arrays import Array, operation
 from ..arrays.engine import engine_of
 from ..base import check
 from ..maps.mlp import MLP, check_mlp, mapped_width
-from ..ops.attended import attention
+from ..ops.allowed import Allowed, Window
+from ..ops.attended import attend
 from ..ops.sides import Attended, Sides, spread
 from .results import AttentionGradients, MLPGradient, RelationGradients
 
@@ -123,7 +124,7 @@ def relation_matrix_vjp(
     Returns
     -------
     RelationGradients
-        Unpacks into ``grad_x, grad_y, grad_phi, grad_psi``; `grad_scale` is an attribute besides. `grad_y`
+        Unpacks into ``grad_x, grad_y, grad_phi, grad_psi``; `grad_scale` is also an attribute. `grad_y`
         is None where `y` is None: its part is then in `grad_x`. Gradients of maps are None for a map that
         is None; where `psi` stands for `phi`, its part is in `grad_phi`.
 
@@ -164,7 +165,7 @@ def relation_matrix_vjp(
 def through_maps(sides: Sides, grad_f: np.ndarray, grad_g: np.ndarray) -> Any:
     """Return grad_x, grad_y, grad_phi and grad_psi, from the gradients of both sides' features.
 
-    A side that stands for the other has None: its part is in the other's.
+    If one array or map serves both sides, the second gradient is None: it is included in the first.
     """
     add = sides.engine.add
     x, y, phi, psi = sides.x, sides.y, sides.phi, sides.psi
@@ -193,6 +194,8 @@ def attention_vjp(
     scale: float | None = None,
     mask: Array | None = None,
     causal: bool = False,
+    window: Window = None,
+    align: str = "upper_left",
 ) -> AttentionGradients[Array]:
     """Return the gradients of ``sum(grad * attention(q, k, v, phi, psi, ...))``.
 
@@ -202,14 +205,14 @@ def attention_vjp(
 
     Parameters
     ----------
-    q, k, v, phi, psi, scale, mask, causal
+    q, k, v, phi, psi, scale, mask, causal, window, align
         As in `attention`.
     grad : ndarray of shape (..., n, d_v)
 
     Returns
     -------
     AttentionGradients
-        Unpacks into ``grad_q, grad_k, grad_v, grad_phi, grad_psi``; `grad_scale` is an attribute besides.
+        Unpacks into ``grad_q, grad_k, grad_v, grad_phi, grad_psi``; `grad_scale` is also an attribute.
         Gradients of maps are None for a map that is None; where `psi` stands for `phi`, its part is in
         `grad_phi`.
 
@@ -227,52 +230,32 @@ def attention_vjp(
     >>> [g.shape for g in rk.attention_vjp(q, k, v, grad)[:3]]
     [(6, 3), (6, 3), (6, 3)]
     """
-    a = Attended(q, k, v, phi, psi, scale, mask, causal, None, has_values=True)
+    allowed = Allowed(mask, causal, window, align)
+    a = Attended(q, k, v, phi, psi, scale, allowed, None, has_values=True)
     slope = check.floats("grad", grad)
     check.same_dtype(("q", a.x), ("grad", slope))
     expected = (*a.lead, a.n, a.values.shape[-1])
     if slope.shape != expected:
         check.fail("grad", f"shape {expected}, that of the attention", slope.shape)
-    f, g = a.features()
-    out, lse = attention(f, g, a.values, scale=a.scale, mask=a.mask, causal=a.causal, return_lse=True)
+    mapped = a.of_features(*a.features())
+    out, lse = attend(mapped, True)
     parts = a.engine.empty_parts("attention_vjp", (*a.lead, a.n), a.dtype)
-    grad_f, grad_g, grad_v = attention_of_features_vjp(a, f, g, out, lse, slope, parts)
+    grad_f, grad_g, grad_v = attention_of_features_vjp(mapped, out, lse, slope, parts)
     grad_q, grad_k, grad_phi, grad_psi = through_maps(a, grad_f, grad_g)
     grad_values: Any = summed_to(grad_v, a.values.shape)
     return AttentionGradients(grad_q, grad_k, grad_values, grad_phi, grad_psi, a.engine.total(parts))
 
 
 def attention_of_features_vjp(
-    a: Attended,
-    f: np.ndarray,
-    g: np.ndarray,
-    out: np.ndarray,
-    lse: np.ndarray,
-    grad: np.ndarray,
-    parts: np.ndarray | None = None,
+    a: Attended, out: np.ndarray, lse: np.ndarray, grad: np.ndarray, parts: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gradients with respect to the features and the values, over all of the leading dimensions.
+    """Return the gradients of the features and the values, with all leading dimensions.
 
-    `parts`, of shape (..., n), receives each row's part of the derivative with respect to the scale.
+    `a` has features and no maps; `out` and `lse` are what `attend` returned for it. `parts`, of shape
+    (..., n), receives each row's part of the derivative with respect to the scale.
     """
     assert a.v is not None
-    grad_f = a.engine.empty("attention_vjp", (*a.lead, *f.shape[-2:]), a.dtype)
-    grad_g = a.engine.empty("attention_vjp", (*a.lead, *g.shape[-2:]), a.dtype)
-    grad_v = a.engine.empty("attention_vjp", a.v.shape, a.dtype)
-    a.engine.run(
-        "attention_vjp",
-        spread(f, a.lead, 2),
-        spread(g, a.lead, 2),
-        a.v,
-        a.mask,
-        a.band,
-        a.scale,
-        out,
-        lse,
-        grad,
-        grad_f,
-        grad_g,
-        grad_v,
-        parts,
-    )
+    grad_f, grad_g, grad_v = (a.engine.empty("attention_vjp", of.shape, a.dtype) for of in (a.q, a.k, a.v))
+    gradients = grad_f, grad_g, grad_v, parts
+    a.engine.run("attention_vjp", a.q, a.k, a.v, a.mask, a.band, a.scale, out, lse, grad, *gradients)
     return grad_f, grad_g, grad_v

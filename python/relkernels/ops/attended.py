@@ -8,6 +8,7 @@ from ..arrays import Array, operation
 from ..arrays.outputs import Destination, PairDestination
 from ..base import check
 from ..maps.mlp import MLP
+from .allowed import Allowed, Window
 from .sides import Attended
 
 
@@ -21,6 +22,8 @@ def attention_scores(
     scale: float | None = None,
     mask: Array | None = None,
     causal: bool = False,
+    window: Window = None,
+    align: str = "upper_left",
     precision: str | None = None,
     out: Array | None = None,
 ) -> Array:
@@ -37,7 +40,13 @@ def attention_scores(
     mask : ndarray of bool, optional
         True = may attend; broadcast to (..., n, m).
     causal : bool, default False
-        Row i may attend to columns j <= i.
+        Row i may attend to columns j <= i + o, o as `align` says.
+    window : int or (int or None, int or None), optional
+        (left, right): row i may attend to columns i + o - left <= j <= i + o + right; None is no limit, and
+        an int w stands for (w, w). Tiles outside the window are not computed: time O(n * (left + right)).
+    align : {"upper_left", "lower_right"}, default "upper_left"
+        Where `causal` and `window` have their diagonal: o = 0, or o = m - n, which aligns the last query with
+        the last key (as in decoding with a cache).
     precision : {"bf16"}, optional
         "bf16" rounds the factors of float32 products to bfloat16 and sums in float32; None multiplies in
         the arrays' own dtype. Bfloat16 arrays imply "bf16".
@@ -63,7 +72,7 @@ def attention_scores(
     array([[1.  , 0.  ],
            [0.33, 0.67]])
     """
-    a = Attended(q, k, None, phi, psi, scale, mask, causal, precision)
+    a = Attended(q, k, None, phi, psi, scale, Allowed(mask, causal, window, align), precision)
     to = Destination(a.engine, "attention_scores", (*a.lead, a.n, a.m), a.dtype, out, *a.inputs)
     maps = a.maps(a.precision)
     a.engine.run("attention_scores", a.q, a.k, *maps, a.precision, a.scale, a.mask, a.band, to.array)
@@ -81,6 +90,8 @@ def attention(
     scale: float | None = None,
     mask: Array | None = None,
     causal: bool = False,
+    window: Window = None,
+    align: str = "upper_left",
     return_lse: Literal[False] = False,
     precision: str | None = None,
     out: Array | None = None,
@@ -96,6 +107,8 @@ def attention(
     scale: float | None = None,
     mask: Array | None = None,
     causal: bool = False,
+    window: Window = None,
+    align: str = "upper_left",
     return_lse: Literal[True],
     precision: str | None = None,
     out: tuple[Array, Array] | None = None,
@@ -111,6 +124,8 @@ def attention(
     scale: float | None = None,
     mask: Array | None = None,
     causal: bool = False,
+    window: Window = None,
+    align: str = "upper_left",
     return_lse: bool = False,
     precision: str | None = None,
     out: Array | tuple[Array, Array] | None = None,
@@ -133,7 +148,13 @@ def attention(
         True = may attend; broadcast to (..., n, m). What a row may not attend to cannot reach it, NaN
         and infinities included.
     causal : bool, default False
-        Row i may attend to columns j <= i.
+        Row i may attend to columns j <= i + o, o as `align` says.
+    window : int or (int or None, int or None), optional
+        (left, right): row i may attend to columns i + o - left <= j <= i + o + right; None is no limit, and
+        an int w stands for (w, w). Tiles outside the window are not computed: time O(n * (left + right)).
+    align : {"upper_left", "lower_right"}, default "upper_left"
+        Where `causal` and `window` have their diagonal: o = 0, or o = m - n, which aligns the last query with
+        the last key (as in decoding with a cache).
     return_lse : bool, default False
         Also return the log-sum-exp of each row's scores.
     precision : {"bf16"}, optional
@@ -165,8 +186,13 @@ def attention(
     >>> rk.attention(q, k, v, causal=True).shape
     (2, 1000, 64)
     """
-    a = Attended(q, k, v, phi, psi, scale, mask, causal, precision, has_values=True)
-    want_lse = check.flag("return_lse", return_lse)
+    allowed = Allowed(mask, causal, window, align)
+    a = Attended(q, k, v, phi, psi, scale, allowed, precision, has_values=True)
+    return attend(a, check.flag("return_lse", return_lse), out)
+
+
+def attend(a: Attended, want_lse: bool, out: Any = None) -> Any:
+    """Return the attention of checked arguments: what `attention` returns."""
     assert a.v is not None
     shape = (*a.lead, a.n, a.v.shape[-1])
     to: Destination | PairDestination

@@ -10,6 +10,7 @@ from ..arrays import Array, operation
 from ..arrays.outputs import PairDestination
 from ..base import check
 from ..maps.mlp import MLP
+from .allowed import Allowed
 from .sides import Attended
 
 
@@ -35,8 +36,8 @@ def retrieve(
     k : int
         How many to return for each row, at least 1; at most m unless `pad` is true.
     phi, psi : MLP, optional
-        Feature maps of `q` and of `keys`; `psi` None stands for `phi`, `phi` None for the identity. To map
-        the queries alone, because `keys` already holds features, pass ``phi(q)`` and no maps.
+        Feature maps of `q` and of `keys`; `psi` None stands for `phi`, `phi` None for the identity. If
+        `keys` already holds features, pass ``phi(q)`` and no maps.
     mask : ndarray of bool, optional
         True = may be retrieved; broadcast to (..., n, m), or to (..., m) for a single query.
     pad : bool, default False
@@ -82,7 +83,7 @@ def retrieve(
     >>> rk.retrieve(np.array([1.0, 0.5]), keys, 4, pad=True)
     (array([ 2. ,  1. ,  0.5, -inf]), array([ 2,  0,  1, -1]))
     """
-    a = Attended(q, keys, None, phi, psi, 1.0, mask, False, precision, keys_name="keys", least_ndim=1)
+    a = Attended(q, keys, None, phi, psi, 1.0, Allowed(mask), precision, keys_name="keys", least_ndim=1)
     count = check.integer("k", k, 1, check.WIDEST)
     if not check.flag("pad", pad) and count > a.m:
         rows = f"the rows of keys of shape {a.y.shape}"

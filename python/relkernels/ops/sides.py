@@ -1,7 +1,8 @@
-"""The two sides of a relation, checked: points, maps, widths, batches; and what attention adds to them."""
+"""The two sides of a relation, checked: points, maps, widths, batches; and the arguments of attention."""
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from ..arrays.engine import engine_of
 from ..base import check
 from ..maps.mlp import MLP, check_mlp, features, mapped_width
+from .allowed import Allowed, InBand
 
 # Arrays beside their names, for messages.
 Named = tuple[tuple[str, np.ndarray | None], ...]
@@ -114,8 +116,9 @@ class Attended(Sides):
         As `x`, `y`, `phi` and `psi` of `Sides`; `q` of shape (d_q,) is a single query if `least_ndim` is 1.
     v : ndarray of shape (..., m, d_v), optional
         Required if `has_values`.
-    scale, mask, causal, precision
+    scale, precision
         As in `attention`.
+    allowed : Allowed
     keys_name : str
         What messages call `k`.
 
@@ -128,7 +131,6 @@ class Attended(Sides):
     single : bool
         Whether `q` was a single query.
     scale : float
-    causal : bool
     band : (int or None, int or None)
         Least and greatest j - i of the pairs that may attend; None: no limit.
     precision
@@ -138,7 +140,7 @@ class Attended(Sides):
     """
 
     __slots__ = (
-        "band", "causal", "inputs", "k", "lead", "m", "mask", "n", "precision", "q", "scale", "single", "v",
+        "band", "inputs", "k", "lead", "m", "mask", "n", "precision", "q", "scale", "single", "v",
         "values",
     )  # fmt: skip
 
@@ -150,8 +152,7 @@ class Attended(Sides):
         phi: MLP | None,
         psi: MLP | None,
         scale: float | None,
-        mask: Any,
-        causal: bool,
+        allowed: Allowed | InBand,
         precision: str | None,
         keys_name: str = "k",
         least_ndim: int = 2,
@@ -176,14 +177,20 @@ class Attended(Sides):
         self.single = self.x.ndim == 1
         queries = self.x[None] if self.single else self.x
         self.n, self.m = queries.shape[-2], keys.shape[-2]
-        allowed = check.mask(mask, None if self.single else self.n, self.m)
-        self.causal = check.flag("causal", causal)
-        self.band = (None, 0 if self.causal else None)
-        self.inputs: Named = (*named, ("mask", allowed))
+        mask = check.mask(allowed.mask, None if self.single else self.n, self.m)
+        self.band = allowed.band(self.n, self.m)
+        self.inputs: Named = (*named, ("mask", mask))
         batched = [(name, a, min(a.ndim, 2)) for name, a in named]
-        if allowed is not None:
-            batched.append(("mask", allowed, 2))
+        if mask is not None:
+            batched.append(("mask", mask, 2))
         self.lead = check.batch_shape(*batched)
         self.q, self.k = spread(queries, self.lead, 2), spread(keys, self.lead, 2)
         self.v = None if v is None else spread(v, self.lead, 2)
-        self.mask = None if allowed is None else np.broadcast_to(allowed, (*self.lead, self.n, self.m))
+        self.mask = None if mask is None else np.broadcast_to(mask, (*self.lead, self.n, self.m))
+
+    def of_features(self, f: np.ndarray, g: np.ndarray) -> Attended:
+        """Return the same attention with the features of both sides in place of points and maps."""
+        a = copy.copy(self)
+        a.q, a.k = spread(f, self.lead, 2), spread(g, self.lead, 2)
+        a.phi = a.psi = None
+        return a

@@ -18,9 +18,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import ops
 from ..arrays.allocate import empty
 from ..maps.mlp import MLP
+from ..ops.allowed import Allowed, Window
+from ..ops.attended import attend
+from ..ops.relations import relation_matvec
+from ..ops.retrieval import retrieve
+from ..ops.sides import Attended
 
 State = tuple[np.ndarray, ...]
 
@@ -53,7 +57,7 @@ class TopK:
         k = min(self.k, keys.shape[-2])
         if k == 0:
             return self.init((*np.broadcast_shapes(q.shape[:-2], keys.shape[:-2]), q.shape[-2]), q.dtype)
-        values, indices = ops.retrieve(q, keys, k, phi, psi, mask=mask, precision=self.precision)
+        values, indices = retrieve(q, keys, k, phi, psi, mask=mask, precision=self.precision)
         indices[indices >= 0] += first
         return values, indices
 
@@ -98,20 +102,17 @@ class SoftmaxAccumulate:
         psi: MLP | None,
         mask: np.ndarray | None = None,
         causal: bool = False,
+        window: Window = None,
+        offset: int = 0,
     ) -> State:
-        """Return the state of a block of keys and values."""
-        out, lse = ops.attention(
-            q,
-            k,
-            v,
-            phi,
-            psi,
-            scale=self.scale,
-            mask=mask,
-            causal=causal,
-            return_lse=True,
-            precision=self.precision,
-        )
+        """Return the state of a block of keys and values.
+
+        `causal` and `window` apply to positions in the whole: `offset` is the position of the first query
+        minus that of the first key.
+        """
+        allowed = Allowed(mask, causal, window, offset=offset)
+        a = Attended(q, k, v, phi, psi, self.scale, allowed, self.precision, has_values=True)
+        out, lse = attend(a, True)
         return lse, (lse != -np.inf).astype(lse.dtype), out
 
     def merge(self, a: State, b: State) -> State:
@@ -146,9 +147,7 @@ class LinkedSum:
 
     def accept(self, x: np.ndarray, y: np.ndarray, v: np.ndarray, phi: MLP | None, psi: MLP | None) -> State:
         """Return the state of a block of rows of y and of v, (..., m, c)."""
-        out = ops.relation_matvec(
-            x, y, v, phi, psi, link=self.link, scale=self.scale, precision=self.precision
-        )
+        out = relation_matvec(x, y, v, phi, psi, link=self.link, scale=self.scale, precision=self.precision)
         return (out,)
 
     def merge(self, a: State, b: State) -> State:

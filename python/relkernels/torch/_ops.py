@@ -8,8 +8,8 @@ derivatives are not provided.
 The scale is a float64 tensor of no dimensions, of either sign. Its gradient is taken without the relation:
 with R = scale <f, g> and H = dR g, the gradient of f is scale H and that of the scale the sum of f * H.
 
-Weights are packed anew in each call. That takes 0.3 ms for 100,000 parameters, a few hundredths of a
-step over a thousand rows, and no update of a parameter, by whatever way, can be missed.
+Weights are packed again in each call. That takes 0.3 ms for 100,000 parameters, a few hundredths of a step
+over a thousand rows, and no update of a parameter can be missed.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from .. import _core, gradients, ops
 from ..base import check
 from ..maps.activations import Activation
 from ..maps.mlp import MLP
-from ..ops import sides
+from ..ops.allowed import InBand
+from ..ops.attended import attend
+from ..ops.sides import Attended, spread
 from ._library import differentiable, differentiable_once, fake, operator
 
 _MAP = "Tensor x, Tensor[] weights, Tensor[] biases, str activation, float? parameter"
 PAIRS = "Tensor f, Tensor? g, Tensor scale"
-_ATTENDED = "Tensor f, Tensor g, Tensor v, Tensor? mask, bool causal, Tensor scale"
+_ATTENDED = "Tensor f, Tensor g, Tensor v, Tensor? mask, SymInt? least, SymInt? greatest, Tensor scale"
 
 
 def as_array(tensor: Tensor | None) -> Any:
@@ -156,9 +158,9 @@ def relation_matrix_vjp(
     both = g is None and of_f
     grad_f = np.empty((*lead, *rows.shape[-2:]), rows.dtype) if of_f or of_scale else None
     grad_g = np.empty((*lead, *columns.shape[-2:]), rows.dtype) if of_g or both else None
-    spread_rows = sides.spread(rows, lead, 2)
+    spread_rows = spread(rows, lead, 2)
     _core.relation_matrix_vjp(
-        spread_rows, sides.spread(columns, lead, 2), as_array(grad), 1.0, heads, grad_f, grad_g
+        spread_rows, spread(columns, lead, 2), as_array(grad), 1.0, heads, grad_f, grad_g
     )
     grad_scale = inner(spread_rows, grad_f, scale) if of_scale else scale.new_empty(0)
     if both:
@@ -218,24 +220,29 @@ differentiable_once(relation_matrix_vjp)
 
 @operator(f"attention({_ATTENDED}) -> (Tensor, Tensor)")
 def attention(
-    f: Tensor, g: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: Tensor
+    f: Tensor,
+    g: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    least: int | None,
+    greatest: int | None,
+    scale: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Attention over features, and the log-sum-exp of each row of scores, which has no gradient."""
-    out, lse = ops.attention(
-        as_array(f),
-        as_array(g),
-        as_array(v),
-        scale=factor_of(scale, f),
-        mask=as_array(mask),
-        causal=causal,
-        return_lse=True,
-    )
+    arguments = as_array(f), as_array(g), as_array(v), None, None, factor_of(scale, f)
+    out, lse = attend(Attended(*arguments, InBand(as_array(mask), (least, greatest)), None), True)
     return as_tensor(out), as_tensor(lse)
 
 
 @fake(attention)
 def _(
-    f: Tensor, g: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: Tensor
+    f: Tensor,
+    g: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    least: int | None,
+    greatest: int | None,
+    scale: Tensor,
 ) -> tuple[Tensor, Tensor]:
     lead = torch.broadcast_shapes(*(a.shape[:-2] for a in (f, g, v, mask) if a is not None))
     rows = (*lead, f.shape[-2])
@@ -250,20 +257,20 @@ def attention_vjp(
     g: Tensor,
     v: Tensor,
     mask: Tensor | None,
-    causal: bool,
+    least: int | None,
+    greatest: int | None,
     scale: Tensor,
     out: Tensor,
     lse: Tensor,
     grad: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of f, g, v and of the scale from what the forward pass gave."""
+    """Gradients of f, g, v and of the scale, from the results of the forward pass."""
     factor = factor_of(scale, f)
     rows, keys, values = as_array(f), as_array(g), as_array(v)
-    scaled = rows * rows.dtype.type(factor)  # so that what comes back for it is H, of whatever scale
-    attended = sides.Attended(scaled, keys, values, None, None, 1.0, as_array(mask), causal, None)
-    grads = gradients.vjp.attention_of_features_vjp(
-        attended, scaled, keys, as_array(out), as_array(lse), as_array(grad)
-    )
+    scaled = rows * rows.dtype.type(factor)  # so that its gradient is H, for any scale
+    allowed = InBand(as_array(mask), (least, greatest))
+    attended = Attended(scaled, keys, values, None, None, 1.0, allowed, None)
+    grads = gradients.vjp.attention_of_features_vjp(attended, as_array(out), as_array(lse), as_array(grad))
     grad_scale = inner(rows, grads[0], scale)
     return _wanted(grads[0], f, factor), _wanted(grads[1], g), _wanted(grads[2], v), grad_scale
 
@@ -274,7 +281,8 @@ def _(
     g: Tensor,
     v: Tensor,
     mask: Tensor | None,
-    causal: bool,
+    least: int | None,
+    greatest: int | None,
     scale: Tensor,
     out: Tensor,
     lse: Tensor,
@@ -284,7 +292,7 @@ def _(
 
 
 def _save_attention(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    f, g, v, mask, ctx.causal, scale = inputs
+    f, g, v, mask, *ctx.band, scale = inputs
     out, lse = output
     ctx.mark_non_differentiable(lse)
     ctx.save_for_backward(f, g, v, mask, scale, out, lse)
@@ -292,11 +300,11 @@ def _save_attention(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Ten
 
 def _attention_backward(ctx: Any, grad: Tensor, grad_lse: Tensor) -> tuple[Any, ...]:
     f, g, v, mask, scale, out, lse = ctx.saved_tensors
-    grads = attention_vjp(f, g, v, mask, ctx.causal, scale, out, lse, grad)
-    of_f, of_g, of_v, _, _, of_scale = ctx.needs_input_grad
+    grads = attention_vjp(f, g, v, mask, *ctx.band, scale, out, lse, grad)
+    of_f, of_g, of_v, _, _, _, of_scale = ctx.needs_input_grad
     needed = (of_f, of_g, of_v, of_scale)
     grad_f, grad_g, grad_v, grad_scale = (a if need else None for a, need in zip(grads, needed, strict=True))
-    return grad_f, grad_g, grad_v, None, None, grad_scale
+    return grad_f, grad_g, grad_v, None, None, None, grad_scale
 
 
 differentiable(attention, _attention_backward, _save_attention)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..base import check
 from ..maps.mlp import MLP
+from ..ops.allowed import Allowed, Window
 from . import _check as _tensors
 from .maps import FeatureMap, check_map, computes_mlp
 from .relations import attention, relation_matrix
@@ -213,7 +214,7 @@ class InnerProductRelation(_Relation):
         return relation_matrix(x, y, self.phi, self.psi, scale=self.scale, heads=self.heads)
 
     def extra_repr(self) -> str:
-        """Return what the module's representation shows beside its maps."""
+        """Return the options in the module's representation."""
         return f"scale={self._scale_text()}, heads={self.heads}"
 
 
@@ -237,7 +238,9 @@ class RelationAttention(_Relation):
         Train the scale, from the positive number given: its logarithm is the parameter `log_scale`, so that
         the factor, ``module.scale``, stays positive.
     causal : bool, default False
-        Row i may attend to columns j <= i.
+    window : int or (int or None, int or None), optional
+    align : {"upper_left", "lower_right"}, default "upper_left"
+        As in `relkernels.attention`.
 
     Raises
     ------
@@ -262,9 +265,12 @@ class RelationAttention(_Relation):
         scale: float | Tensor | None = None,
         learn_scale: bool = False,
         causal: bool = False,
+        window: Window = None,
+        align: str = "upper_left",
     ) -> None:
         super().__init__(phi, psi, scale, learn_scale)
-        self.causal = check.flag("causal", causal)
+        Allowed(None, causal, window, align).band(0, 0)  # refuses what is not as above
+        self.causal, self.window, self.align = causal, window, align
 
     @classmethod
     def from_mlp(
@@ -275,6 +281,8 @@ class RelationAttention(_Relation):
         scale: float | Tensor | None = None,
         learn_scale: bool = False,
         causal: bool = False,
+        window: Window = None,
+        align: str = "upper_left",
     ) -> RelationAttention:
         """Return the attention over the relation of copies of one or two MLPs.
 
@@ -284,7 +292,8 @@ class RelationAttention(_Relation):
             As `phi` and `psi` of the constructor.
         scale : float or Tensor of one element, optional
         learn_scale : bool, default False
-        causal : bool, default False
+        causal, window, align
+            As in the constructor.
 
         Returns
         -------
@@ -297,15 +306,19 @@ class RelationAttention(_Relation):
         >>> RelationAttention.from_mlp(rk.MLP.random([4, 8, 2]), causal=True).causal
         True
         """
-        return cls(*_modules(phi, psi), scale=scale, learn_scale=learn_scale, causal=causal)
+        options: dict[str, Any] = {"causal": causal, "window": window, "align": align}
+        return cls(*_modules(phi, psi), scale=scale, learn_scale=learn_scale, **options)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the attended values: as `attention` with these maps, scale and causal rule."""
-        return attention(q, k, v, self.phi, self.psi, scale=self.scale, mask=mask, causal=self.causal)
+        """Return the attended values: `attention` with this module's maps, scale, causal rule and window."""
+        allowed: dict[str, Any] = {"causal": self.causal, "window": self.window, "align": self.align}
+        return attention(q, k, v, self.phi, self.psi, scale=self.scale, mask=mask, **allowed)
 
     def extra_repr(self) -> str:
-        """Return what the module's representation shows beside its maps."""
-        return f"scale={self._scale_text()}, causal={self.causal}"
+        """Return the options in the module's representation."""
+        window = "" if self.window is None else f", window={self.window}"
+        align = "" if self.align == "upper_left" else f", align={self.align!r}"
+        return f"scale={self._scale_text()}, causal={self.causal}{window}{align}"
 
 
 def _modules(phi: MLP, psi: MLP | None) -> tuple[FeatureMap, FeatureMap | None]:

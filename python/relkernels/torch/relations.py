@@ -7,6 +7,7 @@ import math
 from torch import Tensor
 
 from ..base import check
+from ..ops.allowed import Allowed, Window
 from . import _check as _tensors
 from . import _ops
 from .maps import Map, check_map, mapped
@@ -66,8 +67,8 @@ def relation_matrix(
     scale : float or Tensor of one element, default 1.0
         Any finite number. A tensor's gradient is computed without storing the relation.
     heads : int, default 1
-        With more than one, the features are split into so many groups of equal size, and each gives a
-        relation of its own.
+        If greater than 1, the features are split into this many groups of equal size, each of which gives
+        its own relation.
 
     Returns
     -------
@@ -105,6 +106,8 @@ def attention(
     scale: float | Tensor | None = None,
     mask: Tensor | None = None,
     causal: bool = False,
+    window: Window = None,
+    align: str = "upper_left",
 ) -> Tensor:
     """Return attention ``softmax_j(scale * <phi(q_i), psi(k_j)>) @ v``, with gradients.
 
@@ -124,7 +127,9 @@ def attention(
         True = may attend, as in ``torch.nn.functional.scaled_dot_product_attention``; broadcast to
         (..., n, m).
     causal : bool, default False
-        Row i may attend to columns j <= i.
+    window : int or (int or None, int or None), optional
+    align : {"upper_left", "lower_right"}, default "upper_left"
+        As in `relkernels.attention`.
 
     Returns
     -------
@@ -155,5 +160,6 @@ def attention(
     g = mapped("k", k, "phi", phi) if psi is None or psi is phi else mapped("k", k, "psi", psi)
     _same_width("q", q, f, "k", k, g)
     factor = _tensors.scale(1 / math.sqrt(f.shape[-1]) if scale is None else scale)
-    out: Tensor = _ops.attention(f, g, v, allowed, check.flag("causal", causal), factor)[0]
+    band = Allowed(None, causal, window, align).band(q.shape[-2], k.shape[-2])
+    out: Tensor = _ops.attention(f, g, v, allowed, *band, factor)[0]
     return out

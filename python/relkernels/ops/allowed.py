@@ -1,0 +1,76 @@
+"""Which pairs may attend: a mask, the causal rule, and a window along the diagonal, which are intersected."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ..base import check
+from ..base.describe import described
+
+# The kernels take limits as 64-bit integers; no array is as long as this.
+_FARTHEST = 2**61
+ALIGNMENTS = ("upper_left", "lower_right")
+# Least and greatest j - i of the pairs (i, j) that may attend; None: no limit.
+Band = tuple[int | None, int | None]
+Window = int | tuple[int | None, int | None] | None
+
+
+class Allowed(NamedTuple):
+    """Which keys j each query i may attend to, as the parameters of `attention` say.
+
+    Attributes
+    ----------
+    mask : ndarray of bool or None
+        True = may attend.
+    causal : bool
+        j <= i + o.
+    window : int, (int or None, int or None) or None
+        (left, right): i + o - left <= j <= i + o + right. None is no limit; w stands for (w, w).
+    align : {"upper_left", "lower_right"}
+        o = 0, or o = m - n: the last query is aligned with the last key.
+    offset : int
+        Added to o: how far the first query is ahead of the first key, in blocks of a larger whole.
+    """
+
+    mask: Any = None
+    causal: bool = False
+    window: Window = None
+    align: str = "upper_left"
+    offset: int = 0
+
+    def band(self, n: int, m: int) -> Band:
+        """Return the limits of j - i for n queries and m keys; TypeError or ValueError for a bad argument."""
+        left, right = _limits(self.window)
+        if check.flag("causal", self.causal):
+            right = 0
+        shift = self.offset + (m - n if check.choice("align", self.align, ALIGNMENTS) == "lower_right" else 0)
+        return None if left is None else shift - left, None if right is None else shift + right
+
+
+class InBand(NamedTuple):
+    """The same with limits that were checked before."""
+
+    mask: Any
+    limits: Band
+
+    def band(self, n: int, m: int) -> Band:
+        """Return the limits of j - i."""
+        return self.limits
+
+
+def _limits(window: Any) -> Band:
+    if window is None:
+        return None, None
+    if isinstance(window, (tuple, list)):
+        if len(window) != 2:
+            check.fail("window", "two limits, (left, right)", f"{len(window)} entries")
+        left, right = (_limit(f"window[{i}]", limit) for i, limit in enumerate(window))
+        return left, right
+    if isinstance(window, (str, bytes)) or not hasattr(window, "__index__"):
+        raise TypeError(f"window: expected an integer, a pair (left, right) or None, got {described(window)}")
+    width = _limit("window", window)
+    return width, width
+
+
+def _limit(name: str, value: Any) -> int | None:
+    return None if value is None else min(check.integer(name, value, 0), _FARTHEST)
