@@ -171,6 +171,12 @@ def test_attention_over_keys_of_one_block_is_that_in_memory(rng):
         same(a, b)
 
 
+def test_arrays_of_no_elements_have_the_chunks_of_the_others(rng):
+    q, k = (da.from_array(rng.standard_normal((n, 3)), chunks=(2, 3)) for n in (0, 0))
+    mask = da.empty((0, 0), dtype=bool, chunks=((0, 0), (0,)))
+    assert rd.attention(q, k, k, mask=mask).compute().shape == (0, 3)
+
+
 def test_attention_leaves_out_the_blocks_that_no_row_reaches(rng):
     x = da.from_array(rng.standard_normal((40, 4)), chunks=(10, 4))
     calls = []

@@ -16,7 +16,7 @@ ARRAYS = {"x", "y", "q", "k", "v", "keys", "grad"}
 INTEGERS = {"heads", "depth", "n", "rows"}
 REALS = {"scale", "weight_std", "bias_std", "r", "slope"}
 FLAGS = {"causal", "return_lse", "bias", "pad"}
-CHOICES = {"link", "loss", "kind", "precision", "activation", "dtype"}
+CHOICES = {"link", "loss", "kind", "precision", "activation", "dtype", "align"}
 MAPS = {"phi", "psi", "mlp"}
 
 
@@ -86,6 +86,12 @@ def of_flag(draw: Draw, value: Any) -> tuple[Any, bool]:
 def of_choice(draw: Draw, value: Any) -> tuple[Any, bool]:
     return draw.pick("nope", "", 3, 2.5, [], {}, b"relu", np.exp, np.array(["exp"]), "x" * 100_000, "\0",
                      "\udce9", True, Liar(), ("exp",)), True  # fmt: skip
+
+
+def of_window(draw: Draw, value: Any) -> tuple[Any, bool]:
+    if draw.chance(0.3):
+        return draw.pick(0, np.int64(3), (None, None), [1, 2], (10**30, 0)), False
+    return draw.pick(-1, 2.5, "3", True, (1,), (1, 2, 3), (0, -1), (None, 1.5), {}, Liar(), np.ones(2)), True
 
 
 def of_map(draw: Draw, value: Any) -> tuple[Any, bool]:
@@ -200,7 +206,7 @@ def spoiled(draw: Draw, call: Call) -> tuple[dict[str, Any], str, bool] | None:
             (ARRAYS | {"sample_weight"}, array), (REALS, of_real), (FLAGS, of_flag), (CHOICES, of_choice),
             (MAPS, of_map), ({"mask"}, of_mask), ({"target"}, of_target),
             ({"blocks"}, of_blocks), ({"weights", "biases", "widths"}, of_list), ({"path"}, of_path),
-            ({"seed", "random_state"}, of_seed),
+            ({"seed", "random_state"}, of_seed), ({"window"}, of_window),
         ):  # fmt: skip
             if name in names:
                 bad, refused = change(draw, value)

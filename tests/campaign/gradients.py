@@ -153,9 +153,9 @@ def relation_matrix_vjp(rules, x, y, grad, phi=None, psi=None, scale=1.0, heads=
     return *both_sides(rules, x, y, phi, psi, grad_f, grad_g), grad_scale
 
 
-def attention_vjp(rules, q, k, v, grad, phi=None, psi=None, scale=None, mask=None, causal=False):
+def attention_vjp(rules, q, k, v, grad, phi=None, psi=None, scale=None, **allowed):
     f, g = rules.features(q, phi), rules.features(k, phi if psi is None else psi)
-    scores, _ = reference.scores_and_lse(q, k, phi, psi, scale=scale, mask=mask, causal=causal)
+    scores, _ = reference.scores_and_lse(q, k, phi, psi, scale=scale, **allowed)
     factor = 1 / np.sqrt(f.shape[-1]) if scale is None else scale
     v, grad = rules.take(v), rules.take(grad)
     products = f @ np.swapaxes(g, -1, -2)

@@ -153,8 +153,13 @@ def aligned(operands: Sequence[tuple[da.Array, Axes]]) -> tuple[list[tuple[da.Ar
     result = []
     for a, names in named:
         wanted = tuple((1,) if size == 1 else chunks[name] for name, size in zip(names, a.shape, strict=True))
-        result.append((a if a.chunks == wanted else a.rechunk(wanted), names))
+        result.append((a if a.chunks == wanted else _rechunked(a, wanted), names))
     return result, chunks
+
+
+def _rechunked(a: da.Array, chunks: tuple[tuple[int, ...], ...]) -> da.Array:
+    """Return an array with these chunks. Dask's `rechunk` ignores them if all axes have length 0."""
+    return a.rechunk(chunks) if any(a.shape) else da.empty(a.shape, dtype=a.dtype, chunks=chunks)
 
 
 def lead_names(count: int) -> Axes:
