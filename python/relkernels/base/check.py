@@ -240,12 +240,12 @@ def flag(name: str, value: Any) -> bool:
 
 def choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
     """Return one of the strings `choices`."""
+    if isinstance(value, str) and value in choices:
+        return value
     wanted = ", ".join(repr(c) for c in choices)
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected one of {wanted}, got {described(value)}")
-    if value not in choices:
-        fail(name, f"one of {wanted}", f"{option(value)}{near(value, choices)}")
-    return value
+    fail(name, f"one of {wanted}", f"{option(value)}{near(value, choices)}")
 
 
 def heads(value: Any, width: int) -> int:

@@ -76,15 +76,24 @@ class Sides:
         else:
             y = check.features(y_name, y)
         self.y = y
-        phi, psi = check_mlp("phi", phi), check_mlp("psi", psi)
-        check.same_dtype((x_name, x), (y_name, y), ("phi", phi), ("psi", psi))
-        self.one_map = psi is None or psi is phi
-        psi_name = "phi" if psi is None else "psi"
-        psi = phi if psi is None else psi
-        self.width = mapped_width(x_name, x, "phi", phi)
-        check.same_width(x_name, x, self.width, y_name, y, mapped_width(y_name, y, psi_name, psi))
+        dtype = x.dtype
+        if phi is None and psi is None:
+            self.one_map = True
+            if y.dtype is not dtype:
+                check.same_dtype((x_name, x), (y_name, y))
+            self.width, width_y = x.shape[-1], y.shape[-1]
+        else:
+            phi, psi = check_mlp("phi", phi), check_mlp("psi", psi)
+            check.same_dtype((x_name, x), (y_name, y), ("phi", phi), ("psi", psi))
+            self.one_map = psi is None or psi is phi
+            psi_name = "phi" if psi is None else "psi"
+            psi = phi if psi is None else psi
+            self.width = mapped_width(x_name, x, "phi", phi)
+            width_y = mapped_width(y_name, y, psi_name, psi)
+        if self.width != width_y:
+            check.same_width(x_name, x, self.width, y_name, y, width_y)
         self.x_name, self.y_name, self.phi, self.psi = x_name, y_name, phi, psi
-        self.dtype, self.engine = x.dtype, engine_of(x)
+        self.dtype, self.engine = dtype, engine_of(x)
 
     @property
     def named(self) -> tuple[tuple[str, np.ndarray], ...]:
@@ -169,7 +178,8 @@ class Attended(Sides):
                 check.fail(
                     "v", f"{keys.shape[-2]} rows, one for each row of {keys_name} {keys.shape}", v.shape
                 )
-            check.same_dtype(("q", self.x), ("v", v))
+            if v.dtype is not self.dtype:
+                check.same_dtype(("q", self.x), ("v", v))
             named.append(("v", v))
         self.values = v
         self.precision = self.engine.precision(precision, self.dtype)
