@@ -97,6 +97,7 @@ def test_the_report_of_the_tests_is_summarized(script, tmp_path):
 def test_the_results_say_what_has_never_run(tmp_path):
     text = "\n".join(gpu.section(tmp_path))
     assert "No CUDA kernel has ever run on a GPU" in text
+    assert "nngp_kernel" not in gpu.kernels()  # which has no kernel for devices
     for name in gpu.kernels():
         assert name in text
 

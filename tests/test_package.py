@@ -200,3 +200,22 @@ def test_files_name_no_machine():
             continue
         found = pattern.search(path.read_text(errors="replace"))
         assert not found, f"{name}: {found and found[0]}"
+
+
+@pytest.mark.parametrize(
+    ("old", "name", "new"),
+    [
+        ("relkernels.mlp", "MLP", "relkernels"),
+        ("relkernels.activations", "Activation", "relkernels"),
+        ("relkernels.blocks", "NpyBlocks", "relkernels"),
+        ("relkernels.nngp", "nngp_kernel", "relkernels"),
+        ("relkernels.linear_operator", "as_linear_operator", "relkernels"),
+        ("relkernels.estimators.training", "Adam", "relkernels.estimators.fitting.training"),
+        ("relkernels.bounds._bound", "Bound", "relkernels.bounds"),
+    ],
+)
+def test_modules_are_found_by_the_names_that_pickles_have(old, name, new):
+    code = f"import pickle; print(pickle.loads({f'c{old}{chr(10)}{name}{chr(10)}.'.encode()!r}).__module__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == getattr(importlib.import_module(new), name).__module__

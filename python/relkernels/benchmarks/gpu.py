@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..cuda.calls import OPERATIONS
+from ..cuda.engine import KERNELS
 from . import tables
 
 COMMAND = "bash bench/gpu.sh"
@@ -16,7 +16,7 @@ _OF_SM_90A = ("relation_matrix by wgmma and bulk tensor copies, on sm_90a",)
 
 def kernels() -> list[str]:
     """Return the names of all kernels."""
-    return [*OPERATIONS, *_OF_SM_90A]
+    return [*KERNELS, *_OF_SM_90A]
 
 
 def never_run() -> list[str]:

@@ -5,6 +5,9 @@ that were made. Statements with explicit constants are derived in the docstring 
 published rate.
 """
 
+import sys as _sys
+
+from . import bound as _bound
 from ._asymmetric import asymmetric, symmetric_floor
 from ._attention import Margin, attention, attention_error, margin_of
 from ._hilbert_cube import hilbert_cube
@@ -34,3 +37,6 @@ __all__ = [
     "symmetric_floor",
     "zonal",
 ]
+
+# Pickles of bounds name their module as it was called before.
+_sys.modules[f"{__name__}._bound"] = _bound

@@ -13,5 +13,9 @@ from __future__ import annotations
 
 from .calls import call
 from .devices import available, why_not
+from .engine import KERNELS
 
-__all__ = ["available", "call", "why_not"]
+# Names of the operations with kernels for devices.
+OPERATIONS = tuple(KERNELS)
+
+__all__ = ["OPERATIONS", "available", "call", "why_not"]

@@ -1,6 +1,9 @@
 """Estimators that learn relations, after scikit-learn's conventions."""
 
+import sys as _sys
+
 from .asymmetric import AsymmetricRelation
+from .fitting import training as _training
 from .hilbert_cube import HilbertCubeEncoder
 from .nngp import NNGPKernel
 from .preference import PreferenceRetriever
@@ -21,3 +24,6 @@ __all__ = [
     "SymmetricRelation",
     "ZonalFeatures",
 ]
+
+# Pickles of estimators after `partial_fit` name the module of `Adam` as it was called before.
+_sys.modules[f"{__name__}.training"] = _training
