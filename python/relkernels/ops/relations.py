@@ -132,7 +132,7 @@ def relation_matvec(
     >>> rk.relation_matvec(x, x, np.array([1.0, 1.0]), link="exp").round(4)
     array([2.    , 3.7183])
     """
-    if y is None:  # which here does not stand for x
+    if y is None:  # not shorthand for x here
         check.features("y", y)
     sides = Sides(x, y, phi, psi)
     values = check.floats("v", v, 1)

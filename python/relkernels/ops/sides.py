@@ -167,7 +167,7 @@ class Attended(Sides):
         least_ndim: int = 2,
         has_values: bool = False,
     ) -> None:
-        if k is None:  # which here does not stand for the queries
+        if k is None:  # not shorthand for the queries here
             check.features(keys_name, k)
         super().__init__(q, k, phi, psi, ("q", keys_name), least_ndim)
         keys = self.y
