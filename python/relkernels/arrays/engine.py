@@ -8,7 +8,7 @@ with the shape and strides of the device array, never read), so CPU and GPU shar
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -40,57 +40,98 @@ def precision(value: str | None, dtype: np.dtype) -> str | None:
     return value
 
 
-class Engine:
-    """The processor's: kernels of `_core` over NumPy arrays."""
+A = TypeVar("A", bound=np.ndarray)
+
+
+class Engine(Protocol[A]):
+    """What computes with arrays of type A: NumPy arrays, or the stand-ins of a device."""
 
     __slots__ = ()
 
-    # (what, shape, dtype) -> an uninitialized output; or MemoryError, which names the bytes.
+    def empty(self, what: str, shape: tuple[int, ...], dtype: np.dtype) -> A:
+        """Return an uninitialized output; `what` names it in the MemoryError."""
+
+    def empty_sums(self, what: str, shape: tuple[int, ...], dtype: np.dtype) -> A:
+        """Return an uninitialized output for sums, which keep the kernels' precision."""
+
+    def empty_parts(self, what: str, shape: tuple[int, ...], dtype: np.dtype) -> A:
+        """Return an uninitialized output for the parts of a number that `total` adds up."""
+
+    def total(self, parts: A) -> Any:
+        """Return the sum over all elements: a number, or an array of shape () on a device."""
+
+    def empty_like(self, a: A) -> A:
+        """Return an uninitialized packed array of the shape and dtype of an output."""
+
+    def precision(self, value: str | None, dtype: np.dtype) -> str | None:
+        """Return how factors are multiplied, as the kernels name it; or raise ValueError."""
+
+    def packed(self, phi: Map | None, precision: str | None = None) -> Any:
+        """Return the weights of a map as kernels take them; None for the identity."""
+
+    def run(self, name: str, *arguments: Any) -> None:
+        """Run a kernel; its last arguments are its outputs."""
+
+    def copy(self, out: A, a: A) -> None:
+        """Copy an array into one of the same shape and any strides."""
+
+    def fill(self, out: A, value: float) -> None:
+        """Set all elements of an array, of any strides, to a number."""
+
+    def add(self, a: A, b: A) -> A:
+        """Return the sum of two arrays of one shape."""
+
+    def sum(self, a: A, axes: tuple[int, ...]) -> A:
+        """Return the sum over axes, which stay as ones."""
+
+
+class Processor(Engine[np.ndarray]):
+    """Runs the kernels of `_core` over NumPy arrays."""
+
+    __slots__ = ()
+
     empty = staticmethod(empty)
-    # The same for sums, which stay in the kernels' precision.
     empty_sums = staticmethod(empty)
+    precision = staticmethod(precision)
 
     @staticmethod
     def empty_parts(what: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """Return an uninitialized output for the parts of a number that `total` adds up."""
+        """Return an output of float64."""
         return empty(what, shape, np.dtype(np.float64))
 
     @staticmethod
-    def total(parts: np.ndarray) -> Any:
-        """Return the sum over all elements, as a number."""
+    def total(parts: np.ndarray) -> float:
+        """Return the sum as a number."""
         return float(parts.sum())
 
     @staticmethod
     def empty_like(a: np.ndarray) -> np.ndarray:
-        """Return an uninitialized packed array of the shape and dtype of an output."""
+        """Return a packed array of the shape and dtype of an output."""
         return empty("out", a.shape, a.dtype)
-
-    # (precision, dtype) -> how factors are multiplied, as the kernels name it; or ValueError.
-    precision = staticmethod(precision)
 
     @staticmethod
     def packed(phi: Map | None, precision: str | None = None) -> Any:
-        """Return the weights of a map as kernels take them; None for the identity."""
+        """Return the handle of a map."""
         return None if phi is None else phi._handle
 
     @staticmethod
     def run(name: str, *arguments: Any) -> None:
-        """Run a kernel; its last arguments are its outputs."""
+        """Call the function of `_core`."""
         getattr(_core, name)(*arguments)
 
     @staticmethod
     def copy(out: np.ndarray, a: np.ndarray) -> None:
-        """Copy an array into one of the same shape and any strides."""
+        """Copy by assignment, as also fill."""
         out[...] = a
 
     @staticmethod
     def fill(out: np.ndarray, value: float) -> None:
-        """Set all elements of an array, of any strides, to a number."""
+        """Set all elements of an array to a number."""
         out[...] = value
 
     @staticmethod
     def add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Return the sum of two arrays of one shape."""
+        """Return the sum of two arrays."""
         return a + b
 
     @staticmethod
@@ -99,10 +140,10 @@ class Engine:
         return a.sum(axis=axes, keepdims=True)
 
 
-PROCESSOR = Engine()
+PROCESSOR = Processor()
 
 
-def engine_of(a: np.ndarray) -> Engine:
+def engine_of(a: np.ndarray) -> Engine[Any]:
     """Return the engine that computes with an array."""
     return PROCESSOR if type(a) is np.ndarray else getattr(a, "engine", PROCESSOR)
 

@@ -97,7 +97,7 @@ class Destination:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Engine[Any],
         what: str,
         shape: tuple[int, ...],
         dtype: np.dtype,
@@ -131,7 +131,7 @@ class PairDestination:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Engine[Any],
         what: str,
         parts: str,
         wanted: tuple[tuple[tuple[int, ...], np.dtype], ...],

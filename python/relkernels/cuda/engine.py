@@ -64,7 +64,7 @@ def _arithmetic(value: str | None, dtype: str) -> str:
         check.fail("precision", f"None for {dtype} arrays ('bf16' and 'tf32' are for float32)", option(value))
 
 
-class CudaEngine(DeviceMemory, Engine):
+class CudaEngine(DeviceMemory, Engine[StandIn]):
     """Computes one call on one device.
 
     Parameters
@@ -90,18 +90,16 @@ class CudaEngine(DeviceMemory, Engine):
         """Return an output of float32 for 16-bit arrays."""
         return self.stand_in(self.allocate_array(what, shape, _name(dtype)))
 
-    def empty_parts(  # type: ignore[override]
-        self, what: str, shape: tuple[int, ...], dtype: np.dtype
-    ) -> StandIn:
+    def empty_parts(self, what: str, shape: tuple[int, ...], dtype: np.dtype) -> StandIn:
         """Return an output in the arrays' dtype."""
         return self.empty(what, shape, dtype)
 
-    def total(self, parts: StandIn) -> StandIn:  # type: ignore[override]
+    def total(self, parts: StandIn) -> StandIn:
         """Return the sum as an array of shape (), since reading it would wait for the device."""
         total: Any = self.sum(parts, tuple(range(parts.ndim))).reshape(())
         return total
 
-    def empty_like(self, a: StandIn) -> StandIn:  # type: ignore[override]
+    def empty_like(self, a: StandIn) -> StandIn:
         """Return a packed array of the shape and dtype of an output."""
         return self.stand_in(self.allocate_array("out", a.shape, a.element))
 
@@ -109,11 +107,11 @@ class CudaEngine(DeviceMemory, Engine):
         """Return the arithmetic of the kernels."""
         return _arithmetic(value, self.element if self.element in HALVES else _name(dtype))
 
-    def packed(self, phi: Map | None, precision: str | None = None) -> Any:  # type: ignore[override]
+    def packed(self, phi: Map | None, precision: str | None = None) -> Any:
         """Return the weights of a map on this device."""
         return None if phi is None else mlps.packed(self, phi, precision or self.element)
 
-    def run(self, name: str, *arguments: Any) -> None:  # type: ignore[override]
+    def run(self, name: str, *arguments: Any) -> None:
         """Start a kernel unless all that it would write is empty."""
         outputs = arguments[-KERNELS[name] :]
         if all(isinstance(out, np.ndarray) and out.size == 0 for out in outputs if out is not None):
@@ -125,20 +123,20 @@ class CudaEngine(DeviceMemory, Engine):
         finally:
             self.kept.clear()
 
-    def copy(self, out: StandIn, a: StandIn) -> None:  # type: ignore[override]
+    def copy(self, out: StandIn, a: StandIn) -> None:
         """Copy by the kind's own means, as also fill, add and sum."""
         self.kind.copy(self.array(out), self.array(a))
 
-    def fill(self, out: StandIn, value: float) -> None:  # type: ignore[override]
+    def fill(self, out: StandIn, value: float) -> None:
         """Set all elements of an array to a number."""
         self.kind.fill(self.array(out), value)
 
-    def add(self, a: StandIn, b: StandIn) -> StandIn:  # type: ignore[override]
+    def add(self, a: StandIn, b: StandIn) -> StandIn:
         """Return the sum of two arrays."""
         return self.stand_in(
             self.within_memory("a sum", a.nbytes, self.kind.add, self.array(a), self.array(b))
         )
 
-    def sum(self, a: StandIn, axes: tuple[int, ...]) -> StandIn:  # type: ignore[override]
+    def sum(self, a: StandIn, axes: tuple[int, ...]) -> StandIn:
         """Return the sum over axes, which stay as ones."""
         return self.stand_in(self.within_memory("a sum", a.nbytes, self.kind.sum, self.array(a), axes))
