@@ -6,7 +6,6 @@ workloads that are small enough.
 
 from functools import lru_cache
 
-import numpy as np
 import pytest
 from relkernels.benchmarks import peers, timing, workloads
 from relkernels.benchmarks.workload import OURS, AbsentError
@@ -38,17 +37,6 @@ def _data_and_reference(name):
         except AbsentError:
             continue
     pytest.skip("no contestant is here")
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
-def points(rng):
-    """points(n): n rows of 64 float32 features, for benchmarks that are not workloads of the package."""
-    return lambda n: rng.standard_normal((n, 64), dtype=np.float32)
 
 
 @pytest.fixture

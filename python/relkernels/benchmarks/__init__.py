@@ -1,7 +1,6 @@
 """Benchmarks: every operation compared with alternative libraries and with the ceilings of the machine.
 
 Each module of `families` has a list of `Workload`, which `relkernels bench` and bench/bench_families.py run.
-bench/ also has workloads of its own: for GPUs (gpu_workloads.py), for NNGP kernels and for training.
 """
 
 from __future__ import annotations
@@ -11,7 +10,15 @@ from collections.abc import Sequence
 from ..base.describe import near, option
 from .workload import Workload
 
-FAMILIES = ("feature_map", "relation_matrix", "attention", "retrieve", "relation_matvec", "gradients")
+FAMILIES = (
+    "feature_map",
+    "relation_matrix",
+    "attention",
+    "retrieve",
+    "relation_matvec",
+    "gradients",
+    "nngp_kernel",
+)
 
 
 def workloads(names: Sequence[str] = (), quick: bool = False) -> list[Workload]:

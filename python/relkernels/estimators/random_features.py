@@ -61,7 +61,8 @@ class MultiLayerRandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin
     Weights are not stored: `transform` regenerates them from a counter-based generator (Philox), panel by
     panel as they are multiplied, so a fitted object is as small as its parameters for any widths. From about
     250 rows per call, this is about as fast as reading stored weights; for one row it takes ten to thirty
-    times as long (1,024 inputs, 8,192 neurons, float32, AVX-512; bench/bench_nngp_kernel.py).
+    times as long (1,024 inputs, 8,192 neurons, float32, AVX-512; measured by
+    ``relkernels bench nngp_kernel/random_features``).
 
     Examples
     --------
