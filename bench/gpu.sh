@@ -3,7 +3,7 @@
 #
 #     bash bench/gpu.sh [FOLDER] [workload ...]
 #
-# writes gpu-<name>-<date>.json and the tests' report and log to FOLDER (bench/results by default).
+# writes gpu-<name>-<date>.json and .md and the tests' report and log to FOLDER (bench/results by default).
 # Requires nvcc, PyTorch, NumPy, scikit-build-core, pybind11, CMake, ninja and pytest; uses CuPy and hypothesis if
 # they are installed.
 set -uo pipefail
@@ -53,7 +53,7 @@ else
 fi
 
 section "benchmarks"
-timeout "$(left)" "$python" bench/gpu.py --json "$folder" --seconds "$(($(left) - 45))" \
+timeout "$(left)" "$python" bench/gpu.py --save "$folder" --seconds "$(($(left) - 45))" \
     --tests "$folder/gpu-tests.xml" "$@"
 measured=$?
 

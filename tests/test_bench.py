@@ -64,7 +64,7 @@ def test_workloads_are_well_formed():
         assert len(w.contestants) > 1
         assert set(w.contestants) <= {OURS, "stored weights", *peers.PEERS}
         assert set(w.targets) <= {"best", *w.contestants}
-        assert w.limit in ceilings.NAMES
+        assert w.limit in ceilings.NAMES["cpu"]
         assert w.flops > 0
         assert w.read > 0
         assert w.written > 0
@@ -177,9 +177,9 @@ def test_contestants_alternate(monkeypatch):
 
 
 def test_a_slow_call_is_timed_once_and_not_again_on_fewer_threads(monkeypatch):
-    monkeypatch.setattr(timing, "SLOW", 0.01)
-    monkeypatch.setattr(timing, "TOO_LONG", 0.01)
-    w = workload(relkernels=constant(1), numpy=constant(1, sleep=0.02))
+    monkeypatch.setattr(timing, "SLOW", 0.2)
+    monkeypatch.setattr(timing, "TOO_LONG", 0.2)
+    w = workload(relkernels=constant(1), numpy=constant(1, sleep=0.3))
     most, fewer = timing.run(w, [1, 2], 0.0, 3)
     assert (most[0], fewer[0]) == (2, 1)
     assert most[1].timings["numpy"].samples == 1
@@ -218,7 +218,7 @@ def test_peak_memory():
 
 
 def test_ceilings():
-    found = {name: _core.measure_ceiling(name, 2, 8 << 20, 0.001) for name in ceilings.NAMES}
+    found = {name: _core.measure_ceiling(name, 2, 8 << 20, 0.001) for name in ceilings.NAMES["cpu"]}
     assert found.pop("bf16_dot") is None or "avx512" in _core.isa
     assert all(rate > 1e8 for rate in found.values())
     with pytest.raises(ValueError, match=r"expected fma_float32.*got 'speed'"):
@@ -230,14 +230,15 @@ def test_ceilings():
 
 def report(rows=2):
     found = Report("relkernels bench", quick=True)
-    found.ceilings = {n: dict.fromkeys(ceilings.NAMES, 1e11) | {"bf16_dot": None} for n in (1, 2)}
+    found.ceilings = {n: dict.fromkeys(ceilings.NAMES["cpu"], 1e11) | {"bf16_dot": None} for n in (1, 2)}
     timings = {
         who: timing.Timing(t, t, 2 * t, 7) for who, t in ((OURS, 2e-6), ("numpy", 3e-6), ("torch", 5e-6))
     }
-    race = timing.Race(timings, dict.fromkeys(timings, 1e-7), {"keops": "cannot run here: no compiler"})
+    absent = {"keops": "cannot run here: no compiler"}
+    race = timing.Race(timings, differences=dict.fromkeys(timings, 1e-7), absent=absent)
     for n in range(1, rows + 1):
         w = dataclasses.replace(workload(relkernels=constant(1)), targets={"best": 1.2, "torch": 3.0})
-        found.rows.append(Row(w, n, race, 1e7, n == rows, judged=n == rows))
+        found.rows.append(Row(w, n, race, {"fma_float32": 1e7}, n == rows))
     return found
 
 
@@ -369,7 +370,7 @@ def test_tables_fit_a_terminal_of_80_columns(monkeypatch, capsys):
 
 
 def test_ctrl_c_leaves_what_was_measured(tmp_path, monkeypatch, capsys):
-    race = timing.Race({OURS: timing.Timing(1e-3, 1e-3, 1e-3, 1)}, {OURS: 0.0})
+    race = timing.Race({OURS: timing.Timing(1e-3, 1e-3, 1e-3, 1)}, differences={OURS: 0.0})
 
     def interrupted(w, *rest):
         yield 1, race
@@ -387,18 +388,16 @@ def test_ctrl_c_leaves_what_was_measured(tmp_path, monkeypatch, capsys):
 
 
 def test_an_unequal_result_fails_the_command(monkeypatch, capsys):
-    race = timing.Race({}, {"numpy": 0.5}, {}, {"numpy": 0.5})
+    race = timing.Race(differences={"numpy": 0.5}, unequal={"numpy": 0.5})
     monkeypatch.setattr(timing, "run", lambda w, threads, *_: ((n, race) for n in threads))
-    monkeypatch.setattr(ceilings, "measure", lambda *_: dict.fromkeys(ceilings.NAMES, 1e9))
+    monkeypatch.setattr(ceilings, "measure", lambda *_: dict.fromkeys(ceilings.NAMES["cpu"], 1e9))
     assert cli.main(["bench", TINY, "--threads", "1"]) == 1
     assert f"{TINY}: numpy differs by 5.0e-01, more than 1.0e-04" in capsys.readouterr().err
 
 
 def test_more_threads_than_processors_are_reported(monkeypatch, capsys):
-    monkeypatch.setattr(
-        timing, "run", lambda w, threads, *_: ((n, timing.Race({}, {}, {}, {})) for n in threads)
-    )
-    monkeypatch.setattr(ceilings, "measure", lambda *_: dict.fromkeys(ceilings.NAMES, 1e9))
+    monkeypatch.setattr(timing, "run", lambda w, threads, *_: ((n, timing.Race()) for n in threads))
+    monkeypatch.setattr(ceilings, "measure", lambda *_: dict.fromkeys(ceilings.NAMES["cpu"], 1e9))
     monkeypatch.setattr(config, "processors", lambda: 2)
     for threads, warned in (("2", False), ("3", True)):
         assert cli.main(["bench", TINY, "--threads", "1", threads]) == 0

@@ -1,6 +1,7 @@
 """Benchmarks: every operation compared with alternative libraries and with the ceilings of the machine.
 
-Each module of `families` has a list of `Workload`, which `relkernels bench` and bench/bench_families.py run.
+Each module of `families` has a list of `Workload`. Those of the CPU are run by `relkernels bench` and
+bench/bench_families.py, those of a GPU by bench/gpu.py.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ FAMILIES = (
 )
 
 
-def workloads(names: Sequence[str] = (), quick: bool = False) -> list[Workload]:
-    """Return the workloads, by family, series and size.
+def workloads(names: Sequence[str] = (), quick: bool = False, device: str = "cpu") -> list[Workload]:
+    """Return the workloads of a device, by family, series and size.
 
     Parameters
     ----------
@@ -31,6 +32,7 @@ def workloads(names: Sequence[str] = (), quick: bool = False) -> list[Workload]:
         all if empty.
     quick : bool
         Keep only those small enough for checking results.
+    device : {"cpu", "cuda"}
 
     Raises
     ------
@@ -41,7 +43,8 @@ def workloads(names: Sequence[str] = (), quick: bool = False) -> list[Workload]:
 
     every: list[Workload] = []
     for family in FAMILIES:
-        every += importlib.import_module(f".families.{family}", __name__).WORKLOADS
+        found = importlib.import_module(f".families.{family}", __name__).WORKLOADS
+        every += [w for w in found if w.device == device]
     for name in names:
         if not any(_fits(w, name) for w in every):
             series = dict.fromkeys(f"{w.family}/{w.series}" for w in every)

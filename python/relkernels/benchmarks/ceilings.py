@@ -1,4 +1,7 @@
-"""The peak rates of this machine, measured by loops of the engine (csrc/processor/ceilings.cpp)."""
+"""The peak rates that times are compared with, and their measurement on the CPU.
+
+There they are measured by loops of the engine (csrc/processor/ceilings.cpp), on a GPU by `cuda`.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,23 @@ import glob
 from .. import _core
 from ..arrays.allocate import available
 
-# Name: description, and the unit of 1e9 per second.
+# For each device, name: description, and the unit of 1e9 per second.
 NAMES = {
-    "fma_float32": ("multiply-adds, float32", "GFLOP/s"),
-    "fma_float64": ("multiply-adds, float64", "GFLOP/s"),
-    "bf16_dot": ("products of bfloat16 (AVX512_BF16)", "GFLOP/s"),
-    "read": ("reads of memory", "GB/s"),
-    "write": ("writes to memory", "GB/s"),
-    "stream": ("writes past the cache", "GB/s"),
+    "cpu": {
+        "fma_float32": ("multiply-adds, float32", "GFLOP/s"),
+        "fma_float64": ("multiply-adds, float64", "GFLOP/s"),
+        "bf16_dot": ("products of bfloat16 (AVX512_BF16)", "GFLOP/s"),
+        "read": ("reads of memory", "GB/s"),
+        "write": ("writes to memory", "GB/s"),
+        "stream": ("writes past the cache", "GB/s"),
+    },
+    "cuda": {
+        "copy": ("copies in memory, reads and writes", "GB/s"),
+        "bfloat16": ("products of bfloat16", "GFLOP/s"),
+        "float16": ("products of float16", "GFLOP/s"),
+        "tf32": ("products of float32 in TF32", "GFLOP/s"),
+        "float32": ("multiply-adds, float32", "GFLOP/s"),
+    },
 }
 _LEAST_BUFFER = 256 << 20
 
@@ -40,4 +52,4 @@ def buffer_size() -> int:
 def measure(threads: int, seconds: float) -> dict[str, float | None]:
     """Return the rate of each ceiling on this many threads; None if the processor lacks it."""
     size = buffer_size()
-    return {name: _core.measure_ceiling(name, threads, size, seconds) for name in NAMES}
+    return {name: _core.measure_ceiling(name, threads, size, seconds) for name in NAMES["cpu"]}

@@ -9,8 +9,6 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import threadpoolctl
-
 from ..config import get_num_threads, set_num_threads
 
 # Contestant: module to import, package for pip.
@@ -44,6 +42,8 @@ def versions() -> dict[str, str]:
 
 def blas_in_use() -> list[dict[str, Any]]:
     """Return the BLAS libraries in this process with the kernels that each selected."""
+    import threadpoolctl
+
     return [
         {
             "library": pool["filepath"].rsplit("/", 1)[-1],
@@ -59,6 +59,8 @@ def blas_in_use() -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def threads(n: int) -> Iterator[None]:
     """Make every loaded contestant use n threads, and restore the previous numbers afterwards."""
+    import threadpoolctl
+
     ours = get_num_threads()
     torch, faiss = sys.modules.get("torch"), sys.modules.get("faiss")
     torch_before = torch.get_num_threads() if torch else 0

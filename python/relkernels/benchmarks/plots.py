@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .report import Report, Row
+from .report import Report, Row, threads_label
 from .workload import OURS
 
 if TYPE_CHECKING:
@@ -51,13 +51,13 @@ def panels(report: Report) -> dict[str, list[Panel]]:
         series = _groups([row for row in rows if row.most_threads], lambda row: row.workload.series)
         if series:
             found[family] = [
-                Panel(f"{name}, {_threads(some[0].threads)}", partial(_against_size, some))
+                Panel(f"{name}, {threads_label(some[0].threads)}", partial(_against_size, some))
                 for name, some in series.items()
             ]
     if report.rows and report.ceilings:
         threads = max(report.ceilings)
         found["roofline"] = [
-            Panel(f"Roofline, {_threads(threads)}", partial(_roofline, report, threads), (6.0, 4.4))
+            Panel(f"Roofline, {threads_label(threads)}", partial(_roofline, report, threads), (6.0, 4.4))
         ]
     if len(report.ceilings) > 1:
         families = _groups(report.rows, lambda row: row.workload.family)
@@ -69,10 +69,6 @@ def panels(report: Report) -> dict[str, list[Panel]]:
             for family, rows in families.items()
         ]
     return found
-
-
-def _threads(n: int) -> str:
-    return f"{n} threads" if n > 1 else "1 thread"
 
 
 def _groups(rows: Iterable[Row], key: Any) -> dict[Any, list[Row]]:

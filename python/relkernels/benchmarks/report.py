@@ -1,4 +1,4 @@
-"""The result of a benchmark run: rows, the machine they were measured on, and the targets met."""
+"""The run of a benchmark on a device, and its result: rows, the machine, and the targets met."""
 
 from __future__ import annotations
 
@@ -6,19 +6,41 @@ import contextlib
 import dataclasses
 import datetime
 import math
-import os
-import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from ..config import configuration
-from . import ceilings, peers, timing
-from .memory import Meter
+from . import peers, processor, timing
 from .workload import OURS, Workload
 
-# Libraries read these: a setting forgotten in a shell changes a peer's speed.
-SETTINGS = ("OPENBLAS_", "OMP_", "GOMP_", "MKL_", "GOTO_", "BLIS_", "ATEN_", "RELKERNELS_")
+
+class Device(contextlib.AbstractContextManager[Any], Protocol):
+    """What runs workloads: `processor.Processor` or `cuda.Cuda`.
+
+    Attributes
+    ----------
+    threads
+        Numbers of threads that workloads are run with; (1,) for a GPU.
+    """
+
+    threads: Sequence[int]
+
+    def ceilings(self, threads: int) -> Mapping[str, float | None]:
+        """Return the measured rate of each ceiling; None for those that the device lacks."""
+
+    def run(self, workload: Workload) -> Iterator[tuple[int, timing.Race]]:
+        """Yield the result of a workload for each number of threads, from most to fewest."""
+
+    def libraries(self) -> list[dict[str, Any]]:
+        """Return the BLAS libraries that the workloads have loaded."""
+
+    def time_left(self) -> bool:
+        """Return whether another workload may be started."""
+
+
+def threads_label(n: int) -> str:
+    """Return a number of threads in words."""
+    return f"{n} threads" if n > 1 else "1 thread"
 
 
 class Verdict(NamedTuple):
@@ -36,16 +58,26 @@ class Verdict(NamedTuple):
 
 @dataclass
 class Row:
-    """The result of a workload on one number of threads."""
+    """The result of a workload on one number of threads.
+
+    `ceilings` has the rates measured with this number of threads. Targets apply with the most threads.
+    """
 
     workload: Workload
     threads: int
     race: timing.Race
-    ceiling: float | None
+    ceilings: Mapping[str, float | None]
     most_threads: bool
-    # Whether targets apply: only on the most threads, and in runs that measure times.
-    judged: bool
-    memory: dict[str, int | None] = field(default_factory=dict)
+
+    @property
+    def ceiling(self) -> float | None:
+        """The rate that limits the workload."""
+        return self.ceilings.get(self.workload.limit)
+
+    @property
+    def floor(self) -> float | None:
+        """The least seconds that the workload can take, if known."""
+        return self.workload.floor(self.ceilings)
 
     @property
     def best_peer(self) -> str | None:
@@ -72,7 +104,7 @@ class Row:
 
     def verdicts(self) -> list[Verdict]:
         """Return the targets that could be judged."""
-        if not self.judged:
+        if not self.most_threads:
             return []
         found = []
         for peer, wanted in self.workload.targets.items():
@@ -89,6 +121,7 @@ class Row:
         w = self.workload
         return {
             "workload": w.name,
+            "device": w.device,
             "family": w.family,
             "series": w.series,
             "size": w.size,
@@ -102,7 +135,7 @@ class Row:
                 who: {"difference": apart}
                 | (
                     dataclasses.asdict(self.race.timings[who])
-                    | {"rate": self.rate(who), "peak_memory": self.memory.get(who)}
+                    | {"rate": self.rate(who), "peak_memory": self.race.memory.get(who)}
                     if who in self.race.timings
                     else {}
                 )
@@ -114,6 +147,7 @@ class Row:
             "unequal": {who: d if math.isfinite(d) else None for who, d in self.race.unequal.items()},
             "best_peer": self.best_peer,
             "ratio": self.ratio(self.best_peer),
+            "floor": self.floor,
             "limit": w.limit,
             "ceiling": self.ceiling,
             "share_of_ceiling": self.share(),
@@ -123,68 +157,65 @@ class Row:
 
 @dataclass
 class Report:
-    """All results of a run; rows are added as it proceeds."""
+    """All results of a run; rows are added as it proceeds.
+
+    Attributes
+    ----------
+    quick
+        Whether results are compared without measuring times.
+    left_out
+        Names of the workloads that have no rows yet.
+    """
 
     command: str
     quick: bool
+    device: str = "cpu"
     date: str = field(default_factory=lambda: f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}")
-    machine: dict[str, Any] = field(default_factory=lambda: describe_machine())
+    machine: dict[str, Any] = field(default_factory=processor.describe_machine)
     missing: dict[str, str] = field(default_factory=peers.missing)
     versions: dict[str, str] = field(default_factory=peers.versions)
     blas: list[dict[str, Any]] = field(default_factory=list)
     ceilings: dict[int, dict[str, float | None]] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     complete: bool = False
 
     def measure(
         self,
         workloads: Sequence[Workload],
-        threads: Sequence[int],
+        device: Device,
         progress: Callable[[str], None],
+        save: Callable[[], None] = lambda: None,
     ) -> None:
-        """Measure ceilings, then workloads; an interrupted run keeps its measurements.
+        """Measure ceilings, then workloads, while there is time; an interrupted run keeps its measurements.
 
-        A quick report only compares results.
+        `save` is called after each workload. A quick report only compares results.
         """
-        if self.quick:
-            self._compare(workloads, threads, progress)
-            return
-        self._measure_ceilings(threads, progress)
-        with Meter(max(threads)) as meter:
+        self.left_out = [workload.name for workload in workloads]
+        self._measure_ceilings(device, progress)
+        with device:
             for i, workload in enumerate(workloads, start=1):
+                if not device.time_left():
+                    break
                 progress(f"{workload.name} ({i} of {len(workloads)})")
                 begin = len(self.rows)
-                for n, race in timing.run(workload, threads, 0.15, 3):
-                    most = n == max(threads)
-                    ceiling = self.ceilings[n][workload.limit]
-                    row = Row(workload, n, race, ceiling, most, judged=most)
+                for n, race in device.run(workload):
+                    row = Row(workload, n, race, self.ceilings.get(n, {}), n == max(device.threads))
                     self.rows.insert(begin, row)
-                row = self.rows[-1]  # the row of the most threads
-                for who, found in row.race.timings.items():
-                    if found.median <= timing.TOO_LONG:
-                        row.memory[who] = meter.peak(workload, who)
-                self.blas = peers.blas_in_use()
-        self._measure_ceilings(threads, progress)  # again: the machine may have been busy the first time
-        for row in self.rows:
-            row.ceiling = self.ceilings[row.threads][row.workload.limit]
-        self.complete = True
+                self.left_out.remove(workload.name)
+                self.blas = device.libraries()
+                save()
+        self._measure_ceilings(device, progress)  # again: the machine may have been busy the first time
+        self.complete = not self.left_out
+        save()
 
-    def _compare(
-        self, workloads: Sequence[Workload], threads: Sequence[int], progress: Callable[[str], None]
-    ) -> None:
-        for i, workload in enumerate(workloads, start=1):
-            progress(f"{workload.name} ({i} of {len(workloads)})")
-            begin = len(self.rows)
-            for n, race in timing.compare(workload, threads):
-                self.rows.insert(begin, Row(workload, n, race, None, n == max(threads), judged=False))
-            self.blas = peers.blas_in_use()
-        self.complete = True
-
-    def _measure_ceilings(self, threads: Sequence[int], progress: Callable[[str], None]) -> None:
-        for n in threads:
-            progress(f"ceilings, {n} threads" if n > 1 else "ceilings, 1 thread")
+    def _measure_ceilings(self, device: Device, progress: Callable[[str], None]) -> None:
+        if self.quick:
+            return
+        for n in device.threads:
+            progress(f"ceilings, {threads_label(n)}")
             best = self.ceilings.setdefault(n, {})
-            for name, rate in ceilings.measure(n, 0.5).items():
+            for name, rate in device.ceilings(n).items():
                 best[name] = max((r for r in (best.get(name), rate) if r is not None), default=None)
 
     @property
@@ -202,6 +233,7 @@ class Report:
         """Return this report for JSON."""
         return {
             "command": self.command,
+            "device": self.device,
             "complete": self.complete,
             "quick": self.quick,
             "date": self.date,
@@ -211,22 +243,5 @@ class Report:
             "missing": self.missing,
             "ceilings": {str(n): found for n, found in self.ceilings.items()},
             "rows": [row.record() for row in self.rows],
+            "left_out": self.left_out,
         }
-
-
-def describe_machine() -> dict[str, Any]:
-    """Return the configuration, and other facts that determine a machine's speed."""
-    memory = None
-    with contextlib.suppress(ValueError, OSError):
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    load = None
-    with contextlib.suppress(OSError):
-        load = os.getloadavg()[0]
-    return configuration() | {
-        "system": f"{platform.system()} {platform.machine()}",
-        "processors": os.cpu_count(),
-        "memory": memory,
-        "last_level_cache": ceilings.last_level_cache(),
-        "load": load,
-        "settings": {k: v for k, v in sorted(os.environ.items()) if k.startswith(SETTINGS)},
-    }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from . import ceilings
-from .report import Report, Row
+from .report import Report, Row, threads_label
 from .workload import OURS
 
 # Times compared with peers, then rates compared with the machine: a page has a table of each, because a
@@ -11,6 +14,9 @@ from .workload import OURS
 TIMES = ("workload", "threads", "relkernels", "best peer", "ratio", "target", "other peers")
 RATES = ("rate", "of ceiling", "peak memory: ours, best peer")
 HEADERS = TIMES + RATES
+# On a GPU there are no threads to choose, and each workload has a floor.
+GPU_TIMES = tuple(header for header in TIMES if header != "threads")
+GPU_RATES = ("floor", "over floor", *RATES)
 
 # Columns of a quick run, which measures no times.
 COMPARED = ("workload", "threads", "compared", "largest difference", "allowed", "result")
@@ -25,6 +31,12 @@ times are medians with quartiles, ratios a peer's median over ours (above 1 we a
 operations of the definition, or the bytes it reads if memory is the limit: that ceiling holds beyond the
 last-level cache, while within it a share can exceed 100 %. Targets are judged with the most threads. Peak
 memory is the memory that one call, including its result, adds to a fresh process that holds the data."""
+
+GPU_METHOD = """\
+All contestants get the same data, are checked for equal results, and are timed alternately in one process by
+CUDA events, after the L2 cache was overwritten; times are medians with quartiles, ratios a peer's median over
+ours. The floor is the larger of bytes over the copy rate and operations over the rate of their arithmetic, as
+measured here. Peak memory is what one call, including its result, adds to PyTorch's allocator."""
 
 
 def seconds(t: float) -> str:
@@ -46,9 +58,9 @@ def size(n: float | None) -> str:
     return f"{n:.3g} {unit}" if n < 1000 else f"{n:.0f} {unit}"
 
 
-def cells(row: Row, quartiles: bool) -> tuple[str, ...]:
+def cells(row: Row, quartiles: bool, headers: Sequence[str] = HEADERS) -> tuple[str, ...]:
     """Return one cell per header, optionally with the quartiles of our times."""
-    ours, peer, rate = row.race.timings.get(OURS), row.best_peer, row.rate(OURS)
+    ours, peer, rate, floor = row.race.timings.get(OURS), row.best_peer, row.rate(OURS), row.floor
     time = "absent"
     if ours is not None:
         time = seconds(ours.median)
@@ -56,24 +68,25 @@ def cells(row: Row, quartiles: bool) -> tuple[str, ...]:
             time += f" ({seconds(ours.lower_quartile)} – {seconds(ours.upper_quartile)})"
     elif OURS in row.race.unequal:
         time = "unequal"
-    unit = ceilings.NAMES[row.workload.limit][1]
+    unit = ceilings.NAMES[row.workload.device][row.workload.limit][1]
     ratio, share = row.ratio(peer), row.share()
     others = {who: r for who in row.race.timings if who not in (OURS, peer) and (r := row.ratio(who))}
-    memory = ""
-    if row.memory:
-        memory = ", ".join(size(row.memory[who]) for who in (OURS, peer) if who in row.memory)
-    return (
-        row.workload.label(),
-        str(row.threads),
-        time,
-        f"{peer} {seconds(row.race.timings[peer].median)}" if peer else "",
-        f"{ratio:.2f}" if ratio else "",
-        "; ".join(_verdict(row, i) for i in range(len(row.verdicts()))),
-        ", ".join(f"{who} {r:.3g}" for who, r in others.items()),
-        f"{rate / 1e9:,.3g} {unit}" if rate else "",
-        f"{share:.0%}" if share else "",
-        memory,
-    )
+    memory = row.race.memory
+    found = {
+        "workload": row.workload.label(),
+        "threads": str(row.threads),
+        "relkernels": time,
+        "best peer": f"{peer} {seconds(row.race.timings[peer].median)}" if peer else "",
+        "ratio": f"{ratio:.2f}" if ratio else "",
+        "target": "; ".join(_verdict(row, i) for i in range(len(row.verdicts()))),
+        "other peers": ", ".join(f"{who} {r:.3g}" for who, r in others.items()),
+        "floor": seconds(floor) if floor else "",
+        "over floor": f"{ours.median / floor:.2f}" if ours and floor else "",
+        "rate": f"{rate / 1e9:,.3g} {unit}" if rate else "",
+        "of ceiling": f"{share:.0%}" if share else "",
+        "peak memory: ours, best peer": ", ".join(size(memory[who]) for who in (OURS, peer) if who in memory),
+    }
+    return tuple(found[header] for header in headers)
 
 
 def compared_cells(row: Row) -> tuple[str, ...]:
@@ -112,17 +125,22 @@ def keys(row: Row) -> tuple[float | str | None, ...]:
         max(others, default=None),
         row.rate(OURS),
         row.share(),
-        row.memory.get(OURS),
+        row.race.memory.get(OURS),
     )
 
 
 def _verdict(row: Row, i: int) -> str:
     v = row.verdicts()[i]
     outcome = "met" if v.met else "missed"
-    if v.of in ceilings.NAMES:
+    if v.of == row.workload.limit:
         return f"≥ {v.wanted:.0%} of ceiling: {outcome}"
     of = "" if v.of == "best" else f" {v.of}"
     return f"≥ {v.wanted:g}{of}: {outcome}"
+
+
+def ceiling_headers(report: Report) -> list[str]:
+    """Return the headers of `ceiling_cells`."""
+    return ["ceiling", *(map(threads_label, report.ceilings) if report.device == "cpu" else ["rate"])]
 
 
 def ceiling_cells(report: Report) -> list[tuple[str, ...]]:
@@ -137,7 +155,7 @@ def ceiling_cells(report: Report) -> list[tuple[str, ...]]:
                 for found in report.ceilings.values()
             ),
         )
-        for name, (what, unit) in ceilings.NAMES.items()
+        for name, (what, unit) in ceilings.NAMES[report.device].items()
     ]
 
 
@@ -155,6 +173,8 @@ def absences(report: Report) -> list[str]:
 
 def advice(report: Report) -> list[str]:
     """Return reasons to doubt the figures of this run."""
+    if report.device != "cpu":
+        return []
     machine, lines = report.machine, []
     load, processors = machine["load"], machine["processors"] or 1
     if load is not None and load > 0.5 * processors:
@@ -169,6 +189,8 @@ def advice(report: Report) -> list[str]:
 def facts(report: Report) -> list[tuple[str, str]]:
     """Return machine and versions."""
     machine = report.machine
+    if report.device == "cuda":
+        return _gpu_facts(report)
     return [
         ("processor", f"{machine['cpu']}, {machine['processors']} processors"),
         ("instruction set", f"{machine['isa']} ({', '.join(machine['cpu_features'])})"),
@@ -184,6 +206,26 @@ def facts(report: Report) -> list[tuple[str, str]]:
             for blas in report.blas
         ),
     ]
+
+
+def _gpu_facts(report: Report) -> list[tuple[str, str]]:
+    machine = report.machine
+    counts = f"{machine['multiprocessors']} multiprocessors"
+    return [
+        ("GPU", f"{machine['gpu']}, {counts}, compute capability {machine['compute_capability']}"),
+        ("memory", size(machine["memory"])),
+        ("system", f"{machine['system']}, Python {machine['python']}"),
+        ("relkernels", machine["version"]),
+        ("CUDA kernels", machine["cuda"]),
+        ("tests", _outcome(machine["tests"])),
+        *report.versions.items(),
+    ]
+
+
+def _outcome(tests: dict[str, Any] | None) -> str:
+    if tests is None:
+        return "not run"
+    return f"{tests['run']} run, {len(tests['failed'])} failed, {tests['skipped']} skipped"
 
 
 def notes(report: Report) -> list[tuple[str, list[str]]]:

@@ -1,4 +1,7 @@
-"""Comparisons: contestants are checked for equal results, then timed alternately in one process."""
+"""Comparisons: contestants are checked for equal results, then timed alternately in one process.
+
+`check` is for every device; `run` and `alternate` time on the CPU, and `cuda` on a GPU.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,8 @@ from .workload import OURS, AbsentError, Entry, Workload
 # A sample lasts at least this long, because the clock and the loop cost some 100 ns.
 SHORTEST_SAMPLE = 50e-6
 TURNS = 3
+# Elements that are compared at a time, because results may occupy most of the memory.
+PIECE = 2**22
 # Threads of OpenBLAS and OpenMP spin after a call, on processors that the next contestant needs; those of
 # OpenBLAS were observed to spin for between 30 and 100 ms.
 REST = 0.1  # seconds
@@ -40,42 +45,50 @@ class Race:
     """The result of a workload: timings, and the reason if a contestant has none."""
 
     timings: dict[str, Timing] = field(default_factory=dict)
+    # Peak memory of a call in bytes; None if it cannot be measured.
+    memory: dict[str, int | None] = field(default_factory=dict)
     # ||a - b|| / ||b|| from ours, or from the first contestant if ours is absent.
     differences: dict[str, float] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     unequal: dict[str, float] = field(default_factory=dict)
 
 
-def difference(arrays: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> float:
-    """Return the largest ||a - b|| / ||b|| of the arrays of two results; inf if shapes differ."""
+def difference(arrays: Sequence[Any], reference: Sequence[Any]) -> float:
+    """Return the largest ||a - b|| / ||b|| of the arrays of two results; inf if shapes differ.
+
+    Arrays are NumPy arrays, or tensors on one device, where the difference is then computed.
+    """
     if len(arrays) != len(reference):
         return float("inf")
     return max((_distance(a, b) for a, b in zip(arrays, reference, strict=True)), default=0.0)
 
 
-def _distance(a: np.ndarray, b: np.ndarray) -> float:
+def _distance(a: Any, b: Any) -> float:
     if a.shape != b.shape:
         return float("inf")
-    # In pieces, because results may occupy most of the memory.
-    rows = max(1, 2**22 // max(1, b[:1].size)) if b.ndim else 1
-    a, b = np.atleast_1d(a), np.atleast_1d(b)
+    a, b = a.reshape(-1), b.reshape(-1)
     above = below = 0.0
-    for i in range(0, len(b), rows):
-        ours, theirs = a[i : i + rows].astype(np.float64), b[i : i + rows].astype(np.float64)
-        above += float(np.sum((ours - theirs) ** 2))
-        below += float(np.sum(theirs**2))
+    for i in range(0, len(b), PIECE):
+        ours, theirs = _doubles(a[i : i + PIECE]), _doubles(b[i : i + PIECE])
+        above += float(((ours - theirs) ** 2).sum())
+        below += float((theirs**2).sum())
     if above == 0.0:
         return 0.0
     return float(np.sqrt(above / below)) if below else float("inf")
 
 
-def prepare(workload: Workload, who: str, data: Any) -> tuple[Entry, list[np.ndarray]]:
+def _doubles(a: Any) -> Any:
+    return a.double() if hasattr(a, "double") else a.astype(np.float64)  # a tensor, or an array
+
+
+def prepare(workload: Workload, who: str, data: Any) -> tuple[Entry, list[Any]]:
     """Return a contestant that is ready to start, and the result of its first call, which is its warm-up.
 
     Raises
     ------
     AbsentError
-        If it is not installed, or fails to start; the message gives the reason.
+        If it is not installed, or fails to start; the message gives the reason. On the CPU, errors of ours
+        are raised as they are. On a GPU, where a run is rare, they do not stop the other measurements.
     """
     if who in (absent := peers.missing()):
         raise AbsentError(absent[who])
@@ -83,10 +96,10 @@ def prepare(workload: Workload, who: str, data: Any) -> tuple[Entry, list[np.nda
         with contextlib.redirect_stdout(sys.stderr):  # KeOps prints that it compiles
             entry = workload.contestants[who](data)
             return entry, list(entry.arrays(entry.call()))
-    except (AbsentError, MemoryError):
+    except AbsentError:
         raise
     except Exception as error:
-        if who == OURS:
+        if workload.device == "cpu" and (who == OURS or isinstance(error, MemoryError)):
             raise
         lines = str(error).strip().splitlines() or [""]
         raise AbsentError(f"cannot run here: {type(error).__name__}: {lines[0][:200]}") from error
@@ -95,7 +108,7 @@ def prepare(workload: Workload, who: str, data: Any) -> tuple[Entry, list[np.nda
 def check(workload: Workload, data: Any) -> tuple[dict[str, Entry], Race]:
     """Return the contestants with equal results, and a `Race` that records the others."""
     race, entries = Race(), {}
-    reference: list[np.ndarray] | None = None
+    reference: list[Any] | None = None
     for who in workload.contestants:
         try:
             entry, arrays = prepare(workload, who, data)
@@ -142,7 +155,7 @@ def run(workload: Workload, threads: Sequence[int], seconds: float, least: int) 
     for n in sorted(threads, reverse=True):
         with peers.threads(n):  # again, for libraries that the contestants have loaded in the meantime
             timings = alternate(calls, seconds, least)
-        yield n, replace(race, timings=timings)
+        yield n, replace(race, timings=timings, memory={})
         for who, timing in timings.items():
             if timing.median > TOO_LONG:
                 del calls[who]
@@ -175,7 +188,7 @@ def alternate(calls: Mapping[str, Callable[[], Any]], seconds: float, least: int
     finally:
         if collecting:
             gc.enable()
-    return {who: _summary(times) for who, times in samples.items()}
+    return summaries(samples)
 
 
 def _seconds(call: Callable[[], Any]) -> float:
@@ -197,6 +210,10 @@ def _turn(call: Callable[[], Any], repeats: int, seconds: float, samples: list[f
             return end - begin
 
 
-def _summary(times: list[float]) -> Timing:
-    lower, median, upper = (float(q) for q in np.quantile(times, [0.25, 0.5, 0.75]))
-    return Timing(median, lower, upper, len(times))
+def summaries(samples: Mapping[str, list[float]]) -> dict[str, Timing]:
+    """Return median, quartiles and number of each contestant's samples."""
+    found = {}
+    for who, times in samples.items():
+        lower, median, upper = (float(q) for q in np.quantile(times, [0.25, 0.5, 0.75]))
+        found[who] = Timing(median, lower, upper, len(times))
+    return found

@@ -54,8 +54,10 @@ class Workload:
         Bytes of the inputs and of the result, each counted once.
     limit
         The relevant ceiling: a name in `ceilings.NAMES`.
+    device
+        "cpu" or "cuda": where it runs.
     data
-        Creates the contestants' input.
+        Creates the contestants' input, on the device.
     contestants
         Functions that prepare a contestant for the data, by name. May raise AbsentError.
     targets
@@ -81,6 +83,7 @@ class Workload:
     ceiling_target: float | None = None
     quick: bool = False
     axis: str = "n"
+    device: str = "cpu"
 
     @property
     def name(self) -> str:
@@ -91,6 +94,15 @@ class Workload:
     def work(self) -> float:
         """Operations, or bytes read if memory is the limit."""
         return self.read if self.limit == "read" else self.flops
+
+    def floor(self, rates: Mapping[str, float | None]) -> float | None:
+        """Return the least seconds: for the bytes or for the operations, whichever take longer.
+
+        `rates` has those of "copy" and of the limit; None if one is missing, as on the CPU, where no single
+        rate bounds the bytes.
+        """
+        copy, computed = rates.get("copy"), rates.get(self.limit)
+        return max((self.read + self.written) / copy, self.flops / computed) if copy and computed else None
 
     def label(self) -> str:
         """Title with the size filled in."""

@@ -82,6 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.quick and getattr(arguments, option):
             arguments.usage_error(f"--{option}: shows times, which --quick does not measure")
     from ..benchmarks import tables, workloads
+    from ..benchmarks.processor import Processor
     from ..benchmarks.report import Report
     from ..config import get_num_threads, processors
 
@@ -109,7 +110,8 @@ def run(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     try:
-        report.measure(chosen, threads, lambda what: print(f"... {what}", file=sys.stderr))
+        device = Processor(threads, arguments.quick)
+        report.measure(chosen, device, lambda what: print(f"... {what}", file=sys.stderr))
     finally:  # an error or Ctrl-C keeps the measurements so far
         _write(report, arguments)
     for line in report.unequal:
@@ -172,11 +174,12 @@ def _page(report: Report) -> page.Page:
     panels = {} if report.quick else plots.panels(report)
     sections = []
     if report.ceilings:
-        headers = ["ceiling", *(f"{n} threads" if n > 1 else "1 thread" for n in report.ceilings)]
-        rates = [[found[name] for found in report.ceilings.values()] for name in ceilings.NAMES]
+        rates = [
+            [found[name] for found in report.ceilings.values()] for name in ceilings.NAMES[report.device]
+        ]
         limits = page.Table(
             "Ceilings of the machine",
-            headers,
+            tables.ceiling_headers(report),
             [
                 [name, *map(page.Cell, texts, keys)]
                 for (name, *texts), keys in zip(tables.ceiling_cells(report), rates, strict=True)
@@ -216,7 +219,7 @@ def _print_tables(report: Report) -> None:
 
     console = output.console(markup=False)
     if report.ceilings:
-        headers = ["", *(f"{n} threads" if n > 1 else "1 thread" for n in report.ceilings)]
+        headers = ["", *tables.ceiling_headers(report)[1:]]
         output.print_table(console, "Ceilings of the machine", headers, tables.ceiling_cells(report))
     for family in FAMILIES:
         rows = [row for row in report.rows if row.workload.family == family]

@@ -1,14 +1,16 @@
-"""Attention with 64 features and values: full, causal, of one query, in bfloat16; and its scores."""
+"""Attention with 64 features and values: full, causal, of one query, in bfloat16; its scores; on a GPU."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...ops import attention, attention_scores
 from ..workload import BF16, FLOAT32, OURS, AbsentError, Entry, Workload, points
+from . import tensors
 
 D = 64
 # The mean of many values of either sign is much smaller than they are: over 524,288 keys PyTorch is 1.3e-5
@@ -19,11 +21,11 @@ ROWS = 1024
 
 
 class Data(NamedTuple):
-    """Queries, keys, values, and whether row i may only attend to columns j <= i."""
+    """Queries, keys, values (on a GPU, tensors), and whether row i may only attend to columns j <= i."""
 
-    q: np.ndarray
-    k: np.ndarray
-    v: np.ndarray
+    q: Any
+    k: Any
+    v: Any
     causal: bool
 
 
@@ -185,4 +187,74 @@ def _workload(series: str, size: int) -> Workload:
     )
 
 
-WORKLOADS = [_workload(series, size) for series, sizes in _SIZES.items() for size in sizes]
+# ---- on a GPU ----------------------------------------------------------------------------------
+
+
+def gpu_with_relkernels(data: Data) -> Entry:
+    """Ours, on tensors."""
+    return tensors.entry(lambda: attention(data.q, data.k, data.v, causal=data.causal))
+
+
+def gpu_with_torch(backend: str) -> Callable[[Data], Entry]:
+    """Use scaled_dot_product_attention with one of its backends."""
+
+    def prepare(data: Data) -> Entry:
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+        from torch.nn.functional import scaled_dot_product_attention
+
+        q, k, v = (a[None] for a in data[:3])
+
+        def call() -> Any:
+            with sdpa_kernel(getattr(SDPBackend, backend)):
+                return scaled_dot_product_attention(q, k, v, is_causal=data.causal)[0]
+
+        return tensors.entry(call)
+
+    return prepare
+
+
+# Names in the results, and in PyTorch.
+_BACKENDS = {
+    "SDPA, memory-efficient": "EFFICIENT_ATTENTION",
+    "SDPA, flash": "FLASH_ATTENTION",
+    "SDPA, cuDNN": "CUDNN_ATTENTION",
+}
+
+
+def gpu_workload(
+    d: int, causal: bool, dtype: str, target: float, n: int = 8_192, heads: int = 16
+) -> Workload:
+    """Return the workload of a number of features and a dtype."""
+    width, kind = tensors.SIZE[dtype], "causal" if causal else "full"
+    # Only one of the backends takes float32.
+    backends = dict(list(_BACKENDS.items())[:1]) if dtype == "float32" else _BACKENDS
+
+    def data() -> Data:
+        q, k, v = (tensors.normal(heads, n, d, dtype=dtype, seed=seed) for seed in range(3))
+        return Data(q, k, v, causal)
+
+    return Workload(
+        device="cuda",
+        family="attention",
+        series=f"{kind}_{d}_{dtype}",
+        size=n,
+        title=f"{kind} attention, {heads} heads of {d}, n = {{size}}, {dtype}",
+        flops=(0.5 if causal else 1.0) * 4 * heads * n**2 * d,
+        read=3.0 * heads * n * d * width,
+        written=1.0 * heads * n * d * width,
+        limit=dtype,
+        data=data,
+        contestants={
+            OURS: gpu_with_relkernels,
+            **{name: gpu_with_torch(backend) for name, backend in backends.items()},
+        },
+        targets={"best": target},
+        tolerance=tensors.TOLERANCE[dtype],
+    )
+
+
+WORKLOADS = [
+    *(_workload(series, size) for series, sizes in _SIZES.items() for size in sizes),
+    *(gpu_workload(d, causal, "bfloat16", 1.0) for d in (64, 128) for causal in (False, True)),
+    *(gpu_workload(64, causal, "float32", 2.0) for causal in (False, True)),
+]

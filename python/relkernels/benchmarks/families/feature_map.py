@@ -1,4 +1,4 @@
-"""phi(x) through an MLP 64 → 256 → 256 → 64."""
+"""phi(x) through an MLP 64 → 256 → 256 → 64, on the CPU and on a GPU."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ...maps.mlp import MLP
 from ...ops import feature_map
 from ..workload import BF16, FLOAT32, OURS, AbsentError, Entry, Workload, points
-from . import networks
+from . import networks, tensors
 
 
 class Data(NamedTuple):
-    """Rows and the map."""
+    """Rows (on a GPU, a tensor) and the map."""
 
-    x: np.ndarray
+    x: Any
     phi: MLP
 
 
@@ -107,6 +105,56 @@ def _workload(series: str, n: int) -> Workload:
     )
 
 
-WORKLOADS = [_workload(series, n) for series, sizes in _SWEEPS.items() for n in sizes] + [
-    _workload("relu_bf16", n) for n in (64, 4096, 65536)
+# ---- on a GPU ----------------------------------------------------------------------------------
+
+
+def gpu_with_relkernels(data: Data) -> Entry:
+    """Ours, on tensors."""
+    return tensors.entry(lambda: feature_map(data.x, data.phi))
+
+
+def gpu_with_torch(data: Data) -> Entry:
+    """torch.nn.Sequential."""
+    net = tensors.module(data.phi, data.x.dtype)
+    return tensors.entry(lambda: net(data.x))
+
+
+def gpu_with_torch_compile(data: Data) -> Entry:
+    """Do the same, compiled."""
+    import torch
+
+    net = torch.compile(tensors.module(data.phi, data.x.dtype))
+    return tensors.entry(lambda: net(data.x))
+
+
+def gpu_workload(activation: str, dtype: str, n: int = 2**20) -> Workload:
+    """Return the workload of an activation and a dtype."""
+    width, widths = tensors.SIZE[dtype], networks.WIDTHS
+    return Workload(
+        device="cuda",
+        family="feature_map",
+        series=f"{activation}_{dtype}",
+        size=n,
+        title=f"MLP {'-'.join(map(str, widths))} {activation}, n = {{size}}, {dtype}",
+        flops=2.0 * n * networks.parameters(widths),
+        read=1.0 * n * widths[0] * width,
+        written=1.0 * n * widths[-1] * width,
+        limit=dtype,
+        data=lambda: Data(
+            tensors.normal(n, widths[0], dtype=dtype), MLP.random(widths, activation, random_state=0)
+        ),
+        contestants={
+            OURS: gpu_with_relkernels,
+            "PyTorch": gpu_with_torch,
+            "torch.compile": gpu_with_torch_compile,
+        },
+        targets={"PyTorch": 3.0, "torch.compile": 1.5},
+        tolerance=tensors.TOLERANCE[dtype],
+    )
+
+
+WORKLOADS = [
+    *(_workload(series, n) for series, sizes in _SWEEPS.items() for n in sizes),
+    *(_workload("relu_bf16", n) for n in (64, 4096, 65536)),
+    *(gpu_workload(activation, "bfloat16") for activation in ("relu", "gelu")),
 ]

@@ -1,4 +1,4 @@
-"""Gradients: of feature maps, relation matrices and attention, and of a loss over all pairs."""
+"""Gradients: of feature maps, relation matrices and attention, and of a loss over all pairs; on a GPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from ...gradients import attention_vjp, feature_map_vjp, relation_loss, relation_matrix_vjp
 from ...maps.mlp import MLP
 from ..workload import OURS, Entry, Workload, points
-from . import networks
+from . import networks, tensors
 from .attention import softmax_with_numpy
 
 D = 64
@@ -36,12 +36,15 @@ class LossData(NamedTuple):
 
 
 class PairData(NamedTuple):
-    """Two sets of features, values, and the gradient of the relation (n, m) or of the attention (n, d)."""
+    """Two sets of features, values, and the gradient of the relation (n, m) or of the attention (n, d).
 
-    x: np.ndarray
-    y: np.ndarray
-    v: np.ndarray
-    grad: np.ndarray
+    Tensors on a GPU.
+    """
+
+    x: Any
+    y: Any
+    v: Any
+    grad: Any
 
 
 def _flat(result: Any) -> list[np.ndarray]:
@@ -285,10 +288,50 @@ def _attention(n: int) -> Workload:
     )
 
 
+# ---- on a GPU ----------------------------------------------------------------------------------
+
+
+def gpu_attention_with_relkernels(data: PairData) -> Entry:
+    """Ours, on tensors; without gradients of maps, which are None."""
+    return tensors.entry(lambda: attention_vjp(*data), slice(3))
+
+
+def gpu_attention_with_torch(data: PairData) -> Entry:
+    """torch.autograd.grad of scaled_dot_product_attention."""
+    import torch
+
+    q, k, v = (a.clone().requires_grad_() for a in data[:3])
+
+    def call() -> Any:
+        out = torch.nn.functional.scaled_dot_product_attention(q[None], k[None], v[None])[0]
+        return torch.autograd.grad(out, (q, k, v), data.grad)
+
+    return tensors.entry(call)
+
+
+def gpu_attention(n: int = 4_096, heads: int = 4) -> Workload:
+    """Return the workload in float32."""
+    return Workload(
+        device="cuda",
+        family="gradients",
+        series="attention_float32",
+        size=n,
+        title=f"attention and its gradient, {heads} heads of {D}, n = {{size}}, float32",
+        flops=14.0 * heads * n**2 * D,
+        read=4 * 4.0 * heads * n * D,
+        written=3 * 4.0 * heads * n * D,
+        limit="float32",
+        data=lambda: PairData(*(tensors.normal(heads, n, D, seed=s) for s in range(4))),
+        contestants={OURS: gpu_attention_with_relkernels, "SDPA and autograd": gpu_attention_with_torch},
+        tolerance=TOLERANCE,
+    )
+
+
 WORKLOADS = [
     *(_map(n) for n in (64, 512, 4096, 65536)),
     *(_loss("loss_labels", n) for n in (64, 512, 4096)),
     *(_loss("loss_matrix", n) for n in (64, 512, 4096)),
     *(_relation(n) for n in (64, 512, 2048, 8192)),
     *(_attention(n) for n in (64, 512, 4096)),
+    gpu_attention(),
 ]

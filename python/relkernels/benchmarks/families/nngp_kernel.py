@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...estimators.random_features import MultiLayerRandomFeatures
 from ...maps.mlp import MLP
 from ...ops.nngp import nngp_kernel
 from ..workload import FLOAT32, OURS, Entry, Workload, points
@@ -30,10 +29,10 @@ class Data(NamedTuple):
 
 
 class FeaturesData(NamedTuple):
-    """Rows, the layer, and its weights in memory, scaled so that the features are relu(x W)."""
+    """Rows, the estimator, and its weights in memory, scaled so that the features are relu(x W)."""
 
     x: np.ndarray
-    features: MultiLayerRandomFeatures
+    features: Any
     weights: np.ndarray
 
 
@@ -148,6 +147,8 @@ def _kernel(activation: str, kind: str, dtype: str, size: int, depth: int, toler
 
 
 def _features_data(n: int) -> FeaturesData:
+    from ...estimators.random_features import MultiLayerRandomFeatures
+
     x = points(n, INPUTS)
     features = MultiLayerRandomFeatures((NEURONS,), random_state=0).fit(x)
     # The layer computes sqrt(2 / NEURONS) relu(sqrt(2 / INPUTS) x W).

@@ -1,15 +1,14 @@
-"""Relation matrices: from x through an MLP, from features, and many small ones at once."""
+"""Relation matrices: from x through an MLP, from features, and many small ones at once; also on a GPU."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from ...maps.mlp import MLP
 from ...ops import relation_matrix
 from ..workload import OURS, Entry, Workload, points
-from . import networks
+from . import networks, tensors
 
 # Sets of 32 objects, as in abstractor layers.
 SET = 32
@@ -17,10 +16,10 @@ SET_WIDTHS = (32, 64, 64, 16)
 
 
 class Data(NamedTuple):
-    """Objects on both sides (None: the same) and the map (None: x are features)."""
+    """Objects on both sides (None: the same; on a GPU, tensors) and the map (None: x are features)."""
 
-    x: np.ndarray
-    y: np.ndarray | None
+    x: Any
+    y: Any
     phi: MLP | None
 
 
@@ -124,6 +123,124 @@ def _sets(count: int) -> Workload:
     )
 
 
-WORKLOADS = [_workload(series, n) for series in _TITLES for n in (16, 256, 2048, 8192)] + [
-    _sets(count) for count in (1, 16, 256, 8192)
+# ---- on a GPU ----------------------------------------------------------------------------------
+
+
+def gpu_with_relkernels(precision: str | None = None) -> Callable[[Data], Entry]:
+    """Ours, on tensors."""
+
+    def prepare(data: Data) -> Entry:
+        return tensors.entry(lambda: relation_matrix(data.x, data.y, data.phi, precision=precision))
+
+    return prepare
+
+
+def gpu_with_cublas(tf32: bool) -> Callable[[Data], Entry]:
+    """Use one product of PyTorch."""
+
+    def prepare(data: Data) -> Entry:
+        x, y = data.x, data.x if data.y is None else data.y
+        return tensors.entry(tensors.with_tf32(tf32, lambda: x @ y.T))
+
+    return prepare
+
+
+def gpu_with_cupy(data: Data) -> Entry:
+    """Use one product of CuPy."""
+    import cupy
+
+    x = cupy.from_dlpack(data.x)
+    y = x if data.y is None else cupy.from_dlpack(data.y)
+    return tensors.entry(lambda: x @ y.T)
+
+
+def gpu_workload(
+    arithmetic: str, symmetric: bool, targets: Mapping[str, float], n: int = 16_384, d: int = 256
+) -> Workload:
+    """Return the workload of an arithmetic, from features."""
+    width, tf32 = tensors.SIZE[arithmetic], arithmetic == "tf32"
+    dtype = "float32" if tf32 else arithmetic
+    kind = "symmetric" if symmetric else "asymmetric"
+    return Workload(
+        device="cuda",
+        family="relation_matrix",
+        series=f"{kind}_{arithmetic}",
+        size=n,
+        title=f"{kind} relation from features, n = m = {{size}}, d = {d}, {arithmetic}",
+        flops=(1.0 if symmetric else 2.0) * n * n * d,
+        read=(1.0 if symmetric else 2.0) * n * d * width,
+        written=1.0 * n * n * width,
+        limit=arithmetic,
+        data=lambda: Data(
+            tensors.normal(n, d, dtype=dtype),
+            None if symmetric else tensors.normal(n, d, dtype=dtype, seed=1),
+            None,
+        ),
+        contestants={
+            OURS: gpu_with_relkernels("tf32" if tf32 else None),
+            "cuBLAS (PyTorch)": gpu_with_cublas(tf32),
+            **({"CuPy": gpu_with_cupy} if arithmetic == "float32" else {}),
+        },
+        targets=targets,
+        tolerance=tensors.TOLERANCE[arithmetic],
+    )
+
+
+def _sets_with_module(data: Data) -> Any:
+    assert data.phi is not None
+    net = tensors.module(data.phi, data.x.dtype)
+
+    def call() -> Any:
+        f = net(data.x)
+        return f @ f.mT
+
+    return call
+
+
+def gpu_sets_with_torch(data: Data) -> Entry:
+    """torch.nn.Sequential and a batch of products."""
+    return tensors.entry(_sets_with_module(data))
+
+
+def gpu_sets_with_torch_compile(data: Data) -> Entry:
+    """Do the same, compiled."""
+    import torch
+
+    return tensors.entry(torch.compile(_sets_with_module(data)))
+
+
+def gpu_sets(dtype: str, count: int = 4_096) -> Workload:
+    """Return the workload of many small relations."""
+    width, d = tensors.SIZE[dtype], SET_WIDTHS[0]
+    return Workload(
+        device="cuda",
+        family="relation_matrix",
+        series=f"sets_{dtype}",
+        size=count,
+        axis="sets",
+        title=f"{{size}} sets of {SET} objects through an MLP {'-'.join(map(str, SET_WIDTHS))}, {dtype}",
+        flops=count * SET * (2.0 * networks.parameters(SET_WIDTHS) + SET * SET_WIDTHS[-1]),
+        read=1.0 * count * SET * d * width,
+        written=1.0 * count * SET**2 * width,
+        limit=dtype,
+        data=lambda: Data(
+            tensors.normal(count, SET, d, dtype=dtype), None, MLP.random(SET_WIDTHS, "relu", random_state=0)
+        ),
+        contestants={
+            OURS: gpu_with_relkernels(),
+            "PyTorch": gpu_sets_with_torch,
+            "torch.compile": gpu_sets_with_torch_compile,
+        },
+        targets={"PyTorch": 3.0},
+        tolerance=tensors.TOLERANCE[dtype],
+    )
+
+
+WORKLOADS = [
+    *(_workload(series, n) for series in _TITLES for n in (16, 256, 2048, 8192)),
+    *(_sets(count) for count in (1, 16, 256, 8192)),
+    gpu_workload("bfloat16", False, {"cuBLAS (PyTorch)": 0.9}),
+    gpu_workload("bfloat16", True, {"cuBLAS (PyTorch)": 1.5}),
+    *(gpu_workload(arithmetic, False, {}) for arithmetic in ("float16", "tf32", "float32")),
+    *(gpu_sets(dtype) for dtype in ("float32", "bfloat16")),
 ]

@@ -1,4 +1,4 @@
-"""Matrix-free products sum_j link(<x_i, y_j>) v_j with 64 features."""
+"""Matrix-free products sum_j link(<x_i, y_j>) v_j with 64 features, on the CPU and on a GPU."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from ...ops import relation_matvec
 from ..workload import OURS, Entry, Workload, points
+from . import tensors
 
 D = 64
 # Rows at a time, for peers that have to store the matrix.
@@ -82,4 +83,60 @@ def _workload(n: int) -> Workload:
     )
 
 
-WORKLOADS = [_workload(n) for n in (64, 1024, 4096, 20_000)]
+# ---- on a GPU ----------------------------------------------------------------------------------
+
+
+class GpuData(NamedTuple):
+    """Tensors of objects on both sides and the vector; the scale of the inner products."""
+
+    x: Any
+    y: Any
+    v: Any
+    scale: float
+
+
+# Rows of the relation that the peer holds: 16 GB.
+GPU_ROWS = 4_000
+
+
+def gpu_with_relkernels(data: GpuData) -> Entry:
+    """Ours, on tensors."""
+    x, y, v, scale = data
+    return tensors.entry(lambda: relation_matvec(x, y, v, link="exp", scale=scale))
+
+
+def gpu_with_torch(data: GpuData) -> Entry:
+    """Compute the relation in chunks of rows."""
+    import torch
+
+    x, y, v, scale = data
+
+    def call() -> Any:
+        parts = [torch.exp_((x[i : i + GPU_ROWS] @ y.T).mul_(scale)) @ v for i in range(0, len(x), GPU_ROWS)]
+        return torch.cat(parts)
+
+    return tensors.entry(tensors.with_tf32(False, call))
+
+
+def gpu_workload(n: int = 1_000_000) -> Workload:
+    """Return the workload in float32."""
+    return Workload(
+        device="cuda",
+        family="relation_matvec",
+        series="exp_float32",
+        size=n,
+        title=f"exp-link product, n = m = {{size}}, d = {D}, float32",
+        flops=2.0 * n**2 * (D + 1),
+        read=4.0 * n * (2 * D + 1),
+        written=4.0 * n,
+        limit="float32",
+        data=lambda: GpuData(
+            tensors.normal(n, D), tensors.normal(n, D, seed=1), tensors.normal(n, seed=2), 0.05
+        ),
+        contestants={OURS: gpu_with_relkernels, "PyTorch in chunks": gpu_with_torch},
+        ceiling_target=0.7,
+        tolerance=1e-3,  # sums of a million terms of both signs
+    )
+
+
+WORKLOADS = [*(_workload(n) for n in (64, 1024, 4096, 20_000)), gpu_workload()]

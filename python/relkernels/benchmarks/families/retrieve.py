@@ -1,4 +1,4 @@
-"""The k largest inner products with keys of 64 features."""
+"""The k largest inner products with keys of 64 features, on the CPU and on a GPU."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import numpy as np
 
 from ...ops import retrieve
 from ..workload import OURS, Entry, Workload, points
+from . import tensors
 
 D = 64
 
 
 class Data(NamedTuple):
-    """Queries, keys, and k."""
+    """Queries, keys (on a GPU, tensors), and k."""
 
-    q: np.ndarray
-    keys: np.ndarray
+    q: Any
+    keys: Any
     k: int
 
 
@@ -118,17 +119,83 @@ def _workload(series: str, size: int, n: int, m: int, k: int, title: str) -> Wor
     )
 
 
+# ---- on a GPU ----------------------------------------------------------------------------------
+
+
+# Keys per product of the peer: 10 GB of float32 scores.
+CHUNK = 250_000
+# The order of equal and nearly equal scores may differ: the values are compared, not the indices.
+VALUES = slice(1)
+
+
+def gpu_with_relkernels(data: Data) -> Entry:
+    """Ours, on tensors."""
+    return tensors.entry(lambda: retrieve(data.q, data.keys, data.k), VALUES)
+
+
+def gpu_with_torch(data: Data) -> Entry:
+    """Compute the matrix in chunks, with torch.topk of each, and of the best so far."""
+    import torch
+
+    q, keys, k = data
+
+    def call() -> Any:
+        values: Any = None
+        indices: Any = None
+        for start in range(0, len(keys), CHUNK):
+            found, places = torch.topk(q @ keys[start : start + CHUNK].T, k, dim=1)
+            places = places + start
+            if values is not None:
+                found, places = torch.cat([values, found], 1), torch.cat([indices, places], 1)
+                found, order = torch.topk(found, k, dim=1)
+                places = places.gather(1, order)
+            values, indices = found, places
+        return values, indices
+
+    return tensors.entry(tensors.with_tf32(False, call), VALUES)
+
+
+def gpu_workload(dtype: str, n: int = 10_000, m: int = 10_000_000, k: int = 10) -> Workload:
+    """Return the workload of a dtype."""
+    width = tensors.SIZE[dtype]
+    return Workload(
+        device="cuda",
+        family="retrieve",
+        series=f"queries_{n}_{dtype}",
+        size=m,
+        axis="keys",
+        title=f"retrieve {k} of {{size}} keys for {n:,} queries, d = {D}, {dtype}",
+        flops=2.0 * n * m * D,
+        read=1.0 * (n + m) * D * width,
+        written=1.0 * n * k * (8 + width),
+        limit=dtype,
+        data=lambda: Data(tensors.normal(n, D, dtype=dtype), tensors.normal(m, D, dtype=dtype, seed=1), k),
+        contestants={OURS: gpu_with_relkernels, "matmul + topk (PyTorch)": gpu_with_torch},
+        targets={"matmul + topk (PyTorch)": 3.0},
+        tolerance=tensors.TOLERANCE[dtype],
+    )
+
+
 WORKLOADS = [
-    _workload(
-        f"queries_{n}", m, n, m, 10, f"retrieve 10, {n:,} {'query' if n == 1 else 'queries'} × {{size}} keys"
-    )
-    for n, sizes in (
-        (1, (100, 1_000, 10_000, 100_000, 1_000_000)),
-        (16, (100, 1_000, 10_000, 100_000, 1_000_000)),
-        (1000, (100, 1_000, 10_000, 100_000)),
-    )
-    for m in sizes
-] + [
-    _workload("largest", k, 1000, 100_000, k, "retrieve {size}, 1,000 queries × 100,000 keys")
-    for k in (1, 100)
+    *(
+        _workload(
+            f"queries_{n}",
+            m,
+            n,
+            m,
+            10,
+            f"retrieve 10, {n:,} {'query' if n == 1 else 'queries'} × {{size}} keys",
+        )
+        for n, sizes in (
+            (1, (100, 1_000, 10_000, 100_000, 1_000_000)),
+            (16, (100, 1_000, 10_000, 100_000, 1_000_000)),
+            (1000, (100, 1_000, 10_000, 100_000)),
+        )
+        for m in sizes
+    ),
+    *(
+        _workload("largest", k, 1000, 100_000, k, "retrieve {size}, 1,000 queries × 100,000 keys")
+        for k in (1, 100)
+    ),
+    *(gpu_workload(dtype) for dtype in ("float32", "bfloat16")),
 ]
