@@ -20,6 +20,8 @@ target_sources(
           csrc/operations/relation_matrix_vjp.cpp
           csrc/operations/relation_matvec.cpp
           csrc/operations/retrieve.cpp
+          csrc/operations/sparse_feature_map.cpp
+          csrc/operations/sparse_feature_map_vjp.cpp
           csrc/base/threads.cpp)
 target_include_directories(
   relkernels_core

@@ -103,6 +103,8 @@ def test_a_forked_child_computes(rng):
         ),
         "[rk.relation_matrix(x[:6000]) for _ in range(10_000)]",
         "rk.feature_map_vjp(np.broadcast_to(x, (40, *x.shape)), phi, np.broadcast_to(x, (40, *x.shape)))",
+        "ids = sparse.csr_array((np.ones(10**7), np.arange(10**7) % 64, np.arange(0, 10**7 + 1, 10)));"
+        "wide = rk.MLP.random([64, 1024, 64], dtype='float64'); [wide(ids) for _ in range(1000)]",
     ],
 )
 @pytest.mark.parametrize("threads", [pytest.param(1, marks=pytest.mark.slow), 2])
@@ -110,6 +112,7 @@ def test_ctrl_c_stops_a_long_call(call, threads):
     code = f"""
     import signal, sys
     import numpy as np, relkernels as rk
+    from scipy import sparse
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
     x = np.ones((400_000, 64), np.float32)
     phi = rk.MLP.random([64, 64], random_state=0)

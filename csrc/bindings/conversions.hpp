@@ -96,6 +96,25 @@ inline Allowed allowed_of(const std::optional<py::array>& mask, const Limits& ba
     return {view_or_none<const std::uint8_t>(mask), band_of(band)};
 }
 
+// Values of type T without gaps between them.
+template <class T>
+const T* contiguous(const py::array& a) {
+    const auto v = view<const T>(a);
+    if (v.ndim() != 1 || (v.dim(1) > 1 && v.step(1) != 1))
+        throw std::invalid_argument("expected a contiguous vector");
+    return v.data;
+}
+
+// Sparse rows with columns of 32 or 64 bits. That the offsets ascend, and that the columns are those of a
+// matrix, is checked in Python (arrays/sparse.py).
+template <class T>
+SparseRows<T> sparse_rows(const py::array& values, const py::array& columns, const py::array& offsets) {
+    const bool narrow = holds<std::int32_t>(columns);
+    return {contiguous<T>(values), narrow ? contiguous<std::int32_t>(columns) : nullptr,
+            narrow ? nullptr : contiguous<std::int64_t>(columns), contiguous<std::int64_t>(offsets),
+            long(offsets.shape(0)) - 1};
+}
+
 template <class T>
 T* data_or_null(const std::optional<py::array>& a) {
     return a ? view<T>(*a).data : nullptr;

@@ -8,17 +8,36 @@ namespace {
 
 using Maybe = std::optional<py::array>;
 
+using Layers = std::vector<py::array>;
+
+template <class T>
+MapGradient<T> map_gradient(const Maybe& x, const Layers& weights, const std::optional<Layers>& biases) {
+    MapGradient<T> to{view_or_none<T>(x), {}, {}};
+    for (const py::array& a : weights) to.weights.push_back(view<T>(a).data);
+    if (biases)
+        for (const py::array& a : *biases) to.biases.push_back(view<T>(a).data);
+    return to;
+}
+
 void feature_map_vjp(const py::array& x, const MlpHandle& mlp, const py::array& grad, const py::array& grad_x,
-                     const std::vector<py::array>& grad_weights,
-                     const std::optional<std::vector<py::array>>& grad_biases) {
+                     const Layers& grad_weights, const std::optional<Layers>& grad_biases) {
     with_dtype(x, [&]<class T>() {
         const auto from = view<const T>(x), above = view<const T>(grad);
         const Mlp<T>& map = mlp.as<T>();
-        MapGradient<T> to{view<T>(grad_x), {}, {}};
-        for (const py::array& a : grad_weights) to.weights.push_back(view<T>(a).data);
-        if (grad_biases)
-            for (const py::array& a : *grad_biases) to.biases.push_back(view<T>(a).data);
+        const MapGradient<T> to = map_gradient<T>(grad_x, grad_weights, grad_biases);
         without_gil([&] { rk::feature_map_vjp<T>(from, map, above, to); });
+    });
+}
+
+void sparse_feature_map_vjp(const py::array& values, const py::array& columns, const py::array& offsets,
+                            const py::array& weights, const MlpHandle& mlp, const py::array& grad,
+                            const Layers& grad_weights, const std::optional<Layers>& grad_biases) {
+    with_dtype(values, [&]<class T>() {
+        const auto x = sparse_rows<T>(values, columns, offsets);
+        const auto first = view<const T>(weights), above = view<const T>(grad);
+        const Mlp<T>& map = mlp.as<T>();
+        const MapGradient<T> to = map_gradient<T>({}, grad_weights, grad_biases);
+        without_gil([&] { rk::sparse_feature_map_vjp<T>(x, first.data, map, above, to); });
     });
 }
 
@@ -96,6 +115,8 @@ void register_gradients(py::module_& m) {
     using py::arg;
     m.def("feature_map_vjp", &feature_map_vjp, arg("x"), arg("mlp"), arg("grad"), arg("grad_x"),
           arg("grad_weights"), arg("grad_biases"));
+    m.def("sparse_feature_map_vjp", &sparse_feature_map_vjp, arg("values"), arg("columns"), arg("offsets"),
+          arg("weights"), arg("mlp"), arg("grad"), arg("grad_weights"), arg("grad_biases"));
     m.def("relation_matrix_vjp", &relation_matrix_vjp, arg("f"), arg("g"), arg("grad"), arg("scale"),
           arg("heads"), arg("grad_f"), arg("grad_g"), arg("grad_scale") = py::none());
     m.def("attention_vjp", &attention_vjp, arg("f"), arg("g"), arg("v"), arg("mask"), arg("band"),

@@ -19,6 +19,19 @@ void feature_map(const py::array& x, const MlpHandle& mlp, const Name& precision
     });
 }
 
+void sparse_feature_map(const py::array& values, const py::array& columns, const py::array& offsets,
+                        const py::array& weights, const MlpHandle& mlp, const Name& precision,
+                        const py::array& out) {
+    with_dtype(values, [&]<class T>() {
+        const auto x = sparse_rows<T>(values, columns, offsets);
+        const auto first = view<const T>(weights);
+        const auto to = view<T>(out);
+        const Mlp<T>& map = mlp.as<T>();
+        const Precision p = precision_named(precision);
+        without_gil([&] { rk::sparse_feature_map<T>(x, first.data, map, p, to); });
+    });
+}
+
 // The arguments that every operation on a relation shares; views are taken while the GIL is held.
 template <class T>
 Relation<T> relation_of(const py::array& rows, const Maybe& columns, const MlpHandle* phi,
@@ -87,6 +100,8 @@ void relation_matvec(const py::array& x, const py::array& y, const py::array& v,
 void register_operations(py::module_& m) {
     using py::arg;
     m.def("feature_map", &feature_map, arg("x"), arg("mlp"), arg("precision"), arg("out"));
+    m.def("sparse_feature_map", &sparse_feature_map, arg("values"), arg("columns"), arg("offsets"),
+          arg("weights"), arg("mlp"), arg("precision"), arg("out"));
     m.def("relation_matrix", &relation_matrix, arg("x"), arg("y"), arg("phi").none(true),
           arg("psi").none(true), arg("precision"), arg("scale"), arg("heads"), arg("out"));
     m.def("attention_scores", &attention_scores, arg("q"), arg("k"), arg("phi").none(true),

@@ -1,6 +1,7 @@
 // The table of one instruction set: this file is compiled once for each, with RK_ISA_* set.
 #include "kernels/activations.hpp"
 #include "kernels/ceiling_loops.hpp"
+#include "kernels/gather.hpp"
 #include "kernels/in_place.hpp"
 #include "kernels/losses.hpp"
 #include "kernels/micro_kernel.hpp"
@@ -21,6 +22,7 @@ namespace rk::RK_ISA {
       .product_of_rows = product_of_rows<T>,                                                  \
       .masked_product = masked_product<T>,                                                    \
       .weighted_rows = weighted_rows<T>,                                                      \
+      .gather = gather<T>,                                                                    \
       .all_finite = all_finite<T>},                                                           \
      {.copy = copy<T>,                                                                        \
       .transpose = transpose<T>,                                                              \

@@ -79,6 +79,17 @@ struct PairTargets {
     }
 };
 
+// Rows of which only some entries are stored (CSR): entry e of row i, offsets[i] <= e < offsets[i + 1], is
+// values[e] in column columns[e]. Columns may repeat and have any order; the others are zero.
+template <class T>
+struct SparseRows {
+    const T* values;
+    const std::int32_t* columns;  // null: wide_columns instead
+    const std::int64_t* wide_columns;
+    const std::int64_t* offsets;  // count + 1
+    long count;                   // rows
+};
+
 // How a sum of products is written to C:  c <- max(floor, scale (c0 + a . b) + bias), where c0 is the
 // previous value of C if `accumulate`, else 0. NaN passes the floor.
 template <class T>
@@ -122,6 +133,11 @@ struct Products {
     // in place: the chains of product with accumulate, for at most 256 values.
     void (*weighted_rows)(const T* p, long p_row, const T* values, long values_row, long rows, long count,
                           long width, T* acc, const Mask& mask, long i0, long j0);
+
+    // C <- rows [first, first + rows) of x times a matrix B(k, j) = matrix[k * matrix_row + j], finished;
+    // rows without entries are left alone if C accumulates. Chains as in product, over the entries of a row.
+    void (*gather)(const SparseRows<T>& x, long first, long rows, const T* matrix, long matrix_row, long cols,
+                   T* c, long c_row, const Finish<T>& finish);
 
     bool (*all_finite)(const T* p, long n);
 };

@@ -29,6 +29,11 @@ struct Relation {
 template <class T>
 void feature_map(const Array<const T>& x, const Mlp<T>& map, Precision precision, const Array<T>& out);
 
+// The same for sparse rows. weights: those of the map's first layer, row-major.
+template <class T>
+void sparse_feature_map(const SparseRows<T>& x, const T* weights, const Mlp<T>& map, Precision precision,
+                        const Array<T>& out);
+
 // Without columns: the symmetric relation of the rows with themselves through phi. out has three core
 // dimensions (heads, n, m) if heads > 1.
 template <class T>
@@ -108,6 +113,11 @@ struct AttentionResult {
 template <class T>
 void feature_map_vjp(const Array<const T>& x, const Mlp<T>& map, const Array<const T>& grad,
                      const MapGradient<T>& to);
+
+// Without the gradient of x: it is dense.
+template <class T>
+void sparse_feature_map_vjp(const SparseRows<T>& x, const T* weights, const Mlp<T>& map,
+                            const Array<const T>& grad, const MapGradient<T>& to);
 
 template <class T>
 void relation_matrix_vjp(const Relation<T>& features, long heads, const Array<const T>& grad,

@@ -67,10 +67,27 @@ const typename A::Factor* Mlp<T>::panels(const Layer& layer) const {
 
 template <class T>
 template <class A>
-void Mlp<T>::forward(const T* x, long x_row, long x_col, long rows, T* out, long out_row) const {
+void Mlp<T>::multiply(const Layer& layer, const T* x, long x_row, long x_col, long rows,
+                      typename A::Factor* factors, long factor_row, T* out, long out_row,
+                      const Finish<T>& finish) const {
+    const long stride = A::nr() * A::padded(layer.inputs);
+    if constexpr (A::kConverts) {
+        A::convert(x, x_row, x_col, rows, layer.inputs, factors, factor_row);
+        A::product(factors, factor_row, 1, panels<A>(layer), stride, rows, layer.outputs, layer.inputs, out,
+                   out_row, finish);
+    } else {
+        A::product(x, x_row, x_col, panels<A>(layer), stride, rows, layer.outputs, layer.inputs, out, out_row,
+                   finish);
+    }
+}
+
+// first(i, block, factors, factor_row, to, to_row, finish) makes the first layer's output, not yet activated,
+// of rows [i, i + block). widest: of the inputs that `factors` must hold.
+template <class T>
+template <class A, class First>
+void Mlp<T>::forward_after(const First& first, long widest, long rows, T* out, long out_row) const {
     using Factor = typename A::Factor;
     if constexpr (std::is_same_v<A, Bf16>) std::call_once(bf16_once_, [this] { make_bf16(); });
-    long widest = inputs();
     for (long l = 0; l + 1 < depth(); ++l) widest = std::max(widest, outputs(l));
     const long row = padded_row<T>(widest), factor_row = padded_row<Factor>(A::padded(widest));
     Arena::Scope scratch;
@@ -82,30 +99,44 @@ void Mlp<T>::forward(const T* x, long x_row, long x_col, long rows, T* out, long
 
     for (long i = 0; i < rows; i += kRowBlock) {
         const long block = std::min(rows - i, kRowBlock);
-        const T* in = x + i * x_row;
-        long in_row = x_row, in_col = x_col;
+        const T* in = nullptr;
         for (long l = 0; l < depth(); ++l) {
             const Layer& layer = layers_[std::size_t(l)];
             const bool is_hidden = l + 1 < depth();
             T* to = is_hidden ? hidden[l % 2] : out + i * out_row;
             const long to_row = is_hidden ? row : out_row;
             const Finish<T> finish{.bias = layer.bias.get(), .floor = floor(is_hidden)};
-            const long stride = A::nr() * A::padded(layer.inputs);
-            if constexpr (A::kConverts) {
-                A::convert(in, in_row, in_col, block, layer.inputs, factors, factor_row);
-                A::product(factors, factor_row, 1, panels<A>(layer), stride, block, layer.outputs,
-                           layer.inputs, to, to_row, finish);
-            } else {
-                A::product(in, in_row, in_col, panels<A>(layer), stride, block, layer.outputs, layer.inputs,
-                           to, to_row, finish);
-            }
+            if (l == 0)
+                first(i, block, factors, factor_row, to, to_row, finish);
+            else
+                multiply<A>(layer, in, row, 1, block, factors, factor_row, to, to_row, finish);
             if (activates(is_hidden))
                 kernels<T>().activate(activation_, parameter_, to, row, block, layer.outputs);
             in = to;
-            in_row = to_row;
-            in_col = 1;
         }
     }
+}
+
+template <class T>
+template <class A>
+void Mlp<T>::forward(const T* x, long x_row, long x_col, long rows, T* out, long out_row) const {
+    const auto first = [&](long i, long block, typename A::Factor* factors, long factor_row, T* to,
+                           long to_row, const Finish<T>& finish) {
+        multiply<A>(layers_.front(), x + i * x_row, x_row, x_col, block, factors, factor_row, to, to_row,
+                    finish);
+    };
+    forward_after<A>(first, inputs(), rows, out, out_row);
+}
+
+template <class T>
+template <class A>
+void Mlp<T>::forward(const SparseRows<T>& x, long first, long rows, const T* weights, T* out,
+                     long out_row) const {
+    const auto sum = [&](long i, long block, typename A::Factor*, long, T* to, long to_row,
+                         const Finish<T>& finish) {
+        kernels<T>().gather(x, first + i, block, weights, outputs(0), outputs(0), to, to_row, finish);
+    };
+    forward_after<A>(sum, 0, rows, out, out_row);
 }
 
 template <class T>
@@ -120,14 +151,12 @@ std::vector<T> Mlp<T>::weights(const Layer& layer) const {
 }
 
 template <class T>
-void Mlp<T>::make_transposed() const {
+void Mlp<T>::make_transposed(const Layer& layer) const {
     const Kernels<T>& k = kernels<T>();
-    for (const Layer& layer : layers_) {
-        const std::vector<T> w = weights(layer);
-        layer.transposed = Buffer<T>(round_up(layer.inputs, k.nr) * layer.outputs);
-        k.pack(w.data(), 1, layer.outputs, layer.outputs, layer.inputs, layer.transposed.get(),
-               layer.outputs * k.nr);
-    }
+    const std::vector<T> w = weights(layer);
+    layer.transposed = Buffer<T>(round_up(layer.inputs, k.nr) * layer.outputs);
+    k.pack(w.data(), 1, layer.outputs, layer.outputs, layer.inputs, layer.transposed.get(),
+           layer.outputs * k.nr);
 }
 
 template <class T>
@@ -142,31 +171,34 @@ void Mlp<T>::make_bf16() const {
         }
 }
 
+// first(z, row) makes the first layer's output, not yet activated; below_first(delta, row, panels) takes the
+// gradient with respect to it, with `panels` as scratch. widest: of the first layer's input, if `panels` must
+// hold it.
 template <class T>
-void Mlp<T>::vjp(const T* x, long x_row, long x_col, const T* grad, long grad_row, long grad_col, long rows,
-                 T* grad_x, long grad_x_row, T* const* grad_weights, T* const* grad_biases) const {
-    std::call_once(transposed_once_, [this] { make_transposed(); });
+template <class First, class Below>
+void Mlp<T>::vjp_around(const First& first, const Below& below_first, long widest, long rows, const T* grad,
+                        long grad_row, long grad_col, T* const* grad_weights, T* const* grad_biases) const {
+    std::call_once(transposed_once_, [this] {
+        for (std::size_t l = 1; l < layers_.size(); ++l) make_transposed(layers_[l]);
+    });
     const Kernels<T>& k = kernels<T>();
     Arena::Scope scratch;
 
     // Forward, keeping each hidden layer before (z) and after (h) its activation.
-    long widest = 0;
-    for (long l = 0; l < depth(); ++l) widest = std::max({widest, inputs(l), outputs(l)});
+    for (long l = 0; l < depth(); ++l) widest = std::max(widest, outputs(l));
     const long row = padded_row<T>(widest);
     std::vector<T*> z, h;
-    const T* in = x;
-    long in_row = x_row, in_col = x_col;
     for (long l = 0; l + 1 < depth(); ++l) {
         z.push_back(scratch.take<T>(rows * row));
         h.push_back(scratch.take<T>(rows * row));
         const Layer& layer = layers_[std::size_t(l)];
-        k.product(in, in_row, in_col, layer.panels.get(), layer.inputs * k.nr, rows, layer.outputs,
-                  layer.inputs, z.back(), row, {.bias = layer.bias.get()});
+        if (l == 0)
+            first(z.back(), row);
+        else
+            k.product(h[std::size_t(l) - 1], row, 1, layer.panels.get(), layer.inputs * k.nr, rows,
+                      layer.outputs, layer.inputs, z.back(), row, {.bias = layer.bias.get()});
         for (long i = 0; i < rows; ++i) std::copy_n(z.back() + i * row, outputs(l), h.back() + i * row);
         k.activate(activation_, parameter_, h.back(), row, rows, outputs(l));
-        in = h.back();
-        in_row = row;
-        in_col = 1;
     }
 
     // Backward: delta is the gradient with respect to the output of layer l before its activation.
@@ -174,22 +206,54 @@ void Mlp<T>::vjp(const T* x, long x_row, long x_col, const T* grad, long grad_ro
     T* below = scratch.take<T>(rows * row);
     T* panels = scratch.take<T>(round_up(widest, k.nr) * rows);
     copy_strided(grad, grad_row, grad_col, rows, outputs(), delta, row);
-    for (long l = depth() - 1; l >= 0; --l) {
+    for (long l = depth() - 1;; --l) {
         const Layer& layer = layers_[std::size_t(l)];
-        const bool first = l == 0;
-        const T* input = first ? x : h[std::size_t(l) - 1];
-        const long input_row = first ? x_row : row, input_col = first ? x_col : 1;
+        if (has_bias_) k.add_column_sums(delta, row, rows, layer.outputs, grad_biases[l]);
+        if (l == 0) break;
         // dW += input^T delta: the depth of this product is the rows of the block.
         k.pack(delta, row, 1, rows, layer.outputs, panels, rows * k.nr);
-        k.product(input, input_col, input_row, panels, rows * k.nr, layer.inputs, layer.outputs, rows,
+        k.product(h[std::size_t(l) - 1], 1, row, panels, rows * k.nr, layer.inputs, layer.outputs, rows,
                   grad_weights[l], layer.outputs, {.accumulate = true});
-        if (has_bias_) k.add_column_sums(delta, row, rows, layer.outputs, grad_biases[l]);
         k.product(delta, row, 1, layer.transposed.get(), layer.outputs * k.nr, rows, layer.inputs,
-                  layer.outputs, first ? grad_x : below, first ? grad_x_row : row, {});
-        if (first) break;
+                  layer.outputs, below, row, {});
         k.activate_vjp(activation_, parameter_, z[std::size_t(l) - 1], row, below, row, rows, layer.inputs);
         std::swap(delta, below);
     }
+    below_first(delta, row, panels);
+}
+
+template <class T>
+void Mlp<T>::vjp(const T* x, long x_row, long x_col, const T* grad, long grad_row, long grad_col, long rows,
+                 T* grad_x, long grad_x_row, T* const* grad_weights, T* const* grad_biases) const {
+    const Layer& layer = layers_.front();
+    std::call_once(first_transposed_once_, [&] { make_transposed(layer); });
+    const Kernels<T>& k = kernels<T>();
+    const auto first = [&](T* z, long row) {
+        k.product(x, x_row, x_col, layer.panels.get(), layer.inputs * k.nr, rows, layer.outputs, layer.inputs,
+                  z, row, {.bias = layer.bias.get()});
+    };
+    const auto below = [&](const T* delta, long row, T* panels) {
+        k.pack(delta, row, 1, rows, layer.outputs, panels, rows * k.nr);
+        k.product(x, x_col, x_row, panels, rows * k.nr, layer.inputs, layer.outputs, rows, grad_weights[0],
+                  layer.outputs, {.accumulate = true});
+        k.product(delta, row, 1, layer.transposed.get(), layer.outputs * k.nr, rows, layer.inputs,
+                  layer.outputs, grad_x, grad_x_row, {});
+    };
+    vjp_around(first, below, inputs(), rows, grad, grad_row, grad_col, grad_weights, grad_biases);
+}
+
+template <class T>
+void Mlp<T>::vjp(const SparseRows<T>& x, long first, long rows, const T* weights, const T* grad,
+                 long grad_row, long grad_col, T* delta, long delta_row, T* const* grad_weights,
+                 T* const* grad_biases) const {
+    const auto sum = [&](T* z, long row) {
+        kernels<T>().gather(x, first, rows, weights, outputs(0), outputs(0), z, row,
+                            {.bias = layers_.front().bias.get()});
+    };
+    const auto below = [&](const T* found, long row, T*) {
+        for (long i = 0; i < rows; ++i) std::copy_n(found + i * row, outputs(0), delta + i * delta_row);
+    };
+    vjp_around(sum, below, 0, rows, grad, grad_row, grad_col, grad_weights, grad_biases);
 }
 
 template class Mlp<float>;
@@ -197,5 +261,11 @@ template class Mlp<double>;
 template void Mlp<float>::forward<Full<float>>(const float*, long, long, long, float*, long) const;
 template void Mlp<float>::forward<Bf16>(const float*, long, long, long, float*, long) const;
 template void Mlp<double>::forward<Full<double>>(const double*, long, long, long, double*, long) const;
+template void Mlp<float>::forward<Full<float>>(const SparseRows<float>&, long, long, const float*, float*,
+                                               long) const;
+template void Mlp<float>::forward<Bf16>(const SparseRows<float>&, long, long, const float*, float*,
+                                        long) const;
+template void Mlp<double>::forward<Full<double>>(const SparseRows<double>&, long, long, const double*,
+                                                 double*, long) const;
 
 }  // namespace rk

@@ -37,11 +37,22 @@ class Mlp {
     template <class A>
     void forward(const T* x, long x_row, long x_col, long rows, T* out, long out_row) const;
 
+    // The same for rows [first, first + rows) of x. The first layer, always in full precision, sums rows of
+    // its W, which `weights` has row-major: the panels would have a row in as many places as there are
+    // panels.
+    template <class A>
+    void forward(const SparseRows<T>& x, long first, long rows, const T* weights, T* out, long out_row) const;
+
     // Adds the gradients of sum <grad, phi(x)> with respect to weights and biases (row-major, one after
     // the other; biases may be null) to what is there, and writes that of x. At most kVjpRows rows.
     static constexpr long kVjpRows = 128;
     void vjp(const T* x, long x_row, long x_col, const T* grad, long grad_row, long grad_col, long rows,
              T* grad_x, long grad_x_row, T* const* grad_weights, T* const* grad_biases) const;
+
+    // The same for rows [first, first + rows) of x, without the gradients of x and of the first W: both
+    // follow from that of the first layer's output before its activation, which is written to `delta`.
+    void vjp(const SparseRows<T>& x, long first, long rows, const T* weights, const T* grad, long grad_row,
+             long grad_col, T* delta, long delta_row, T* const* grad_weights, T* const* grad_biases) const;
 
    private:
     struct Layer {
@@ -58,14 +69,26 @@ class Mlp {
     T floor(bool hidden) const;
     bool activates(bool hidden) const;
     std::vector<T> weights(const Layer& layer) const;  // row-major, from the panels
-    void make_transposed() const;
+    void make_transposed(const Layer& layer) const;
+    // A layer's product in an arithmetic; `factors` is scratch for those that convert.
+    template <class A>
+    void multiply(const Layer& layer, const T* x, long x_row, long x_col, long rows,
+                  typename A::Factor* factors, long factor_row, T* out, long out_row,
+                  const Finish<T>& finish) const;
+    // forward() and vjp() around the first layer, whose input is dense or sparse (mlp.cpp).
+    template <class A, class First>
+    void forward_after(const First& first, long widest, long rows, T* out, long out_row) const;
+    template <class First, class Below>
+    void vjp_around(const First& first, const Below& below_first, long widest, long rows, const T* grad,
+                    long grad_row, long grad_col, T* const* grad_weights, T* const* grad_biases) const;
     void make_bf16() const;
 
     std::vector<Layer> layers_;
     Activation activation_;
     T parameter_;
     bool has_bias_;
-    mutable std::once_flag transposed_once_, bf16_once_;
+    // The first layer's transposed weights are made apart: vjp of sparse rows does without.
+    mutable std::once_flag first_transposed_once_, transposed_once_, bf16_once_;
 };
 
 }  // namespace rk

@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['ACTIVATIONS', 'DlpackTensor', 'Dual', 'LINKS', 'LOSSES', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'feature_map', 'feature_map_vjp', 'get_num_threads', 'isa', 'measure_ceiling', 'nngp_diagonal', 'nngp_kernel', 'philox', 'random_features', 'random_normals', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'retrieve', 'set_num_threads', 'vector_math']
+__all__: list[str] = ['ACTIVATIONS', 'DlpackTensor', 'Dual', 'LINKS', 'LOSSES', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'feature_map', 'feature_map_vjp', 'get_num_threads', 'isa', 'measure_ceiling', 'nngp_diagonal', 'nngp_kernel', 'philox', 'random_features', 'random_normals', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'retrieve', 'set_num_threads', 'sparse_feature_map', 'sparse_feature_map_vjp', 'vector_math']
 class DlpackTensor:
     """
     A tensor taken from a DLPack capsule, kept as long as this object.
@@ -110,6 +110,10 @@ def relation_matvec(x: numpy.ndarray, y: numpy.ndarray, v: numpy.ndarray, phi: M
 def retrieve(q: numpy.ndarray, keys: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, mask: numpy.ndarray | None, values: numpy.ndarray, indices: numpy.ndarray) -> None:
     ...
 def set_num_threads(n: typing.SupportsInt | typing.SupportsIndex) -> None:
+    ...
+def sparse_feature_map(values: numpy.ndarray, columns: numpy.ndarray, offsets: numpy.ndarray, weights: numpy.ndarray, mlp: Mlp, precision: str | None, out: numpy.ndarray) -> None:
+    ...
+def sparse_feature_map_vjp(values: numpy.ndarray, columns: numpy.ndarray, offsets: numpy.ndarray, weights: numpy.ndarray, mlp: Mlp, grad: numpy.ndarray, grad_weights: collections.abc.Sequence[numpy.ndarray], grad_biases: collections.abc.Sequence[numpy.ndarray] | None) -> None:
     ...
 def vector_math(name: str, x: numpy.ndarray, parameter: typing.SupportsFloat | typing.SupportsIndex, out: numpy.ndarray) -> None:
     """

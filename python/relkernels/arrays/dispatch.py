@@ -33,6 +33,7 @@ from .kinds import (
     place_of,
 )
 from .outputs import output, output_pair
+from .sparse import is_sparse
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -130,15 +131,16 @@ class _Given(NamedTuple):
 def _given(about: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Given | None:
     """Find the arrays of a call; None if there are none, or too many arguments."""
     arguments = dict(zip(about.order, args, strict=False)) | kwargs
-    arrays = {
+    found = {
         label: part
         for name in about.names
         for label, part in labelled(name, arguments.get(name))
-        if is_array(part)
+        if is_array(part) or is_sparse(part)
     }
+    arrays = {label: part for label, part in found.items() if not is_sparse(part)}
     if not arrays or len(arguments) < len(args) + len(kwargs):
         return None
-    places = {name: place_of(name, a) for name, a in arrays.items()}
+    places = {name: place_of(name, a) for name, a in found.items()}
     leader, place = next(iter(places.items()))
     for name, other in places.items():
         if other != place:
@@ -164,6 +166,10 @@ def _any_kind(about: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     check_returnable(leader, kind)
     views = _views(arrays)
     half = _common_half(arrays, views)
+    if half is not None:
+        for name in about.names:
+            if is_sparse(arguments.get(name)):
+                check.different_dtype(name, leader, half, str(arguments[name].dtype), None)
     if half is None and place.kind == "numpy":
         return about.call(*args, **kwargs)
     like = views[leader].view.dtype

@@ -18,6 +18,7 @@ from ..base.describe import described
 from ..base.result import rebuilt
 from .dlpack import taken
 from .half import HALVES, narrow, widen
+from .sparse import is_sparse
 
 R = TypeVar("R")
 # An array of any kind, in annotations: all of a call and its result are of one.
@@ -110,6 +111,8 @@ class Place(NamedTuple):
 
 def place_of(name: str, a: Any) -> Place:
     """Return where an array is, if an operation can have it from there."""
+    if is_sparse(a):
+        return Place("numpy", (CPU, 0))
     kind = kind_of(a).name
     if kind == "numpy":
         return Place(kind, (CPU, 0))

@@ -8,8 +8,9 @@ import numpy as np
 
 from ..arrays import Array, operation
 from ..arrays.engine import engine_of
+from ..arrays.sparse import SparseRows, is_sparse
 from ..base import check
-from ..maps.mlp import MLP, check_mlp, mapped_width
+from ..maps.mlp import MLP, check_mlp, mapped_rows, mapped_width
 from ..ops.allowed import Allowed, Window
 from ..ops.attended import attend
 from ..ops.sides import Attended, Sides, spread
@@ -48,15 +49,18 @@ def feature_map_vjp(x: Array, mlp: MLP, grad: Array) -> tuple[Array, MLPGradient
     Parameters
     ----------
     x : ndarray of shape (..., n, d_x)
+        Or a sparse matrix, as in `feature_map`.
     mlp : MLP
     grad : ndarray of shape (..., n, d)
         Gradient with respect to the features.
 
     Returns
     -------
-    grad_x : ndarray of shape (..., n, d_x)
+    grad_x : ndarray of shape (..., n, d_x), or None for a sparse `x`
+        The gradient of a sparse matrix is dense: it is not zero where the matrix is.
     grad_mlp : MLPGradient
-        Summed over all rows.
+        Summed over all rows. Its arrays are dense; for a sparse `x`, rows of ``weights[0]`` whose columns `x`
+        does not store are zero.
 
     Raises
     ------
@@ -64,6 +68,13 @@ def feature_map_vjp(x: Array, mlp: MLP, grad: Array) -> tuple[Array, MLPGradient
         If an argument is not as above; the message names it.
     MemoryError
         If the output would not fit in memory.
+
+    Notes
+    -----
+    To get only the rows of the first layer that a batch of ids touches, renumber the ids: with ``ids, at =
+    np.unique(x.indices, return_inverse=True)`` the rows ``scipy.sparse.csr_array((x.data, at, x.indptr),
+    shape=(n, len(ids)))`` go through an MLP whose first layer is ``weights[0][ids]``, and time and memory no
+    longer depend on the number of ids.
 
     Examples
     --------
@@ -73,15 +84,14 @@ def feature_map_vjp(x: Array, mlp: MLP, grad: Array) -> tuple[Array, MLPGradient
     >>> grad_x, grad_phi.weights[0].ravel()
     (array([[2., 3.]]), array([1., 1.]))
     """
-    points = check.features("x", x)
     check_mlp("mlp", mlp, optional=False)
+    points: Any = mapped_rows("x", x, "mlp", mlp) if is_sparse(x) else check.features("x", x)
     slope = check.floats("grad", grad)
     check.same_dtype(("x", points), ("mlp", mlp), ("grad", slope))
     expected = (*points.shape[:-1], mapped_width("x", points, "mlp", mlp))
     if slope.shape != expected:
         check.fail("grad", f"shape {expected}, that of the features", slope.shape)
     engine = engine_of(points)
-    grad_x: Any = engine.empty("feature_map_vjp", points.shape, points.dtype)
     gradient = MLPGradient(
         [engine.empty("feature_map_vjp", w.shape, w.dtype) for w in mlp.weights],
         None
@@ -89,7 +99,12 @@ def feature_map_vjp(x: Array, mlp: MLP, grad: Array) -> tuple[Array, MLPGradient
         else [engine.empty("feature_map_vjp", b.shape, b.dtype) for b in mlp.biases],
     )
     map_ = engine.packed(mlp, engine.precision(None, points.dtype))
-    engine.run("feature_map_vjp", points, map_, slope, grad_x, gradient.weights, gradient.biases)
+    grad_x: Any = None
+    if isinstance(points, SparseRows):
+        engine.run("sparse_feature_map_vjp", *points.arrays, mlp.weights[0], map_, slope, *gradient)
+        return grad_x, gradient
+    grad_x = engine.empty("feature_map_vjp", points.shape, points.dtype)
+    engine.run("feature_map_vjp", points, map_, slope, grad_x, *gradient)
     return grad_x, gradient
 
 

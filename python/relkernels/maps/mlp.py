@@ -11,8 +11,9 @@ import numpy as np
 
 from .. import _core
 from ..arrays import Array, host, operation
-from ..arrays.engine import engine_of
+from ..arrays.engine import PROCESSOR, engine_of
 from ..arrays.outputs import Destination
+from ..arrays.sparse import SparseRows, is_sparse, sparse_rows
 from ..base import check
 from ..base.describe import described
 from ..base.random_state import RandomStateLike, generator
@@ -304,7 +305,7 @@ def check_mlp(name: str, value: Any, optional: bool = True) -> MLP | None:
     raise TypeError(f"{name}: expected {wanted}, got {described(value)}")
 
 
-def mapped_width(name: str, a: np.ndarray, map_name: str, phi: MLP | None) -> int:
+def mapped_width(name: str, a: Any, map_name: str, phi: MLP | None) -> int:
     """Return the width of the features of `a` through `phi`."""
     if phi is None:
         return a.shape[-1]
@@ -314,6 +315,28 @@ def mapped_width(name: str, a: np.ndarray, map_name: str, phi: MLP | None) -> in
             f"{phi.widths}), got shape {a.shape}"
         )
     return phi.widths[-1]
+
+
+def mapped_rows(name: str, x: Any, map_name: str, mlp: MLP) -> SparseRows:
+    """Return the rows of a sparse matrix if `mlp` maps them."""
+    rows = sparse_rows(name, x, mlp.dtype)
+    check.same_dtype((name, rows), (map_name, mlp))
+    mapped_width(name, rows, map_name, mlp)
+    return rows
+
+
+def sparse_features(
+    name: str, x: Any, map_name: str, mlp: MLP, precision: str | None, out: Any = None
+) -> np.ndarray:
+    """Return `feature_map` of a sparse matrix."""
+    rows = mapped_rows(name, x, map_name, mlp)
+    rounding = PROCESSOR.precision(precision, rows.dtype)
+    shape = (rows.shape[0], mlp.widths[-1])
+    to = Destination(PROCESSOR, "feature_map", shape, rows.dtype, out, (name, rows.values))
+    packed = PROCESSOR.packed(mlp, rounding)
+    PROCESSOR.run("sparse_feature_map", *rows.arrays, mlp.weights[0], packed, rounding, to.array)
+    result: np.ndarray = to.result()
+    return result
 
 
 def features(x: np.ndarray, phi: MLP | None) -> np.ndarray:
@@ -328,11 +351,12 @@ def feature_map(x: Array, mlp: MLP, *, precision: str | None = None, out: Array 
     Parameters
     ----------
     x : ndarray of shape (..., n, d_x), or (d_x,) for a single point
-        Float32 or float64, of the MLP's dtype and input width.
+        Float32 or float64, of the MLP's dtype and input width. Or a matrix of `scipy.sparse` in CSR, CSC or
+        COO format, of that dtype, integers or booleans.
     mlp : MLP
     precision : {"bf16"}, optional
         "bf16" rounds the factors of float32 products to bfloat16 and sums in float32; None multiplies in
-        the arrays' own dtype. Bfloat16 arrays imply "bf16".
+        the arrays' own dtype. Bfloat16 arrays imply "bf16". The first layer of sparse rows is not rounded.
     out : ndarray of the result's shape, optional
         Where to write the result; may not overlap `x`.
 
@@ -348,6 +372,13 @@ def feature_map(x: Array, mlp: MLP, *, precision: str | None = None, out: Array 
     MemoryError
         If the output would not fit in memory.
 
+    Notes
+    -----
+    The first layer of sparse rows sums rows of its weights, in time proportional to the number of stored
+    entries: ``z_i = sum_j x_ij W[j] + b``. `x` is never made dense. Entries may be in any order; those stored
+    twice are added, and a row without entries is the bias. An entry that is not stored does not multiply
+    anything, so a NaN in its row of `W` has no effect, unlike for a stored zero.
+
     Examples
     --------
     >>> import numpy as np, relkernels as rk
@@ -356,7 +387,14 @@ def feature_map(x: Array, mlp: MLP, *, precision: str | None = None, out: Array 
     (1000, 64)
     >>> rk.feature_map(np.ones(64, np.float32), phi).shape
     (64,)
+    >>> from scipy.sparse import eye_array
+    >>> rk.feature_map(eye_array(64, dtype=np.float32, format="csr"), phi).shape
+    (64, 64)
     """
+    if is_sparse(x):
+        check_mlp("mlp", mlp, optional=False)
+        result: Any = sparse_features("x", x, "mlp", mlp, precision, out)
+        return result
     points = check.features("x", x, 1)
     if not isinstance(mlp, MLP):
         check_mlp("mlp", mlp, optional=False)

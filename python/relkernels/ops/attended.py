@@ -10,6 +10,7 @@ from ..base import check
 from ..maps.mlp import MLP
 from .allowed import Allowed, Window
 from .sides import Attended
+from .sparse import mapped_sides
 
 
 @operation("q", "k", "mask", "out")
@@ -32,7 +33,9 @@ def attention_scores(
     Parameters
     ----------
     q : ndarray of shape (..., n, d_q)
+        Or a sparse matrix, as in `feature_map`, if its map is not None.
     k : ndarray of shape (..., m, d_k)
+        Sparse or not, like `q`.
     phi, psi : MLP, optional
         Feature maps of `q` and of `k`; `psi` None stands for `phi`, `phi` None for the identity.
     scale : float, optional
@@ -72,6 +75,7 @@ def attention_scores(
     array([[1.  , 0.  ],
            [0.33, 0.67]])
     """
+    q, k, phi, psi = mapped_sides(q, k, phi, psi, precision, ("q", "k"))
     a = Attended(q, k, None, phi, psi, scale, Allowed(mask, causal, window, align), precision)
     to = Destination(a.engine, "attention_scores", (*a.lead, a.n, a.m), a.dtype, out, *a.inputs)
     maps = a.maps(a.precision)
@@ -138,7 +142,9 @@ def attention(
     Parameters
     ----------
     q : ndarray of shape (..., n, d_q)
+        Or a sparse matrix, as in `feature_map`, if its map is not None.
     k : ndarray of shape (..., m, d_k)
+        Sparse or not, like `q`.
     v : ndarray of shape (..., m, d_v)
     phi, psi : MLP, optional
         Feature maps of `q` and of `k`; `psi` None stands for `phi`, `phi` None for the identity.
@@ -187,6 +193,7 @@ def attention(
     (2, 1000, 64)
     """
     allowed = Allowed(mask, causal, window, align)
+    q, k, phi, psi = mapped_sides(q, k, phi, psi, precision, ("q", "k"))
     a = Attended(q, k, v, phi, psi, scale, allowed, precision, has_values=True)
     return attend(a, check.flag("return_lse", return_lse), out)
 

@@ -8,6 +8,7 @@ from ..arrays.outputs import Destination
 from ..base import check
 from ..maps.mlp import MLP
 from .sides import Sides, spread
+from .sparse import mapped_sides
 
 LINKS = _core.LINKS
 
@@ -29,9 +30,10 @@ def relation_matrix(
     Parameters
     ----------
     x : ndarray of shape (..., n, d_x)
+        Or a sparse matrix, as in `feature_map`, if its map is not None.
     y : ndarray of shape (..., m, d_y), optional
-        None stands for `x`; the relation is then symmetric unless `psi` differs from `phi`, half of
-        it is computed, and it equals its transpose to the last bit.
+        Sparse or not, like `x`. None stands for `x`; the relation is then symmetric unless `psi` differs
+        from `phi`, half of it is computed, and it equals its transpose to the last bit.
     phi : MLP, optional
         Feature map of `x`; None is the identity.
     psi : MLP, optional
@@ -66,7 +68,7 @@ def relation_matrix(
     array([[ 5., 11.],
            [11., 25.]])
     """
-    sides = Sides(x, y, phi, psi)
+    sides = Sides(*mapped_sides(x, y, phi, psi, precision))
     factor = check.scale(scale, sides.dtype)
     h = check.heads(heads, sides.width)
     engine = sides.engine
@@ -99,7 +101,9 @@ def relation_matvec(
     Parameters
     ----------
     x : ndarray of shape (..., n, d_x)
+        Or a sparse matrix, as in `feature_map`, if its map is not None.
     y : ndarray of shape (..., m, d_y)
+        Sparse or not, like `x`.
     v : ndarray of shape (..., m) or (..., m, c)
         One vector or c of them. An array of as many dimensions as `y` whose last but one is m is read
         as (..., m, c).
@@ -134,7 +138,7 @@ def relation_matvec(
     """
     if y is None:  # not shorthand for x here
         check.features("y", y)
-    sides = Sides(x, y, phi, psi)
+    sides = Sides(*mapped_sides(x, y, phi, psi, precision))
     values = check.floats("v", v, 1)
     m = sides.y.shape[-2]
     single = values.ndim < 2 or values.shape[-2] != m

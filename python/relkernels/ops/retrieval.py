@@ -12,6 +12,7 @@ from ..base import check
 from ..maps.mlp import MLP
 from .allowed import Allowed
 from .sides import Attended
+from .sparse import mapped_sides
 
 
 @operation("q", "keys", "mask", "out")
@@ -32,7 +33,9 @@ def retrieve(
     Parameters
     ----------
     q : ndarray of shape (..., n, d_q), or (d_q,) for a single query
+        Or a sparse matrix, as in `feature_map`, if its map is not None.
     keys : ndarray of shape (..., m, d_k)
+        Sparse or not, like `q`.
     k : int
         How many to return for each row, at least 1; at most m unless `pad` is true.
     phi, psi : MLP, optional
@@ -83,6 +86,7 @@ def retrieve(
     >>> rk.retrieve(np.array([1.0, 0.5]), keys, 4, pad=True)
     (array([ 2. ,  1. ,  0.5, -inf]), array([ 2,  0,  1, -1]))
     """
+    q, keys, phi, psi = mapped_sides(q, keys, phi, psi, precision, ("q", "keys"), 1)
     a = Attended(q, keys, None, phi, psi, 1.0, Allowed(mask), precision, keys_name="keys", least_ndim=1)
     count = check.integer("k", k, 1, check.WIDEST)
     if not check.flag("pad", pad) and count > a.m:
