@@ -53,6 +53,20 @@ class SparseRows(NamedTuple):
         return self.values, self.columns, self.offsets
 
 
+def check_sparse(name: str, a: Any) -> None:
+    """Check that a matrix in CSR, CSC or COO format has two dimensions, and its indices within them."""
+    if a.ndim != 2:
+        check.fail(name, "2 dimensions, as a sparse matrix has", a.shape)
+    n, width = a.shape
+    if a.format == "coo":
+        _check_indices(name, "row", a.row, n, a.shape)
+        _check_indices(name, "column", a.col, width, a.shape)
+    elif a.format == "csc":
+        _check_compressed(name, a, "row", width, n)
+    else:
+        _check_compressed(name, a, "column", n, width)
+
+
 def sparse_rows(name: str, a: Any, dtype: np.dtype) -> SparseRows:
     """Return the rows of a sparse matrix; integers and booleans are converted to `dtype`, floats are not.
 
@@ -63,20 +77,11 @@ def sparse_rows(name: str, a: Any, dtype: np.dtype) -> SparseRows:
             f"{name}: expected a sparse matrix in CSR, CSC or COO format, got {described(a)}: "
             f"use {name}.tocsr()"
         )
-    if a.ndim != 2:
-        check.fail(name, "2 dimensions, as a sparse matrix has", a.shape)
     kind = a.dtype
     if (kind.char not in "fd" and kind.kind not in "biu") or not kind.isnative:
         advice = "" if kind.kind == "c" else f": use {name}.astype(np.{dtype})"
         raise TypeError(f"{name}: expected {check.FLOATS}, integers or booleans, got {kind}{advice}")
-    n, width = a.shape
-    if a.format == "coo":
-        _check_indices(name, "row", a.row, n, a.shape)
-        _check_indices(name, "column", a.col, width, a.shape)
-    elif a.format == "csc":
-        _check_compressed(name, a, "row", width, n)
-    else:
-        _check_compressed(name, a, "column", n, width)
+    check_sparse(name, a)
     if kind.kind in "biu":
         a = a.astype(dtype)  # first: the sum of two booleans is a boolean
     a = a.tocsr()

@@ -1,4 +1,4 @@
-"""scikit-learn's checks of tables, extended to arrays of other libraries and to the columns of frames.
+"""scikit-learn's checks of tables, extended to arrays of other libraries, sparse indices and frames' columns.
 
 Arrays of other libraries keep their dtype and are not copied (scikit-learn converts them to float64), and
 messages name the columns of a frame that are not numeric.
@@ -15,19 +15,34 @@ from sklearn.utils.validation import _check_sample_weight, _check_y, check_consi
 from sklearn.utils.validation import validate_data as _validate_data
 
 from ..arrays import host
+from ..arrays.sparse import FORMATS, check_sparse, is_sparse
 from ..base import check
 
 
 def validate_data(estimator: Any, X: Any, *, name: str = "X", **options: Any) -> Any:
     """Return `sklearn.utils.validation.validate_data` of a table X, which messages call `name`."""
-    table = host(name, X)
+    table = _table(name, X)
     return _named(name, table, lambda: _validate_data(estimator, table, **options))
 
 
 def check_array(table: Any, *, input_name: str, **options: Any) -> Any:
     """Return `sklearn.utils.check_array` of a table."""
-    table = host(input_name, table)
+    table = _table(input_name, table)
     return _named(input_name, table, lambda: _check_array(table, input_name=input_name, **options))
+
+
+def _table(name: str, X: Any) -> Any:
+    """Return a table as scikit-learn reads it; refuse sparse indices that crash its conversions."""
+    if is_sparse(X) and X.format in FORMATS:
+        check_sparse(name, X)
+    return host(name, X)
+
+
+def equal_rows(A: Any, B: Any) -> np.ndarray:
+    """Return whether each row of a table equals that of another; both are dense, or both sparse."""
+    if is_sparse(A):
+        return np.asarray((A != B).sum(axis=1)).ravel() == 0
+    return np.asarray((A == B).all(axis=1))
 
 
 def check_sample_weight(weight: Any, X: np.ndarray, dtype: Any) -> np.ndarray:

@@ -107,8 +107,9 @@ def values_of(kernel: Callable[..., Any], A: np.ndarray, B: np.ndarray) -> np.nd
     """Return the values that a kernel gives between the rows of two arrays."""
     with check.naming("y"):
         values = np.asarray(kernel(A, B))
-    if values.shape != (len(A), len(B)):
-        check.fail("y", f"a kernel that returns shape {(len(A), len(B))}", values.shape)
+    shape = A.shape[0], B.shape[0]
+    if values.shape != shape:
+        check.fail("y", f"a kernel that returns shape {shape}", values.shape)
     return values.astype(A.dtype, copy=False)
 
 

@@ -144,7 +144,7 @@ def contrastive_loss(
     f, g = feature_map(x, phi), feature_map(y, psi)
     scale = f.dtype.type(np.exp(log_scale))
     f *= scale
-    own = np.arange(len(x))
+    own = np.arange(len(f))
     forth, forth_f, forth_g = _loss(f, g, (own, own), "softmax", count, count)
     back, back_g, back_f = _loss(g, f, (own, own), "softmax", count, count)
     grad_f, grad_g = (forth_f + back_f) / 2, (forth_g + back_g) / 2

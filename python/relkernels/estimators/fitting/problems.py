@@ -39,10 +39,10 @@ def all_pairs(
         return Evaluated(value, parameters.join([gradient]), len(rows) ** 2)
 
     def epoch(rng: np.random.RandomState) -> Iterator[tuple[Any, float]]:
-        for rows, share in object_batches(len(X), size, rng):
+        for rows, share in object_batches(X.shape[0], size, rng):
             yield (rows, targets(rows)), share if weight is None else float(weight[rows].sum())
 
-    everything = np.arange(len(X))
+    everything = np.arange(X.shape[0])
     return Problem(parameters, evaluate, epoch, lambda rng: (everything, targets(everything)))
 
 
@@ -57,10 +57,10 @@ def matched_rows(parameters: Parameters, X: np.ndarray, Y: np.ndarray, weight: W
         return Evaluated(value, parameters.join([grad_phi, grad_psi], [slope]), len(rows) ** 2)
 
     def epoch(rng: np.random.RandomState) -> Iterator[tuple[np.ndarray, float]]:
-        for rows, share in object_batches(len(X), size, rng):
+        for rows, share in object_batches(X.shape[0], size, rng):
             yield rows, share if weight is None else float(weight[rows].sum())
 
-    return Problem(parameters, evaluate, epoch, lambda rng: np.arange(len(X)))
+    return Problem(parameters, evaluate, epoch, lambda rng: np.arange(X.shape[0]))
 
 
 def blocks_of_pairs(
@@ -77,14 +77,14 @@ def blocks_of_pairs(
         return Evaluated(value, parameters.join([grad_phi, grad_psi]), len(rows) * len(columns))
 
     def epoch(rng: np.random.RandomState) -> Iterator[tuple[Any, float]]:
-        for rows, columns in block_batches(len(X), len(Y), size, rng):
+        for rows, columns in block_batches(X.shape[0], Y.shape[0], size, rng):
             if loss == "softmax":  # a row with no mass in these columns carries no information
                 rows = rows[R[np.ix_(rows, columns)].sum(axis=1) > 0]
             if len(rows):
                 mass = len(rows) if weight is None else float(weight[rows].sum())
                 yield (rows, columns), mass * len(columns)
 
-    return Problem(parameters, evaluate, epoch, lambda rng: (np.arange(len(X)), np.arange(len(Y))))
+    return Problem(parameters, evaluate, epoch, lambda rng: (np.arange(X.shape[0]), np.arange(Y.shape[0])))
 
 
 def drawn_pairs(
