@@ -25,7 +25,7 @@ from .fitting.sampling import ObservedPairs
 from .fitting.spectral_start import schmidt_start
 from .fitting.training import Problem
 from .retrieval import RetrievalMixin
-from .tables import check_array
+from .tables import check_array, equal_rows
 from .targets import relation_values, score_of_values
 
 
@@ -43,7 +43,7 @@ class _TwoTables:
         return self.X, self.Y
 
     def __len__(self) -> int:
-        return len(self.X)
+        return int(self.X.shape[0])
 
     def select(self, rows: np.ndarray) -> _TwoTables:
         Y = self.Y[rows] if self.R is None else self.Y
@@ -136,6 +136,12 @@ class AsymmetricRelation(
     feature_names_in_ : ndarray of str
         Only if X had column names.
 
+    Notes
+    -----
+    Tables may be SciPy sparse matrices: the first layer then takes time proportional to the number of stored
+    entries (see `feature_map`). Its weights have a row for each column, and each step of the solver updates
+    all of them. One-hot ids beside other columns are ``scipy.sparse.hstack([ids, columns])``.
+
     See Also
     --------
     SymmetricRelation : A symmetric relation with one map.
@@ -202,8 +208,8 @@ class AsymmetricRelation(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features_in)
-        y : array-like of shape (n_samples_y, n_features_y) or (n_samples_y,)
+        X : array-like or sparse matrix of shape (n_samples, n_features_in)
+        y : array-like or sparse matrix of shape (n_samples_y, n_features_y) or (n_samples_y,)
             The second table, Y. Without R, its row i matches row i of X.
         R : array-like or sparse matrix of shape (n_samples, n_samples_y), optional
             Relation values. Entries that a sparse matrix does not store are unknown and used only as
@@ -255,11 +261,11 @@ class AsymmetricRelation(
         X = self._rows(X, reset=settings["reset"], ensure_min_samples=2)
         Y = _table(y, X.dtype) if settings["reset"] else self._rows_y(y)
         weight = self._weights(sample_weight, X)
-        if R is None and len(Y) != len(X):
-            check.fail("y", f"{len(X)} rows, matched to those of X {X.shape}, without R", Y.shape)
+        if R is None and Y.shape[0] != X.shape[0]:
+            check.fail("y", f"{X.shape[0]} rows, matched to those of X {X.shape}, without R", Y.shape)
         settings["loss"] = self._loss_for(R)
         if R is not None:
-            R = relation_values(R, (len(X), len(Y)), X.dtype, settings["loss"])
+            R = relation_values(R, (X.shape[0], Y.shape[0]), X.dtype, settings["loss"])
         return _TwoTables(X, Y, R, weight)
 
     def _loss_for(self, R: Any) -> str:
@@ -312,8 +318,8 @@ class AsymmetricRelation(
 
         Parameters
         ----------
-        X : array-like of shape (n, n_features_in)
-        y : array-like of shape (m, n_features_y), optional
+        X : array-like or sparse matrix of shape (n, n_features_in)
+        y : array-like or sparse matrix of shape (m, n_features_y), optional
             Rows of the second table, Y.
 
         Returns
@@ -338,8 +344,8 @@ class AsymmetricRelation(
 
         Parameters
         ----------
-        X : array-like of shape (n, n_features_in)
-        Y : array-like of shape (m, n_features_y)
+        X : array-like or sparse matrix of shape (n, n_features_in)
+        Y : array-like or sparse matrix of shape (m, n_features_y)
 
         Returns
         -------
@@ -352,8 +358,8 @@ class AsymmetricRelation(
 
         Parameters
         ----------
-        X : array-like of shape (n, n_features_in)
-        y : array-like of shape (m, n_features_y)
+        X : array-like or sparse matrix of shape (n, n_features_in)
+        y : array-like or sparse matrix of shape (m, n_features_y)
             The second table, Y.
         R : array-like or sparse matrix of shape (n, m), optional
 
@@ -367,15 +373,17 @@ class AsymmetricRelation(
         """
         X, Y = self._rows(X), self._rows_y(y)
         if R is None:
-            if len(Y) != len(X):
-                check.fail("y", f"{len(X)} rows, matched to those of X {X.shape}, without R", Y.shape)
+            if Y.shape[0] != X.shape[0]:
+                check.fail("y", f"{X.shape[0]} rows, matched to those of X {X.shape}, without R", Y.shape)
             _, found = retrieve(X, Y, 1, self.phi_, self.psi_)
-            return float(((found[:, 0] == np.arange(len(X))) | (Y[found[:, 0]] == Y).all(axis=1)).mean())
-        R = relation_values(R, (len(X), len(Y)), X.dtype, "squared")
+            best = found[:, 0]
+            return float(((best == np.arange(len(best))) | equal_rows(Y[best], Y)).mean())
+        R = relation_values(R, (X.shape[0], Y.shape[0]), X.dtype, "squared")
         return score_of_values(relation_matrix(X, Y, self.phi_, self.psi_), R)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
         tags.target_tags.required = True
         tags.target_tags.multi_output = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
@@ -386,5 +394,5 @@ def _table(y: Any, dtype: np.dtype, name: str = "y") -> np.ndarray:
     """Return the second table; a vector is one column."""
     if y is None:
         raise ValueError(f"AsymmetricRelation requires y to be passed, but the target y is None: {name}")
-    Y = check_array(y, dtype=dtype, ensure_2d=False, input_name=name)
+    Y = check_array(y, dtype=dtype, ensure_2d=False, accept_sparse="csr", input_name=name)
     return Y.reshape(-1, 1) if Y.ndim == 1 else Y

@@ -132,11 +132,14 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
     def _rows(self, X: Any, name: str = "X", *, reset: bool = False, **options: Any) -> np.ndarray:
         """Return the rows of the first table as phi takes them.
 
-        With `reset` they may differ from those of the last fit in dtype and columns.
+        With `reset` they may differ from those of the last fit in dtype and columns. Sparse tables are
+        returned in CSR format by estimators that accept them.
         """
         if not reset:
             check_is_fitted(self)
         dtype = [np.float64, np.float32] if reset else self.phi_.dtype
+        if self.__sklearn_tags__().input_tags.sparse:
+            options["accept_sparse"] = "csr"
         return validate_data(self, X, name=name, dtype=dtype, reset=reset, **options)
 
     def _weights(self, sample_weight: Any, X: np.ndarray) -> Weight:

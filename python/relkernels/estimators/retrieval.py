@@ -40,11 +40,11 @@ class RetrievalMixin:
 
         Parameters
         ----------
-        Q : array-like of shape (n, n_features_in)
+        Q : array-like or sparse matrix of shape (n, n_features_in)
             Queries like the rows of X in `fit`.
         k : int
             Number of rows to return, at most the number of rows searched (any number with `pad`).
-        Y : array-like of shape (m, n_features_y), optional
+        Y : array-like or sparse matrix of shape (m, n_features_y), optional
             The table to search, like the second table of `fit` or, if there was one table, like X. None means
             the table of the last `fit`. Required after `partial_fit`, which keeps no table.
         mask : ndarray of bool, optional

@@ -51,7 +51,7 @@ class _Objects:
         return (self.X,)
 
     def __len__(self) -> int:
-        return len(self.X)
+        return int(self.X.shape[0])
 
     def select(self, rows: np.ndarray) -> _Objects:
         return _Objects(self.X[rows], selected(self.y, rows), part(self.weight, rows))
@@ -132,6 +132,12 @@ class SymmetricRelation(
     feature_names_in_ : ndarray of str
         Only if X had column names.
 
+    Notes
+    -----
+    Tables may be SciPy sparse matrices: the first layer then takes time proportional to the number of stored
+    entries (see `feature_map`). Its weights have a row for each column, and each step of the solver updates
+    all of them.
+
     See Also
     --------
     relkernels.relation_loss : The loss and its gradient.
@@ -191,7 +197,7 @@ class SymmetricRelation(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features_in)
+        X : array-like or sparse matrix of shape (n_samples, n_features_in)
         y : array-like, sparse matrix or callable
             Labels of shape (n_samples,): objects are related if their labels are equal. Or a square
             symmetric matrix of relation values. Or a symmetric sparse matrix of observed pairs: entries that
@@ -288,16 +294,17 @@ class SymmetricRelation(
                 "square matrix of relation values or a callable kernel"
             )
         known = self.__dict__.pop("classes_", None)
+        n = X.shape[0]
         if callable(y):
             return y
         if sparse.issparse(y):
-            return observed_pairs("y", y, (len(X), len(X)), X.dtype, self.loss, symmetric=True)
+            return observed_pairs("y", y, (n, n), X.dtype, self.loss, symmetric=True)
         if is_matrix(y):
-            return symmetric_values("y", y, len(X), X.dtype)
+            return symmetric_values("y", y, n, X.dtype)
         with check.naming("y"):
             labels = column_or_1d(y, warn=True)
-        if len(labels) != len(X):
-            check.fail("y", f"{len(X)} labels, one for each row of X {X.shape}", labels.shape)
+        if len(labels) != n:
+            check.fail("y", f"{n} labels, one for each row of X {X.shape}", labels.shape)
         with check.naming("y"):
             check_classification_targets(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
@@ -312,7 +319,7 @@ class SymmetricRelation(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features_in)
+        X : array-like or sparse matrix of shape (n_samples, n_features_in)
 
         Returns
         -------
@@ -335,8 +342,8 @@ class SymmetricRelation(
 
         Parameters
         ----------
-        X : array-like of shape (n, n_features_in)
-        Y : array-like of shape (m, n_features_in), optional
+        X : array-like or sparse matrix of shape (n, n_features_in)
+        Y : array-like or sparse matrix of shape (m, n_features_in), optional
             None means X; the result is then symmetric to the last bit.
 
         Returns
@@ -351,7 +358,7 @@ class SymmetricRelation(
 
         Parameters
         ----------
-        X : array-like of shape (n, n_features_in)
+        X : array-like or sparse matrix of shape (n, n_features_in)
         y : array-like, sparse matrix or callable
             As in `fit`.
 
@@ -385,6 +392,7 @@ class SymmetricRelation(
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
         tags.target_tags.required = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags

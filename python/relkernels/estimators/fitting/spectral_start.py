@@ -9,8 +9,10 @@ fit of these functions by the random hidden features, from which the solver cont
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from ...maps.mlp import MLP
 
@@ -29,7 +31,7 @@ def mercer_start(
     """Return `mlp` with random hidden biases and an output layer fitted to the eigenvectors."""
     from scipy.linalg import eigh
 
-    rows = _sample(len(X), rng)
+    rows = _sample(X.shape[0], rng)
     values = np.asarray(targets(rows), np.float64)
     wanted = min(mlp.widths[-1], len(rows))
     low = len(rows) - wanted
@@ -43,7 +45,7 @@ def schmidt_start(
     """Return both maps with random hidden biases and output layers fitted to the singular vectors."""
     from sklearn.utils.extmath import randomized_svd
 
-    rows, columns = _sample(len(X), rng), _sample(len(Y), rng)
+    rows, columns = _sample(X.shape[0], rng), _sample(Y.shape[0], rng)
     block = values[np.ix_(rows, columns)].astype(np.float64)
     wanted = min(phi.widths[-1], len(rows), len(columns))
     left, spectrum, right = randomized_svd(block, wanted, random_state=rng)
@@ -58,17 +60,17 @@ def _sample(n: int, rng: np.random.RandomState) -> np.ndarray:
     return np.arange(n) if n <= _MOST else np.sort(rng.choice(n, _MOST, replace=False))
 
 
-def _fitted_output(mlp: MLP, X: np.ndarray, functions: np.ndarray, rng: np.random.RandomState) -> MLP:
+def _fitted_output(mlp: MLP, X: Any, functions: np.ndarray, rng: np.random.RandomState) -> MLP:
     """Return `mlp` with random hidden biases and the output layer that best fits these values."""
     from scipy.linalg import solve
 
-    wanted = np.zeros((len(X), mlp.widths[-1]))
+    wanted = np.zeros((X.shape[0], mlp.widths[-1]))
     wanted[:, : functions.shape[1]] = functions
     assert mlp.biases is not None
     hidden_weights = list(mlp.weights[:-1])
     hidden_biases = [(0.5 * rng.standard_normal(b.shape)).astype(mlp.dtype) for b in mlp.biases[:-1]]
     if not hidden_weights:
-        hidden = X
+        hidden = X.toarray() if sparse.issparse(X) else X
     else:
         width = mlp.widths[-2]
         reader = MLP(
@@ -77,7 +79,7 @@ def _fitted_output(mlp: MLP, X: np.ndarray, functions: np.ndarray, rng: np.rando
             mlp.activation,
         )
         hidden = reader(X)
-    design = np.column_stack([hidden, np.ones(len(X))]).astype(np.float64)
+    design = np.column_stack([hidden, np.ones(X.shape[0])]).astype(np.float64)
     gram = design.T @ design
     gram[np.diag_indices_from(gram)] += _RIDGE * np.trace(gram) / len(gram)
     output = solve(gram, design.T @ wanted, assume_a="pos")
