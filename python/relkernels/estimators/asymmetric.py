@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,10 +18,11 @@ from ..gradients import LOSSES
 from ..maps.activations import Activation
 from ..maps.mlp import MLP
 from ..ops import feature_map, relation_matrix, retrieve
-from .base import AUTO_BATCH, AUTO_NEGATIVES, AUTO_PAIRS, TrainedEstimator, in_steps
+from .base import AUTO_NEGATIVES, AUTO_PAIRS, TrainedEstimator, auto_batch, in_steps
 from .fitting.parameters import Parameters
 from .fitting.problems import Weight, blocks_of_pairs, drawn_pairs, matched_rows, part
 from .fitting.sampling import ObservedPairs
+from .fitting.scaling import Scaling
 from .fitting.spectral_start import schmidt_start
 from .fitting.training import Problem
 from .retrieval import RetrievalMixin
@@ -44,6 +45,12 @@ class _TwoTables:
 
     def __len__(self) -> int:
         return int(self.X.shape[0])
+
+    def scalings(self) -> list[Scaling]:
+        return [Scaling.of(self.X, self.weight), Scaling.of(self.Y, self.weight if self.R is None else None)]
+
+    def scaled(self, scalings: Sequence[Scaling]) -> _TwoTables:
+        return replace(self, X=scalings[0](self.X), Y=scalings[1](self.Y))
 
     def select(self, rows: np.ndarray) -> _TwoTables:
         Y = self.Y[rows] if self.R is None else self.Y
@@ -82,8 +89,8 @@ class AsymmetricRelation(
         Loss between relation and R, as in `relation_loss`. "auto" is "squared" with R and "softmax" without:
         InfoNCE is the only loss for matched rows.
     temperature : float, optional
-        Initial value of the learned temperature of InfoNCE; None is sqrt(n_features). Only for fits without
-        R.
+        Initial value of the learned temperature of InfoNCE; None is 1 / sqrt(n_features). Only for fits
+        without R.
     solver : {"adam", "adamw", "lbfgs"}, default "adam"
         Adam or AdamW on mini-batches, or L-BFGS on all pairs.
     max_iter : int, default 100
@@ -165,14 +172,14 @@ class AsymmetricRelation(
 
     def __init__(
         self,
-        hidden_widths: Sequence[int] = (256,),
+        hidden_widths: Sequence[int] | str = "auto",
         hidden_widths_psi: Sequence[int] | None = None,
-        n_features: int = 32,
+        n_features: int | str = "auto",
         activation: str | Activation = "relu",
         loss: str = "auto",
         temperature: float | None = None,
-        solver: str = "adam",
-        max_iter: int = 100,
+        solver: str = "auto",
+        max_iter: int | str = "auto",
         batch_size: int | str = "auto",
         n_negatives: int | str = "auto",
         learning_rate: float = 1e-3,
@@ -183,6 +190,7 @@ class AsymmetricRelation(
         warm_start: bool = False,
         random_state: RandomStateLike = None,
         verbose: bool = False,
+        standardize: bool = True,
     ) -> None:
         self.hidden_widths = hidden_widths
         self.hidden_widths_psi = hidden_widths_psi
@@ -202,6 +210,7 @@ class AsymmetricRelation(
         self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
+        self.standardize = standardize
 
     def fit(self, X: Any, y: Any, R: Any = None, sample_weight: Any = None) -> AsymmetricRelation:
         """Learn the relation between two tables.
@@ -250,7 +259,7 @@ class AsymmetricRelation(
     def _settings(self) -> dict[str, Any]:
         settings = super()._settings()
         self._n_negatives(0, settings["loss"])
-        settings["temperature"] = np.sqrt(settings["n_features"])
+        settings["temperature"] = settings["n_features"] ** -0.5
         if self.temperature is not None:
             settings["temperature"] = check.real("temperature", self.temperature)
             if not 0 < settings["temperature"] < np.inf:
@@ -300,9 +309,9 @@ class AsymmetricRelation(
         X, Y, R, weight = samples.X, samples.Y, samples.R, samples.weight
         loss, size = settings["loss"], settings["batch_size"]
         if R is None:
-            return matched_rows(parameters, X, Y, weight, size or AUTO_BATCH)
+            return matched_rows(parameters, X, Y, weight, size or auto_batch(len(samples)))
         if not sparse.issparse(R):
-            return blocks_of_pairs(parameters, X, Y, R, weight, loss, size or AUTO_BATCH)
+            return blocks_of_pairs(parameters, X, Y, R, weight, loss, size or auto_batch(len(samples)))
         n_negatives = self._n_negatives(AUTO_NEGATIVES if np.ptp(R.data) == 0 else 0, loss)
         sampler = ObservedPairs(R, n_negatives)
         return drawn_pairs(parameters, X, Y, sampler, n_negatives, weight, loss, size or AUTO_PAIRS)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from ..base import check
@@ -17,11 +19,14 @@ from ..maps.mlp import MLP
 from .files import SavedEstimator
 from .fitting.parameters import Parameters
 from .fitting.problems import Weight
-from .fitting.training import SOLVERS, Adam, Problem, minimize
+from .fitting.scaling import Scaling
+from .fitting.training import SOLVERS, Adam, Fit, Problem, minimize
 from .tables import check_sample_weight, validate_data
 
-# Objects in the default mini-batch, which uses all of their 262,144 pairs.
-AUTO_BATCH = 512
+# Hidden layers with hidden_widths="auto", where the fit has no closed form.
+AUTO_HIDDEN = (256,)
+# Features with n_features="auto", where neither classes nor a spectrum say how many.
+AUTO_FEATURES = 32
 # Pairs in the default mini-batch of pairs.
 AUTO_PAIRS = 2048
 # Negatives drawn for each related pair where "auto" draws any.
@@ -47,6 +52,12 @@ class Samples(Protocol):
     def select(self, rows: np.ndarray) -> Self:
         """Return these samples."""
 
+    def scalings(self) -> list[Scaling]:
+        """Return the scaling of the columns of each table."""
+
+    def scaled(self, scalings: Sequence[Scaling]) -> Self:
+        """Return these samples with scaled tables."""
+
 
 S = TypeVar("S", bound=Samples)
 
@@ -57,6 +68,14 @@ def _between(name: str, value: Any, low: float, high: float, closed: bool) -> fl
         bound = f"a number between {low:g} and {high:g}" if high < np.inf else "a finite number"
         check.fail(name, bound if high < np.inf else f"{bound} {'>=' if closed else '>'} 0", repr(number))
     return number
+
+
+def auto_batch(n: int) -> int:
+    """Return the default number of objects in a mini-batch, which uses all of their pairs.
+
+    Small tables are cut into several batches, since it is steps that train; 512 objects have 262,144 pairs.
+    """
+    return min(512, max(64, n // 8))
 
 
 def in_steps(estimator: Any) -> bool:
@@ -82,14 +101,19 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
 
         `partial` is True in `partial_fit`; `reset` is True if tables may differ from those of the last fit.
         """
-        solver = check.choice("solver", self.solver, SOLVERS)
-        auto = isinstance(self.batch_size, str) and self.batch_size == "auto"
+        solver = check.choice("solver", self.solver, ("auto", *SOLVERS))
         fraction = _between("validation_fraction", self.validation_fraction, 0, 1, closed=False)
         settings = {
-            "n_features": check.integer("n_features", self.n_features, 1, check.WIDEST),
+            "n_features": AUTO_FEATURES
+            if _is_auto(self.n_features)
+            else check.integer("n_features", self.n_features, 1, check.WIDEST),
+            "auto_features": _is_auto(self.n_features),
             "solver": solver,
-            "max_iter": check.integer("max_iter", self.max_iter, 1),
-            "batch_size": None if auto else check.integer("batch_size", self.batch_size, 2),
+            "max_iter": None if _is_auto(self.max_iter) else check.integer("max_iter", self.max_iter, 1),
+            "batch_size": None
+            if _is_auto(self.batch_size)
+            else check.integer("batch_size", self.batch_size, 2),
+            "standardize": check.flag("standardize", self.standardize),
             "learning_rate": _between("learning_rate", self.learning_rate, 0, np.inf, closed=False),
             "weight_decay": _between("weight_decay", self.weight_decay, 0, np.inf, closed=True),
             "tol": _between("tol", self.tol, 0, np.inf, closed=True),
@@ -106,23 +130,37 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
             check.fail("early_stopping", "False with solver='lbfgs', which sees all pairs", True)
         if solver == "adamw" and settings["weight_decay"] == 0:
             check.fail("weight_decay", "a number > 0 with solver='adamw', which is adam without it", 0.0)
-        hidden = [check.widths("hidden_widths", self.hidden_widths)]
+        hidden = [_hidden("hidden_widths", self.hidden_widths)]
         if hasattr(self, "hidden_widths_psi"):
             psi = self.hidden_widths if self.hidden_widths_psi is None else self.hidden_widths_psi
-            hidden.append(check.widths("hidden_widths_psi", psi))
-        settings["hidden_widths"] = hidden
+            hidden.append(_hidden("hidden_widths_psi", psi))
+        settings["hidden_widths"] = [AUTO_HIDDEN if h is None else h for h in hidden]
+        settings["auto_hidden"] = all(h is None for h in hidden)
+        settings["closed_form"] = (
+            settings["auto_hidden"]
+            and settings.get("loss", "auto") == "auto"
+            and solver == "auto"
+            and settings["max_iter"] is None
+            and not settings["early_stopping"]
+        )
         return settings
 
     def _one_epoch(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Return the settings of a `partial_fit`."""
         if settings["early_stopping"]:
             check.fail("early_stopping", "False for partial_fit, which sees one batch", True)
-        changed = {"max_iter": 1, "verbose": False, "partial": True, "reset": not hasattr(self, "phi_")}
+        changed = {
+            "max_iter": 1,
+            "verbose": False,
+            "partial": True,
+            "closed_form": False,
+            "reset": not hasattr(self, "phi_"),
+        }
         return {**settings, **changed}
 
     def _n_negatives(self, auto: int, loss: str) -> int:
         """Return the number of negatives for each pair."""
-        if isinstance(self.n_negatives, str) and self.n_negatives == "auto":
+        if _is_auto(self.n_negatives):
             return AUTO_NEGATIVES if loss == "softmax" else auto
         number = check.integer("n_negatives", self.n_negatives, 0)
         if loss == "softmax" and number == 0:
@@ -158,7 +196,29 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
             samples = samples.select(np.flatnonzero(weight))
         rng = self._generator(settings["partial"])
         known = self._known_maps(samples, settings)
-        maps = self._start(samples, settings, rng) if known is None else known
+        scalings = self._scalings(samples, settings, known)
+        samples = samples.scaled(scalings)
+
+        def keep(maps: Sequence[MLP], numbers: np.ndarray) -> None:
+            for name, mlp, scaling in zip(_MAPS, maps, scalings, strict=False):
+                setattr(self, name, scaling.folded(mlp))
+            self.column_means_ = [scaling.mean for scaling in scalings]
+            self.column_scales_ = [scaling.scale for scaling in scalings]
+            self._n_features_out = maps[0].widths[-1]
+            self._keep(given, numbers, settings)
+
+        closed = None
+        if known is None and settings["closed_form"]:
+            closed = self._closed_form(samples, settings, rng)
+        if closed is not None:
+            maps, loss = closed
+            keep(maps, np.empty(0))
+            self._keep_curves([loss], 1)
+            return self
+        if known is None:
+            maps = self._start(samples, settings, rng)
+        else:
+            maps = [scaling.unfolded(mlp) for scaling, mlp in zip(scalings, known, strict=True)]
         parameters = Parameters(maps, self._start_numbers(samples, settings, known is not None))
         training, held_out = self._split(samples, settings, rng)
         problem = self._problem(parameters, training, settings)
@@ -166,16 +226,22 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
             judge = self._problem(parameters, held_out, settings)
             validation = judge.whole(rng)
             problem.validate = lambda flat: judge.evaluate(flat, validation).loss
-
-        def keep(flat: np.ndarray) -> None:
-            trained, numbers = parameters.split(flat)
-            for name, mlp in zip(_MAPS, trained, strict=False):
-                setattr(self, name, mlp)
-            self._n_features_out = settings["n_features"]
-            self._keep(given, numbers, settings)
-
-        self._train(problem, settings, rng, keep)
+        self._train(problem, settings, rng, lambda flat: keep(*parameters.split(flat)))
         return self
+
+    def _closed_form(
+        self, samples: S, settings: dict[str, Any], rng: np.random.RandomState
+    ) -> tuple[list[MLP], float] | None:
+        """Return maps that are fitted without a solver, and their loss; None if these settings need one."""
+        return None
+
+    def _scalings(self, samples: S, settings: dict[str, Any], known: Any) -> list[Scaling]:
+        """Return the scaling of the columns of each table: that of the maps that are continued, if any."""
+        if known is not None and hasattr(self, "column_means_"):
+            return [Scaling(*both) for both in zip(self.column_means_, self.column_scales_, strict=True)]
+        if known is not None or not settings["standardize"]:
+            return [Scaling.none(table.shape[1]) for table in samples.tables]
+        return samples.scalings()
 
     def _known_maps(self, samples: S, settings: dict[str, Any]) -> list[MLP] | None:
         """Return the maps that a fit continues, or None; refuse those of other parameters or tables."""
@@ -184,6 +250,10 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
         known: list[MLP] = [getattr(self, name) for name in _MAPS if hasattr(self, name)]
         activation, dtype = resolve(self.activation), samples.tables[0].dtype
         for name, mlp, widths in zip(_MAPS, known, _map_widths(samples, settings), strict=False):
+            if settings["auto_hidden"]:
+                widths = (widths[0], *mlp.widths[1:-1], widths[-1])
+            if settings["auto_features"]:
+                widths = (*widths[:-1], mlp.widths[-1])
             if (mlp.widths, mlp.activation, mlp.dtype) != (widths, activation, dtype):
                 check.fail(
                     "partial_fit" if settings["partial"] else "warm_start",
@@ -193,9 +263,11 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
         return known
 
     def _start(self, samples: S, settings: dict[str, Any], rng: np.random.RandomState) -> list[MLP]:
-        """Return the maps that a new fit starts from."""
+        """Return the maps that a new fit starts from: random ones with features of about unit length."""
         dtype = samples.tables[0].dtype
-        return [MLP.random(widths, self.activation, rng, dtype) for widths in _map_widths(samples, settings)]
+        maps = [MLP.random(widths, self.activation, rng, dtype) for widths in _map_widths(samples, settings)]
+        shrink = dtype.type(settings["n_features"] ** -0.5)
+        return [MLP([*m.weights[:-1], m.weights[-1] * shrink], m.biases, m.activation) for m in maps]
 
     def _start_numbers(self, samples: S, settings: dict[str, Any], continued: bool) -> list[float]:
         """Return the first values of the numbers that are trained beside the maps."""
@@ -233,11 +305,28 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
             self.__dict__.pop("_adam", None)
             self.__dict__.pop("_rng", None)
         names = ("solver", "max_iter", "learning_rate", "weight_decay", "tol", "verbose")
-        fit = minimize(problem, **{name: settings[name] for name in names}, rng=rng, adam=adam)
+        chosen = {name: settings[name] for name in names}
+        chosen["solver"] = "adam" if chosen["solver"] == "auto" else chosen["solver"]
+        fit = minimize(problem, **chosen, rng=rng, adam=adam)
         keep(fit.flat)
         self._keep_curves(fit.curve, fit.n_iter, fit.validation_curve)
         if fit.stopped_by is not None:
             raise fit.stopped_by
+        self._warn(fit)
+
+    def _warn(self, fit: Fit) -> None:
+        """Say if a fit has not settled, or came to nothing."""
+        name = type(self).__name__
+        if fit.worse_than is not None:
+            text = (
+                f"{name}: training ended with a larger loss than that of {fit.worse_than}: lower "
+                "learning_rate or raise max_iter, unless the columns say nothing about the targets"
+            )
+        elif not fit.settled:
+            text = f"{name}: the loss was still falling when the fit ended: raise max_iter, {fit.n_iter} now"
+        else:
+            return
+        warnings.warn(text, ConvergenceWarning, stacklevel=2)
 
     def _keep_curves(self, curve: list[float], n_iter: int, validation_curve: Sequence[float] = ()) -> None:
         """Keep the losses and the number of iterations of a fit."""
@@ -267,6 +356,15 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "phi_")
+
+
+def _is_auto(value: Any) -> bool:
+    return isinstance(value, str) and value == "auto"
+
+
+def _hidden(name: str, value: Any) -> tuple[int, ...] | None:
+    """Return widths of hidden layers, or None for "auto"."""
+    return None if _is_auto(value) else tuple(check.widths(name, value))
 
 
 def _map_widths(samples: Samples, settings: dict[str, Any]) -> list[tuple[int, ...]]:

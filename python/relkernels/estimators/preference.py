@@ -16,9 +16,10 @@ from ..base import check
 from ..base.random_state import RandomStateLike
 from ..maps.activations import Activation
 from ..ops import feature_map
-from .base import AUTO_BATCH, TrainedEstimator, in_steps
+from .base import TrainedEstimator, auto_batch, in_steps
 from .fitting.parameters import Parameters
 from .fitting.problems import Weight, choices, part
+from .fitting.scaling import Scaling
 from .fitting.sets import ItemSets
 from .fitting.training import Problem
 from .utility import UtilityMixin
@@ -47,6 +48,18 @@ class _Choices:
 
     def __len__(self) -> int:
         return len(self.queries)
+
+    def scalings(self) -> list[Scaling]:
+        per_item = (
+            None
+            if self.all_weights is None or self.sets.shared
+            else np.repeat(self.all_weights, self.sets.sizes)
+        )
+        return [Scaling.of(self.Q, self.all_weights), Scaling.of(self.sets.items, per_item)]
+
+    def scaled(self, scalings: Sequence[Scaling]) -> _Choices:
+        sets = ItemSets(scalings[1](self.sets.items), self.sets.sizes, self.sets.shared)
+        return replace(self, Q=scalings[0](self.Q), sets=sets)
 
     def select(self, rows: np.ndarray) -> _Choices:
         return replace(self, queries=self.queries[rows])
@@ -167,12 +180,12 @@ class PreferenceRetriever(
 
     def __init__(
         self,
-        hidden_widths: Sequence[int] = (256,),
+        hidden_widths: Sequence[int] | str = "auto",
         hidden_widths_psi: Sequence[int] | None = None,
-        n_features: int = 32,
+        n_features: int | str = "auto",
         activation: str | Activation = "relu",
-        solver: str = "adam",
-        max_iter: int = 100,
+        solver: str = "auto",
+        max_iter: int | str = "auto",
         batch_size: int | str = "auto",
         n_negatives: int | None = None,
         learning_rate: float = 1e-3,
@@ -183,6 +196,7 @@ class PreferenceRetriever(
         warm_start: bool = False,
         random_state: RandomStateLike = None,
         verbose: bool = False,
+        standardize: bool = True,
     ) -> None:
         self.hidden_widths = hidden_widths
         self.hidden_widths_psi = hidden_widths_psi
@@ -200,6 +214,7 @@ class PreferenceRetriever(
         self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
+        self.standardize = standardize
 
     def fit(self, Q: Any, sets: Any, chosen: Any = None, sample_weight: Any = None) -> PreferenceRetriever:
         """Learn from the item that was chosen from each set.
@@ -324,7 +339,7 @@ class PreferenceRetriever(
 
     def _problem(self, parameters: Parameters, samples: _Choices, settings: dict[str, Any]) -> Problem:
         Q, sets, target, weight = samples.Q, samples.sets, samples.target, samples.all_weights
-        size = settings["batch_size"] or AUTO_BATCH
+        size = settings["batch_size"] or auto_batch(len(samples))
         return choices(parameters, Q, sets, target, weight, samples.queries, size, self.n_negatives)
 
     def _keep(self, samples: _Choices, numbers: np.ndarray, settings: dict[str, Any]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,13 +16,16 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from ..base import check
 from ..base.random_state import RandomStateLike
+from ..gradients import LOSSES
 from ..maps.activations import Activation
 from ..maps.mlp import MLP
 from ..ops import feature_map, relation_matrix
-from .base import AUTO_BATCH, AUTO_NEGATIVES, AUTO_PAIRS, TrainedEstimator, in_steps
+from .base import AUTO_NEGATIVES, AUTO_PAIRS, TrainedEstimator, auto_batch, in_steps
+from .fitting.labels import MOST_CLASSES, label_map
 from .fitting.parameters import Parameters
 from .fitting.problems import Weight, all_pairs, drawn_pairs, part
 from .fitting.sampling import LabelPairs, ObservedPairs, PairSampler, ValuePairs
+from .fitting.scaling import Scaling
 from .fitting.spectral_start import mercer_start
 from .fitting.training import Problem
 from .retrieval import RetrievalMixin
@@ -45,16 +48,33 @@ class _Objects:
     X: np.ndarray
     y: Any
     weight: Weight
+    unscaled: np.ndarray  # the objects as a kernel takes them
 
     @property
     def tables(self) -> tuple[np.ndarray]:
         return (self.X,)
 
+    @property
+    def gives_values(self) -> bool:
+        """True if the relation of any two objects is known: a matrix of values, or a kernel."""
+        return callable(self.y) or (self.y.ndim == 2 and not sparse.issparse(self.y))
+
+    def targets(self) -> Callable[[np.ndarray], np.ndarray]:
+        """Return the function from indices of objects to the targets among them."""
+        return targets_among(self.y, self.unscaled)
+
+    def scalings(self) -> list[Scaling]:
+        return [Scaling.of(self.X, self.weight)]
+
+    def scaled(self, scalings: Sequence[Scaling]) -> _Objects:
+        return replace(self, X=scalings[0](self.X))
+
     def __len__(self) -> int:
         return int(self.X.shape[0])
 
     def select(self, rows: np.ndarray) -> _Objects:
-        return _Objects(self.X[rows], selected(self.y, rows), part(self.weight, rows))
+        y, weight = selected(self.y, rows), part(self.weight, rows)
+        return _Objects(self.X[rows], y, weight, self.unscaled[rows])
 
 
 class SymmetricRelation(
@@ -152,16 +172,17 @@ class SymmetricRelation(
     True
     """
 
+    _losses = ("auto", *LOSSES)
     _renamed: ClassVar = {"mlp_": "phi_"}
 
     def __init__(
         self,
-        hidden_widths: Sequence[int] = (256,),
-        n_features: int = 32,
+        hidden_widths: Sequence[int] | str = "auto",
+        n_features: int | str = "auto",
         activation: str | Activation = "relu",
-        loss: str = "squared",
-        solver: str = "adam",
-        max_iter: int = 100,
+        loss: str = "auto",
+        solver: str = "auto",
+        max_iter: int | str = "auto",
         batch_of: str = "objects",
         batch_size: int | str = "auto",
         n_negatives: int | str = "auto",
@@ -173,6 +194,7 @@ class SymmetricRelation(
         warm_start: bool = False,
         random_state: RandomStateLike = None,
         verbose: bool = False,
+        standardize: bool = True,
     ) -> None:
         self.hidden_widths = hidden_widths
         self.n_features = n_features
@@ -191,6 +213,7 @@ class SymmetricRelation(
         self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
+        self.standardize = standardize
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> SymmetricRelation:
         """Learn the relation.
@@ -239,20 +262,32 @@ class SymmetricRelation(
     def _settings(self) -> dict[str, Any]:
         settings = super()._settings()
         settings["batch_of"] = check.choice("batch_of", self.batch_of, ("objects", "pairs"))
+        settings["closed_form"] = settings["closed_form"] and settings["batch_of"] == "objects"
         self._n_negatives(0, settings["loss"])
+        settings["loss"] = "squared" if settings["loss"] == "auto" else settings["loss"]
         return settings
 
     def _objects(self, X: Any, y: Any, sample_weight: Any, settings: dict[str, Any]) -> _Objects:
         X = self._rows(X, reset=settings["reset"], ensure_min_samples=2)
         weight = self._weights(sample_weight, X)
-        return _Objects(X, self._checked_targets(y, X, one_class=settings["partial"]), weight)
+        return _Objects(X, self._checked_targets(y, X, one_class=settings["partial"]), weight, X)
 
     def _start(self, samples: _Objects, settings: dict[str, Any], rng: np.random.RandomState) -> list[MLP]:
         (phi,) = super()._start(samples, settings, rng)
-        X, y = samples.X, samples.y
-        if settings["loss"] == "squared" and (callable(y) or (y.ndim == 2 and not sparse.issparse(y))):
-            phi = mercer_start(phi, X, targets_among(y, X), rng)
+        if settings["loss"] == "squared" and samples.gives_values:
+            phi = mercer_start(phi, samples.X, samples.targets(), rng)
         return [phi]
+
+    def _closed_form(
+        self, samples: _Objects, settings: dict[str, Any], rng: np.random.RandomState
+    ) -> tuple[list[MLP], float] | None:
+        y = samples.y
+        labels = not (samples.gives_values or sparse.issparse(y))
+        if not (labels and y.max() < MOST_CLASSES):
+            return None
+        n_features = None if settings["auto_features"] else settings["n_features"]
+        phi, loss = label_map(samples.X, y, samples.weight, n_features, self.activation, rng)
+        return [phi], loss
 
     def _problem(self, parameters: Parameters, samples: _Objects, settings: dict[str, Any]) -> Problem:
         X, y, weight = samples.X, samples.y, samples.weight
@@ -266,7 +301,7 @@ class SymmetricRelation(
                 "'auto' unless batch_of='pairs' or y is sparse: all pairs of a batch are used",
                 repr(self.n_negatives),
             )
-        return all_pairs(parameters, X, targets_among(y, X), weight, loss, size or AUTO_BATCH)
+        return all_pairs(parameters, X, samples.targets(), weight, loss, size or auto_batch(len(samples)))
 
     def _keep(self, samples: _Objects, numbers: np.ndarray, settings: dict[str, Any]) -> None:
         self._keep_table(samples.X, self.phi_, settings["partial"])

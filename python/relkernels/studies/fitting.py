@@ -27,7 +27,9 @@ def fit(
         value, gradients = objective(parameters.split(flat)[0])
         return Evaluated(value, parameters.join(gradients), 0)
 
-    problem = Problem(parameters, evaluate, epoch=lambda rng: [(None, 1.0)], whole=lambda rng: None)
+    problem = Problem(
+        parameters, evaluate, epoch=lambda rng: [(None, 1.0)], n_batches=1, whole=lambda rng: None
+    )
     found = minimize(
         problem,
         solver="lbfgs",

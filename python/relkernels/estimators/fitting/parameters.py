@@ -51,6 +51,18 @@ class Parameters:
             maps.append(MLP(parts[0::2], parts[1::2], activation))
         return maps, flat[at:]
 
+    def with_output(self, flat: np.ndarray, factor: float) -> np.ndarray:
+        """Return the vector with all output layers multiplied by a factor."""
+        if factor == 1:
+            return flat
+        flat, at = flat.copy(), 0
+        for shapes in self._shapes:
+            sizes = [int(np.prod(shape)) for shape in shapes]
+            end = at + sum(sizes)
+            flat[end - sum(sizes[-2:]) : end] *= factor
+            at = end
+        return flat
+
     def join(self, gradients: Sequence[MLPGradient], numbers: Sequence[float] = ()) -> np.ndarray:
         """Return gradients as a vector, in the order of the parameters."""
         parts = [a.ravel() for gradient in gradients for a in _arrays(gradient)]

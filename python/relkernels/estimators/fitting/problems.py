@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -43,7 +44,8 @@ def all_pairs(
             yield (rows, targets(rows)), share if weight is None else float(weight[rows].sum())
 
     everything = np.arange(X.shape[0])
-    return Problem(parameters, evaluate, epoch, lambda rng: (everything, targets(everything)))
+    n_batches = math.ceil(X.shape[0] / size)
+    return Problem(parameters, evaluate, epoch, n_batches, lambda rng: (everything, targets(everything)))
 
 
 def matched_rows(parameters: Parameters, X: np.ndarray, Y: np.ndarray, weight: Weight, size: int) -> Problem:
@@ -60,7 +62,8 @@ def matched_rows(parameters: Parameters, X: np.ndarray, Y: np.ndarray, weight: W
         for rows, share in object_batches(X.shape[0], size, rng):
             yield rows, share if weight is None else float(weight[rows].sum())
 
-    return Problem(parameters, evaluate, epoch, lambda rng: np.arange(X.shape[0]))
+    n_batches = math.ceil(X.shape[0] / size)
+    return Problem(parameters, evaluate, epoch, n_batches, lambda rng: np.arange(X.shape[0]))
 
 
 def blocks_of_pairs(
@@ -84,7 +87,9 @@ def blocks_of_pairs(
                 mass = len(rows) if weight is None else float(weight[rows].sum())
                 yield (rows, columns), mass * len(columns)
 
-    return Problem(parameters, evaluate, epoch, lambda rng: (np.arange(X.shape[0]), np.arange(Y.shape[0])))
+    n_batches = math.ceil(max(R.shape) / size)
+    everything = np.arange(X.shape[0]), np.arange(Y.shape[0])
+    return Problem(parameters, evaluate, epoch, n_batches, lambda rng: everything)
 
 
 def drawn_pairs(
@@ -109,6 +114,7 @@ def drawn_pairs(
         parameters,
         evaluate,
         lambda rng: pair_batches(sampler, size, n_negatives, rng),
+        math.ceil(sampler.n_anchors / max(1, size // (1 + n_negatives))),
         lambda rng: sampler.pairs(np.arange(sampler.n_anchors), rng),
     )
 
@@ -161,4 +167,5 @@ def choices(
             yield (rows, columns), share if weight is None else float(weight[rows].sum())
 
     evaluate: Callable[[np.ndarray, Any], Evaluated] = of_shared if sets.shared else own
-    return Problem(parameters, evaluate, epoch, lambda rng: (queries, everything))
+    n_batches = math.ceil(len(queries) / size)
+    return Problem(parameters, evaluate, epoch, n_batches, lambda rng: (queries, everything))

@@ -6,8 +6,10 @@ A fit that is interrupted or diverges still returns parameters: see `Fit`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +19,21 @@ from .progress import progress_bar
 
 SOLVERS = ("adam", "adamw", "lbfgs")
 
-# Epochs without an improvement by tol after which a fit ends.
+# Epochs without an improvement by tol after which a fit ends; at least this number of steps is waited for.
 PATIENCE = 10
+_PATIENT_STEPS = 100
+# Steps of Adam with max_iter="auto", in whole epochs and at least this number of those.
+AUTO_STEPS = 1000
+AUTO_EPOCHS = 10
+# Batches on which the result of a fit is compared with its start.
+_JUDGED_BATCHES = 8
+# Factors of the maps' outputs tried at the end.
+_OUTPUT_FACTORS = (1.0, 0.7, 0.5, 0.3, 0.1)
+# Iterations of L-BFGS with max_iter="auto".
+AUTO_ITERATIONS = 200
+# A fit that ends at max_iter has settled if the last tenth of its epochs brought less than this share of the
+# improvement so far.
+_SETTLED = 0.02
 
 
 class Evaluated(NamedTuple):
@@ -39,6 +54,8 @@ class Problem:
     evaluate : function of a vector of parameters and a batch
     epoch : function of a random generator
         The batches of one pass over the data, each with its weight in the loss of the epoch.
+    n_batches : int
+        Batches of an epoch, at most.
     whole : function of a random generator
         One batch of all data.
     validate : function of a vector of parameters, optional
@@ -48,6 +65,7 @@ class Problem:
     parameters: Parameters
     evaluate: Callable[[np.ndarray, Any], Evaluated]
     epoch: Callable[[np.random.RandomState], Iterable[tuple[Any, float]]]
+    n_batches: int
     whole: Callable[[np.random.RandomState], Any]
     validate: Callable[[np.ndarray], float] | None = None
 
@@ -61,6 +79,10 @@ class Fit:
     flat : ndarray
         The last parameters; the best ones if the fit had validation or was interrupted; the last ones with a
         finite loss if it diverged.
+    settled : bool
+        False if `max_iter` ended the fit while its loss was still falling.
+    worse_than : str or None
+        What has a smaller loss than the trained parameters: "its start", which is kept, or "a constant".
     stopped_by : KeyboardInterrupt, FloatingPointError or None
         Raised by the caller once the parameters are kept.
     """
@@ -69,6 +91,8 @@ class Fit:
     curve: list[float] = field(default_factory=list)
     validation_curve: list[float] = field(default_factory=list)
     n_iter: int = 0
+    settled: bool = True
+    worse_than: str | None = None
     stopped_by: BaseException | None = None
 
 
@@ -102,8 +126,9 @@ class Adam:
 class Plateau:
     """The rule that ends a fit: too many consecutive losses that do not improve the best one by tol."""
 
-    def __init__(self, tol: float) -> None:
+    def __init__(self, tol: float, patience: int = PATIENCE) -> None:
         self.tol = tol
+        self.patience = patience
         self.best = np.inf
         self.stale = 0
 
@@ -111,7 +136,7 @@ class Plateau:
         """Record the loss of one more epoch; return whether the fit ends."""
         self.stale = 0 if loss < self.best - self.tol else self.stale + 1
         self.best = min(self.best, loss)
-        return self.stale >= PATIENCE
+        return self.stale >= self.patience
 
 
 def _diverged(loss: float, step: int, solver: str) -> FloatingPointError:
@@ -141,7 +166,7 @@ def minimize(
     problem: Problem,
     *,
     solver: str,
-    max_iter: int,
+    max_iter: int | None,
     learning_rate: float,
     weight_decay: float,
     tol: float,
@@ -149,10 +174,16 @@ def minimize(
     verbose: bool,
     adam: Adam | None = None,
 ) -> Fit:
-    """Minimize the loss of a problem; `adam` continues an earlier sequence of steps."""
+    """Minimize the loss of a problem, for `max_iter` epochs or iterations; None is a number that suits it.
+
+    `adam` continues an earlier sequence of steps at a constant step size. Otherwise the step size falls to
+    zero along a half cosine (Loshchilov & Hutter 2017), and the parameters returned are no worse than the
+    first ones, on held-out data or else on some batches.
+    """
     if solver == "lbfgs":
-        return _lbfgs(problem, max_iter, weight_decay, tol, rng, verbose)
-    return _adam(problem, solver, max_iter, learning_rate, weight_decay, tol, rng, verbose, adam)
+        return _lbfgs(problem, max_iter or AUTO_ITERATIONS, weight_decay, tol, rng, verbose)
+    epochs = max_iter or max(AUTO_EPOCHS, math.ceil(AUTO_STEPS / problem.n_batches))
+    return _adam(problem, solver, epochs, learning_rate, weight_decay, tol, rng, verbose, adam)
 
 
 def _adam(
@@ -166,26 +197,30 @@ def _adam(
     verbose: bool,
     adam: Adam | None,
 ) -> Fit:
+    flat = problem.parameters.start.copy()
+    best, best_loss, finite = None, np.inf, flat
+    continued = adam is not None
+    adam = adam or Adam(len(flat), flat.dtype)
     parameters = problem.parameters
-    flat = parameters.start.copy()
-    finite = flat  # the last parameters at which the loss was finite
-    best, best_loss = None, np.inf
-    adam = Adam(len(flat), flat.dtype) if adam is None else adam
     decoupled = solver == "adamw" and weight_decay > 0
     shrink = weight_decay * parameters.is_weight.astype(flat.dtype) if decoupled else None
     evaluate = _penalized(problem, 0.0 if decoupled else weight_decay)
-    plateau = Plateau(tol)
+    n_batches = problem.n_batches
+    plateau = Plateau(tol, max(PATIENCE, _PATIENT_STEPS // n_batches))
     fit = Fit(flat)
     try:
         with progress_bar(verbose, max_iter) as advance:
-            for _ in range(max_iter):
+            for n_epoch in range(max_iter):
                 total, mass, pairs = 0.0, 0.0, 0
-                for batch, share in problem.epoch(rng):
+                for step, (batch, share) in enumerate(problem.epoch(rng), n_epoch * n_batches):
                     found = evaluate(flat, batch)
                     if not (np.isfinite(found.loss) and np.isfinite(found.gradient).all()):
                         raise _diverged(found.loss, adam.steps + 1, solver)
                     finite = flat
-                    flat = adam.step(flat, found.gradient, learning_rate, shrink)
+                    rate = learning_rate
+                    if not continued:
+                        rate *= 0.5 * (1 + math.cos(math.pi * step / (max_iter * n_batches)))
+                    flat = adam.step(flat, found.gradient, rate, shrink)
                     total, mass, pairs = total + found.loss * share, mass + share, pairs + found.pairs
                 if mass == 0:
                     raise ValueError("y: expected at least one pair to learn from, got none in an epoch")
@@ -202,12 +237,48 @@ def _adam(
                 advance(judged, pairs)
                 if plateau.reached(judged):
                     break
-        fit.flat = flat if problem.validate is None or best is None else best
+            else:
+                fit.settled = _settled(fit.validation_curve or fit.curve)
+        last = flat if problem.validate is None or best is None else best
+        fit.flat, fit.worse_than = (last, None) if continued else _best_of(problem, last)
     except KeyboardInterrupt as interrupt:
         fit.flat, fit.stopped_by = finite if best is None else best, interrupt
     except FloatingPointError as error:
         fit.flat, fit.stopped_by = finite, error
     return fit
+
+
+def _settled(curve: list[float]) -> bool:
+    """Return whether the last tenth of the epochs brought little of the improvement."""
+    tenth = max(1, len(curve) // 10)
+    if len(curve) <= tenth:
+        return True
+    return curve[-1 - tenth] - curve[-1] <= _SETTLED * max(curve[0] - curve[-1], abs(curve[-1]))
+
+
+def _best_of(problem: Problem, last: np.ndarray) -> tuple[np.ndarray, str | None]:
+    """Return the last parameters of a fit, unless its start is better, and what is better than they are.
+
+    A short fit may end with a relation that is right but too large, and worse than a constant: so smaller
+    outputs are tried. The constant itself is not kept, since no step leaves it: at outputs of zero, all gradients of
+    the loss are zero. Losses are judged on held-out data, or else on the first few batches of one epoch.
+    """
+    judge = problem.validate
+    if judge is None:
+        sample = list(islice(problem.epoch(np.random.RandomState(0)), _JUDGED_BATCHES))
+
+        def judge(flat: np.ndarray) -> float:
+            return sum(problem.evaluate(flat, batch).loss * share for batch, share in sample)
+
+    parameters = problem.parameters
+    loss, best = np.inf, last
+    for factor in _OUTPUT_FACTORS:
+        smaller = parameters.with_output(last, factor)
+        if (found := judge(smaller)) < loss:
+            loss, best = found, smaller
+    if judge(parameters.start) < loss:
+        return parameters.start, "its start"
+    return best, "a constant" if judge(parameters.with_output(last, 0.0)) < loss else None
 
 
 def _lbfgs(
@@ -263,6 +334,7 @@ def _lbfgs(
         fit.flat = result.x
         fit.curve = fit.curve or [float(result.fun)]
         fit.n_iter = int(result.nit)
+        fit.settled = bool(result.success)
     except (KeyboardInterrupt, FloatingPointError) as stop:
         fit.stopped_by = stop
     return fit

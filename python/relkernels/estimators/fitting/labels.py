@@ -1,0 +1,208 @@
+"""A map whose inner products estimate the probability that two objects have the same label, in closed form.
+
+With p(x) the probabilities of the classes at x, two independent objects have equal labels with probability
+``sum_c p_c(x) p_c(y) = <p(x), p(y)>``. No relation ranks pairs better, and it is an inner product of
+features of one map. So the map is fitted to p: ridge regression of the indicators of the classes on a wide
+random hidden layer gives scores (Huang, Zhu & Siew 2006), a softmax with a temperature turns scores into
+probabilities, and a second hidden layer computes that softmax. The ridge and the temperature have the least
+cross-entropy of predictions for each object from all others, which ridge regression gives in closed form
+(Allen's PRESS).
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.linalg import solve
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp, softmax
+
+from ...gradients import feature_loss
+from ...maps.activations import Activation
+from ...maps.mlp import MLP
+from ...ops import feature_map
+from .random_layer import random_layer
+
+# Most classes for which the indicators are regressed.
+MOST_CLASSES = 256
+# Rows whose left-out predictions choose the ridge.
+_JUDGED = 8192
+# Ridge relative to the sum of the variances of the hidden features.
+_RIDGES = 10.0 ** np.arange(-6, 3.1, 0.5)
+# Log inverse temperatures tried.
+_LOG_SHARPNESS = (-2.0, 5.0)
+# Kinks of the second hidden layer along the score of each class, and differences of scores.
+_KNOTS = 12
+_KNOTS_OF_FEW_CLASSES = 24
+_DIFFERENCES = 64
+# Scores on which the second layer is fitted: those of the objects, and copies up to this number, stretched by
+# up to this factor and disturbed by this part of their deviation.
+_NEAR = 4096
+_STRETCH = 1.15
+_DISTURBANCE = 0.3
+_HEAD_RIDGE = 1e-4
+# Rows per block of hidden features in memory.
+_BLOCK = 4096
+
+
+class _Scores(NamedTuple):
+    """Scores of the classes as a linear function of the hidden features, and those of left-out objects."""
+
+    weight: np.ndarray  # (width, n_classes)
+    bias: np.ndarray  # (n_classes,)
+    fitted: np.ndarray  # (n_judged, n_classes), scores of some of the objects
+
+
+class _Head(NamedTuple):
+    """A hidden layer ``activation(scores @ directions - knots)`` and the output layer on it."""
+
+    directions: np.ndarray  # (n_classes, width)
+    knots: np.ndarray  # (width,)
+    output: np.ndarray  # (width, n_features)
+    bias: np.ndarray  # (n_features,)
+
+
+def label_map(
+    X: Any,
+    codes: np.ndarray,
+    weight: np.ndarray | None,
+    n_features: int | None,
+    activation: str | Activation,
+    rng: np.random.RandomState,
+) -> tuple[MLP, float]:
+    """Return the map, and the mean squared difference of its relation from equality of labels.
+
+    Parameters
+    ----------
+    X : ndarray or CSR matrix of shape (n, n_columns), in units of the columns' deviation
+    codes : ndarray of int of shape (n,)
+        The classes, from 0.
+    weight : ndarray of shape (n,), optional
+    n_features : int, optional
+        None is the number of classes. With fewer, the probabilities are projected onto the subspace that
+        keeps most of their inner products.
+    """
+    n_classes = int(codes.max()) + 1
+    count = np.ones(len(codes)) if weight is None else weight.astype(np.float64)
+    layer = random_layer(X, activation, rng)
+    scores = _ridge_scores(layer, X, codes, count, n_classes)
+    head = _softmax_layer(scores.fitted, layer.activation, n_features or n_classes, rng)
+    mlp = MLP(
+        [layer.weights[0], (scores.weight @ head.directions).astype(X.dtype), head.output.astype(X.dtype)],
+        [
+            layer.biases[0],
+            (scores.bias @ head.directions - head.knots).astype(X.dtype),
+            head.bias.astype(X.dtype),
+        ],
+        activation,
+    )
+    rows = slice(0, _JUDGED)
+    features = feature_map(X[rows], mlp)
+    return mlp, feature_loss(features, features, codes[rows], "squared")[0]
+
+
+def _ridge_scores(layer: MLP, X: Any, codes: np.ndarray, count: np.ndarray, n_classes: int) -> _Scores:
+    """Return the ridge regression of the classes' indicators, scaled to the scores of a softmax."""
+    n, total = len(codes), count.sum()
+    share = np.bincount(codes, count, n_classes) / total
+    mean = sum(count[rows] @ layer(X[rows]) for rows in _blocks(n)) / total
+
+    def block(rows: Any) -> tuple[np.ndarray, np.ndarray]:
+        return layer(X[rows]) - mean, np.eye(n_classes)[codes[rows]] - share
+
+    spectrum, basis = _principal(layer, X, mean, count)
+    moments = np.zeros((len(spectrum), n_classes))
+    for rows in _blocks(n):
+        hidden, indicators = block(rows)
+        moments += (hidden @ basis).T @ (count[rows, None] * indicators)
+    judged = np.linspace(0, n - 1, min(n, _JUDGED)).astype(int)
+    hidden, indicators = block(judged)
+    hidden = hidden @ basis
+    best: tuple[Any, ...] = (np.inf,)
+    for ridge in _RIDGES * spectrum.sum():
+        shrunk = 1 / (spectrum + ridge)
+        leverage = np.minimum(np.square(hidden) @ shrunk + 1 / total, 1 - 1e-9)
+        residual = (indicators - hidden @ (shrunk[:, None] * moments)) / (1 - leverage)[:, None]
+        left_out = indicators + share - residual
+        entropy, sharpness = _sharpness(left_out, codes[judged], count[judged])
+        if entropy < best[0]:
+            best = entropy, sharpness, shrunk
+    _, sharpness, shrunk = best
+    coefficients = sharpness * shrunk[:, None] * moments
+    weight = basis @ coefficients
+    return _Scores(weight, sharpness * share - mean @ weight, hidden @ coefficients + sharpness * share)
+
+
+def _blocks(n: int) -> list[slice]:
+    return [slice(begin, min(begin + _BLOCK, n)) for begin in range(0, n, _BLOCK)]
+
+
+def _principal(layer: MLP, X: Any, mean: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positive eigenvalues and the eigenvectors of the scatter of the hidden features."""
+    n, width = len(count), len(mean)
+    if n < width:  # from the inner products of rows, which are fewer
+        rows = np.sqrt(count)[:, None] * (layer(X) - mean)
+        spectrum, vectors = np.linalg.eigh(rows @ rows.T)
+    else:
+        scatter = np.zeros((width, width))
+        for part in _blocks(n):
+            hidden = layer(X[part]) - mean
+            scatter += hidden.T @ (count[part, None] * hidden)
+        spectrum, vectors = np.linalg.eigh(scatter)
+    there = spectrum > max(n, width) * np.finfo(X.dtype).eps * max(spectrum[-1], np.finfo(float).tiny)
+    spectrum, vectors = spectrum[there], vectors[:, there]
+    return spectrum, rows.T @ vectors / np.sqrt(spectrum) if n < width else vectors
+
+
+def _sharpness(scores: np.ndarray, codes: np.ndarray, count: np.ndarray) -> tuple[float, float]:
+    """Return the least mean cross-entropy of softmax(sharpness * scores), and that sharpness."""
+    own = scores[np.arange(len(codes)), codes]
+
+    def entropy(log_sharpness: float) -> float:
+        sharpness = np.exp(log_sharpness)
+        return float(np.average(logsumexp(sharpness * scores, axis=1) - sharpness * own, weights=count))
+
+    found = minimize_scalar(entropy, bounds=_LOG_SHARPNESS, method="bounded")
+    return float(found.fun), float(np.exp(found.x))
+
+
+def _softmax_layer(
+    scores: np.ndarray, activation: Activation, n_features: int, rng: np.random.RandomState
+) -> _Head:
+    """Return a hidden layer and an output that give the softmax of scores near those given.
+
+    Its units have their kinks along the score of each class, and along differences of two scores: for two
+    classes, the softmax is a function of the one difference.
+    """
+    n_classes = scores.shape[1]
+    pairs = np.array(list(combinations(range(n_classes), 2)))
+    if len(pairs) > _DIFFERENCES:
+        pairs = pairs[np.sort(rng.choice(len(pairs), _DIFFERENCES, replace=False))]
+    differences = np.eye(n_classes)[:, pairs[:, 0]] - np.eye(n_classes)[:, pairs[:, 1]]
+    along = differences if n_classes == 2 else np.column_stack([np.eye(n_classes), differences])
+    spread = _DISTURBANCE * scores.std()
+    copies = -(-_NEAR // len(scores))
+    points = np.tile(scores, (1 + copies, 1))[: max(_NEAR, len(scores))]
+    points[len(scores) :] *= rng.uniform(2 - _STRETCH, _STRETCH, (len(points) - len(scores), 1))
+    points[len(scores) :] += spread * rng.standard_normal(points[len(scores) :].shape)
+    reach = points @ along
+    along = along / np.maximum(reach.std(axis=0), np.finfo(float).tiny)
+    n_knots = _KNOTS_OF_FEW_CLASSES if n_classes < 5 else _KNOTS
+    levels = np.quantile(points @ along, np.linspace(0, 1, n_knots + 1)[:-1], axis=0)
+    directions, knots = np.repeat(along, len(levels), axis=1), levels.T.ravel()
+    units = MLP([directions, np.eye(len(knots))], [-knots, np.zeros(len(knots))], activation)(points)
+    wanted = softmax(points, axis=1)
+    if n_features < n_classes:
+        _, _, right = np.linalg.svd(wanted, full_matrices=False)
+        wanted = wanted @ right[:n_features].T
+    center, middle = units.mean(axis=0), wanted.mean(axis=0)
+    units = units - center
+    gram = units.T @ units
+    gram[np.diag_indices_from(gram)] += _HEAD_RIDGE * np.trace(gram) / len(gram)
+    output = np.zeros((len(knots), n_features))
+    output[:, : wanted.shape[1]] = solve(gram, units.T @ (wanted - middle), assume_a="pos")
+    bias = np.zeros(n_features)
+    bias[: len(middle)] = middle
+    return _Head(directions, knots, output, bias - center @ output)
