@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from .describe import advice, described, near, option, shown
+from .shapes import broadcast
 
 FLOATS = "float32 or float64"
 # No layer is wider: no memory could hold it.
@@ -98,7 +99,7 @@ def batch_shape(*named: tuple[str, np.ndarray, int]) -> tuple[int, ...]:
     if not any(leading):
         return ()
     try:
-        return np.broadcast_shapes(*leading)
+        return broadcast(*leading)
     except ValueError:
         shapes = ", ".join(f"{name} of shape {a.shape}" for name, a, _ in named)
         raise ValueError(

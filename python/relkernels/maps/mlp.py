@@ -14,7 +14,7 @@ from ..arrays import Array, host, operation
 from ..arrays.engine import PROCESSOR, engine_of
 from ..arrays.outputs import Destination
 from ..arrays.sparse import SparseRows, is_sparse, sparse_rows
-from ..base import check
+from ..base import check, shapes
 from ..base.describe import described
 from ..base.random_state import RandomStateLike, generator
 from .activations import GAINS, Activation, resolve
@@ -402,7 +402,7 @@ def feature_map(x: Array, mlp: MLP, *, precision: str | None = None, out: Array 
         check.same_dtype(("x", points), ("mlp", mlp))
     engine = engine_of(points)
     rounding = engine.precision(precision, points.dtype)
-    shape = (*points.shape[:-1], mapped_width("x", points, "mlp", mlp))
+    shape = shapes.features(points.shape, mapped_width("x", points, "mlp", mlp))
     to = Destination(engine, "feature_map", shape, points.dtype, out, ("x", points))
     rows, written = (points[None], to.array[None]) if points.ndim == 1 else (points, to.array)
     engine.run("feature_map", rows, engine.packed(mlp, rounding), rounding, written)

@@ -6,7 +6,7 @@ from typing import Any, Literal, overload
 
 from ..arrays import Array, operation
 from ..arrays.outputs import Destination, PairDestination
-from ..base import check
+from ..base import check, shapes
 from ..maps.mlp import MLP
 from .allowed import Allowed, Window
 from .sides import Attended
@@ -77,7 +77,7 @@ def attention_scores(
     """
     q, k, phi, psi = mapped_sides(q, k, phi, psi, precision, ("q", "k"))
     a = Attended(q, k, None, phi, psi, scale, Allowed(mask, causal, window, align), precision)
-    to = Destination(a.engine, "attention_scores", (*a.lead, a.n, a.m), a.dtype, out, *a.inputs)
+    to = Destination(a.engine, "attention_scores", shapes.relation(a.lead, a.n, a.m), a.dtype, out, *a.inputs)
     maps = a.maps(a.precision)
     a.engine.run("attention_scores", a.q, a.k, *maps, a.precision, a.scale, a.mask, a.band, to.array)
     return to.result()
@@ -201,11 +201,11 @@ def attention(
 def attend(a: Attended, want_lse: bool, out: Any = None) -> Any:
     """Return the attention of checked arguments: what `attention` returns."""
     assert a.v is not None
-    shape = (*a.lead, a.n, a.v.shape[-1])
+    shape, shape_of_lse = shapes.attention(a.lead, a.n, a.v.shape[-1])
     to: Destination | PairDestination
     written: tuple[Any, Any]
     if want_lse:
-        wanted = ((shape, a.dtype), (shape[:-1], a.dtype))
+        wanted = ((shape, a.dtype), (shape_of_lse, a.dtype))
         to = PairDestination(a.engine, "attention", "(out, lse)", wanted, out, *a.inputs)
         written = to.arrays
     else:

@@ -10,7 +10,7 @@ import numpy as np
 from ..arrays import Array, operation
 from ..arrays.engine import PROCESSOR
 from ..arrays.outputs import Destination
-from ..base import check
+from ..base import check, shapes
 from ..maps.activations import Activation
 from .dual import Dual, dual
 from .sides import Sides, spread
@@ -99,7 +99,7 @@ def nngp_kernel(
     sides = Sides(x, y, None, None)
     recursion = Recursion(depth, activation, weight_std, bias_std, kind)
     lead = sides.leading()
-    shape = (*lead, sides.x.shape[-2], sides.y.shape[-2])
+    shape = shapes.relation(lead, sides.x.shape[-2], sides.y.shape[-2])
     terms = recursion.terms(sides.x)
     if not sides.same_points:
         terms = max(terms, recursion.terms(sides.y))

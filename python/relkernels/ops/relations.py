@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import _core
 from ..arrays import Array, operation
 from ..arrays.outputs import Destination
-from ..base import check
+from ..base import check, shapes
 from ..maps.mlp import MLP
 from .sides import Sides, spread
 from .sparse import mapped_sides
@@ -74,7 +74,7 @@ def relation_matrix(
     engine = sides.engine
     rounding = engine.precision(precision, sides.dtype)
     lead = sides.leading()
-    shape = (*lead, *((h,) if h > 1 else ()), sides.x.shape[-2], sides.y.shape[-2])
+    shape = shapes.relation(lead, sides.x.shape[-2], sides.y.shape[-2], h)
     to = Destination(engine, "relation_matrix", shape, sides.dtype, out, *sides.named)
     # Without columns the kernels compute half of a symmetric matrix.
     columns = None if sides.same_points and sides.one_map else spread(sides.y, lead, 2)
