@@ -58,7 +58,8 @@ void feature_map_vjp(const Context& context, const Array& x, const Mlp<A>& map, 
                      const Array& grad_x, const std::vector<Array>& grad_weights,
                      const std::vector<Array>& grad_biases);
 
-// grad_f, grad_g and grad_scale are overwritten.
+// grad_f, grad_g and grad_scale are overwritten. Absent ones are not computed; grad_scale is absent if grad_f
+// is.
 template <class A>
 void relation_matrix_vjp(const Context& context, const Relation<A>& relation, long heads, const Array& grad,
                          const Array& grad_f, const Array& grad_g, const Array& grad_scale);

@@ -61,9 +61,13 @@ void relation_matrix_vjp(const Context& context, const Relation<A>& relation, lo
     };
     const double scale = relation.scale;
     const Array rows = by_head(relation.rows), columns = by_head(relation.columns);
-    multiply<A>(context, grad, transposed(columns), 1.0, by_head(grad_f), "relation_matrix_vjp");
-    scale_gradient<Sum>(context, relation.rows, grad_f, scale, nullptr, grad_scale);
-    multiply<A>(context, transposed(grad), transposed(rows), scale, by_head(grad_g), "relation_matrix_vjp");
+    if (!grad_f.empty()) {
+        multiply<A>(context, grad, transposed(columns), 1.0, by_head(grad_f), "relation_matrix_vjp");
+        scale_gradient<Sum>(context, relation.rows, grad_f, scale, nullptr, grad_scale);
+    }
+    if (!grad_g.empty())
+        multiply<A>(context, transposed(grad), transposed(rows), scale, by_head(grad_g),
+                    "relation_matrix_vjp");
     check_launch("relation_matrix_vjp");
 }
 

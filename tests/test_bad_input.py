@@ -129,6 +129,11 @@ CASES = [
     (lambda: rk.feature_map_vjp(X, PHI, np.ones((5, 3), F4)), ValueError, ["grad:", "(5, 2)", "(5, 3)"]),
     (lambda: rk.relation_matrix_vjp(X, Y, np.ones((6, 5), F4)), ValueError, ["grad:", "(5, 6)", "(6, 5)"]),
     (lambda: rk.attention_vjp(X, Y, V, np.ones((5, 4), F4)), ValueError, ["grad:", "(5, 3)", "(5, 4)"]),
+    (lambda: rk.relation_matrix_vjp(X, Y, np.ones((5, 6), F4), of="z"), ValueError, ["of:", "'y'", "'z'"]),
+    (lambda: rk.relation_matrix_vjp(X, None, np.ones((5, 5), F4), of="x"), ValueError, ["of:", "y is None"]),
+    (lambda: rk.attention_vjp(X, Y, V, X[:, :3], result=X), TypeError, ["result:", "(out, lse)", "(5, 4)"]),
+    (lambda: rk.attention_vjp(X, Y, V, X[:, :3], result=(X[:, :3], X)), ValueError,
+     ["result[1]:", "(5,)", "(5, 4)"]),
     # losses
     (lambda: rk.relation_loss(X, Y, np.ones((5, 5), F4)), ValueError, ["target:", "(5, 6)", "(5, 5)"]),
     (lambda: rk.relation_loss(X, Y, np.ones((5, 6))), TypeError, ["target:", "float64"]),

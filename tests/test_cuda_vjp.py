@@ -5,6 +5,7 @@ import pytest
 import reference
 import relkernels as rk
 from cuda_cases import GRADIENT_BOUND, MANY, SMOOTH, Draw, assert_gradients, cases, double, exact, flat
+from relkernels import cuda
 from strategies import ACTIVATIONS, lay_out, mlp, normal
 
 
@@ -95,4 +96,28 @@ def test_gradients_of_a_map_over_many_rows(device, dtype, rng):
     expected = rk.feature_map_vjp(x.astype(float), double(phi), grad.astype(float))
     assert_gradients(got, expected, dtype, 5 * GRADIENT_BOUND[dtype])
     for a, b in zip(flat(got), flat(device.feature_map_vjp(x, phi, grad)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@exact
+@pytest.mark.parametrize("of", ["x", "y"])
+def test_relation_matrix_vjp_of_one_side(device, of, dtype, rng):
+    x, y, grad = normal(rng, (67, 6), dtype), normal(rng, (130, 6), dtype), normal(rng, (67, 130), dtype)
+    both = device.relation_matrix_vjp(x, y, grad, scale=-0.7)
+    one = device.relation_matrix_vjp(x, y, grad, scale=-0.7, of=of)
+    for name in ("grad_x", "grad_y", "grad_scale"):
+        if (name == "grad_y") == (of == "y"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(both, name))
+        else:
+            assert getattr(one, name) is None
+
+
+@exact
+def test_attention_vjp_from_the_result_of_attention(device, dtype, rng):
+    q, k, v, grad = (normal(rng, (n, d), dtype) for n, d in ((67, 6), (130, 6), (130, 3), (67, 3)))
+    there = [device.put(a) for a in (q, k, v, grad)]
+    named = dict(zip("qkv", there, strict=False))
+    result = cuda.call("attention", {**named, "return_lse": True})
+    got = device.get(cuda.call("attention_vjp", {**named, "grad": there[3], "result": result}))
+    for a, b in zip(got[:3], device.attention_vjp(q, k, v, grad)[:3], strict=True):
         np.testing.assert_array_equal(a, b)

@@ -295,8 +295,8 @@ def sample_calls():
     yield OPS.relation_matrix, (x, None, scale, 1)
     yield OPS.relation_matrix, (x, None, scale, 3)
     yield OPS.relation_matrix, (x, y, scale_of(0.5), 3)
-    yield OPS.attention, (x, y, v, None, None, 0, scale)
-    yield OPS.attention, (x, y, v, mask, -1, None, scale_of(0.5))
+    yield OPS.attention, (x, y, v, None, True, None, None, "upper_left", scale)
+    yield OPS.attention, (x, y, v, mask, False, 1, None, "lower_right", scale_of(0.5))
     yield OPS.relation_loss, (y, None, scale, torch.arange(4), None, None, "squared")
     other = v @ v.T.detach()[:, :3]
     weight = mask[0].double() + 1
@@ -307,9 +307,9 @@ def sample_calls():
     yield OPS.feature_map_vjp, (x, *parameters, normal(2, 5, 4))
     yield OPS.relation_matrix_vjp, (x, y, scale, 3, normal(2, 3, 5, 4), True, False, True)
     yield OPS.relation_matrix_vjp, (x, None, scale, 1, normal(2, 5, 5), True, False, False)
-    out, lse = OPS.attention(x, y, v, mask, None, None, scale)
+    out, lse = OPS.attention(x, y, v, mask, True, None, None, "upper_left", scale)
     yield OPS.relation_loss_vjp, (x, y, scale, normal(2, 5, 3), normal(4, 3), scale, normal(1)[0])
-    yield OPS.attention_vjp, (x, y, v, mask, None, None, scale, out, lse, normal(2, 5, 2))
+    yield OPS.attention_vjp, (x, y, v, mask, True, None, None, "upper_left", scale, out, lse, normal(2, 5, 2))
 
 
 def test_opcheck():

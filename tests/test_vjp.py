@@ -139,6 +139,40 @@ def test_relation_matrix_vjp(kind, heads, rng):
     check_directions(lambda: (grad * relation()).sum(), pairs, rng)
 
 
+@pytest.mark.parametrize("one_map", [False, True])
+def test_relation_matrix_vjp_of_one_side(one_map, rng):
+    phi = Parameters(rng, [4, 8, 6]).mlp()
+    psi = None if one_map else Parameters(rng, [4, 7, 6]).mlp()
+    x, y = normal(rng, (2, 11, 4), np.float64), normal(rng, (13, 4), np.float64)
+    grad = normal(rng, (2, 11, 13), np.float64)
+    both = rk.relation_matrix_vjp(x, y, grad, phi, psi, scale=0.7)
+    of_x, of_y = (rk.relation_matrix_vjp(x, y, grad, phi, psi, scale=0.7, of=of) for of in ("x", "y"))
+    np.testing.assert_array_equal(of_x.grad_x, both.grad_x)
+    np.testing.assert_array_equal(of_y.grad_y, both.grad_y)
+    assert of_x.grad_scale == both.grad_scale
+    assert (of_x.grad_y, of_x.grad_psi, of_y.grad_x, of_y.grad_scale) == (None,) * 4
+    if one_map:
+        weights = [a + b for a, b in zip(of_x.grad_phi.weights, of_y.grad_phi.weights, strict=True)]
+        np.testing.assert_array_equal(weights[0], both.grad_phi.weights[0])
+    else:
+        assert of_y.grad_phi is None
+        np.testing.assert_array_equal(of_x.grad_phi.weights[0], both.grad_phi.weights[0])
+        np.testing.assert_array_equal(of_y.grad_psi.weights[0], both.grad_psi.weights[0])
+
+
+def test_attention_vjp_from_the_result_of_attention(rng):
+    phi = Parameters(rng, [4, 8, 6]).mlp()
+    q, k, v = (normal(rng, shape, np.float64) for shape in ((2, 9, 4), (15, 4), (15, 3)))
+    grad, options = normal(rng, (2, 9, 3), np.float64), {"scale": -0.3, "causal": True}
+    out, lse = rk.attention(q, k, v, phi, return_lse=True, **options)
+    expected = rk.attention_vjp(q, k, v, grad, phi, **options)
+    for result in ((out, lse), (lay_out(out, "sliced"), lay_out(lse, "transposed"))):
+        got = rk.attention_vjp(q, k, v, grad, phi, **options, result=result)
+        for a, b in zip(got[:3], expected[:3], strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert got.grad_scale == expected.grad_scale
+
+
 def test_relation_matrix_vjp_reads_any_strides(rng):
     f, g = normal(rng, (300, 7), np.float64), normal(rng, (520, 7), np.float64)
     grad = normal(rng, (300, 520), np.float64)

@@ -249,10 +249,11 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
           });
     m.def("relation_matrix_vjp",
           [](const Context& context, const Array& f, const Array& g, const Array& grad, double scale,
-             long heads, const Array& grad_f, const Array& grad_g, const Array& grad_scale) {
+             long heads, const Maybe& grad_f, const Maybe& grad_g, const Maybe& grad_scale) {
               run_gradient(context, f.dtype, [&]<class A>() {
                   relation_matrix_vjp(context, relation_of<A>(f, g, nullptr, nullptr, scale), heads, grad,
-                                      grad_f, grad_g, grad_scale);
+                                      grad_f.value_or(Array{}), grad_g.value_or(Array{}),
+                                      grad_scale.value_or(Array{}));
               });
           });
     m.def("attention_vjp",

@@ -44,13 +44,15 @@ class RelationGradients(Result, tuple[Array, Array | None, OfMap, OfMap], Generi
 
     Attributes
     ----------
-    grad_x : ndarray of the shape of `x`
+    grad_x : ndarray of the shape of `x`, or None
+        None for the gradients of `y` only.
     grad_y : ndarray of the shape of `y`, or None
-        None where `y` is None: its part is then in `grad_x`.
+        None where `y` is None: its part is then in `grad_x`. None for the gradients of `x` only.
     grad_phi, grad_psi : MLPGradient or None
         None for a map that is None; where `psi` stands for `phi`, its part is in `grad_phi`.
-    grad_scale : float
-        Derivative with respect to `scale`; for arrays on a CUDA device an array of shape () there.
+    grad_scale : float or None
+        Derivative with respect to `scale`; for arrays on a CUDA device an array of shape () there. None for
+        the gradients of `y` only.
 
     Examples
     --------

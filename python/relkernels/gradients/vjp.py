@@ -9,7 +9,8 @@ import numpy as np
 from ..arrays import Array, operation
 from ..arrays.engine import engine_of
 from ..arrays.sparse import SparseRows, is_sparse
-from ..base import check
+from ..base import check, shapes
+from ..base.describe import described
 from ..maps.mlp import MLP, check_mlp, mapped_rows, mapped_width
 from ..ops.allowed import Allowed, Window
 from ..ops.attended import attend
@@ -17,7 +18,7 @@ from ..ops.sides import Attended, Sides, spread
 from .results import AttentionGradients, MLPGradient, RelationGradients
 
 
-def summed_to(grad: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _summed_to(grad: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Sum over the leading dimensions that broadcasting had added or stretched."""
     if grad.shape == shape:
         return grad
@@ -26,15 +27,19 @@ def summed_to(grad: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return engine_of(grad).sum(grad, tuple(range(extra)) + stretched).reshape(shape)
 
 
-def _through(x: np.ndarray, phi: MLP | None, grad: np.ndarray) -> tuple[np.ndarray, MLPGradient | None]:
-    """Take a gradient with respect to the features of `x` back to `x` and to the map."""
+def _through(x: np.ndarray, phi: MLP | None, grad: np.ndarray | None) -> tuple[Any, MLPGradient | None]:
+    """Take a gradient with respect to the features of `x`, if there is one, back to `x` and to the map."""
+    if grad is None:
+        return None, None
+    width = x.shape[-1] if phi is None else phi.widths[-1]
+    grad = _summed_to(grad, shapes.features(x.shape, width))
     return (grad, None) if phi is None else feature_map_vjp(x, phi, grad)
 
 
 def _added(a: MLPGradient | None, b: MLPGradient | None) -> MLPGradient | None:
-    """Sum of the two parts of a gradient where one map serves both sides."""
+    """Sum of the two parts of a gradient where one map serves both sides; either may be missing."""
     if a is None or b is None:
-        return None
+        return b if a is None else a
     add = engine_of(a.weights[0]).add
     biases = None
     if a.biases is not None and b.biases is not None:
@@ -88,7 +93,7 @@ def feature_map_vjp(x: Array, mlp: MLP, grad: Array) -> tuple[Array, MLPGradient
     points: Any = mapped_rows("x", x, "mlp", mlp) if is_sparse(x) else check.features("x", x)
     slope = check.floats("grad", grad)
     check.same_dtype(("x", points), ("mlp", mlp), ("grad", slope))
-    expected = (*points.shape[:-1], mapped_width("x", points, "mlp", mlp))
+    expected = shapes.features(points.shape, mapped_width("x", points, "mlp", mlp))
     if slope.shape != expected:
         check.fail("grad", f"shape {expected}, that of the features", slope.shape)
     engine = engine_of(points)
@@ -118,6 +123,7 @@ def relation_matrix_vjp(
     *,
     scale: float = 1.0,
     heads: int = 1,
+    of: str | None = None,
 ) -> RelationGradients[Array]:
     """Return the gradients of ``sum(grad * relation_matrix(x, y, phi, psi, ...))``.
 
@@ -135,6 +141,9 @@ def relation_matrix_vjp(
         As in `relation_matrix`.
     scale : float, default 1.0
     heads : int, default 1
+    of : {"x", "y"}, optional
+        Compute the gradients of one side only, in half the time: of `x`, its map and `scale`, or of `y` and
+        its map. The others are None, and a map of both sides gets this side's part. Needs `y`.
 
     Returns
     -------
@@ -162,34 +171,44 @@ def relation_matrix_vjp(
     check.same_dtype(("x", sides.x), ("grad", slope))
     factor = check.scale(scale, sides.dtype)
     h = check.heads(heads, sides.width)
+    if of is not None:
+        check.choice("of", of, ("x", "y"))
+        if sides.same_points:
+            check.fail("of", "None, as y is None", of)
     lead = sides.leading()
-    expected = (*lead, *((h,) if h > 1 else ()), sides.x.shape[-2], sides.y.shape[-2])
+    expected = shapes.relation(lead, sides.x.shape[-2], sides.y.shape[-2], h)
     if slope.shape != expected:
         check.fail("grad", f"shape {expected}, that of the relation", slope.shape)
 
     f, g = sides.features()
     engine = sides.engine
-    grad_f = engine.empty("relation_matrix_vjp", (*lead, *f.shape[-2:]), sides.dtype)
-    grad_g = engine.empty("relation_matrix_vjp", (*lead, *g.shape[-2:]), sides.dtype)
-    parts = engine.empty_parts("relation_matrix_vjp", (*lead, sides.x.shape[-2]), sides.dtype)
+    grad_f = grad_g = parts = None
+    if of != "y":
+        grad_f = engine.empty("relation_matrix_vjp", (*lead, *f.shape[-2:]), sides.dtype)
+        parts = engine.empty_parts("relation_matrix_vjp", (*lead, sides.x.shape[-2]), sides.dtype)
+    if of != "x":
+        grad_g = engine.empty("relation_matrix_vjp", (*lead, *g.shape[-2:]), sides.dtype)
     operands = (spread(f, lead, 2), spread(g, lead, 2), slope, factor, h)
     engine.run("relation_matrix_vjp", *operands, grad_f, grad_g, parts)
-    return RelationGradients(*through_maps(sides, grad_f, grad_g), engine.total(parts))
+    grad_scale = None if parts is None else engine.total(parts)
+    return RelationGradients(*through_maps(sides, grad_f, grad_g), grad_scale)
 
 
-def through_maps(sides: Sides, grad_f: np.ndarray, grad_g: np.ndarray) -> Any:
+def through_maps(sides: Sides, grad_f: np.ndarray | None, grad_g: np.ndarray | None) -> Any:
     """Return grad_x, grad_y, grad_phi and grad_psi, from the gradients of both sides' features.
 
-    If one array or map serves both sides, the second gradient is None: it is included in the first.
+    If one array or map serves both sides, the second gradient is None: it is included in the first. For a
+    side without a gradient, None.
     """
     add = sides.engine.add
     x, y, phi, psi = sides.x, sides.y, sides.phi, sides.psi
     if sides.same_points and sides.one_map:
-        both = summed_to(add(grad_f, grad_g), (*x.shape[:-1], sides.width))
-        grad_x, grad_phi = _through(x, phi, both)
+        assert grad_f is not None
+        assert grad_g is not None
+        grad_x, grad_phi = _through(x, phi, add(grad_f, grad_g))
         return grad_x, None, grad_phi, None
-    grad_x, grad_phi = _through(x, phi, summed_to(grad_f, (*x.shape[:-1], sides.width)))
-    grad_y, grad_psi = _through(y, psi, summed_to(grad_g, (*y.shape[:-1], sides.width)))
+    grad_x, grad_phi = _through(x, phi, grad_f)
+    grad_y, grad_psi = _through(y, psi, grad_g)
     if sides.one_map:
         grad_phi, grad_psi = _added(grad_phi, grad_psi), None
     if sides.same_points:
@@ -197,7 +216,7 @@ def through_maps(sides: Sides, grad_f: np.ndarray, grad_g: np.ndarray) -> Any:
     return grad_x, grad_y, grad_phi, grad_psi
 
 
-@operation("q", "k", "v", "grad", "mask")
+@operation("q", "k", "v", "grad", "mask", "result")
 def attention_vjp(
     q: Array,
     k: Array,
@@ -211,6 +230,7 @@ def attention_vjp(
     causal: bool = False,
     window: Window = None,
     align: str = "upper_left",
+    result: tuple[Array, Array] | None = None,
 ) -> AttentionGradients[Array]:
     """Return the gradients of ``sum(grad * attention(q, k, v, phi, psi, ...))``.
 
@@ -223,6 +243,8 @@ def attention_vjp(
     q, k, v, phi, psi, scale, mask, causal, window, align
         As in `attention`.
     grad : ndarray of shape (..., n, d_v)
+    result : tuple of ndarray, optional
+        What `attention` returned for the same arguments with `return_lse`; None computes it again.
 
     Returns
     -------
@@ -249,28 +271,44 @@ def attention_vjp(
     a = Attended(q, k, v, phi, psi, scale, allowed, None, has_values=True)
     slope = check.floats("grad", grad)
     check.same_dtype(("q", a.x), ("grad", slope))
-    expected = (*a.lead, a.n, a.values.shape[-1])
+    expected, shape_of_lse = shapes.attention(a.lead, a.n, a.values.shape[-1])
     if slope.shape != expected:
         check.fail("grad", f"shape {expected}, that of the attention", slope.shape)
+    if result is not None:
+        given = _checked_result(result, a, (expected, shape_of_lse))
     mapped = a.of_features(*a.features())
-    out, lse = attend(mapped, True)
-    parts = a.engine.empty_parts("attention_vjp", (*a.lead, a.n), a.dtype)
-    grad_f, grad_g, grad_v = attention_of_features_vjp(mapped, out, lse, slope, parts)
+    assert mapped.v is not None
+    out, lse = attend(mapped, True) if result is None else given
+    engine = a.engine
+    parts = engine.empty_parts("attention_vjp", shape_of_lse, a.dtype)
+    grad_f, grad_g, grad_v = (
+        engine.empty("attention_vjp", of.shape, a.dtype) for of in (mapped.q, mapped.k, mapped.v)
+    )
+    operands = mapped.q, mapped.k, mapped.v, a.mask, a.band, a.scale, out, lse, slope
+    engine.run("attention_vjp", *operands, grad_f, grad_g, grad_v, parts)
     grad_q, grad_k, grad_phi, grad_psi = through_maps(a, grad_f, grad_g)
-    grad_values: Any = summed_to(grad_v, a.values.shape)
-    return AttentionGradients(grad_q, grad_k, grad_values, grad_phi, grad_psi, a.engine.total(parts))
+    grad_values: Any = _summed_to(grad_v, a.values.shape)
+    return AttentionGradients(grad_q, grad_k, grad_values, grad_phi, grad_psi, engine.total(parts))
 
 
-def attention_of_features_vjp(
-    a: Attended, out: np.ndarray, lse: np.ndarray, grad: np.ndarray, parts: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the gradients of the features and the values, with all leading dimensions.
-
-    `a` has features and no maps; `out` and `lse` are what `attend` returned for it. `parts`, of shape
-    (..., n), receives each row's part of the derivative with respect to the scale.
-    """
-    assert a.v is not None
-    grad_f, grad_g, grad_v = (a.engine.empty("attention_vjp", of.shape, a.dtype) for of in (a.q, a.k, a.v))
-    gradients = grad_f, grad_g, grad_v, parts
-    a.engine.run("attention_vjp", a.q, a.k, a.v, a.mask, a.band, a.scale, out, lse, grad, *gradients)
-    return grad_f, grad_g, grad_v
+def _checked_result(
+    result: Any, a: Attended, expected: tuple[shapes.Shape, shapes.Shape]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what attention gave, the log-sum-exp contiguous, as the kernels need it."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        got = f"a tuple of {len(result)}" if isinstance(result, tuple) else described(result)
+        raise TypeError(f"result: expected a tuple of two arrays (out, lse), got {got}")
+    parts = []
+    for i, shape in enumerate(expected):
+        name = f"result[{i}]"
+        part = check.floats(name, result[i], 1)
+        check.same_dtype(("q", a.x), (name, part))
+        if part.shape != shape:
+            check.fail(name, f"shape {shape}, that of what attention returned", part.shape)
+        parts.append(part)
+    out, lse = parts
+    if not lse.flags.c_contiguous:
+        packed = a.engine.empty_like(lse)
+        a.engine.copy(packed, lse)
+        lse = packed
+    return out, lse

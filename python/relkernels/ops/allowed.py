@@ -38,24 +38,18 @@ class Allowed(NamedTuple):
     align: str = "upper_left"
     offset: int = 0
 
+    def limits(self) -> tuple[bool, Band, str]:
+        """Return `causal`, `window` as a pair and `align`; TypeError or ValueError for a bad one."""
+        window = _limits(self.window)
+        return check.flag("causal", self.causal), window, check.choice("align", self.align, ALIGNMENTS)
+
     def band(self, n: int, m: int) -> Band:
         """Return the limits of j - i for n queries and m keys; TypeError or ValueError for a bad argument."""
-        left, right = _limits(self.window)
-        if check.flag("causal", self.causal):
+        causal, (left, right), align = self.limits()
+        if causal:
             right = 0
-        shift = self.offset + (m - n if check.choice("align", self.align, ALIGNMENTS) == "lower_right" else 0)
+        shift = self.offset + (m - n if align == "lower_right" else 0)
         return None if left is None else shift - left, None if right is None else shift + right
-
-
-class InBand(NamedTuple):
-    """The same with limits that were checked before."""
-
-    mask: Any
-    limits: Band
-
-    def band(self, n: int, m: int) -> Band:
-        """Return the limits of j - i."""
-        return self.limits
 
 
 def _limits(window: Any) -> Band:

@@ -11,7 +11,7 @@ import numpy as np
 from ..arrays.engine import engine_of
 from ..base import check
 from ..maps.mlp import MLP, check_mlp, features, mapped_width
-from .allowed import Allowed, InBand
+from .allowed import Allowed
 
 # Arrays beside their names, for messages.
 Named = tuple[tuple[str, np.ndarray | None], ...]
@@ -161,7 +161,7 @@ class Attended(Sides):
         phi: MLP | None,
         psi: MLP | None,
         scale: float | None,
-        allowed: Allowed | InBand,
+        allowed: Allowed,
         precision: str | None,
         keys_name: str = "k",
         least_ndim: int = 2,

@@ -1,4 +1,4 @@
-"""Checks of tensors: the errors of `relkernels.base.check`, for arguments that are PyTorch's."""
+"""Checks that the public operations cannot make: of tensors before a map or an operator takes them."""
 
 from __future__ import annotations
 
@@ -19,26 +19,35 @@ def kind(value: object) -> str:
     return described(value)
 
 
-def dense(name: str, value: Any, wanted: str) -> None:
-    """Refuse anything but a dense tensor on the CPU."""
+def dense(name: str, value: Any, wanted: str = "a torch.Tensor") -> Tensor:
+    """Return `value` if it is a dense tensor on the CPU or on a CUDA device."""
     if not isinstance(value, Tensor):
         hint = "; torch.as_tensor makes one of it" if hasattr(value, "__array__") else ""
         raise TypeError(f"{name}: expected {wanted}, got {kind(value)}{hint}")
-    if value.device.type != "cpu":
-        raise TypeError(f"{name}: expected a tensor on the CPU, got {kind(value)}")
+    if value.device.type not in ("cpu", "cuda"):
+        raise TypeError(f"{name}: expected a tensor on the CPU or on a CUDA device, got {kind(value)}")
     if value.layout != torch.strided:
         raise TypeError(f"{name}: expected a dense tensor, got one of layout {value.layout}")
+    return value
+
+
+def constant(name: str, value: Any) -> Tensor:
+    """Return `value` if it is a dense tensor that requires no gradient."""
+    if dense(name, value).requires_grad:
+        raise TypeError(
+            f"{name}: expected a tensor that requires no gradient, as none is provided; detach() it"
+        )
+    tensor: Tensor = value
+    return tensor
 
 
 def floats(name: str, value: Any, ndim: int = 2) -> Tensor:
-    """Return `value` if it is a dense float32 or float64 tensor on the CPU of `ndim` dimensions or more."""
-    dense(name, value, f"a torch.Tensor of {check.FLOATS}")
+    """Return `value` if it is a dense float32 or float64 tensor of `ndim` dimensions or more."""
+    value = dense(name, value, f"a torch.Tensor of {check.FLOATS}")
     if value.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"{name}: expected {check.FLOATS}, got {kind(value)}")
     if value.ndim < ndim:
-        raise ValueError(
-            f"{name}: expected at least {ndim} dimension{'s' * (ndim != 1)}, got shape {tuple(value.shape)}"
-        )
+        check.fail(name, f"at least {ndim} dimension{'s' * (ndim != 1)}", f"shape {tuple(value.shape)}")
     return value
 
 
@@ -53,7 +62,7 @@ def features(name: str, value: Any) -> Tensor:
 def scale(value: Any) -> Tensor:
     """Return a finite factor of either sign as a float64 tensor of no dimensions.
 
-    The value of a tensor is checked where the kernels read it.
+    The operations check the value of a tensor, when they read it.
     """
     if isinstance(value, Tensor):
         value = floats("scale", value, 0)
@@ -64,30 +73,3 @@ def scale(value: Any) -> Tensor:
     if not math.isfinite(number):
         check.fail("scale", "a finite number", repr(value))
     return torch.tensor(number, dtype=torch.float64, device="cpu")
-
-
-def mask(value: Any, rows: int, columns: int) -> Tensor | None:
-    """Return a boolean mask that broadcasts to (..., rows, columns), of two dimensions at least."""
-    if value is None:
-        return None
-    dense("mask", value, "a boolean tensor (True = may be attended)")
-    if value.dtype != torch.bool:
-        raise TypeError(f"mask: expected a boolean tensor (True = may be attended), got {kind(value)}")
-    while value.ndim < 2:
-        value = value.unsqueeze(0)
-    if value.shape[-2] not in (1, rows) or value.shape[-1] not in (1, columns):
-        check.fail("mask", f"a shape that broadcasts to (..., {rows}, {columns})", tuple(value.shape))
-    return value
-
-
-def same_batch(*named: tuple[str, Tensor | None]) -> None:
-    """Refuse (name, tensor or None) pairs whose leading dimensions do not broadcast together."""
-    given = [(name, a) for name, a in named if a is not None]
-    leading = [a.shape[:-2] for _, a in given]
-    if not any(leading):
-        return
-    try:
-        torch.broadcast_shapes(*leading)
-    except RuntimeError:
-        shapes = ", ".join(f"{name} of shape {tuple(a.shape)}" for name, a in given)
-        check.fail(given[0][0], "leading dimensions that broadcast together", shapes)

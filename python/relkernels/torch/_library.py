@@ -21,18 +21,10 @@ from torch.autograd import forward_ad
 _NAMESPACE = "relkernels"
 
 
-def _tensors(arguments: tuple[Any, ...]) -> list[Tensor]:
-    found: list[Tensor] = []
-    for argument in arguments:
-        found.extend(
-            a for a in (argument if isinstance(argument, list) else [argument]) if isinstance(a, Tensor)
-        )
-    return found
-
-
 def _derivatives_provided(arguments: tuple[Any, ...]) -> None:
     """Refuse the derivatives that would be silently wrong, or fail with a message of PyTorch's."""
-    tensors = _tensors(arguments)
+    lists = (a if isinstance(a, list) else [a] for a in arguments)
+    tensors = [a for given in lists for a in given if isinstance(a, Tensor)]
     if any(forward_ad.unpack_dual(a).tangent is not None for a in tensors):
         raise NotImplementedError(
             "relkernels.torch: forward-mode derivatives (torch.func.jvp, jacfwd and linearize, "
@@ -60,8 +52,7 @@ class _Library(torch.library.Library):
                 _derivatives_provided(arguments)
                 return fn(keyset, *arguments)
 
-        # Not by super(), which finds nothing in the stand-in for torch that the documentation is built with
-        # where torch is not installed.
+        # Not by super(): the documentation may be built without torch, and its stand-in has no such method.
         torch.library.Library.impl(self, op_name, kernel, dispatch_key, **options)
 
 
@@ -85,12 +76,12 @@ def _untraced(kernel: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def operator(schema: str) -> Callable[[Callable[..., Any]], Any]:
-    """Make an operator of a function on CPU tensors that changes none of them."""
+    """Make an operator of a function on tensors of any device that changes none of them."""
 
     def make(kernel: Callable[..., Any]) -> Any:
         name = schema[: schema.index("(")]
         _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-        _LIBRARY.impl(name, _untraced(kernel), "CPU")
+        _LIBRARY.impl(name, _untraced(kernel), "CompositeExplicitAutograd")
         if "Tensor[]" in schema:  # for the others PyTorch calls the operator once an item
             for key in ("FuncTorchBatched", "Batched"):  # torch.vmap, and what torch.autograd uses
                 _LIBRARY.impl(name, _no_batches(name), key)

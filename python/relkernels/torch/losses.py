@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from ..base import check
 from ..gradients import LOSSES
 from . import _check as _tensors
-from . import _ops_loss
+from . import _ops
 from .maps import Map
 from .relations import both_features
 
@@ -34,7 +32,7 @@ def relation_loss(
     Parameters
     ----------
     x : Tensor of shape (n, d_x)
-        Float32 or float64 on the CPU.
+        Float32 or float64, on the CPU: there is no CUDA kernel of the loss.
     y : Tensor of shape (m, d_y) or None
         None stands for `x`.
     target : Tensor or tuple
@@ -71,27 +69,10 @@ def relation_loss(
     (torch.Size([]), torch.Size([8, 32]))
     """
     f, g = both_features(x, y, phi, psi)
-    for name, side in (("x", x), ("y", y)):
-        if side is not None and side.ndim != 2:
-            check.fail(name, "2 dimensions", f"shape {tuple(side.shape)}")
     rows, columns = target if isinstance(target, tuple) and len(target) == 2 else (target, None)
-    _constant("target" if columns is None else "target[0]", rows)
-    if columns is not None:
-        _constant("target[1]", columns)
-    if sample_weight is not None:
-        _constant("sample_weight", sample_weight)
-    if columns is None and not rows.dtype.is_floating_point and y is not None and len(x) != len(y):
-        check.fail("target", f"labels of both sides, a pair, as n = {len(x)} and m = {len(y)}", rows.shape)
-    kind = check.choice("loss", loss, LOSSES)
-    total: Tensor = _ops_loss.relation_loss(f, g, _tensors.scale(scale), rows, columns, sample_weight, kind)[
-        0
-    ]
+    name = "target" if columns is None else "target[0]"
+    optional = {"target[1]": columns, "sample_weight": sample_weight}
+    constants = [None if a is None else _tensors.constant(label, a) for label, a in optional.items()]
+    factor, kind = _tensors.scale(scale), check.choice("loss", loss, LOSSES)
+    total: Tensor = _ops.relation_loss(f, g, factor, _tensors.constant(name, rows), *constants, kind)[0]
     return total
-
-
-def _constant(name: str, value: Any) -> None:
-    _tensors.dense(name, value, "a torch.Tensor")
-    if value.requires_grad:
-        raise TypeError(
-            f"{name}: expected a tensor that requires no gradient, as none is provided; detach() it"
-        )

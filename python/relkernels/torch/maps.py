@@ -262,6 +262,8 @@ def _check_input(x_name: str, x: Tensor, name: str, phi: FeatureMap) -> None:
             at = f"{name}.{kind}[{i}]"
             _tensors.floats(at, parameter, 1)
             check.same_dtype((x_name, x), (at, parameter))
+            if parameter.device != x.device:
+                check.fail(at, f"a tensor on {x.device}, as {x_name} is", f"one on {parameter.device}")
     widths = phi.widths
     if x.shape[-1] != widths[0]:
         check.fail(
@@ -293,7 +295,7 @@ def feature_map(x: Tensor, mlp: Map) -> Tensor:
     Parameters
     ----------
     x : Tensor of shape (..., n, d_x)
-        Float32 or float64 on the CPU, of the map's dtype and input width.
+        Float32 or float64, of the map's dtype, device and input width.
     mlp : FeatureMap
         Or another module or callable from (..., n, d_x) to (..., n, d), of the same dtype.
 

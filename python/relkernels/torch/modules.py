@@ -269,7 +269,7 @@ class RelationAttention(_Relation):
         align: str = "upper_left",
     ) -> None:
         super().__init__(phi, psi, scale, learn_scale)
-        Allowed(None, causal, window, align).band(0, 0)  # refuses what is not as above
+        Allowed(None, causal, window, align).limits()  # refuses what is not as above
         self.causal, self.window, self.align = causal, window, align
 
     @classmethod

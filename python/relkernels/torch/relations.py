@@ -13,32 +13,19 @@ from . import _ops
 from .maps import Map, check_map, mapped
 
 
-def _same_width(x_name: str, x: Tensor, f: Tensor, y_name: str, y: Tensor, g: Tensor) -> None:
-    if f.shape[-1] != g.shape[-1]:
-        check.fail(
-            y_name,
-            f"features as wide as those of {x_name}, {f.shape[-1]} (from {x_name} of shape {tuple(x.shape)})",
-            f"{g.shape[-1]} (from {y_name} of shape {tuple(y.shape)})",
-        )
-
-
 def both_features(
-    x: Tensor, y: Tensor | None, phi: Map | None, psi: Map | None
+    x: Tensor, y: Tensor | None, phi: Map | None, psi: Map | None, names: tuple[str, str] = ("x", "y")
 ) -> tuple[Tensor, Tensor | None]:
-    """Check a relation's sides and map them; None for the second where it is the first."""
-    x = _tensors.features("x", x)
-    y_name = "x" if y is None else "y"
-    other = x if y is None else _tensors.features("y", y)
-    check.same_dtype(("x", x), (y_name, other))
+    """Check the sides of a relation and map them; None for the second if it is the first."""
+    x_name, y_name = names if y is not None else (names[0], names[0])
+    x = _tensors.features(x_name, x)
+    other = x if y is None else _tensors.features(y_name, y)
+    check.same_dtype((x_name, x), (y_name, other))
     phi, psi = check_map("phi", phi), check_map("psi", psi)
-    one_map = psi is None or psi is phi
-    f = mapped("x", x, "phi", phi)
-    g = None
-    if y is not None or not one_map:
-        g = mapped(y_name, other, "phi", phi) if one_map else mapped(y_name, other, "psi", psi)
-        _same_width("x", x, f, y_name, other, g)
-        _tensors.same_batch(("x", x), (y_name, other))
-    return f, g
+    f = mapped(x_name, x, "phi", phi)
+    if psi is not None and psi is not phi:
+        return f, mapped(y_name, other, "psi", psi)
+    return f, None if y is None else mapped(y_name, other, "phi", phi)
 
 
 def relation_matrix(
@@ -55,7 +42,7 @@ def relation_matrix(
     Parameters
     ----------
     x : Tensor of shape (..., n, d_x)
-        Float32 or float64 on the CPU.
+        Float32 or float64, on the CPU or on a CUDA device.
     y : Tensor of shape (..., m, d_y), optional
         None stands for `x`; the relation is then symmetric to the last bit unless `psi` differs from
         `phi`, and half of it is computed.
@@ -116,7 +103,7 @@ def attention(
     Parameters
     ----------
     q : Tensor of shape (..., n, d_q)
-        Float32 or float64 on the CPU.
+        Float32 or float64, on the CPU or on a CUDA device.
     k : Tensor of shape (..., m, d_k)
     v : Tensor of shape (..., m, d_v)
     phi, psi : FeatureMap, optional
@@ -149,17 +136,14 @@ def attention(
     >>> attention(q, k, v, causal=True).shape
     torch.Size([2, 100, 16])
     """
-    q, k, v = _tensors.features("q", q), _tensors.features("k", k), _tensors.floats("v", v)
-    check.same_dtype(("q", q), ("k", k), ("v", v))
-    phi, psi = check_map("phi", phi), check_map("psi", psi)
-    if v.shape[-2] != k.shape[-2]:
-        check.fail("v", f"{k.shape[-2]} rows, one for each row of k {tuple(k.shape)}", tuple(v.shape))
-    allowed = _tensors.mask(mask, q.shape[-2], k.shape[-2])
-    _tensors.same_batch(("q", q), ("k", k), ("v", v), ("mask", allowed))
-    f = mapped("q", q, "phi", phi)
-    g = mapped("k", k, "phi", phi) if psi is None or psi is phi else mapped("k", k, "psi", psi)
-    _same_width("q", q, f, "k", k, g)
+    if k is None:  # not shorthand for the queries here
+        _tensors.features("k", k)
+    f, g = both_features(q, k, phi, psi, ("q", "k"))
+    v = _tensors.floats("v", v)
+    check.same_dtype(("q", q), ("v", v))
+    if mask is not None:
+        _tensors.dense("mask", mask, "a boolean tensor (True = may be attended)")
     factor = _tensors.scale(1 / math.sqrt(f.shape[-1]) if scale is None else scale)
-    band = Allowed(None, causal, window, align).band(q.shape[-2], k.shape[-2])
-    out: Tensor = _ops.attention(f, g, v, allowed, *band, factor)[0]
+    is_causal, limits, diagonal = Allowed(None, causal, window, align).limits()
+    out: Tensor = _ops.attention(f, g, v, mask, is_causal, *limits, diagonal, factor)[0]
     return out

@@ -1,0 +1,128 @@
+"""`relkernels.torch` on the emulated GPU: the operators, from tensors to CUDA kernels and back.
+
+The tensors are in main memory and taken for CUDA tensors by relkernels only. How PyTorch dispatches tensors
+of a real GPU is tested where there is one.
+"""
+
+import contextlib
+
+import pytest
+from cuda_arrays import emulated_kernels, in_place_of_the_extension
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+import relkernels.torch as rkt  # noqa: E402
+from plain_torch import agree, normal, plain_attention, plain_map, plain_relation, smooth_map  # noqa: E402
+from relkernels import cuda  # noqa: E402
+from relkernels.arrays import dispatch, kinds  # noqa: E402
+from relkernels.torch import InnerProductRelation, RelationAttention, _ops  # noqa: E402
+
+
+@pytest.fixture(params=[pytest.param("emulated", marks=pytest.mark.slow), "real"])
+def put(request, monkeypatch):
+    """Return what brings a tensor or a module to the GPU."""
+    torch.manual_seed(20240213)
+    if request.param == "real":
+        if not (cuda.available() and torch.cuda.is_available()):
+            pytest.skip("no GPU to compute on")
+        yield lambda a: a.to("cuda")
+        return
+    from relkernels.cuda.libraries import _torch
+
+    claims = {
+        "device": lambda a: 0,
+        "where": lambda device: "cpu",
+        "stream": lambda device: 0,
+        "guard": lambda device: contextlib.nullcontext(),
+        "capturing": lambda device: False,
+        "synchronize": lambda device: None,
+    }
+    for name, claim in claims.items():
+        monkeypatch.setattr(_torch.KIND, name, claim, raising=False)
+    monkeypatch.setattr(dispatch, "place_of", lambda name, a: kinds.Place("torch", (2, 0)))
+    monkeypatch.setattr(_ops, "_given", lambda a: None if a is None else a.detach().resolve_neg())
+    with in_place_of_the_extension(emulated_kernels()):
+        yield lambda a: a
+
+
+def leaf(put, *shape):
+    return put(normal(*shape)).requires_grad_()
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+@pytest.mark.parametrize("kind", ["symmetric", "one map", "two maps", "features", "broadcast"])
+def test_relation_matrix(kind, heads, put):
+    phi, psi = put(smooth_map([4, 8, 6])), put(smooth_map([4, 7, 6], bias=False))
+    x, y = leaf(put, 2, 11, 4), leaf(put, 13, 4)
+    if kind == "features":
+        x, y = leaf(put, 11, 6), leaf(put, 13, 6)
+    if kind == "broadcast":
+        x, y = leaf(put, 1, 11, 4), leaf(put, 3, 1, 13, 4)
+    arguments = (
+        x,
+        None if kind == "symmetric" else y,
+        None if kind == "features" else phi,
+        psi if kind in ("two maps", "broadcast") else None,
+    )
+    leaves = [a for a in arguments if isinstance(a, torch.Tensor)]
+    leaves += [p for m in arguments[2:] if m is not None for p in m.parameters()]
+    scale = torch.tensor(-0.7, dtype=torch.float64, requires_grad=True)
+    for factor in (scale, put(scale.detach()).requires_grad_()):
+        ours = rkt.relation_matrix(*arguments, scale=factor, heads=heads)
+        assert ours.device == x.device
+        agree(ours, plain_relation(*arguments, scale=factor, heads=heads), [*leaves, factor])
+
+
+@pytest.mark.parametrize("wanted", range(3))
+def test_gradients_of_one_side_or_of_the_scale(wanted, put):
+    scale = torch.tensor(0.3, dtype=torch.float64)
+    x, y, scale = (
+        a.requires_grad_(i == wanted) for i, a in enumerate((put(normal(5, 3)), put(normal(7, 3)), scale))
+    )
+    leaves = [(x, y, scale)[wanted]]
+    agree(rkt.relation_matrix(x, y, scale=scale), plain_relation(x, y, scale=scale), leaves)
+    if wanted == 2:
+        agree(rkt.relation_matrix(x, scale=scale), plain_relation(x, scale=scale), leaves)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention(causal, masked, put):
+    phi, psi = put(smooth_map([4, 8, 6])), put(smooth_map([4, 5, 6]))
+    q, k, v = leaf(put, 2, 9, 4), leaf(put, 1, 15, 4), leaf(put, 15, 3)
+    mask = put(torch.rand(9, 15) < 0.6) if masked else None
+    if masked:
+        mask[4] = False  # nothing to attend to
+    scale = put(torch.tensor(0.4)).requires_grad_()
+    options = {"mask": mask, "causal": causal, "scale": scale}
+    leaves = [q, k, v, *phi.parameters(), *psi.parameters()]
+    ours, plain = rkt.attention(q, k, v, phi, psi, **options), plain_attention(q, k, v, phi, psi, **options)
+    agree(ours, plain, leaves)
+    got, expected = (
+        torch.autograd.grad(a.sum(), scale)[0]
+        for a in (rkt.attention(q, k, v, phi, psi, **options), plain_attention(q, k, v, phi, psi, **options))
+    )
+    torch.testing.assert_close(got, expected)
+
+
+def test_modules_train(put):
+    relation = put(InnerProductRelation(smooth_map([3, 5, 4]), learn_scale=True))
+    attend = put(RelationAttention(relation.phi, window=2))
+    x, v = put(normal(6, 3)), put(normal(6, 2))
+    optimiser = torch.optim.SGD([*relation.parameters()], lr=0.02)
+    losses = []
+    for _ in range(5):
+        optimiser.zero_grad()
+        loss = relation(x).sub(1).square().mean() + attend(x, x, v).square().mean()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    agree(relation.phi(x), plain_map(x, relation.phi), list(relation.phi.parameters()))
+
+
+def test_what_has_no_cuda_kernel_is_refused(put):
+    x = put(normal(6, 3))
+    with pytest.raises(
+        TypeError, match=r"x: expected an array in main memory, where relkernels\.relation_loss"
+    ):
+        rkt.relation_loss(x, None, put(torch.arange(6)))
