@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -99,6 +99,33 @@ class _Relation(nn.Module):
             return f"{scale:g}"
         return ("unknown" if scale.is_meta else f"{scale.detach().item():g}") + learned
 
+    @classmethod
+    def from_mlp(cls, phi: MLP, psi: MLP | None = None, **options: Any) -> Self:
+        """Return the module with copies of the parameters of one or two MLPs.
+
+        Parameters
+        ----------
+        phi, psi : relkernels.MLP
+            As `phi` and `psi` of the constructor.
+        **options
+            The other arguments of the constructor.
+
+        Returns
+        -------
+        InnerProductRelation or RelationAttention
+
+        Examples
+        --------
+        >>> import relkernels as rk
+        >>> from relkernels.torch import InnerProductRelation, RelationAttention
+        >>> InnerProductRelation.from_mlp(rk.MLP.random([4, 8, 2])).symmetric
+        True
+        >>> RelationAttention.from_mlp(rk.MLP.random([4, 8, 2]), causal=True).causal
+        True
+        """
+        copied = FeatureMap._copied("phi", phi)
+        return cls(copied, None if psi is None or psi is phi else FeatureMap._copied("psi", psi), **options)
+
     def to_mlp(self) -> tuple[MLP, MLP]:
         """Return phi and psi as they are now; where one map serves both sides, it is returned twice.
 
@@ -171,39 +198,6 @@ class InnerProductRelation(_Relation):
         width = _width(phi)
         self.heads = check.integer("heads", heads, 1) if width is None else check.heads(heads, width)
 
-    @classmethod
-    def from_mlp(
-        cls,
-        phi: MLP,
-        psi: MLP | None = None,
-        *,
-        scale: float | Tensor = 1.0,
-        learn_scale: bool = False,
-        heads: int = 1,
-    ) -> InnerProductRelation:
-        """Return the relation of copies of one or two MLPs.
-
-        Parameters
-        ----------
-        phi, psi : relkernels.MLP
-            As `phi` and `psi` of the constructor.
-        scale : float or Tensor of one element, default 1.0
-        learn_scale : bool, default False
-        heads : int, default 1
-
-        Returns
-        -------
-        InnerProductRelation
-
-        Examples
-        --------
-        >>> import relkernels as rk
-        >>> from relkernels.torch import InnerProductRelation
-        >>> InnerProductRelation.from_mlp(rk.MLP.random([4, 8, 2])).symmetric
-        True
-        """
-        return cls(*_modules(phi, psi), scale=scale, learn_scale=learn_scale, heads=heads)
-
     @property
     def symmetric(self) -> bool:
         """Whether one map serves both sides."""
@@ -272,43 +266,6 @@ class RelationAttention(_Relation):
         Allowed(None, causal, window, align).limits()  # refuses what is not as above
         self.causal, self.window, self.align = causal, window, align
 
-    @classmethod
-    def from_mlp(
-        cls,
-        phi: MLP,
-        psi: MLP | None = None,
-        *,
-        scale: float | Tensor | None = None,
-        learn_scale: bool = False,
-        causal: bool = False,
-        window: Window = None,
-        align: str = "upper_left",
-    ) -> RelationAttention:
-        """Return the attention over the relation of copies of one or two MLPs.
-
-        Parameters
-        ----------
-        phi, psi : relkernels.MLP
-            As `phi` and `psi` of the constructor.
-        scale : float or Tensor of one element, optional
-        learn_scale : bool, default False
-        causal, window, align
-            As in the constructor.
-
-        Returns
-        -------
-        RelationAttention
-
-        Examples
-        --------
-        >>> import relkernels as rk
-        >>> from relkernels.torch import RelationAttention
-        >>> RelationAttention.from_mlp(rk.MLP.random([4, 8, 2]), causal=True).causal
-        True
-        """
-        options: dict[str, Any] = {"causal": causal, "window": window, "align": align}
-        return cls(*_modules(phi, psi), scale=scale, learn_scale=learn_scale, **options)
-
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the attended values: `attention` with this module's maps, scale, causal rule and window."""
         allowed: dict[str, Any] = {"causal": self.causal, "window": self.window, "align": self.align}
@@ -319,8 +276,3 @@ class RelationAttention(_Relation):
         window = "" if self.window is None else f", window={self.window}"
         align = "" if self.align == "upper_left" else f", align={self.align!r}"
         return f"scale={self._scale_text()}, causal={self.causal}{window}{align}"
-
-
-def _modules(phi: MLP, psi: MLP | None) -> tuple[FeatureMap, FeatureMap | None]:
-    copied = FeatureMap._copied("phi", phi)
-    return copied, None if psi is None or psi is phi else FeatureMap._copied("psi", psi)
