@@ -45,6 +45,7 @@ if "$python" -c 'import pytest, hypothesis, ml_dtypes' 2>/dev/null; then
     timeout -s INT -k 20 "$(($(left) * 4 / 10))" "$python" -m pytest -q -p no:cacheprovider -k "not emulated" \
         --junitxml="$folder/gpu-tests.xml" tests/test_cuda.py tests/test_cuda_vjp.py tests/test_cuda_promises.py \
         tests/test_cuda_host.py tests/test_cuda_refusals.py tests/test_cuda_torch.py tests/test_cuda_gpu.py \
+        tests/test_torch_cuda.py \
         2>&1 | tee "$folder/gpu-tests.log" | grep -v '^SKIPPED' | tail -25
     status=${PIPESTATUS[0]}
     [ "$status" = 124 ] && echo "The tests ran out of time."

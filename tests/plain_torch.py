@@ -59,9 +59,9 @@ def plain_attention(q, k, v, phi=None, psi=None, scale=None, mask=None, causal=F
     f = plain_map(q, phi)
     scale = 1 / math.sqrt(f.shape[-1]) if scale is None else scale
     r = plain_relation(q, k, phi, psi, scale)
-    may = torch.ones(r.shape[-2:], dtype=torch.bool) if mask is None else mask
+    may = torch.ones(r.shape[-2:], dtype=torch.bool, device=r.device) if mask is None else mask
     if causal:
-        may = may & torch.ones(r.shape[-2:], dtype=torch.bool).tril()
+        may = may & torch.ones(r.shape[-2:], dtype=torch.bool, device=r.device).tril()
     r = r.masked_fill(~may, -torch.inf)
     return torch.softmax(r, -1).nan_to_num(0.0) @ v
 

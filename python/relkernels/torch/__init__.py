@@ -1,15 +1,15 @@
-"""Relations inside PyTorch: the kernels as differentiable operators on CPU tensors, and modules of them.
+"""Relations inside PyTorch: the kernels as differentiable operators on tensors, and modules of them.
 
 `feature_map`, `relation_matrix`, `attention` and `relation_loss` compute what the functions of the same
 names in `relkernels` do, with gradients of the inputs, of the scale and of every parameter; `FeatureMap`,
 `InnerProductRelation` and `RelationAttention` are modules that hold the parameters. Tensors are float32
-or float64, of any strides, read and written without a copy. `torch.compile` and `torch.export` take each
-operator as one node. Second derivatives, forward-mode ones and the transforms of `torch.func` are not
-provided: all raise an error.
+or float64, of any strides, on the CPU or, except for `relation_loss`, on a CUDA device; on the CPU they are
+read and written without a copy. `torch.compile` and `torch.export` treat each operator as one node. Second
+derivatives, forward-mode derivatives and the transforms of `torch.func` are not provided and raise an error.
 
-PyTorch's OpenMP threads keep spinning for some milliseconds after each of its operations, on the cores
-that the kernels' threads want next: on a machine of few cores steps of less than some 20 ms run faster
-with ``GOMP_SPINCOUNT=20000`` in the environment of the process.
+PyTorch's OpenMP threads keep spinning for some milliseconds after each of its operations, on cores that
+the kernels' threads need next. On a machine with few cores, steps shorter than about 20 ms run faster with
+``GOMP_SPINCOUNT=20000`` in the environment of the process.
 """
 
 from __future__ import annotations
