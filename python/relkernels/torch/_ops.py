@@ -172,7 +172,8 @@ def _attended(
     f: Any, g: Any, v: Any, mask: Any, causal: Any, left: Any, right: Any, align: Any, scale: Any
 ) -> dict[str, Any]:
     """Return the arguments of the public functions, from those of an operator."""
-    allowed = {"mask": _given(mask), "causal": causal, "window": (left, right), "align": align}
+    window = None if left is None and right is None else (left, right)
+    allowed = {"mask": _given(mask), "causal": causal, "window": window, "align": align}
     return {"q": _given(f), "k": _given(g), "v": _given(v), "scale": float(scale), **allowed}
 
 
