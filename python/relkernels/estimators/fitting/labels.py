@@ -89,6 +89,7 @@ def label_map(
     layer = random_layer(X, activation, rng)
     scores = _ridge_scores(layer, X, codes, count, n_classes)
     head = _softmax_layer(scores.fitted, layer.activation, n_features or n_classes, rng)
+    assert layer.biases is not None
     mlp = MLP(
         [layer.weights[0], (scores.weight @ head.directions).astype(X.dtype), head.output.astype(X.dtype)],
         [

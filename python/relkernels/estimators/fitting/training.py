@@ -260,8 +260,8 @@ def _best_of(problem: Problem, last: np.ndarray) -> tuple[np.ndarray, str | None
     """Return the last parameters of a fit, unless its start is better, and what is better than they are.
 
     A short fit may end with a relation that is right but too large, and worse than a constant: so smaller
-    outputs are tried. The constant itself is not kept, since no step leaves it: at outputs of zero, all gradients of
-    the loss are zero. Losses are judged on held-out data, or else on the first few batches of one epoch.
+    outputs are tried. The constant itself is not kept, since no step leaves it: at outputs of zero, all
+    gradients of the loss are zero. Losses are judged on held-out data, or else on some batches of one epoch.
     """
     judge = problem.validate
     if judge is None:
