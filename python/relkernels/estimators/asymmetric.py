@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..base import check
 from ..base.random_state import RandomStateLike
-from ..gradients import LOSSES
+from ..gradients import LOSSES, feature_loss
 from ..maps.activations import Activation
 from ..maps.mlp import MLP
 from ..ops import feature_map, relation_matrix, retrieve
@@ -23,11 +23,14 @@ from .fitting.parameters import Parameters
 from .fitting.problems import Weight, blocks_of_pairs, drawn_pairs, matched_rows, part
 from .fitting.sampling import ObservedPairs
 from .fitting.scaling import Scaling
-from .fitting.spectral_start import schmidt_start
+from .fitting.spectral_start import AUTO_WIDTH, schmidt_start
 from .fitting.training import Problem
 from .retrieval import RetrievalMixin
 from .tables import check_array, equal_rows
 from .targets import relation_values, score_of_values
+
+# Rows of each table whose pairs give the loss of a fit in closed form.
+_JUDGED = 8192
 
 
 @dataclass(frozen=True)
@@ -297,6 +300,21 @@ class AsymmetricRelation(
         if samples.R is not None and settings["loss"] == "squared" and not sparse.issparse(samples.R):
             phi, psi = schmidt_start(phi, psi, samples.X, samples.Y, samples.R, rng)
         return [phi, psi]
+
+    def _closed_form(
+        self, samples: _TwoTables, settings: dict[str, Any], rng: np.random.RandomState
+    ) -> tuple[list[MLP], float] | None:
+        X, Y, R = samples.X, samples.Y, samples.R
+        if R is None or sparse.issparse(R) or samples.weight is not None:
+            return None
+        ends = [(table.shape[1], AUTO_WIDTH, settings["n_features"]) for table in (X, Y)]
+        phi, psi = (MLP.random(widths, self.activation, rng, X.dtype) for widths in ends)
+        phi, psi = schmidt_start(phi, psi, X, Y, R, rng, auto=settings["auto_features"])
+        rows, columns = slice(0, _JUDGED), slice(0, _JUDGED)
+        loss, *_ = feature_loss(
+            feature_map(X[rows], phi), feature_map(Y[columns], psi), R[rows, columns], "squared"
+        )
+        return [phi, psi], loss
 
     def _start_numbers(self, samples: _TwoTables, settings: dict[str, Any], continued: bool) -> list[float]:
         """Return the logarithm of the scale of InfoNCE, which is one over its temperature."""

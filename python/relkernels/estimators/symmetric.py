@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from ..base import check
 from ..base.random_state import RandomStateLike
-from ..gradients import LOSSES
+from ..gradients import LOSSES, feature_loss
 from ..maps.activations import Activation
 from ..maps.mlp import MLP
 from ..ops import feature_map, relation_matrix
@@ -26,7 +27,7 @@ from .fitting.parameters import Parameters
 from .fitting.problems import Weight, all_pairs, drawn_pairs, part
 from .fitting.sampling import LabelPairs, ObservedPairs, PairSampler, ValuePairs
 from .fitting.scaling import Scaling
-from .fitting.spectral_start import mercer_start
+from .fitting.spectral_start import AUTO_WIDTH, mercer_start
 from .fitting.training import Problem
 from .retrieval import RetrievalMixin
 from .targets import (
@@ -39,6 +40,9 @@ from .targets import (
     targets_among,
     values_of,
 )
+
+# Rows whose pairs give the loss of a fit in closed form.
+_JUDGED = 8192
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,11 @@ class _Objects:
     def targets(self) -> Callable[[np.ndarray], np.ndarray]:
         """Return the function from indices of objects to the targets among them."""
         return targets_among(self.y, self.unscaled)
+
+    def spectral_map(self, mlp: MLP, rng: np.random.RandomState, *, auto: bool = False) -> MLP:
+        """Return a map like `mlp` that fits the values of the relation; `auto` as in `mercer_start`."""
+        values = partial(values_of, self.y) if callable(self.y) else self.y
+        return mercer_start(mlp, self.X, values, rng, self.unscaled, auto=auto)
 
     def scalings(self) -> list[Scaling]:
         return [Scaling.of(self.X, self.weight)]
@@ -275,18 +284,23 @@ class SymmetricRelation(
     def _start(self, samples: _Objects, settings: dict[str, Any], rng: np.random.RandomState) -> list[MLP]:
         (phi,) = super()._start(samples, settings, rng)
         if settings["loss"] == "squared" and samples.gives_values:
-            phi = mercer_start(phi, samples.X, samples.targets(), rng)
+            phi = samples.spectral_map(phi, rng)
         return [phi]
 
     def _closed_form(
         self, samples: _Objects, settings: dict[str, Any], rng: np.random.RandomState
     ) -> tuple[list[MLP], float] | None:
-        y = samples.y
-        labels = not (samples.gives_values or sparse.issparse(y))
-        if not (labels and y.max() < MOST_CLASSES):
+        X, y, auto = samples.X, samples.y, settings["auto_features"]
+        if samples.gives_values and samples.weight is None:
+            widths = (X.shape[1], AUTO_WIDTH, settings["n_features"])
+            phi = samples.spectral_map(MLP.random(widths, self.activation, rng, X.dtype), rng, auto=auto)
+            rows = np.arange(min(len(samples), _JUDGED))
+            features = feature_map(X[rows], phi)
+            return [phi], feature_loss(features, features, samples.targets()(rows), "squared")[0]
+        if samples.gives_values or sparse.issparse(y) or y.max() >= MOST_CLASSES:
             return None
-        n_features = None if settings["auto_features"] else settings["n_features"]
-        phi, loss = label_map(samples.X, y, samples.weight, n_features, self.activation, rng)
+        n_features = None if auto else settings["n_features"]
+        phi, loss = label_map(X, y, samples.weight, n_features, self.activation, rng)
         return [phi], loss
 
     def _problem(self, parameters: Parameters, samples: _Objects, settings: dict[str, Any]) -> Problem:

@@ -21,13 +21,11 @@ def ridge(features: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.nda
     Generalised cross-validation, which replaces ``S_ii`` by its mean, is cheaper and as good except where
     there are about as many rows as features.
     """
-    from scipy.linalg import eigh
-
     mean, level = features.mean(axis=0), targets.mean(axis=0)
     centred, values = features - mean, targets - level
     n, p = centred.shape
     wide = n <= p
-    eigenvalues, vectors = eigh(centred @ centred.T if wide else centred.T @ centred)
+    eigenvalues, vectors = np.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
     kept = eigenvalues > _ROUNDING * eigenvalues[-1]
     if not kept.any():  # constant features
         return np.zeros((p, targets.shape[1])), level

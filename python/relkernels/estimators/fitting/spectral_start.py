@@ -15,14 +15,16 @@ Columns of the inputs should have about unit variance: random directions see lit
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from ...maps.mlp import MLP
 from .least_squares import ridge
 
-# A default width of the hidden layer. Over kernels on small tables, R^2 of held-out pairs is up to 0.04 lower
-# with 256 units and at most 0.01 higher with 2,048, which take twice as long.
+# The default width of the hidden layer. Over kernels on small tables, R^2 of held-out pairs is up to 0.04
+# lower with 256 units and at most 0.01 higher with 2,048, which take twice as long.
 AUTO_WIDTH = 1024
 
 # Most points whose relation is decomposed: 2,048 take about a second.
@@ -31,56 +33,85 @@ _DECOMPOSED = 2048
 _FITTED = 4096
 # A kernel that is known as a function is evaluated on fresh points too if there are fewer rows than this.
 _FRESH_BELOW = 1024
+# By default there are enough features for this part of the variance of the relation, at most this number.
+_ENOUGH, _MOST_FEATURES = 0.999, 64
 # Eigenvalues below this fraction of the largest are rounding errors.
 _ROUNDING = 1e-12
 
 
 def mercer_start(
     mlp: MLP,
-    X: np.ndarray,
-    values: np.ndarray | Callable[[np.ndarray, np.ndarray], np.ndarray],
+    X: Any,
+    values: np.ndarray | Callable[[Any, Any], np.ndarray],
     rng: np.random.RandomState,
+    arguments: Any = None,
+    *,
+    auto: bool = False,
 ) -> MLP:
     """Return `mlp` with new hidden biases and an output layer fitted to the leading eigenfunctions.
 
-    `values` are a symmetric matrix for the rows of X, or a kernel: a function that returns the matrix of
-    values between the rows of two arrays.
+    Parameters
+    ----------
+    mlp : MLP
+    X : ndarray or CSR matrix of shape (n, n_columns)
+    values : ndarray of shape (n, n), or function
+        A symmetric matrix for the rows of X, or a kernel: a function that returns the matrix of values
+        between the rows of two arrays.
+    arguments : ndarray or CSR matrix of shape (n, n_columns), optional
+        The rows of X as the kernel takes them, before their columns were scaled. None means X.
+    auto : bool
+        Choose the number of features by the spectrum, instead of that of `mlp`.
     """
     from scipy.linalg import eigh
 
-    rows = _sample(len(X), _FITTED, rng)
+    rows = _sample(X.shape[0], _FITTED, rng)
     points = X[rows]
     if callable(values):
-        points = _with_fresh_points(points, rng)
-        chosen = _sample(len(points), _DECOMPOSED, rng)
-        sections = np.asarray(values(points, points[chosen]), np.float64)
+        places = points if arguments is None else arguments[rows]
+        points, places = _with_fresh_points(points, places, rng)
+        chosen = _sample(points.shape[0], _DECOMPOSED, rng)
+        sections = np.asarray(values(places, places[chosen]), np.float64)
     else:
-        chosen = _sample(len(points), _DECOMPOSED, rng)
+        chosen = _sample(len(rows), _DECOMPOSED, rng)
         sections = values[np.ix_(rows, rows[chosen])].astype(np.float64)
     block = sections[chosen]
     n = len(chosen)
-    wanted = min(mlp.widths[-1], n)
+    wanted = min(_MOST_FEATURES if auto else mlp.widths[-1], n)
     spectrum, vectors = eigh((block + block.T) / 2, subset_by_index=[n - wanted, n - 1])
     functions = _extended(sections, vectors, spectrum)[:, ::-1]  # the largest eigenvalue first
+    if auto:
+        n_features = _enough(block, np.maximum(spectrum[::-1], 0))
+        mlp, functions = _with_features(mlp, n_features), functions[:, :n_features]
     return _with_fitted_output(mlp, points, functions, rng)
 
 
 def schmidt_start(
-    phi: MLP, psi: MLP, X: np.ndarray, Y: np.ndarray, values: np.ndarray, rng: np.random.RandomState
+    phi: MLP,
+    psi: MLP,
+    X: Any,
+    Y: Any,
+    values: np.ndarray,
+    rng: np.random.RandomState,
+    *,
+    auto: bool = False,
 ) -> tuple[MLP, MLP]:
     """Return both maps with new hidden biases and output layers fitted to the leading singular functions.
 
-    `values` are a matrix between the rows of X and those of Y.
+    `values` are a matrix between the rows of X and those of Y; `auto` as in `mercer_start`.
     """
     from sklearn.utils.extmath import randomized_svd
 
-    rows, columns = _sample(len(X), _FITTED, rng), _sample(len(Y), _FITTED, rng)
+    rows, columns = _sample(X.shape[0], _FITTED, rng), _sample(Y.shape[0], _FITTED, rng)
     some_rows, some_columns = (_sample(len(some), _DECOMPOSED, rng) for some in (rows, columns))
     of_rows = values[np.ix_(rows, columns[some_columns])].astype(np.float64)
     of_columns = values[np.ix_(rows[some_rows], columns)].astype(np.float64)
     block = of_rows[some_rows]
-    wanted = min(phi.widths[-1], *block.shape)
+    wanted = min(_MOST_FEATURES if auto else phi.widths[-1], *block.shape)
     left, spectrum, right = randomized_svd(block, wanted, random_state=rng)
+    if auto:
+        n_features = _enough(block, spectrum)
+        phi, psi = _with_features(phi, n_features), _with_features(psi, n_features)
+        left, spectrum, right = left[:, :n_features], spectrum[:n_features], right[:n_features]
     return (
         _with_fitted_output(phi, X[rows], _extended(of_rows, right.T, spectrum), rng),
         _with_fitted_output(psi, Y[columns], _extended(of_columns.T, left, spectrum), rng),
@@ -91,22 +122,43 @@ def _sample(n: int, most: int, rng: np.random.RandomState) -> np.ndarray:
     return np.arange(n) if n <= most else np.sort(rng.choice(n, most, replace=False))
 
 
-def _with_fresh_points(X: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+def _enough(block: np.ndarray, spectrum: np.ndarray) -> int:
+    """Return the least number of leading terms that leave little of the variance of a relation."""
+    total = np.square(block).sum()
+    left = np.maximum(total - np.cumsum(np.square(spectrum)), 0)
+    variance = total - block.size * block.mean() ** 2
+    return min(1 + int(np.count_nonzero(left > (1 - _ENOUGH) * variance)), len(spectrum))
+
+
+def _with_features(mlp: MLP, n_features: int) -> MLP:
+    """Return the map with another number of features, whose output layer is to be fitted."""
+    assert mlp.biases is not None
+    output = np.zeros((mlp.widths[-2], n_features), mlp.dtype)
+    biases = [*mlp.biases[:-1], np.zeros(n_features, mlp.dtype)]
+    return MLP([*mlp.weights[:-1], output], biases, mlp.activation)
+
+
+def _with_fresh_points(X: Any, arguments: Any, rng: np.random.RandomState) -> tuple[Any, Any]:
     """Return the rows of X and, if they are few, fresh points, so that few rows are not overfitted.
 
     A fresh point is a row plus up to half of the difference between two others, which keeps the correlations
-    between the columns, clipped to the range of each column. Rows are drawn in proportion to their squared
+    between the columns, clipped to the range of each column. The rows in other
+    units, `arguments`, are extended alike. Rows are drawn in proportion to their squared
     distance from the mean: far from it few rows tell the fit what the functions are, and errors are large.
     """
-    missing = _FRESH_BELOW - len(X)
-    if missing <= 0:
-        return X
+    missing = _FRESH_BELOW - X.shape[0]
+    if missing <= 0 or sparse.issparse(X):
+        return X, arguments
     far = np.square(X - X.mean(axis=0), dtype=np.float64).sum(axis=1)
     share = far / far.sum() if far.any() else None
     base, start, end = rng.choice(len(X), (3, missing), p=share)
     step = rng.uniform(0, 0.5, (missing, 1)).astype(X.dtype)
-    fresh = np.clip(X[base] + step * (X[end] - X[start]), X.min(axis=0), X.max(axis=0))
-    return np.concatenate([X, fresh])
+
+    def extended(A: np.ndarray) -> np.ndarray:
+        fresh = np.clip(A[base] + step * (A[end] - A[start]), A.min(axis=0), A.max(axis=0))
+        return np.concatenate([A, fresh])
+
+    return extended(X), extended(arguments)
 
 
 def _extended(sections: np.ndarray, vectors: np.ndarray, spectrum: np.ndarray) -> np.ndarray:
@@ -121,7 +173,7 @@ def _extended(sections: np.ndarray, vectors: np.ndarray, spectrum: np.ndarray) -
     return functions
 
 
-def _with_fitted_output(mlp: MLP, X: np.ndarray, functions: np.ndarray, rng: np.random.RandomState) -> MLP:
+def _with_fitted_output(mlp: MLP, X: Any, functions: np.ndarray, rng: np.random.RandomState) -> MLP:
     """Return `mlp` with new hidden biases and the output layer that best fits these values.
 
     Each hidden unit is centred on a random row, where a relu has its kink: units are then spent where the
@@ -129,9 +181,11 @@ def _with_fitted_output(mlp: MLP, X: np.ndarray, functions: np.ndarray, rng: np.
     """
     hidden, biases = X, []
     for weights in mlp.weights[:-1]:
-        centres = hidden[rng.randint(len(hidden), size=weights.shape[1])]
+        centres = hidden[rng.randint(hidden.shape[0], size=weights.shape[1])]
+        centres = centres.toarray() if sparse.issparse(centres) else centres
         biases.append(-np.einsum("ij,ji->i", centres, weights))
         hidden = _hidden_layer(hidden, weights, biases[-1], mlp)
+    hidden = hidden.toarray() if sparse.issparse(hidden) else hidden
     coefficients, intercepts = ridge(hidden.astype(np.float64), functions)
     output = np.zeros(mlp.weights[-1].shape, mlp.dtype)
     output[:, : functions.shape[1]] = coefficients
@@ -140,7 +194,7 @@ def _with_fitted_output(mlp: MLP, X: np.ndarray, functions: np.ndarray, rng: np.
     return MLP([*mlp.weights[:-1], output], [*biases, bias], mlp.activation)
 
 
-def _hidden_layer(X: np.ndarray, weights: np.ndarray, bias: np.ndarray, mlp: MLP) -> np.ndarray:
+def _hidden_layer(X: Any, weights: np.ndarray, bias: np.ndarray, mlp: MLP) -> np.ndarray:
     """Return the activations of one hidden layer."""
     eye = np.eye(len(bias), dtype=mlp.dtype)
     return MLP([weights, eye], [bias, np.zeros_like(bias)], mlp.activation)(X)
