@@ -20,6 +20,7 @@ MODULES = [
     "relkernels",
     "relkernels.arrays",
     "relkernels.bounds",
+    "relkernels.metrics",
     "relkernels.spectra",
     "relkernels.states",
 ]
@@ -278,6 +279,7 @@ def _of_numpy() -> dict[str, dict[str, Any]]:
 
 def _of_theory() -> dict[str, dict[str, Any]]:
     eigen = {"eps": 0.5, "dimension": 2, "norm": 1.0}
+    ranked = {"relevant": RELATED, "scores": (X, Y), "k": 3, "exclude": 1 - RELATED}
     return {
         "bounds.asymmetric": {
             "relation": [1.0, 0.1, 0.01], "eps": 0.5, "dimensions": (2, 2), "norms": (1.0, 1.0),
@@ -294,6 +296,11 @@ def _of_theory() -> dict[str, dict[str, Any]]:
         "bounds.symmetric": {"kernel": [1.0, 0.1, 0.01], **eigen},
         "bounds.symmetric_floor": {"values": X @ X.T},
         "bounds.zonal": {"smoothness": 1.0, "dimension": 2, "n_neurons": 100},
+        "metrics.mean_reciprocal_rank": ranked,
+        "metrics.ndcg_at_k": ranked,
+        "metrics.precision_at_k": ranked,
+        "metrics.ranking_scorer": {"measure": "ndcg_at_k", "k": 3},
+        "metrics.recall_at_k": {**ranked, "truncated": True},
         "spectra.barron_norm": {"samples": np.cos(np.arange(16.0)), "spacing": 0.1},
         "spectra.barron_norm_eigenfunction": {"vector": X[:, 0], "value": 0.5, "kernel_norm": 1.0},
         "spectra.barron_norm_fourier": {"transform": lambda w: np.exp(-w * w), "dimension": 1},

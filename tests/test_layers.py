@@ -15,7 +15,7 @@ LAYERS = [
     ["maps"],
     ["cuda"],
     ["ops", "spectra", "config"],
-    ["gradients", "states", "bounds"],
+    ["gradients", "states", "bounds", "metrics"],
     ["estimators", "torch", "plot"],
     ["dask", "demos", "studies", "benchmarks"],
     ["relkernels"],  # __init__.py

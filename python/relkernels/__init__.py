@@ -100,7 +100,7 @@ for _old, _new in {
     globals()[_old] = _sys.modules[f"{__name__}.{_old}"] = _sys.modules[f"{__name__}.{_new}"]
 
 # Submodules that are loaded on first use.
-_SUBMODULES = {"bounds", "cuda", "plot", "spectra"}
+_SUBMODULES = {"bounds", "cuda", "metrics", "plot", "spectra"}
 # Estimators import scikit-learn, which takes longer than everything else here together.
 _ESTIMATORS = {
     "AsymmetricRelation",
