@@ -79,7 +79,7 @@ ESTIMATORS = [SymmetricRelation, AsymmetricRelation, PreferenceRetriever]
 
 
 # Parameters with a meaning that differs between the estimators, and so with descriptions that do.
-DESCRIBED_APART = {"loss", "batch_size", "n_negatives"}
+DESCRIBED_APART = {"loss", "batch_size", "n_negatives", "solver"}
 
 
 def described(kind_of):

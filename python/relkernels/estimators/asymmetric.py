@@ -19,12 +19,13 @@ from ..maps.activations import Activation
 from ..maps.mlp import MLP
 from ..ops import feature_map, relation_matrix, retrieve
 from .base import AUTO_NEGATIVES, AUTO_PAIRS, TrainedEstimator, auto_batch, in_steps
+from .fitting.implicit_maps import fit_linear, is_implicit
 from .fitting.parameters import Parameters
 from .fitting.problems import Weight, blocks_of_pairs, drawn_pairs, matched_rows, part
 from .fitting.sampling import ObservedPairs
 from .fitting.scaling import Scaling
 from .fitting.spectral_start import AUTO_WIDTH, schmidt_start
-from .fitting.training import Problem
+from .fitting.training import SOLVERS, Problem
 from .retrieval import RetrievalMixin
 from .tables import check_array, equal_rows
 from .targets import relation_values, score_of_values
@@ -72,7 +73,8 @@ class AsymmetricRelation(
       batch with a learned temperature (Radford et al. 2021), as in the training of two-tower retrieval.
     - ``fit(X, Y, R)``: R holds all values of the relation or, as a sparse matrix, those observed. If all are
       given and the loss is squared, the output layers start from the relation's leading singular vectors
-      (on at most 2,048 rows and columns).
+      (on at most 2,048 rows and columns). If R only says which pairs of ids were observed, as purchases do,
+      linear maps are fitted by alternating least squares (`solver`).
 
     The tables follow scikit-learn's convention (`sklearn.cross_decomposition.PLSRegression`): the second
     argument is called `y`, a vector is a table of one column, and `transform` of both returns a pair. Unlike
@@ -94,8 +96,14 @@ class AsymmetricRelation(
     temperature : float, optional
         Initial value of the learned temperature of InfoNCE; None is 1 / sqrt(n_features). Only for fits
         without R.
-    solver : {"adam", "adamw", "lbfgs"}, default "adam"
-        Adam or AdamW on mini-batches, or L-BFGS on all pairs.
+    solver : {"auto", "als", "adam", "adamw", "lbfgs"}, default "auto"
+        Adam or AdamW on mini-batches, L-BFGS on all pairs, or alternating least squares ("als") for a sparse
+        R of observed pairs, whose values are their confidences. "als" fits linear maps, without hidden
+        layers: the relation is drawn to 1 at the observed pairs and, with less weight, to 0 at all pairs,
+        which are not visited. Its regularization is chosen on held-out pairs; it stops after `max_iter`
+        iterations, or when one improves the objective by less than a fraction of 1e-4 (of `tol` if larger).
+        "auto" is "als" if all values of R are equal, both tables are sparse or, as one-hot ids are, at least
+        nine tenths zeros, and no parameter is set that "als" lacks; otherwise "adam".
     max_iter : int, default 100
         Epochs of Adam, or iterations of L-BFGS.
     batch_size : int or "auto", default "auto"
@@ -171,6 +179,7 @@ class AsymmetricRelation(
     """
 
     _losses = ("auto", *LOSSES)
+    _solvers = ("auto", "als", *SOLVERS)
     _renamed: ClassVar = {"hidden_widths_y": "hidden_widths_psi"}
 
     def __init__(
@@ -278,7 +287,43 @@ class AsymmetricRelation(
         settings["loss"] = self._loss_for(R)
         if R is not None:
             R = relation_values(R, (X.shape[0], Y.shape[0]), X.dtype, settings["loss"])
+        settings["solver"] = self._solver_for(X, Y, R, settings)
         return _TwoTables(X, Y, R, weight)
+
+    def _solver_for(self, X: Any, Y: Any, R: Any, settings: dict[str, Any]) -> str:
+        """Return the solver to use; refuse "als" with parameters that it does not have."""
+        without: dict[str, tuple[Any, ...]] = {"loss": ("auto", "squared"), "n_negatives": ("auto",)}
+        without |= {"early_stopping": (False,), "warm_start": (False,)}
+        other = [name for name, values in without.items() if getattr(self, name) not in values]
+        if not settings["auto_hidden"] and any(settings["hidden_widths"]):
+            other.append("hidden_widths")
+            without["hidden_widths"] = ("auto", ())
+        if settings["solver"] == "auto":
+            als = not other and not settings["partial"] and is_implicit(X, Y, R)
+            return "als" if als else "adam"
+        if settings["solver"] == "als":
+            if not sparse.issparse(R):
+                check.fail("solver", "another one than 'als' unless R is a sparse matrix", "'als'")
+            for name in other:
+                allowed = " or ".join(map(repr, without[name]))
+                check.fail(name, f"{allowed} with solver='als'", repr(getattr(self, name)))
+        return str(settings["solver"])
+
+    def _learn(self, samples: _TwoTables, settings: dict[str, Any]) -> AsymmetricRelation:
+        if settings["solver"] != "als":
+            return super()._learn(samples, settings)
+        given, weight = samples, samples.weight
+        if weight is not None:
+            samples = samples.select(np.flatnonzero(weight))
+        rng = self._generator(False)
+        fit = fit_linear(samples.X, samples.Y, samples.R, samples.weight, settings, rng)
+        self.phi_, self.psi_ = fit.maps
+        self._n_features_out = settings["n_features"]
+        self._keep(given, np.empty(0), settings)
+        self._keep_curves(fit.curve, len(fit.curve))
+        if fit.stopped_by is not None:
+            raise fit.stopped_by
+        return self
 
     def _loss_for(self, R: Any) -> str:
         """Return the loss to minimize; refuse parameters that would have no effect."""

@@ -79,9 +79,9 @@ def auto_batch(n: int) -> int:
 
 
 def in_steps(estimator: Any) -> bool:
-    """Tell whether `partial_fit` exists: L-BFGS has no steps to continue, as in scikit-learn's MLPs."""
-    if estimator.solver == "lbfgs":
-        raise AttributeError("partial_fit: expected solver 'adam' or 'adamw', got 'lbfgs'")
+    """Tell whether `partial_fit` exists: L-BFGS and ALS have no steps to continue."""
+    if estimator.solver in ("als", "lbfgs"):
+        raise AttributeError(f"partial_fit: expected solver 'adam' or 'adamw', got {estimator.solver!r}")
     return True
 
 
@@ -95,13 +95,14 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
     """
 
     _losses: tuple[str, ...] = LOSSES
+    _solvers: tuple[str, ...] = ("auto", *SOLVERS)
 
     def _settings(self) -> dict[str, Any]:
         """Check the parameters, and return them as `_learn` reads them.
 
         `partial` is True in `partial_fit`; `reset` is True if tables may differ from those of the last fit.
         """
-        solver = check.choice("solver", self.solver, ("auto", *SOLVERS))
+        solver = check.choice("solver", self.solver, self._solvers)
         fraction = _between("validation_fraction", self.validation_fraction, 0, 1, closed=False)
         settings = {
             "n_features": AUTO_FEATURES
