@@ -51,9 +51,11 @@ EXPECTED_FAILURES = {
 
 @parametrize_with_checks(
     [
+        SymmetricRelation(),
         SymmetricRelation(max_iter=5),
         SymmetricRelation(solver="lbfgs", max_iter=3),
         SymmetricRelation(solver="adamw", weight_decay=0.1, loss="softmax", max_iter=3),
+        AsymmetricRelation(),
         AsymmetricRelation(max_iter=5),
         AsymmetricRelation(solver="lbfgs", max_iter=3),
         PreferenceRetriever(max_iter=5),
@@ -79,7 +81,7 @@ ESTIMATORS = [SymmetricRelation, AsymmetricRelation, PreferenceRetriever]
 
 
 # Parameters with a meaning that differs between the estimators, and so with descriptions that do.
-DESCRIBED_APART = {"loss", "batch_size", "n_negatives", "solver"}
+DESCRIBED_APART = {"loss", "batch_size", "n_features", "n_negatives", "solver"}
 
 
 def described(kind_of):

@@ -71,10 +71,11 @@ class AsymmetricRelation(
 
     - ``fit(X, Y)``: row i of X matches row i of Y. The loss is InfoNCE in both directions over the rows of a
       batch with a learned temperature (Radford et al. 2021), as in the training of two-tower retrieval.
-    - ``fit(X, Y, R)``: R holds all values of the relation or, as a sparse matrix, those observed. If all are
-      given and the loss is squared, the output layers start from the relation's leading singular vectors
-      (on at most 2,048 rows and columns). If R only says which pairs of ids were observed, as purchases do,
-      linear maps are fitted by alternating least squares (`solver`).
+    - ``fit(X, Y, R)``: R holds all values of the relation or, as a sparse matrix, those observed. By
+      default, all values are fitted in closed form: the features are the leading singular functions
+      (Schmidt's theorem), extended by ridge regression on 1,024 random hidden units (from at most 4,096 rows
+      of each table). With other parameters and the squared loss, training starts from that. Observed pairs
+      without values, between tables of ids, are fitted by alternating least squares; see `solver`.
 
     The tables follow scikit-learn's convention (`sklearn.cross_decomposition.PLSRegression`): the second
     argument is called `y`, a vector is a table of one column, and `transform` of both returns a pair. Unlike
@@ -82,12 +83,13 @@ class AsymmetricRelation(
 
     Parameters
     ----------
-    hidden_widths : sequence of int, default (256,)
-        Widths of the hidden layers of phi.
+    hidden_widths : sequence of int or "auto", default "auto"
+        Widths of the hidden layers of phi. "auto" is what a fit in closed form builds, otherwise (256,).
     hidden_widths_psi : sequence of int, optional
         Widths of the hidden layers of psi; None means those of phi.
-    n_features : int, default 32
-        Number of features that each map computes.
+    n_features : int or "auto", default "auto"
+        Number of features that each map computes. "auto" is for a dense R enough for 99.9% of its variance
+        and at most 64, otherwise 32.
     activation : str or Activation, default "relu"
         Activation of the hidden layers, as in `MLP`.
     loss : {"auto", "squared", "logistic", "hinge", "softmax"}, default "auto"
@@ -103,11 +105,14 @@ class AsymmetricRelation(
         which are not visited. Its regularization is chosen on held-out pairs; it stops after `max_iter`
         iterations, or when one improves the objective by less than a fraction of 1e-4 (of `tol` if larger).
         "auto" is "als" if all values of R are equal, both tables are sparse or, as one-hot ids are, at least
-        nine tenths zeros, and no parameter is set that "als" lacks; otherwise "adam".
-    max_iter : int, default 100
-        Epochs of Adam, or iterations of L-BFGS.
+        nine tenths zeros, and no parameter is set that "als" lacks; a closed form for a dense R, see above;
+        otherwise "adam".
+    max_iter : int or "auto", default "auto"
+        Epochs of Adam, or iterations of the other solvers. "auto" is enough epochs for 1,000 steps and at
+        least 10, or 200 iterations of L-BFGS.
     batch_size : int or "auto", default "auto"
-        Rows of each table in a mini-batch, all of whose pairs are used ("auto" is 512), or pairs if R is
+        Rows of each table in a mini-batch, all of whose pairs are used ("auto" is an eighth of
+        those of X, at least 64 and at most 512), or pairs if R is
         sparse ("auto" is 2,048).
     n_negatives : int or "auto", default "auto"
         Only for a sparse R: number of random rows of Y per observed pair (x, y), drawn from those not
@@ -115,7 +120,7 @@ class AsymmetricRelation(
         observed values are equal (which says nothing about unrelated objects) or the loss is "softmax",
         otherwise 0.
     learning_rate : float, default 1e-3
-        Step size of Adam.
+        Step size of Adam at the start of `fit`; it falls to zero along a half cosine. `partial_fit` keeps it.
     weight_decay : float, default 0.0
         Shrinks the weights, not the biases: "adamw" multiplies them by 1 - learning_rate * weight_decay in
         each step; "adam" and "lbfgs" add ``weight_decay / 2 * |weights|^2`` to the loss.
@@ -134,6 +139,9 @@ class AsymmetricRelation(
         makes a fit reproducible to the last bit.
     verbose : bool, default False
         Show a progress bar on standard error, with the loss and pairs per second.
+    standardize : bool, default True
+        Train on columns of mean 0 and standard deviation 1. The maps take the columns as given: the change of
+        units is part of their first layers. Constant columns and sparse tables keep their units.
 
     Attributes
     ----------
@@ -149,6 +157,8 @@ class AsymmetricRelation(
     validation_loss_curve_ : list of float
         Only with early stopping.
     n_iter_ : int
+    column_means_, column_scales_ : list of ndarray of shape (n_columns,)
+        The mean and the scale of each column of each table that `standardize` took.
     n_features_in_ : int
         Columns of X; Y has ``psi_.widths[0]``.
     feature_names_in_ : ndarray of str

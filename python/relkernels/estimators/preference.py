@@ -85,25 +85,26 @@ class PreferenceRetriever(
 
     Parameters
     ----------
-    hidden_widths : sequence of int, default (256,)
-        Widths of the hidden layers of phi.
+    hidden_widths : sequence of int or "auto", default "auto"
+        Widths of the hidden layers of phi. "auto" is what a fit in closed form builds, otherwise (256,).
     hidden_widths_psi : sequence of int, optional
         Widths of the hidden layers of psi; None means those of phi.
-    n_features : int, default 32
-        Number of features that each map computes.
+    n_features : int or "auto", default "auto"
+        Number of features that each map computes; "auto" is 32.
     activation : str or Activation, default "relu"
         Activation of the hidden layers, as in `MLP`.
-    solver : {"adam", "adamw", "lbfgs"}, default "adam"
-        Adam or AdamW on mini-batches, or L-BFGS on all pairs.
-    max_iter : int, default 100
-        Epochs of Adam, or iterations of L-BFGS.
+    solver : {"auto", "adam", "adamw", "lbfgs"}, default "auto"
+        Adam, which is "auto", or AdamW on mini-batches, or L-BFGS on all pairs.
+    max_iter : int or "auto", default "auto"
+        Epochs of Adam, or iterations of the other solvers. "auto" is enough epochs for 1,000 steps and at
+        least 10, or 200 iterations of L-BFGS.
     batch_size : int or "auto", default "auto"
-        Queries in a mini-batch; "auto" is 512.
+        Queries in a mini-batch; "auto" is an eighth of them, at least 64 and at most 512.
     n_negatives : int, optional
         Only for choices from one set that all queries share: number of random items per batch besides those
         chosen; None means all items.
     learning_rate : float, default 1e-3
-        Step size of Adam.
+        Step size of Adam at the start of `fit`; it falls to zero along a half cosine. `partial_fit` keeps it.
     weight_decay : float, default 0.0
         Shrinks the weights, not the biases: "adamw" multiplies them by 1 - learning_rate * weight_decay in
         each step; "adam" and "lbfgs" add ``weight_decay / 2 * |weights|^2`` to the loss.
@@ -122,6 +123,9 @@ class PreferenceRetriever(
         makes a fit reproducible to the last bit.
     verbose : bool, default False
         Show a progress bar on standard error, with the loss and pairs per second.
+    standardize : bool, default True
+        Train on columns of mean 0 and standard deviation 1. The maps take the columns as given: the change of
+        units is part of their first layers. Constant columns and sparse tables keep their units.
 
     Attributes
     ----------
@@ -139,6 +143,8 @@ class PreferenceRetriever(
     validation_loss_curve_ : list of float
         Only with early stopping.
     n_iter_ : int
+    column_means_, column_scales_ : list of ndarray of shape (n_columns,)
+        The mean and the scale of each column of each table that `standardize` took.
     n_features_in_ : int
         Columns of Q; items have ``psi_.widths[0]``.
     feature_names_in_ : ndarray of str

@@ -92,38 +92,49 @@ class SymmetricRelation(
     """A symmetric relation ``r(x, y) = <phi(x), phi(y)>`` learned from data, where phi is an MLP.
 
     Inner products of one MLP's features approximate every continuous symmetric positive-definite relation
-    (Altabaa & Lafferty, arXiv 2402.08856). The loss runs over all pairs of a batch of objects without
-    storing them: memory is linear in the number of objects. If relation values are given and the loss is
-    squared, the output layer starts from Mercer's theorem: least squares from the hidden features onto the
-    leading eigenvectors of the relation (on at most 2,048 objects).
+    (Altabaa & Lafferty, arXiv 2402.08856). By default, with `hidden_widths`, `loss`, `solver` and `max_iter`
+    all "auto", labels and values are fitted in closed form:
+
+    - Labels: the features are the probabilities of the classes, whose inner product is the probability of
+      equal labels. Ridge regression on 1,024 random hidden units gives scores of the classes, and a second
+      hidden layer their softmax. The ridge and the temperature predict left-out objects best.
+    - Values, as a matrix or a kernel: the features are the leading eigenfunctions (Mercer's theorem),
+      extended to other objects by ridge regression on 1,024 random hidden units (from at most 4,096 objects).
+
+    Otherwise a solver trains the map on all pairs of batches of objects without storing them: memory is
+    linear in the number of objects. A fit to values with the squared loss starts from the closed form.
 
     Parameters
     ----------
-    hidden_widths : sequence of int, default (256,)
-        Widths of the hidden layers of phi.
-    n_features : int, default 32
-        Number of features that each map computes.
+    hidden_widths : sequence of int or "auto", default "auto"
+        Widths of the hidden layers of phi. "auto" is what a fit in closed form builds, otherwise (256,).
+    n_features : int or "auto", default "auto"
+        Number of features that each map computes. "auto" is the number of classes of labels, or for values
+        enough for 99.9% of their variance and at most 64, otherwise 32.
     activation : str or Activation, default "relu"
         Activation of the hidden layers, as in `MLP`.
-    loss : {"squared", "logistic", "hinge", "softmax"}, default "squared"
-        Loss between relation and target, as in `relation_loss`.
-    solver : {"adam", "adamw", "lbfgs"}, default "adam"
-        Adam or AdamW on mini-batches, or L-BFGS on all pairs.
-    max_iter : int, default 100
-        Epochs of Adam, or iterations of L-BFGS.
+    loss : {"auto", "squared", "logistic", "hinge", "softmax"}, default "auto"
+        Loss between relation and target, as in `relation_loss`; "auto" is "squared".
+    solver : {"auto", "adam", "adamw", "lbfgs"}, default "auto"
+        Adam or AdamW on mini-batches, or L-BFGS on all pairs. "auto" is a closed form where there is one, see
+        above, otherwise Adam.
+    max_iter : int or "auto", default "auto"
+        Epochs of Adam, or iterations of the other solvers. "auto" is enough epochs for 1,000 steps and at
+        least 10, or 200 iterations of L-BFGS.
     batch_of : {"objects", "pairs"}, default "objects"
         Contents of a mini-batch of Adam: objects, all of whose pairs are used, or pairs of each object with
         one related object and `n_negatives` unrelated ones. Pairs suit relations so sparse that a batch of
         objects contains few related ones. A sparse y is always fitted by pairs.
     batch_size : int or "auto", default "auto"
-        Objects or pairs in a mini-batch; "auto" is 512 objects, or 2,048 pairs.
+        Objects or pairs in a mini-batch; "auto" is an eighth of the
+        objects, at least 64 and at most 512, or 2,048 pairs.
     n_negatives : int or "auto", default "auto"
         Only for batches of pairs: number of random unrelated objects per related pair, with target 0. For a
         dense matrix of values: number of further random objects, with their values as targets. They are
         redrawn in each epoch, with "lbfgs" drawn once. "auto" is 5 for labels, for loss "softmax" and for a
         sparse y whose entries are all equal (which says nothing about unrelated objects), otherwise 0.
     learning_rate : float, default 1e-3
-        Step size of Adam.
+        Step size of Adam at the start of `fit`; it falls to zero along a half cosine. `partial_fit` keeps it.
     weight_decay : float, default 0.0
         Shrinks the weights, not the biases: "adamw" multiplies them by 1 - learning_rate * weight_decay in
         each step; "adam" and "lbfgs" add ``weight_decay / 2 * |weights|^2`` to the loss.
@@ -142,6 +153,9 @@ class SymmetricRelation(
         makes a fit reproducible to the last bit.
     verbose : bool, default False
         Show a progress bar on standard error, with the loss and pairs per second.
+    standardize : bool, default True
+        Train on columns of mean 0 and standard deviation 1. The maps take the columns as given: the change of
+        units is part of their first layers. Constant columns and sparse tables keep their units.
 
     Attributes
     ----------
@@ -157,6 +171,8 @@ class SymmetricRelation(
     validation_loss_curve_ : list of float
         Only with early stopping.
     n_iter_ : int
+    column_means_, column_scales_ : list of ndarray of shape (n_columns,)
+        The mean and the scale of each column of each table that `standardize` took.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Only if X had column names.

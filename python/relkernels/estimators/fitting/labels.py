@@ -183,6 +183,7 @@ def _softmax_layer(
         pairs = pairs[np.sort(rng.choice(len(pairs), _DIFFERENCES, replace=False))]
     differences = np.eye(n_classes)[:, pairs[:, 0]] - np.eye(n_classes)[:, pairs[:, 1]]
     along = differences if n_classes == 2 else np.column_stack([np.eye(n_classes), differences])
+    scores = np.unique(scores, axis=0)  # so that an object of weight 2 is as two objects
     spread = _DISTURBANCE * scores.std()
     copies = -(-_NEAR // len(scores))
     points = np.tile(scores, (1 + copies, 1))[: max(_NEAR, len(scores))]

@@ -29,6 +29,7 @@ class Scaling(NamedTuple):
         """Return the scaling of a table whose row i counts as `weight[i]` rows."""
         if sparse.issparse(table):
             return cls.none(table.shape[1])
+        table = np.ascontiguousarray(table)  # the bits of a mean depend on the order in memory
         # Divided by the largest entry first, so that squares neither overflow nor vanish.
         largest = np.abs(table).max(axis=0).astype(np.float64)
         largest[largest == 0] = 1.0
