@@ -39,7 +39,9 @@ class TwoTables(PreferenceRetriever):
 
 NAMED_SETS = "the second argument is called sets, because it holds alternatives and no target; see TwoTables"
 REPEATED = "repeating a query repeats its item in the set that all choose from: another problem"
+ROTATED = "15 rows of 10 columns leave tied coordinates, which are right in any rotation; the relation agrees"
 EXPECTED_FAILURES = {
+    "AsymmetricRelation": {"check_sample_weight_equivalence_on_dense_data": ROTATED},
     "PreferenceRetriever": {
         "check_fit_score_takes_y": NAMED_SETS,
         "check_n_features_in_after_fitting": NAMED_SETS,

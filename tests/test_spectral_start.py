@@ -28,7 +28,7 @@ def mlp(n_columns, n_features=32, dtype="float64", seed=0, hidden=(AUTO_WIDTH,))
 def test_ridge_has_the_least_leave_one_out_error(shape):
     H = RNG.standard_normal(shape) * np.geomspace(1, 1e-2, shape[1])
     T = np.column_stack([np.sin(H[:, 0]), H[:, 1] + RNG.standard_normal(shape[0]), H[:, 1]]) + 5
-    coefficients, intercepts = ridge(H, T)
+    coefficients, intercepts, _ = ridge(H, T)
     centred = H - H.mean(axis=0)
     eigenvalues = np.linalg.eigvalsh(centred @ centred.T if shape[0] <= shape[1] else centred.T @ centred)
     scale = eigenvalues[eigenvalues > 1e-12 * eigenvalues[-1]].mean()
@@ -52,13 +52,13 @@ def test_ridge_has_the_least_leave_one_out_error(shape):
 def test_ridge_shrinks_noise_and_keeps_signal():
     H = RNG.standard_normal((200, 100))
     T = np.column_stack([H[:, 0], RNG.standard_normal(200)])
-    coefficients, _ = ridge(H, T)
+    coefficients, _, _ = ridge(H, T)
     assert coefficients[0, 0] == pytest.approx(1, abs=1e-3)
     assert np.linalg.norm(coefficients[:, 1]) < 0.3
 
 
 def test_ridge_of_constant_features_is_the_mean():
-    coefficients, intercepts = ridge(np.ones((5, 3)), np.arange(10.0).reshape(5, 2))
+    coefficients, intercepts, _ = ridge(np.ones((5, 3)), np.arange(10.0).reshape(5, 2))
     assert not coefficients.any()
     np.testing.assert_array_equal(intercepts, [4, 5])
 

@@ -20,6 +20,8 @@ from ..maps.mlp import MLP
 from ..ops import feature_map, relation_matrix, retrieve
 from .base import AUTO_NEGATIVES, AUTO_PAIRS, TrainedEstimator, auto_batch, in_steps
 from .fitting.implicit_maps import fit_linear, is_implicit
+from .fitting.losses import contrastive_loss
+from .fitting.matched import matched_maps
 from .fitting.parameters import Parameters
 from .fitting.problems import Weight, blocks_of_pairs, drawn_pairs, matched_rows, part
 from .fitting.sampling import ObservedPairs
@@ -69,8 +71,11 @@ class AsymmetricRelation(
     Two MLPs approximate every continuous relation, symmetric or not, between objects of one or of two
     kinds (Altabaa & Lafferty, arXiv 2402.08856). There are two ways to learn one:
 
-    - ``fit(X, Y)``: row i of X matches row i of Y. The loss is InfoNCE in both directions over the rows of a
-      batch with a learned temperature (Radford et al. 2021), as in the training of two-tower retrieval.
+    - ``fit(X, Y)``: row i of X matches row i of Y. By default the relation is the pointwise mutual
+      information of x and y, in closed form: each table is predicted from the other by ridge regression on
+      1,024 random hidden units, and a pair is as related as its errors are likely. With other parameters, a
+      solver minimizes InfoNCE in both directions over the rows of a batch, with a learned temperature
+      (Radford et al. 2021), as in the training of two-tower retrieval.
     - ``fit(X, Y, R)``: R holds all values of the relation or, as a sparse matrix, those observed. By
       default, all values are fitted in closed form: the features are the leading singular functions
       (Schmidt's theorem), extended by ridge regression on 1,024 random hidden units (from at most 4,096 rows
@@ -359,16 +364,30 @@ class AsymmetricRelation(
     def _closed_form(
         self, samples: _TwoTables, settings: dict[str, Any], rng: np.random.RandomState
     ) -> tuple[list[MLP], float] | None:
-        X, Y, R = samples.X, samples.Y, samples.R
-        if R is None or sparse.issparse(R) or samples.weight is not None:
+        X, Y, R, auto = samples.X, samples.Y, samples.R, settings["auto_features"]
+        if R is None:
+            return self._matched(samples, None if auto else settings["n_features"], rng)
+        if sparse.issparse(R) or samples.weight is not None:
             return None
         ends = [(table.shape[1], AUTO_WIDTH, settings["n_features"]) for table in (X, Y)]
         phi, psi = (MLP.random(widths, self.activation, rng, X.dtype) for widths in ends)
-        phi, psi = schmidt_start(phi, psi, X, Y, R, rng, auto=settings["auto_features"])
+        phi, psi = schmidt_start(phi, psi, X, Y, R, rng, auto=auto)
         rows, columns = slice(0, _JUDGED), slice(0, _JUDGED)
         loss, *_ = feature_loss(
             feature_map(X[rows], phi), feature_map(Y[columns], psi), R[rows, columns], "squared"
         )
+        return [phi, psi], loss
+
+    def _matched(
+        self, samples: _TwoTables, n_features: int | None, rng: np.random.RandomState
+    ) -> tuple[list[MLP], float] | None:
+        """Return the maps of matched rows in closed form, and the loss of InfoNCE."""
+        X, Y, weight = samples.X, samples.Y, samples.weight
+        if sparse.issparse(X) or sparse.issparse(Y):
+            return None
+        phi, psi = matched_maps(X, Y, weight, n_features, self.activation, rng)
+        rows = np.arange(min(len(samples), _JUDGED))
+        loss, *_ = contrastive_loss(X[rows], Y[rows], phi, psi, 0.0, part(weight, rows))
         return [phi, psi], loss
 
     def _start_numbers(self, samples: _TwoTables, settings: dict[str, Any], continued: bool) -> list[float]:

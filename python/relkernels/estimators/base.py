@@ -213,7 +213,7 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
             closed = self._closed_form(samples, settings, rng)
         if closed is not None:
             maps, loss = closed
-            keep(maps, np.empty(0))
+            keep(maps, np.zeros(1))
             self._keep_curves([loss], 1)
             return self
         if known is None:

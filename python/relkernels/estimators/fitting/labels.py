@@ -81,8 +81,8 @@ def label_map(
         The classes, from 0.
     weight : ndarray of shape (n,), optional
     n_features : int, optional
-        None is the number of classes. With fewer, the probabilities are projected onto the subspace that
-        keeps most of their inner products.
+        None is the number of classes. With fewer, the probabilities minus their means are projected onto the
+        subspace that keeps most of their inner products.
     """
     n_classes = int(codes.max()) + 1
     count = np.ones(len(codes)) if weight is None else weight.astype(np.float64)
@@ -197,6 +197,7 @@ def _softmax_layer(
     units = MLP([directions, np.eye(len(knots))], [-knots, np.zeros(len(knots))], activation)(points)
     wanted = softmax(points, axis=1)
     if n_features < n_classes:
+        wanted = wanted - wanted.mean(axis=0)  # which changes inner products by little but a constant
         _, _, right = np.linalg.svd(wanted, full_matrices=False)
         wanted = wanted @ right[:n_features].T
     center, middle = units.mean(axis=0), wanted.mean(axis=0)

@@ -186,7 +186,7 @@ def _with_fitted_output(mlp: MLP, X: Any, functions: np.ndarray, rng: np.random.
         biases.append(-np.einsum("ij,ji->i", centres, weights))
         hidden = _hidden_layer(hidden, weights, biases[-1], mlp)
     hidden = hidden.toarray() if sparse.issparse(hidden) else hidden
-    coefficients, intercepts = ridge(hidden.astype(np.float64), functions)
+    coefficients, intercepts, _ = ridge(hidden.astype(np.float64), functions)
     output = np.zeros(mlp.weights[-1].shape, mlp.dtype)
     output[:, : functions.shape[1]] = coefficients
     bias = np.zeros(mlp.widths[-1], mlp.dtype)
