@@ -56,7 +56,7 @@ def test_labels_with_any_number_of_features(activation, n_features):
     assert relation.transform(X).shape == (150, n_features)
     assert relation.score(X, y) > 0.9
     assert relation.n_iter_ == 1
-    assert relation.loss_ < (0.02 if n_features >= 3 else 0.15)
+    assert relation.loss_ < (0.05 if n_features >= 3 else 0.15)
 
 
 def test_fits_in_closed_form_are_reproducible_and_ignore_units():

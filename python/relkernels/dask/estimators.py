@@ -13,7 +13,7 @@ from sklearn.base import clone
 
 from ..base import check
 from ..estimators.base import TrainedEstimator
-from ..estimators.fitting.training import Plateau
+from ..estimators.fitting.training import AUTO_EPOCHS, Plateau
 from ..estimators.ridge import Moments, RandomFeatureRidge
 from ..states.consumers import State
 from .arrays import aligned, array
@@ -41,8 +41,8 @@ def fit(estimator: Any, X: Any, *arguments: Any, sample_weight: Any = None, epoc
         like X, and passed block by block; anything else is passed whole with each block.
     sample_weight : dask.array.Array of shape (n_samples,), optional
     epochs : int, optional
-        Passes over the blocks. None means the estimator's `max_iter`, or one if it has none; an estimator
-        with `loss_` and `tol` then stops as its own fit does, after 10 passes none of which improved the loss
+        Passes over the blocks. None means the estimator's `max_iter` (10 where that is "auto"), or one if
+        it has none; an estimator with `loss_` and `tol` then stops as its own fit does, after 10 passes none of which improved the loss
         by `tol`. `RandomFeatureRidge` needs one.
 
     Returns
@@ -98,7 +98,8 @@ def fit(estimator: Any, X: Any, *arguments: Any, sample_weight: Any = None, epoc
     fitted, curve = estimator, []
     passes, plateau = epochs, None
     if passes is None:
-        passes = check.integer("estimator.max_iter", getattr(estimator, "max_iter", 1), 1)
+        most = getattr(estimator, "max_iter", 1)
+        passes = AUTO_EPOCHS if most == "auto" else check.integer("estimator.max_iter", most, 1)
         plateau = Plateau(getattr(estimator, "tol", None) or 0.0)
     for _ in range(passes):
         losses: list[float] = []
