@@ -41,9 +41,9 @@ def fit(estimator: Any, X: Any, *arguments: Any, sample_weight: Any = None, epoc
         like X, and passed block by block; anything else is passed whole with each block.
     sample_weight : dask.array.Array of shape (n_samples,), optional
     epochs : int, optional
-        Passes over the blocks. None means the estimator's `max_iter` (10 where that is "auto"), or one if
-        it has none; an estimator with `loss_` and `tol` then stops as its own fit does, after 10 passes none of which improved the loss
-        by `tol`. `RandomFeatureRidge` needs one.
+        Passes over the blocks. None means the estimator's `max_iter` (10 where that is "auto"), or one if it
+        has none; an estimator with `loss_` and `tol` then stops as its own fit does, after 10 passes none of
+        which improved the loss by `tol`. `RandomFeatureRidge` needs one.
 
     Returns
     -------
