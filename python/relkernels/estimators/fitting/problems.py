@@ -44,7 +44,7 @@ def all_pairs(
             yield (rows, targets(rows)), share if weight is None else float(weight[rows].sum())
 
     everything = np.arange(X.shape[0])
-    n_batches = math.ceil(X.shape[0] / size)
+    n_batches = -(-X.shape[0] // size)
     return Problem(parameters, evaluate, epoch, n_batches, lambda rng: (everything, targets(everything)))
 
 
@@ -62,7 +62,7 @@ def matched_rows(parameters: Parameters, X: np.ndarray, Y: np.ndarray, weight: W
         for rows, share in object_batches(X.shape[0], size, rng):
             yield rows, share if weight is None else float(weight[rows].sum())
 
-    n_batches = math.ceil(X.shape[0] / size)
+    n_batches = -(-X.shape[0] // size)
     return Problem(parameters, evaluate, epoch, n_batches, lambda rng: np.arange(X.shape[0]))
 
 
@@ -87,7 +87,7 @@ def blocks_of_pairs(
                 mass = len(rows) if weight is None else float(weight[rows].sum())
                 yield (rows, columns), mass * len(columns)
 
-    n_batches = math.ceil(max(R.shape) / size)
+    n_batches = -(-max(R.shape) // size)
     everything = np.arange(X.shape[0]), np.arange(Y.shape[0])
     return Problem(parameters, evaluate, epoch, n_batches, lambda rng: everything)
 
@@ -167,5 +167,5 @@ def choices(
             yield (rows, columns), share if weight is None else float(weight[rows].sum())
 
     evaluate: Callable[[np.ndarray, Any], Evaluated] = of_shared if sets.shared else own
-    n_batches = math.ceil(len(queries) / size)
+    n_batches = -(-len(queries) // size)
     return Problem(parameters, evaluate, epoch, n_batches, lambda rng: (queries, everything))
