@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -60,6 +60,18 @@ class Samples(Protocol):
 
 
 S = TypeVar("S", bound=Samples)
+
+
+class Trained(NamedTuple):
+    """Maps that are not fitted by one run of a solver, and the course of their fit; see `Fit`."""
+
+    maps: list[MLP]
+    curve: list[float]
+    n_iter: int = 1
+    validation_curve: Sequence[float] = ()
+    settled: bool = True
+    stopped_by: BaseException | None = None
+    worse_than: str | None = None
 
 
 def _between(name: str, value: Any, low: float, high: float, closed: bool) -> float:
@@ -195,6 +207,9 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
         given, weight = samples, samples.weight
         if weight is not None and not weight.all():
             samples = samples.select(np.flatnonzero(weight))
+        if not settings["partial"]:  # drop the state of earlier calls of partial_fit
+            self.__dict__.pop("_adam", None)
+            self.__dict__.pop("_rng", None)
         rng = self._generator(settings["partial"])
         known = self._known_maps(samples, settings)
         scalings = self._scalings(samples, settings, known)
@@ -208,20 +223,17 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
             self._n_features_out = maps[0].widths[-1]
             self._keep(given, numbers, settings)
 
-        closed = None
-        if known is None and settings["closed_form"]:
-            closed = self._closed_form(samples, settings, rng)
-        if closed is not None:
-            maps, loss = closed
-            keep(maps, np.zeros(1))
-            self._keep_curves([loss], 1)
+        if known is None and (trained := self._own_fit(samples, settings, rng)) is not None:
+            keep(trained.maps, np.zeros(1))
+            self._keep_curves(trained.curve, trained.n_iter, trained.validation_curve)
+            self._finish(trained)
             return self
+        training, held_out = self._split(samples, settings, rng)
         if known is None:
-            maps = self._start(samples, settings, rng)
+            maps = self._start(training, settings, rng)
         else:
             maps = [scaling.unfolded(mlp) for scaling, mlp in zip(scalings, known, strict=True)]
         parameters = Parameters(maps, self._start_numbers(samples, settings, known is not None))
-        training, held_out = self._split(samples, settings, rng)
         problem = self._problem(parameters, training, settings)
         if held_out is not None:
             judge = self._problem(parameters, held_out, settings)
@@ -229,6 +241,11 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
             problem.validate = lambda flat: judge.evaluate(flat, validation).loss
         self._train(problem, settings, rng, lambda flat: keep(*parameters.split(flat)))
         return self
+
+    def _own_fit(self, samples: S, settings: dict[str, Any], rng: np.random.RandomState) -> Trained | None:
+        """Return maps that are not fitted by one run of a solver; None if these settings need one."""
+        closed = self._closed_form(samples, settings, rng) if settings["closed_form"] else None
+        return None if closed is None else Trained(closed[0], [closed[1]])
 
     def _closed_form(
         self, samples: S, settings: dict[str, Any], rng: np.random.RandomState
@@ -250,7 +267,7 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
             return None
         known: list[MLP] = [getattr(self, name) for name in _MAPS if hasattr(self, name)]
         activation, dtype = resolve(self.activation), samples.tables[0].dtype
-        for name, mlp, widths in zip(_MAPS, known, _map_widths(samples, settings), strict=False):
+        for name, mlp, widths in zip(_MAPS, known, map_widths(samples, settings), strict=False):
             if settings["auto_hidden"]:
                 widths = (widths[0], *mlp.widths[1:-1], widths[-1])
             if settings["auto_features"]:
@@ -266,7 +283,7 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
     def _start(self, samples: S, settings: dict[str, Any], rng: np.random.RandomState) -> list[MLP]:
         """Return the maps that a new fit starts from: random ones with features of about unit length."""
         dtype = samples.tables[0].dtype
-        maps = [MLP.random(widths, self.activation, rng, dtype) for widths in _map_widths(samples, settings)]
+        maps = [MLP.random(widths, self.activation, rng, dtype) for widths in map_widths(samples, settings)]
         shrink = dtype.type(settings["n_features"] ** -0.5)
         return [MLP([*m.weights[:-1], m.weights[-1] * shrink], m.biases, m.activation) for m in maps]
 
@@ -302,21 +319,18 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
     ) -> None:
         """Minimize, keep the parameters and the curves, then raise the error that stopped the fit."""
         adam = self._continued_adam(problem.parameters) if settings["partial"] else None
-        if adam is None:  # a new fit: drop the state of earlier calls of partial_fit
-            self.__dict__.pop("_adam", None)
-            self.__dict__.pop("_rng", None)
         names = ("solver", "max_iter", "learning_rate", "weight_decay", "tol", "verbose")
         chosen = {name: settings[name] for name in names}
         chosen["solver"] = "adam" if chosen["solver"] == "auto" else chosen["solver"]
         fit = minimize(problem, **chosen, rng=rng, adam=adam)
         keep(fit.flat)
         self._keep_curves(fit.curve, fit.n_iter, fit.validation_curve)
+        self._finish(fit)
+
+    def _finish(self, fit: Fit | Trained) -> None:
+        """Raise what stopped a fit, or say that it has not settled, or came to nothing."""
         if fit.stopped_by is not None:
             raise fit.stopped_by
-        self._warn(fit)
-
-    def _warn(self, fit: Fit) -> None:
-        """Say if a fit has not settled, or came to nothing."""
         name = type(self).__name__
         if fit.worse_than is not None:
             text = (
@@ -368,7 +382,7 @@ def _hidden(name: str, value: Any) -> tuple[int, ...] | None:
     return None if _is_auto(value) else tuple(check.widths(name, value))
 
 
-def _map_widths(samples: Samples, settings: dict[str, Any]) -> list[tuple[int, ...]]:
+def map_widths(samples: Samples, settings: dict[str, Any]) -> list[tuple[int, ...]]:
     """Return the widths of each map."""
     ends = zip(samples.tables, settings["hidden_widths"], strict=True)
     return [(table.shape[1], *hidden, settings["n_features"]) for table, hidden in ends]
