@@ -20,12 +20,17 @@ class ItemSets:
         Stored set by set.
     sizes : ndarray of int of shape (b,)
     shared : bool
+    available : ndarray of bool of shape (b, n), or None
+        The places of the stored items in sets that were given with n items, some of them not available.
     """
 
-    def __init__(self, items: np.ndarray, sizes: np.ndarray, shared: bool) -> None:
+    def __init__(
+        self, items: np.ndarray, sizes: np.ndarray, shared: bool, available: np.ndarray | None = None
+    ) -> None:
         self.items = items
         self.sizes = sizes
         self.shared = shared
+        self.available = available
         self.starts = np.zeros(len(sizes), np.int64) if shared else np.cumsum(sizes) - sizes
 
     @classmethod
@@ -61,11 +66,33 @@ class ItemSets:
             shared=False,
         )
 
+    def of_available(self, name: str, available: Any) -> ItemSets:
+        """Return the sets without the items that a mask (b, n) excludes."""
+        with check.naming(name):
+            mask = np.asarray(available)
+        n = int(self.sizes[0])
+        if mask.dtype != bool:
+            raise TypeError(f"{name}: expected a mask of booleans, got {described(mask)}")
+        if (self.sizes != n).any() or mask.shape != (len(self.sizes), n):
+            wanted = "sets of one size and a mask (b, n) of their items"
+            check.fail(name, wanted, f"sets of {np.unique(self.sizes)} items and shape {mask.shape}")
+        sizes = mask.sum(axis=1)
+        if not sizes.all():
+            check.fail(name, "at least one item in each set", f"none in set {sizes.argmin()}")
+        if sizes.min() == n:
+            return self
+        place = np.nonzero(mask)[1] if self.shared else np.flatnonzero(mask)
+        return ItemSets(self.items[place], sizes, shared=False, available=mask)
+
+    def with_items(self, items: np.ndarray) -> ItemSets:
+        """Return the same sets with other columns."""
+        return ItemSets(items, self.sizes, self.shared, self.available)
+
     def select(self, rows: np.ndarray) -> ItemSets:
         """Return the sets of these queries."""
-        if self.shared:
-            return ItemSets(self.items, self.sizes[rows], shared=True)
-        return ItemSets(self.items[self.places(rows)], self.sizes[rows], shared=False)
+        items = self.items if self.shared else self.items[self.places(rows)]
+        available = None if self.available is None else self.available[rows]
+        return ItemSets(items, self.sizes[rows], self.shared, available)
 
     def places(self, rows: np.ndarray) -> np.ndarray:
         """Return the indices in `items` of the sets of these queries, set by set."""
@@ -90,25 +117,53 @@ class ItemSets:
         out[there] = values
         return out
 
+    def place_in_given(self, index: np.ndarray) -> np.ndarray:
+        """Return the indices in the given sets of these items of the stored ones."""
+        if self.available is None:
+            return index
+        return np.nonzero(self.available)[1][self.starts + index]
+
+    def as_given(self, rows: Any) -> Any:
+        """Return rows of numbers of the stored items as (b, n) with -inf for items that are not available."""
+        if self.available is None:
+            return rows
+        values = np.concatenate(rows)
+        out = np.full(self.available.shape, -np.inf, values.dtype)
+        out[self.available] = values
+        return out
+
     def indices(self, name: str, chosen: Any) -> np.ndarray:
-        """Return indices of one item in each set."""
+        """Return the index among the stored items of one item in each set, given by its place in the set."""
         with check.naming(name):
             index = np.asarray(chosen)
         if index.dtype.kind not in "iu":
             raise TypeError(f"{name}: expected integer indices, got {described(index)}")
         if index.shape != self.sizes.shape:
             check.fail(name, f"shape {self.sizes.shape}, one index for each query", index.shape)
-        wrong = np.flatnonzero((index < 0) | (index >= self.sizes))
+        sizes = self.sizes if self.available is None else np.full(index.shape, self.available.shape[1])
+        wrong = np.flatnonzero((index < 0) | (index >= sizes))
         if len(wrong):
             i = wrong[0]
-            check.fail(name, f"an index below {self.sizes[i]}, the size of set {i}", index[i])
-        return index.astype(np.int64)
+            check.fail(name, f"an index below {sizes[i]}, the size of set {i}", index[i])
+        if self.available is None:
+            return index.astype(np.int64)
+        rows = np.arange(len(index))
+        wrong = np.flatnonzero(~self.available[rows, index])
+        if len(wrong):
+            i = wrong[0]
+            check.fail(name, f"an item that is available in set {i}", index[i])
+        return np.cumsum(self.available, axis=1)[rows, index] - 1
 
     def grades(self, name: str, grades: Any) -> list[np.ndarray]:
-        """Return a row of finite grades for each set, one for each of its items."""
+        """Return a row of finite grades for each set, one for each of its available items."""
         rows = [check.numbers(f"{name}[{i}]", row) for i, row in enumerate(check.sequence(name, grades))]
         if len(rows) != len(self.sizes):
             check.fail(name, f"{len(self.sizes)} rows, one for each query", len(rows))
+        if self.available is not None:
+            for i, (row, mask) in enumerate(zip(rows, self.available, strict=True)):
+                if row.shape != mask.shape:
+                    check.fail(f"{name}[{i}]", f"shape {mask.shape}, one grade for each item", row.shape)
+            rows = [row[mask] for row, mask in zip(rows, self.available, strict=True)]
         for i, (row, size) in enumerate(zip(rows, self.sizes, strict=True)):
             if row.shape != (size,):
                 check.fail(f"{name}[{i}]", f"shape ({size},), one grade for each item", row.shape)
