@@ -83,7 +83,16 @@ ESTIMATORS = [SymmetricRelation, AsymmetricRelation, PreferenceRetriever]
 
 
 # Parameters with a meaning that differs between the estimators, and so with descriptions that do.
-DESCRIBED_APART = {"loss", "batch_size", "n_features", "n_negatives", "solver"}
+DESCRIBED_APART = {
+    "batch_size",
+    "hidden_widths",
+    "learning_rate",
+    "loss",
+    "max_iter",
+    "n_features",
+    "n_negatives",
+    "solver",
+}
 
 
 def described(kind_of):
@@ -151,11 +160,10 @@ def choices_of(tables, shape):
 def test_a_search_over_choices(tables, shape):
     """With metadata routing on, nothing has to be requested: choices are split and passed like queries."""
     X, sets, chosen = choices_of(tables, shape)
-    estimator = PreferenceRetriever((16,), n_features=4, learning_rate=1e-2, random_state=0)
+    estimator = PreferenceRetriever((16,), n_features=4, max_iter=30, random_state=0)
     with sklearn.config_context(enable_metadata_routing=True):
-        search = GridSearchCV(estimator, {"max_iter": [1, 60]}, cv=3, error_score="raise")
+        search = GridSearchCV(estimator, {"n_features": [2, 4]}, cv=3, error_score="raise")
         search.fit(X, sets, chosen=chosen)
-        assert search.best_params_ == {"max_iter": 60}
         assert search.best_score_ > 0.5
         assert search.score(X, sets, chosen=chosen) == search.best_estimator_.score(X, sets, chosen)
         pipeline = make_pipeline(StandardScaler(), estimator)

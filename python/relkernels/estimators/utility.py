@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy.special import logsumexp
 from sklearn.utils.validation import check_is_fitted
 
 from ..base import check
@@ -12,6 +14,8 @@ from ..base.random_state import RandomStateLike, legacy_generator
 from ..maps.mlp import MLP
 from ..ops import attention, relation_matrix, retrieve
 from .consistency import Continuity, Transitivity, continuity, transitivity
+from .fitting.choice_samples import chosen_items
+from .fitting.problems import Weight
 from .fitting.sets import ItemSets
 
 # Queries per block of utilities in memory.
@@ -21,7 +25,8 @@ _BLOCK = 256
 class UtilityMixin:
     """Adds to an estimator the uses of its utility ``<phi(q), psi(x)>``.
 
-    Subclasses have `_read`, which checks queries and sets, and call `_keep_margins` after each fit.
+    Subclasses have `_read`, which checks queries and sets, and call `_keep_margins` after each fit. All
+    methods take `alternatives` and `available` as `fit` does.
     """
 
     phi_: MLP
@@ -29,9 +34,17 @@ class UtilityMixin:
     margins_: np.ndarray
     n_best_: np.ndarray
     set_sizes_: np.ndarray
+    _weights: Callable[[Any, np.ndarray], Weight]
 
     def _read(
-        self, Q: Any, sets: Any, *, reset: bool = False, name: str = "sets"
+        self,
+        Q: Any,
+        sets: Any,
+        alternatives: Any = None,
+        available: Any = None,
+        *,
+        reset: bool = False,
+        name: str = "sets",
     ) -> tuple[np.ndarray, ItemSets]:
         """Return queries and sets as the maps take them; with `reset`, those of a new fit."""
         raise NotImplementedError
@@ -68,34 +81,39 @@ class UtilityMixin:
             return values
         return [row[:size] for row, size in zip(values, sets.sizes, strict=True)]
 
-    def utility(self, Q: Any, X: Any) -> Any:
+    def utility(self, Q: Any, X: Any, *, alternatives: Any = None, available: Any = None) -> Any:
         """Return the utilities of items.
 
         Parameters
         ----------
         Q : array-like of shape (b, n_features_in)
         X : array-like of shape (b, n, d_x), list of b arrays (n_i, d_x), or array-like (n, d_x)
+        alternatives, available : as in `fit`
 
         Returns
         -------
         ndarray of shape (b, n), or a list of b arrays of shape (n_i,)
+            -inf for items that are not `available`. The probability of a choice is the softmax over its set.
         """
-        return self._utilities(*self._read(Q, X, name="X"))
+        Q, sets = self._read(Q, X, alternatives, available, name="X")
+        return sets.as_given(self._utilities(Q, sets))
 
-    def select(self, Q: Any, sets: Any) -> np.ndarray:
+    def select(self, Q: Any, sets: Any, *, alternatives: Any = None, available: Any = None) -> np.ndarray:
         """Return the most preferred item of each set, the first of those that are equal.
 
         Parameters
         ----------
         Q : array-like of shape (b, n_features_in)
         sets : as in `fit`
+        alternatives, available : as in `fit`
 
         Returns
         -------
         ndarray of int of shape (b,)
+            Places in the sets.
         """
-        Q, sets = self._read(Q, sets)
-        return self._selected(Q, sets)
+        Q, sets = self._read(Q, sets, alternatives, available)
+        return sets.place_in_given(self._selected(Q, sets))
 
     def _selected(self, Q: np.ndarray, sets: ItemSets) -> np.ndarray:
         items, mask = sets.padded()
@@ -103,7 +121,77 @@ class UtilityMixin:
             return retrieve(Q, items, 1, self.phi_, self.psi_)[1][:, 0]
         return retrieve(Q[:, None, :], items, 1, self.phi_, self.psi_, mask=mask)[1][:, 0, 0]
 
-    def attend(self, Q: Any, sets: Any, V: Any, beta: float) -> np.ndarray:
+    def score(
+        self,
+        Q: Any,
+        sets: Any,
+        chosen: Any = None,
+        sample_weight: Any = None,
+        *,
+        alternatives: Any = None,
+        available: Any = None,
+    ) -> float:
+        """Return the fraction of queries whose most preferred item equals the chosen one.
+
+        Parameters
+        ----------
+        Q, sets, chosen : as in `fit`
+        sample_weight : array-like of shape (b,), optional
+        alternatives, available : as in `fit`
+
+        Returns
+        -------
+        float
+        """
+        Q, sets = self._read(Q, sets, alternatives, available)
+        index = chosen_items(sets, chosen, Q)
+        found = self._selected(Q, sets)
+        same = (sets.items[sets.starts + found] == sets.items[sets.starts + index]).all(axis=1)
+        return float(np.average(same, weights=self._weights(sample_weight, Q)))
+
+    def log_loss(
+        self,
+        Q: Any,
+        sets: Any,
+        chosen: Any = None,
+        sample_weight: Any = None,
+        *,
+        alternatives: Any = None,
+        available: Any = None,
+    ) -> float:
+        """Return the mean negative log-likelihood of choices: probabilities are the softmax of utilities.
+
+        Parameters
+        ----------
+        Q, sets, chosen : as in `fit`
+        sample_weight : array-like of shape (b,), optional
+        alternatives, available : as in `fit`
+
+        Returns
+        -------
+        float
+            The logarithm of the size of the sets, if all items are equally likely.
+
+        See Also
+        --------
+        relkernels.metrics.choice_log_loss_scorer : The same for searches and cross-validation.
+        """
+        Q, sets = self._read(Q, sets, alternatives, available)
+        index = chosen_items(sets, chosen, Q)
+        rows = zip(self._utilities(Q, sets), index, strict=True)
+        losses = [float(logsumexp(row) - row[i]) for row, i in rows]
+        return float(np.average(losses, weights=self._weights(sample_weight, Q)))
+
+    def attend(
+        self,
+        Q: Any,
+        sets: Any,
+        V: Any,
+        beta: float,
+        *,
+        alternatives: Any = None,
+        available: Any = None,
+    ) -> np.ndarray:
         """Return attention over each set: values weighted by softmax(beta * utility).
 
         Parameters
@@ -114,15 +202,18 @@ class UtilityMixin:
             Values of the items.
         beta : float
             Inverse temperature, finite and >= 0; see `temperature_for`.
+        alternatives, available : as in `fit`
 
         Returns
         -------
         ndarray of shape (b, d_v)
         """
-        Q, sets = self._read(Q, sets)
+        Q, sets = self._read(Q, sets, alternatives, available)
         if not 0 <= check.real("beta", beta) < np.inf:
             check.fail("beta", "a finite number >= 0", repr(beta))
         values = ItemSets.read("V", V, len(Q), Q.dtype)
+        if available is not None:
+            values = values.of_available("available", available)
         if values.shared != sets.shared or not np.array_equal(values.sizes, sets.sizes):
             wanted, got = (f"{'one set' if s.shared else 'sets'} of {s.sizes} items" for s in (sets, values))
             check.fail("V", f"a value for each item: {wanted}", got)
@@ -133,7 +224,16 @@ class UtilityMixin:
         out = attention(Q[:, None, :], items, v, self.phi_, self.psi_, scale=float(beta), mask=mask)
         return out[:, 0]
 
-    def temperature_for(self, eps: float, coverage: float = 1.0, Q: Any = None, sets: Any = None) -> float:
+    def temperature_for(
+        self,
+        eps: float,
+        coverage: float = 1.0,
+        Q: Any = None,
+        sets: Any = None,
+        *,
+        alternatives: Any = None,
+        available: Any = None,
+    ) -> float:
         """Return the inverse temperature for which `attend` has accuracy `eps`.
 
         Attention then differs from the value of the most preferred item by at most `eps` times the diameter
@@ -150,6 +250,7 @@ class UtilityMixin:
         sets : as in `fit`, optional
             None means the training sets of the last `fit`. Required after `partial_fit`, which sees one batch
             at a time and changes the utilities of earlier batches.
+        alternatives, available : as in `fit`
 
         Returns
         -------
@@ -171,7 +272,7 @@ class UtilityMixin:
         if (Q is None) != (sets is None):
             check.fail("sets" if sets is None else "Q", "both Q and sets, or neither", "None")
         if Q is not None:
-            measured = self._measured(*self._read(Q, sets))
+            measured = self._measured(*self._read(Q, sets, alternatives, available))
         elif hasattr(self, "margins_"):
             measured = self.margins_, self.n_best_, self.set_sizes_
         else:
@@ -183,7 +284,14 @@ class UtilityMixin:
         return float(np.sort(needed)[int(np.ceil(share * len(needed))) - 1])
 
     def check_transitivity(
-        self, Q: Any, sets: Any, n_triples: int = 1000, random_state: RandomStateLike = None
+        self,
+        Q: Any,
+        sets: Any,
+        n_triples: int = 1000,
+        random_state: RandomStateLike = None,
+        *,
+        alternatives: Any = None,
+        available: Any = None,
     ) -> Transitivity:
         """Look for cyclic preferences.
 
@@ -196,13 +304,14 @@ class UtilityMixin:
             Sets of fewer than three items are skipped.
         n_triples : int, default 1000
         random_state : int, Generator, RandomState or None, default None
+        alternatives, available : as in `fit`
 
         Returns
         -------
         Transitivity
             Numbers of triples, of violations and of incomparable triples.
         """
-        Q, sets = self._read(Q, sets)
+        Q, sets = self._read(Q, sets, alternatives, available)
         count = check.integer("n_triples", n_triples, 1, check.WIDEST)
         return transitivity(Q, sets, self.phi_, self.psi_, count, legacy_generator(random_state))
 
@@ -213,6 +322,9 @@ class UtilityMixin:
         radius: float = 1e-2,
         n_directions: int = 4,
         random_state: RandomStateLike = None,
+        *,
+        alternatives: Any = None,
+        available: Any = None,
     ) -> Continuity:
         """Measure how much utilities and selections change when queries are moved slightly.
 
@@ -225,6 +337,7 @@ class UtilityMixin:
         n_directions : int, default 4
             Random directions per query.
         random_state : int, Generator, RandomState or None, default None
+        alternatives, available : as in `fit`
 
         Returns
         -------
@@ -232,7 +345,7 @@ class UtilityMixin:
             The largest slope measured, the bound that the weights guarantee, and the fractions of selections
             that changed and that cannot change.
         """
-        Q, sets = self._read(Q, sets)
+        Q, sets = self._read(Q, sets, alternatives, available)
         if not 0 < check.real("radius", radius) < np.inf:
             check.fail("radius", "a finite number > 0", repr(radius))
         count = check.integer("n_directions", n_directions, 1)
