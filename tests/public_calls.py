@@ -189,6 +189,7 @@ def _of_estimators() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         "PreferenceRetriever.fit": choices,
         "PreferenceRetriever.fit_graded": {"Q": X, "sets": SETS, "grades": SETS[..., 0]},
         "PreferenceRetriever.fit_pairs": {"Q": X, "winners": SETS[:, 0], "losers": SETS[:, 1]},
+        "PreferenceRetriever.log_loss": choices,
         "PreferenceRetriever.partial_fit": choices,
         "PreferenceRetriever.score": choices,
         "PreferenceRetriever.select": {"Q": X, "sets": SETS},

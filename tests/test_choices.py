@@ -367,10 +367,10 @@ def test_cross_validation_of_alternatives(table):
             model, Q, sets, params={**of_choices, "groups": person}, cv=GroupKFold(3), error_score="raise"
         )
         losses = cross_val_score(
-            model, Q, sets, params=of_choices, scoring=choice_log_loss_scorer, cv=3, error_score="raise"
+            model, Q, sets, params=of_choices, scoring=choice_log_loss_scorer(), cv=3, error_score="raise"
         )
         search = GridSearchCV(
-            model, {"weight_decay": [0.0, 10.0]}, cv=3, scoring=choice_log_loss_scorer, error_score="raise"
+            model, {"weight_decay": [0.0, 10.0]}, cv=3, scoring=choice_log_loss_scorer(), error_score="raise"
         )
         search.fit(Q, sets, **of_choices)
     assert accuracy.min() > 0.6

@@ -135,8 +135,8 @@ class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     it to `fit` and `score`: ``sklearn.set_config(enable_metadata_routing=True)``, then
     ``GridSearchCV(estimator, grid).fit(Q, sets, chosen=chosen)``. The same holds for `alternatives` (names
     for the n places of all sets are passed as they are), `available` and `groups`; `sample_weight` has to be
-    requested. ``scoring=relkernels.metrics.choice_log_loss_scorer`` compares models by `log_loss`. They split
-    a shared set, too, so it needs one item per query (the chosen one, with `chosen` left out) or has to be
+    requested. ``scoring=relkernels.metrics.choice_log_loss_scorer()`` compares models by `log_loss`. A shared
+    set is split, too, so it needs one item per query (the chosen one, with `chosen` left out) or has to be
     repeated for each query: ``np.broadcast_to(items, (len(Q), *items.shape))``.
 
     See Also

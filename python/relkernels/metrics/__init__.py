@@ -2,7 +2,7 @@
 
 `recall_at_k`, `precision_at_k`, `ndcg_at_k` and `mean_reciprocal_rank` rank all items of each row exactly, a
 block of rows at a time, so that the matrix of scores is never stored. `ranking_scorer` makes scikit-learn
-scorers of them; `choice_log_loss_scorer` is the scorer of choices from sets.
+scorers of them; `choice_log_loss_scorer` makes one of choices from sets.
 """
 
 from .choice_scorer import choice_log_loss_scorer
