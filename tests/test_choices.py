@@ -117,7 +117,9 @@ def test_a_linear_utility_warns_and_ends_at_max_iter(table):
     assert not hasattr(low_rank, "coefficients_")
 
 
-@pytest.mark.parametrize("activation", [*(set(NAMES) - {"relu_power"}), rk.relu_power(1), rk.relu_power(2)])
+@pytest.mark.parametrize(
+    "activation", [*sorted(set(NAMES) - {"relu_power"}), rk.relu_power(1), rk.relu_power(2)]
+)
 @pytest.mark.parametrize("hidden", [(), (9,), (8, 12)])
 def test_maps_carry_a_bilinear_utility(activation, hidden):
     rng = np.random.RandomState(0)

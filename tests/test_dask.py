@@ -13,6 +13,7 @@ import relkernels as rk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from relkernels import ops
+from sklearn.base import clone
 from sklearn.linear_model import SGDClassifier
 from sklearn.naive_bayes import GaussianNB
 from strategies import dtypes, maps, normal, seeds, widths
@@ -458,8 +459,10 @@ def test_max_iter_is_the_number_of_passes(rng):
     np.testing.assert_allclose(fitted.loss_curve_, curve, rtol=1e-12)
     assert fitted.n_iter_ == 3
     assert fitted.loss_ == fitted.loss_curve_[-1]
-    stopped = rd.fit(rk.SymmetricRelation((8,), learning_rate=1e-9, tol=1.0, random_state=0), X, Y)
+    still = rk.SymmetricRelation((8,), max_iter=100, learning_rate=1e-9, tol=1.0, random_state=0)
+    stopped = rd.fit(still, X, Y)
     assert stopped.n_iter_ == 11  # the first pass, and ten that do not improve it by tol
+    assert rd.fit(clone(still).set_params(max_iter="auto"), X, Y).n_iter_ == 10
     exact = rk.SymmetricRelation((8,), learning_rate=1e-9, tol=1.0, random_state=0)
     assert rd.fit(exact, X, Y, epochs=12).n_iter_ == 12
 

@@ -16,7 +16,7 @@ ARRAYS = {"x", "y", "q", "k", "v", "keys", "grad"}
 INTEGERS = {"heads", "depth", "n", "rows"}
 REALS = {"scale", "weight_std", "bias_std", "r", "slope"}
 FLAGS = {"causal", "return_lse", "bias", "pad"}
-CHOICES = {"link", "loss", "kind", "precision", "activation", "dtype", "align"}
+CHOICES = {"link", "loss", "kind", "precision", "activation", "dtype", "align", "of"}
 MAPS = {"phi", "psi", "mlp"}
 
 
@@ -86,6 +86,11 @@ def of_flag(draw: Draw, value: Any) -> tuple[Any, bool]:
 def of_choice(draw: Draw, value: Any) -> tuple[Any, bool]:
     return draw.pick("nope", "", 3, 2.5, [], {}, b"relu", np.exp, np.array(["exp"]), "x" * 100_000, "\0",
                      "\udce9", True, Liar(), ("exp",)), True  # fmt: skip
+
+
+def of_result(draw: Draw, value: Any) -> tuple[Any, bool]:
+    """Return what is no pair of an output and its lse."""
+    return draw.pick(3, "out", (), (np.zeros((1, 1)),), [None, None]), True
 
 
 def of_window(draw: Draw, value: Any) -> tuple[Any, bool]:
@@ -207,6 +212,7 @@ def spoiled(draw: Draw, call: Call) -> tuple[dict[str, Any], str, bool] | None:
             (MAPS, of_map), ({"mask"}, of_mask), ({"target"}, of_target),
             ({"blocks"}, of_blocks), ({"weights", "biases", "widths"}, of_list), ({"path"}, of_path),
             ({"seed", "random_state"}, of_seed), ({"window"}, of_window),
+            ({"result"}, of_result),
         ):  # fmt: skip
             if name in names:
                 bad, refused = change(draw, value)
