@@ -111,6 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if "keys" in sizes and "dim" in sizes:
         arguments.usage_error("--dim is for random keys, not for those of --keys")
+    output.train_for_fixed_times()
     begin = time.perf_counter()
     chosen = [part for part in PARTS + ON_DEMAND if part in (arguments.parts or PARTS)]
     studies = {

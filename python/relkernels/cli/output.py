@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,13 @@ if TYPE_CHECKING:
 _PLAIN_WIDTH = 160
 # Maximum width of the first column on a narrow terminal.
 _FIRST = 26
+
+
+def train_for_fixed_times() -> None:
+    """Silence warnings that a fit has not settled: demos and studies train for numbers of steps they choose."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    warnings.filterwarnings("ignore", category=ConvergenceWarning)
 
 
 def console(*, markup: bool = True) -> Console:

@@ -67,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     output.writable_directory(arguments.out)
+    output.train_for_fixed_times()
     from rich.console import Console
 
     if not arguments.names:
