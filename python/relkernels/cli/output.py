@@ -18,7 +18,7 @@ _FIRST = 26
 
 
 def train_for_fixed_times() -> None:
-    """Silence warnings that a fit has not settled: demos and studies train for numbers of steps they choose."""
+    """Silence warnings that a fit has not settled: demos and studies choose their numbers of steps."""
     from sklearn.exceptions import ConvergenceWarning
 
     warnings.filterwarnings("ignore", category=ConvergenceWarning)
