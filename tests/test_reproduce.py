@@ -227,6 +227,55 @@ def test_the_duration_is_printed_before_the_work(monkeypatch, tmp_path, capsys):
     assert main.main(["reproduce", "--quick", "--out", str(tmp_path)]) == 130
 
 
+def compared(ours, other, raw, measure="log-loss"):
+    """Return rows of one table of choices, with a value for each seed of three methods."""
+    named = {"relkernels": ours, "small MLP": other, "shares": raw}
+    return [
+        {"task": "choices", "table": "toy", "seed": seed, "method": method, measure: value}
+        for method, values in named.items()
+        for seed, value in enumerate(values)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ours", "place"),
+    [
+        ([0.5, 0.6, 0.7], 1),
+        ([0.85, 0.95, 1.05], 0),
+        ([1.0, 1.1, 1.2], -1),
+        ([0.5, 0.5, 9.0], -1),  # our own spread does not count
+        ([0.8], 0),
+        ([0.9], -1),
+    ],
+)
+def test_a_lead_counts_if_it_exceeds_the_spread_of_the_other(ours, place):
+    quality = study.study("quality")
+    rows = compared(ours, [0.8, 0.9, 1.0][: len(ours)], [1.4] * len(ours))
+    (found,) = quality.comparisons(rows, "choices", "log-loss")
+    assert found.best == "small MLP"
+    assert found.place() == place
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", study.study("quality").TASKS)
+def test_no_default_is_below_the_raw_baseline(task):
+    quality = study.study("quality")
+    rows = [{**p, **row} for p in quality.pieces(True) if p["task"] == task for row in quality.measure(p)]
+    for measure in quality.TASKS[task].measures:
+        for found in quality.comparisons(rows, task, measure):
+            leads = {raw: found.ahead(raw)[0] for raw in quality.RAW[task]}
+            assert min(leads.values()) >= 0, (found.name, leads)
+
+
+def test_the_page_of_tables_shows_every_table_and_says_where_others_are_better():
+    quality = study.study("quality")
+    page = quality.page(rows := recorded_rows("quality"))
+    assert all(f"| {row['table']} |" in page for row in rows)
+    assert "we are behind the best other method on" in page
+    kept = Path(__file__).parents[1] / "docs" / "reproduce" / "quality" / "quality.md"
+    assert kept.read_text().endswith(page)
+
+
 def test_slope():
     x = np.array([1.0, 2, 4, 8])
     assert study.slope(x, 3 * x**-1.5) == pytest.approx(-1.5)

@@ -1,8 +1,9 @@
 """The common part of the studies of `relkernels reproduce`: saved pieces, tables, plots and a paragraph.
 
 A study is a module with `CLAIM`, `pieces(quick)` (parameters of independent measurements), `measure(piece)`
-(rows of numbers), `judge(rows)` (a `Verdict`) and `panels(rows)` (the parts of its picture). Each finished
-piece is saved immediately, so that an interrupted run resumes where it stopped.
+(rows of numbers), `judge(rows)` (a `Verdict`) and `panels(rows)` (the parts of its picture). If it has
+`page(rows)`, that is the text of a page of tables. Each finished piece is saved immediately, so that an
+interrupted run resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from .._core import __version__
 
-NAMES = ("symmetric", "asymmetric", "attention", "random-features", "zonal", "functional")
+NAMES = ("symmetric", "asymmetric", "attention", "random-features", "zonal", "functional", "quality")
 
 Row = dict[str, Any]
 
@@ -99,7 +100,7 @@ def study(name: str) -> Any:
 def run(
     name: str, directory: str, quick: bool, advance: Callable[[str], None], total: Callable[[int], None]
 ) -> Outcome:
-    """Run a study and write ``name.csv``, ``name.txt`` and its pictures to a directory.
+    """Run a study and write ``name.csv``, ``name.txt``, its pictures and its page, if any, to a directory.
 
     `total` is called with the number of pieces, `advance` with a description of each finished piece.
     """
@@ -131,6 +132,9 @@ def run(
     outcome = Outcome(name, module.CLAIM, verdict.measurement, verdict.criteria, rows, files, reused)
     text = os.path.join(directory, f"{name}.txt")
     _write(text, outcome.paragraph())
+    if hasattr(module, "page"):
+        files.append(os.path.join(directory, f"{name}.md"))
+        _write(files[-1], _page(outcome, directory, module.page(rows)))
     return outcome._replace(files=[*files, text])
 
 
@@ -177,19 +181,37 @@ def _save_picture(name: str, panels: Any, directory: str) -> list[str]:
     return [save(panels, directory, name)] if panels else []
 
 
+def _page(outcome: Outcome, directory: str, tables: str) -> str:
+    """Return the page of a study: the paragraph, the picture and the tables."""
+    name = outcome.name
+    parts = [f"# {name.capitalize()}\n", _markdown(outcome.paragraph())]
+    if os.path.exists(os.path.join(directory, f"{name}.svg")):
+        parts.append(f"![{name}]({name}.svg)\n")
+    return "\n".join([*parts, tables])
+
+
+def _markdown(paragraph: str) -> str:
+    """Return the paragraph of a study as Markdown, with bold leading words."""
+    text = paragraph.replace("<", "&lt;").replace("*", "\\*")
+    for word in ("Claim.", "Measurement.", "Criteria.", "Verdict."):
+        text = text.replace(f"{word} ", f"\n**{word}** ", 1)
+    return text
+
+
 def write_index(directory: str, command: str) -> str:
     """Write README.md: the paragraphs and pictures of all studies in a directory."""
     parts = [f"# Theory and measurement\n\nWritten by `{command}`.\n"]
     for name in NAMES:
+        folder = os.path.join(directory, name)
         try:
-            with open(os.path.join(directory, name, f"{name}.txt")) as file:
-                text = file.read().replace("<", "&lt;").replace("*", "\\*")
+            with open(os.path.join(folder, f"{name}.txt")) as file:
+                text = _markdown(file.read())
         except FileNotFoundError:
             continue
-        for word in ("Claim.", "Measurement.", "Criteria.", "Verdict."):
-            text = text.replace(f"{word} ", f"\n**{word}** ", 1)
-        parts.append(f"## {name}\n{text}\nFigures: [{name}.csv]({name}/{name}.csv)\n")
-        if os.path.exists(os.path.join(directory, name, f"{name}.svg")):
+        found = [f for f in (f"{name}.csv", f"{name}.md") if os.path.exists(os.path.join(folder, f))]
+        links = ", ".join(f"[{f}]({name}/{f})" for f in found)
+        parts.append(f"## {name}\n{text}\nFigures: {links}\n")
+        if os.path.exists(os.path.join(folder, f"{name}.svg")):
             parts.append(f"![{name}]({name}/{name}.svg)\n")
     path = os.path.join(directory, "README.md")
     _write(path, "\n".join(parts))
