@@ -30,7 +30,7 @@ def need(module):
 
 
 # Pages whose examples take more than a few seconds.
-SLOW = {"choosing.md", "guides/scikit-learn.md", "plots.md", "theory/asymmetric.md"}
+SLOW = {"choosing.md", "guides/scikit-learn.md", "guides/table.md", "plots.md", "theory/asymmetric.md"}
 
 
 def with_examples():
