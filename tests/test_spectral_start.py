@@ -5,7 +5,8 @@ import pytest
 from relkernels import MLP, AsymmetricRelation, SymmetricRelation, feature_map
 from relkernels.estimators.fitting import spectral_start
 from relkernels.estimators.fitting.least_squares import _PENALTIES, ridge
-from relkernels.estimators.fitting.spectral_start import AUTO_WIDTH, mercer_start, schmidt_start
+from relkernels.estimators.fitting.random_layer import auto_width
+from relkernels.estimators.fitting.spectral_start import mercer_start, schmidt_start
 from scipy.spatial.distance import cdist
 from sklearn.datasets import load_breast_cancer
 from sklearn.kernel_approximation import Nystroem
@@ -20,7 +21,7 @@ def determination(found, truth):
     return r2_score(truth.ravel(), found.ravel())
 
 
-def mlp(n_columns, n_features=32, dtype="float64", seed=0, hidden=(AUTO_WIDTH,)):
+def mlp(n_columns, n_features=32, dtype="float64", seed=0, hidden=(1024,)):
     return MLP.random((n_columns, *hidden, n_features), "relu", seed, dtype)
 
 
@@ -174,7 +175,7 @@ def test_many_rows_are_sampled_the_same_way_each_time(monkeypatch):
 
 def test_fits_begin_there(table):
     X, held_out = table
-    common = {"hidden_widths": (AUTO_WIDTH,), "max_iter": 1, "learning_rate": 1e-12, "random_state": 0}
+    common = {"hidden_widths": (auto_width(4),), "max_iter": 1, "learning_rate": 1e-12, "random_state": 0}
     for y in (rbf_kernel, rbf_kernel(X)):
         assert SymmetricRelation(**common).fit(X, y).score(held_out, rbf_kernel) > 0.92
     relation = AsymmetricRelation(**common).fit(X, X[:, :20], rbf_kernel(X))

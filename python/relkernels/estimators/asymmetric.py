@@ -24,16 +24,17 @@ from .fitting.losses import contrastive_loss
 from .fitting.matched import matched_maps
 from .fitting.parameters import Parameters
 from .fitting.problems import Weight, blocks_of_pairs, drawn_pairs, matched_rows, part
+from .fitting.random_layer import auto_width
 from .fitting.sampling import ObservedPairs
 from .fitting.scaling import Scaling
-from .fitting.spectral_start import AUTO_WIDTH, schmidt_start
+from .fitting.spectral_start import schmidt_start
 from .fitting.training import SOLVERS, Problem
 from .retrieval import RetrievalMixin
 from .tables import check_array, equal_rows
 from .targets import relation_values, score_of_values
 
 # Rows of each table whose pairs give the loss of a fit in closed form.
-_JUDGED = 8192
+_JUDGED = 2048
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,8 @@ class AsymmetricRelation(
         Epochs of Adam, or iterations of the other solvers. "auto" is enough epochs for 1,000 steps and at
         least 10, or 200 iterations of L-BFGS.
     batch_size : int or "auto", default "auto"
-        Rows of each table in a mini-batch, all of whose pairs are used ("auto" is an eighth of
-        those of X, at least 64 and at most 512), or pairs if R is
-        sparse ("auto" is 2,048).
+        Rows of each table in a mini-batch, all of whose pairs are used ("auto" is an eighth of those of X, at
+        least 64 and at most 512), or pairs if R is sparse ("auto" is 2,048).
     n_negatives : int or "auto", default "auto"
         Only for a sparse R: number of random rows of Y per observed pair (x, y), drawn from those not
         observed with x, with target 0; redrawn in each epoch, with "lbfgs" drawn once. "auto" is 5 if all
@@ -369,12 +369,13 @@ class AsymmetricRelation(
             return self._matched(samples, None if auto else settings["n_features"], rng)
         if sparse.issparse(R) or samples.weight is not None:
             return None
-        ends = [(table.shape[1], AUTO_WIDTH, settings["n_features"]) for table in (X, Y)]
+        n_features = settings["n_features"]
+        ends = [(table.shape[1], auto_width(table.shape[1]), n_features) for table in (X, Y)]
         phi, psi = (MLP.random(widths, self.activation, rng, X.dtype) for widths in ends)
         phi, psi = schmidt_start(phi, psi, X, Y, R, rng, auto=auto)
-        rows, columns = slice(0, _JUDGED), slice(0, _JUDGED)
+        some = slice(0, _JUDGED)
         loss, *_ = feature_loss(
-            feature_map(X[rows], phi), feature_map(Y[columns], psi), R[rows, columns], "squared"
+            feature_map(X[some], phi), feature_map(Y[some], psi), R[some, some], "squared"
         )
         return [phi, psi], loss
 

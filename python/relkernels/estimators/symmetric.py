@@ -25,9 +25,10 @@ from .base import AUTO_NEGATIVES, AUTO_PAIRS, TrainedEstimator, auto_batch, in_s
 from .fitting.labels import MOST_CLASSES, label_map
 from .fitting.parameters import Parameters
 from .fitting.problems import Weight, all_pairs, drawn_pairs, part
+from .fitting.random_layer import auto_width
 from .fitting.sampling import LabelPairs, ObservedPairs, PairSampler, ValuePairs
 from .fitting.scaling import Scaling
-from .fitting.spectral_start import AUTO_WIDTH, mercer_start
+from .fitting.spectral_start import mercer_start
 from .fitting.training import Problem
 from .retrieval import RetrievalMixin
 from .targets import (
@@ -41,8 +42,8 @@ from .targets import (
     values_of,
 )
 
-# Rows whose pairs give the loss of a fit in closed form.
-_JUDGED = 8192
+# Rows whose pairs give the loss of a fit in closed form: their matrix of values takes 32 MiB.
+_JUDGED = 2048
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,8 @@ class SymmetricRelation(
     activation : str or Activation, default "relu"
         Activation of the hidden layers, as in `MLP`.
     loss : {"auto", "squared", "logistic", "hinge", "softmax"}, default "auto"
-        Loss between relation and target, as in `relation_loss`; "auto" is "squared".
+        Loss between relation and target, as in `relation_loss`; "auto" is "squared", or "softmax" in
+        `fit` for labels of more than 256 classes, where nearly all pairs are unrelated.
     solver : {"auto", "adam", "adamw", "lbfgs"}, default "auto"
         Adam or AdamW on mini-batches, or L-BFGS on all pairs. "auto" is a closed form where there is one, see
         above, otherwise Adam.
@@ -126,8 +128,8 @@ class SymmetricRelation(
         one related object and `n_negatives` unrelated ones. Pairs suit relations so sparse that a batch of
         objects contains few related ones. A sparse y is always fitted by pairs.
     batch_size : int or "auto", default "auto"
-        Objects or pairs in a mini-batch; "auto" is an eighth of the
-        objects, at least 64 and at most 512, or 2,048 pairs.
+        Objects or pairs in a mini-batch; "auto" is an eighth of the objects, at least 64 and at most 512, or
+        2,048 pairs.
     n_negatives : int or "auto", default "auto"
         Only for batches of pairs: number of random unrelated objects per related pair, with target 0. For a
         dense matrix of values: number of further random objects, with their values as targets. They are
@@ -295,7 +297,10 @@ class SymmetricRelation(
     def _objects(self, X: Any, y: Any, sample_weight: Any, settings: dict[str, Any]) -> _Objects:
         X = self._rows(X, reset=settings["reset"], ensure_min_samples=2)
         weight = self._weights(sample_weight, X)
-        return _Objects(X, self._checked_targets(y, X, one_class=settings["partial"]), weight, X)
+        targets = self._checked_targets(y, X, one_class=settings["partial"])
+        if self.loss == "auto" and not settings["partial"] and _n_classes(targets) > MOST_CLASSES:
+            settings["loss"] = "softmax"
+        return _Objects(X, targets, weight, X)
 
     def _start(self, samples: _Objects, settings: dict[str, Any], rng: np.random.RandomState) -> list[MLP]:
         (phi,) = super()._start(samples, settings, rng)
@@ -308,12 +313,12 @@ class SymmetricRelation(
     ) -> tuple[list[MLP], float] | None:
         X, y, auto = samples.X, samples.y, settings["auto_features"]
         if samples.gives_values and samples.weight is None:
-            widths = (X.shape[1], AUTO_WIDTH, settings["n_features"])
+            widths = (X.shape[1], auto_width(X.shape[1]), settings["n_features"])
             phi = samples.spectral_map(MLP.random(widths, self.activation, rng, X.dtype), rng, auto=auto)
             rows = np.arange(min(len(samples), _JUDGED))
             features = feature_map(X[rows], phi)
             return [phi], feature_loss(features, features, samples.targets()(rows), "squared")[0]
-        if samples.gives_values or sparse.issparse(y) or y.max() >= MOST_CLASSES:
+        if not 0 < _n_classes(y) <= MOST_CLASSES:
             return None
         n_features = None if auto else settings["n_features"]
         phi, loss = label_map(X, y, samples.weight, n_features, self.activation, rng)
@@ -461,3 +466,10 @@ class SymmetricRelation(
         tags.target_tags.required = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _n_classes(targets: Any) -> int:
+    """Return the number of classes of labels, or 0 for other targets."""
+    if callable(targets) or sparse.issparse(targets) or targets.ndim != 1:
+        return 0
+    return int(targets.max()) + 1
