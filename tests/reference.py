@@ -53,13 +53,17 @@ def feature_magnitude(x, mlp):
     """|x| through |weights|: the size of the terms, to which rounding errors of a feature are relative.
 
     Random cases of a few numbers can cancel almost to zero, where ||out - ref|| / ||ref|| is meaningless.
+    A hidden unit of sigmoid, softplus or cos is not 0 where its input is: its value there counts as a term.
     """
     h = np.abs(float64(x))
     if mlp is None:
         return h
     biases = mlp.biases or [np.zeros(w.shape[1]) for w in mlp.weights]
-    for w, b in zip(mlp.weights, biases, strict=True):
+    at_zero = np.abs(activation(mlp.activation.name, np.float64(0), mlp.activation.parameter))
+    for layer, (w, b) in enumerate(zip(mlp.weights, biases, strict=True)):
         h = h @ np.abs(float64(w)) + np.abs(float64(b))
+        if layer < len(mlp.weights) - 1:
+            h = h + at_zero
     if mlp.activation.name == "relu_power":
         h = h ** max(1, mlp.activation.parameter) + h
     return h

@@ -66,7 +66,7 @@ def gradients_close(got: Any, expected: Any, sizes: Any, bound: float, what: str
 
 
 def feature_size(x: np.ndarray, mlp: Any) -> np.ndarray:
-    """Return `reference.feature_magnitude`, including the features if an activation of 0 is not 0."""
+    """Return `reference.feature_magnitude` and the features, larger where hidden layers take powers."""
     return reference.feature_magnitude(x, mlp) + np.abs(reference.feature_map(x, mlp))
 
 
