@@ -17,6 +17,8 @@ namespace rk::RK_ISA {
 #define RK_TABLE(T)                                                                           \
     {{.mr = kTileRows,                                                                        \
       .nr = kPanel<T>,                                                                        \
+      .strip = kStripTiles * kTileRows,                                                       \
+      .stream_bytes = kStreamBytes,                                                           \
       .pack = pack<T>,                                                                        \
       .product = product<T>,                                                                  \
       .product_of_rows = product_of_rows<T>,                                                  \

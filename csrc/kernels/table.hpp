@@ -109,8 +109,10 @@ struct Finish {
 // Products of packed or strided matrices, and packing.
 template <class T>
 struct Products {
-    int mr;  // rows of a micro-tile
-    int nr;  // columns of a panel
+    int mr;             // rows of a micro-tile
+    int nr;             // columns of a panel
+    int strip;          // rows that a walk multiplies with a tile of columns at a time, whole micro-tiles
+    long stream_bytes;  // relations of more bytes are written past the caches (Finish::stream)
 
     // panels <- columns j of src(k, j) = src[k * depth_stride + j * col_stride], k < depth, j < cols.
     void (*pack)(const T* src, long depth_stride, long col_stride, long depth, long cols, T* panels,
@@ -239,6 +241,7 @@ inline float to_float(bfloat16 x) { return std::bit_cast<float>(std::uint32_t(x)
 struct KernelsBf16 {
     int mr;              // rows of a micro-tile
     int nr;              // columns of a panel
+    int strip;           // rows that a walk multiplies at a time
     int depth_multiple;  // of factors
 
     void (*pack)(const float* src, long depth_stride, long col_stride, long depth, long padded, long cols,

@@ -10,6 +10,11 @@ namespace rk::RK_ISA {
 // Rows of a micro-tile (micro_kernel.hpp): with 2 vectors of columns, 24 accumulators + 2 columns of B, of 32
 // registers.
 static constexpr int kTileRows = 12;
+// Micro-tiles in a strip of rows (walk/pairs.hpp): one reads 10.7 bytes of packed columns a cycle, of the 64
+// that L2 delivers.
+static constexpr int kStripTiles = 1;
+// Relations of more bytes than this are written past the caches.
+static constexpr long kStreamBytes = 12L << 20;
 
 // Stores that bypass the caches, p on a multiple of the vector's size; stream_fence() must follow before
 // another thread reads the values.

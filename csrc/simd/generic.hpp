@@ -2,6 +2,8 @@
 // and no table lookup by lanes.
 #pragma once
 
+#include <limits>
+
 #include "simd/vectors.hpp"
 
 namespace rk::RK_ISA {
@@ -9,6 +11,10 @@ namespace rk::RK_ISA {
 // Rows of a micro-tile (micro_kernel.hpp): with 2 vectors of columns, 8 accumulators + 2 + 1 broadcast + 1
 // product (no fused multiply-add), of 16 registers.
 static constexpr int kTileRows = 4;
+// Micro-tiles in a strip of rows (walk/pairs.hpp): a panel of columns is in L1 for all but the first.
+static constexpr int kStripTiles = 4;
+// No relation is written past the caches, as with AVX2.
+static constexpr long kStreamBytes = std::numeric_limits<long>::max();
 
 // Where other sets have stores that bypass the caches, these are plain ones.
 RK_INLINE void stream(float* p, Vf v) { store(p, v); }

@@ -22,6 +22,7 @@ struct Full {
 
     static long mr() { return kernels<T>().mr; }
     static long nr() { return kernels<T>().nr; }
+    static long strip() { return kernels<T>().strip; }
     static long padded(long depth) { return depth; }
 
     // Rows as factors: themselves.
@@ -50,6 +51,7 @@ struct Bf16 {
 
     static long mr() { return kernels_bf16().mr; }
     static long nr() { return kernels_bf16().nr; }
+    static long strip() { return kernels_bf16().strip; }
     static long padded(long depth) { return round_up(depth, kernels_bf16().depth_multiple); }
 
     static constexpr bool kConverts = true;

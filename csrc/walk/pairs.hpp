@@ -18,9 +18,9 @@
 //   kRowBlock                  the most rows of a block
 //
 // Tiles: blocks of at most kRowBlock rows against kTileColumns packed columns (256 x 64 floats: 64 KiB, in
-// L2), in strips of one micro-tile's rows: 12 x 256 values of R are 12 KiB and stay in L1 between the
-// product that makes them and the consumer, while the packed columns stream from L2 at a sixtieth of its
-// bandwidth.
+// L2), in strips of one to four micro-tiles' rows (table.hpp): a panel of columns comes from L2 once a strip.
+// The strip of R (12 x 256 floats with AVX-512: 12 KiB, 24 x 256 with AVX2: 24 KiB) stays in L1 between the
+// product that makes it and the consumer.
 //
 // Order of sums (invariant): within a tile as the kernels fix it; the tiles of a chunk of kChunk columns
 // in order, from an empty state; chunks merged in order. Chunks begin at multiples of kChunk, so a row's
@@ -142,14 +142,16 @@ class PairWalk {
         return states;
     }
 
-    // At least eight blocks for each thread, so that none waits long for the last, unless they would be
-    // smaller than two micro-tiles. If all rows fit in one block and there are many columns, they are one
-    // block: the threads then share the columns.
+    // At least eight blocks for each of several threads, so that none waits long for the last, unless they
+    // would be smaller than a strip (or two micro-tiles). If all rows fit in one block and there are many
+    // columns, they are one block: the threads then share the columns.
     long row_block() const {
         const long n = rows_.count, mr = A::mr();
         const long most = std::max(Consumer::kRowBlock / mr * mr, mr);
+        if (team_.size() == 1) return std::min(round_up(n, mr), most);
         if (n <= most && operands_[0].points.count >= 2 * team_.size() * kChunk) return round_up(n, mr);
-        return std::clamp(n / (8 * team_.size()) / mr * mr, std::min(2 * mr, most), most);
+        const long least = std::min(std::max(2 * mr, A::strip()), most);
+        return std::clamp(n / (8 * team_.size()) / mr * mr, least, most);
     }
 
     // The tiles of m columns from j on that any row of the super-block may use.
@@ -247,7 +249,7 @@ class PairWalk {
 
     void chunk(const Step& s, long b, const Rows<A>& f, long j, long m, long c, const Factor* packed,
                State& state) const {
-        const long i0 = s.first(b), rows = s.rows(b), strip = A::mr();
+        const long i0 = s.first(b), rows = s.rows(b), strip = A::strip();
         const long depth = rows_.width() / heads_;
         const long end = std::min(m, (c + 1) * kChunk);
         for (long t = c * kChunk; t < end; t += kTileColumns) {
