@@ -136,15 +136,23 @@ RK_INLINE void micro_tile(const T* a, long a_row, long a_depth, const T* b, long
     finish_tile<T, R, P * W>(acc, c, c_row, cols, e);
 }
 
-// The rows of one strip of columns: full micro-tiles, then the remaining rows.
+// The rows of one strip of columns: full micro-tiles, then the remaining rows. Up to half a tile more than a
+// full one are halved instead: a tile of one or two rows has too few chains to hide the latency of the
+// multiply-add, and costs as much as one of four.
 template <class T, int P, int W, int R>
 static void row_strip(const T* a, long a_row, long a_depth, const T* b, long panel_stride, long rows,
                       long depth, T* c, long c_row, long cols, const Epilogue<T>& e) {
-    for (; rows >= R; rows -= R, a += R * a_row, c += R * c_row)
+    for (; rows == R || rows >= R + R / 2; rows -= R, a += R * a_row, c += R * c_row)
         micro_tile<T, R, P, W>(a, a_row, a_depth, b, panel_stride, depth, c, c_row, cols, e);
-    if constexpr (R > 1)
+    if constexpr (R > 1) {
+        if (rows > R) {
+            const long half = (rows + 1) / 2;
+            row_strip<T, P, W, R - 1>(a, a_row, a_depth, b, panel_stride, half, depth, c, c_row, cols, e);
+            rows -= half, a += half * a_row, c += half * c_row;
+        }
         if (rows > 0)
             row_strip<T, P, W, R - 1>(a, a_row, a_depth, b, panel_stride, rows, depth, c, c_row, cols, e);
+    }
 }
 
 template <class T>

@@ -69,16 +69,21 @@ static void copy(const T* src, long src_row, long rows, long cols, T* dst, long 
     if (streams) stream_fence();
 }
 
+// A cache line of each output row at a time: rows of a large output compete for a few sets of the caches, and
+// a line that is written by halves may have been evicted between them.
 template <class T>
 static void transpose(const T* src, long src_row, long rows, long cols, T* dst, long dst_row, bool streams) {
-    for (long i = 0; i < rows; i += kLanes<T>)
+    constexpr long kLine = 64 / sizeof(T), kVectors = kLine / kLanes<T>;
+    for (long i = 0; i < rows; i += kLine)
         for (long j = 0; j < cols; j += kLanes<T>) {
             if (!streams)  // prefetch the next block while this one is transposed
                 for (long l = j + kLanes<T>; l < cols && l < j + 2 * kLanes<T>; ++l)
-                    prefetch_write<T, 1>(dst + l * dst_row + i);
-            transpose_block<T, false>(
-                src + i * src_row + j, src_row, rows - i < kLanes<T> ? rows - i : (long)kLanes<T>,
-                cols - j < kLanes<T> ? cols - j : (long)kLanes<T>, dst + j * dst_row + i, dst_row, streams);
+                    prefetch_write<T, kVectors>(dst + l * dst_row + i);
+            for (long b = i; b < rows && b < i + kLine; b += kLanes<T>)
+                transpose_block<T, false>(src + b * src_row + j, src_row,
+                                          rows - b < kLanes<T> ? rows - b : (long)kLanes<T>,
+                                          cols - j < kLanes<T> ? cols - j : (long)kLanes<T>,
+                                          dst + j * dst_row + b, dst_row, streams);
         }
     if (streams) stream_fence();
 }

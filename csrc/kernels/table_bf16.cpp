@@ -7,10 +7,12 @@
 namespace rk::RK_ISA {
 
 #if defined(RK_ISA_AMX)
-#define RK_TABLE_BF16 .mr = 2 * kAmxRows, .nr = kPanel<float>, .strip = 2 * kAmxRows, .depth_multiple = kAmxDepth
+#define RK_TABLE_BF16 \
+    .mr = 2 * kAmxRows, .nr = kPanel<float>, .strip = 2 * kAmxRows, .depth_multiple = kAmxDepth
 #define RK_PRODUCT_BF16 product_amx
 #else
-#define RK_TABLE_BF16 .mr = kTileRows, .nr = kPanel<float>, .strip = kStripTiles * kTileRows, .depth_multiple = 2
+#define RK_TABLE_BF16 \
+    .mr = kTileRows, .nr = kPanel<float>, .strip = kStripTiles * kTileRows, .depth_multiple = 2
 #define RK_PRODUCT_BF16 product_bf16
 #endif
 

@@ -4,8 +4,8 @@
 // is in L2. The result equals its transpose to the last bit because R_ij and R_ji are the same chain of
 // multiply-adds with the factors exchanged.
 //
-// Where the instruction set gains by it, a large result bypasses the caches (Finish::stream): most of it would
-// be evicted before anyone reads it, and a line that is written whole need not be read first.
+// Where the instruction set gains by it, a large result bypasses the caches (Finish::stream): most of it
+// would be evicted before anyone reads it, and a line that is written whole need not be read first.
 #include <cstdint>
 
 #include "base/batches.hpp"
@@ -19,8 +19,8 @@ namespace {
 // True where all of `out` may be streamed: it is large, and its rows begin on whole cache lines.
 template <class T>
 bool streams(const T* out, long rows, long row) {
-    return rows * row * long(sizeof(T)) > kernels<T>().stream_bytes && reinterpret_cast<std::uintptr_t>(out) % 64 == 0 &&
-           row * sizeof(T) % 64 == 0;
+    return rows * row * long(sizeof(T)) > kernels<T>().stream_bytes &&
+           reinterpret_cast<std::uintptr_t>(out) % 64 == 0 && row * sizeof(T) % 64 == 0;
 }
 
 template <class T>

@@ -12,12 +12,12 @@ namespace rk::RK_ISA {
 // Rows of a micro-tile (micro_kernel.hpp): with 2 vectors of columns, 12 accumulators + 2 + 1 broadcast, of
 // 16 registers.
 static constexpr int kTileRows = 6;
-// Micro-tiles in a strip of rows (walk/pairs.hpp). One would read 10.7 bytes of packed columns a cycle from L2,
-// a third of what it delivers at best, and was 5 to 12 % slower; with four, three of which find a panel in L1,
-// it is 2.7.
+// Micro-tiles in a strip of rows (walk/pairs.hpp). One would read 10.7 bytes of packed columns a cycle from
+// L2, a third of what it delivers at best, and was 5 to 12 % slower; with four, three of which find a panel
+// in L1, it is 2.7.
 static constexpr int kStripTiles = 4;
-// No relation is written past the caches: on Zen 3, 32-byte stores past them cost 10 to 30 % more than the read
-// of each line that they save, and twice that in pages that the system has just cleared in the caches.
+// No relation is written past the caches: on Zen 3, 32-byte stores past them cost 10 to 30 % more than the
+// read of each line that they save, and twice that in pages that the system has just cleared in the caches.
 static constexpr long kStreamBytes = std::numeric_limits<long>::max();
 
 // Stores that bypass the caches, p on a multiple of the vector's size; stream_fence() must follow before
