@@ -204,3 +204,46 @@ def test_the_command_line_says_it_in_one_line(name, value, tmp_path):
         assert done.stdout == ""
         (line,) = done.stderr.splitlines()
         assert line.startswith(f"relkernels: {name}: expected ")
+
+
+# Prints how many threads each call started, in a process of two threads.
+_COUNT = """
+import os, numpy as np, relkernels as rk
+rk.set_num_threads(2)
+phi = rk.MLP.random([16, 32, 16], random_state=0)
+def threads():
+    return len(os.listdir("/proc/self/task"))
+def started(n, lead=()):
+    x = np.ones((*lead, n, 16), np.float32)
+    before = threads()
+    rk.relation_matrix(x, x, phi), rk.relation_matrix(x), rk.attention(x, x, x), rk.retrieve(x, x, 1)
+    rk.relation_matvec(x, x, x), rk.attention_scores(x, x), rk.feature_map(x, phi)
+    if not lead:
+        rk.nngp_kernel(x), rk.feature_map_vjp(x, phi, x), rk.attention_vjp(x, x, x, x)
+    return threads() - before
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads in /proc")
+@pytest.mark.parametrize(
+    ("calls", "expected"),
+    [
+        ("started(1), started(64), started(16, (3, 2))", "(0, 0, 0)"),
+        ("started(2000),", "(1,)"),
+        ("started(16, (200,)),", "(1,)"),
+    ],
+)
+def test_a_second_thread_starts_only_where_the_work_pays_for_it(calls, expected):
+    code = f"{_COUNT}print(({calls}))"
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert run.stdout.strip() == expected
+
+
+def test_many_short_jobs_in_succession(rng):
+    """Workers join and leave many short jobs, and each task is done once."""
+    x = normal(rng, (64, 40, 16), np.float32)
+    expected = rk.relation_matrix(x)
+    for _ in range(300):
+        np.testing.assert_array_equal(rk.relation_matrix(x), expected)

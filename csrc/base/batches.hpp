@@ -1,6 +1,8 @@
 // Batches: the leading dimensions of an operation's arrays.
 #pragma once
 
+#include <algorithm>
+
 #include "base/arrays.hpp"
 #include "base/threads.hpp"
 
@@ -15,15 +17,16 @@ bool one_relation(const Array<const T>& rows, const Array<const T>& columns, con
            out.rows_continue();
 }
 
-// f(team, item) for each item of a batch: if there are many, items run in parallel, one thread each;
-// otherwise one after the other, each on all threads.
+// f(team, item) for each item of a batch, `work` multiply-adds each (threads.hpp): if there are many, or too
+// little work in each, items run in parallel, one thread each; otherwise one after the other, each on all
+// threads.
 template <class F>
-void for_each_item(long items, const F& f) {
-    const Team all(num_threads()), alone(1);
-    if (items >= 4 * all.size()) {
+void for_each_item(long items, double work, const F& f) {
+    const Team all = team_for(double(items) * work), each = team_for(work), alone(1);
+    if (items >= 4 * all.size() || std::min(items, long(all.size())) > each.size()) {
         all.for_each(items, [&](long item) { f(alone, item); });
     } else {
-        for (long item = 0; item < items; ++item) f(all, item);
+        for (long item = 0; item < items; ++item) f(each, item);
     }
 }
 

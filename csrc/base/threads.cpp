@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -23,8 +24,11 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr auto kPollInterval = std::chrono::milliseconds(50);
-// Workers spin this many times before they sleep: some 20 microseconds, the gap between two short calls.
-constexpr int kSpins = 2000;
+// Threads that wait spin this long before they sleep: the gap between two short calls.
+constexpr auto kSpin = std::chrono::microseconds(30);
+// A thread gets at least this many multiply-adds, some 15 microseconds, and at least those that take as long
+// as to wake it.
+constexpr double kWorkOfThread = 500e3, kWorkOfNanosecond = 40;
 constexpr std::size_t kAlignment = 64;
 constexpr std::size_t kArenaBlock = std::size_t(1) << 20;
 constexpr std::size_t kArenaKept = std::size_t(8) << 20;
@@ -33,6 +37,18 @@ inline void pause() {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #endif
+}
+
+// Returns once the condition is true, or after kSpin.
+template <class Condition>
+void spin_until(const Condition& condition) {
+    const Clock::time_point end = Clock::now() + kSpin;
+    do {
+        for (int i = 0; i < 16; ++i) {
+            if (condition()) return;
+            pause();
+        }
+    } while (Clock::now() < end);
 }
 
 struct Job {
@@ -67,6 +83,13 @@ void Job::work() {
     current_job = outer;
 }
 
+// Nanoseconds that the caller spends on waking workers: 2,000 to 10,000 where processors are idle,
+// 50,000 where they are shared.
+std::atomic<double> wake_cost{5e3};
+
+// The caller never waits for a worker to wake up: a worker joins a job while places are open, and the caller
+// closes the job when no task is left. On shared processors, where waking takes 60 to 120 microseconds, the
+// caller has by then done a short job alone.
 class Pool {
    public:
     // False, having done nothing, where another call holds the pool.
@@ -74,15 +97,20 @@ class Pool {
         const std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
         if (!turn) return false;
         const int workers = grow(threads - 1);
+        int asleep = 0;
         {
             const std::lock_guard<std::mutex> lock(mutex_);
             job_ = &job;
-            wanted_ = workers;
-            running_ = workers;
-            ++generation_;
+            places_ = workers;
+            asleep = asleep_;
         }
-        wake_.notify_all();
+        const int awake = workers_ - asleep;
+        if (workers > awake) wake(workers - awake, asleep);
         job.work();
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            places_ = 0;
+        }
         wait(job);
         return true;
     }
@@ -92,27 +120,39 @@ class Pool {
     // used.
     int grow(int workers) {
         try {
-            for (; workers_ < workers; ++workers_) {
-                const std::uint64_t seen = generation_;
-                std::thread([this, index = workers_, seen] { live(index, seen); }).detach();
-            }
+            for (; workers_ < workers; ++workers_) std::thread([this] { live(); }).detach();
         } catch (const std::system_error&) {
         }
         return workers_ < workers ? workers_ : workers;
     }
 
-    void live(int index, std::uint64_t seen) {
+    // Wakes some of the workers that sleep, and keeps count of what that costs: a median, which a call that
+    // the system interrupted does not move far.
+    void wake(int workers, int asleep) {
+        const Clock::time_point start = Clock::now();
+        if (workers == asleep)
+            wake_.notify_all();
+        else
+            for (int i = 0; i < workers; ++i) wake_.notify_one();
+        const std::chrono::duration<double, std::nano> taken = Clock::now() - start;
+        const double cost = wake_cost.load();
+        wake_cost = std::clamp(taken.count() > cost ? cost * 1.2 : cost / 1.2, 1e3, 1e6);
+    }
+
+    void live() {
         is_worker = true;
         for (;;) {
-            for (int spin = 0; spin < kSpins && generation_.load() == seen; ++spin) pause();
+            spin_until([this] { return places_ > 0; });
             Job* job = nullptr;
             {
                 std::unique_lock<std::mutex> lock(mutex_);
-                wake_.wait(lock, [&] { return generation_.load() != seen; });
-                seen = generation_;
-                if (index < wanted_) job = job_;
+                ++asleep_;
+                wake_.wait(lock, [this] { return places_ > 0; });
+                --asleep_;
+                --places_;
+                ++running_;
+                job = job_;
             }
-            if (!job) continue;
             job->work();
             if (--running_ == 0) {
                 const std::lock_guard<std::mutex> lock(mutex_);
@@ -123,13 +163,13 @@ class Pool {
 
     // The caller has run out of tasks; the others finish theirs. It still listens for Ctrl-C.
     void wait(Job& job) {
-        for (int spin = 0; spin < kSpins && running_.load() != 0; ++spin) pause();
-        while (running_.load() != 0) {
+        spin_until([this] { return running_ == 0; });
+        while (running_ != 0) {
             {
                 std::unique_lock<std::mutex> lock(mutex_);
-                done_.wait_for(lock, kPollInterval, [&] { return running_.load() == 0; });
+                done_.wait_for(lock, kPollInterval, [this] { return running_ == 0; });
             }
-            if (running_.load() != 0 && !job.stop && interrupt_check && interrupt_check()) {
+            if (running_ != 0 && !job.stop && interrupt_check && interrupt_check()) {
                 const std::lock_guard<std::mutex> lock(job.error_mutex);
                 if (!job.error) job.error = std::make_exception_ptr(Interrupted());
                 job.stop = true;
@@ -140,11 +180,11 @@ class Pool {
     std::mutex turn_;  // one call at a time
     std::mutex mutex_;
     std::condition_variable wake_, done_;
-    std::atomic<std::uint64_t> generation_{0};
-    std::atomic<int> running_{0};
+    std::atomic<int> places_{0};   // workers that may still join the job
+    std::atomic<int> running_{0};  // workers that have joined it and not finished
     Job* job_ = nullptr;
-    int wanted_ = 0;
     int workers_ = 0;
+    int asleep_ = 0;
 };
 
 // Never destroyed: workers sleep on it until the process ends. A forked child has none of the parent's
@@ -231,6 +271,11 @@ void poll() {
     if (now - last < kPollInterval) return;
     last = now;
     if (interrupt_check()) throw Interrupted();
+}
+
+Team team_for(double work) {
+    const double most = work / std::max(kWorkOfThread, kWorkOfNanosecond * wake_cost);
+    return Team(most >= 2 ? int(std::min(double(num_threads()), most)) : 1);
 }
 
 void Team::for_each(long tasks, const std::function<void(long)>& f) const {

@@ -31,7 +31,8 @@ void set_num_threads(int n);
 // integer from 1 to kMostThreads.
 int threads_asked_for();
 
-// The threads that work on a call: several, or only the caller (for one item of a batch, say).
+// The threads that work on a call, or on one item of its batch: several, or only the caller. team_for chooses
+// them by the work.
 class Team {
    public:
     explicit Team(int size) : size_(size) {}
@@ -44,6 +45,11 @@ class Team {
    private:
     int size_;
 };
+
+// The threads that pay for themselves in this much work. It is counted in multiply-adds, and anything else in
+// as many as take the same time.
+constexpr double kWorkOfExp = 16;
+Team team_for(double work);
 
 // Scratch memory of the calling thread, kept from call to call: allocated within a Scope, released when the
 // Scope ends. Scopes nest.

@@ -13,7 +13,8 @@ void attention(const Relation<T>& r, const Array<const T>& values, const Allowed
         const Array<T> flat_lse = lse.empty() ? lse : Array<T>{lse.data, {r.rows.batch(1)}, {1}};
         return attention(r.as_one(), values.first_item(), allowed, out.as_matrix(), flat_lse);
     }
-    for_each_item(r.rows.batch(2), [&](const Team& team, long item) {
+    const double work = r.work(double(values.dim(1)) + kWorkOfExp);
+    for_each_item(r.rows.batch(2), work, [&](const Team& team, long item) {
         with_arithmetic<T>(r.precision, [&]<class A>() {
             const std::vector<Operand<A>> columns = {
                 {points_of(r.columns, item, r.psi), Operand<A>::columns},

@@ -53,7 +53,7 @@ struct Scores {
 
 template <class T>
 void attention_scores(const Relation<T>& r, const Allowed& allowed, const Array<T>& out) {
-    for_each_item(r.rows.batch(2), [&](const Team& team, long item) {
+    for_each_item(r.rows.batch(2), r.work(kWorkOfExp), [&](const Team& team, long item) {
         with_arithmetic<T>(r.precision, [&]<class A>() {
             const std::vector<Operand<A>> columns = {
                 {points_of(r.columns, item, r.psi), Operand<A>::columns}};

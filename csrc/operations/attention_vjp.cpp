@@ -97,7 +97,9 @@ void attention_vjp(const Relation<T>& features, const Array<const T>& values, co
                    const RelationGradient<T>& to, const Array<T>& to_values) {
     constexpr Role as_columns = Role::columns, as_values = Role::values;
     const T scale = features.scale;
-    for_each_item(features.rows.batch(2), [&](const Team& team, long item) {
+    // Two walks: R and dP, then what sums them, in each.
+    const double work = 3 * features.work(double(values.dim(1)) + kWorkOfExp);
+    for_each_item(features.rows.batch(2), work, [&](const Team& team, long item) {
         const auto side = [&](const Array<const T>& a) { return points_of<T>(a, item, nullptr); };
         const Points<T> rows = side(features.rows), keys = side(features.columns);
         const Points<T> value = side(values), above = side(grad), out = side(result.out);

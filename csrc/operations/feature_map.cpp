@@ -9,7 +9,7 @@ template <class T>
 void feature_map(const Array<const T>& x, const Mlp<T>& map, Precision precision, const Array<T>& out) {
     if (x.ndim() > 2 && x.rows_continue() && out.rows_continue())
         return feature_map(x.as_matrix(), map, precision, out.as_matrix());
-    for_each_item(x.batch(2), [&](const Team& team, long item) {
+    for_each_item(x.batch(2), double(x.dim(2)) * map.work(), [&](const Team& team, long item) {
         const Points<T> rows = points_of(x, item, &map);
         T* to = out.item(item, 2);
         const long share = round_up(ceil_div(rows.count, team.size()), kernels<T>().mr);

@@ -14,7 +14,8 @@ void feature_map_vjp(const Array<const T>& x, const Mlp<T>& map, const Array<con
         std::fill_n(to.weights[std::size_t(l)], map.inputs(l) * map.outputs(l), T(0));
         if (map.has_bias()) std::fill_n(to.biases[std::size_t(l)], map.outputs(l), T(0));
     }
-    const Team team(num_threads());
+    // Forward, and two products of the same size backward.
+    const Team team = team_for(3 * double(x.dim(2)) * map.work());
     for (long item = 0; item < x.batch(2); ++item) {
         const Points<T> rows = points_of(x, item, &map);
         const Points<T> above = points_of<T>(grad, item, nullptr);

@@ -94,12 +94,21 @@ void one_item(const Team& team, const Points<T>& x, const Points<T>* y, const Nn
     }
 }
 
+template <class T>
+double work_of_item(const Array<const T>& x, const Array<const T>& y, const NngpSpec& spec,
+                    const NngpSeries* series) {
+    const double n = double(x.dim(2)), m = y.empty() ? 0 : double(y.dim(2));
+    const double terms = double(spec.sets()) * double(spec.terms);
+    const double pair = double(spec.dim) + double(spec.depth) * (LoadedPoints::kWorkOfLayer + terms);
+    return (n + m) * LoadedPoints::work(spec, series) + n * (y.empty() ? n / 2 : m) * pair;
+}
+
 }  // namespace
 
 template <class T>
 void nngp_kernel(const Array<const T>& x, const Array<const T>& y, const NngpSpec& spec,
                  const NngpSeries* series, const Array<T>& out) {
-    for_each_item(x.batch(2), [&](const Team& team, long item) {
+    for_each_item(x.batch(2), work_of_item(x, y, spec, series), [&](const Team& team, long item) {
         const Points<T> rows = points_of<T>(x, item, nullptr);
         if (y.empty()) {
             one_item<T>(team, rows, nullptr, spec, series, out.item(item, 2), out.step(2));
@@ -113,7 +122,7 @@ void nngp_kernel(const Array<const T>& x, const Array<const T>& y, const NngpSpe
 template <class T>
 void nngp_diagonal(const Array<const T>& x, const NngpSpec& spec, const NngpSeries* series,
                    const Array<T>& out) {
-    const Team team(num_threads());
+    const Team team = team_for(double(x.dim(2)) * LoadedPoints::work(spec, series));
     for (long item = 0; item < x.batch(2); ++item) {
         const Points<T> all = points_of<T>(x, item, nullptr);
         T* to = out.item(item, 1);

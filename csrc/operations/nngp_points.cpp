@@ -16,6 +16,12 @@ long LoadedPoints::most(const NngpSpec& spec) {
     return round_up(std::max(kWorkspace / bytes, 1L), kTileColumns);
 }
 
+double LoadedPoints::work(const NngpSpec& spec, const NngpSeries* series) {
+    const double nodes = series ? double(spec.sets()) * double(series->nodes.size()) : 0;
+    const double layer = kWorkOfLayer + nodes * (double(spec.terms) + 2 * kWorkOfExp);
+    return double(spec.dim) + double(spec.depth) * layer;
+}
+
 LoadedPoints::LoadedPoints(const NngpSpec& spec, const NngpSeries* series, long most)
     : spec_(spec),
       series_(series),

@@ -30,6 +30,11 @@ class LoadedPoints {
 
     LoadedPoints(const NngpSpec& spec, const NngpSeries* series, long most);
 
+    // Of load() for a point, and of a layer of the recursion for a point or a pair, in multiply-adds
+    // (base/threads.hpp).
+    static double work(const NngpSpec& spec, const NngpSeries* series);
+    static constexpr double kWorkOfLayer = 64;
+
     template <class T>
     void load(const Team& team, const Points<T>& x, double* tangent = nullptr);
 

@@ -20,6 +20,15 @@ struct Relation {
     Precision precision = Precision::full;
     T scale = T(1);
 
+    // Of an item, in multiply-adds (base/threads.hpp): the maps, reading and packing the features, the
+    // products, and `per_pair` for what happens to each R_ij.
+    double work(double per_pair) const {
+        const bool symmetric = columns.empty();
+        const double n = double(rows.dim(2)), m = symmetric ? n : double(columns.dim(2));
+        const double width = double(phi ? phi->outputs() : rows.dim(1));
+        const double maps = (phi ? n * phi->work() : 0) + (psi && !symmetric ? m * psi->work() : 0);
+        return maps + 4 * (n + m) * width + n * m * (width + per_pair) / (symmetric ? 2 : 1);
+    }
     // The rows of all items as one matrix, and the columns of the first (one_relation in base/batches.hpp).
     Relation as_one() const { return {rows.as_matrix(), columns.first_item(), phi, psi, precision, scale}; }
 };
@@ -28,6 +37,13 @@ struct Relation {
 
 template <class T>
 void feature_map(const Array<const T>& x, const Mlp<T>& map, Precision precision, const Array<T>& out);
+
+// Of sparse rows through a map, in multiply-adds (base/threads.hpp).
+template <class T>
+double work_of(const SparseRows<T>& x, const Mlp<T>& map) {
+    const double entries = double(x.offsets[x.count] - x.offsets[0]), width = double(map.outputs(0));
+    return entries * width + double(x.count) * (map.work() - double(map.inputs(0)) * width);
+}
 
 // The same for sparse rows. weights: those of the map's first layer, row-major.
 template <class T>

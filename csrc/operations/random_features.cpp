@@ -19,6 +19,7 @@ namespace {
 
 constexpr long kHidden = 64L << 20;
 constexpr long kPanelBytes = 256L << 10;   // of weights that a thread holds, in L2
+constexpr double kWorkOfWeight = 250;      // in multiply-adds (base/threads.hpp), to generate one
 constexpr long kWeights = 0, kBiases = 1;  // streams of random numbers
 
 template <class T>
@@ -67,9 +68,13 @@ void layer(const Team& team, const RandomNetwork& net, long l, const T* in, long
 
 template <class T>
 void random_features(const Array<const T>& x, const RandomNetwork& net, const Array<T>& out) {
-    const Team team(num_threads());
     const long rows = x.dim(2), last = long(net.widths.size()) - 1;
     const long widest = *std::max_element(net.widths.begin(), net.widths.end());
+    double work = 0;
+    for (std::size_t l = 0; l < net.widths.size(); ++l)
+        work +=
+            (double(rows) + kWorkOfWeight) * double(l ? net.widths[l - 1] : x.dim(1)) * double(net.widths[l]);
+    const Team team = team_for(work);
     const long most = last == 0 ? std::max(rows, 1L)
                                 : round_up(std::max(kHidden / (widest * long(sizeof(T))), 1L), kRowBlock);
     const Buffer<T> even(last > 0 ? std::min(rows, most) * widest : 0);

@@ -85,7 +85,8 @@ PairTargets<T> transposed(PairTargets<T> t) {
 template <class T>
 void relation_loss(const Relation<T>& features, const PairTargets<T>& given, Loss loss, double* values,
                    const RelationGradient<T>& to) {
-    const Team team(num_threads());
+    // A product and a sum of features in each of two walks.
+    const Team team = team_for(4 * features.work(kWorkOfExp));
     const Points<T> rows = points_of<T>(features.rows, 0, nullptr);
     const Points<T> cols = points_of<T>(features.columns, 0, nullptr);
     const T scale = features.scale;

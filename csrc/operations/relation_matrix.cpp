@@ -117,11 +117,12 @@ void symmetric(const Team& team, const Points<T>& x, T scale, long heads, T* out
 
 // Many small symmetric relations of one map: the items of a group go through it as one block of rows.
 template <class A, class T = typename A::Value>
-void symmetric_groups(const Array<const T>& x, const Mlp<T>& phi, T scale, const Array<T>& out) {
+void symmetric_groups(const Team& team, const Array<const T>& x, const Mlp<T>& phi, T scale,
+                      const Array<T>& out) {
     const long items = x.batch(2), n = x.dim(2), width = phi.outputs();
     const long group = std::max(1L, kRowBlock / n);
     const Array<const T> rows = x.as_matrix();
-    Team(num_threads()).for_each(ceil_div(items, group), [&](long g) {
+    team.for_each(ceil_div(items, group), [&](long g) {
         const long first = g * group, count = std::min(group, items - first);
         Arena::Scope scratch;
         T* features = scratch.take<T>(count * n * width);
@@ -143,11 +144,12 @@ void relation_matrix(const Relation<T>& r, long heads, const Array<T>& out) {
         return relation_matrix(r.as_one(), heads, out.as_matrix());
     const int core = heads > 1 ? 3 : 2;
     const long head = heads > 1 ? out.step(3) : 0, row = out.step(2);
+    const Team team = team_for(double(x.batch(2)) * r.work(1));
     with_arithmetic<T>(r.precision, [&]<class A>() {
         if (is_symmetric && r.phi && heads == 1 && x.dim(2) > 0 && x.dim(2) <= kRowBlock / 2 &&
-            x.batch(2) >= 4 * num_threads() && x.rows_continue())
-            return symmetric_groups<A>(x, *r.phi, r.scale, out);
-        for_each_item(x.batch(2), [&](const Team& team, long item) {
+            x.batch(2) >= 4 * team.size() && x.rows_continue())
+            return symmetric_groups<A>(team, x, *r.phi, r.scale, out);
+        for_each_item(x.batch(2), r.work(1), [&](const Team& team, long item) {
             const Points<T> rows = points_of(x, item, r.phi);
             T* to = out.item(item, core);
             if (is_symmetric) return symmetric<A>(team, rows, r.scale, heads, to, head, row);

@@ -70,7 +70,7 @@ void relation_matrix_vjp(const Relation<T>& features, long heads, const Array<co
     const Array<const T>&f = features.rows, &g = features.columns;
     const int core = heads > 1 ? 3 : 2;
     const long head = heads > 1 ? grad.step(3) : 0;
-    for_each_item(f.batch(2), [&](const Team& team, long item) {
+    for_each_item(f.batch(2), 2 * features.work(0), [&](const Team& team, long item) {
         const long depth = f.dim(1) / heads, n = f.dim(2);
         double* parts = to.scale ? to.scale + item * n : nullptr;
         if (parts) std::fill_n(parts, n, 0.0);

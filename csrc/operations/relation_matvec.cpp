@@ -48,7 +48,7 @@ template <class T>
 void relation_matvec(const Relation<T>& r, const Array<const T>& v, Link link, const Array<T>& out) {
     if (v.repeats() && one_relation(r.rows, r.columns, out))
         return relation_matvec(r.as_one(), v.first_item(), link, out.as_matrix());
-    for_each_item(r.rows.batch(2), [&](const Team& team, long item) {
+    for_each_item(r.rows.batch(2), r.work(double(v.dim(1)) + kWorkOfExp), [&](const Team& team, long item) {
         const Points<T> values = points_of<T>(v, item, nullptr);
         // One column is a dot product with each row of the tile; its stride must be 1.
         const bool one = values.dim == 1;

@@ -123,7 +123,7 @@ void retrieve(const Relation<T>& r, const Allowed& allowed, const Array<T>& valu
               const Array<std::int64_t>& indices) {
     if (allowed.all() && one_relation(r.rows, r.columns, values))
         return retrieve(r.as_one(), allowed, values.as_matrix(), indices.as_matrix());
-    for_each_item(r.rows.batch(2), [&](const Team& team, long item) {
+    for_each_item(r.rows.batch(2), r.work(2), [&](const Team& team, long item) {
         with_arithmetic<T>(r.precision, [&]<class A>() {
             const std::vector<Operand<A>> columns = {
                 {points_of(r.columns, item, r.psi), Operand<A>::columns}};

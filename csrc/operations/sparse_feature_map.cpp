@@ -10,7 +10,7 @@ namespace rk {
 template <class T>
 void sparse_feature_map(const SparseRows<T>& x, const T* weights, const Mlp<T>& map, Precision precision,
                         const Array<T>& out) {
-    const Team team(num_threads());
+    const Team team = team_for(work_of(x, map));
     const long share = round_up(ceil_div(x.count, team.size()), kernels<T>().mr);
     const long block = std::min(share, kRowBlock);
     team.for_each(block ? ceil_div(x.count, block) : 0, [&](long b) {

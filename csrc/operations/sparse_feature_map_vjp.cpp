@@ -62,7 +62,8 @@ void sparse_feature_map_vjp(const SparseRows<T>& x, const T* weights, const Mlp<
         if (l > 0) std::fill_n(to.weights[std::size_t(l)], map.inputs(l) * map.outputs(l), T(0));
         if (map.has_bias()) std::fill_n(to.biases[std::size_t(l)], map.outputs(l), T(0));
     }
-    const Team team(num_threads());
+    // As in feature_map_vjp; the gradient of the first layer is a gather like the layer itself.
+    const Team team = team_for(3 * work_of(x, map));
     const long width = map.outputs(0);
     const Buffer<T> deltas(std::min(x.count, kChunk) * width);
     long first = 0;

@@ -57,6 +57,14 @@ bool Mlp<T>::activates(bool hidden) const {
 }
 
 template <class T>
+double Mlp<T>::work() const {
+    double sum = 0;
+    for (long l = 0; l < depth(); ++l)
+        sum += double(outputs(l)) * (double(inputs(l)) + (activates(l + 1 < depth()) ? kWorkOfExp : 0));
+    return sum;
+}
+
+template <class T>
 template <class A>
 const typename A::Factor* Mlp<T>::panels(const Layer& layer) const {
     if constexpr (std::is_same_v<A, Bf16>)

@@ -31,6 +31,8 @@ class Mlp {
     long inputs(long layer) const { return layers_[std::size_t(layer)].inputs; }
     long outputs(long layer) const { return layers_[std::size_t(layer)].outputs; }
     bool has_bias() const { return has_bias_; }
+    // Of forward() for a row, in multiply-adds (base/threads.hpp).
+    double work() const;
 
     // out <- phi(x) in an arithmetic (arithmetic.hpp), for rows of x with any strides; out has unit column
     // stride. Any number of rows.
