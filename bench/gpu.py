@@ -1,14 +1,13 @@
 """Run the workloads of relkernels.benchmarks that are for a GPU, or list them.
 
 python bench/gpu.py --dry-run                    # list the workloads, on any machine
-python bench/gpu.py --save bench/results         # write gpu-<name>-<date>.json and .md to bench/results
+python bench/gpu.py --save bench                 # write bench/results/gpu.json and .md, and bench/RESULTS.md
 bash bench/gpu.sh                                # build, test, then this
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -16,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from relkernels.benchmarks import cuda, markdown, tables, workloads
+from relkernels.benchmarks import cuda, results, tables, workloads
 from relkernels.benchmarks.report import Report
-from relkernels.benchmarks.workload import OURS, Workload
+from relkernels.benchmarks.workload import CEILING, OURS, Workload
 
 # Rates for the floors of a dry run: copies and bfloat16 as measured on an H200, the others from its data
 # sheet.
@@ -31,8 +30,10 @@ def dry_run(chosen: Sequence[Workload]) -> None:
     for w in chosen:
         moved = (w.read + w.written) / NOMINAL["copy"]
         bound = "bytes" if moved > w.flops / NOMINAL[w.limit] else w.limit
-        targets = [f"≥ {ratio:g} {of}" for of, ratio in w.targets.items()]
-        targets += [] if w.ceiling_target is None else [f"≥ {w.ceiling_target:.0%} of ceiling"]
+        targets = [
+            f"≥ {wanted:.0%} of ceiling" if of == CEILING else f"≥ {wanted:g} {of}"
+            for of, wanted in w.targets.items()
+        ]
         print(
             f"{w.name:42} {w.flops / 1e9:10,.0f} {(w.read + w.written) / 1e9:8.3f} "
             f"{w.floor(NOMINAL) * 1e3:10.3f}  ({bound}) {', '.join(w.contestants)}; "
@@ -56,18 +57,13 @@ def read_tests(path: str | None) -> dict[str, Any] | None:
     }
 
 
-def save(report: Report, folder: str) -> Path:
-    """Write the report as JSON, and as the text that `relkernels bench --results` includes."""
-    name = "-".join(report.machine["gpu"].lower().split())
-    path = Path(folder) / f"gpu-{name}-{report.date.split()[0]}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report.record(), indent=2) + "\n")
-    path.with_suffix(".md").write_text(markdown.render_gpu(report))
-    return path
+def measure(
+    chosen: Sequence[Workload], report: Report, device: Any, folder: str | None, whole: bool = True
+) -> int:
+    """Measure the workloads; print and save each result, so that an interrupted run keeps what it has.
 
-
-def measure(chosen: Sequence[Workload], report: Report, device: Any, folder: str | None) -> int:
-    """Measure the workloads; print and save each result, so that an interrupted run keeps what it has."""
+    `whole` tells whether these are all workloads.
+    """
     shown = 0
 
     def after_each() -> None:
@@ -77,8 +73,8 @@ def measure(chosen: Sequence[Workload], report: Report, device: Any, folder: str
             for header, cell in zip(headers, tables.cells(row, quartiles=True, headers=headers), strict=True):
                 print(f"    {header}: {cell}" if header != "workload" else cell, flush=True)
         shown = len(report.rows)
-        if folder is not None:
-            save(report, folder)
+        if folder is not None and report.rows:
+            results.save(report, folder, whole)
 
     report.measure(chosen, device, lambda what: print(f"... {what}", flush=True), after_each)
     for title, lines in tables.notes(report):
@@ -86,8 +82,9 @@ def measure(chosen: Sequence[Workload], report: Report, device: Any, folder: str
             print(f"{title}: {line}")
     if report.left_out:
         print(f"no time for: {', '.join(report.left_out)}")
-    if folder is not None:
-        print(f"saved {save(report, folder)}")
+    if folder is not None and report.rows:
+        for path in results.save(report, folder, whole):
+            print(f"saved {path}")
     return 1 if report.unequal or any(OURS in row.race.absent for row in report.rows) else 0
 
 
@@ -96,7 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="name", help="family, series or workload (default: all)")
     parser.add_argument("--dry-run", action="store_true", help="list the workloads and exit")
-    parser.add_argument("--save", metavar="DIR", help="write gpu-<name>-<date>.json and .md to DIR")
+    parser.add_argument(
+        "--save", metavar="DIR", help="keep the results in DIR: RESULTS.md, results/gpu.json and .md"
+    )
     parser.add_argument("--seconds", type=float, default=300.0, help="start no workload after this time")
     parser.add_argument(
         "--tests", metavar="FILE", help="JUnit report of the tests, to include in the results"
@@ -121,7 +120,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         missing={},
         versions=cuda.versions(),
     )
-    return measure(chosen, report, cuda.Cuda(given.seconds, cuda.Events()), given.save)
+    if given.save is not None:
+        try:
+            results.check(given.save, "gpu", "cuda", report.machine, not given.names)
+        except ValueError as error:
+            parser.error(f"--save: {error}")
+    device = cuda.Cuda(given.seconds, cuda.Events())
+    return measure(chosen, report, device, given.save, not given.names)
 
 
 if __name__ == "__main__":

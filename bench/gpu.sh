@@ -3,7 +3,7 @@
 #
 #     bash bench/gpu.sh [FOLDER] [workload ...]
 #
-# writes gpu-<name>-<date>.json and .md and the tests' report and log to FOLDER (bench/results by default).
+# writes RESULTS.md, results/gpu.json and .md and the tests' report and logs to FOLDER (bench by default).
 # Requires nvcc, PyTorch, NumPy, scikit-build-core, pybind11, CMake, ninja and pytest; uses CuPy and hypothesis if
 # they are installed.
 set -uo pipefail
@@ -11,7 +11,7 @@ set -uo pipefail
 begin=$SECONDS
 limit=${RELKERNELS_GPU_SECONDS:-530}
 root=$(cd "$(dirname "$0")/.." && pwd)
-folder=$(mkdir -p "${1:-$root/bench/results}" && cd "${1:-$root/bench/results}" && pwd)
+folder=$(mkdir -p "${1:-$root/bench}/results" && cd "${1:-$root/bench}" && pwd)
 [ $# -gt 0 ] && shift
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -29,8 +29,8 @@ fi
 section "build"
 # Into a separate folder, so that installed packages do not change.
 if ! timeout "$(left)" "$python" -m pip install -q --no-index --no-build-isolation --no-deps \
-    --target "$work/site" -Cbuild-dir="$work/build" -Ccmake.define.RELKERNELS_CUDA=ON . >"$folder/gpu-build.log" 2>&1; then
-    tail -40 "$folder/gpu-build.log"
+    --target "$work/site" -Cbuild-dir="$work/build" -Ccmake.define.RELKERNELS_CUDA=ON . >"$folder/results/gpu-build.log" 2>&1; then
+    tail -40 "$folder/results/gpu-build.log"
     echo "The build failed."
     exit 1
 fi
@@ -43,10 +43,10 @@ if "$python" -c 'import pytest, hypothesis, ml_dtypes' 2>/dev/null; then
     # Only on the GPU; the emulated cases run on machines without one.
     # If time is short, interrupt instead of killing, so that pytest still writes its report.
     timeout -s INT -k 20 "$(($(left) * 4 / 10))" "$python" -m pytest -q -p no:cacheprovider -k "not emulated" \
-        --junitxml="$folder/gpu-tests.xml" tests/test_cuda.py tests/test_cuda_vjp.py tests/test_cuda_promises.py \
+        --junitxml="$folder/results/gpu-tests.xml" tests/test_cuda.py tests/test_cuda_vjp.py tests/test_cuda_promises.py \
         tests/test_cuda_host.py tests/test_cuda_refusals.py tests/test_cuda_torch.py tests/test_cuda_gpu.py \
         tests/test_torch_cuda.py \
-        2>&1 | tee "$folder/gpu-tests.log" | grep -v '^SKIPPED' | tail -25
+        2>&1 | tee "$folder/results/gpu-tests.log" | grep -v '^SKIPPED' | tail -25
     status=${PIPESTATUS[0]}
     [ "$status" = 124 ] && echo "The tests ran out of time."
 else
@@ -55,7 +55,7 @@ fi
 
 section "benchmarks"
 timeout "$(left)" "$python" bench/gpu.py --save "$folder" --seconds "$(($(left) - 45))" \
-    --tests "$folder/gpu-tests.xml" "$@"
+    --tests "$folder/results/gpu-tests.xml" "$@"
 measured=$?
 
 section "done: tests $status, benchmarks $measured"

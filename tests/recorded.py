@@ -12,7 +12,7 @@ MACHINE = {
     "version": "0.1.0", "python": "3.11.7", "cpu": "A <processor> & more", "isa": "avx2",
     "cpu_features": ["avx2", "fma"],
     "amx": False, "compiler": "GNU 12.2.0", "system": "Linux x86_64", "processors": 2, "memory": 8 << 30,
-    "last_level_cache": 32 << 20, "load": 0.1, "settings": {},
+    "last_level_cache": 32 << 20, "load": 0.1, "virtual": False, "settings": {},
 }  # fmt: skip
 
 

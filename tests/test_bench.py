@@ -25,7 +25,7 @@ from relkernels.benchmarks import (
     workloads,
 )
 from relkernels.benchmarks.report import Report, Row
-from relkernels.benchmarks.workload import OURS, AbsentError, Entry, Workload
+from relkernels.benchmarks.workload import CEILING, OURS, AbsentError, Entry, Workload
 from relkernels.cli import main as cli
 
 TINY = "relation_matvec/exp/64"
@@ -63,7 +63,8 @@ def test_workloads_are_well_formed():
         assert next(iter(w.contestants)) == OURS
         assert len(w.contestants) > 1
         assert set(w.contestants) <= {OURS, "stored weights", *peers.PEERS}
-        assert set(w.targets) <= {"best", *w.contestants}
+        for targets in (w.targets, *w.isa_targets.values()):
+            assert set(targets) <= {"best", CEILING, *w.contestants}
         assert w.limit in ceilings.NAMES["cpu"]
         assert w.flops > 0
         assert w.read > 0
@@ -86,12 +87,12 @@ def test_sweeps_reach_from_tiny_to_beyond_the_last_level_cache():
 @pytest.mark.parametrize(
     ("name", "target"),
     [
-        ("feature_map/relu/65536", {"best": 2.2}),
+        ("feature_map/relu/65536", {"best": 2.2, CEILING: 0.85}),
         ("feature_map/relu_bf16/65536", {"best": 4.0}),
         ("relation_matrix/symmetric_mlp/8192", {"best": 2.5}),
         ("relation_matrix/sets_mlp/256", {"best": 1.8}),
         ("attention/causal/4096", {"best": 1.6}),
-        ("attention/one_query/65536", {"best": 1.5}),
+        ("attention/one_query/65536", {"best": 1.5, CEILING: 0.8}),
         ("retrieve/queries_1000/100000", {"torch": 4.5, "faiss": 9.0}),
         ("relation_matvec/exp/20000", {"best": 4.5}),
         ("gradients/loss_labels/4096", {"best": 1.5}),
@@ -99,6 +100,29 @@ def test_sweeps_reach_from_tiny_to_beyond_the_last_level_cache():
 )
 def test_targets(name, target):
     assert named(name).targets == target
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        ("feature_map/relu/64", {CEILING: 0.9}),
+        ("relation_matrix/symmetric_features/256", {"best": 1.6}),
+        ("relation_matrix/asymmetric_features/256", {"best": 1.0}),
+        ("relation_matrix/asymmetric_features/1024", {"best": 1.0, CEILING: 0.92}),
+        ("relation_matrix/asymmetric_features/4096", {"best": 1.0}),
+        ("relation_matrix/asymmetric_features/8192", {"best": 1.2}),
+        ("relation_matrix/sets_mlp/256", {"best": 1.5}),
+        ("attention/full/512", {"best": 1.1}),
+        ("attention/full/4096", {"best": 1.2}),
+        ("attention/causal/512", {"best": 1.5}),
+        ("retrieve/queries_1/100000", {"faiss": 1.2}),
+        ("retrieve/queries_1000/100000", {"faiss": 8.0}),
+        ("retrieve/largest/100", {"faiss": 6.0}),
+        ("relation_matvec/exp/20000", {"best": 4.0}),
+    ],
+)
+def test_targets_on_avx2(name, target):
+    assert named(name).isa_targets["avx2"] == target
 
 
 def test_names_choose_by_part():
@@ -251,6 +275,25 @@ def test_a_row_is_judged_on_the_most_threads():
     assert two.share() == pytest.approx(10 / 2e-6 / 1e7)
 
 
+def test_a_target_of_an_instruction_set_is_judged_on_one_thread_and_the_most():
+    w = dataclasses.replace(
+        workload(relkernels=constant(1)),
+        targets={"best": 1.2},
+        isa_targets={"avx2": {"best": 1.6, "torch": 2.0, CEILING: 0.9}},
+    )
+    race = report().rows[0].race
+    verdicts = {
+        (isa, n): [v.met for v in Row(w, n, race, {"fma_float32": 1e7}, n == 4, isa).verdicts()]
+        for isa in ("avx2", "avx512")
+        for n in (1, 2, 4)
+    }
+    of_avx2 = [False, True, False]  # 1.5, 2.5, 50 %
+    assert verdicts == {
+        ("avx2", 1): of_avx2, ("avx2", 2): [], ("avx2", 4): of_avx2,
+        ("avx512", 1): [], ("avx512", 2): [], ("avx512", 4): [True],
+    }  # fmt: skip
+
+
 def test_cells_and_markdown_tell_what_was_measured():
     found = report()
     found.missing, found.machine["amx"] = {"faiss": "not installed: pip install faiss-cpu"}, False
@@ -261,11 +304,12 @@ def test_cells_and_markdown_tell_what_was_measured():
     assert cells["ratio"] == "1.50"
     assert cells["target"] == "≥ 1.2: met; ≥ 3 torch: missed"
     assert cells["other peers"] == "torch 2.5"
-    text = markdown.render(found, {"feature_map": "results/time_feature_map.png"})
+    text = markdown.render("avx2", found, {"feature_map": "avx2/time_feature_map.svg"})
     for words in (
-        "Interrupted", "not installed: pip install faiss-cpu", "keops: cannot run here: no compiler",
+        "# Results: avx2", "ended early",
+        "not installed: pip install faiss-cpu", "keops: cannot run here: no compiler",
         "OPENBLAS_CORETYPE=Prescott", "| multiply-adds, float32 | 100 GFLOP/s | 100 GFLOP/s |",
-        "![feature_map](results/time_feature_map.png)", "this processor lacks it", found.machine["cpu"],
+        "![feature_map](avx2/time_feature_map.svg)", "this processor lacks it", found.machine["cpu"],
     ):  # fmt: skip
         assert words in text
     tables_of = [line for line in text.splitlines() if line.startswith("| test, n = 5")]
@@ -303,8 +347,7 @@ def bench(*arguments):
 
 @pytest.mark.slow
 def test_the_command(tmp_path):
-    page = tmp_path / "RESULTS.md"
-    done = bench("relation_matvec/exp/64", "--json", "--results", str(page))
+    done = bench(TINY, "--json", "--results", str(tmp_path))
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)  # and nothing else
     assert record["complete"]
@@ -316,13 +359,14 @@ def test_the_command(tmp_path):
         assert importlib.util.find_spec(peers.PEERS[peer][0]) is None
         assert why.startswith("not installed: pip install ")
     assert any("openblas" in blas["library"].lower() or blas["architecture"] for blas in record["blas"])
-    text = page.read_text()
-    assert "relkernels bench relation_matvec/exp/64 --results" in text
-    pictures = sorted(path.name for path in (tmp_path / "results").iterdir())
+    text = (tmp_path / "results" / f"{_core.isa}.md").read_text()
+    assert f"relkernels bench {TINY} --results" in text
+    pictures = sorted(path.name for path in (tmp_path / "results" / _core.isa).iterdir())
     assert {"roofline.svg", "time_relation_matvec.svg"} <= set(pictures)
     for name in pictures:
-        assert f"(results/{name})" in text
-        assert (tmp_path / "results" / name).read_text().startswith("<svg")
+        assert f"({_core.isa}/{name})" in text
+        assert (tmp_path / "results" / _core.isa / name).read_text().startswith("<svg")
+    assert f"[{_core.isa}](results/{_core.isa}.md)" in (tmp_path / "RESULTS.md").read_text()
 
 
 def test_a_quick_run_compares_and_prints_no_time(tmp_path, capsys):
@@ -424,5 +468,5 @@ def test_bad_arguments(arguments, code, message, capsys):
 
 def test_without_matplotlib_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert cli.main(["bench", TINY, "--results", "x.md"]) == 1
+    assert cli.main(["bench", TINY, "--results", "x"]) == 1
     assert install("matplotlib") in capsys.readouterr().err

@@ -1,7 +1,8 @@
 """Pages whose text is a file elsewhere in the repository, such as the change log and the results.
 
-Each has a placeholder in docs/, which gives it a place in the table of contents. Its text is replaced by that
-of the file, with links to other files changed to links to their pages.
+Each has a placeholder in docs/, which gives it a place in the table of contents; those for the results of
+processors are written here. Its text is replaced by that of the file, and links to other files by links to
+their pages.
 """
 
 import os.path
@@ -13,12 +14,14 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).parents[2]
+PROCESSORS = sorted((ROOT / "bench" / "results").glob("*.md"))
 PAGES = {
     "project/architecture": "ARCHITECTURE.md",
     "project/contributing": "CONTRIBUTING.md",
     "project/changelog": "CHANGELOG.md",
     "project/results": "bench/RESULTS.md",
     "project/notes": "bench/NOTES.md",
+    **{f"project/results/{path.stem}": f"bench/results/{path.name}" for path in PROCESSORS},
 }
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
@@ -51,25 +54,25 @@ def _read(app, page, content):
 
 
 class Results(SphinxDirective):
-    """A table of the workloads in bench/RESULTS.md whose names match a regular expression."""
+    """A table of the workloads in bench/results/*.md whose names match a regular expression."""
 
     required_arguments = 1
     final_argument_whitespace = True
-    columns = ("workload", "threads", "relkernels", "rate", "best peer", "ratio")
+    columns = ("processor", "workload", "threads", "relkernels", "rate", "best peer", "ratio")
 
     def run(self):
         """Return the table, or a warning if no workload matches."""
-        path = ROOT / "bench" / "RESULTS.md"
-        self.env.note_dependency(str(path))
-        rows: dict[tuple[str, str], dict[str, str]] = {}
-        header: list[str] = []
-        for line in path.read_text().splitlines():
-            cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-            if cells[0] == "workload":
-                header = cells
-            elif line.startswith("| ") and header and re.match(self.arguments[0], cells[0]):
-                row = dict(zip(header, cells, strict=True))
-                rows.setdefault((row["workload"], row["threads"]), {}).update(row)
+        rows: dict[tuple[str, str, str], dict[str, str]] = {}
+        for path in PROCESSORS:
+            self.env.note_dependency(str(path))
+            header: list[str] = []
+            for line in path.read_text().splitlines():
+                cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+                if cells[0] == "workload":
+                    header = cells
+                elif line.startswith("| ") and header and re.match(self.arguments[0], cells[0]):
+                    row = {"threads": "", "processor": path.stem} | dict(zip(header, cells, strict=True))
+                    rows.setdefault((path.stem, row["workload"], row["threads"]), {}).update(row)
         if not rows:
             return [self.state.document.reporter.warning(f"no workload matches {self.arguments[0]}")]
         found = [[row[column] for column in self.columns] for row in rows.values()]
@@ -90,7 +93,12 @@ def _table(rows):
 
 
 def setup(app: Sphinx):
-    """Connect the function that replaces the text, and add the directive."""
+    """Write the placeholders of processors; connect the function that replaces text; add the directive."""
+    for path in PROCESSORS:
+        placeholder = ROOT / "docs" / "project" / "results" / path.name
+        if not placeholder.exists():
+            placeholder.parent.mkdir(exist_ok=True)
+            placeholder.write_text((ROOT / "docs" / "project" / "results.md").read_text())
     app.connect("source-read", _read)
     app.add_directive("results", Results)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

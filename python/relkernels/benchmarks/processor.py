@@ -14,7 +14,22 @@ from .memory import Meter
 from .workload import Workload
 
 # Libraries read these: a setting forgotten in a shell changes a peer's speed.
-SETTINGS = ("OPENBLAS_", "OMP_", "GOMP_", "MKL_", "GOTO_", "BLIS_", "ATEN_", "RELKERNELS_")
+SETTINGS = (
+    "OPENBLAS_", "OMP_", "GOMP_", "MKL_", "GOTO_", "BLIS_", "ATEN_", "ONEDNN_", "FAISS_", "NPY_",
+    "RELKERNELS_",
+)  # fmt: skip
+# Hold us, PyTorch, oneDNN, MKL, OpenBLAS, Faiss and NumPy to AVX2. They read these when they are loaded, so a
+# race on AVX2 needs a separate process. KeOps compiles for the processor it runs on and is not held.
+HELD_TO_AVX2 = {
+    "RELKERNELS_ISA": "avx2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "OPENBLAS_CORETYPE": "Haswell",
+    "FAISS_OPT_LEVEL": "avx2",
+    # By the names of NumPy 2.4 and of earlier versions, each of which ignores those of the other.
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR AVX512F AVX512CD AVX512_SKX",
+}
 
 
 class Processor:
@@ -82,5 +97,20 @@ def describe_machine() -> dict[str, Any]:
         "memory": memory,
         "last_level_cache": ceilings.last_level_cache(),
         "load": load,
+        "virtual": _virtual(),
         "settings": {k: v for k, v in sorted(os.environ.items()) if k.startswith(SETTINGS)},
     }
+
+
+def _virtual() -> bool:
+    """Return whether the processor tells that it is one of a virtual machine; False where it cannot tell."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as f:
+        return any(line.startswith("flags") and "hypervisor" in line.split() for line in f)
+    return False
+
+
+def more_than_avx2() -> bool:
+    """Return whether the instruction set was chosen by us and has AVX2 as a smaller one."""
+    found = configuration()
+    chosen = "RELKERNELS_ISA" not in os.environ
+    return chosen and "avx2" in found["available_isas"] and found["isa"] != "avx2"

@@ -6,12 +6,13 @@ import contextlib
 import dataclasses
 import datetime
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from . import peers, processor, timing
-from .workload import OURS, Workload
+from .workload import CEILING, OURS, Workload
 
 
 class Device(contextlib.AbstractContextManager[Any], Protocol):
@@ -60,7 +61,14 @@ class Verdict(NamedTuple):
 class Row:
     """The result of a workload on one number of threads.
 
-    `ceilings` has the rates measured with this number of threads. Targets apply with the most threads.
+    Attributes
+    ----------
+    ceilings
+        The rates measured with this number of threads.
+    isa
+        The instruction set in use; "" on a GPU.
+    date
+        That of the run.
     """
 
     workload: Workload
@@ -68,6 +76,8 @@ class Row:
     race: timing.Race
     ceilings: Mapping[str, float | None]
     most_threads: bool
+    isa: str = ""
+    date: str = ""
 
     @property
     def ceiling(self) -> float | None:
@@ -104,16 +114,14 @@ class Row:
 
     def verdicts(self) -> list[Verdict]:
         """Return the targets that could be judged."""
-        if not self.most_threads:
-            return []
+        targets = self.workload.targets if self.most_threads else {}
+        if self.isa in self.workload.isa_targets and (self.most_threads or self.threads == 1):
+            targets = self.workload.isa_targets[self.isa]
         found = []
-        for peer, wanted in self.workload.targets.items():
-            got = self.ratio(self.best_peer if peer == "best" else peer)
+        for of, wanted in targets.items():
+            got = self.share() if of == CEILING else self.ratio(self.best_peer if of == "best" else of)
             if got is not None:
-                found.append(Verdict(peer, wanted, got))
-        share = self.share()
-        if self.workload.ceiling_target is not None and share is not None:
-            found.append(Verdict(self.workload.limit, self.workload.ceiling_target, share))
+                found.append(Verdict(of, wanted, got))
         return found
 
     def record(self) -> dict[str, Any]:
@@ -127,6 +135,8 @@ class Row:
             "size": w.size,
             "title": w.label(),
             "threads": self.threads,
+            "most_threads": self.most_threads,
+            "date": self.date,
             "flops": w.flops,
             "bytes_read": w.read,
             "bytes_written": w.written,
@@ -163,8 +173,12 @@ class Report:
     ----------
     quick
         Whether results are compared without measuring times.
+    seconds
+        Duration of the run.
     left_out
         Names of the workloads that have no rows yet.
+    earlier
+        Earlier runs that some of the rows are from, as records without rows, newest first.
     """
 
     command: str
@@ -176,9 +190,11 @@ class Report:
     versions: dict[str, str] = field(default_factory=peers.versions)
     blas: list[dict[str, Any]] = field(default_factory=list)
     ceilings: dict[int, dict[str, float | None]] = field(default_factory=dict)
+    seconds: float = 0.0
     rows: list[Row] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     complete: bool = False
+    earlier: list[dict[str, Any]] = field(default_factory=list)
 
     def measure(
         self,
@@ -192,6 +208,7 @@ class Report:
         `save` is called after each workload. A quick report only compares results.
         """
         self.left_out = [workload.name for workload in workloads]
+        start, isa = time.monotonic(), self.machine.get("isa", "")
         self._measure_ceilings(device, progress)
         with device:
             for i, workload in enumerate(workloads, start=1):
@@ -200,12 +217,15 @@ class Report:
                 progress(f"{workload.name} ({i} of {len(workloads)})")
                 begin = len(self.rows)
                 for n, race in device.run(workload):
-                    row = Row(workload, n, race, self.ceilings.get(n, {}), n == max(device.threads))
+                    most = n == max(device.threads)
+                    row = Row(workload, n, race, self.ceilings.get(n, {}), most, isa, self.date)
                     self.rows.insert(begin, row)
                 self.left_out.remove(workload.name)
                 self.blas = device.libraries()
+                self.seconds = time.monotonic() - start
                 save()
         self._measure_ceilings(device, progress)  # again: the machine may have been busy the first time
+        self.seconds = time.monotonic() - start
         self.complete = not self.left_out
         save()
 
@@ -237,6 +257,7 @@ class Report:
             "complete": self.complete,
             "quick": self.quick,
             "date": self.date,
+            "seconds": self.seconds,
             "machine": self.machine,
             "versions": self.versions,
             "blas": self.blas,
@@ -244,4 +265,5 @@ class Report:
             "ceilings": {str(n): found for n, found in self.ceilings.items()},
             "rows": [row.record() for row in self.rows],
             "left_out": self.left_out,
+            "earlier": self.earlier,
         }

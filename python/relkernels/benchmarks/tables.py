@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import ceilings
+from .processor import HELD_TO_AVX2
 from .report import Report, Row, threads_label
-from .workload import OURS
+from .workload import CEILING, OURS
 
 # Times compared with peers, then rates compared with the machine: a page has a table of each, because a
 # single table would be wider than a screen.
@@ -29,8 +30,9 @@ METHOD = """\
 All contestants get the same data, are checked for equal results, and are timed alternately in one process;
 times are medians with quartiles, ratios a peer's median over ours (above 1 we are faster). Rates count the
 operations of the definition, or the bytes it reads if memory is the limit: that ceiling holds beyond the
-last-level cache, while within it a share can exceed 100 %. Targets are judged with the most threads. Peak
-memory is the memory that one call, including its result, adds to a fresh process that holds the data."""
+last-level cache, while within it a share can exceed 100 %. Targets of an instruction set are judged with one
+thread and with the most, others with the most. Peak memory is the memory that one call, including its result,
+adds to a fresh process that holds the data."""
 
 GPU_METHOD = """\
 All contestants get the same data, are checked for equal results, and are timed alternately in one process by
@@ -45,6 +47,11 @@ def seconds(t: float) -> str:
         if t * factor >= 1:
             return f"{t * factor:.3g} {unit}" if t * factor < 1000 else f"{t * factor:,.0f} {unit}"
     return f"{t * 1e9:.3g} ns"
+
+
+def minutes(t: float) -> str:
+    """Return a duration in minutes, or in seconds below two minutes."""
+    return f"{t / 60:.0f} minutes" if t >= 120 else f"{t:.0f} s"
 
 
 def size(n: float | None) -> str:
@@ -132,7 +139,7 @@ def keys(row: Row) -> tuple[float | str | None, ...]:
 def _verdict(row: Row, i: int) -> str:
     v = row.verdicts()[i]
     outcome = "met" if v.met else "missed"
-    if v.of == row.workload.limit:
+    if v.of == CEILING:
         return f"≥ {v.wanted:.0%} of ceiling: {outcome}"
     of = "" if v.of == "best" else f" {v.of}"
     return f"≥ {v.wanted:g}{of}: {outcome}"
@@ -176,14 +183,21 @@ def advice(report: Report) -> list[str]:
     if report.device != "cpu":
         return []
     machine, lines = report.machine, []
+    held = _held_to_avx2(machine["settings"])
     load, processors = machine["load"], machine["processors"] or 1
-    if load is not None and load > 0.5 * processors:
+    # A run that is held to AVX2 may start right after one that kept all processors busy.
+    if load is not None and load > 0.5 * processors and not held:
         lines.append(f"the machine was busy: a load of {load:.1f} on {processors} processors at the start")
     for name, value in machine["settings"].items():
-        lines.append(f"{name}={value} is set, which may change a contestant's speed")
+        if not (held and name in HELD_TO_AVX2):
+            lines.append(f"{name}={value} is set, which may change a contestant's speed")
     if machine["amx"]:
         lines.append("this processor has AMX, whose ceiling is not measured: bfloat16 may exceed bf16_dot")
     return lines
+
+
+def _held_to_avx2(settings: Mapping[str, str]) -> bool:
+    return settings.items() >= HELD_TO_AVX2.items()
 
 
 def facts(report: Report) -> list[tuple[str, str]]:
@@ -191,9 +205,17 @@ def facts(report: Report) -> list[tuple[str, str]]:
     machine = report.machine
     if report.device == "cuda":
         return _gpu_facts(report)
+    virtual = (
+        ", in a virtual machine: its speed may change with the load of others" if machine["virtual"] else ""
+    )
+    held = []
+    if _held_to_avx2(machine["settings"]):
+        names = ", ".join(f"{name}={value}" for name, value in HELD_TO_AVX2.items())
+        held = [("all held to AVX2", f"by {names}; except KeOps")]
     return [
-        ("processor", f"{machine['cpu']}, {machine['processors']} processors"),
-        ("instruction set", f"{machine['isa']} ({', '.join(machine['cpu_features'])})"),
+        ("processor", f"{machine['cpu']}, {machine['processors']} processors{virtual}"),
+        ("instruction set", f"{machine['isa']} (the processor has {', '.join(machine['cpu_features'])})"),
+        *held,
         (
             "memory",
             f"{size(machine['memory'])}, last-level cache {size(machine['last_level_cache'])}",

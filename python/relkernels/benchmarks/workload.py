@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 OURS = "relkernels"
+# The target of a share of the ceiling, among those of ratios to peers.
+CEILING = "ceiling"
 # Tolerance of ||a - b|| / ||b|| for float32 arrays: each contestant rounds in its own order.
 FLOAT32 = 1e-5
 # Tolerance for two results that were each rounded to bfloat16 at some point: 8 bits of mantissa.
@@ -61,9 +63,10 @@ class Workload:
     contestants
         Functions that prepare a contestant for the data, by name. May raise AbsentError.
     targets
-        Minimum ratio of a peer's time to ours, by peer; "best" is the fastest of them.
-    ceiling_target
-        Minimum share of the ceiling.
+        Minimum ratio of a peer's time to ours, by peer; "best" is the fastest of them. `CEILING` has the
+        minimum share of the ceiling. Judged with the most threads.
+    isa_targets
+        Targets on single instruction sets, in place of `targets`. Judged with one thread and with the most.
     quick
         Small enough for a run that only checks results.
     """
@@ -80,7 +83,7 @@ class Workload:
     contestants: Mapping[str, Callable[[Any], Entry]]
     tolerance: float = FLOAT32
     targets: Mapping[str, float] = field(default_factory=dict)
-    ceiling_target: float | None = None
+    isa_targets: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     quick: bool = False
     axis: str = "n"
     device: str = "cpu"

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import shlex
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--plot", metavar="DIR", help="save pictures to DIR (default: none; needs matplotlib)"
     )
     parser.add_argument(
-        "--results", metavar="FILE", help="write a Markdown page, with pictures next to it (default: none)"
+        "--results",
+        metavar="DIR",
+        help="keep the results in DIR: RESULTS.md over all processors, and in DIR/results a page, JSON and "
+        "pictures of this one; also measures AVX2 on a processor with more (default: none)",
     )
     parser.add_argument("--html", metavar="FILE", help=page.HELP)
 
@@ -81,8 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     for option in ("plot", "results"):
         if arguments.quick and getattr(arguments, option):
             arguments.usage_error(f"--{option}: shows times, which --quick does not measure")
-    from ..benchmarks import tables, workloads
-    from ..benchmarks.processor import Processor
+    from ..benchmarks import processor, results, tables, workloads
     from ..benchmarks.report import Report
     from ..config import get_num_threads, processors
 
@@ -94,13 +97,19 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.usage_error(
             f"name: expected a workload that --quick runs, got {', '.join(arguments.names)}"
         )
-    for path in (arguments.plot, _pictures_of(arguments.results)):
+    for path in (arguments.plot, arguments.results and os.path.join(arguments.results, "results")):
         if path:
             output.writable_directory(path)  # fail before the work, not after it
-    for option, path in (("--json", arguments.json), ("--results", arguments.results)):
-        if path not in (None, "-"):
-            check_writable(option, path)
+    if arguments.json not in (None, "-"):
+        check_writable("--json", arguments.json)
     report = Report(_command(arguments), arguments.quick)
+    avx2_too = arguments.results is not None and processor.more_than_avx2()
+    if arguments.results is not None:
+        for isa in (report.machine["isa"], *(["avx2"] if avx2_too else [])):
+            try:
+                results.check(arguments.results, isa, "cpu", report.machine, not arguments.names)
+            except ValueError as error:
+                arguments.usage_error(f"--results: {error}")
     for note in tables.advice(report):
         print(f"... {note}", file=sys.stderr)
     threads = sorted(set(arguments.threads or (1, get_num_threads())))
@@ -110,13 +119,29 @@ def run(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     try:
-        device = Processor(threads, arguments.quick)
+        device = processor.Processor(threads, arguments.quick)
         report.measure(chosen, device, lambda what: print(f"... {what}", file=sys.stderr))
     finally:  # an error or Ctrl-C keeps the measurements so far
         _write(report, arguments)
     for line in report.unequal:
         print(f"relkernels bench: {line}", file=sys.stderr)
-    return 1 if report.unequal else 0
+    avx2 = _race_on_avx2(arguments) if avx2_too else 0
+    return 1 if report.unequal or avx2 else 0
+
+
+def _race_on_avx2(arguments: argparse.Namespace) -> int:
+    """Run the same workloads in a process where all contestants are held to AVX2; return its exit status."""
+    from ..benchmarks.processor import HELD_TO_AVX2
+
+    print("... the same, held to AVX2", file=sys.stderr)
+    words = [sys.executable, "-m", "relkernels", "bench", *arguments.names, "--results", arguments.results]
+    words += ["--threads", *map(str, arguments.threads)] if arguments.threads else []
+    child = subprocess.Popen(words, env=os.environ | HELD_TO_AVX2, stdout=subprocess.DEVNULL)
+    try:
+        return child.wait()
+    except KeyboardInterrupt:  # which the child has received too
+        child.wait()  # until it has saved what it measured
+        raise
 
 
 def _command(arguments: argparse.Namespace) -> str:
@@ -127,14 +152,6 @@ def _command(arguments: argparse.Namespace) -> str:
         if (value := getattr(arguments, option)) is not None:
             words += [f"--{option}", value]
     return shlex.join(words)
-
-
-def _pictures_of(results: str | None) -> str | None:
-    """Return the directory of a Markdown page's pictures: results/ next to RESULTS.md."""
-    if results is None:
-        return None
-    folder, name = os.path.split(results)
-    return os.path.join(folder, os.path.splitext(name)[0].lower())
 
 
 def _write(report: Report, arguments: argparse.Namespace) -> None:
@@ -152,16 +169,11 @@ def _write(report: Report, arguments: argparse.Namespace) -> None:
 
         for path in plots.save(report, arguments.plot).values():
             print(f"saved {path}", file=sys.stderr)
-    if arguments.results is not None:
-        from ..benchmarks import markdown, plots
+    if arguments.results is not None and report.rows:
+        from ..benchmarks import results
 
-        folder = os.path.dirname(arguments.results)
-        beside = _pictures_of(arguments.results) or ""
-        saved = plots.save(report, beside)
-        pictures = {caption: os.path.relpath(path, folder or ".") for caption, path in saved.items()}
-        with open(arguments.results, "w") as f:
-            f.write(markdown.render(report, pictures, beside))
-        print(f"saved {arguments.results}", file=sys.stderr)
+        for path in results.save(report, arguments.results, whole=not arguments.names):
+            print(f"saved {path}", file=sys.stderr)
     if arguments.html is not None:
         page.write(_page(report), arguments.html)
         print(f"saved {arguments.html}", file=sys.stderr)

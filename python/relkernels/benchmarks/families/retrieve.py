@@ -96,6 +96,11 @@ _TARGETS: dict[tuple[int, int, int], dict[str, float]] = {
     (1, 100_000, 10): {"best": 1.2},
     (16, 100_000, 10): {"best": 1.5},
 }
+_AVX2_TARGETS = {
+    (1, 100_000, 10): {"faiss": 1.2},
+    (1000, 100_000, 10): {"faiss": 8.0},
+    (1000, 100_000, 100): {"faiss": 6.0},
+}
 
 
 def _workload(series: str, size: int, n: int, m: int, k: int, title: str) -> Workload:
@@ -115,6 +120,7 @@ def _workload(series: str, size: int, n: int, m: int, k: int, title: str) -> Wor
         data=lambda: Data(points(n, seed=1), points(m, seed=2), k),
         contestants=_BASE | slow,
         targets=_TARGETS.get((n, m, k), {}),
+        isa_targets={"avx2": _AVX2_TARGETS[n, m, k]} if (n, m, k) in _AVX2_TARGETS else {},
         quick=quick,
     )
 
