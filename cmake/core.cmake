@@ -60,4 +60,9 @@ if(processor MATCHES "^(x86_64|AMD64|amd64)$")
   relkernels_isa(avx512 "${tables}" -DRK_ISA_AVX512 ${avx512})
   relkernels_isa(avx512_bf16 csrc/kernels/table_bf16.cpp -DRK_ISA_AVX512_BF16 ${avx512} -mavx512bf16)
   relkernels_isa(amx csrc/kernels/table_bf16.cpp -DRK_ISA_AMX ${avx512} -mamx-tile -mamx-bf16)
+elseif(processor MATCHES "^(aarch64|arm64|ARM64)$")
+  # NEON is part of every such processor: no flag selects it. GCC's scheduler, which runs before registers are
+  # allocated on this processor only, would move loads up until accumulators of the micro-kernel are spilled.
+  target_compile_definitions(relkernels_core PRIVATE RK_HAVE_NEON)
+  relkernels_isa(neon "${tables}" -DRK_ISA_NEON $<$<CXX_COMPILER_ID:GNU>:-fno-schedule-insns>)
 endif()

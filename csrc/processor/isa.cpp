@@ -30,6 +30,8 @@ extern const KernelsBf16 kernels_bf16;
 namespace amx {
 extern const KernelsBf16 kernels_bf16;
 }
+#elif defined(RK_HAVE_NEON)
+RK_DECLARE(neon)
 #endif
 #undef RK_DECLARE
 
@@ -44,6 +46,7 @@ struct Isa {
     const CeilingKernels* ceilings;
 };
 
+bool always() { return true; }
 #if defined(RK_HAVE_X86)
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 bool has_avx512() {
@@ -72,9 +75,11 @@ const Isa table[] = {
     {"avx512", has_avx512, &avx512::kernels_float, &avx512::kernels_double, &avx512::kernels_bf16,
      &avx512::ceilings},
     {"avx2", has_avx2, &avx2::kernels_float, &avx2::kernels_double, &avx2::kernels_bf16, &avx2::ceilings},
+#elif defined(RK_HAVE_NEON)
+    {"neon", always, &neon::kernels_float, &neon::kernels_double, &neon::kernels_bf16, &neon::ceilings},
 #endif
-    {"portable", [] { return true; }, &portable::kernels_float, &portable::kernels_double,
-     &portable::kernels_bf16, &portable::ceilings},
+    {"portable", always, &portable::kernels_float, &portable::kernels_double, &portable::kernels_bf16,
+     &portable::ceilings},
 };
 
 const Isa* chosen = nullptr;
@@ -127,6 +132,8 @@ std::vector<std::pair<std::string, bool>> cpu_features() {
             {"avx512f", bool(__builtin_cpu_supports("avx512f"))},
             {"avx512_bf16", bool(__builtin_cpu_supports("avx512bf16"))},
             {"amx_bf16", bool(__builtin_cpu_supports("amx-bf16"))}};
+#elif defined(RK_HAVE_NEON)
+    return {{"neon", true}};
 #else
     return {};
 #endif

@@ -5,7 +5,7 @@
 // bitwise operators and the choice `mask ? a : b` are the vector extensions of GCC and Clang, so they
 // are written as for scalars. The few operations that the extensions lack (fused multiply-add, masked
 // access, bit masks) are functions in one file for each instruction set, the same functions in each:
-// avx512.hpp, avx2.hpp and generic.hpp.
+// avx512.hpp, avx2.hpp, neon.hpp and generic.hpp.
 //
 // Invariants
 // - Everything lives in namespace RK_ISA and is force-inlined: an object compiled for one instruction
@@ -20,6 +20,8 @@
 #include "simd/avx512.hpp"
 #elif defined(RK_ISA_AVX2)
 #include "simd/avx2.hpp"
+#elif defined(RK_ISA_NEON)
+#include "simd/neon.hpp"
 #else
 #include "simd/generic.hpp"
 #endif

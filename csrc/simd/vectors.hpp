@@ -22,6 +22,9 @@
 #elif defined(RK_ISA_AVX2)
 #define RK_ISA avx2
 #define RK_VECTOR_BYTES 32
+#elif defined(RK_ISA_NEON)
+#define RK_ISA neon
+#define RK_VECTOR_BYTES 16
 #else
 #define RK_ISA portable
 #define RK_VECTOR_BYTES 16
