@@ -20,6 +20,7 @@ target_sources(
           csrc/operations/relation_matrix_vjp.cpp
           csrc/operations/relation_matvec.cpp
           csrc/operations/retrieve.cpp
+          csrc/operations/screening.cpp
           csrc/operations/sparse_feature_map.cpp
           csrc/operations/sparse_feature_map_vjp.cpp
           csrc/base/threads.cpp)

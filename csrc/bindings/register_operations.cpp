@@ -72,14 +72,47 @@ void attention(const py::array& q, const py::array& k, const py::array& v, const
     });
 }
 
+// Codes of at least m keys of d features, as encode_keys writes them.
+void check_codes(const py::array& codes, const py::array& terms, long m, long d) {
+    const long panels = ceil_div(m, kCodeLanes);
+    const auto is = [](const py::array& a, std::initializer_list<long> last) {
+        return a.ndim() == long(last.size()) + 1 && (a.flags() & py::array::c_style) &&
+               std::equal(last.begin(), last.end(), a.shape() + 1);
+    };
+    if (!holds<std::int8_t>(codes) || !holds<float>(terms) || !is(codes, {ceil_div(d, 4), kCodeLanes, 4}) ||
+        !is(terms, {kCodeTerms, kCodeLanes}) || codes.shape(0) < panels || terms.shape(0) < panels ||
+        d > kMostCodedDepth)
+        throw std::invalid_argument("codes or terms are not those of the keys");
+}
+
+void encode_keys(const py::array& features, long first, const py::array& codes, const py::array& terms) {
+    const auto from = view<const float>(features);
+    if (from.ndim() != 2 || (from.dim(1) > 1 && from.step(1) != 1))
+        throw std::invalid_argument("features: expected rows of unit stride");
+    if (first < 0 || first > from.dim(2)) throw std::invalid_argument("first: expected 0 to m");
+    check_codes(codes, terms, from.dim(2), from.dim(1));
+    std::int8_t* const bytes = view<std::int8_t>(codes).data;
+    float* const numbers = view<float>(terms).data;
+    without_gil([&] { rk::encode_keys(from, first, bytes, numbers); });
+}
+
 void retrieve(const py::array& q, const py::array& keys, const MlpHandle* phi, const MlpHandle* psi,
-              const Name& precision, const Maybe& mask, const py::array& values, const py::array& indices) {
+              const Name& precision, const Maybe& mask, const py::array& values, const py::array& indices,
+              const Maybe& codes, const Maybe& terms) {
     with_dtype(q, [&]<class T>() {
         const auto relation = relation_of<T>(q, keys, phi, psi, precision, 1);
         const Allowed allowed = allowed_of(mask);
         const auto best = view<T>(values);
         const auto where = view<std::int64_t>(indices);
-        without_gil([&] { rk::retrieve<T>(relation, allowed, best, where); });
+        KeyCodes of_keys;
+        if (codes && terms) {
+            const Array<const T>& k = relation.columns;
+            if (!std::is_same_v<T, float> || psi || !k.repeats() || (k.dim(1) > 1 && k.step(1) != 1))
+                throw std::invalid_argument("codes are for one matrix of float32 features of unit stride");
+            check_codes(*codes, *terms, k.dim(2), k.dim(1));
+            of_keys = {view<const std::int8_t>(*codes).data, view<const float>(*terms).data};
+        }
+        without_gil([&] { rk::retrieve<T>(relation, allowed, best, where, of_keys); });
     });
 }
 
@@ -108,8 +141,10 @@ void register_operations(py::module_& m) {
           arg("psi").none(true), arg("precision"), arg("scale"), arg("mask"), arg("band"), arg("out"));
     m.def("attention", &attention, arg("q"), arg("k"), arg("v"), arg("phi").none(true), arg("psi").none(true),
           arg("precision"), arg("scale"), arg("mask"), arg("band"), arg("out"), arg("lse"));
+    m.def("encode_keys", &encode_keys, arg("features"), arg("first"), arg("codes"), arg("terms"));
     m.def("retrieve", &retrieve, arg("q"), arg("keys"), arg("phi").none(true), arg("psi").none(true),
-          arg("precision"), arg("mask"), arg("values"), arg("indices"));
+          arg("precision"), arg("mask"), arg("values"), arg("indices"), arg("codes") = py::none(),
+          arg("terms") = py::none());
     m.def("relation_matvec", &relation_matvec, arg("x"), arg("y"), arg("v"), arg("phi").none(true),
           arg("psi").none(true), arg("precision"), arg("link"), arg("scale"), arg("out"));
 }

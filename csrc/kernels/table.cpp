@@ -1,6 +1,7 @@
 // The table of one instruction set: this file is compiled once for each, with RK_ISA_* set.
 #include "kernels/activations.hpp"
 #include "kernels/ceiling_loops.hpp"
+#include "kernels/codes.hpp"
 #include "kernels/gather.hpp"
 #include "kernels/in_place.hpp"
 #include "kernels/losses.hpp"
@@ -45,6 +46,7 @@ namespace rk::RK_ISA {
       .loss_vjp = loss_vjp<T>},                                                               \
      {.nngp_tile = nngp_tile<T>, .nngp_variances = nngp_variances, .nngp_layer = nngp_layer}, \
      {.philox = philox, .random_panels = random_panels<T>},                                   \
+     {.encode = encode, .screen = screen},                                                    \
      vector_math<T>}
 
 extern const Kernels<float> kernels_float;

@@ -220,8 +220,44 @@ struct Random {
                           T* panels, long panel_stride);
 };
 
+// 8-bit codes of rows of float (kernels/codes.hpp). Keys come in panels of kCodeLanes: codes (groups of four
+// depths, kCodeLanes, 4), zero past the depth, and terms (kCodeTerms, kCodeLanes). This layout is that of
+// saved files, so it is the same on every processor.
+inline constexpr int kCodeLanes = 16, kCodeTerms = 4;
+inline constexpr int kKeyLevels = 63, kQueryLevels = 64, kCodeOffset = 64;
+inline constexpr long kMostCodedDepth = 65536;
+// Rows whose largest magnitude is outside of this range have no codes: their products might overflow, or
+// lose bits to underflow.
+inline constexpr float kLeastCoded = 0x1p-40f, kMostCoded = 0x1p50f;
+
+// Rows of queries as `screen` needs them. Row r passes a key where
+//   <codes of r, codes of the key> + reach[r] (error |y| + |y - y^|) >= -minus_bar[r] u
+// with the terms |y|, |y - y^| and u of the key.
+struct CodedRows {
+    const std::uint8_t* codes;  // row-major, with the offset
+    long row;
+    const float *minus_bar, *reach;
+    float error;
+};
+// A pair that passed, and by how much.
+struct Survivor {
+    std::int32_t row, column;
+    float excess;
+};
+
+struct Codes {
+    // Codes of at most kCodeLanes rows: four depths of row j at codes + g * group_stride + j * row_stride,
+    // and their terms. The largest magnitude becomes `most`, and `offset` is added.
+    void (*encode)(const float* src, long src_row, long rows, long depth, float most, int offset,
+                   std::uint8_t* codes, long group_stride, long row_stride, float* terms);
+    // Pairs of rows and of cols keys that pass, panel by panel; ends after a panel with which they are more
+    // than `most`. Returns their number.
+    long (*screen)(const CodedRows& q, long rows, const std::int8_t* codes, const float* terms, long groups,
+                   long cols, long most, Survivor* out);
+};
+
 template <class T>
-struct Kernels : Products<T>, Tiles<T>, Series<T>, Random<T> {
+struct Kernels : Products<T>, Tiles<T>, Series<T>, Random<T>, Codes {
     // Elementwise function by name, for tests; false if the name is unknown.
     bool (*vector_math)(const char* name, T parameter, const T* x, T* out, long n);
 };

@@ -63,10 +63,20 @@ template <class T>
 void attention(const Relation<T>& relation, const Array<const T>& values, const Allowed& allowed,
                const Array<T>& out, const Array<T>& lse);
 
-// values and indices are contiguous.
+// Codes of float32 features of keys (kernels/table.hpp), in memory of the caller: codes (panels, groups,
+// kCodeLanes, 4) and terms (panels, kCodeTerms, kCodeLanes) for at least as many keys.
+struct KeyCodes {
+    const std::int8_t* codes = nullptr;
+    const float* terms = nullptr;
+};
+// Writes the panels from that of row `first` on. features: (m, d), rows of unit stride.
+void encode_keys(const Array<const float>& features, long first, std::int8_t* codes, float* terms);
+
+// values and indices are contiguous. With codes, every item has the same keys, of unit stride and without
+// psi.
 template <class T>
 void retrieve(const Relation<T>& relation, const Allowed& allowed, const Array<T>& values,
-              const Array<std::int64_t>& indices);
+              const Array<std::int64_t>& indices, const KeyCodes& codes = {});
 
 template <class T>
 void relation_matvec(const Relation<T>& relation, const Array<const T>& values, Link link,

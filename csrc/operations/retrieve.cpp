@@ -1,141 +1,35 @@
 // The k largest R_ij of each row with their columns, R never written.
 //
-// Order: larger values first, equal ones by lower column, NaN below every number. It is a total order of
-// (value, column), so partial results merge exactly in any order. State of a row: a list of hits. When it is
-// full, the k best are kept, and the worst of those is the bar that later candidates must pass. A full list
-// costs one selection (linear time) for the hits since the last one, so a hit costs a few nanoseconds where a
-// heap of k would take log k steps.
-#include <algorithm>
-#include <cmath>
-#include <limits>
-
+// float32 keys whose codes were prepared, or that have enough queries to pay for making them, are screened
+// (screening.hpp): most pairs are left out by a bound of their value, made of 8-bit integers. The result does
+// not depend on it.
 #include "base/batches.hpp"
 #include "operations/operations.hpp"
-#include "walk/masks.hpp"
-#include "walk/pairs.hpp"
+#include "operations/screening.hpp"
+#include "operations/top_k.hpp"
 
 namespace rk {
 
-namespace {
-
-template <class T>
-struct Hit {
-    T value;
-    std::int64_t column;
-};
-
-// An object rather than a function: algorithms inline it.
-struct Better {
-    template <class T>
-    bool operator()(const Hit<T>& a, const Hit<T>& b) const {
-        if (a.value > b.value) return true;
-        if (a.value < b.value) return false;
-        const bool a_nan = a.value != a.value, b_nan = b.value != b.value;
-        return a_nan != b_nan ? b_nan : a.column < b.column;
-    }
-};
-
-template <class T>
-struct TopK {
-    static constexpr bool kOrderFree = true;
-    static constexpr long kRowBlock = rk::kRowBlock;
-    long k;
-    T* values;
-    std::int64_t* indices;
-    Mask mask;
-
-    struct State {
-        long* found;   // of each row
-        T* bar;        // of each row: NaN (every column passes) until k were found
-        Hit<T>* hits;  // capacity() of each row
-    };
-    // Room for as many new hits as are kept, within limits.
-    long capacity() const { return k + std::min(k, 1024L) + 16; }
-    State make(Space& space, long rows) const {
-        return {space.take<long>(rows), space.take<T>(rows), space.take<Hit<T>>(rows * capacity())};
-    }
-    void init(State& s, long rows) const {
-        std::fill_n(s.found, rows, 0);
-        std::fill_n(s.bar, rows, std::numeric_limits<T>::quiet_NaN());
-    }
-    Span met(long i0, long rows, long j0, long cols) const {
-        return band_columns(mask.band, i0, rows, j0, cols);
-    }
-    template <class A>
-    void destination(Tile<A>&, Finish<T>&) const {}
-
-    // Keeps the k best hits of a row, and raises its bar to the worst of them.
-    void select(const State& s, long i) const {
-        Hit<T>* hits = s.hits + i * capacity();
-        if (s.found[i] < k) return;
-        std::nth_element(hits, hits + k - 1, hits + s.found[i], Better{});
-        s.found[i] = k;
-        s.bar[i] = hits[k - 1].value;
-    }
-    void offer(const State& s, long i, const Hit<T>& hit) const {
-        s.hits[i * capacity() + s.found[i]++] = hit;
-        if (s.found[i] == capacity()) select(s, i);
-    }
-
-    template <class A>
-    void accept(State& s, const Tile<A>& t) const {
-        std::int32_t columns[kTileColumns];
-        for (long r = 0; r < t.rows; ++r) {
-            const long i = t.first + r;
-            const T* row = t.r + r * t.ld;
-            // Until there is a bar every column passes, and the first bar is low: it is raised after the
-            // first columns, then each time their number has doubled.
-            const bool fresh = s.bar[i] != s.bar[i];
-            for (long from = 0, to; from < t.cols; from = to) {
-                to = fresh ? std::min(t.cols, from + std::max(from, round_up(k, 16))) : t.cols;
-                const long found = kernels<T>().candidates(row + from, to - from, s.bar[i], columns);
-                for (long c = 0; c < found; ++c) {
-                    const long j = from + columns[c];
-                    if (mask.allows(t.i0 + r, t.j0 + j) && !(row[j] <= s.bar[i]))
-                        offer(s, i, {row[j], t.j0 + j});
-                }
-                if (fresh) select(s, i);
-            }
-        }
-    }
-    void merge(State& a, const State& b, long rows) const {
-        for (long i = 0; i < rows; ++i)
-            for (long c = 0; c < b.found[i]; ++c) offer(a, i, b.hits[i * capacity() + c]);
-    }
-    void finish(State& s, long i0, long rows) const {
-        for (long i = 0; i < rows; ++i) {
-            Hit<T>* hits = s.hits + i * capacity();
-            select(s, i);
-            std::sort(hits, hits + s.found[i], Better{});
-            for (long c = 0; c < k; ++c) {
-                const bool found = c < s.found[i];
-                values[(i0 + i) * k + c] = found ? hits[c].value : -std::numeric_limits<T>::infinity();
-                indices[(i0 + i) * k + c] = found ? hits[c].column : -1;
-            }
-        }
-    }
-};
-
-}  // namespace
-
 template <class T>
 void retrieve(const Relation<T>& r, const Allowed& allowed, const Array<T>& values,
-              const Array<std::int64_t>& indices) {
+              const Array<std::int64_t>& indices, const KeyCodes& codes) {
     if (allowed.all() && one_relation(r.rows, r.columns, values))
-        return retrieve(r.as_one(), allowed, values.as_matrix(), indices.as_matrix());
+        return retrieve(r.as_one(), allowed, values.as_matrix(), indices.as_matrix(), codes);
     for_each_item(r.rows.batch(2), r.work(2), [&](const Team& team, long item) {
+        const Points<T> rows = points_of(r.rows, item, r.phi), keys = points_of(r.columns, item, r.psi);
+        const TopK<T> best{values.dim(1), values.item(item, 2), indices.item(item, 2), allowed.of_item(item)};
+        if constexpr (std::is_same_v<T, float>)
+            if (r.precision == Precision::full && r.scale == 1 && screening_pays(rows, keys, codes, best.k))
+                return retrieve_screened(team, rows, keys, codes, best);
         with_arithmetic<T>(r.precision, [&]<class A>() {
-            const std::vector<Operand<A>> columns = {
-                {points_of(r.columns, item, r.psi), Operand<A>::columns}};
-            walk_pairs(
-                team, points_of(r.rows, item, r.phi), columns, r.scale, 1,
-                TopK<T>{values.dim(1), values.item(item, 2), indices.item(item, 2), allowed.of_item(item)});
+            walk_pairs<A>(team, rows, {{keys, Operand<A>::columns}}, r.scale, 1, best);
         });
     });
 }
 
-#define RK_INSTANTIATE(T) \
-    template void retrieve(const Relation<T>&, const Allowed&, const Array<T>&, const Array<std::int64_t>&);
+#define RK_INSTANTIATE(T)                                                                                   \
+    template void retrieve(const Relation<T>&, const Allowed&, const Array<T>&, const Array<std::int64_t>&, \
+                           const KeyCodes&);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)
 

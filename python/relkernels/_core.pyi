@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['ACTIVATIONS', 'DlpackTensor', 'Dual', 'LINKS', 'LOSSES', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'feature_map', 'feature_map_vjp', 'get_num_threads', 'isa', 'measure_ceiling', 'nngp_diagonal', 'nngp_kernel', 'philox', 'random_features', 'random_normals', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'retrieve', 'set_num_threads', 'sparse_feature_map', 'sparse_feature_map_vjp', 'vector_math']
+__all__: list[str] = ['ACTIVATIONS', 'DlpackTensor', 'Dual', 'LINKS', 'LOSSES', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'encode_keys', 'feature_map', 'feature_map_vjp', 'get_num_threads', 'isa', 'measure_ceiling', 'nngp_diagonal', 'nngp_kernel', 'philox', 'random_features', 'random_normals', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'retrieve', 'set_num_threads', 'sparse_feature_map', 'sparse_feature_map_vjp', 'vector_math']
 class DlpackTensor:
     """
     A tensor taken from a DLPack capsule, kept as long as this object.
@@ -75,6 +75,8 @@ def cpu_info() -> dict:
     """
     Instruction-set extensions of this processor, by name.
     """
+def encode_keys(features: numpy.ndarray, first: typing.SupportsInt | typing.SupportsIndex, codes: numpy.ndarray, terms: numpy.ndarray) -> None:
+    ...
 def feature_map(x: numpy.ndarray, mlp: Mlp, precision: str | None, out: numpy.ndarray) -> None:
     ...
 def feature_map_vjp(x: numpy.ndarray, mlp: Mlp, grad: numpy.ndarray, grad_x: numpy.ndarray, grad_weights: collections.abc.Sequence[numpy.ndarray], grad_biases: collections.abc.Sequence[numpy.ndarray] | None) -> None:
@@ -107,7 +109,7 @@ def relation_matrix_vjp(f: numpy.ndarray, g: numpy.ndarray, grad: numpy.ndarray,
     ...
 def relation_matvec(x: numpy.ndarray, y: numpy.ndarray, v: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, link: str, scale: typing.SupportsFloat | typing.SupportsIndex, out: numpy.ndarray) -> None:
     ...
-def retrieve(q: numpy.ndarray, keys: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, mask: numpy.ndarray | None, values: numpy.ndarray, indices: numpy.ndarray) -> None:
+def retrieve(q: numpy.ndarray, keys: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, mask: numpy.ndarray | None, values: numpy.ndarray, indices: numpy.ndarray, codes: numpy.ndarray | None = None, terms: numpy.ndarray | None = None) -> None:
     ...
 def set_num_threads(n: typing.SupportsInt | typing.SupportsIndex) -> None:
     ...
