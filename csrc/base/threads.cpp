@@ -36,6 +36,8 @@ constexpr std::size_t kArenaKept = std::size_t(8) << 20;
 inline void pause() {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
 #endif
 }
 
