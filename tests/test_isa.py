@@ -1,6 +1,7 @@
 """Instruction sets: choice, agreement, and the one-definition rule of the objects."""
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,7 @@ print(_core.isa)
 """
 
 
-@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "avx512_bf16", "amx"])
+@pytest.mark.parametrize("isa", ["portable", "neon", "avx2", "avx512", "avx512_bf16", "amx"])
 def test_environment_chooses_and_results_agree(isa, tmp_path, rng):
     if isa not in _core.available_isas():
         pytest.skip(f"this processor lacks {isa}")
@@ -40,6 +41,11 @@ def test_environment_chooses_and_results_agree(isa, tmp_path, rng):
     assert done.stdout.strip() == isa
     ours, theirs = rk.attention(x, x, x, phi), np.load(tmp_path / "out.npy")
     assert np.linalg.norm(ours - theirs) <= 1e-5 * np.linalg.norm(ours)
+
+
+@pytest.mark.skipif(platform.machine() not in ("aarch64", "arm64"), reason="needs a 64-bit ARM processor")
+def test_arm_has_neon():
+    assert _core.available_isas() == ["neon", "portable"]
 
 
 def test_an_unknown_name_is_refused():
@@ -58,7 +64,7 @@ def kernel_objects():
     root = os.environ.get("RELKERNELS_BUILD_DIR") or Path(__file__).parents[1] / "build"
     return [
         (isa, path)
-        for isa in ("avx2", "avx512", "avx512_bf16", "amx")
+        for isa in ("neon", "avx2", "avx512", "avx512_bf16", "amx")
         for path in sorted(Path(root).rglob(f"relkernels_{isa}.dir/**/*.o"))
     ]
 
