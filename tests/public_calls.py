@@ -253,6 +253,8 @@ def _of_numpy() -> dict[str, dict[str, Any]]:
     pairs = {"x": X, "y": Y, "phi": PHI, "psi": PSI}
     attended = {"q": X, "k": Y, "v": V, "phi": PHI, "psi": PSI}
     return {
+        "RelationValues": {"values": RELATED, "Y": Y},
+        "RowPairs": {"pairs": [[0, 1], [2, 3]], "X": X, "Y": Y},
         "MLP": {"weights": PHI.weights, "biases": PHI.biases, "activation": "relu"},
         "MLP.load": {"path": _file("phi.safetensors")},
         "MLP.random": {"widths": [3, 5, 2], "seed": 0, "dtype": "float64", "bias": True},

@@ -14,7 +14,7 @@ LAYERS = [
     ["arrays"],
     ["maps"],
     ["cuda"],
-    ["ops", "spectra", "config"],
+    ["ops", "spectra", "config", "samples"],
     ["gradients", "states", "bounds", "metrics"],
     ["estimators", "torch", "plot"],
     ["dask", "demos", "studies", "benchmarks"],

@@ -28,6 +28,7 @@ from .maps import MLP, Activation, leaky_relu, relu_power
 from .ops import attention, attention_scores, feature_map, relation_matrix, relation_matvec, retrieve
 from .ops.linear_operator import as_linear_operator
 from .ops.nngp import nngp_kernel
+from .samples import RelationValues, RowPairs
 from .states.block_retrieval import retrieve_blocks
 from .states.blocks import NpyBlocks
 
@@ -56,6 +57,8 @@ __all__ = [
     "PreferenceRetriever",
     "RandomFeatureRidge",
     "RelationKernel",
+    "RelationValues",
+    "RowPairs",
     "SymmetricRelation",
     "ZonalFeatures",
     "__version__",

@@ -87,6 +87,35 @@ def npy_blocks(draw: Draw) -> Call:
     return Call(rk.NpyBlocks, {"path": path, "rows": draw.pick(None, 1, 3, 1000)}, check, 1)
 
 
+@generator("RelationValues")
+def relation_values(draw: Draw) -> Call:
+    n, m = draw.pick(2, 7, 30), draw.pick(1, 5, 30)
+    values = draw.numbers((n, m))
+    rows = draw.rng.permutation(n)[: draw.pick(1, 2, n)]
+
+    def check(made: Any) -> None:
+        expect(made.shape == (n, m) and len(made) == n, f"shape {made.shape}")
+        same_bits(made[rows].values, values[rows], f"values of rows {rows}")
+        square = rk.RelationValues(values @ values.T)
+        same_bits(square[rows].values, square.values[np.ix_(rows, rows)], f"values between rows {rows}")
+
+    return Call(rk.RelationValues, {"values": values, "Y": draw.numbers((m, 3))}, check, 1)
+
+
+@generator("RowPairs")
+def row_pairs(draw: Draw) -> Call:
+    n, m = draw.pick(2, 7, 30), draw.pick(1, 5, 30)
+    pairs = np.column_stack([draw.rng.integers(n, size=20), draw.rng.integers(m, size=20)])
+    rows = draw.rng.permutation(20)[: draw.pick(1, 2, 20)]
+
+    def check(made: Any) -> None:
+        expect(made.sizes == (n, m) and len(made) == 20, f"{made!r}")
+        same_bits(made[rows].pairs, pairs[rows], f"pairs {rows}")
+
+    arguments = {"pairs": pairs, "X": draw.numbers((n, 3)), "Y": draw.numbers((m, 2))}
+    return Call(rk.RowPairs, arguments, check, 1)
+
+
 @generator("set_num_threads")
 def set_num_threads(draw: Draw) -> Call:
     n = draw.pick(1, 2, 3, 5)

@@ -18,6 +18,7 @@ from ..gradients import LOSSES, feature_loss
 from ..maps.activations import Activation
 from ..maps.mlp import MLP
 from ..ops import feature_map, relation_matrix, retrieve
+from ..samples import RowPairs
 from .base import AUTO_NEGATIVES, AUTO_PAIRS, TrainedEstimator, auto_batch, in_steps
 from .fitting.implicit_maps import fit_linear, is_implicit
 from .fitting.losses import contrastive_loss
@@ -30,8 +31,10 @@ from .fitting.scaling import Scaling
 from .fitting.spectral_start import schmidt_start
 from .fitting.training import SOLVERS, Problem
 from .retrieval import RetrievalMixin
+from .scores import pair_weights, score_of_pairs, score_of_values
 from .tables import check_array, equal_rows
-from .targets import relation_values, score_of_values
+from .targets import relation_values
+from .unwrap import between_tables, check_pairs
 
 # Rows of each table whose pairs give the loss of a fit in closed form.
 _JUDGED = 2048
@@ -244,9 +247,11 @@ class AsymmetricRelation(
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features_in)
-        y : array-like or sparse matrix of shape (n_samples_y, n_features_y) or (n_samples_y,)
-            The second table, Y. Without R, its row i matches row i of X.
+        X : array-like or sparse matrix of shape (n_samples, n_features_in), or RowPairs
+            With pairs of rows, y has the value of each pair.
+        y : array-like, sparse matrix or RelationValues
+            The second table, Y, of shape (n_samples_y, n_features_y) or (n_samples_y,). Without R, its row i
+            matches row i of X. Or both Y and R as `RelationValues`, which cross-validation requires.
         R : array-like or sparse matrix of shape (n_samples, n_samples_y), optional
             Relation values. Entries that a sparse matrix does not store are unknown and used only as
             negatives (`n_negatives`).
@@ -294,6 +299,7 @@ class AsymmetricRelation(
         return settings
 
     def _two_tables(self, X: Any, y: Any, R: Any, sample_weight: Any, settings: dict[str, Any]) -> _TwoTables:
+        X, y, R = between_tables(X, y, R, sample_weight)
         X = self._rows(X, reset=settings["reset"], ensure_min_samples=2)
         Y = _table(y, X.dtype) if settings["reset"] else self._rows_y(y)
         weight = self._weights(sample_weight, X)
@@ -455,15 +461,17 @@ class AsymmetricRelation(
         """
         return relation_matrix(self._rows(X), self._rows_y(Y, "Y"), self.phi_, self.psi_)
 
-    def score(self, X: Any, y: Any, R: Any = None) -> float:
+    def score(self, X: Any, y: Any, R: Any = None, sample_weight: Any = None) -> float:
         """Return how well the relation between X and Y fits.
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n, n_features_in)
-        y : array-like or sparse matrix of shape (m, n_features_y)
-            The second table, Y.
+        X : array-like or sparse matrix of shape (n, n_features_in), or RowPairs
+        y : array-like or sparse matrix of shape (m, n_features_y), or RelationValues
+            The second table, Y; other forms as in `fit`.
         R : array-like or sparse matrix of shape (n, m), optional
+        sample_weight : array-like of shape (n,), optional
+            Weights of the rows of X.
 
         Returns
         -------
@@ -471,17 +479,26 @@ class AsymmetricRelation(
             Without R, the fraction of rows of X whose most related row of Y is the matching one. With R, the
             area under the ROC curve if its values are 0 and 1, or if it is sparse with equal values
             (observed pairs against all others); otherwise the coefficient of determination, for a sparse R
-            over its observed pairs.
+            over its observed pairs. For `RowPairs` with values 0 and 1 (or -1 and 1), the area under the ROC
+            curve; with equal values, against pairs that are in no split; otherwise the coefficient of
+            determination. NaN, after a warning, if there are no two kinds of pairs to compare.
         """
+        if isinstance(X, RowPairs) and R is None:
+            check_pairs(X, sample_weight, symmetric=False)
+            first, second = self.transform(X.X, X.second)
+            return score_of_pairs(X, y, first, second, symmetric=False)
+        X, y, R = between_tables(X, y, R, sample_weight)
         X, Y = self._rows(X), self._rows_y(y)
+        weight = self._weights(sample_weight, X)
         if R is None:
             if Y.shape[0] != X.shape[0]:
                 check.fail("y", f"{X.shape[0]} rows, matched to those of X {X.shape}, without R", Y.shape)
             _, found = retrieve(X, Y, 1, self.phi_, self.psi_)
             best = found[:, 0]
-            return float(((best == np.arange(len(best))) | equal_rows(Y[best], Y)).mean())
+            hits = (best == np.arange(len(best))) | equal_rows(Y[best], Y)
+            return float(np.average(hits, weights=weight))
         R = relation_values(R, (X.shape[0], Y.shape[0]), X.dtype, "squared")
-        return score_of_values(relation_matrix(X, Y, self.phi_, self.psi_), R)
+        return score_of_values(relation_matrix(X, Y, self.phi_, self.psi_), R, pair_weights(weight, None))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -21,6 +21,7 @@ from ..gradients import LOSSES, feature_loss
 from ..maps.activations import Activation
 from ..maps.mlp import MLP
 from ..ops import feature_map, relation_matrix
+from ..samples import RowPairs
 from .base import AUTO_NEGATIVES, AUTO_PAIRS, TrainedEstimator, auto_batch, in_steps
 from .fitting.labels import MOST_CLASSES, label_map
 from .fitting.parameters import Parameters
@@ -31,16 +32,16 @@ from .fitting.scaling import Scaling
 from .fitting.spectral_start import mercer_start
 from .fitting.training import Problem
 from .retrieval import RetrievalMixin
-from .targets import (
+from .scores import (
+    area_under_roc,
     determination,
-    is_matrix,
-    observed_pairs,
+    pair_weights,
+    score_of_pairs,
     score_of_values,
-    selected,
-    symmetric_values,
-    targets_among,
-    values_of,
+    undefined,
 )
+from .targets import is_matrix, observed_pairs, selected, symmetric_values, targets_among, values_of
+from .unwrap import among_rows, check_pairs
 
 # Rows whose pairs give the loss of a fit in closed form: their matrix of values takes 32 MiB.
 _JUDGED = 2048
@@ -247,12 +248,14 @@ class SymmetricRelation(
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features_in)
-        y : array-like, sparse matrix or callable
+        X : array-like or sparse matrix of shape (n_samples, n_features_in), or RowPairs
+            With pairs of rows, y has the value of each pair.
+        y : array-like, sparse matrix, RelationValues or callable
             Labels of shape (n_samples,): objects are related if their labels are equal. Or a square
             symmetric matrix of relation values. Or a symmetric sparse matrix of observed pairs: entries that
             are not stored are unknown and used only as negatives (`n_negatives`). Or a kernel ``y(A, B)``
-            that returns the matrix of values between the rows of two arrays.
+            that returns the matrix of values between the rows of two arrays. Cross-validation requires
+            matrices as `RelationValues`.
         sample_weight : array-like of shape (n_samples,), optional
             An object of weight w counts as w equal objects, a pair as the product of both weights.
 
@@ -295,6 +298,7 @@ class SymmetricRelation(
         return settings
 
     def _objects(self, X: Any, y: Any, sample_weight: Any, settings: dict[str, Any]) -> _Objects:
+        X, y = among_rows(X, y, sample_weight)
         X = self._rows(X, reset=settings["reset"], ensure_min_samples=2)
         weight = self._weights(sample_weight, X)
         targets = self._checked_targets(y, X, one_class=settings["partial"])
@@ -423,14 +427,16 @@ class SymmetricRelation(
         X = self._rows(X)
         return relation_matrix(X, None if Y is None else self._rows(Y, "Y"), self.phi_)
 
-    def score(self, X: Any, y: Any) -> float:
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return how well the relation among the rows of X fits y.
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n, n_features_in)
-        y : array-like, sparse matrix or callable
+        X : array-like or sparse matrix of shape (n, n_features_in), or RowPairs
+        y : array-like, sparse matrix, RelationValues or callable
             As in `fit`.
+        sample_weight : array-like of shape (n,), optional
+            A pair has the product of the weights of both rows.
 
         Returns
         -------
@@ -438,27 +444,38 @@ class SymmetricRelation(
             For labels, the area under the ROC curve of r(x_i, x_j), i < j, as a test of equal labels.
             For values or a kernel, the coefficient of determination over all pairs. For a sparse y, the
             coefficient of determination over its pairs or, if its values are equal, the area under the ROC
-            curve of its pairs against all others.
+            curve of its pairs against all others. For `RowPairs` with values 0 and 1 (or -1 and 1), the area
+            under the ROC curve; with equal values, against pairs that are in no split; otherwise the
+            coefficient of determination. NaN, after a warning, if there are no two kinds of pairs to compare,
+            as for rows of one class.
         """
+        if isinstance(X, RowPairs):
+            check_pairs(X, sample_weight, symmetric=True)
+            features = self.transform(X.X)
+            return score_of_pairs(X, y, features, features, symmetric=True)
+        X, y = among_rows(X, y, sample_weight)
         relation = self.relation_matrix(X)
+        weight = self._weights(sample_weight, relation)
+        both = pair_weights(weight, weight)
         if sparse.issparse(y):
-            return score_of_values(
-                relation, observed_pairs("y", y, relation.shape, relation.dtype, "squared", symmetric=True)
-            )
+            values = observed_pairs("y", y, relation.shape, relation.dtype, "squared", symmetric=True)
+            return score_of_values(relation, values, both)
         if callable(y) or is_matrix(y):
             X = self._rows(X)
             truth = values_of(y, X, X) if callable(y) else check.numbers("y", y).astype(relation.dtype)
             if truth.shape != relation.shape:
                 check.fail("y", f"a matrix of shape {relation.shape}", truth.shape)
-            return determination(relation, truth)
-        from sklearn.metrics import roc_auc_score
-
+            return determination(relation, truth, both)
         with check.naming("y"):
             labels = column_or_1d(y)
         if len(labels) != len(relation):
             check.fail("y", f"{len(relation)} labels, one for each row of X", len(labels))
         upper = np.triu_indices(len(labels), 1)
-        return float(roc_auc_score(labels[upper[0]] == labels[upper[1]], relation[upper]))
+        equal = labels[upper[0]] == labels[upper[1]]
+        if equal.all() or not equal.any():
+            reason = "for labels that are all equal" if equal.all() else "unless two rows have the same label"
+            return undefined(f"{reason}: StratifiedKFold splits labels evenly, KFold does not")
+        return area_under_roc(equal, relation[upper], None if both is None else both[upper])
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -30,12 +30,19 @@ def _finite(name: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
         check.fail(name, "finite relation values", f"{bad} NaN or infinite in shape {shape}{hint}")
 
 
+def _shape(name: str, got: tuple[int, ...], shape: tuple[int, int], expected: str) -> None:
+    """Check the shape of a matrix of values; mention what selects its columns if only rows were selected."""
+    if got != shape:
+        only_rows = len(got) == 2 and got[0] == shape[0] and got[1] > shape[1]
+        hint = "; to select columns with the rows, scikit-learn needs relkernels.RelationValues"
+        check.fail(name, expected, f"shape {got}{hint if only_rows else ''}")
+
+
 def values_matrix(name: str, values: Any, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
     """Return relation values as a dense matrix of this shape."""
     matrix = check_array(values, dtype=dtype, input_name=name, ensure_all_finite=False)
-    if matrix.shape != shape:
-        square = "square " if shape[0] == shape[1] else ""
-        check.fail(name, f"a {square}matrix of shape {shape}", matrix.shape)
+    square = "square " if shape[0] == shape[1] else ""
+    _shape(name, matrix.shape, shape, f"a {square}matrix of shape {shape}")
     _finite(name, matrix, matrix.shape)
     return matrix
 
@@ -51,8 +58,7 @@ def observed_pairs(
     name: str, values: Any, shape: tuple[int, int], dtype: np.dtype, loss: str, symmetric: bool = False
 ) -> Any:
     """Return a sparse matrix of observed pairs in CSR format, indices sorted and within `shape`."""
-    if values.shape != shape:
-        check.fail(name, f"pair indices below {shape}, the rows of both tables", f"shape {values.shape}")
+    _shape(name, values.shape, shape, f"pair indices below {shape}, the rows of both tables")
     if hasattr(values, "check_format"):  # before a conversion that would dereference invalid indices
         try:
             values.check_format(full_check=True)
@@ -73,27 +79,6 @@ def observed_pairs(
         difference = abs(observed - observed.T)
         _asymmetry(name, float(difference.max()), float(abs(observed).max()))
     return observed
-
-
-def determination(relation: np.ndarray, truth: np.ndarray) -> float:
-    """Return the coefficient of determination."""
-    residual = float(np.square(relation - truth, dtype=np.float64).sum())
-    return 1.0 - residual / float(np.square(truth - truth.mean(), dtype=np.float64).sum())
-
-
-def score_of_values(relation: np.ndarray, values: Any) -> float:
-    """Return how well a relation fits values: the area under the ROC curve for binary values, else R^2."""
-    from sklearn.metrics import roc_auc_score
-
-    if sparse.issparse(values):
-        if np.ptp(values.data) > 0:
-            return determination(np.asarray(relation[values.nonzero()]).ravel(), values.data)
-        there = np.zeros(relation.shape, bool)
-        there[values.nonzero()] = True
-        return float(roc_auc_score(there.ravel(), relation.ravel()))
-    if np.isin(values, (0, 1)).all() and np.ptp(values) > 0:
-        return float(roc_auc_score(values.ravel() > 0, relation.ravel()))
-    return determination(relation, values)
 
 
 def is_matrix(y: Any) -> bool:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..base import check
+from ..samples import RelationValues, RowPairs
+from ..samples.row_pairs import known_elsewhere, observed, values_of_pairs
 from . import ranking
 from .pairs import SameLabel
 
@@ -27,21 +29,39 @@ class RankingScorer:
     def __call__(self, estimator: Any, X: Any, y: Any) -> float:
         """Return the measure of a fitted relation on held-out rows."""
         measure, options = _MEASURES[self.measure], {} if self.k is None else {"k": self.k}
-        if y is None:
-            check.fail("y", "the matching rows, or a label for each row of X", None)
-        if hasattr(estimator, "psi_"):
-            rows, items = estimator.transform(X, y)
-            return measure(np.arange(len(rows)), (rows, items), **options)
-        labels = np.asarray(y)
-        if labels.ndim != 1:
-            check.fail("y", "one label for each row of X", labels.shape)
-        features = estimator.transform(X)
-        own = np.arange(len(features))
-        return measure(SameLabel(labels), (features, features), **options, exclude=own)
+        relevant, features, exclude = _ranking(estimator, X, y)
+        return measure(relevant, features, **options, exclude=exclude)
 
     def __repr__(self) -> str:
         k = "" if self.k is None else f", k={self.k}"
         return f"ranking_scorer({self.measure!r}{k})"
+
+
+def _ranking(estimator: Any, X: Any, y: Any) -> tuple[Any, tuple[np.ndarray, np.ndarray], Any]:
+    """Return which items are relevant to each row, features of both, and the items not to rank."""
+    two = hasattr(estimator, "psi_")
+    relevant, first, second, exclude = y, X, y, None
+    if y is None:
+        check.fail("y", "the matching rows, a label for each row of X, or relation values", None)
+    if isinstance(X, RowPairs):
+        relevant = observed(X, values_of_pairs(y, X), symmetric=not two)
+        first, second, exclude = X.X, X.second, known_elsewhere(X, symmetric=not two)
+    elif isinstance(y, RelationValues):
+        relevant, second = y.values, X if y.Y is None else y.Y
+    elif not two:
+        labels = np.asarray(y)
+        if labels.ndim != 1:
+            check.fail("y", "one label for each row of X", labels.shape)
+        relevant = SameLabel(labels)
+    if two:
+        rows, items = estimator.transform(first, second)
+        return np.arange(len(rows)) if relevant is y else relevant, (rows, items), exclude
+    from scipy.sparse import csr_array
+
+    features = estimator.transform(first)
+    n = len(features)
+    own = csr_array((np.ones(n), np.arange(n), np.arange(n + 1)), shape=(n, n))
+    return relevant, (features, features), own if exclude is None else exclude + own
 
 
 def ranking_scorer(measure: str = "recall_at_k", k: int | None = None) -> RankingScorer:
@@ -49,7 +69,9 @@ def ranking_scorer(measure: str = "recall_at_k", k: int | None = None) -> Rankin
 
     For `AsymmetricRelation` fitted to matching rows, all rows of y are ranked for each row of X, and the
     matching one is relevant. For an estimator of one table (`SymmetricRelation`, or a pipeline that ends with
-    it) all other rows are ranked, and those with the same label are relevant.
+    it) all other rows are ranked, and those with the same label are relevant. If y is `RelationValues`, those
+    with a value > 0 are relevant. If X is `RowPairs`, those paired with a value > 0 are, and rows that are
+    paired with the same row in another split are not ranked.
 
     Parameters
     ----------
