@@ -316,7 +316,7 @@ def test_no_operation_reads_what_an_address_points_to():
 
 
 def test_stand_ins_are_never_read(recorder):
-    from relkernels.cuda.stand_ins import stand_in
+    from relkernels.arrays.stand_ins import stand_in
 
     a = stand_in(None, None, 4096, (3, 4), (4, 1), "float32")
     for read in (

@@ -9,12 +9,12 @@ import numpy as np
 
 from ..arrays.dispatch import OPERATIONS, Operation, labelled, replaced
 from ..arrays.half import HALVES
+from ..arrays.stand_ins import StandIn, stand_in
 from ..base.check import FLOATS
 from ..base.result import rebuilt
 from . import devices, libraries
 from .engine import KERNELS, CudaEngine
 from .libraries import Description
-from .stand_ins import StandIn, stand_in
 
 # Dtypes that have a stand-in: NumPy's numbers, and 16-bit floats.
 _KNOWN = {np.dtype(code).name for code in "?" + np.typecodes["AllInteger"] + "fdFD"}.union(HALVES)

@@ -13,11 +13,11 @@ import numpy as np
 
 from ..arrays.engine import Engine, Map
 from ..arrays.half import HALVES
+from ..arrays.stand_ins import StandIn
 from ..base import check
 from ..base.describe import option
 from . import mlps
 from .memory import DeviceMemory
-from .stand_ins import StandIn
 
 if TYPE_CHECKING:
     from .libraries import Kind

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from ..arrays.half import HALVES
-from .stand_ins import StandIn, stand_in
+from ..arrays.stand_ins import StandIn, stand_in
 
 if TYPE_CHECKING:
     from .libraries import Kind

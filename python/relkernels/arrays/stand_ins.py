@@ -1,11 +1,11 @@
-"""Stand-ins: NumPy arrays with the shape, strides and address of an array on a device, never read.
+"""Stand-ins: NumPy arrays with the shape, strides and address of an array on a device or of 16-bit floats.
 
-The checks of the package only use shapes, strides, dtypes and overlaps; a stand-in answers
-them as the array itself would. Whatever would read or write elements raises instead of following a pointer
-that means nothing here.
+NumPy cannot read the former, and the latter not as float32. The checks of the package only use shapes,
+strides, dtypes and overlaps; a stand-in answers them as the array itself would. Whatever would read or write
+elements raises instead of following a pointer that means nothing here.
 
-16-bit floats stand in as float32, as the CPU takes them: at twice the address, so that elements of four
-bytes lie where those of two do, and overlap where they do.
+16-bit floats stand in as float32, in which the CPU computes with them: at twice the address, so that two
+stand-ins overlap where their arrays do.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ..arrays.half import HALVES
+from .half import HALVES
 
 # Functions of NumPy that only use shapes and addresses.
 _HARMLESS = {np.may_share_memory, np.shares_memory}
 
 
-class _Interface:
+class Interface:
     """What NumPy makes a view of memory from."""
 
     __slots__ = ("__array_interface__",)
@@ -31,11 +31,11 @@ class _Interface:
 
 
 class StandIn(np.ndarray):
-    """An array on a device, for the checks.
+    """An array on a device or of 16-bit floats, for the checks.
 
     Attributes
     ----------
-    engine : CudaEngine
+    engine : Engine
         Computes with it.
     owner : array
         Of CuPy, PyTorch, ...; the stand-in is a view of it.
@@ -52,7 +52,7 @@ class StandIn(np.ndarray):
             self.engine, self.owner, self.element = source.engine, source.owner, source.element
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
-        raise TypeError(f"an array of shape {self.shape} on a device cannot be read here")
+        raise TypeError(f"an array of {self.element} of shape {self.shape} cannot be read here")
 
     __array_ufunc__ = _refuse
     __float__ = __int__ = __index__ = __bool__ = __iter__ = __contains__ = _refuse
@@ -75,7 +75,7 @@ class StandIn(np.ndarray):
 
     @property
     def address(self) -> int:
-        """Address of the first element on the device."""
+        """Address of the array's first element."""
         address = self.__array_interface__["data"][0]
         return address // 2 if self.element in HALVES else address
 
@@ -99,6 +99,6 @@ def stand_in(
         # Arrays of no elements may have no address, which NumPy would take for a wish to allocate.
         "data": (max(address * 2 if half else address, 256), False),
     }
-    made = np.asarray(_Interface(interface)).view(StandIn)
+    made = np.asarray(Interface(interface)).view(StandIn)
     made.engine, made.owner, made.element = engine, owner, element
     return made
