@@ -1,23 +1,41 @@
-"""Files that appear whole or not at all, and files of arrays that are read."""
+"""Files that are replaced atomically, and safetensors files that are read or mapped into memory."""
 
 from __future__ import annotations
 
 import errno
+import json
+import mmap
 import os
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
+
+import numpy as np
 
 from . import check
 from .describe import option
 
+# NumPy's names of dtypes by their names in safetensors; bfloat16 is read and written as its bits.
+_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "uint16",
+    "I64": "int64",
+    "I8": "int8",
+}
+# The data of a file that is mapped begin on a cache line.
+_LINE = 64
 
-def write_whole(path: Any, data: bytes) -> None:
-    """Write a file beside its place and put it there when it is complete.
+
+def write_whole(path: Any, *parts: Any) -> None:
+    """Write the bytes of `parts` to a temporary file in the same folder, and rename it when complete.
 
     Raises
     ------
     OSError
-        If the folder does not exist or takes no files; the message names it.
+        If the folder does not exist or does not accept files; the message names it.
     """
     name = os.path.realpath(os.fsdecode(check.path("path", path)))
     folder = os.path.dirname(name)
@@ -31,14 +49,64 @@ def write_whole(path: Any, data: bytes) -> None:
         raise OSError(error.errno, error.strerror, folder) from None
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            for part in parts:
+                file.write(part)
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(draft, 0o666 & ~umask)  # mkstemp's own mode shuts everyone else out
+        os.chmod(draft, 0o666 & ~umask)  # mkstemp gives access to the owner only
         os.replace(draft, name)
     except BaseException:
         os.unlink(draft)
         raise
+
+
+def write_safetensors(path: Any, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write contiguous arrays in this order, without a copy of them in memory.
+
+    Arrays of uint16 are written as bfloat16. The first array begins on a cache line when the file is mapped.
+    """
+    names = {dtype: name for name, dtype in _DTYPES.items()}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for key, a in tensors.items():
+        first, end = end, end + a.nbytes
+        header[key] = {"dtype": names[a.dtype.name], "shape": a.shape, "data_offsets": (first, end)}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-(8 + len(text)) % _LINE)
+    data = (a.reshape(-1).view(np.uint8).data for a in tensors.values())
+    write_whole(path, len(text).to_bytes(8, "little"), text, *data)
+
+
+def map_safetensors(path: Any) -> tuple[str, dict[str, str], dict[str, np.ndarray]]:
+    """Return the same as `read_safetensors`, with read-only arrays in a mapping of the file.
+
+    Bfloat16 is returned as uint16, its bits.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    name = os.fsdecode(check.path("path", path))
+    with check.naming("path"), open(name, "rb") as file:
+        try:
+            with safe_open(name, framework="numpy"):  # checks the header, and its offsets against the size
+                pass
+            pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            start = 8 + int.from_bytes(pages[:8], "little")
+            header = json.loads(pages[8:start])
+            metadata = header.pop("__metadata__", None) or {}
+            tensors = {key: _mapped(pages, start, **entry) for key, entry in header.items()}
+        except (SafetensorError, ValueError, TypeError, KeyError, OSError, RecursionError) as error:
+            raise ValueError(f"{name}: not a readable safetensors file: {error}") from None
+    return name, metadata, tensors
+
+
+def _mapped(
+    pages: mmap.mmap, start: int, dtype: str, shape: list[int], data_offsets: list[int]
+) -> np.ndarray:
+    kind = np.dtype(_DTYPES[dtype])
+    count = (data_offsets[1] - data_offsets[0]) // kind.itemsize
+    if count == 0:
+        return np.empty(shape, kind)
+    return np.frombuffer(pages, kind, count, start + data_offsets[0]).reshape(shape)
 
 
 def read_safetensors(path: Any) -> tuple[str, dict[str, str], dict[str, Any]]:
@@ -54,7 +122,7 @@ def read_safetensors(path: Any) -> tuple[str, dict[str, str], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     name = os.fsdecode(check.path("path", path))
-    with check.naming("path"), open(name, "rb"):  # the system's own error where it cannot be read
+    with check.naming("path"), open(name, "rb"):  # raises the system's error if it cannot be read
         pass
     try:
         with safe_open(name, framework="numpy") as file:
@@ -62,6 +130,22 @@ def read_safetensors(path: Any) -> tuple[str, dict[str, str], dict[str, Any]]:
             return name, metadata, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError, TypeError, KeyError, OSError, AttributeError) as error:
         raise ValueError(f"{name}: not a readable safetensors file: {error}") from None
+
+
+@contextmanager
+def checked_contents(name: str, metadata: dict[str, str], form: str, version: str) -> Iterator[None]:
+    """Check the format of a file, and name the file in the errors of the block that reads its contents."""
+    kind, found = metadata.pop("format", None), metadata.pop("version", None)
+    if kind != form:
+        raise ValueError(f"{name}: expected a file of format {form!r}, got {kind!r}")
+    if found != version:
+        raise ValueError(f"{name}: expected version {version} of {form}, got {found!r}")
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(f"{name}: {error.args[0]!r} is missing") from None
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def refuse_rest(metadata: dict[str, str], tensors: dict[str, Any]) -> None:
@@ -77,8 +161,8 @@ def check_writable(option: str, path: str) -> None:
     Raises
     ------
     OSError
-        If the path is empty, a directory or another thing that is no file, a file that may not be written,
-        or in a directory that is absent or takes no files. It is left as it was.
+        If the path is empty, a directory or anything else but an ordinary file, a file without write
+        permission, or in a directory that is absent or does not accept files. An existing file is unchanged.
     """
     name = os.path.realpath(path)
     try:

@@ -1,4 +1,4 @@
-"""Files of MLPs: safetensors with the arrays, and metadata that says what they are."""
+"""MLPs in safetensors files: their arrays, and metadata about them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,41 @@ from typing import Any
 import numpy as np
 
 from ..base import check
-from ..base.files import read_safetensors, refuse_rest, write_whole
+from ..base.files import checked_contents, read_safetensors, refuse_rest, write_whole
 from .activations import Activation
 
 _FORMAT = "relkernels.MLP"
 _FORMAT_VERSION = "1"
+
+
+# Weights, biases and activation of an MLP.
+Parts = tuple[Sequence[np.ndarray], Sequence[np.ndarray] | None, Activation]
+
+
+def encoded(parts: Parts, prefix: str = "") -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return the tensors and the metadata of an MLP, with names that begin with `prefix`."""
+    weights, biases, activation = parts
+    tensors = {f"{prefix}weights.{i}": w for i, w in enumerate(weights)}
+    tensors.update({f"{prefix}biases.{i}": b for i, b in enumerate(biases or ())})
+    metadata = {
+        f"{prefix}activation": activation.name,
+        f"{prefix}layers": str(len(weights)),
+        f"{prefix}bias": str(biases is not None),
+    }
+    if activation.parameter is not None:
+        metadata[f"{prefix}parameter"] = repr(activation.parameter)
+    return tensors, metadata
+
+
+def decoded(metadata: dict[str, str], tensors: dict[str, Any], prefix: str = "") -> Parts:
+    """Return the parts that `encoded` named; their tensors and metadata are removed."""
+    layers = range(int(metadata.pop(f"{prefix}layers")))
+    weights = [tensors.pop(f"{prefix}weights.{i}") for i in layers]
+    has_bias = check.choice(f"{prefix}bias", metadata.pop(f"{prefix}bias"), ("True", "False")) == "True"
+    biases = [tensors.pop(f"{prefix}biases.{i}") for i in layers] if has_bias else None
+    parameter = metadata.pop(f"{prefix}parameter", None)
+    name = metadata.pop(f"{prefix}activation")
+    return weights, biases, Activation(name, None if parameter is None else float(parameter))
 
 
 def write(
@@ -23,47 +53,21 @@ def write(
     biases: Sequence[np.ndarray] | None,
     activation: Activation,
 ) -> None:
-    """Write the parts of an MLP to a file, which appears whole or not at all."""
+    """Write the parts of an MLP to a file, atomically."""
     from safetensors.numpy import save
 
-    tensors = {f"weights.{i}": w for i, w in enumerate(weights)}
-    tensors.update({f"biases.{i}": b for i, b in enumerate(biases or ())})
-    metadata = {
-        "format": _FORMAT,
-        "version": _FORMAT_VERSION,
-        "activation": activation.name,
-        "layers": str(len(weights)),
-        "bias": str(biases is not None),
-    }
-    if activation.parameter is not None:
-        metadata["parameter"] = repr(activation.parameter)
-    write_whole(path, save(tensors, metadata=metadata))
+    tensors, metadata = encoded((weights, biases, activation))
+    write_whole(path, save(tensors, {"format": _FORMAT, "version": _FORMAT_VERSION, **metadata}))
 
 
 @contextmanager
-def read(
-    path: str | os.PathLike[str],
-) -> Iterator[tuple[list[np.ndarray], list[np.ndarray] | None, Activation]]:
-    """Give weights, biases and activation from a file.
+def read(path: str | os.PathLike[str]) -> Iterator[Parts]:
+    """Yield weights, biases and activation from a file.
 
-    Errors of the block that makes an MLP of them also name the file.
+    Errors raised in the block, which makes an MLP of them, also name the file.
     """
     name, metadata, tensors = read_safetensors(path)
-    kind, version = metadata.pop("format", None), metadata.pop("version", None)
-    if kind != _FORMAT:
-        raise ValueError(f"{name}: expected a file of format {_FORMAT!r}, got {kind!r}")
-    if version != _FORMAT_VERSION:
-        raise ValueError(f"{name}: expected version {_FORMAT_VERSION} of {_FORMAT}, got {version!r}")
-    try:
-        layers = range(int(metadata.pop("layers")))
-        weights: list[Any] = [tensors.pop(f"weights.{i}") for i in layers]
-        has_bias = check.choice("bias", metadata.pop("bias"), ("True", "False")) == "True"
-        biases: list[Any] | None = [tensors.pop(f"biases.{i}") for i in layers] if has_bias else None
-        parameter = float(metadata.pop("parameter")) if "parameter" in metadata else None
-        activation = Activation(metadata.pop("activation"), parameter)
+    with checked_contents(name, metadata, _FORMAT, _FORMAT_VERSION):
+        parts = decoded(metadata, tensors)
         refuse_rest(metadata, tensors)
-        yield weights, biases, activation
-    except KeyError as error:
-        raise ValueError(f"{name}: {error.args[0]!r} is missing") from None
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: {error}") from None
+        yield parts
