@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from ..base import check
-from ..base.describe import described
+from ..base.describe import advice, described
 from ..base.result import rebuilt
 from .dlpack import taken
 from .half import HALVES, narrow, widen
@@ -219,14 +219,19 @@ def check_returnable(name: str, kind: Kind) -> None:
         )
 
 
-def on_host(name: str, a: Any) -> OnHost:
-    """View an array of any kind in the host's memory; TypeError for anything else, naming the argument."""
+def in_main_memory(name: str, a: Any) -> HostView:
+    """View an array of any kind in main memory; TypeError for anything else, naming the argument."""
     if not is_array(a):
-        raise TypeError(f"{name}: expected an array, got {type(a).__name__}")
+        raise TypeError(f"{name}: expected an array, got {described(a)}{advice(name, a)}")
     place = place_of(name, a)
     if place.device[0] != CPU:
         raise TypeError(f"{name}: expected an array in the host's memory, got one of {place}")
-    view, dtype = host_view(name, a)
+    return host_view(name, a)
+
+
+def on_host(name: str, a: Any) -> OnHost:
+    """Return the view of `in_main_memory`, widened to float32 if it has 16 bits, with the array's kind."""
+    view, dtype = in_main_memory(name, a)
     return OnHost(widen(view, dtype) if dtype in HALVES else view, dtype, kind_of(a), view)
 
 

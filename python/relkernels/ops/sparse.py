@@ -1,4 +1,4 @@
-"""Sparse sides of a relation: they are mapped to features before the kernels see them."""
+"""Sides of a relation that are mapped before the walk over pairs, among them all sparse ones."""
 
 from __future__ import annotations
 
@@ -32,20 +32,21 @@ def mapped_sides(
     check_mlp("psi", psi)
     if phi is not None:
         check.same_dtype(("phi", phi), ("psi", psi))
-    f = _features(x_name, x, "phi", phi, precision, least_ndim)
+    f = mapped_points(x_name, x, "phi", phi, precision, least_ndim)
     if y is None:
         if psi is None or psi is phi:
             return f, None, None, None
         y, y_name = x, x_name
     psi_name, psi = ("phi", phi) if psi is None else ("psi", psi)
-    g = _features(y_name, y, psi_name, psi, precision, 2)
+    g = mapped_points(y_name, y, psi_name, psi, precision, 2)
     check.same_width(x_name, x, f.shape[-1], y_name, y, g.shape[-1])
     return f, g, None, None
 
 
-def _features(
+def mapped_points(
     name: str, a: Any, map_name: str, phi: MLP | None, precision: str | None, ndim: int
 ) -> np.ndarray:
+    """Return the features of points, sparse or not, through a map; messages use the names."""
     if not is_sparse(a):
         points = check.features(name, a, ndim)
         if phi is None:
