@@ -128,6 +128,7 @@ def _folder() -> str:
     folder = tempfile.mkdtemp(prefix="relkernels-calls-")
     np.save(os.path.join(folder, "keys.npy"), Y)
     PHI.save(os.path.join(folder, "phi.safetensors"))
+    rk.Keys(Y, PSI).save(os.path.join(folder, "keys.safetensors"))
     return folder
 
 
@@ -255,6 +256,8 @@ def _of_numpy() -> dict[str, dict[str, Any]]:
     return {
         "RelationValues": {"values": RELATED, "Y": Y},
         "RowPairs": {"pairs": [[0, 1], [2, 3]], "X": X, "Y": Y},
+        "Keys": {"keys": Y, "psi": PSI, "dtype": "float64"},
+        "Keys.load": {"path": _file("keys.safetensors")},
         "MLP": {"weights": PHI.weights, "biases": PHI.biases, "activation": "relu"},
         "MLP.load": {"path": _file("phi.safetensors")},
         "MLP.random": {"widths": [3, 5, 2], "seed": 0, "dtype": "float64", "bias": True},
@@ -334,6 +337,9 @@ def _of_methods() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
     mercer, schmidt = spectra.mercer(_gauss, X), spectra.schmidt(_gauss, X, Y)
     sphere = spectra.mercer_sphere(np.exp, 3, 4)
     return {
+        "relkernels.Keys.add": (rk.Keys(Y, PSI).add, {"rows": Y}),
+        "relkernels.Keys.remove": (lambda ids: rk.Keys(Y, PSI).remove(ids), {"ids": [1, 3]}),
+        "relkernels.Keys.save": (rk.Keys(Y, PSI).save, {"path": _file("saved.keys")}),
         "relkernels.MLP.__call__": (PHI.__call__, {"x": X}),
         "relkernels.MLP.save": (PHI.save, {"path": _file("saved.safetensors")}),
         "relkernels.bounds.Bound.curve": (bound.curve, {"argument": "eps", "values": [0.1, 0.2]}),

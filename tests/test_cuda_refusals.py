@@ -29,6 +29,8 @@ REFUSED = [
     ("relation_loss", lambda: {"x": put(X), "target": X}, TypeError,
      r"^x: expected an array in main memory, where relkernels.relation_loss computes, got .* on cuda:0$"),
     ("relation_matrix", lambda: {"x": put(X), "y": [[1.0]]}, TypeError, r"^y: .*list"),
+    ("retrieve", lambda: {"q": put(X), "keys": rk.Keys(Y), "k": 1}, TypeError,
+     "^keys: expected an array on the device of q, got Keys, which are in main memory$"),
     # Messages as on the CPU.
     ("relation_matrix", lambda: {"x": put(X.astype(int))}, TypeError,
      r"^x: .*dtype int64 and shape \(5, 4\): use x\.astype"),

@@ -23,6 +23,7 @@ MODULES = [
     "arrays.dlpack",
     "ops.relations",
     "ops.attended",
+    "ops.keys",
     "ops.retrieval",
     "gradients.vjp",
     "gradients.loss",

@@ -25,7 +25,7 @@ from .arrays.engine import register_device
 from .config import get_num_threads, set_num_threads, show_config
 from .gradients import MLPGradient, attention_vjp, feature_map_vjp, relation_loss, relation_matrix_vjp
 from .maps import MLP, Activation, leaky_relu, relu_power
-from .ops import attention, attention_scores, feature_map, relation_matrix, relation_matvec, retrieve
+from .ops import Keys, attention, attention_scores, feature_map, relation_matrix, relation_matvec, retrieve
 from .ops.linear_operator import as_linear_operator
 from .ops.nngp import nngp_kernel
 from .samples import RelationValues, RowPairs
@@ -50,6 +50,7 @@ __all__ = [
     "Activation",
     "AsymmetricRelation",
     "HilbertCubeEncoder",
+    "Keys",
     "MLPGradient",
     "MultiLayerRandomFeatures",
     "NNGPKernel",

@@ -69,6 +69,37 @@ def random_mlp(draw: Draw) -> Call:
     return Call(rk.MLP.random, arguments, check, 1)
 
 
+@generator("Keys")
+def keys(draw: Draw) -> Call:
+    width, d = draw.pick(*WIDTHS), draw.pick(*WIDTHS)
+    psi = draw.pick(None, draw.mlp(d, width))
+    table = draw.array(draw.pick(0, 1, 2, 17, 300), width if psi is None else d)
+    dtype = draw.pick(None, None, "float32", "float64", "float16", "bfloat16")
+
+    def check(made: Any) -> None:
+        searched = np.float64 if made.dtype == "float64" else np.float32
+        q = draw.numbers((5, width)).astype(searched)
+        expect(made.shape == (len(table), width), f"shape {made.shape}")
+        if dtype in (None, table.dtype.name):
+            expected = rk.retrieve(q, table if psi is None else psi(table), 3, pad=True)
+            same_bits(rk.retrieve(q, made, 3, pad=True), expected, "the best of plain rows")
+        added = made.add(table if psi is not None else table.astype(searched))
+        expect(added.tolist() == [*range(len(table), 2 * len(table))], f"ids {added}")
+        gone = draw.rng.permutation(2 * len(table))[: int(draw.rng.integers(2 * len(table) + 1))]
+        made.remove(gone)
+        left = np.setdiff1d(np.arange(2 * len(table)), gone)
+        expect(made.ids.tolist() == left.tolist(), f"ids {made.ids}")
+        best = rk.retrieve(q, made, 3, pad=True)
+        expect(bool(np.isin(best[1], [-1, *left]).all()), f"ids {best[1]} of {left}")
+        same_bits(rk.retrieve(q, pickle.loads(pickle.dumps(made)), 3, pad=True), best, "pickled keys")
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "keys")
+            made.save(path)
+            same_bits(rk.retrieve(q, rk.Keys.load(path), 3, pad=True), best, "keys of a file")
+
+    return Call(rk.Keys, {"keys": table, "psi": psi, "dtype": dtype}, check, 1)
+
+
 @generator("NpyBlocks")
 def npy_blocks(draw: Draw) -> Call:
     table = draw.numbers((draw.pick(1, 2, 17, 300), draw.pick(*WIDTHS)))

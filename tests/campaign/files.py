@@ -29,7 +29,14 @@ def saved_files(folder: Path) -> dict[Path, Callable[[Path], Any]]:
         q = np.ones((2, table.shape[1]), table.dtype)
         return rk.retrieve_blocks(q, table, 1) if table.dtype != np.float16 else list(table)
 
-    files: dict[Path, Callable[[Path], Any]] = {folder / "map": mlp, folder / "keys.npy": blocks}
+    def keys(path: Path) -> Any:
+        made = rk.Keys.load(path)
+        return rk.retrieve(np.ones((2, made.dim)), made, 1) if made.dtype == "float64" else len(made)
+
+    files: dict[Path, Callable[[Path], Any]] = {
+        folder / "map": mlp, folder / "keys.npy": blocks, folder / "keys": keys,
+    }  # fmt: skip
+    rk.Keys(x, rk.MLP([x[:4, :3]])).save(folder / "keys")
     rk.MLP([x[:4, :3], y[:3, :2]], [x[0, :3], y[0, :2]], rk.leaky_relu(0.2)).save(folder / "map")
     np.save(folder / "keys.npy", x)
     estimators = {

@@ -9,11 +9,13 @@ that names the argument; an output that would not fit raises MemoryError that na
 
 from ..maps.mlp import feature_map
 from .attended import attention, attention_scores
+from .keys import Keys
 from .relations import LINKS, relation_matrix, relation_matvec
 from .retrieval import retrieve
 
 __all__ = [
     "LINKS",
+    "Keys",
     "attention",
     "attention_scores",
     "feature_map",

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from ..arrays import Array, operation
+from ..arrays.engine import PROCESSOR, engine_of
 from ..arrays.outputs import PairDestination
 from ..base import check
-from ..maps.mlp import MLP
+from ..base.describe import described
+from ..maps.mlp import MLP, check_mlp
 from .allowed import Allowed
+from .keys import Keys
 from .sides import Attended
-from .sparse import mapped_sides
+from .sparse import mapped_points, mapped_sides
+from .stored import Stored
 
 
 @operation("q", "keys", "mask", "out")
 def retrieve(
     q: Array,
-    keys: Array,
+    keys: Array | Keys,
     k: int,
     phi: MLP | None = None,
     psi: MLP | None = None,
@@ -34,8 +39,10 @@ def retrieve(
     ----------
     q : ndarray of shape (..., n, d_q), or (d_q,) for a single query
         Or a sparse matrix, as in `feature_map`, if its map is not None.
-    keys : ndarray of shape (..., m, d_k)
-        Sparse or not, like `q`.
+    keys : ndarray of shape (..., m, d_k), or Keys
+        Sparse or not, like `q`. With `Keys`, `psi` is None, because they hold features already; `q` has their
+        dtype, or float32 if that has 16 bits; indices are ids, and the columns of `mask` correspond to
+        `Keys.ids`.
     k : int
         How many to return for each row, at least 1; at most m unless `pad` is true.
     phi, psi : MLP, optional
@@ -57,7 +64,7 @@ def retrieve(
     values : ndarray of shape (..., n, k), or (..., k) for a single query
         Best first; equal values by the lower index; NaN after every number.
     indices : ndarray of int64 of the same shape
-        Rows of `keys`. Where the mask (or, with `pad`, m) leaves fewer than `k` keys, the remaining values
+        Rows of `keys`. If the mask (or, with `pad`, m) leaves fewer than `k` keys, the remaining values
         are -inf and the remaining indices -1, after all keys found, NaN included.
 
     Raises
@@ -69,13 +76,12 @@ def retrieve(
 
     Notes
     -----
-    A service that searches the same items for every request maps them once and keeps the features:
-    ``items = psi(items)`` at the start, then ``retrieve(phi(q), items, k)`` for each request. With maps as
-    arguments all m keys go through `psi` in every call.
+    A service that searches the same items for every request prepares them once: ``items = Keys(items, psi)``
+    at the start, then ``retrieve(q, items, k, phi)`` for each request. With arrays and maps, all m keys go
+    through `psi` in every call.
 
-    Keys of float32 and float64 are read in place. In main memory, keys of bfloat16 and float16 are widened to
-    float32 by a copy in every call, which takes several times as long as the search of one query: a service
-    keeps float32 features.
+    Arrays of float32 and float64 are read in place. In main memory, arrays of bfloat16 and float16 are
+    widened to float32 by a copy in every call, which takes several times as long as the search of one query.
 
     Examples
     --------
@@ -86,7 +92,13 @@ def retrieve(
     >>> rk.retrieve(np.array([1.0, 0.5]), keys, 4, pad=True)
     (array([ 2. ,  1. ,  0.5, -inf]), array([ 2,  0,  1, -1]))
     """
-    q, keys, phi, psi = mapped_sides(q, keys, phi, psi, precision, ("q", "keys"), 1)
+    stored: Stored | None = None
+    if isinstance(keys, Keys):
+        stored = keys._stored  # the rows of this moment
+        q, keys = _features_and_rows(q, stored, phi, psi, precision)
+        phi = psi = None
+    else:
+        q, keys, phi, psi = mapped_sides(q, keys, phi, psi, precision, ("q", "keys"), 1)
     a = Attended(q, keys, None, phi, psi, 1.0, Allowed(mask), precision, keys_name="keys", least_ndim=1)
     count = check.integer("k", k, 1, check.WIDEST)
     if not check.flag("pad", pad) and count > a.m:
@@ -104,9 +116,31 @@ def retrieve(
         best = tuple(a.engine.empty("retrieve", (*lead, found), dtype) for _, dtype in wanted)
     if found:
         rows_of_best = [part[..., None, :] if a.single else part for part in best]
-        a.engine.run("retrieve", a.q, a.k, *a.maps(a.precision), a.precision, a.mask, *rows_of_best)
+        if stored is None:
+            a.engine.run("retrieve", a.q, a.k, *a.maps(a.precision), a.precision, a.mask, *rows_of_best)
+        else:
+            stored.search(a, *rows_of_best)
     if found < count:
         for whole, part, blank in zip(to.arrays, best, (-math.inf, -1), strict=True):
             a.engine.copy(whole[..., :found], part)
             a.engine.fill(whole[..., found:], blank)
     return to.result()
+
+
+def _features_and_rows(
+    q: Any, stored: Stored, phi: MLP | None, psi: MLP | None, precision: str | None
+) -> tuple[Any, Any]:
+    """Return the features of queries for `Keys`, and an array of the shape and dtype of the keys."""
+    if psi is not None:
+        raise TypeError(f"psi: expected None with Keys, which are features already, got {described(psi)}")
+    if engine_of(q) is not PROCESSOR:
+        raise TypeError("keys: expected an array on the device of q, got Keys, which are in main memory")
+    check_mlp("phi", phi)
+    features = mapped_points("q", q, "phi", phi, precision, 1)
+    wanted = stored.arithmetic
+    if features.dtype != wanted:
+        cast = f"q.astype(np.{wanted})" if phi is None else None
+        check.different_dtype("q", "keys", str(wanted), str(features.dtype), cast)
+    rows = np.broadcast_to(np.zeros((), wanted), (stored.size, stored.width))
+    check.same_width("q", q, features.shape[-1], "keys", rows, stored.width)
+    return features, rows
