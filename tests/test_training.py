@@ -1,7 +1,9 @@
 """Fits in real use: interrupted, diverging, continued, weighted, in pairs, reproducible, saved."""
 
+import copy
 import json
 import os
+import pickle
 import signal
 import threading
 import time
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import relkernels as rk
 from relkernels import AsymmetricRelation, PreferenceRetriever, SymmetricRelation
+from relkernels.estimators import retrieval
 from relkernels.estimators.fitting import training
 from safetensors import safe_open
 from safetensors.numpy import save_file
@@ -133,6 +136,30 @@ def test_retrieve_after_partial_fit_takes_the_table(way, table, tmp_path):
     with pytest.raises(ValueError, match=said):
         again.retrieve(X, 5)
     np.testing.assert_array_equal(again.retrieve(X, 5, table)[1], expected[1])
+
+
+@pytest.mark.parametrize("way", ["labels", "matched"])
+def test_the_keys_of_the_table_are_made_once(way, monkeypatch, tmp_path):
+    """And again after a fit, for features that were replaced, and in a copy; they are not pickled."""
+    made = []
+    monkeypatch.setattr(retrieval, "Keys", lambda a: made.append(a) or rk.Keys(a))
+    fit = make(way).fit(*WAYS[way][1])
+    size = len(pickle.dumps(fit))
+    expected = rk.retrieve(fit.phi_(X), fit.features_fit_.copy(), 5)
+    for _ in range(3):
+        np.testing.assert_array_equal(fit.retrieve(X, 5), expected)
+    assert len(made) == 1
+    assert np.shares_memory(fit._keys[1]._stored.features, fit.features_fit_)
+    assert len(pickle.dumps(fit)) == size
+    fit.save(tmp_path / "f")
+    for again in (pickle.loads(pickle.dumps(fit)), copy.copy(fit), type(fit).load(tmp_path / "f")):
+        np.testing.assert_array_equal(again.retrieve(X, 5), expected)
+    assert len(made) == 4
+    fit.features_fit_ = fit.features_fit_[::-1].copy()
+    np.testing.assert_array_equal(fit.retrieve(X, 1)[1][:, 0], 119 - expected[1][:, 0])
+    fit.fit(*WAYS[way][1])
+    np.testing.assert_array_equal(fit.retrieve(X, 5), rk.retrieve(fit.phi_(X), fit.features_fit_, 5))
+    assert len(made) == 6
 
 
 @pytest.mark.parametrize("way", ["labels", "matched", "choices"])

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..base import check
 from ..maps.mlp import MLP
-from ..ops import feature_map, retrieve
+from ..ops import Keys, feature_map, retrieve
 
 
 class RetrievalMixin:
@@ -20,6 +20,7 @@ class RetrievalMixin:
 
     phi_: MLP
     features_fit_: np.ndarray
+    _keys: tuple[np.ndarray, Keys]  # the features, and the keys that were made of them
     _rows: Callable[..., np.ndarray]
 
     def _searched(self, Y: Any) -> tuple[np.ndarray, MLP]:
@@ -28,10 +29,25 @@ class RetrievalMixin:
 
     def _keep_table(self, table: np.ndarray, mlp: MLP, partial: bool) -> None:
         """Keep the features of the table of a fit; after `partial_fit` there is no such table."""
+        self.__dict__.pop("_keys", None)
         if partial:
             self.__dict__.pop("features_fit_", None)
         else:
             self.features_fit_ = feature_map(table, mlp)
+
+    def _keys_fit(self) -> Keys:
+        """Return the keys of the table of the fit, which are made at the first call."""
+        features = self.features_fit_
+        made = getattr(self, "_keys", None)
+        if made is None or made[0] is not features:
+            features.flags.writeable = False  # the keys use its memory
+            made = self._keys = features, Keys(features)
+        return made[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without the keys, whose features it has already."""
+        state: Any = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "_keys"}
 
     def retrieve(
         self, Q: Any, k: int, Y: Any = None, *, mask: Any = None, pad: bool = False
@@ -63,6 +79,12 @@ class RetrievalMixin:
         ------
         TypeError, ValueError
             If an argument is not as described, or if no table is given and none was kept.
+
+        Notes
+        -----
+        The first call without `Y` after a fit prepares the features of its table (`relkernels.Keys`), and
+        makes `features_fit_` read-only, because they share its memory. Later calls take less time; what they
+        use in addition is kept in memory, but not pickled or saved.
         """
         queries = self._rows(Q, "Q")
         if Y is not None:
@@ -75,4 +97,4 @@ class RetrievalMixin:
                 "changes the maps under earlier features",
                 "None",
             )
-        return retrieve(feature_map(queries, self.phi_), self.features_fit_, k, mask=mask, pad=pad)
+        return retrieve(queries, self._keys_fit(), k, self.phi_, mask=mask, pad=pad)
