@@ -362,6 +362,7 @@ def _of_dask() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         "attention": {"q": x, "k": y, "v": v, "phi": PHI, "psi": PSI},
         "feature_map": {"x": x, "mlp": PHI},
         "from_npy": {"path": _file("keys.npy"), "rows": 3},
+        "keys": {"keys": y, "psi": PSI, "dtype": "float64"},
         "nngp_kernel": {"x": x, "y": y, "depth": 1},
         "relation_matrix": pairs,
         "relation_matvec": {**pairs, "v": v},

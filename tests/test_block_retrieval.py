@@ -46,6 +46,42 @@ def test_is_retrieval_however_keys_are_cut(at, dtype, k, masked, density, single
     assert got[0].shape == got[1].shape == (*q.shape[:-1], k)
 
 
+@given(cuts, st.sampled_from(["float32", "float64", "float16", "bfloat16"]), st.integers(1, 70), seeds)
+def test_blocks_of_keys(at, dtype, k, seed):
+    """Also beside arrays, and after removals: indices and mask count the keys that are left."""
+    rng = np.random.default_rng(seed)
+    kind = np.float64 if dtype == "float64" else np.float32
+    phi, psi = (rk.MLP.random([d, 4], dtype=kind, random_state=0) for d in (2, 3))
+    q, table = normal(rng, (7, 2), kind), normal(rng, (60, 3), kind)
+    blocks = [rk.Keys(part, psi, dtype=dtype) for part in parts(table, at)]
+    whole, left = rk.Keys(table, psi, dtype=dtype), np.sort(rng.permutation(60)[:50])
+    for block, first in zip(blocks, at, strict=False):
+        block.remove([i for i in range(len(block)) if first + i not in left])
+    whole.remove(np.setdiff1d(np.arange(60), left))
+    mask = rng.random((7, 50)) < 0.4
+    values, ids = rk.retrieve(q, whole, k, phi, mask=mask, pad=True)
+    expected = values, np.where(ids < 0, -1, np.searchsorted(left, ids))
+    same(rk.retrieve_blocks(q, blocks, k, phi, mask=mask, pad=True), expected)
+    same(rk.retrieve_blocks(q, whole, k, phi, mask=mask, pad=True), expected)
+    if dtype in ("float32", "float64"):
+        mixed = [blocks[0], psi(table[left[left >= at[1]]])]
+        same(rk.retrieve_blocks(phi(q), mixed, k, mask=mask, pad=True), expected)
+
+
+def test_bad_blocks_of_keys():
+    x = np.ones((5, 3), np.float32)
+    psi, keys = rk.MLP.random([3, 4], random_state=0), rk.Keys(x)
+    for call, message in (
+        (lambda: rk.retrieve_blocks(x, [x, keys], 1, None, psi), "^keys|^psi|^blocks"),
+        (lambda: rk.retrieve_blocks(x, keys, 1, psi=rk.MLP.random([3, 3])), "^psi: expected None, .* Keys"),
+        (lambda: rk.retrieve_blocks(x.astype(float), [keys], 1), r"^q: expected float32, .*blocks\[0\]"),
+        (lambda: rk.retrieve_blocks(x[:, :2], [keys], 1), r"^blocks\[0\]: .* 2 \(from q .*\(5, 3\)"),
+        (lambda: rk.retrieve_blocks(x, keys, 6), "^k: expected at most 5"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            call()
+
+
 @pytest.mark.parametrize("dtype", [np.float16, BF16])
 def test_16_bits_are_merged_before_they_are_rounded(dtype):
     """Key 1 is better than key 0 by less than 16 bits can represent."""

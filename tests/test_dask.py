@@ -141,6 +141,44 @@ def test_retrieve_over_more_blocks_than_a_task_joins(rng):
 
 @few
 @given(st.data(), dtypes, rows, rows, st.booleans(), seeds)
+def test_retrieve_of_blocks_of_keys(data, dtype, n, m, persisted, seed):
+    rng = np.random.default_rng(seed)
+    q, table = normal(rng, (2, n, 3), dtype).round(), normal(rng, (m, 3), dtype).round()
+    phi = data.draw(maps(dtype, 3, 4, rng))
+    psi = data.draw(maps(dtype, 3, 4, rng).filter(lambda p: (p is None) == (phi is None)))
+    mask = data.draw(st.sampled_from([None, rng.random((n, m)) < 0.3]))
+    k = data.draw(st.integers(1, m + 2))
+    keys = rd.keys(data.draw(cut(table)), psi)
+    keys = keys.persist() if persisted else keys
+    lazy_mask = None if mask is None else data.draw(cut(mask))
+    lazy = rd.retrieve(data.draw(cut(q)), keys, k, phi, mask=lazy_mask, pad=True)
+    for a, b in zip(lazy, rk.retrieve(q, table, k, phi, psi, mask=mask, pad=True), strict=True):
+        same(a, b)
+
+
+def test_blocks_of_keys_in_16_bits_and_bad_arguments(rng):
+    q, table = normal(rng, (3, 8), np.float32), normal(rng, (100, 8), np.float32)
+    keys = rd.keys(da.from_array(table, chunks=(30, 5)), dtype="float16")
+    assert (keys.shape, keys.chunks[0], keys.dtype) == ((100, 8), (30, 30, 30, 10), np.float32)
+    for a, b in zip(rd.retrieve(q, keys, 5), rk.retrieve(q, rk.Keys(table, dtype="float16"), 5), strict=True):
+        same(a, b)
+    psi = rk.MLP.random([8, 4], random_state=0)
+    for call, message in (
+        (lambda: rd.keys(table[0]), r"^keys: expected shape \(rows, features\), got \(8,\)"),
+        (lambda: rd.keys(table, dtype="int8"), "^dtype: "),
+        (lambda: rd.keys(table, 3), "^psi: "),
+        (lambda: rd.keys(table.astype(float), psi), "^psi: "),
+        (lambda: rd.retrieve(q, keys, 1, psi, psi), "^psi: expected None with blocks of Keys"),
+        (lambda: rd.retrieve(q, keys, 1, psi), "^keys: expected features as wide as those of q, 4"),
+        (lambda: rd.retrieve(q[:, :7], keys, 1, psi), "^q: expected rows of 8 features"),
+        (lambda: rd.retrieve(q, keys, 101), "^k: expected at most 100"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            call()
+
+
+@few
+@given(st.data(), dtypes, rows, rows, st.booleans(), seeds)
 def test_attention(data, dtype, n, m, causal, seed):
     rng = np.random.default_rng(seed)
     phi = data.draw(maps(dtype, 3, 4, rng))

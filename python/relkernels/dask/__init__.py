@@ -2,8 +2,8 @@
 
 `feature_map`, `relation_matrix`, `relation_matvec`, `attention`, `retrieve` and `nngp_kernel` take and return
 Dask arrays, lazily; names and arguments are those of the functions in `relkernels`, except for ``out``. `fit`
-trains estimators on Dask arrays block by block. `from_npy` returns an array of the rows of a ``.npy`` file
-that each worker maps itself.
+trains estimators on Dask arrays block by block. `keys` prepares keys for `retrieve` once. `from_npy` returns
+an array of the rows of a ``.npy`` file that each worker maps itself.
 
 Operations that sum over columns (`retrieve`, `attention`, `relation_matvec`) compute a mergeable state for
 each pair of blocks (``relkernels.states``: the same states that threads of one machine merge) and merge the
@@ -29,6 +29,7 @@ except ModuleNotFoundError as error:
 
 from .arrays import from_npy
 from .estimators import fit
+from .keys import keys
 from .reductions import attention, relation_matvec, retrieve
 from .relations import feature_map, nngp_kernel, relation_matrix
 
@@ -37,6 +38,7 @@ __all__ = [
     "feature_map",
     "fit",
     "from_npy",
+    "keys",
     "nngp_kernel",
     "relation_matrix",
     "relation_matvec",

@@ -10,12 +10,15 @@ import numpy as np
 
 from .. import ops
 from ..base import check
-from ..maps.mlp import MLP
+from ..base.describe import described
+from ..maps.mlp import MLP, check_mlp, mapped_width
 from ..ops.allowed import Allowed, Band, Window
 from ..ops.sides import Attended, Sides
 from ..states.consumers import LinkedSum, SoftmaxAccumulate, State, TopK
 from .arrays import aligned, array, optional_array, stand_in, value, widened
 from .graphs import tree_of_states
+from .keys import OfKeys
+from .relations import features
 
 
 def _mask(mask: Any) -> da.Array | None:
@@ -42,6 +45,7 @@ def retrieve(
     q : dask.array.Array of shape (..., n, d_q), or (d_q,) for a single query
         Few large blocks, ideally one: the keys are read, and mapped by `psi`, once per block.
     keys : dask.array.Array of shape (..., m, d_k)
+        Or the result of `keys`, whose blocks are `relkernels.Keys`; `psi` is then None.
     k : int
         Number to return per row, at least 1; at most m unless `pad` is true.
     phi, psi : MLP, optional
@@ -77,7 +81,12 @@ def retrieve(
     >>> values.compute(), indices.compute()
     (array([[2., 1.]]), array([[2, 0]]))
     """
-    (q, keys), dtype, precision = widened(precision, ("q", array("q", q)), ("keys", array("keys", keys)))
+    q, keys = array("q", q), array("keys", keys)
+    if isinstance(keys._meta, OfKeys):
+        (q,), dtype, precision = widened(precision, ("q", q))
+        q, phi = _mapped(q, phi, psi, precision), None
+    else:
+        (q, keys), dtype, precision = widened(precision, ("q", q), ("keys", keys))
     single = q.ndim == 1
     allowed = optional_array("mask", mask) if single else _mask(mask)
     a = Attended(
@@ -114,6 +123,18 @@ def retrieve(
     if single:
         values, indices = values[..., 0, :], indices[..., 0, :]
     return values.astype(dtype, copy=False), indices
+
+
+def _mapped(q: da.Array, phi: MLP | None, psi: Any, precision: str | None) -> da.Array:
+    """Return the features of queries for blocks of `Keys`."""
+    if psi is not None:
+        raise TypeError(f"psi: expected None with blocks of Keys, which are features, got {described(psi)}")
+    if check_mlp("phi", phi) is None:
+        return q
+    points = check.features("q", stand_in(q), 1)
+    check.same_dtype(("q", points), ("phi", phi))
+    mapped_width("q", points, "phi", phi)
+    return features(q, phi, precision)
 
 
 def _accept_top_k(*blocks: Any, state: TopK, phi: MLP | None, psi: MLP | None) -> State:

@@ -56,10 +56,10 @@ def feature_map(x: Any, mlp: MLP, *, precision: str | None = None) -> da.Array:
     check.same_dtype(("x", shown), ("mlp", mlp))
     mapped_width("x", shown, "mlp", mlp)
     PROCESSOR.precision(precision, shown.dtype)
-    return _features(x, mlp, precision).astype(dtype, copy=False)
+    return features(x, mlp, precision).astype(dtype, copy=False)
 
 
-def _features(x: da.Array, mlp: MLP | None, precision: str | None) -> da.Array:
+def features(x: da.Array, mlp: MLP | None, precision: str | None) -> da.Array:
     """Return the features of checked points, in one chunk."""
     x = x.rechunk({-1: -1}) if x.numblocks[-1] > 1 else x
     if mlp is None:
@@ -133,9 +133,9 @@ def relation_matrix(
     rounding = sides.engine.precision(precision, sides.dtype)
     factor = check.scale(scale, sides.dtype)
     tile = partial(ops.relation_matrix, scale=factor, heads=h, precision=rounding)
-    blocks = [(_features(x, sides.phi, rounding), ("i", "d"))]
+    blocks = [(features(x, sides.phi, rounding), ("i", "d"))]
     if not (sides.same_points and sides.one_map):
-        blocks.append((_features(other, sides.psi, rounding), ("j", "e")))
+        blocks.append((features(other, sides.psi, rounding), ("j", "e")))
     result = grid("relation_matrix", tile, *aligned(blocks), new_axis=(h,) if h > 1 else ())
     return result.astype(dtype, copy=False)
 
@@ -182,9 +182,9 @@ def nngp_kernel(
     """
     x, other = array("x", x), optional_array("y", y)
     Sides(stand_in(x), stand_in(other), None, None).leading()
-    blocks = [(_features(x, None, None), ("i", "d"))]
+    blocks = [(features(x, None, None), ("i", "d"))]
     if other is not None:
-        blocks.append((_features(other, None, None), ("j", "e")))
+        blocks.append((features(other, None, None), ("j", "e")))
     settings: dict[str, Any] = {
         "depth": depth,
         "activation": activation,

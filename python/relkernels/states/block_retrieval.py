@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -11,7 +12,9 @@ import numpy as np
 from ..arrays.engine import PROCESSOR
 from ..arrays.kinds import Array, check_returnable, is_array, on_host
 from ..base import check
+from ..base.describe import described
 from ..maps.mlp import MLP, check_mlp, mapped_width
+from ..ops.keys import Keys
 from .blocks import NpyBlocks
 from .consumers import State, TopK
 
@@ -33,9 +36,10 @@ def retrieve_blocks(
     ----------
     q : ndarray of shape (n, d_q), or (d_q,) for a single query
         Or an array of another library in host memory, as for `retrieve`.
-    blocks : NpyBlocks, path-like, or iterable of ndarray of shape (m_b, d_k)
+    blocks : NpyBlocks, path-like, or iterable of ndarray of shape (m_b, d_k) or of Keys
         The keys in order, with the dtype of `q`: from a file, given by a path ending in ``.npy``, or from any
-        iterable, including a generator. An array of shape (m, d_k) is one block.
+        iterable, including a generator. An array of shape (m, d_k), or a `Keys`, is one block. With `Keys`,
+        `psi` is None.
     k : int
         Number to return per row, at least 1; at most the rows of all blocks together unless `pad` is true.
     phi, psi : MLP, optional
@@ -54,9 +58,9 @@ def retrieve_blocks(
     values : ndarray of shape (n, k), or (k,) for a single query
         Best first; equal values ordered by index; NaN after every number.
     indices : ndarray of int64 of the same shape
-        Rows of the keys, counted over all blocks. If fewer than `k` keys exist or are allowed, the remaining
-        values are -inf and the remaining indices -1. Both are bit-identical to `retrieve` on all keys at
-        once, whatever the blocks.
+        Rows of the keys, counted over all blocks; in a block of `Keys`, places in `Keys.ids`. If fewer than
+        `k` keys exist or are allowed, the remaining values are -inf and the remaining indices -1. Both are
+        bit-identical to `retrieve` on all keys at once, whatever the blocks.
 
     Raises
     ------
@@ -117,13 +121,16 @@ class _Queries:
             check.fail("q", "shape (n, features) or (features,)", points.shape)
         phi, psi = check_mlp("phi", phi), check_mlp("psi", psi)
         check.same_dtype(("q", points), ("phi", phi), ("psi", psi))
+        self._has_psi = psi is not None
         self._points, self._width = points, mapped_width("q", points, "phi", phi)
         self._psi_name, self._psi = ("phi", phi) if psi is None else ("psi", psi)
         self.dtype, self.single = given.dtype, points.ndim == 1
         self.rows = points[None] if self.single else points
 
-    def keys(self, name: str, a: Any) -> np.ndarray:
-        """Return a checked block of keys in the form that the kernels take."""
+    def keys(self, name: str, a: Any) -> np.ndarray | Keys:
+        """Return a checked block of keys in the form that `retrieve` takes; `Keys` as they are now."""
+        if isinstance(a, Keys):
+            return self._kept(name, copy.copy(a))
         given = on_host(name, a)
         keys = check.features(name, given.values)
         if keys.ndim > 2:
@@ -137,12 +144,22 @@ class _Queries:
         check.same_width("q", self._points, self._width, name, keys, width)
         return keys
 
+    def _kept(self, name: str, keys: Keys) -> Keys:
+        if self._has_psi:
+            raise TypeError(f"psi: expected None, because {name} is {described(keys)}, got an MLP")
+        wanted = "float64" if keys.dtype == "float64" else "float32"
+        if self.rows.dtype != wanted:
+            check.different_dtype("q", name, wanted, self.dtype, None)
+        rows = np.broadcast_to(self.rows.dtype.type(0), keys.shape)
+        check.same_width("q", self._points, self._width, name, rows, keys.dim)
+        return keys
+
     def result(self, a: np.ndarray) -> Any:
         """Return a result in the queries' shape, dtype and library."""
         return self._given.like(a[0] if self.single else a)
 
 
-def _source(blocks: Any, queries: _Queries) -> tuple[Iterator[np.ndarray], int | None]:
+def _source(blocks: Any, queries: _Queries) -> tuple[Iterator[np.ndarray | Keys], int | None]:
     """Return the checked blocks, and their total number of rows if known."""
     if isinstance(blocks, (str, os.PathLike)):
         if not os.fspath(blocks).endswith(".npy"):
@@ -152,7 +169,7 @@ def _source(blocks: Any, queries: _Queries) -> tuple[Iterator[np.ndarray], int |
         queries.keys("blocks", blocks.block(0, 0))
         named: Iterator[tuple[str, Any]] = (("blocks", block) for block in blocks.blocks())
         total: int | None = len(blocks)
-    elif is_array(blocks):
+    elif is_array(blocks) or isinstance(blocks, Keys):
         keys = queries.keys("blocks", blocks)
         return iter((keys,)), len(keys)
     elif isinstance(blocks, Iterable):

@@ -22,6 +22,7 @@ from ..arrays.allocate import empty
 from ..maps.mlp import MLP
 from ..ops.allowed import Allowed, Window
 from ..ops.attended import attend
+from ..ops.keys import Keys
 from ..ops.relations import relation_matvec
 from ..ops.retrieval import retrieve
 from ..ops.sides import Attended
@@ -48,18 +49,24 @@ class TopK:
     def accept(
         self,
         q: np.ndarray,
-        keys: np.ndarray,
+        keys: np.ndarray | Keys,
         first: int,
         phi: MLP | None,
         psi: MLP | None,
         mask: np.ndarray | None = None,
     ) -> State:
-        """Return the state of a block of keys; `first` is the index of its first key among all keys."""
+        """Return the state of a block of keys; `first` is the index of its first key among all keys.
+
+        `Keys` must not be changed during the call; their ids are replaced by places in `Keys.ids`.
+        """
         k = min(self.k, keys.shape[-2])
         if k == 0:
             return self.init((*np.broadcast_shapes(q.shape[:-2], keys.shape[:-2]), q.shape[-2]), q.dtype)
         values, indices = retrieve(q, keys, k, phi, psi, mask=mask, precision=self.precision)
-        indices[indices >= 0] += first
+        found = indices >= 0
+        if isinstance(keys, Keys):
+            indices[found] = np.searchsorted(keys.ids, indices[found])
+        indices[found] += first
         return values, indices
 
     def merge(self, a: State, b: State) -> State:
