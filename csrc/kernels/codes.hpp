@@ -169,7 +169,7 @@ RK_INLINE void add_code_products(const std::uint8_t* rows, long row, const std::
 
 RK_INLINE Vf to_values(If x) {
 #if defined(RK_ISA_AVX512)
-    return (Vf)_mm512_cvtepi32_ps((__m512i)x);
+    return (Vf)_mm512_maskz_cvtepi32_ps(0xffff, (__m512i)x);
 #elif defined(RK_ISA_AVX2)
     return (Vf)_mm256_cvtepi32_ps((__m256i)x);
 #else
@@ -187,7 +187,7 @@ RK_INLINE Survivor* screen_panel(const CodedRows& q, long r0, const std::int8_t*
         // Without the offset of the query codes.
         const Vf sum = load(terms + 3 * kCodeLanes + v * kLanes<float>);
 #if defined(RK_ISA_AVX512)
-        const If start = (If)_mm512_cvtps_epi32((__m512)(sum * (float)-kCodeOffset));
+        const If start = (If)_mm512_maskz_cvtps_epi32(0xffff, (__m512)(sum * (float)-kCodeOffset));
 #elif defined(RK_ISA_AVX2)
         const If start = (If)_mm256_cvtps_epi32((__m256)(sum * (float)-kCodeOffset));
 #else

@@ -3,6 +3,8 @@
 
 #include <arm_neon.h>
 
+#include <limits>
+
 #include "simd/vectors.hpp"
 
 namespace rk::RK_ISA {
@@ -10,6 +12,10 @@ namespace rk::RK_ISA {
 // Rows of a micro-tile (micro_kernel.hpp): with 2 vectors of columns, 24 accumulators + 2 + 1 multiplier, of
 // 32 registers.
 static constexpr int kTileRows = 12;
+// Micro-tiles in a strip of rows (walk/pairs.hpp): 24 rows, as with AVX2.
+static constexpr int kStripTiles = 2;
+// No relation is written past the caches, as with AVX2.
+static constexpr long kStreamBytes = std::numeric_limits<long>::max();
 
 // Plain stores: processors detect long runs of them and then write past the caches by themselves.
 RK_INLINE void stream(float* p, Vf v) { store(p, v); }
