@@ -31,7 +31,8 @@ struct Format<float> {
     static constexpr int mantissa = 23, bias = 127;
     static constexpr float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
     static constexpr float ln2_high = 0x1.62e4p-1f, ln2_low = 0x1.7f7d1cp-20f;
-    static constexpr float exp_low = -104.0f, exp_high = 89.0f;  // exp is 0 below, inf above
+    static constexpr float exp_low = -104.0f, exp_high = 89.0f;       // exp is 0 below, inf above
+    static constexpr float normal_low = -87.0f, normal_high = 88.0f;  // exp is neither subnormal nor infinite
     static constexpr float smallest_normal = 0x1p-126f, denormal_scale = 0x1p25f;
     static constexpr int denormal_shift = 25;
     static constexpr float far = 11.0f;  // erfc of it underflows
@@ -42,6 +43,7 @@ struct Format<double> {
     static constexpr double magic = 6755399441055744.0;
     static constexpr double ln2_high = 0x1.62e42feep-1, ln2_low = 0x1.a39ef35793c76p-33;
     static constexpr double exp_low = -746.0, exp_high = 710.0;
+    static constexpr double normal_low = -708.0, normal_high = 709.0;
     static constexpr double smallest_normal = 0x1p-1022, denormal_scale = 0x1p54;
     static constexpr int denormal_shift = 54;
     static constexpr double far = 27.5;
@@ -92,19 +94,10 @@ static constexpr double kPowers[16] = {1.0,
                                        1.8340080864093424635,
                                        1.9152065613971472939};
 
-// exp(x) = 2^k exp(r), k = round(x / ln 2) to a multiple of 1 / N, |r| <= ln 2 / 2N; exp(r) = 1 + r + r^2
-// p(r). N is the size of a table that one instruction looks up, for the fraction of k, or 1 (Tang 1989).
+// exp(r) for |r| <= ln 2 / 2N: r + r^2 p(r) = exp(r) - 1.
 template <class T>
-RK_INLINE V<T> exp(V<T> x) {
-    using F = Format<T>;
+RK_INLINE V<T> exp_minus_one_near_zero(V<T> r) {
     constexpr int bits = kTableBits<T>;
-    const V<T> low = broadcast<T>(F::exp_low), high = broadcast<T>(F::exp_high);
-    x = min(high, max(low, x));  // NaN stays
-    const V<T> magic = broadcast<T>(F::magic / (1 << bits));
-    const V<T> shifted = fma(x, broadcast<T>(T(1.4426950408889634)), magic);
-    const V<T> k = shifted - magic;
-    const I<T> n = ((I<T>)shifted - (I<T>)magic) >> bits;
-    const V<T> r = fma(k, broadcast<T>(-F::ln2_low), fma(k, broadcast<T>(-F::ln2_high), x));
     V<T> p;
     if constexpr (sizeof(T) == 4 && bits == 4)  // 4.6e-9
         p = polynomial<T>(r, T(0.500009775), T(0.166668622));
@@ -121,14 +114,47 @@ RK_INLINE V<T> exp(V<T> x) {
                           T(0.0013888888888883327), T(0.00019841269876864355), T(2.4801587327007187e-5),
                           T(2.755725283351691e-6), T(2.75572718102198e-7), T(2.5106274733573295e-8),
                           T(2.0915442297780115e-9));
-    const V<T> part = fma(r * r, p, r);
+    return fma(r * r, p, r);
+}
+
+// exp(x) = 2^k exp(r), k = round(x / ln 2) to a multiple of 1 / N, |r| <= ln 2 / 2N. N = 2^bits is the size
+// of a table that one instruction looks up, for the fraction of k, or 1 (Tang 1989).
+//
+// Where all results are normal, 2^k is made by adding k's integer part to the exponent of the table's value
+// or of the result: with clamping and two factors (scale_by_power), exp took 1.4 times as long on AVX2. The
+// results are the same, since scaling by a power of two is exact there.
+template <class T>
+RK_INLINE V<T> exp(V<T> x) {
+    using F = Format<T>;
+    constexpr int bits = kTableBits<T>, fraction = F::mantissa - bits;
+#if defined(RK_ISA_AVX512)
+    constexpr bool normal = false;  // one instruction scales, subnormal results included
+#else
+    const bool normal = all((x > broadcast<T>(F::normal_low)) & (x < broadcast<T>(F::normal_high)));
+#endif
+    if (__builtin_expect(!normal, 0))
+        x = min(broadcast<T>(F::exp_high), max(broadcast<T>(F::exp_low), x));  // NaN stays
+    const V<T> magic = broadcast<T>(F::magic / (1 << bits));
+    const V<T> shifted = fma(x, broadcast<T>(T(1.4426950408889634)), magic);  // k N in its low bits
+    const V<T> k = shifted - magic;
+    const V<T> r = fma(k, broadcast<T>(-F::ln2_low), fma(k, broadcast<T>(-F::ln2_high), x));
+    const V<T> part = exp_minus_one_near_zero<T>(r);
+    const I<T> exponent = (I<T>)shifted << fraction;  // with k's fraction below it
+    const I<T> n = ((I<T>)shifted - (I<T>)magic) >> bits;
     if constexpr (bits > 0) {
         V<T> table{};
         for (int l = 0; l < 1 << bits; ++l) table[l] = T(kPowers[l << (4 - bits)]);
+        if (__builtin_expect(normal, 1)) {
+            const V<T> less_fraction = (V<T>)((I<T>)table - (iota<T>() << fraction));
+            const V<T> power = (V<T>)((I<T>)lookup(less_fraction, (I<T>)shifted) + exponent);
+            return fma(power, part, power);
+        }
         const V<T> power = lookup(table, (I<T>)shifted);
         return scale_by_power<T>(fma(power, part, power), k, n);
     } else {
-        return scale_by_power<T>(part + T(1), k, n);
+        const V<T> power = part + T(1);
+        if (__builtin_expect(normal, 1)) return (V<T>)((I<T>)power + exponent);
+        return scale_by_power<T>(power, k, n);
     }
 }
 

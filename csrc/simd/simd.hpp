@@ -45,5 +45,9 @@ RK_INLINE bool any(M mask) {
     else
         return bits((Id)mask) != 0;
 }
+template <class M>
+RK_INLINE bool all(M mask) {
+    return !any(~mask);
+}
 
 }  // namespace rk::RK_ISA
