@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,21 +13,18 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..base import check
 from ..base.random_state import RandomStateLike
-from ..gradients import LOSSES, feature_loss
+from ..gradients import LOSSES
 from ..maps.activations import Activation
 from ..maps.mlp import MLP
 from ..ops import feature_map, relation_matrix, retrieve
 from ..samples import RowPairs
 from .base import AUTO_NEGATIVES, AUTO_PAIRS, TrainedEstimator, auto_batch, in_steps
 from .fitting.implicit_maps import fit_linear, is_implicit
-from .fitting.losses import contrastive_loss
-from .fitting.matched import matched_maps
 from .fitting.parameters import Parameters
-from .fitting.problems import Weight, blocks_of_pairs, drawn_pairs, matched_rows, part
-from .fitting.random_layer import auto_width
+from .fitting.problems import blocks_of_pairs, drawn_pairs, matched_rows
 from .fitting.sampling import ObservedPairs
-from .fitting.scaling import Scaling
 from .fitting.spectral_start import schmidt_start
+from .fitting.table_samples import TableSamples
 from .fitting.training import SOLVERS, Problem
 from .retrieval import RetrievalMixin
 from .scores import pair_weights, score_of_pairs, score_of_values
@@ -36,39 +32,9 @@ from .tables import check_array, equal_rows
 from .targets import relation_values
 from .unwrap import between_tables, check_pairs
 
-# Rows of each table whose pairs give the loss of a fit in closed form.
-_JUDGED = 2048
-
-
-@dataclass(frozen=True)
-class _TwoTables:
-    """Rows of X with matching rows of Y, or with all of Y and relation values R: the `Samples` of a fit."""
-
-    X: np.ndarray
-    Y: np.ndarray
-    R: Any
-    weight: Weight
-
-    @property
-    def tables(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.X, self.Y
-
-    def __len__(self) -> int:
-        return int(self.X.shape[0])
-
-    def scalings(self) -> list[Scaling]:
-        return [Scaling.of(self.X, self.weight), Scaling.of(self.Y, self.weight if self.R is None else None)]
-
-    def scaled(self, scalings: Sequence[Scaling]) -> _TwoTables:
-        return replace(self, X=scalings[0](self.X), Y=scalings[1](self.Y))
-
-    def select(self, rows: np.ndarray) -> _TwoTables:
-        Y = self.Y[rows] if self.R is None else self.Y
-        return _TwoTables(self.X[rows], Y, part(self.R, rows), part(self.weight, rows))
-
 
 class AsymmetricRelation(
-    RetrievalMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator[_TwoTables]
+    RetrievalMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator[TableSamples]
 ):
     """A relation ``r(x, y) = <phi(x), psi(y)>`` learned from two tables, where phi and psi are MLPs.
 
@@ -298,7 +264,9 @@ class AsymmetricRelation(
                 check.fail("temperature", "a finite number > 0, or None", repr(self.temperature))
         return settings
 
-    def _two_tables(self, X: Any, y: Any, R: Any, sample_weight: Any, settings: dict[str, Any]) -> _TwoTables:
+    def _two_tables(
+        self, X: Any, y: Any, R: Any, sample_weight: Any, settings: dict[str, Any]
+    ) -> TableSamples:
         X, y, R = between_tables(X, y, R, sample_weight)
         X = self._rows(X, reset=settings["reset"], ensure_min_samples=2)
         Y = _table(y, X.dtype) if settings["reset"] else self._rows_y(y)
@@ -309,7 +277,7 @@ class AsymmetricRelation(
         if R is not None:
             R = relation_values(R, (X.shape[0], Y.shape[0]), X.dtype, settings["loss"])
         settings["solver"] = self._solver_for(X, Y, R, settings)
-        return _TwoTables(X, Y, R, weight)
+        return TableSamples(X, Y, R, weight)
 
     def _solver_for(self, X: Any, Y: Any, R: Any, settings: dict[str, Any]) -> str:
         """Return the solver to use; refuse "als" with parameters that it does not have."""
@@ -330,7 +298,7 @@ class AsymmetricRelation(
                 check.fail(name, f"{allowed} with solver='als'", repr(getattr(self, name)))
         return str(settings["solver"])
 
-    def _learn(self, samples: _TwoTables, settings: dict[str, Any]) -> AsymmetricRelation:
+    def _learn(self, samples: TableSamples, settings: dict[str, Any]) -> AsymmetricRelation:
         if settings["solver"] != "als":
             return super()._learn(samples, settings)
         given, weight = samples, samples.weight
@@ -361,50 +329,28 @@ class AsymmetricRelation(
         default = "softmax" if R is None else "squared"
         return default if self.loss == "auto" else self.loss
 
-    def _start(self, samples: _TwoTables, settings: dict[str, Any], rng: np.random.RandomState) -> list[MLP]:
+    def _start(
+        self, samples: TableSamples, settings: dict[str, Any], rng: np.random.RandomState
+    ) -> list[MLP]:
         phi, psi = super()._start(samples, settings, rng)
         if samples.R is not None and settings["loss"] == "squared" and not sparse.issparse(samples.R):
             phi, psi = schmidt_start(phi, psi, samples.X, samples.Y, samples.R, rng)
         return [phi, psi]
 
     def _closed_form(
-        self, samples: _TwoTables, settings: dict[str, Any], rng: np.random.RandomState
+        self, samples: TableSamples, settings: dict[str, Any], rng: np.random.RandomState
     ) -> tuple[list[MLP], float] | None:
-        X, Y, R, auto = samples.X, samples.Y, samples.R, settings["auto_features"]
-        if R is None:
-            return self._matched(samples, None if auto else settings["n_features"], rng)
-        if sparse.issparse(R) or samples.weight is not None:
-            return None
         n_features = settings["n_features"]
-        ends = [(table.shape[1], auto_width(table.shape[1]), n_features) for table in (X, Y)]
-        phi, psi = (MLP.random(widths, self.activation, rng, X.dtype) for widths in ends)
-        phi, psi = schmidt_start(phi, psi, X, Y, R, rng, auto=auto)
-        some = slice(0, _JUDGED)
-        loss, *_ = feature_loss(
-            feature_map(X[some], phi), feature_map(Y[some], psi), R[some, some], "squared"
-        )
-        return [phi, psi], loss
+        return samples.closed_form(n_features, self.activation, rng, auto=settings["auto_features"])
 
-    def _matched(
-        self, samples: _TwoTables, n_features: int | None, rng: np.random.RandomState
-    ) -> tuple[list[MLP], float] | None:
-        """Return the maps of matched rows in closed form, and the loss of InfoNCE."""
-        X, Y, weight = samples.X, samples.Y, samples.weight
-        if sparse.issparse(X) or sparse.issparse(Y):
-            return None
-        phi, psi = matched_maps(X, Y, weight, n_features, self.activation, rng)
-        rows = np.arange(min(len(samples), _JUDGED))
-        loss, *_ = contrastive_loss(X[rows], Y[rows], phi, psi, 0.0, part(weight, rows))
-        return [phi, psi], loss
-
-    def _start_numbers(self, samples: _TwoTables, settings: dict[str, Any], continued: bool) -> list[float]:
+    def _start_numbers(self, samples: TableSamples, settings: dict[str, Any], continued: bool) -> list[float]:
         """Return the logarithm of the scale of InfoNCE, which is one over its temperature."""
         if samples.R is not None:
             return []
         temperature = getattr(self, "temperature_", None) if continued else None
         return [-np.log(temperature or settings["temperature"])]
 
-    def _problem(self, parameters: Parameters, samples: _TwoTables, settings: dict[str, Any]) -> Problem:
+    def _problem(self, parameters: Parameters, samples: TableSamples, settings: dict[str, Any]) -> Problem:
         X, Y, R, weight = samples.X, samples.Y, samples.R, samples.weight
         loss, size = settings["loss"], settings["batch_size"]
         if R is None:
@@ -415,7 +361,7 @@ class AsymmetricRelation(
         sampler = ObservedPairs(R, n_negatives)
         return drawn_pairs(parameters, X, Y, sampler, n_negatives, weight, loss, size or AUTO_PAIRS)
 
-    def _keep(self, samples: _TwoTables, numbers: np.ndarray, settings: dict[str, Any]) -> None:
+    def _keep(self, samples: TableSamples, numbers: np.ndarray, settings: dict[str, Any]) -> None:
         self.__dict__.pop("temperature_", None)
         if samples.R is None:
             self.temperature_ = float(np.exp(-np.float64(numbers[0])))

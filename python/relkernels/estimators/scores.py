@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.utils import column_or_1d
 
+from ..base import check
 from ..samples import RowPairs
 from ..samples.row_pairs import known_elsewhere, observed, values_of_pairs
 
@@ -65,6 +67,20 @@ def score_of_values(relation: np.ndarray, values: Any, weight: np.ndarray | None
     if there.all():
         return undefined("if all pairs are related")
     return area_under_roc(there.ravel(), relation.ravel(), None if weight is None else weight.ravel())
+
+
+def score_of_labels(relation: np.ndarray, y: Any, weight: np.ndarray | None) -> float:
+    """Return the area under the ROC curve of r(x_i, x_j), i < j, as a test of equal labels."""
+    with check.naming("y"):
+        labels = column_or_1d(y)
+    if len(labels) != len(relation):
+        check.fail("y", f"{len(relation)} labels, one for each row of X", len(labels))
+    upper = np.triu_indices(len(labels), 1)
+    equal = labels[upper[0]] == labels[upper[1]]
+    if equal.all() or not equal.any():
+        reason = "for labels that are all equal" if equal.all() else "unless two rows have the same label"
+        return undefined(f"{reason}: StratifiedKFold splits labels evenly, KFold does not")
+    return area_under_roc(equal, relation[upper], None if weight is None else weight[upper])
 
 
 def score_of_pairs(pairs: RowPairs, y: Any, first: np.ndarray, second: np.ndarray, symmetric: bool) -> float:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,79 +15,32 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from ..base import check
 from ..base.random_state import RandomStateLike
-from ..gradients import LOSSES, feature_loss
+from ..gradients import LOSSES
 from ..maps.activations import Activation
 from ..maps.mlp import MLP
 from ..ops import feature_map, relation_matrix
 from ..samples import RowPairs
 from .base import AUTO_NEGATIVES, AUTO_PAIRS, TrainedEstimator, auto_batch, in_steps
-from .fitting.labels import MOST_CLASSES, label_map
+from .fitting.labels import MOST_CLASSES
+from .fitting.object_samples import ObjectSamples
 from .fitting.parameters import Parameters
-from .fitting.problems import Weight, all_pairs, drawn_pairs, part
-from .fitting.random_layer import auto_width
+from .fitting.problems import all_pairs, drawn_pairs
 from .fitting.sampling import LabelPairs, ObservedPairs, PairSampler, ValuePairs
-from .fitting.scaling import Scaling
-from .fitting.spectral_start import mercer_start
 from .fitting.training import Problem
 from .retrieval import RetrievalMixin
 from .scores import (
-    area_under_roc,
     determination,
     pair_weights,
+    score_of_labels,
     score_of_pairs,
     score_of_values,
-    undefined,
 )
-from .targets import is_matrix, observed_pairs, selected, symmetric_values, targets_among, values_of
+from .targets import is_matrix, observed_pairs, symmetric_values, values_of
 from .unwrap import among_rows, check_pairs
-
-# Rows whose pairs give the loss of a fit in closed form: their matrix of values takes 32 MiB.
-_JUDGED = 2048
-
-
-@dataclass(frozen=True)
-class _Objects:
-    """Objects with their labels or the relation values between them: the `Samples` of a fit."""
-
-    X: np.ndarray
-    y: Any
-    weight: Weight
-    unscaled: np.ndarray  # the objects as a kernel takes them
-
-    @property
-    def tables(self) -> tuple[np.ndarray]:
-        return (self.X,)
-
-    @property
-    def gives_values(self) -> bool:
-        """True if the relation of any two objects is known: a matrix of values, or a kernel."""
-        return callable(self.y) or (self.y.ndim == 2 and not sparse.issparse(self.y))
-
-    def targets(self) -> Callable[[np.ndarray], np.ndarray]:
-        """Return the function from indices of objects to the targets among them."""
-        return targets_among(self.y, self.unscaled)
-
-    def spectral_map(self, mlp: MLP, rng: np.random.RandomState, *, auto: bool = False) -> MLP:
-        """Return a map like `mlp` that fits the values of the relation; `auto` as in `mercer_start`."""
-        values = partial(values_of, self.y) if callable(self.y) else self.y
-        return mercer_start(mlp, self.X, values, rng, self.unscaled, auto=auto)
-
-    def scalings(self) -> list[Scaling]:
-        return [Scaling.of(self.X, self.weight)]
-
-    def scaled(self, scalings: Sequence[Scaling]) -> _Objects:
-        return replace(self, X=scalings[0](self.X))
-
-    def __len__(self) -> int:
-        return int(self.X.shape[0])
-
-    def select(self, rows: np.ndarray) -> _Objects:
-        y, weight = selected(self.y, rows), part(self.weight, rows)
-        return _Objects(self.X[rows], y, weight, self.unscaled[rows])
 
 
 class SymmetricRelation(
-    RetrievalMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator[_Objects]
+    RetrievalMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, TrainedEstimator[ObjectSamples]
 ):
     """A symmetric relation ``r(x, y) = <phi(x), phi(y)>`` learned from data, where phi is an MLP.
 
@@ -297,38 +248,31 @@ class SymmetricRelation(
         settings["loss"] = "squared" if settings["loss"] == "auto" else settings["loss"]
         return settings
 
-    def _objects(self, X: Any, y: Any, sample_weight: Any, settings: dict[str, Any]) -> _Objects:
+    def _objects(self, X: Any, y: Any, sample_weight: Any, settings: dict[str, Any]) -> ObjectSamples:
         X, y = among_rows(X, y, sample_weight)
         X = self._rows(X, reset=settings["reset"], ensure_min_samples=2)
         weight = self._weights(sample_weight, X)
         targets = self._checked_targets(y, X, one_class=settings["partial"])
-        if self.loss == "auto" and not settings["partial"] and _n_classes(targets) > MOST_CLASSES:
+        samples = ObjectSamples(X, targets, weight, X)
+        if self.loss == "auto" and not settings["partial"] and samples.n_classes > MOST_CLASSES:
             settings["loss"] = "softmax"
-        return _Objects(X, targets, weight, X)
+        return samples
 
-    def _start(self, samples: _Objects, settings: dict[str, Any], rng: np.random.RandomState) -> list[MLP]:
+    def _start(
+        self, samples: ObjectSamples, settings: dict[str, Any], rng: np.random.RandomState
+    ) -> list[MLP]:
         (phi,) = super()._start(samples, settings, rng)
         if settings["loss"] == "squared" and samples.gives_values:
             phi = samples.spectral_map(phi, rng)
         return [phi]
 
     def _closed_form(
-        self, samples: _Objects, settings: dict[str, Any], rng: np.random.RandomState
+        self, samples: ObjectSamples, settings: dict[str, Any], rng: np.random.RandomState
     ) -> tuple[list[MLP], float] | None:
-        X, y, auto = samples.X, samples.y, settings["auto_features"]
-        if samples.gives_values and samples.weight is None:
-            widths = (X.shape[1], auto_width(X.shape[1]), settings["n_features"])
-            phi = samples.spectral_map(MLP.random(widths, self.activation, rng, X.dtype), rng, auto=auto)
-            rows = np.arange(min(len(samples), _JUDGED))
-            features = feature_map(X[rows], phi)
-            return [phi], feature_loss(features, features, samples.targets()(rows), "squared")[0]
-        if not 0 < _n_classes(y) <= MOST_CLASSES:
-            return None
-        n_features = None if auto else settings["n_features"]
-        phi, loss = label_map(X, y, samples.weight, n_features, self.activation, rng)
-        return [phi], loss
+        n_features = settings["n_features"]
+        return samples.closed_form(n_features, self.activation, rng, auto=settings["auto_features"])
 
-    def _problem(self, parameters: Parameters, samples: _Objects, settings: dict[str, Any]) -> Problem:
+    def _problem(self, parameters: Parameters, samples: ObjectSamples, settings: dict[str, Any]) -> Problem:
         X, y, weight = samples.X, samples.y, samples.weight
         loss, size = settings["loss"], settings["batch_size"]
         if settings["batch_of"] == "pairs" or sparse.issparse(y):
@@ -342,7 +286,7 @@ class SymmetricRelation(
             )
         return all_pairs(parameters, X, samples.targets(), weight, loss, size or auto_batch(len(samples)))
 
-    def _keep(self, samples: _Objects, numbers: np.ndarray, settings: dict[str, Any]) -> None:
+    def _keep(self, samples: ObjectSamples, numbers: np.ndarray, settings: dict[str, Any]) -> None:
         self._keep_table(samples.X, self.phi_, settings["partial"])
 
     def _pair_sampler(self, y: Any, dtype: np.dtype, loss: str) -> tuple[PairSampler, int]:
@@ -466,16 +410,7 @@ class SymmetricRelation(
             if truth.shape != relation.shape:
                 check.fail("y", f"a matrix of shape {relation.shape}", truth.shape)
             return determination(relation, truth, both)
-        with check.naming("y"):
-            labels = column_or_1d(y)
-        if len(labels) != len(relation):
-            check.fail("y", f"{len(relation)} labels, one for each row of X", len(labels))
-        upper = np.triu_indices(len(labels), 1)
-        equal = labels[upper[0]] == labels[upper[1]]
-        if equal.all() or not equal.any():
-            reason = "for labels that are all equal" if equal.all() else "unless two rows have the same label"
-            return undefined(f"{reason}: StratifiedKFold splits labels evenly, KFold does not")
-        return area_under_roc(equal, relation[upper], None if both is None else both[upper])
+        return score_of_labels(relation, y, both)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -483,10 +418,3 @@ class SymmetricRelation(
         tags.target_tags.required = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-def _n_classes(targets: Any) -> int:
-    """Return the number of classes of labels, or 0 for other targets."""
-    if callable(targets) or sparse.issparse(targets) or targets.ndim != 1:
-        return 0
-    return int(targets.max()) + 1
