@@ -23,6 +23,7 @@ from ...gradients import feature_loss
 from ...maps.activations import Activation
 from ...maps.mlp import MLP
 from ...ops import feature_map
+from .least_squares import StreamedRidge
 from .random_layer import random_layer
 
 # Most classes for which the indicators are regressed.
@@ -43,8 +44,6 @@ _NEAR = 4096
 _STRETCH = 1.15
 _DISTURBANCE = 0.3
 _HEAD_RIDGE = 1e-4
-# Rows per block of hidden features in memory.
-_BLOCK = 4096
 
 
 class _Scores(NamedTuple):
@@ -106,55 +105,26 @@ def label_map(
 
 def _ridge_scores(layer: MLP, X: Any, codes: np.ndarray, count: np.ndarray, n_classes: int) -> _Scores:
     """Return the ridge regression of the classes' indicators, scaled to the scores of a softmax."""
-    n, total = len(codes), count.sum()
-    share = np.bincount(codes, count, n_classes) / total
-    mean = sum(count[rows] @ layer(X[rows]) for rows in _blocks(n)) / total
+    n = len(codes)
+    share = np.bincount(codes, count, n_classes) / count.sum()
 
-    def block(rows: Any) -> tuple[np.ndarray, np.ndarray]:
-        return layer(X[rows]) - mean, np.eye(n_classes)[codes[rows]] - share
+    def indicators(rows: Any) -> np.ndarray:
+        return np.eye(n_classes)[codes[rows]] - share
 
-    spectrum, basis = _principal(layer, X, mean, count)
-    moments = np.zeros((len(spectrum), n_classes))
-    for rows in _blocks(n):
-        hidden, indicators = block(rows)
-        moments += (hidden @ basis).T @ (count[rows, None] * indicators)
+    regression = StreamedRidge(lambda rows: layer(X[rows]), indicators, count, np.finfo(X.dtype).eps)
     judged = np.linspace(0, n - 1, min(n, _JUDGED)).astype(int)
-    hidden, indicators = block(judged)
-    hidden = hidden @ basis
+    left_out = regression.left_out(judged)
     best: tuple[Any, ...] = (np.inf,)
-    for ridge in _RIDGES * spectrum.sum():
-        shrunk = 1 / (spectrum + ridge)
-        leverage = np.minimum(np.square(hidden) @ shrunk + 1 / total, 1 - 1e-9)
-        residual = (indicators - hidden @ (shrunk[:, None] * moments)) / (1 - leverage)[:, None]
-        left_out = indicators + share - residual
-        entropy, sharpness = _sharpness(left_out, codes[judged], count[judged])
+    for penalty in _RIDGES * regression.spectrum.sum():
+        predicted = left_out.targets + share - left_out.errors(penalty)
+        entropy, sharpness = _sharpness(predicted, codes[judged], count[judged])
         if entropy < best[0]:
-            best = entropy, sharpness, shrunk
-    _, sharpness, shrunk = best
-    coefficients = sharpness * shrunk[:, None] * moments
-    weight = basis @ coefficients
-    return _Scores(weight, sharpness * share - mean @ weight, hidden @ coefficients + sharpness * share)
-
-
-def _blocks(n: int) -> list[slice]:
-    return [slice(begin, min(begin + _BLOCK, n)) for begin in range(0, n, _BLOCK)]
-
-
-def _principal(layer: MLP, X: Any, mean: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positive eigenvalues and the eigenvectors of the scatter of the hidden features."""
-    n, width = len(count), len(mean)
-    if n < width:  # from the inner products of rows, which are fewer
-        rows = np.sqrt(count)[:, None] * (layer(X) - mean)
-        spectrum, vectors = np.linalg.eigh(rows @ rows.T)
-    else:
-        scatter = np.zeros((width, width))
-        for part in _blocks(n):
-            hidden = layer(X[part]) - mean
-            scatter += hidden.T @ (count[part, None] * hidden)
-        spectrum, vectors = np.linalg.eigh(scatter)
-    there = spectrum > max(n, width) * np.finfo(X.dtype).eps * max(spectrum[-1], np.finfo(float).tiny)
-    spectrum, vectors = spectrum[there], vectors[:, there]
-    return spectrum, rows.T @ vectors / np.sqrt(spectrum) if n < width else vectors
+            best = entropy, sharpness, penalty
+    _, sharpness, penalty = best
+    coefficients = regression.coefficients(penalty, sharpness)
+    weight = regression.basis @ coefficients
+    fitted = left_out.principal @ coefficients + sharpness * share
+    return _Scores(weight, sharpness * share - regression.mean @ weight, fitted)
 
 
 def _sharpness(scores: np.ndarray, codes: np.ndarray, count: np.ndarray) -> tuple[float, float]:
