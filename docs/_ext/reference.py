@@ -31,6 +31,7 @@ GROUPS = {
     "maps": "Feature maps",
     "states": "Blocks of rows",
     "estimators": "Estimators",
+    "samples": "Relation values and pairs for cross-validation",
     "config": "Threads and configuration",
 }
 OTHERS = "Other names"
