@@ -9,14 +9,44 @@
 
 namespace rk::RK_ISA {
 
+// The cache lines of rows that will be read later, some 16 KiB ahead, in the order of memory. They are
+// prefetched into L2, a few with each block of the present rows: all at once they would wait for each other,
+// and the hardware's prefetchers do not follow a tile's jumps between rows.
+template <class T>
+class LinesAhead {
+   public:
+    LinesAhead(const T* rows, long row, long depth)
+        : width_(depth * (long)sizeof(T)), row_(row * (long)sizeof(T)) {
+        if (row_ <= kLine) width_ = row_ = kLine;  // several rows in a line
+        at_ = (std::uintptr_t)rows + (std::uintptr_t)((kAhead / width_ + 1) * row_);
+    }
+
+    // As many lines as a block of kLanes x kLanes values has.
+    RK_INLINE void prefetch_block() {
+        constexpr long kBlock = kLanes<T> * kLanes<T> * sizeof(T);
+        for (long i = 0; i < kBlock; i += kLine) {
+            __builtin_prefetch((const void*)(at_ + (std::uintptr_t)column_), 0, 2);
+            column_ += kLine;
+            if (column_ >= width_) column_ = 0, at_ += (std::uintptr_t)row_;
+        }
+    }
+
+   private:
+    static constexpr long kLine = 64, kAhead = 16 << 10;
+    long width_, row_;  // in bytes
+    std::uintptr_t at_;
+    long column_ = 0;
+};
+
 // R rows against at most kLanes columns, which are rows of b: kLanes x kLanes values of these are transposed
 // in registers, and used there.
 template <class T, int R>
 static void few_rows_tile(const T* a, long a_row, long a_depth, const T* b, long b_row, long cols, long depth,
-                          T* c, long c_row, const Epilogue<T>& e) {
+                          T* c, long c_row, const Epilogue<T>& e, LinesAhead<T>& ahead) {
     V<T> acc[R][1] = {};
     for (long k0 = 0; k0 < depth; k0 += kLanes<T>, b += kLanes<T>) {
         const long n = depth - k0 < kLanes<T> ? depth - k0 : (long)kLanes<T>;
+        ahead.prefetch_block();
         V<T> v[kLanes<T>];
         if (n == kLanes<T> && cols >= kLanes<T>) {
 #pragma GCC unroll 16
@@ -43,15 +73,15 @@ static void few_rows_strip(const T* a, long a_row, long a_depth, const T* b, lon
     if constexpr (R > 1)
         if (rows < R)
             return few_rows_strip<T, R - 1>(a, a_row, a_depth, b, b_row, rows, cols, depth, c, c_row, finish);
+    LinesAhead<T> ahead(b, b_row, depth);
     for (long j = 0; j < cols; j += kLanes<T>) {
         const long left = cols - j;
-        prefetch_rows(b + j * b_row, b_row, left < kLanes<T> ? left : (long)kLanes<T>, depth);
         for (long k = 0; k < depth; k += kDepth) {
             const long block = depth - k < kDepth ? depth - k : kDepth;
             const Epilogue<T> e{finish, finish.bias ? finish.bias + j : nullptr, finish.accumulate || k > 0,
                                 k + block == depth};
             few_rows_tile<T, R>(a + k * a_depth, a_row, a_depth, b + j * b_row + k, b_row, left, block, c + j,
-                                c_row, e);
+                                c_row, e, ahead);
         }
     }
 }
