@@ -116,6 +116,7 @@ def test_targets(name, target):
         ("attention/full/4096", {"best": 1.2}),
         ("attention/causal/512", {"best": 1.5}),
         ("retrieve/queries_1/100000", {"faiss": 1.2}),
+        ("retrieve/prepared_1/100000", {"faiss": 3.0}),
         ("retrieve/queries_1000/100000", {"faiss": 8.0}),
         ("retrieve/largest/100", {"faiss": 6.0}),
         ("relation_matvec/exp/20000", {"best": 4.0}),
