@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="compare results at small sizes and measure no times (default: some ten minutes of timing)",
+        help="compare results at small sizes and measure no times (default: some 15 minutes of timing)",
     )
     parser.add_argument(
         "--threads", type=_count, nargs="+", metavar="N", help="numbers of threads (default: 1 and all)"
