@@ -43,13 +43,17 @@ def read(path: str | os.PathLike[str]) -> tuple[Stored, MLP | None]:
         _expect("ids", ids, np.dtype(np.int64), (len(features),))
         if features.shape[1] == 0:
             check.fail("features", "at least one feature", features.shape)
+        codes = {}
+        for key, shape in Stored.shapes_of_codes(dtype, *features.shape).items():
+            codes[key] = tensors.pop(key)
+            _expect(key, codes[key], np.dtype(np.int8 if key == "codes" else np.float32), shape)
         if len(ids) and not (ids[0] >= 0 and ids[-1] < next_id and (ids[1:] > ids[:-1]).all()):
             check.fail("ids", f"ascending integers from 0 to {next_id - 1}", "others")
         psi = MLP(*decoded(metadata, tensors, "psi.")) if "psi.layers" in metadata else None
         if psi is not None and psi.widths[-1] != features.shape[1]:
             check.fail("psi", f"{features.shape[1]} features, as the keys have", psi.widths[-1])
         refuse_rest(metadata, tensors)
-        return Stored.restored(dtype, features, ids, next_id), psi
+        return Stored.restored(dtype, features, ids, next_id, **codes), psi
     raise AssertionError
 
 

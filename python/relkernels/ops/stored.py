@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import _core
 from ..arrays.allocate import empty
 from ..arrays.engine import PROCESSOR
 from ..arrays.half import HALVES, widen
@@ -18,10 +19,17 @@ ELEMENTS: dict[str, np.dtype] = {
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(np.uint16),
 }
+# Keys per panel of codes, and the most features that codes have.
+_PANEL, _WIDEST = 16, 65_536
 # Bytes of float32 to which rows of 16 bits are widened at a time.
 _BLOCK = 4 << 20
 
 Best = tuple[np.ndarray, np.ndarray]
+
+
+def panels(rows: int) -> int:
+    """Return the number of panels of codes of this many keys."""
+    return -(-rows // _PANEL)
 
 
 def merged(a: Best, b: Best, k: int) -> Best:
@@ -43,6 +51,10 @@ class Stored(NamedTuple):
     dtype : str
         Of the storage.
     features : ndarray of shape (room, d)
+    codes : ndarray of int8 of shape (panels, ceil(d / 4), 16, 4) or None
+        Features in 8 bits, by which the kernel skips keys that cannot be among the best; only for float32.
+    terms : ndarray of float32 of shape (panels, 4, 16) or None
+        Scales and norms of the codes.
     ids : ndarray of int64 of shape (room,)
         Ascending.
     kept : ndarray of bool of shape (rows,) or None
@@ -55,6 +67,8 @@ class Stored(NamedTuple):
 
     dtype: str
     features: np.ndarray
+    codes: np.ndarray | None
+    terms: np.ndarray | None
     ids: np.ndarray
     kept: np.ndarray | None
     rows: int
@@ -67,17 +81,36 @@ class Stored(NamedTuple):
         rows = len(features)
         if ids is None:
             ids, next_id = np.arange(rows), rows
-        return cls(dtype, features, ids, None, rows, rows, next_id)
+        new = cls(dtype, features, None, None, ids, None, rows, rows, next_id)._with_codes(rows)
+        new._encode(0)
+        return new
 
     def contents(self) -> dict[str, Any]:
         """Return the arrays without room, and the next id, from which `restored` makes the same rows."""
         rows = self.trimmed()
-        return {"features": rows.features, "ids": rows.ids, "next_id": rows.next_id}
+        contents = {"codes": rows.codes, "features": rows.features, "terms": rows.terms, "ids": rows.ids}
+        return {name: a for name, a in contents.items() if a is not None} | {"next_id": rows.next_id}
 
     @classmethod
-    def restored(cls, dtype: str, features: np.ndarray, ids: np.ndarray, next_id: int) -> Stored:
+    def restored(
+        cls,
+        dtype: str,
+        features: np.ndarray,
+        ids: np.ndarray,
+        next_id: int,
+        codes: np.ndarray | None = None,
+        terms: np.ndarray | None = None,
+    ) -> Stored:
         """Return the rows with these contents."""
-        return cls(dtype, features, ids, None, len(ids), len(ids), next_id)
+        return cls(dtype, features, codes, terms, ids, None, len(ids), len(ids), next_id)
+
+    @staticmethod
+    def shapes_of_codes(dtype: str, rows: int, width: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of codes and terms, or nothing if such rows have none."""
+        if dtype != "float32" or width > _WIDEST:
+            return {}
+        count = panels(rows)
+        return {"codes": (count, -(-width // 4), _PANEL, 4), "terms": (count, 4, _PANEL)}
 
     @property
     def width(self) -> int:
@@ -92,7 +125,8 @@ class Stored(NamedTuple):
     @property
     def arrays(self) -> list[np.ndarray]:
         """All arrays, with their room."""
-        return [a for a in (self.features, self.ids, self.kept) if a is not None]
+        held = (self.features, self.codes, self.terms, self.ids, self.kept)
+        return [a for a in held if a is not None]
 
     @property
     def kept_ids(self) -> np.ndarray:
@@ -103,7 +137,13 @@ class Stored(NamedTuple):
 
     def trimmed(self) -> Stored:
         """Return the same rows without the room, whose arrays this object shares."""
-        return self._replace(features=self.features[: self.rows], ids=self.ids[: self.rows])
+        used = slice(panels(self.rows))
+        return self._replace(
+            features=self.features[: self.rows],
+            codes=None if self.codes is None else self.codes[used],
+            terms=None if self.terms is None else self.terms[used],
+            ids=self.ids[: self.rows],
+        )
 
     def compact(self) -> Stored:
         """Return the same without the rows that were removed; arrays are copied if there are any."""
@@ -125,15 +165,45 @@ class Stored(NamedTuple):
         if kept is not None:
             kept = np.concatenate([kept, np.ones(len(features), np.bool_)])
         added = len(features)
-        return grown._replace(kept=kept, rows=rows, size=self.size + added, next_id=self.next_id + added)
+        new = grown._replace(kept=kept, rows=rows, size=self.size + added, next_id=self.next_id + added)
+        new._encode(self.rows)
+        return new
 
     def _with_room(self, room: int) -> Stored:
         """Return the same rows in larger arrays."""
-        larger = []
-        for a in (self.features, self.ids):
-            larger.append(empty("Keys", (room, *a.shape[1:]), a.dtype))
-            larger[-1][: self.rows] = a[: self.rows]
-        return self._replace(features=larger[0], ids=larger[1])
+        new = self._replace(
+            features=empty("Keys", (room, self.width), self.features.dtype),
+            ids=empty("Keys", (room,), self.ids.dtype),
+        )._with_codes(room)
+        for larger, a in zip(new.arrays, self.trimmed().arrays, strict=True):
+            larger[: len(a)] = a
+        return new
+
+    def _with_codes(self, room: int) -> Stored:
+        """Return the same with new arrays for the codes, not yet encoded, if the rows have codes."""
+        shapes = self.shapes_of_codes(self.dtype, room, self.width)
+        if not shapes:
+            return self
+        return self._replace(
+            codes=empty("Keys", shapes["codes"], np.dtype(np.int8)),
+            terms=empty("Keys", shapes["terms"], np.dtype(np.float32)),
+        )
+
+    def _encode(self, first: int) -> None:
+        """Write the codes of the rows from `first` on; those of the rows before may be in use."""
+        if self.codes is None or self.terms is None:
+            return
+        features = self.features[: self.rows]
+        panel, begun = divmod(first, _PANEL)
+        if begun:
+            rows = features[panel * _PANEL : (panel + 1) * _PANEL]
+            codes, terms = np.empty_like(self.codes[:1]), np.empty_like(self.terms[:1])
+            _core.encode_keys(rows, 0, codes, terms)
+            self.codes[panel, :, begun:] = codes[0, :, begun:]
+            self.terms[panel, :, begun:] = terms[0, :, begun:]
+            panel += 1
+        if panel * _PANEL < self.rows:
+            _core.encode_keys(features, panel * _PANEL, self.codes, self.terms)
 
     def places(self, ids: np.ndarray) -> np.ndarray:
         """Return the rows that have these ids; -1 for ids that no row has."""
@@ -163,8 +233,7 @@ class Stored(NamedTuple):
         if self.dtype in HALVES:
             self._search_blocks(a, mask, values, indices)
         else:
-            keys = spread(self.features[: self.rows], a.lead, 2)
-            PROCESSOR.run("retrieve", a.q, keys, None, None, a.precision, mask, values, indices)
+            self._search_rows(a, mask, values, indices)
         if self.next_id != self.rows:  # otherwise the ids are the numbers of the rows
             found = indices >= 0
             indices[found] = self.ids[indices[found]]
@@ -181,6 +250,18 @@ class Stored(NamedTuple):
             allowed = np.zeros((*given.shape[:-1], self.rows), np.bool_)
             allowed[..., self.kept] = given
         return np.broadcast_to(allowed, (*a.lead, a.n, self.rows))
+
+    def _search_rows(
+        self, a: Attended, mask: np.ndarray | None, values: np.ndarray, indices: np.ndarray
+    ) -> None:
+        """Search rows of float32 or float64, of the former those that their codes do not exclude."""
+        features = self.features[: self.rows]
+        if self.codes is not None and a.precision is None:
+            outputs = (values, indices, self.codes, self.terms)
+            PROCESSOR.run("retrieve", a.q, features, None, None, None, mask, *outputs)
+        else:
+            keys = spread(features, a.lead, 2)
+            PROCESSOR.run("retrieve", a.q, keys, None, None, a.precision, mask, values, indices)
 
     def _search_blocks(
         self, a: Attended, mask: np.ndarray | None, values: np.ndarray, indices: np.ndarray
