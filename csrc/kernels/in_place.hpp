@@ -93,10 +93,15 @@ static void product_of_rows(const T* a, long a_row, long a_depth, const T* b, lo
         few_rows_strip<T, kFewRows>(a, a_row, a_depth, b, b_row, rows, cols, depth, c, c_row, finish);
 }
 
-// A group of G vectors of columns for one row: enough chains to hide the latency of the multiply-add.
+// A group of G vectors of columns for one row: enough chains to hide the latency of the multiply-add. Rows of
+// values are prefetched 16 KiB and at least 16 rows ahead: far apart, as those of a wide matrix are, they are
+// in other pages, where the hardware's prefetchers stop.
 template <class T, int G, bool whole>
 static void weighted_group(const T* p, const T* values, long values_row, long count, long width, T* acc,
                            const Mask& mask, long i, long j0) {
+    constexpr long kAhead = 16 << 10, kRowsAhead = 16, kLine = 64 / sizeof(T);
+    const std::uintptr_t stride = (std::uintptr_t)(values_row) * sizeof(T);
+    const std::uintptr_t ahead = kRowsAhead * stride > kAhead ? kRowsAhead * stride : kAhead;
     V<T> sum[G];
 #pragma GCC unroll 8
     for (int g = 0; g < G; ++g) sum[g] = V<T>{};
@@ -105,7 +110,9 @@ static void weighted_group(const T* p, const T* values, long values_row, long co
         if (!all && !mask.allows(i, j0 + j)) continue;
         const V<T> weight = broadcast<T>(p[j]);
         const T* row = values + j * values_row;
-        __builtin_prefetch((const void*)((std::uintptr_t)(row) + (16 << 10)), 0, 2);
+#pragma GCC unroll 8
+        for (long l = 0; l < G * kLanes<T>; l += kLine)
+            __builtin_prefetch((const void*)((std::uintptr_t)(row + l) + ahead), 0, 2);
 #pragma GCC unroll 8
         for (int g = 0; g < G; ++g) {
             const long left = width - g * kLanes<T>;
@@ -125,13 +132,16 @@ static void weighted_group(const T* p, const T* values, long values_row, long co
 template <class T>
 static void weighted_rows(const T* p, long p_row, const T* values, long values_row, long rows, long count,
                           long width, T* acc, const Mask& mask, long i0, long j0) {
-    constexpr int kGroup = 4;
+    constexpr int kWide = 8, kGroup = 4;
     for (long i = 0; i < rows; ++i)
-        for (long c = 0; c < width; c += kGroup * kLanes<T>) {
-            const auto group = width - c >= kGroup * kLanes<T> ? weighted_group<T, kGroup, true>
-                                                               : weighted_group<T, kGroup, false>;
-            group(p + i * p_row, values + c, values_row, count, width - c, acc + i * width + c, mask, i0 + i,
-                  j0);
+        for (long c = 0; c < width;) {
+            const long left = width - c;
+            const bool wide = left >= kWide * kLanes<T>;
+            const auto group = wide                         ? weighted_group<T, kWide, true>
+                               : left >= kGroup * kLanes<T> ? weighted_group<T, kGroup, true>
+                                                            : weighted_group<T, kGroup, false>;
+            group(p + i * p_row, values + c, values_row, count, left, acc + i * width + c, mask, i0 + i, j0);
+            c += (wide ? kWide : kGroup) * kLanes<T>;
         }
 }
 
