@@ -9,6 +9,7 @@ target_sources(
           csrc/operations/attention_vjp.cpp
           csrc/processor/ceilings.cpp
           csrc/operations/feature_map.cpp
+          csrc/operations/feature_map_training.cpp
           csrc/operations/feature_map_vjp.cpp
           csrc/processor/isa.cpp
           csrc/walk/mlp.cpp

@@ -111,7 +111,7 @@ def test_relation_loss_is_that_of_numpy_and_takes_memory_linear_in_the_rows():
     value, gradient, _ = rk.relation_loss(x.numpy(), None, labels.numpy(), phi.to_mlp())
     assert ours.item() == pytest.approx(value, rel=1e-7)
     for w, expected in zip(phi.weights, gradient.weights, strict=True):
-        np.testing.assert_array_equal(w.grad.numpy(), expected)
+        np.testing.assert_allclose(w.grad.numpy(), expected, rtol=1e-5, atol=1e-5)  # other order of sums
 
 
 def test_one_row_of_a_mask_is_for_all():

@@ -41,6 +41,56 @@ void sparse_feature_map_vjp(const py::array& values, const py::array& columns, c
     });
 }
 
+using MaybeLayers = std::vector<Maybe>;
+
+template <class T>
+rk::Layers<T> layers_of(const Layers& weights, const Layers& biases, const std::string& activation,
+                        double parameter) {
+    rk::Layers<T> map{{}, {}, activation_named(activation), T(parameter)};
+    for (const py::array& a : weights) map.weights.push_back(view<const T>(a));
+    for (const py::array& a : biases) {
+        map.biases.push_back(view<const T>(a));
+        contiguous<T>(a);
+    }
+    return map;
+}
+
+// The hidden layers, or None if they are not kept.
+Maybe feature_map_forward(const py::array& x, const Layers& weights, const Layers& biases,
+                          const std::string& activation, double parameter, const py::array& out, bool keep) {
+    Maybe kept;
+    with_dtype(x, [&]<class T>() {
+        const auto map = layers_of<T>(weights, biases, activation, parameter);
+        const auto from = view<const T>(x);
+        const auto to = view<T>(out);
+        T* hidden = nullptr;
+        if (keep) {
+            const long size = hidden_size(map, from.dim(2));
+            auto* space = new Buffer<T>(size);
+            const py::capsule owner(space, [](void* p) { delete static_cast<Buffer<T>*>(p); });
+            hidden = space->get();
+            kept = py::array_t<T>(size, hidden, owner);
+        }
+        without_gil([&] { rk::feature_map_forward<T>(from, map, hidden, to); });
+    });
+    return kept;
+}
+
+void feature_map_backward(const py::array& x, const Layers& weights, const std::string& activation,
+                          double parameter, const py::array& hidden, const py::array& grad,
+                          const Maybe& grad_x, const MaybeLayers& grad_weights,
+                          const MaybeLayers& grad_biases) {
+    with_dtype(x, [&]<class T>() {
+        const auto map = layers_of<T>(weights, {}, activation, parameter);
+        const auto from = view<const T>(x), above = view<const T>(grad);
+        const T* kept = contiguous<T>(hidden);
+        MapGradient<T> to{view_or_none<T>(grad_x), {}, {}};
+        for (const Maybe& a : grad_weights) to.weights.push_back(data_or_null<T>(a));
+        for (const Maybe& a : grad_biases) to.biases.push_back(data_or_null<T>(a));
+        without_gil([&] { rk::feature_map_backward<T>(from, map, kept, above, to); });
+    });
+}
+
 // Features as both sides of a relation.
 template <class T>
 Relation<T> features_of(const py::array& f, const py::array& g, double scale) {
@@ -115,6 +165,11 @@ void register_gradients(py::module_& m) {
     using py::arg;
     m.def("feature_map_vjp", &feature_map_vjp, arg("x"), arg("mlp"), arg("grad"), arg("grad_x"),
           arg("grad_weights"), arg("grad_biases"));
+    m.def("feature_map_forward", &feature_map_forward, arg("x"), arg("weights"), arg("biases"),
+          arg("activation"), arg("parameter"), arg("out"), arg("keep"));
+    m.def("feature_map_backward", &feature_map_backward, arg("x"), arg("weights"), arg("activation"),
+          arg("parameter"), arg("hidden"), arg("grad"), arg("grad_x"), arg("grad_weights"),
+          arg("grad_biases"));
     m.def("sparse_feature_map_vjp", &sparse_feature_map_vjp, arg("values"), arg("columns"), arg("offsets"),
           arg("weights"), arg("mlp"), arg("grad"), arg("grad_weights"), arg("grad_biases"));
     m.def("relation_matrix_vjp", &relation_matrix_vjp, arg("f"), arg("g"), arg("grad"), arg("scale"),

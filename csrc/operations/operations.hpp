@@ -140,6 +140,32 @@ template <class T>
 void feature_map_vjp(const Array<const T>& x, const Mlp<T>& map, const Array<const T>& grad,
                      const MapGradient<T>& to);
 
+// The layers of a map as they are in the caller's memory, for a training step. Biases, contiguous, may be
+// missing.
+template <class T>
+struct Layers {
+    std::vector<Array<const T>> weights, biases;
+    Activation activation;
+    T parameter;
+
+    long depth() const { return long(weights.size()); }
+    long inputs(long layer) const { return weights[std::size_t(layer)].dim(2); }
+    long outputs(long layer) const { return weights[std::size_t(layer)].dim(1); }
+};
+
+// feature_map of a matrix with the same bits, and its gradients. `hidden`, of hidden_size values, receives
+// the hidden layers for feature_map_backward; null: they are not kept. Gradients that are null or empty are
+// not computed.
+template <class T>
+long hidden_size(const Layers<T>& map, long rows);
+
+template <class T>
+void feature_map_forward(const Array<const T>& x, const Layers<T>& map, T* hidden, const Array<T>& out);
+
+template <class T>
+void feature_map_backward(const Array<const T>& x, const Layers<T>& map, const T* hidden,
+                          const Array<const T>& grad, const MapGradient<T>& to);
+
 // Without the gradient of x: it is dense.
 template <class T>
 void sparse_feature_map_vjp(const SparseRows<T>& x, const T* weights, const Mlp<T>& map,

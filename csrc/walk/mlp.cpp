@@ -3,19 +3,11 @@
 #include <algorithm>
 
 #include "base/threads.hpp"
+#include "walk/matrix_product.hpp"
 
 namespace rk {
 
 namespace {
-
-// Row stride of an internal block of rows: whole cache lines, and never a multiple of 4096 bytes, at
-// which the rows of a micro-tile would compete for the same few sets of L1.
-template <class T>
-long padded_row(long width) {
-    const long line = 64 / long(sizeof(T));
-    const long row = round_up(width, line);
-    return row * long(sizeof(T)) % 4096 == 0 ? row + line : row;
-}
 
 template <class T>
 void copy_strided(const T* src, long row, long col, long rows, long cols, T* dst, long dst_row) {

@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['ACTIVATIONS', 'DlpackTensor', 'Dual', 'LINKS', 'LOSSES', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'encode_keys', 'feature_map', 'feature_map_vjp', 'get_num_threads', 'isa', 'measure_ceiling', 'nngp_diagonal', 'nngp_kernel', 'philox', 'random_features', 'random_normals', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'retrieve', 'set_num_threads', 'sparse_feature_map', 'sparse_feature_map_vjp', 'vector_math']
+__all__: list[str] = ['ACTIVATIONS', 'DlpackTensor', 'Dual', 'LINKS', 'LOSSES', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'encode_keys', 'feature_map', 'feature_map_backward', 'feature_map_forward', 'feature_map_vjp', 'get_num_threads', 'isa', 'measure_ceiling', 'nngp_diagonal', 'nngp_kernel', 'philox', 'random_features', 'random_normals', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'retrieve', 'set_num_threads', 'sparse_feature_map', 'sparse_feature_map_vjp', 'vector_math']
 class DlpackTensor:
     """
     A tensor taken from a DLPack capsule, kept as long as this object.
@@ -78,6 +78,10 @@ def cpu_info() -> dict:
 def encode_keys(features: numpy.ndarray, first: typing.SupportsInt | typing.SupportsIndex, codes: numpy.ndarray, terms: numpy.ndarray) -> None:
     ...
 def feature_map(x: numpy.ndarray, mlp: Mlp, precision: str | None, out: numpy.ndarray) -> None:
+    ...
+def feature_map_backward(x: numpy.ndarray, weights: collections.abc.Sequence[numpy.ndarray], activation: str, parameter: typing.SupportsFloat | typing.SupportsIndex, hidden: numpy.ndarray, grad: numpy.ndarray, grad_x: numpy.ndarray | None, grad_weights: collections.abc.Sequence[numpy.ndarray | None], grad_biases: collections.abc.Sequence[numpy.ndarray | None]) -> None:
+    ...
+def feature_map_forward(x: numpy.ndarray, weights: collections.abc.Sequence[numpy.ndarray], biases: collections.abc.Sequence[numpy.ndarray], activation: str, parameter: typing.SupportsFloat | typing.SupportsIndex, out: numpy.ndarray, keep: bool) -> numpy.ndarray | None:
     ...
 def feature_map_vjp(x: numpy.ndarray, mlp: Mlp, grad: numpy.ndarray, grad_x: numpy.ndarray, grad_weights: collections.abc.Sequence[numpy.ndarray], grad_biases: collections.abc.Sequence[numpy.ndarray] | None) -> None:
     ...

@@ -48,6 +48,10 @@ class FeatureMap(nn.Module):
 
     Notes
     -----
+    A call with a gradient keeps the hidden layers for the backward pass, as ``nn.Sequential`` does
+    (`torch.utils.checkpoint` computes them again instead). Gradients of parameters are sums over blocks of
+    256 rows, in order, of all leading dimensions together: they do not depend on the number of threads.
+
     The state dict holds the activation too, as a uint8 tensor: loading one of another activation raises
     ValueError before a parameter of the map has changed.
 
@@ -191,7 +195,8 @@ class FeatureMap(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the features of `x`, (..., n, d_x) -> (..., n, d), as `relkernels.torch.feature_map`."""
         x = _tensors.features("x", x)
-        _check_input("x", x, "mlp", self)
+        weights, biases = list(self.weights), list(self.biases or ())
+        _check_input("x", x, "mlp", weights, biases)
         for kind, parameters in (("weights", self.weights), ("biases", self.biases)):
             if parameters is not None and parameters._forward_pre_hooks:
                 raise RuntimeError(
@@ -199,10 +204,7 @@ class FeatureMap(nn.Module):
                     "list is not called (older weight_norm, spectral_norm and pruning rely on them); use "
                     "torch.nn.utils.parametrizations"
                 )
-        features: Tensor = _ops.feature_map(
-            x, list(self.weights), list(self.biases or ()), self.activation.name, self.activation.parameter
-        )
-        return features
+        return _ops.mapped(x, weights, biases, self.activation.name, self.activation.parameter)
 
     def get_extra_state(self) -> Tensor:
         """Return the rest of the state dict: the activation, as bytes of text."""
@@ -256,16 +258,18 @@ def check_map(name: str, value: Any, optional: bool = True, module: bool = False
     )
 
 
-def _check_input(x_name: str, x: Tensor, name: str, phi: FeatureMap) -> None:
-    for kind, parameters in (("weights", phi.weights), ("biases", phi.biases or ())):
+def _check_input(x_name: str, x: Tensor, name: str, weights: list[Tensor], biases: list[Tensor]) -> None:
+    for kind, parameters in (("weights", weights), ("biases", biases)):
         for i, parameter in enumerate(parameters):
+            if parameter.dtype == x.dtype and parameter.device == x.device and parameter.ndim > 0:
+                continue
             at = f"{name}.{kind}[{i}]"
             _tensors.floats(at, parameter, 1)
             check.same_dtype((x_name, x), (at, parameter))
             if parameter.device != x.device:
                 check.fail(at, f"a tensor on {x.device}, as {x_name} is", f"one on {parameter.device}")
-    widths = phi.widths
-    if x.shape[-1] != widths[0]:
+    if x.shape[-1] != weights[0].shape[0]:
+        widths = (weights[0].shape[0], *(w.shape[1] for w in weights))
         check.fail(
             x_name, f"rows of {widths[0]} features, the input of {name} (widths {widths})", tuple(x.shape)
         )
@@ -279,7 +283,8 @@ def mapped(x_name: str, x: Tensor, name: str, phi: Map | None) -> Tensor:
     if phi is None:
         return x
     if isinstance(phi, FeatureMap) and computes_mlp(phi) and not phi._forward_pre_hooks:
-        _check_input(x_name, x, name, phi)  # the same checks as in forward, with the names of this call
+        # The same checks as in forward, with the names of this call.
+        _check_input(x_name, x, name, list(phi.weights), list(phi.biases or ()))
     result = f"{name}({x_name})"
     features = _tensors.features(result, phi(x))
     check.same_dtype((x_name, x), (result, features))
