@@ -179,6 +179,12 @@ def of_list(draw: Draw, value: Any) -> tuple[Any, bool]:
                      [10**12, 10**12]), True  # fmt: skip
 
 
+def of_table(draw: Draw, value: Any) -> tuple[Any, bool]:
+    """Return a replacement of a table, or of a matrix of values or indices."""
+    return draw.pick("x", b"bytes", 3, 2.5, {"a": 1}, object(), len, np, Liar(), np.ones((2, 2, 2)),
+                     np.array("text"), np.float32(3), value[:-1, :-1, None]), True  # fmt: skip
+
+
 def of_path(draw: Draw, value: Any) -> tuple[Any, bool]:
     return draw.pick(3.5, None, [], "", "\0", "/", "/nowhere/at/all.npy", __file__, Liar()), True
 
@@ -212,7 +218,7 @@ def spoiled(draw: Draw, call: Call) -> tuple[dict[str, Any], str, bool] | None:
             (MAPS, of_map), ({"mask"}, of_mask), ({"target"}, of_target),
             ({"blocks"}, of_blocks), ({"weights", "biases", "widths"}, of_list), ({"path"}, of_path),
             ({"seed", "random_state"}, of_seed), ({"window"}, of_window),
-            ({"result"}, of_result),
+            ({"result"}, of_result), ({"values", "pairs", "X", "Y"}, of_table),
         ):  # fmt: skip
             if name in names:
                 bad, refused = change(draw, value)

@@ -35,7 +35,7 @@ def _shape(name: str, got: tuple[int, ...], shape: tuple[int, int], expected: st
     if got != shape:
         only_rows = len(got) == 2 and got[0] == shape[0] and got[1] > shape[1]
         hint = "; to select columns with the rows, scikit-learn needs relkernels.RelationValues"
-        check.fail(name, expected, f"shape {got}{hint if only_rows else ''}")
+        check.fail(name, expected, f"{got}{hint if only_rows else ''}")
 
 
 def values_matrix(name: str, values: Any, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
