@@ -150,6 +150,7 @@ void register_mlp(py::module_& m);
 void register_names(py::module_& m);
 void register_nngp(py::module_& m);
 void register_operations(py::module_& m);
+void register_ordinary(py::module_& m);
 void register_gradients(py::module_& m);
 void register_system(py::module_& m);
 void register_ceilings(py::module_& m);

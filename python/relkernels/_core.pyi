@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['ACTIVATIONS', 'DlpackTensor', 'Dual', 'LINKS', 'LOSSES', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'encode_keys', 'feature_map', 'feature_map_backward', 'feature_map_forward', 'feature_map_vjp', 'get_num_threads', 'isa', 'measure_ceiling', 'nngp_diagonal', 'nngp_kernel', 'philox', 'random_features', 'random_normals', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'retrieve', 'set_num_threads', 'sparse_feature_map', 'sparse_feature_map_vjp', 'vector_math']
+__all__: list[str] = ['ACTIVATIONS', 'DlpackTensor', 'Dual', 'LINKS', 'LOSSES', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'encode_keys', 'feature_map', 'feature_map_backward', 'feature_map_forward', 'feature_map_vjp', 'get_num_threads', 'isa', 'measure_ceiling', 'nngp_diagonal', 'nngp_kernel', 'ordinary', 'philox', 'random_features', 'random_normals', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'retrieve', 'set_map_class', 'set_num_threads', 'sparse_feature_map', 'sparse_feature_map_vjp', 'vector_math']
 class DlpackTensor:
     """
     A tensor taken from a DLPack capsule, kept as long as this object.
@@ -95,6 +95,10 @@ def nngp_diagonal(x: numpy.ndarray, dual: Dual, weight_variance: typing.Supports
     ...
 def nngp_kernel(x: numpy.ndarray, y: numpy.ndarray | None, dual: Dual, weight_variance: typing.SupportsFloat | typing.SupportsIndex, bias_variance: typing.SupportsFloat | typing.SupportsIndex, depth: typing.SupportsInt | typing.SupportsIndex, ntk: bool, terms: typing.SupportsInt | typing.SupportsIndex, out: numpy.ndarray) -> None:
     ...
+def ordinary(name: str) -> typing.Any:
+    """
+    The function that takes ordinary calls of an operation, or None.
+    """
 def philox(counters: typing.Annotated[numpy.typing.ArrayLike, numpy.uint32], key: typing.SupportsInt | typing.SupportsIndex, out: typing.Annotated[numpy.typing.ArrayLike, numpy.uint32]) -> None:
     """
     Philox 4x32-10, for tests: contiguous rows of four words.
@@ -115,6 +119,10 @@ def relation_matvec(x: numpy.ndarray, y: numpy.ndarray, v: numpy.ndarray, phi: M
     ...
 def retrieve(q: numpy.ndarray, keys: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, mask: numpy.ndarray | None, values: numpy.ndarray, indices: numpy.ndarray, codes: numpy.ndarray | None = None, terms: numpy.ndarray | None = None) -> None:
     ...
+def set_map_class(map: type) -> None:
+    """
+    The class of maps that ordinary calls take.
+    """
 def set_num_threads(n: typing.SupportsInt | typing.SupportsIndex) -> None:
     ...
 def sparse_feature_map(values: numpy.ndarray, columns: numpy.ndarray, offsets: numpy.ndarray, weights: numpy.ndarray, mlp: Mlp, precision: str | None, out: numpy.ndarray) -> None:

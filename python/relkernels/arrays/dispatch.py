@@ -3,8 +3,7 @@
 - All arrays of one call are of one kind and on one device.
 - Arrays on a registered device (`engine.register_device`) are passed on unchanged, with the `Operation`.
 - Floats of 16 bits are computed in float32, and results rounded back to them.
-
-For float32 and float64 NumPy arrays the overhead is one type check of the first argument.
+- Ordinary calls are taken whole by the extension (`csrc/bindings/register_ordinary.cpp`).
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
+from .. import _core
 from ..base import check
 from ..base.result import rebuilt
 from .engine import device_call
@@ -99,7 +99,16 @@ def operation(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                     raise
             return _any_kind(about, args, kwargs)
 
-        return call
+        ordinary = _core.ordinary(about.name)
+        if ordinary is None:
+            return call
+
+        @functools.wraps(function)
+        def short(*args: P.args, **kwargs: P.kwargs) -> R:
+            result = ordinary(*args, **kwargs)
+            return call(*args, **kwargs) if result is NotImplemented else result
+
+        return short
 
     return decorate
 

@@ -297,6 +297,9 @@ class MLP:
             return cls(*parts)
 
 
+_core.set_map_class(MLP)
+
+
 def check_mlp(name: str, value: Any, optional: bool = True) -> MLP | None:
     """Return `value` if it is an MLP, or None for the identity map if `optional`."""
     if (value is None and optional) or isinstance(value, MLP):
