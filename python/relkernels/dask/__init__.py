@@ -29,7 +29,7 @@ except ModuleNotFoundError as error:
 
 from .arrays import from_npy
 from .estimators import fit
-from .keys import keys
+from .key_blocks import keys
 from .reductions import attention, relation_matvec, retrieve
 from .relations import feature_map, nngp_kernel, relation_matrix
 

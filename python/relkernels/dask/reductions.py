@@ -17,7 +17,7 @@ from ..ops.sides import Attended, Sides
 from ..states.consumers import LinkedSum, SoftmaxAccumulate, State, TopK
 from .arrays import aligned, array, optional_array, stand_in, value, widened
 from .graphs import tree_of_states
-from .keys import OfKeys
+from .key_blocks import OfKeys
 from .relations import features
 
 
