@@ -13,14 +13,17 @@ using A = Full<float>;
 constexpr long kStrip = 12;
 constexpr long kFullShare = 16;
 constexpr long kLongestPause = 64;  // tiles that a failing strip does not screen
-constexpr long kBatch = 16;         // pairs of a row that are multiplied together
-constexpr long kParts = 4;          // of the columns, for each thread, where there are few rows
 // Relative margin of the bounds for their own roundings, of which there are fewer than 8.
 constexpr double kMargin = 0x1p-20;
 
 struct Pending {
-    float bound;  // the bar, times u_q, below which the pair may enter
+    float bound;  // of its value, times u_q
     std::int32_t column;
+
+    // Better-bounded ones first.
+    friend bool operator<(const Pending& a, const Pending& b) {
+        return (a.bound > b.bound) | ((a.bound == b.bound) & (a.column < b.column));
+    }
 };
 
 long groups_of(long depth) { return ceil_div(depth, 4); }
@@ -70,7 +73,7 @@ class Screening {
    private:
     // A strip pauses for some tiles after too many pairs passed, twice as many the next time.
     struct Strip {
-        long pause = 1, next = 1;  // the first tile makes the bars
+        long pause = 0, next = 1;
         float error = 0;
     };
     // The rows of a block, shared by the parts of its columns.
@@ -87,12 +90,15 @@ class Screening {
         Pending* pending;
         long* waiting;  // in the list of pending, of each row
         std::array<Strip, kRowBlock / kStrip> strips{};
-        long tiles = 0, full_tiles = 0;  // of strips
+        long tiles = 0;                           // of the columns
+        long screened_tiles = 0, full_tiles = 0;  // of strips, after the warm-up
     };
 
     bool own_rows() const { return rows_.map || rows_.col != 1; }
     bool own_keys() const { return keys_.map || keys_.col != 1; }
     long code_row() const { return groups_of(depth_) * 4; }
+    // Tiles that are multiplied in full at first: at best k of as many pairs as were seen pass.
+    long warm_up() const { return ceil_div(kFullShare * best_.k, kTileColumns); }
     long pending_capacity() const { return std::clamp(2 * best_.k, 64L, 512L); }
 
     void take(Space& space, long rows, State& s) const {
@@ -166,7 +172,8 @@ class Screening {
         // The first columns show whether the bounds are narrow enough.
         const long per_key = (own_keys() ? depth_ * 4 : 0) + (given_.codes ? 0 : code_row() + kCodeTerms * 4);
         const long most = per_key ? std::max(kWorkspace / per_key / kChunk, 1L) * kChunk : 1L << 30;
-        const long trial = std::min(most, round_up(std::max(keys_.count / 16, 2 * kChunk), kChunk));
+        const long trial = std::min(
+            most, round_up(std::max(keys_.count / 16, 6 * warm_up() * kTileColumns * parts), kChunk));
         const long width = std::min(keys_.count, most);
         const Buffer<float> key_features(own_keys() ? width * depth_ : 0);
         const Buffer<float> terms(given_.codes ? 0 : round_up(width, kCodeLanes) * kCodeTerms);
@@ -194,9 +201,9 @@ class Screening {
                             part * in_part, std::min(tiles, (part + 1) * in_part));
             });
             j += m;
-            long done = 0, full = 0;
-            for (const State& s : states) done += s.tiles, full += s.full_tiles;
-            if (2 * full > done) return finish();
+            long screened = 0, full = 0;
+            for (const State& s : states) screened += s.screened_tiles, full += s.full_tiles;
+            if (full > screened) return finish();
         }
         return finish();
     }
@@ -254,12 +261,12 @@ class Screening {
             const long j0 = t * kTileColumns, cols = std::min(kTileColumns, keys.count - j0);
             if (best_.met(b.first, b.rows, j + j0, cols).empty()) continue;
             if (t % (kChunk / kTileColumns) == 0) poll();
+            const bool warm = ++s.tiles > warm_up(), counted = s.tiles > 2 * warm_up();
             bool packed = false;
             for (long r0 = 0; r0 < b.rows; r0 += kStrip) {
                 const long n = std::min(kStrip, b.rows - r0), most = n * cols / kFullShare;
                 Strip& strip = s.strips[std::size_t(r0 / kStrip)];
-                ++s.tiles;
-                if (strip.pause == 0) {
+                if (warm && strip.pause == 0) {
                     const CodedRows rows{b.codes + r0 * code_row(), code_row(), s.minus_bar + r0,
                                          b.reach + r0, b.error[r0 / kStrip]};
                     const float* terms = codes.terms + j0 * kCodeTerms;
@@ -267,14 +274,15 @@ class Screening {
                                                                groups, cols, most, found);
                     if (count <= most) {
                         strip.next = 1;
+                        s.screened_tiles += counted;
                         for (long c = 0; c < count; ++c)
                             add(b, s, keys, j, r0 + found[c].row, j0, found[c], terms);
                         continue;
                     }
                     strip.pause = strip.next = std::min(2 * strip.next, kLongestPause);
                 }
-                --strip.pause;
-                ++s.full_tiles;
+                strip.pause = std::max(strip.pause - 1, 0L);
+                s.full_tiles += counted;
                 const bool in_place = operands[0].read_in_place(b.rows);
                 if (!in_place && !packed) operands[0].pack(j0, cols, tile);
                 packed = true;
@@ -306,31 +314,32 @@ class Screening {
     // Multiplies the best-bounded pending pairs of a row until at most `most` are left.
     void settle(const Block& b, State& s, const Points<float>& keys, long j, long i, long most) const {
         Pending* const list = s.pending + i * pending_capacity();
-        long& count = s.waiting[i];
-        const auto leave = [&] {
+        const auto keep = [&](long from) {  // those from a place on that may still enter
             const float bar = -s.minus_bar[i];
-            count =
-                std::remove_if(list, list + count, [&](const Pending& p) { return p.bound < bar; }) - list;
+            long kept = 0;
+            for (long c = from; c < s.waiting[i]; ++c) {
+                list[kept] = list[c];
+                kept += list[c].bound >= bar;
+            }
+            s.waiting[i] = kept;
         };
-        leave();
-        if (count <= most) return;
+        keep(0);
+        if (s.waiting[i] <= most) return;
+        const long batch = std::max(pending_capacity() / 4, 16L);
         Arena::Scope scratch;
-        float* const gathered = scratch.take<float>(kBatch * depth_);
-        float values[kBatch];
-        while (count > most) {
-            const long n = std::min(kBatch, count);
-            Pending* const batch = list + count - n;
-            std::nth_element(list, batch, list + count,
-                             [](const Pending& x, const Pending& y) { return x.bound < y.bound; });
-            for (long c = 0; c < n; ++c) std::copy_n(keys.at(batch[c].column), depth_, gathered + c * depth_);
+        float* const gathered = scratch.take<float>(batch * depth_);
+        float* const values = scratch.take<float>(batch);
+        while (s.waiting[i] > most) {
+            const long n = std::min(batch, s.waiting[i]);
+            select_first(list, s.waiting[i], n);
+            for (long c = 0; c < n; ++c) std::copy_n(keys.at(list[c].column), depth_, gathered + c * depth_);
             kernels<float>().product_of_rows(b.features.at(i), b.features.row, 1, gathered, depth_, 1, n,
-                                             depth_, values, kBatch, {});
+                                             depth_, values, batch, {});
             for (long c = 0; c < n; ++c)
-                if (!(values[c] < s.best.bar[i])) best_.offer(s.best, i, {values[c], j + batch[c].column});
-            count -= n;
+                if (!(values[c] < s.best.bar[i])) best_.offer(s.best, i, {values[c], j + list[c].column});
             best_.select(s.best, i);
             raise(b, s, i);
-            leave();
+            keep(n);
         }
     }
 
