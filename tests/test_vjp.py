@@ -252,3 +252,68 @@ def test_attention_vjp_with_values_of_no_columns(dtype, rng):
     gradients = rk.attention_vjp(q, k, np.empty((70, 0), dtype), np.empty((17, 0), dtype))[:3]
     assert [g.shape for g in gradients] == [(17, 8), (70, 8), (70, 0)]
     assert not any(g.any() for g in gradients)
+
+
+def attention_gradients(q, k, v, grad, allowed=None):
+    """Return the gradients of q, k and v and of the scale, written out in float64."""
+    q, k, v, grad = (np.float64(a) for a in (q, k, v, grad))
+    scale = 1 / np.sqrt(q.shape[-1])
+    r = scale * q @ k.T
+    r = r if allowed is None else np.where(allowed, r, -np.inf)
+    p = np.exp(r - np.maximum(r.max(-1, keepdims=True), -1e300))
+    p /= np.maximum(p.sum(-1, keepdims=True), 1e-300)
+    dp = grad @ v.T
+    dr = p * (dp - (p * dp).sum(-1, keepdims=True))
+    return scale * dr @ k, scale * dr.T @ q, p.T @ grad, (dr * (q @ k.T)).sum()
+
+
+# Fewer and more queries than keys; several tiles, lanes of several tiles, several super-blocks (the last).
+SHAPES = [(1, 700), (700, 1), (33, 31), (513, 300), (300, 513), (129, 4200), (4200, 129), (2100, 4200)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_attention_vjp_of_many_tiles_on_any_threads_in_any_batch(shape, rng):
+    n, m = shape
+    width, values = (64, 8) if n * m > 2**22 else (5, 3)
+    arrays = [normal(rng, s, np.float32) for s in ((n, width), (m, width), (m, values), (n, values))]
+    found = rk.attention_vjp(*arrays)
+    expected = attention_gradients(*arrays)
+    for a, b in zip(found[:3], expected, strict=False):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5 * max(1, np.abs(b).max()))
+    assert found.grad_scale == pytest.approx(expected[3], rel=1e-3, abs=1e-3)
+    threads = rk.get_num_threads()
+    try:
+        for count in (1, 2, 5):
+            rk.set_num_threads(count)
+            again = rk.attention_vjp(*arrays)
+            items = rk.attention_vjp(*(np.stack([a[::-1], a]) for a in arrays))
+            for a, b, c in zip(found[:3], again[:3], items[:3], strict=True):
+                np.testing.assert_array_equal(a, b)
+                np.testing.assert_array_equal(a, c[1])
+            assert found.grad_scale == again.grad_scale
+    finally:
+        rk.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("shape", [(300, 400), (400, 300)], ids=str)
+@pytest.mark.parametrize("kind", ["mask", "causal", "window"])
+def test_attention_vjp_of_many_tiles_under_masks(shape, kind, rng):
+    n, m = shape
+    q, k, v, grad = (normal(rng, s, np.float64) for s in ((n, 5), (m, 5), (m, 3), (n, 3)))
+    options = {
+        "mask": {"mask": rng.random(shape) < 0.1},
+        "causal": {"causal": True},
+        "window": {"window": 7},
+    }[kind]
+    if kind == "mask":
+        options["mask"][:, 17] = options["mask"][200] = False
+    allowed = reference.allowed(
+        shape, options.get("mask"), kind == "causal", options.get("window"), "upper_left"
+    )
+    expected = attention_gradients(q, k, v, grad, allowed)
+    if kind == "mask":  # what nobody may attend to, and who may attend to nothing, spoil nothing
+        k[17], v[17], q[200] = np.nan, np.inf, np.nan
+    found = rk.attention_vjp(q, k, v, grad, **options)
+    for a, b in zip(found[:3], expected, strict=False):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
+    assert found.grad_scale == pytest.approx(expected[3], rel=1e-9)

@@ -3,9 +3,15 @@
 //   P = exp(R - lse),  dP_ij = <dO_i, v_j>,  D_i = <dO_i, O_i>,  dR = P * (dP - D)
 //   dF = scale dR G,   dG = scale dR^T F,    dv = P^T dO,    dscale = sum_i <f_i, (dR G)_i>
 //
-// R is recomputed from F and G. There are two walks, over the rows of the queries for dF and over the rows of
-// the keys for dG and dv: each result has one owner, so no thread waits for another and the order of sums is
-// fixed. This costs one product of R more than a single walk with shared sums.
+// R is recomputed from F and G, once: five products of n m d multiply-adds. Tiles of kRows queries and
+// kColumns keys add to the gradients of both sides. The longer side is cut into at most kLanes lanes, each a
+// range of its blocks. A lane is the only one that adds to the gradients of its blocks, and adds those of the
+// other side to its own partial sums.
+//
+// Order of sums (invariant): within a tile as the kernels fix it; the tiles of a lane in order; lanes merged
+// in order. Lanes and tiles depend on n and m alone, so threads and batches change nothing.
+//
+// Memory: partial sums and packed blocks of the shorter side for a super-block of its rows, 16 MiB each.
 #include <algorithm>
 #include <limits>
 
@@ -18,74 +24,162 @@ namespace rk {
 
 namespace {
 
-// Each side of a walk: features, and what the values' gradient pairs with them (dO with F, v with G).
-template <class T>
-struct GradientOfPairs {
-    static constexpr bool kOrderFree = false;
-    static constexpr long kRowBlock = rk::kRowBlock;
-    Points<T> rows_of;  // the features that the walk's rows are
-    Points<T> partner;  // of the rows: dO or v
-    const T *lse, *delta;
-    bool rows_are_queries;
-    Mask mask;  // of the relation as walked
-    T scale;
-    long width, values_width;
-    T* grad_features;    // contiguous
-    T* grad_values;      // contiguous; null in the walk over queries
-    double* grad_scale;  // a part for each row; null in the walk over keys, or if not wanted
+constexpr long kRows = 128, kColumns = 128;  // of a tile: with its operands, 288 KiB for 64 floats
+constexpr long kLanes = 32;
 
-    // operands: 0 features as columns, 1 partner as columns, 2 features as values, 3 partner as values
-    struct State {
-        T* features;  // rows x width
-        T* values;    // rows x values_width; not used in the walk over queries
-    };
-    long values_kept() const { return grad_values ? values_width : 0; }
-    State make(Space& space, long rows) const {
-        return {space.take<T>(rows * width), space.take<T>(rows * values_kept())};
+// Gradients to add to, row-major without gaps. Of the features before they are multiplied by the scale.
+template <class T>
+struct Sums {
+    T *queries, *keys, *values;
+};
+
+template <class T>
+struct AttentionGradient {
+    Points<T> f, g, v, above;  // above: dO
+    const T *lse, *delta;
+    Mask mask;
+    T scale;
+    const Kernels<T>& k = kernels<T>();
+
+    long width() const { return f.dim; }
+    long values_width() const { return v.dim; }
+    // Blocks of a side, packed.
+    long size_of_queries() const {
+        return kRows * (round_up(width(), k.nr) + round_up(values_width(), k.nr));
     }
-    void init(State& s, long rows) const {
-        std::fill_n(s.features, rows * width, T(0));
-        std::fill_n(s.values, rows * values_kept(), T(0));
+    long size_of_keys() const {
+        return round_up(kColumns, k.nr) * (width() + values_width()) + kColumns * round_up(width(), k.nr);
     }
-    Span met(long i0, long rows, long j0, long cols) const {
-        return band_columns(mask.band, i0, rows, j0, cols);
+    // F and dO as values.
+    void pack_queries(long i, long n, T* to) const {
+        pack_values(f, i, n, to);
+        pack_values(above, i, n, to + kRows * round_up(width(), k.nr));
     }
-    template <class A>
-    void destination(Tile<A>&, Finish<T>&) const {}
-    template <class A>
-    void accept(State& s, const Tile<A>& t) const {
-        const Kernels<T>& k = kernels<T>();
+    // G and v as columns, and G as values.
+    void pack_keys(long j, long m, T* to) const {
+        k.pack(g.at(j), g.col, g.row, width(), m, to, k.nr * width());
+        to += round_up(kColumns, k.nr) * width();
+        k.pack(v.at(j), v.col, v.row, values_width(), m, to, k.nr * values_width());
+        pack_values(g, j, m, to + round_up(kColumns, k.nr) * values_width());
+    }
+    void pack_values(const Points<T>& p, long first, long count, T* to) const {
+        k.pack(p.at(first), p.row, p.col, count, p.dim, to, count * k.nr);
+    }
+
+    // Adds what queries [i, i + n) and keys [j, j + m) give each other. `sums` are those of query i and of
+    // key j.
+    void tile(long i, long n, long j, long m, const T* queries, const T* keys, const Sums<T>& sums) const {
+        if (band_columns(mask.band, i, n, j, m).empty()) return;
+        poll();
+        constexpr long ld = kColumns + 16;  // rows, read as columns too, would otherwise share sets of L1
         Arena::Scope scratch;
-        T* dp = scratch.take<T>(t.rows * kTileColumns);
-        if (values_width == 0)  // an empty product is not written
-            std::fill_n(dp, t.rows * kTileColumns, T(0));
+        T *p = scratch.take<T>(n * ld), *dp = scratch.take<T>(n * ld);
+        const T* v_columns = keys + round_up(kColumns, k.nr) * width();
+        const T* g_values = v_columns + round_up(kColumns, k.nr) * values_width();
+        k.product(f.at(i), f.row, f.col, keys, k.nr * width(), n, m, width(), p, ld, {.scale = scale});
+        if (values_width() == 0)  // an empty product is not written
+            std::fill_n(dp, n * ld, T(0));
         else
-            t.operands[1].product(partner.at(t.i0), partner.row, partner.col, 0, t.rows, t.cols, values_width,
-                                  dp, kTileColumns, {});
-        // Both tiles have rows of kTileColumns: R is in the walk's scratch.
-        const long at = rows_are_queries ? t.i0 : t.j0;
-        k.softmax_vjp(t.r, dp, kTileColumns, t.rows, t.cols, lse + at, delta + at, rows_are_queries);
-        const Mask m = mask_in(mask, t.i0, t.rows, t.j0, t.cols);
-        if (!m.empty()) {
-            k.mask_tile(t.r, kTileColumns, t.rows, t.cols, m, t.i0, t.j0, T(0));
-            k.mask_tile(dp, kTileColumns, t.rows, t.cols, m, t.i0, t.j0, T(0));
+            k.product(above.at(i), above.row, above.col, v_columns, k.nr * values_width(), n, m,
+                      values_width(), dp, ld, {});
+        k.softmax_vjp(p, dp, ld, n, m, lse + i, delta + i, true);
+        const Mask here = mask_in(mask, i, n, j, m);
+        if (!here.empty()) {
+            k.mask_tile(p, ld, n, m, here, i, j, T(0));
+            k.mask_tile(dp, ld, n, m, here, i, j, T(0));
         }
-        add_weighted(dp, kTileColumns, t, 2, width, m, s.features + t.first * width);
-        if (grad_values)
-            add_weighted(t.r, kTileColumns, t, 3, values_width, m, s.values + t.first * values_width);
+        add(dp, ld, 1, n, m, g_values, width(), here, i, j, sums.queries);
+        add(dp, 1, ld, m, n, queries, width(), transposed(here), j, i, sums.keys);
+        add(p, 1, ld, m, n, queries + kRows * round_up(width(), k.nr), values_width(), transposed(here), j, i,
+            sums.values);
     }
-    void merge(State& a, const State& b, long rows) const {
-        kernels<T>().add(a.features, b.features, rows * width);
-        kernels<T>().add(a.values, b.values, rows * values_kept());
+
+    // to(r, :) += sum_c weights(r, c) values(c, :). Pairs that the mask forbids contribute nothing, even
+    // where their values are NaN or infinite.
+    void add(const T* weights, long row, long col, long rows, long count, const T* values, long columns,
+             const Mask& allowed, long r0, long c0, T* to) const {
+        bool clean = allowed.empty();
+        for (long c = 0; !clean; c += k.nr) {
+            if (c >= columns)
+                clean = true;
+            else if (!k.all_finite(values + c * count, count * k.nr))
+                break;
+        }
+        if (clean)
+            return k.product(weights, row, col, values, count * k.nr, rows, columns, count, to, columns,
+                             {.accumulate = true});
+        Arena::Scope scratch;
+        if (col != 1) {
+            T* turned = scratch.take<T>(rows * count);
+            k.transpose(weights, col, count, rows, turned, count, false);
+            weights = turned;
+            row = count;
+        }
+        k.masked_product(weights, row, values, count * k.nr, rows, columns, count, to, columns, allowed, r0,
+                         c0);
     }
-    void finish(State& s, long i0, long rows) const {
-        for (long i = 0; i < rows * width; ++i) grad_features[i0 * width + i] = scale * s.features[i];
-        // A row with nothing to attend to has no part, even where its features are NaN or infinite.
-        for (long i = 0; grad_scale && i < rows; ++i)
-            grad_scale[i0 + i] = lse[i0 + i] == -std::numeric_limits<T>::infinity()
-                                     ? 0.0
-                                     : product_with(rows_of, i0 + i, s.features + i * width);
-        if (grad_values) std::copy_n(s.values, rows * values_width, grad_values + i0 * values_width);
+
+    // All tiles. `to` holds zeros. `outer` is the side that is cut into lanes.
+    void run(const Team& team, bool outer_is_keys, const Sums<T>& to) const {
+        const Points<T>&outer = outer_is_keys ? g : f, &inner = outer_is_keys ? f : g;
+        const long outer_block = outer_is_keys ? kColumns : kRows,
+                   inner_block = outer_is_keys ? kRows : kColumns;
+        const long outer_size = outer_is_keys ? size_of_keys() : size_of_queries();
+        const long inner_size = outer_is_keys ? size_of_queries() : size_of_keys();
+        // A small outer side is cut finer, so that there is work for several threads.
+        const long each = std::min(outer_block, std::max(round_up(ceil_div(outer.count, 8), k.nr), 32L));
+        const long outer_blocks = ceil_div(outer.count, each);
+        const long of_lane = ceil_div(outer_blocks, kLanes), lanes = ceil_div(outer_blocks, of_lane);
+        // Of the inner side: gradients of a row in a lane, and rows of a super-block.
+        const long partial = width() + (outer_is_keys ? 0 : values_width());
+        const long blocks_at_once =
+            std::max(std::min(kWorkspace / long(sizeof(T)) / std::max(lanes * partial * inner_block, 1L),
+                              kWorkspace / long(sizeof(T)) / std::max(inner_size, 1L)),
+                     1L);
+        const long most = std::min(blocks_at_once * inner_block, round_up(inner.count, inner_block));
+        const Buffer<T> packed(most / inner_block * inner_size), partials(lanes * most * partial);
+        for (long first = 0; first < inner.count; first += most) {
+            const long rows = std::min(most, inner.count - first);
+            team.for_each(ceil_div(rows, inner_block), [&](long b) {
+                const long at = first + b * inner_block, n = std::min(inner_block, first + rows - at);
+                T* space = packed.get() + b * inner_size;
+                outer_is_keys ? pack_queries(at, n, space) : pack_keys(at, n, space);
+            });
+            team.for_each(lanes, [&](long lane) {
+                T* own = partials.get() + lane * most * partial;
+                std::fill_n(own, rows * partial, T(0));
+                Arena::Scope scratch;
+                T* space = scratch.take<T>(outer_size);
+                const long end = std::min((lane + 1) * of_lane, outer_blocks);
+                for (long block = lane * of_lane; block < end; ++block) {
+                    const long o = block * each, m = std::min(each, outer.count - o);
+                    outer_is_keys ? pack_keys(o, m, space) : pack_queries(o, m, space);
+                    for (long b = 0; b * inner_block < rows; ++b) {
+                        const long at = b * inner_block, n = std::min(inner_block, rows - at);
+                        const T* there = packed.get() + b * inner_size;
+                        if (outer_is_keys)
+                            tile(first + at, n, o, m, there, space,
+                                 {own + at * width(), to.keys + o * width(), to.values + o * values_width()});
+                        else
+                            tile(o, m, first + at, n, space, there,
+                                 {to.queries + o * width(), own + at * width(),
+                                  own + rows * width() + at * values_width()});
+                    }
+                }
+            });
+            // The lanes in order; the threads take pieces of the rows.
+            team.for_each(ceil_div(rows, inner_block), [&](long b) {
+                const long at = b * inner_block, n = std::min(inner_block, rows - at);
+                for (long lane = 0; lane < lanes; ++lane) {
+                    const T* from = partials.get() + lane * most * partial;
+                    T* features = outer_is_keys ? to.queries : to.keys;
+                    k.add(features + (first + at) * width(), from + at * width(), n * width());
+                    if (!outer_is_keys)
+                        k.add(to.values + (first + at) * values_width(),
+                              from + rows * width() + at * values_width(), n * values_width());
+                }
+            });
+        }
     }
 };
 
@@ -95,7 +189,6 @@ template <class T>
 void attention_vjp(const Relation<T>& features, const Array<const T>& values, const Allowed& allowed,
                    const AttentionResult<T>& result, const Array<const T>& grad,
                    const RelationGradient<T>& to, const Array<T>& to_values) {
-    constexpr Role as_columns = Role::columns, as_values = Role::values;
     const T scale = features.scale;
     // Two walks: R and dP, then what sums them, in each.
     const double work = 3 * features.work(double(values.dim(1)) + kWorkOfExp);
@@ -103,24 +196,26 @@ void attention_vjp(const Relation<T>& features, const Array<const T>& values, co
         const auto side = [&](const Array<const T>& a) { return points_of<T>(a, item, nullptr); };
         const Points<T> rows = side(features.rows), keys = side(features.columns);
         const Points<T> value = side(values), above = side(grad), out = side(result.out);
-        const long n = rows.count, width = rows.dim, values_width = value.dim;
+        const long n = rows.count, m = keys.count, width = rows.dim;
         const Buffer<T> delta(n);
         for (long i = 0; i < n; ++i) delta.get()[i] = T(product_with(above, i, out.at(i), out.col));
-        const Mask mask = allowed.of_item(item);
         const T* lse = result.lse.item(item, 1);
+        const Sums<T> sums{to.rows.item(item, 2), to.columns.item(item, 2), to_values.item(item, 2)};
+        std::fill_n(sums.queries, n * width, T(0));
+        std::fill_n(sums.keys, m * width, T(0));
+        std::fill_n(sums.values, m * value.dim, T(0));
+        const AttentionGradient<T> gradient{rows, keys, value, above, lse, delta.get(), allowed.of_item(item),
+                                            scale};
+        gradient.run(team, m >= n, sums);
 
-        const std::vector<Operand<Full<T>>> of_keys = {
-            {keys, as_columns}, {value, as_columns}, {keys, as_values}};
-        walk_pairs(
-            team, rows, of_keys, scale, 1,
-            GradientOfPairs<T>{rows, above, lse, delta.get(), true, mask, scale, width, values_width,
-                               to.rows.item(item, 2), nullptr, to.scale ? to.scale + item * n : nullptr});
-        const std::vector<Operand<Full<T>>> of_queries = {
-            {rows, as_columns}, {above, as_columns}, {rows, as_values}, {above, as_values}};
-        walk_pairs(
-            team, keys, of_queries, scale, 1,
-            GradientOfPairs<T>{keys, value, lse, delta.get(), false, transposed(mask), scale, width,
-                               values_width, to.columns.item(item, 2), to_values.item(item, 2), nullptr});
+        double* parts = to.scale ? to.scale + item * n : nullptr;
+        // A row with nothing to attend to has no part, even where its features are NaN or infinite.
+        for (long i = 0; parts && i < n; ++i)
+            parts[i] = lse[i] == -std::numeric_limits<T>::infinity()
+                           ? 0.0
+                           : product_with(rows, i, sums.queries + i * width);
+        for (long i = 0; i < n * width; ++i) sums.queries[i] *= scale;
+        for (long i = 0; i < m * width; ++i) sums.keys[i] *= scale;
     });
 }
 
