@@ -55,7 +55,7 @@ endif()
 if(processor MATCHES "^(x86_64|AMD64|amd64)$")
   target_compile_definitions(relkernels_core PRIVATE RK_HAVE_X86)
   # PREFETCHW needs no check: where it does nothing it is still no error.
-  set(avx2 -mavx2 -mfma -mbmi2 -mprfchw)
+  set(avx2 -mavx2 -mfma -mf16c -mbmi2 -mprfchw)
   # Named flags rather than -march=native, which is wrong on virtual machines that mask CPUID.
   relkernels_isa(avx2 "${tables}" -DRK_ISA_AVX2 ${avx2})
   set(avx512 ${avx2} -mavx512f -mavx512dq -mavx512bw -mavx512vl -mprefer-vector-width=512)

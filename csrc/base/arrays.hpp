@@ -6,6 +6,8 @@
 #include <new>
 #include <vector>
 
+#include "base/storage.hpp"
+
 namespace rk {
 
 inline long round_up(long n, long multiple) { return (n + multiple - 1) / multiple * multiple; }
@@ -16,6 +18,7 @@ template <class T>
 struct Array {
     T* data = nullptr;
     std::vector<long> shape, stride;
+    Storage storage = Storage::own;
 
     bool empty() const { return data == nullptr; }
     int ndim() const { return int(shape.size()); }
@@ -36,7 +39,7 @@ struct Array {
             offset += index % shape[std::size_t(i)] * stride[std::size_t(i)];
             index /= shape[std::size_t(i)];
         }
-        return data + offset;
+        return advanced(data, offset, storage);
     }
     // True if the leading dimensions continue the rows, so that all items are one matrix (as_matrix).
     bool rows_continue() const {
@@ -56,12 +59,12 @@ struct Array {
             if (shape[std::size_t(i)] > 1 && stride[std::size_t(i)] != 0) return false;
         return true;
     }
-    Array first_item() const { return {data, {dim(2), dim(1)}, {step(2), step(1)}}; }
+    Array first_item() const { return {data, {dim(2), dim(1)}, {step(2), step(1)}, storage}; }
     Array as_matrix() const {
         long row = 0;
         for (int i = ndim() - 2; i >= 0 && row == 0; --i)
             if (shape[std::size_t(i)] > 1) row = stride[std::size_t(i)];
-        return {data, {batch(1), dim(1)}, {row, step(1)}};
+        return {data, {batch(1), dim(1)}, {row, step(1)}, storage};
     }
 };
 

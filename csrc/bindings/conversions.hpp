@@ -67,6 +67,23 @@ bool holds(const py::array& a) {
     return py::isinstance<py::array_t<std::remove_const_t<T>>>(a);
 }
 
+// An array's memory, shape and strides, whatever its dtype.
+template <class T>
+Array<T> unchecked_view(const py::array& a, Storage storage) {
+    const long size = storage == Storage::own ? long(sizeof(T)) : 2;
+    Array<T> v;
+    v.data = static_cast<T*>(const_cast<void*>(a.data()));
+    for (py::ssize_t i = 0; i < a.ndim(); ++i) {
+        v.shape.push_back(long(a.shape(i)));
+        // The stride of a dimension of one element is never used, and may be anything.
+        const long step = a.shape(i) > 1 ? long(a.strides(i)) : 0;
+        if (step % size) throw std::invalid_argument("a stride cuts an element");
+        v.stride.push_back(step / size);
+    }
+    v.storage = storage;
+    return v;
+}
+
 template <class T>
 Array<T> view(const py::array& a) {
     using Value = std::remove_const_t<T>;
@@ -75,16 +92,23 @@ Array<T> view(const py::array& a) {
     if (!boolean && !holds<T>(a)) throw std::invalid_argument("arrays of one call differ in dtype");
     if constexpr (!std::is_const_v<T>)
         if (!a.writeable()) throw std::invalid_argument("an output array is read-only");
-    Array<T> v;
-    v.data = static_cast<T*>(const_cast<void*>(a.data()));
-    for (py::ssize_t i = 0; i < a.ndim(); ++i) {
-        v.shape.push_back(long(a.shape(i)));
-        // The stride of a dimension of one element is never used, and may be anything.
-        const long step = a.shape(i) > 1 ? long(a.strides(i)) : 0;
-        if (step % long(sizeof(T))) throw std::invalid_argument("a stride cuts an element");
-        v.stride.push_back(step / long(sizeof(T)));
-    }
-    return v;
+    return unchecked_view<T>(a, Storage::own);
+}
+
+// The storage of an array of 16 bits: float16, or uint16 for the bits of bfloat16.
+inline std::optional<Storage> storage_of(const py::array& a) {
+    if (holds<std::uint16_t>(a)) return Storage::bfloat16;
+    const py::dtype type = a.dtype();
+    if (type.char_() == 'e' && type.byteorder() == '=') return Storage::float16;
+    return std::nullopt;
+}
+
+// An input that may be stored in 16 bits, if T is float: for operations that read it as Points.
+template <class T>
+Array<const T> input(const py::array& a) {
+    if constexpr (std::is_same_v<T, float>)
+        if (const auto storage = storage_of(a)) return unchecked_view<const T>(a, *storage);
+    return view<const T>(a);
 }
 
 template <class T>
@@ -120,10 +144,11 @@ T* data_or_null(const std::optional<py::array>& a) {
     return a ? view<T>(*a).data : nullptr;
 }
 
-// f.template operator()<T>() with the dtype of a; runs without the GIL. Views must be taken before.
+// f.template operator()<T>() with the dtype in which a is computed; runs without the GIL. Views must be taken
+// before.
 template <class F>
 void with_dtype(const py::array& a, const F& f) {
-    if (holds<float>(a))
+    if (holds<float>(a) || storage_of(a))
         f.template operator()<float>();
     else if (holds<double>(a))
         f.template operator()<double>();

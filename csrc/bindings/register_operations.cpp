@@ -11,7 +11,7 @@ using Name = std::optional<std::string>;
 
 void feature_map(const py::array& x, const MlpHandle& mlp, const Name& precision, const py::array& out) {
     with_dtype(x, [&]<class T>() {
-        const auto from = view<const T>(x);
+        const auto from = input<T>(x);
         const auto to = view<T>(out);
         const Mlp<T>& map = mlp.as<T>();
         const Precision p = precision_named(precision);
@@ -36,8 +36,12 @@ void sparse_feature_map(const py::array& values, const py::array& columns, const
 template <class T>
 Relation<T> relation_of(const py::array& rows, const Maybe& columns, const MlpHandle* phi,
                         const MlpHandle* psi, const Name& precision, double scale) {
-    return {view<const T>(rows), view_or_none<const T>(columns), map_or_null<T>(phi),
-            map_or_null<T>(psi), precision_named(precision),     T(scale)};
+    return {input<T>(rows),
+            columns ? input<T>(*columns) : Array<const T>{},
+            map_or_null<T>(phi),
+            map_or_null<T>(psi),
+            precision_named(precision),
+            T(scale)};
 }
 
 void relation_matrix(const py::array& x, const Maybe& y, const MlpHandle* phi, const MlpHandle* psi,
@@ -65,7 +69,7 @@ void attention(const py::array& q, const py::array& k, const py::array& v, const
                const Limits& band, const py::array& out, const Maybe& lse) {
     with_dtype(q, [&]<class T>() {
         const auto relation = relation_of<T>(q, k, phi, psi, precision, scale);
-        const auto values = view<const T>(v);
+        const auto values = input<T>(v);
         const Allowed allowed = allowed_of(mask, band);
         const auto to = view<T>(out), log_sum = view_or_none<T>(lse);
         without_gil([&] { rk::attention<T>(relation, values, allowed, to, log_sum); });
@@ -121,7 +125,7 @@ void relation_matvec(const py::array& x, const py::array& y, const py::array& v,
                      const py::array& out) {
     with_dtype(x, [&]<class T>() {
         const auto relation = relation_of<T>(x, y, phi, psi, precision, scale);
-        const auto values = view<const T>(v);
+        const auto values = input<T>(v);
         const auto to = view<T>(out);
         const Link kind = link_named(link);
         without_gil([&] { rk::relation_matvec<T>(relation, values, kind, to); });

@@ -3,6 +3,7 @@
 #include "kernels/ceiling_loops.hpp"
 #include "kernels/codes.hpp"
 #include "kernels/gather.hpp"
+#include "kernels/half.hpp"
 #include "kernels/in_place.hpp"
 #include "kernels/losses.hpp"
 #include "kernels/micro_kernel.hpp"
@@ -27,7 +28,8 @@ namespace rk::RK_ISA {
       .weighted_rows = weighted_rows<T>,                                                      \
       .gather = gather<T>,                                                                    \
       .all_finite = all_finite<T>},                                                           \
-     {.copy = copy<T>,                                                                        \
+     {.widen = widen<T>,                                                                      \
+      .copy = copy<T>,                                                                        \
       .transpose = transpose<T>,                                                              \
       .activate = activate<T>,                                                                \
       .activate_vjp = activate_vjp<T>,                                                        \

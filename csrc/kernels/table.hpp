@@ -11,11 +11,11 @@
 //   tile     C(r, j) = c[r * c_row + j]: row-major, unit column stride.
 #pragma once
 
-#include <bit>
 #include <cstdint>
 #include <limits>
 
 #include "base/names.hpp"
+#include "base/storage.hpp"
 #include "kernels/nngp_spec.hpp"
 
 namespace rk {
@@ -122,9 +122,10 @@ struct Products {
     void (*product)(const T* a, long a_row, long a_depth, const T* panels, long panel_stride, long rows,
                     long cols, long depth, T* c, long c_row, const Finish<T>& finish);
 
-    // As product, with columns read in place (each a row of b with unit stride): for a few rows.
-    void (*product_of_rows)(const T* a, long a_row, long a_depth, const T* b, long b_row, long rows,
-                            long cols, long depth, T* c, long c_row, const Finish<T>& finish);
+    // As product, with columns read in place (each a row of b with unit stride): for a few rows. b is stored
+    // in T or in float16.
+    void (*product_of_rows)(const T* a, long a_row, long a_depth, const T* b, Storage storage, long b_row,
+                            long rows, long cols, long depth, T* c, long c_row, const Finish<T>& finish);
 
     // As product with accumulate, but pairs that the mask forbids are skipped rather than multiplied by zero,
     // so that a NaN in b reaches only the rows that depend on it. Slow; for tiles that contain one.
@@ -132,9 +133,10 @@ struct Products {
                            long depth, T* c, long c_row, const Mask& mask, long i0, long j0);
 
     // acc(i, :) += sum_j p(i, j) values(j, :) over the pairs that the mask allows, values row-major and read
-    // in place: the chains of product with accumulate, for at most 256 values.
-    void (*weighted_rows)(const T* p, long p_row, const T* values, long values_row, long rows, long count,
-                          long width, T* acc, const Mask& mask, long i0, long j0);
+    // in place: the chains of product with accumulate, for at most 256 values. Values are stored in T or in
+    // float16.
+    void (*weighted_rows)(const T* p, long p_row, const T* values, Storage storage, long values_row,
+                          long rows, long count, long width, T* acc, const Mask& mask, long i0, long j0);
 
     // C <- rows [first, first + rows) of x times a matrix B(k, j) = matrix[k * matrix_row + j], finished;
     // rows without entries are left alone if C accumulates. Chains as in product, over the entries of a row.
@@ -147,6 +149,10 @@ struct Products {
 // Elementwise functions, reductions and copies of row-major tiles.
 template <class T>
 struct Tiles {
+    // dst(r, k) <- src[r * src_row + k * src_col], elements of 16 bits, which a float holds exactly; for
+    // T = float.
+    void (*widen)(const T* src, Storage storage, long src_row, long src_col, long rows, long cols, T* dst,
+                  long dst_row);
     // dst <- src, or its transpose; `stream` as in Finish.
     void (*copy)(const T* src, long src_row, long rows, long cols, T* dst, long dst_row, bool stream);
     void (*transpose)(const T* src, long src_row, long rows, long cols, T* dst, long dst_row, bool stream);
@@ -266,11 +272,6 @@ struct Kernels : Products<T>, Tiles<T>, Series<T>, Random<T>, Codes {
 template <class T>
 const Kernels<T>& kernels();
 
-// bfloat16: the upper half of a float.
-using bfloat16 = std::uint16_t;
-
-inline float to_float(bfloat16 x) { return std::bit_cast<float>(std::uint32_t(x) << 16); }
-
 // Products of factors rounded to bfloat16 (to nearest, ties to even), sums in float.
 //   rows     row-major, depth rounded up to a multiple of depth_multiple with zeros
 //   panels   as above, with depth in pairs: (k, j) at k / 2 * 2 nr + 2 (j % nr) + k % 2 of a panel
@@ -288,6 +289,14 @@ struct KernelsBf16 {
     // As product of Kernels; depth is the padded one.
     void (*product)(const bfloat16* a, long a_row, const bfloat16* panels, long panel_stride, long rows,
                     long cols, long depth, float* c, long c_row, const Finish<float>& finish);
+    // As product, with columns read in place (each a row of b with unit stride, in bfloat16): for a few rows.
+    // depth is that of b. Null, as weighted_rows, where products are of whole tiles.
+    void (*product_of_rows)(const bfloat16* a, long a_row, const bfloat16* b, long b_row, long rows,
+                            long cols, long depth, float* c, long c_row, const Finish<float>& finish);
+    // acc(i, :) += sum_j p(i, j) values(j, :), values row-major and read in place: the chains of product with
+    // accumulate. Rows of p are padded.
+    void (*weighted_rows)(const bfloat16* p, long p_row, const bfloat16* values, long values_row, long rows,
+                          long count, long width, float* acc);
 };
 const KernelsBf16& kernels_bf16();
 

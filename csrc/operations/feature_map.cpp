@@ -17,8 +17,7 @@ void feature_map(const Array<const T>& x, const Mlp<T>& map, Precision precision
         team.for_each(block ? ceil_div(rows.count, block) : 0, [&](long b) {
             const Points<T> part = rows.sub(b * block, std::min(block, rows.count - b * block));
             with_arithmetic<T>(precision, [&]<class A>() {
-                map.template forward<A>(part.data, part.row, part.col, part.count,
-                                        to + b * block * out.step(2), out.step(2));
+                features_in<A>(part, to + b * block * out.step(2), out.step(2));
             });
         });
     });

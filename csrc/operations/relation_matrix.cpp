@@ -74,10 +74,11 @@ void symmetric(const Team& team, const Points<T>& x, T scale, long heads, T* out
         const Points<T> part = x.sub(first, std::min(part_rows, n - first));
         Arena::Scope scratch;
         Points<T> f = part;
-        if (part.map && A::kConverts) f = features_in<A>(part, scratch.take<T>(part.count * width), width);
+        const bool made = !part.are_features();
+        if (made && A::kConverts) f = features_in<A>(part, scratch.take<T>(part.count * width), width);
         const Rows<A> rows = rows_in<A>(f, heads, own_rows ? space.get() + first * factors : nullptr);
         if constexpr (!A::kConverts)
-            if (part.map) f = {rows.data, part.count, width, rows.row, rows.col, nullptr};
+            if (made) f = {rows.data, part.count, width, rows.row, rows.col};
         for (long h = 0; h < heads; ++h)
             A::pack(f.data + h * depth * f.col, f.col, f.row, depth, f.count,
                     panels.get() + first * factors + h * A::padded(depth) * A::nr(), factors * A::nr());
@@ -121,13 +122,12 @@ void symmetric_groups(const Team& team, const Array<const T>& x, const Mlp<T>& p
                       const Array<T>& out) {
     const long items = x.batch(2), n = x.dim(2), width = phi.outputs();
     const long group = std::max(1L, kRowBlock / n);
-    const Array<const T> rows = x.as_matrix();
+    const Points<T> rows = points_of(x.as_matrix(), 0, &phi);
     team.for_each(ceil_div(items, group), [&](long g) {
         const long first = g * group, count = std::min(group, items - first);
         Arena::Scope scratch;
         T* features = scratch.take<T>(count * n * width);
-        phi.template forward<A>(rows.data + first * n * rows.step(2), rows.step(2), rows.step(1), count * n,
-                                features, width);
+        features_in<A>(rows.sub(first * n, count * n), features, width);
         for (long i = 0; i < count; ++i)
             symmetric<A>(Team(1), Points<T>{features + i * n * width, n, width, width, 1, nullptr}, scale, 1,
                          out.item(first + i, 2), 0, out.step(2));

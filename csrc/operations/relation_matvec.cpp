@@ -51,11 +51,15 @@ void relation_matvec(const Relation<T>& r, const Array<const T>& v, Link link, c
     for_each_item(r.rows.batch(2), r.work(double(v.dim(1)) + kWorkOfExp), [&](const Team& team, long item) {
         const Points<T> values = points_of<T>(v, item, nullptr);
         // One column is a dot product with each row of the tile; its stride must be 1.
-        const bool one = values.dim == 1;
-        const Buffer<T> space(one && values.row != 1 ? values.count : 0);
+        const bool one = values.dim == 1, in_place = values.are_features() && values.row == 1;
+        const Buffer<T> space(one && !in_place ? values.count : 0);
         const T* vector = nullptr;
         if (one) {
-            for (long j = 0; space.get() && j < values.count; ++j) space.get()[j] = *values.at(j);
+            if (!values.are_features())
+                kernels<T>().widen(values.data, values.storage, values.row, 1, values.count, 1, space.get(),
+                                   1);
+            else
+                for (long j = 0; space.get() && j < values.count; ++j) space.get()[j] = *values.at(j);
             vector = space.get() ? space.get() : values.data;
         }
         with_arithmetic<T>(r.precision, [&]<class A>() {

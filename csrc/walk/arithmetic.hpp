@@ -37,6 +37,13 @@ struct Full {
                         long cols, long depth, T* c, long c_row, const Finish<T>& finish) {
         kernels<T>().product(a, a_row, a_depth, panels, panel_stride, rows, cols, depth, c, c_row, finish);
     }
+    // True if columns and values in this storage can be read in place, by product_of_rows and weighted_rows.
+    static bool reads_in_place(Storage storage) { return storage != Storage::bfloat16; }
+    static void product_of_rows(const T* a, long a_row, long a_depth, const T* b, Storage storage, long b_row,
+                                long rows, long cols, long depth, T* c, long c_row, const Finish<T>& finish) {
+        kernels<T>().product_of_rows(a, a_row, a_depth, b, storage, b_row, rows, cols, depth, c, c_row,
+                                     finish);
+    }
     static bool all_finite(const T* panels, long n) { return kernels<T>().all_finite(panels, n); }
     static void masked_product(const T* a, long a_row, const T* panels, long panel_stride, long rows,
                                long cols, long depth, T* c, long c_row, const Mask& mask, long i0, long j0) {
@@ -67,6 +74,18 @@ struct Bf16 {
     static void product(const Factor* a, long a_row, long, const Factor* panels, long panel_stride, long rows,
                         long cols, long depth, float* c, long c_row, const Finish<float>& finish) {
         kernels_bf16().product(a, a_row, panels, panel_stride, rows, cols, padded(depth), c, c_row, finish);
+    }
+    static bool reads_in_place(Storage storage) {
+        return storage == Storage::bfloat16 && kernels_bf16().product_of_rows;
+    }
+    static void product_of_rows(const Factor* a, long a_row, long, const Factor* b, Storage, long b_row,
+                                long rows, long cols, long depth, float* c, long c_row,
+                                const Finish<float>& finish) {
+        kernels_bf16().product_of_rows(a, a_row, b, b_row, rows, cols, depth, c, c_row, finish);
+    }
+    static void weighted_rows(const Factor* p, long p_row, const Factor* values, long values_row, long rows,
+                              long count, long width, float* acc) {
+        kernels_bf16().weighted_rows(p, p_row, values, values_row, rows, count, width, acc);
     }
     static bool all_finite(const Factor* panels, long n) {
         for (long i = 0; i < n; ++i)

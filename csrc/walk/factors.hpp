@@ -26,15 +26,18 @@ struct Points {
     long count, dim;
     long row, col;  // strides
     const Mlp<T>* map = nullptr;
+    Storage storage = Storage::own;
 
     long width() const { return map ? map->outputs() : dim; }
-    const T* at(long i) const { return data + i * row; }
-    Points sub(long first, long n) const { return {at(first), n, dim, row, col, map}; }
+    // True if the features are the points, in T.
+    bool are_features() const { return !map && storage == Storage::own; }
+    const T* at(long i) const { return advanced(data, i * row, storage); }
+    Points sub(long first, long n) const { return {at(first), n, dim, row, col, map, storage}; }
 };
 
 template <class T>
 Points<T> points_of(const Array<const T>& a, long item, const Mlp<T>* map) {
-    return {a.item(item, 2), a.dim(2), a.dim(1), a.step(2), a.step(1), map};
+    return {a.item(item, 2), a.dim(2), a.dim(1), a.step(2), a.step(1), map, a.storage};
 }
 
 // Inner product of point i, as it is in memory, and `values`: one chain of double.
@@ -46,12 +49,25 @@ double product_with(const Points<T>& p, long i, const T* values, long step = 1) 
     return sum;
 }
 
-// Features of points in any strides: computed into `space`, or the points themselves.
+// Features of points in any strides: computed into `space`, or the points themselves. Points of 16 bits are
+// widened, before a map a block of rows at a time.
 template <class A, class T = typename A::Value>
 Points<T> features_in(const Points<T>& p, T* space, long space_row) {
-    if (!p.map) return p;
-    p.map->template forward<A>(p.data, p.row, p.col, p.count, space, space_row);
-    return {space, p.count, p.width(), space_row, 1, nullptr};
+    if (p.are_features()) return p;
+    if (!p.map) {
+        kernels<T>().widen(p.data, p.storage, p.row, p.col, p.count, p.dim, space, space_row);
+    } else if (p.storage == Storage::own) {
+        p.map->template forward<A>(p.data, p.row, p.col, p.count, space, space_row);
+    } else {
+        Arena::Scope scratch;
+        T* block = scratch.take<T>(std::min(p.count, kRowBlock) * p.dim);
+        for (long i = 0; i < p.count; i += kRowBlock) {
+            const long rows = std::min(p.count - i, kRowBlock);
+            kernels<T>().widen(p.at(i), p.storage, p.row, p.col, rows, p.dim, block, p.dim);
+            p.map->template forward<A>(block, p.dim, 1, rows, space + i * space_row, space_row);
+        }
+    }
+    return {space, p.count, p.width(), space_row, 1};
 }
 
 // Left factors: heads groups of features of each row.
@@ -67,7 +83,7 @@ struct Rows {
 // True if the rows of factors are the caller's points themselves: they need no space.
 template <class A>
 bool factors_are_points(const Points<typename A::Value>& p) {
-    return !A::kConverts && !p.map;
+    return !A::kConverts && p.are_features();
 }
 
 template <class A>
@@ -85,7 +101,8 @@ Rows<A> rows_in(const Points<typename A::Value>& p, long heads, typename A::Fact
                 depth * p.col};
     if constexpr (A::kConverts) {
         Arena::Scope scratch;
-        const Points<T> f = features_in<A>(p, p.map ? scratch.take<T>(p.count * width) : nullptr, width);
+        T* own = p.are_features() ? nullptr : scratch.take<T>(p.count * width);
+        const Points<T> f = features_in<A>(p, own, width);
         for (long h = 0; h < heads; ++h)
             A::convert(f.data + h * depth * f.col, f.row, f.col, f.count, depth, space + h * A::padded(depth),
                        row);
@@ -105,23 +122,25 @@ struct TileOperand {
     const Factor* data;
     bool packed;
     Role role;
-    long stride;  // of panels, or of rows in place
+    long stride;                     // of panels, or of rows in place
+    Storage storage = Storage::own;  // of values in place: those of factors, or of 16 bits
 
     // Without the first `column` columns of the tile, a whole number of panels.
     TileOperand from(long column) const {
         TileOperand o = *this;
-        o.data += !packed                 ? column * stride
-                  : role == Role::columns ? column / A::nr() * stride
-                                          : column * A::nr();
+        o.data = advanced(data,
+                          !packed                 ? column * stride
+                          : role == Role::columns ? column / A::nr() * stride
+                                                  : column * A::nr(),
+                          storage);
         return o;
     }
     // C <- products of rows and columns (kernels/table.hpp), with the columns' features from `first` on.
     void product(const Factor* a, long a_row, long a_depth, long first, long rows, long cols, long depth,
                  T* c, long c_row, const Finish<T>& finish) const {
-        if constexpr (!A::kConverts)
-            if (!packed)
-                return kernels<T>().product_of_rows(a, a_row, a_depth, data + first, stride, rows, cols,
-                                                    depth, c, c_row, finish);
+        if (!packed)
+            return A::product_of_rows(a, a_row, a_depth, advanced(data, first, storage), storage, stride,
+                                      rows, cols, depth, c, c_row, finish);
         A::product(a, a_row, a_depth, data + first * A::nr(), stride, rows, cols, depth, c, c_row, finish);
     }
 };
@@ -140,7 +159,8 @@ struct Operand {
     long depth() const { return role == columns ? row_of_factors<A>(points.width(), heads) : kTileColumns; }
     // True if only a few rows use the columns: reading them once in place costs less than packing them.
     bool read_in_place(long rows) const {
-        return !A::kConverts && !points.map && points.col == 1 && rows <= kFewRows;
+        return !points.map && points.col == 1 && rows <= kFewRows && A::reads_in_place(points.storage) &&
+               (heads == 1 || depth() == points.dim);  // heads that begin where they do in packed columns
     }
     long tile_size() const {
         return depth() * (role == columns ? kTileColumns : round_up(points.width(), A::nr()));
@@ -148,15 +168,17 @@ struct Operand {
     long panel_stride() const { return A::nr() * depth(); }
     // The part of a tile that begins at column j0: packed in `tile`, or in place.
     TileOperand<A> in_tile(const Factor* tile, bool in_place, long j0) const {
-        if constexpr (!A::kConverts)
-            if (in_place) return {points.at(j0), false, role, points.row};
+        if (in_place)
+            return {static_cast<const Factor*>(static_cast<const void*>(points.at(j0))), false, role,
+                    points.row, A::kConverts ? Storage::own : points.storage};
         return {tile, true, role, panel_stride()};
     }
 
     void pack(long j0, long cols, Factor* tile) const {
         Arena::Scope scratch;
         const long width = points.width();
-        T* space = points.map ? scratch.take<T>(cols * width) : nullptr;
+        if (width == 0) return;
+        T* space = points.are_features() ? nullptr : scratch.take<T>(cols * width);
         const Points<T> f = features_in<A>(points.sub(j0, cols), space, width);
         if (role == values) return A::pack(f.data, f.row, f.col, cols, width, tile, panel_stride());
         const long each = width / heads;
@@ -177,6 +199,20 @@ struct Tile {
     const TileOperand<A>* operands;
 };
 
+// Panels, in scratch memory, of values that are read in place by an arithmetic that converts.
+template <class A>
+const typename A::Factor* packed_values(const typename A::Factor* values, long row, long count, long width,
+                                        Arena::Scope& scratch, long& panel_stride) {
+    using T = typename A::Value;
+    T* wide = scratch.take<T>(count * width);
+    const T* stored = static_cast<const T*>(static_cast<const void*>(values));
+    kernels<T>().widen(stored, Storage::bfloat16, row, 1, count, width, wide, width);
+    panel_stride = A::nr() * A::padded(count);
+    auto* panels = scratch.take<typename A::Factor>(ceil_div(width, A::nr()) * panel_stride);
+    A::pack(wide, width, 1, count, width, panels, panel_stride);
+    return panels;
+}
+
 // acc(i, :) += sum_j p(i, j) values(j, :) for a strip p and an operand of values. Pairs that the mask forbids
 // contribute nothing, even where their values are NaN or infinite.
 template <class A>
@@ -187,9 +223,9 @@ void add_weighted(const typename A::Value* p, long ld, const Tile<A>& t, std::si
     const Factor* values = o.data;
     if constexpr (!A::kConverts)
         if (!o.packed)
-            return kernels<typename A::Value>().weighted_rows(p, ld, values, o.stride, t.rows, t.cols, width,
-                                                              acc, mask, t.i0, t.j0);
-    const long stride = o.stride;
+            return kernels<typename A::Value>().weighted_rows(p, ld, values, o.storage, o.stride, t.rows,
+                                                              t.cols, width, acc, mask, t.i0, t.j0);
+    long stride = o.stride;
     Arena::Scope scratch;
     const Factor* a;
     if constexpr (A::kConverts) {
@@ -197,6 +233,10 @@ void add_weighted(const typename A::Value* p, long ld, const Tile<A>& t, std::si
         A::convert(p, ld, 1, t.rows, t.cols, space, A::padded(t.cols));
         a = space;
         ld = A::padded(t.cols);
+        if (!o.packed && mask.empty())
+            return A::weighted_rows(a, ld, values, o.stride, t.rows, t.cols, width, acc);
+        // What the mask forbids may not be multiplied; the products that see to it take panels.
+        if (!o.packed) values = packed_values<A>(values, stride, t.cols, width, scratch, stride);
     } else {
         a = p;
     }

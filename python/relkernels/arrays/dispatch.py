@@ -2,7 +2,8 @@
 
 - All arrays of one call are of one kind and on one device.
 - Arrays on a registered device (`engine.register_device`) are passed on unchanged, with the `Operation`.
-- Floats of 16 bits are computed in float32, and results rounded back to them.
+- Floats of 16 bits are computed in float32, and results rounded back to them. Kernels read them as they are
+  stored (`stored.py`); for functions whose kernels do not, they are widened first.
 - Ordinary calls are taken whole by the extension (`csrc/bindings/register_ordinary.cpp`).
 """
 
@@ -34,6 +35,7 @@ from .kinds import (
 )
 from .outputs import output, output_pair
 from .sparse import is_sparse
+from .stored import READ_AS_STORED, as_stored
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -182,12 +184,13 @@ def _any_kind(about: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     if half is None and place.kind == "numpy":
         return about.call(*args, **kwargs)
     like = views[leader].view.dtype
+    from_half = as_stored if about.name in READ_AS_STORED else widen
 
     def viewed(label: str, value: Any) -> Any:
         if label not in views:
             return value
         view, dtype = views[label]
-        return widen(view, dtype) if dtype == half and label.partition("[")[0] != "out" else view
+        return from_half(view, dtype) if dtype == half and label.partition("[")[0] != "out" else view
 
     on_host = {name: replaced(name, value, viewed) for name, value in arguments.items()}
     out = on_host.get("out")

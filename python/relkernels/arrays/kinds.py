@@ -17,8 +17,9 @@ from ..base import check
 from ..base.describe import advice, described
 from ..base.result import rebuilt
 from .dlpack import taken
-from .half import HALVES, narrow, widen
+from .half import HALVES, narrow
 from .sparse import is_sparse
+from .stored import as_stored
 
 R = TypeVar("R")
 # An array of any kind, in annotations: all of a call and its result are of one.
@@ -191,7 +192,7 @@ class OnHost(NamedTuple):
     Attributes
     ----------
     values : numpy.ndarray
-        A view; of floats of 16 bits a copy in float32.
+        A view; of floats of 16 bits a stand-in of float32, for `relkernels.retrieve` and the like.
     dtype : str
         That of the array itself.
     kind : Kind
@@ -230,9 +231,9 @@ def in_main_memory(name: str, a: Any) -> HostView:
 
 
 def on_host(name: str, a: Any) -> OnHost:
-    """Return the view of `in_main_memory`, widened to float32 if it has 16 bits, with the array's kind."""
+    """Return the view of `in_main_memory`, as kernels take it if it has 16 bits, with the array's kind."""
     view, dtype = in_main_memory(name, a)
-    return OnHost(widen(view, dtype) if dtype in HALVES else view, dtype, kind_of(a), view)
+    return OnHost(as_stored(view, dtype) if dtype in HALVES else view, dtype, kind_of(a), view)
 
 
 def as_kind(a: np.ndarray, kind: Kind, half: str | None) -> Any:

@@ -80,8 +80,8 @@ def retrieve(
     at the start, then ``retrieve(q, items, k, phi)`` for each request. With arrays and maps, all m keys go
     through `psi` in every call.
 
-    Arrays of float32 and float64 are read in place. In main memory, arrays of bfloat16 and float16 are
-    widened to float32 by a copy in every call, which takes several times as long as the search of one query.
+    Keys are read in place. A search for few queries is bound by the bytes of the keys, so it is fastest with
+    keys of bfloat16 or float16.
 
     Examples
     --------
