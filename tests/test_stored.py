@@ -161,6 +161,12 @@ def test_float16_in_bfloat16_arithmetic(rng):
         assert_same(FLOAT16, call, *arrays, precision="bf16")
 
 
+def test_float16_of_the_other_byte_order(rng):
+    x = drawn(rng, (5, 12), FLOAT16)
+    swapped = x.astype(x.dtype.newbyteorder())
+    np.testing.assert_array_equal(rk.relation_matrix(swapped), rk.relation_matrix(x))
+
+
 @both
 def test_kernels_are_given_the_callers_memory(dtype, rng, monkeypatch):
     met = []

@@ -250,5 +250,6 @@ def narrowed(result: Any, half: str, like: np.dtype) -> Any:
     if isinstance(result, tuple) and not hasattr(result, "_fields"):
         return rebuilt(lambda part: narrowed(part, half, like), result)
     if isinstance(result, np.ndarray) and result.dtype == np.float32:
-        return narrow(result, half).view(like)
+        values = narrow(result, half)
+        return values.view(like) if half == "bfloat16" else values.astype(like, copy=False)  # byte order
     return result
