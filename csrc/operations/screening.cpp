@@ -94,8 +94,8 @@ class Screening {
         long screened_tiles = 0, full_tiles = 0;  // of strips, after the warm-up
     };
 
-    bool own_rows() const { return rows_.map || rows_.col != 1; }
-    bool own_keys() const { return keys_.map || keys_.col != 1; }
+    bool own_rows() const { return !rows_.are_features() || rows_.col != 1; }
+    bool own_keys() const { return !keys_.are_features() || keys_.col != 1; }
     long code_row() const { return groups_of(depth_) * 4; }
     // Tiles that are multiplied in full at first: at best k of as many pairs as were seen pass.
     long warm_up() const { return ceil_div(kFullShare * best_.k, kTileColumns); }
@@ -211,7 +211,7 @@ class Screening {
     // Rows of features with unit stride, in `space` if they are not so already.
     Points<float> features_of(const Points<float>& p, float* space) const {
         if (!space) return p;
-        if (p.map) return features_in<A>(p, space, depth_);
+        if (!p.are_features()) return features_in<A>(p, space, depth_);
         for (long i = 0; i < p.count; ++i)
             for (long c = 0; c < depth_; ++c) space[i * depth_ + c] = p.at(i)[c * p.col];
         return {space, p.count, depth_, depth_, 1};
@@ -333,8 +333,8 @@ class Screening {
             const long n = std::min(batch, s.waiting[i]);
             select_first(list, s.waiting[i], n);
             for (long c = 0; c < n; ++c) std::copy_n(keys.at(list[c].column), depth_, gathered + c * depth_);
-            kernels<float>().product_of_rows(b.features.at(i), b.features.row, 1, gathered, depth_, 1, n,
-                                             depth_, values, batch, {});
+            kernels<float>().product_of_rows(b.features.at(i), b.features.row, 1, gathered, Storage::own,
+                                             depth_, 1, n, depth_, values, batch, {});
             for (long c = 0; c < n; ++c)
                 if (!(values[c] < s.best.bar[i])) best_.offer(s.best, i, {values[c], j + list[c].column});
             best_.select(s.best, i);

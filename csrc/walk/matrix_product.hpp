@@ -41,13 +41,13 @@ void multiply_in_place(const Strided<const T>& a, const Strided<const T>& b, lon
                        T* c, long c_row, const T* bias, T floor) {
     const Kernels<T>& k = kernels<T>();
     if (b.row == 1)
-        return k.product_of_rows(a.data, a.row, a.col, b.data, b.col, rows, cols, depth, c, c_row,
-                                 {.floor = floor});
+        return k.product_of_rows(a.data, a.row, a.col, b.data, Storage::own, b.col, rows, cols, depth, c,
+                                 c_row, {.floor = floor});
     for (long i = 0; i < rows; ++i) {
         T* to = c + i * c_row;
         std::fill_n(to, cols, T(0));
         for (long d = 0; d < depth; d += kChainDepth)
-            k.weighted_rows(a.data + i * a.row + d, a.row, b.data + d * b.row, b.row, 1,
+            k.weighted_rows(a.data + i * a.row + d, a.row, b.data + d * b.row, Storage::own, b.row, 1,
                             std::min(kChainDepth, depth - d), cols, to, Mask{}, 0, 0);
         for (long j = 0; j < cols; ++j) {
             const T sum = to[j] + (bias ? bias[j] : T(0));
