@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .engine import Processor
+from .half import widen
 from .stand_ins import Interface, StandIn, stand_in
 
 # The operations whose kernels take arrays in 16 bits; in all others such arrays are widened first.
@@ -42,6 +43,11 @@ def as_stored(a: np.ndarray, dtype: str) -> StandIn:
         a = a.astype(a.dtype.newbyteorder("="))
     steps = [step // storage.itemsize for step in a.strides]
     return stand_in(STORED_PROCESSOR, a, a.__array_interface__["data"][0], a.shape, steps, dtype)
+
+
+def widened(a: StandIn) -> np.ndarray:
+    """Return the array that a stand-in represents as float32, by a copy."""
+    return widen(_itself(a), a.element)
 
 
 def _itself(a: StandIn) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from ..arrays import Array, operation
 from ..arrays.engine import PROCESSOR, engine_of
 from ..arrays.outputs import PairDestination
+from ..arrays.stored import STORED_PROCESSOR, widened
 from ..base import check
 from ..base.describe import described
 from ..maps.mlp import MLP, check_mlp
@@ -133,6 +134,8 @@ def _features_and_rows(
     """Return the features of queries for `Keys`, and an array of the shape and dtype of the keys."""
     if psi is not None:
         raise TypeError(f"psi: expected None with Keys, which are features already, got {described(psi)}")
+    if engine_of(q) is STORED_PROCESSOR:
+        q = widened(q)
     if engine_of(q) is not PROCESSOR:
         raise TypeError("keys: expected an array on the device of q, got Keys, which are in main memory")
     check_mlp("phi", phi)
