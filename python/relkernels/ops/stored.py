@@ -9,7 +9,6 @@ import numpy as np
 from .. import _core
 from ..arrays.allocate import empty
 from ..arrays.engine import PROCESSOR
-from ..arrays.half import HALVES, widen
 from .sides import Attended, spread
 
 # Dtypes of storage by name, and those of their elements: bfloat16 is stored as its bits.
@@ -21,23 +20,11 @@ ELEMENTS: dict[str, np.dtype] = {
 }
 # Keys per panel of codes, and the most features that codes have.
 _PANEL, _WIDEST = 16, 65_536
-# Bytes of float32 to which rows of 16 bits are widened at a time.
-_BLOCK = 4 << 20
-
-Best = tuple[np.ndarray, np.ndarray]
 
 
 def panels(rows: int) -> int:
     """Return the number of panels of codes of this many keys."""
     return -(-rows // _PANEL)
-
-
-def merged(a: Best, b: Best, k: int) -> Best:
-    """Return the `k` best of two results of `retrieve` over different keys, with their indices."""
-    values, indices = (np.concatenate(both, axis=-1) for both in zip(a, b, strict=True))
-    # lexsort's last key is the primary one: found or padding; then value, NaN last; then index.
-    best = np.lexsort((indices, -values, indices < 0), axis=-1)[..., :k]
-    return np.take_along_axis(values, best, axis=-1), np.take_along_axis(indices, best, axis=-1)
 
 
 class Stored(NamedTuple):
@@ -229,11 +216,13 @@ class Stored(NamedTuple):
 
         `a` has the queries, and the mask over the rows that were not removed; its keys are not read.
         """
-        mask = self._allowed(a)
-        if self.dtype in HALVES:
-            self._search_blocks(a, mask, values, indices)
+        mask, features = self._allowed(a), self.features[: self.rows]
+        if self.codes is not None and a.precision is None:
+            outputs = (values, indices, self.codes, self.terms)
+            PROCESSOR.run("retrieve", a.q, features, None, None, None, mask, *outputs)
         else:
-            self._search_rows(a, mask, values, indices)
+            keys = spread(features, a.lead, 2)
+            PROCESSOR.run("retrieve", a.q, keys, None, None, a.precision, mask, values, indices)
         if self.next_id != self.rows:  # otherwise the ids are the numbers of the rows
             found = indices >= 0
             indices[found] = self.ids[indices[found]]
@@ -250,34 +239,3 @@ class Stored(NamedTuple):
             allowed = np.zeros((*given.shape[:-1], self.rows), np.bool_)
             allowed[..., self.kept] = given
         return np.broadcast_to(allowed, (*a.lead, a.n, self.rows))
-
-    def _search_rows(
-        self, a: Attended, mask: np.ndarray | None, values: np.ndarray, indices: np.ndarray
-    ) -> None:
-        """Search rows of float32 or float64, of the former those that their codes do not exclude."""
-        features = self.features[: self.rows]
-        if self.codes is not None and a.precision is None:
-            outputs = (values, indices, self.codes, self.terms)
-            PROCESSOR.run("retrieve", a.q, features, None, None, None, mask, *outputs)
-        else:
-            keys = spread(features, a.lead, 2)
-            PROCESSOR.run("retrieve", a.q, keys, None, None, a.precision, mask, values, indices)
-
-    def _search_blocks(
-        self, a: Attended, mask: np.ndarray | None, values: np.ndarray, indices: np.ndarray
-    ) -> None:
-        """Search rows of 16 bits, which are widened to float32 block by block."""
-        k = values.shape[-1]
-        best: Best | None = None
-        step = max(_BLOCK // (4 * self.width), k)
-        for first in range(0, self.rows, step):
-            block = widen(self.features[first : min(first + step, self.rows)], self.dtype)
-            shape = (*values.shape[:-1], min(k, len(block)))
-            part = np.empty(shape, values.dtype), np.empty(shape, indices.dtype)
-            allowed: Any = None if mask is None else mask[..., first : first + step]
-            keys = spread(block, a.lead, 2)
-            PROCESSOR.run("retrieve", a.q, keys, None, None, a.precision, allowed, *part)
-            part[1][part[1] >= 0] += first
-            best = part if best is None else merged(best, part, k)
-        if best is not None:
-            values[...], indices[...] = best

@@ -26,14 +26,13 @@ from ..ops.keys import Keys
 from ..ops.relations import relation_matvec
 from ..ops.retrieval import retrieve
 from ..ops.sides import Attended
-from ..ops.stored import merged
 
 State = tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True)
 class TopK:
-    """The `k` best (value, index) of each row: ``TopK`` of csrc/operations/retrieve.cpp.
+    """The `k` best (value, index) of each row: ``TopK`` of csrc/operations/top_k.hpp.
 
     The order is total (larger values first, NaN after every number, then the lower index; padding last), so
     merges are exact in any order. A state of fewer than `k` columns holds all of them; `finish` pads it.
@@ -71,8 +70,10 @@ class TopK:
 
     def merge(self, a: State, b: State) -> State:
         """Return the state of both ranges."""
-        (values_a, indices_a), (values_b, indices_b) = a, b
-        return merged((values_a, indices_a), (values_b, indices_b), self.k)
+        values, indices = (np.concatenate(both, axis=-1) for both in zip(a, b, strict=True))
+        # lexsort's last key is the primary one: found or padding; then value, NaN last; then index.
+        best = np.lexsort((indices, -values, indices < 0), axis=-1)[..., : self.k]
+        return np.take_along_axis(values, best, axis=-1), np.take_along_axis(indices, best, axis=-1)
 
     def finish(self, state: State) -> State:
         """Return (values, indices) of `k` columns; those without a key are -inf and -1."""
