@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from libraries import Library
 from relkernels.arrays.half import narrow, widen
-from relkernels.ops import stored
+from relkernels.ops import key_store
 from safetensors.numpy import load_file
 from scipy import sparse
 from strategies import dtypes, lay_out, layouts, maps, normal, rows, seeds, some_columns, widths
@@ -89,7 +89,7 @@ changes = st.lists(
 )
 
 
-@given(changes, st.sampled_from([0, 1, 16, 33]), st.sampled_from([*stored.ELEMENTS]), seeds)
+@given(changes, st.sampled_from([0, 1, 16, 33]), st.sampled_from([*key_store.ELEMENTS]), seeds)
 def test_any_sequence_of_changes(tmp_path_factory, steps, m, dtype, seed):
     """Ties, NaN and infinities included: rows have few different numbers."""
     rng = np.random.default_rng(seed)
@@ -158,7 +158,7 @@ def test_16_bits_are_not_widened_in_memory(rng):
     assert peak < 1 << 20
 
 
-@pytest.mark.parametrize("dtype", [*stored.ELEMENTS])
+@pytest.mark.parametrize("dtype", [*key_store.ELEMENTS])
 def test_keys_given_in_any_dtype(dtype, rng):
     x = normal(rng, (50, 6), np.float32)
     psi = rk.MLP.random([6, 8], random_state=0)
@@ -270,7 +270,7 @@ def test_codes_of_additions_and_after_removals(rng):
         mask = rng.random(len(left)) < 0.3
         values, at = rk.retrieve(q, table[left], 10, mask=mask)
         same(rk.retrieve(q, keys, 10, mask=mask), (values, left[at]))
-    fresh = stored.Stored.of("float32", table[left])
+    fresh = key_store.Stored.of("float32", table[left])
     assert fresh.codes is not None
     for a, b in zip(keys._stored.compact().arrays[:3], fresh.arrays, strict=False):
         np.testing.assert_array_equal(a, b)
@@ -358,7 +358,7 @@ def test_additions_from_many_threads(rng):
 
 
 @pytest.mark.parametrize("psi", [None, rk.MLP.random([6, 5, 8], rk.leaky_relu(0.2), 0)])
-@pytest.mark.parametrize("dtype", [*stored.ELEMENTS])
+@pytest.mark.parametrize("dtype", [*key_store.ELEMENTS])
 def test_files(psi, dtype, rng, tmp_path):
     x, q = normal(rng, (70, 6), np.float32), normal(rng, (3, 8 if psi else 6), np.float32)
     q = q.astype(np.float64) if dtype == "float64" else q

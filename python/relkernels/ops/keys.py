@@ -14,8 +14,8 @@ from ..base import check
 from ..base.describe import described
 from ..maps.mlp import MLP, check_mlp
 from . import keys_file
+from .key_store import ELEMENTS, Stored
 from .prepared import Rows
-from .stored import ELEMENTS, Stored
 
 # Ids named in a message.
 _NAMED = 5

@@ -10,7 +10,7 @@ from ..base import check
 from ..base.files import checked_contents, map_safetensors, refuse_rest, write_safetensors
 from ..maps.files import decoded, encoded
 from ..maps.mlp import MLP
-from .stored import ELEMENTS, Stored
+from .key_store import ELEMENTS, Stored
 
 _FORMAT = "relkernels.Keys"
 _FORMAT_VERSION = "1"

@@ -12,8 +12,8 @@ from ..arrays.kinds import in_main_memory
 from ..arrays.sparse import is_sparse
 from ..base import check
 from ..maps.mlp import MLP, mapped_rows, mapped_width
+from .key_store import ELEMENTS
 from .sparse import mapped_points
-from .stored import ELEMENTS
 
 # Bytes of features that are computed at a time before they are rounded to the dtype of storage.
 _BLOCK = 16 << 20

@@ -15,10 +15,10 @@ from ..base import check
 from ..base.describe import described
 from ..maps.mlp import MLP, check_mlp
 from .allowed import Allowed
+from .key_store import Stored
 from .keys import Keys
 from .sides import Attended
 from .sparse import mapped_points, mapped_sides
-from .stored import Stored
 
 
 @operation("q", "keys", "mask", "out")
