@@ -134,7 +134,7 @@ _CONTESTANTS = {
     "scores": {OURS: scores_with_relkernels, "numpy": scores_with_numpy, "torch": scores_with_torch},
 }
 _SIZES = {
-    "full": (16, 128, 512, 4096, 16384),
+    "full": (1, 16, 64, 128, 512, 4096, 16384),
     "causal": (16, 128, 512, 4096, 16384),
     "bf16": (128, 4096),
     "one_query": (1024, 16384, 65536, 524288),

@@ -140,4 +140,4 @@ def gpu_workload(n: int = 1_000_000) -> Workload:
     )
 
 
-WORKLOADS = [*(_workload(n) for n in (64, 1024, 4096, 20_000)), gpu_workload()]
+WORKLOADS = [*(_workload(n) for n in (1, 16, 64, 1024, 4096, 20_000)), gpu_workload()]
