@@ -149,7 +149,6 @@ def unusual(x):
         "masked": np.ma.masked_array(x),
         "matrix": x.view(np.matrix),
         "other dtype": x.astype(np.float64),
-        "dtype with metadata": x.astype(np.dtype("f4", metadata={"a": 1})),
         "list": x.tolist(),
         "bytes": x.tobytes(),
         "nothing": None,
@@ -169,10 +168,14 @@ def test_unusual_arrays_are_left_to_python(name, kind, rng):
             assert not taken(name, *changed)
 
 
-def test_read_only_arrays_are_ordinary(rng):
+def test_read_only_and_unpickled_arrays_are_ordinary(rng):
     x = normal(rng, (3, 4), np.float32)
     x.flags.writeable = False
-    assert taken("relation_matrix", x, x)
+    own_dtype = x.astype(np.dtype("f4", metadata={"a": 1}))
+    for given in (x, pickle.loads(pickle.dumps(x)), own_dtype):
+        assert taken("relation_matrix", given, x)
+        assert taken("relation_matrix", x, given)
+    assert rk.relation_matrix(own_dtype, x).dtype is own_dtype.dtype
 
 
 class Sub(rk.MLP):

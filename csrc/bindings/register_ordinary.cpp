@@ -28,15 +28,19 @@ constexpr int kMostParameters = 14;
 // What calls compare with, looked up once. The references are never dropped.
 struct Known {
     py::detail::npy_api* numpy = nullptr;
-    PyObject *float32 = nullptr, *float64 = nullptr, *int64 = nullptr;  // dtypes
-    PyTypeObject* map = nullptr;                                        // the class MLP of Python
-    PyObject* handle = nullptr;                                         // the name of its attribute
+    PyObject* int64 = nullptr;    // the dtype
+    PyTypeObject* map = nullptr;  // the class MLP of Python
+    PyObject* handle = nullptr;   // the name of its attribute
 };
 Known known;
 
+// True for T in the machine's byte order.
 template <class T>
-PyObject* dtype() {
-    return std::is_same_v<T, float> ? known.float32 : known.float64;
+bool has_dtype(const NumpyArray* a) {
+    using Api = py::detail::npy_api;
+    constexpr int kType = std::is_same_v<T, float> ? Api::NPY_FLOAT_ : Api::NPY_DOUBLE_;
+    const auto* dtype = py::detail::array_descriptor_proxy(a->descr);
+    return dtype->type_num == kType && dtype->byteorder == '=';
 }
 
 // The arguments of a call by the places of their parameters; null if absent. What a reading function cannot
@@ -54,7 +58,7 @@ class Arguments {
 
     // An input of `least` to 2 dimensions.
     Array<const T> array(int at, int least = 2) {
-        const NumpyArray* a = numpy_array(at, dtype<T>());
+        const NumpyArray* a = numpy_array(at);
         if (!ordinary_ || a->nd < least || a->nd > 2) return fail();
         Array<const T> read{reinterpret_cast<const T*>(a->data), {}, {}};
         for (int i = 0; i < a->nd; ++i) {
@@ -152,7 +156,8 @@ class Arguments {
         if (absent(at)) {
             Py_intptr_t sizes[2] = {};
             std::copy(shape.begin(), shape.end(), sizes);
-            PyObject* type = std::is_same_v<V, T> ? dtype<T>() : known.int64;
+            PyObject* first = reinterpret_cast<const NumpyArray*>(given_[0])->descr;
+            PyObject* type = std::is_same_v<V, T> ? first : known.int64;
             Py_INCREF(type);  // which the call steals
             auto made = py::reinterpret_steal<py::object>(known.numpy->PyArray_NewFromDescr_(
                 known.numpy->PyArray_Type_, type, int(shape.size()), sizes, nullptr, nullptr, 0, nullptr));
@@ -161,13 +166,13 @@ class Arguments {
             require(false);
             return {};
         }
-        const NumpyArray* a = numpy_array(at, dtype<T>());
+        const NumpyArray* a = numpy_array(at);
         require(ordinary_ && a->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_);
         require(ordinary_ && std::equal(a->dimensions, a->dimensions + a->nd, shape.begin(), shape.end()));
         if (!ordinary_) return {};
         const auto apart = [&](int input) {
             if (absent(input)) return true;
-            const NumpyArray* b = numpy_array(input, dtype<T>());
+            const NumpyArray* b = numpy_array(input);
             return a->data + bytes <= b->data || b->data + bytes_of(b) <= a->data;
         };
         for (const int input : inputs) require(ordinary_ && apart(input));
@@ -180,15 +185,15 @@ class Arguments {
         return {};
     }
 
-    // An array of a dtype without gaps, aligned.
-    const NumpyArray* numpy_array(int at, PyObject* type) {
+    // An array of T without gaps, aligned.
+    const NumpyArray* numpy_array(int at) {
         using Api = py::detail::npy_api;
         constexpr int kFlags = Api::NPY_ARRAY_C_CONTIGUOUS_ | Api::NPY_ARRAY_ALIGNED_;
         PyObject* given = given_[at];
         require(given && Py_TYPE(given) == known.numpy->PyArray_Type_);
         if (!ordinary_) return nullptr;
         const auto* a = reinterpret_cast<const NumpyArray*>(given);
-        require(a->descr == type && (a->flags & kFlags) == kFlags);
+        require(has_dtype<T>(a) && (a->flags & kFlags) == kFlags);
         return a;
     }
 
@@ -447,13 +452,13 @@ PyObject* ordinary(PyObject*, PyObject* const* args, Py_ssize_t given, PyObject*
     PyObject* placed[kMostParameters];
     if (!parameters.place(args, given, keywords, placed)) return not_ordinary();
     if (!placed[0] || Py_TYPE(placed[0]) != known.numpy->PyArray_Type_) return not_ordinary();
-    const PyObject* type = reinterpret_cast<const NumpyArray*>(placed[0])->descr;
+    const auto* first = reinterpret_cast<const NumpyArray*>(placed[0]);
     const auto run = [&]<class T>() {
         Arguments<T> arguments(placed);
         return Operation::run(arguments);
     };
-    if (type == known.float32) return run.template operator()<float>();
-    if (type == known.float64) return run.template operator()<double>();
+    if (has_dtype<float>(first)) return run.template operator()<float>();
+    if (has_dtype<double>(first)) return run.template operator()<double>();
     return not_ordinary();
 }
 
@@ -470,8 +475,6 @@ void add(py::dict& to) {
 
 void register_ordinary(py::module_& m) {
     known.numpy = &py::detail::npy_api::get();
-    known.float32 = py::dtype::of<float>().release().ptr();
-    known.float64 = py::dtype::of<double>().release().ptr();
     known.int64 = py::dtype::of<std::int64_t>().release().ptr();
     known.handle = PyUnicode_InternFromString("_handle");
 
