@@ -3,7 +3,7 @@
 // Tile shapes (rows x columns, columns in vectors of one register):
 //   AVX-512   12 x 2   24 accumulators + 2 columns of B, of 32 registers
 //   AVX2       6 x 2   12 accumulators + 2 + 1 broadcast, of 16 registers
-//   NEON      12 x 2   24 accumulators + 2 + multipliers, each a lane that the instruction selects, of 32
+//   NEON      12 x 2   24 accumulators + 2 + 1 broadcast, of 32
 //   portable   4 x 2    8 accumulators + 2 + 1 broadcast + 1 product (no fused multiply-add), of 16
 // With at most three rows left (a call with one query, say), four panels are processed at a time, because
 // two accumulators per row do not hide the latency of the multiply-add.
