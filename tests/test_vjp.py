@@ -267,7 +267,7 @@ def attention_gradients(q, k, v, grad, allowed=None):
     return scale * dr @ k, scale * dr.T @ q, p.T @ grad, (dr * (q @ k.T)).sum()
 
 
-# Fewer and more queries than keys; several tiles, lanes of several tiles, several super-blocks (the last).
+# Several tiles, lanes of several blocks of keys, and several super-blocks of queries (the last).
 SHAPES = [(1, 700), (700, 1), (33, 31), (513, 300), (300, 513), (129, 4200), (4200, 129), (2100, 4200)]
 
 

@@ -4,14 +4,14 @@
 //   dF = scale dR G,   dG = scale dR^T F,    dv = P^T dO,    dscale = sum_i <f_i, (dR G)_i>
 //
 // R is recomputed from F and G, once: five products of n m d multiply-adds. Tiles of kRows queries and
-// kColumns keys add to the gradients of both sides. The longer side is cut into at most kLanes lanes, each a
-// range of its blocks. A lane is the only one that adds to the gradients of its blocks, and adds those of the
-// other side to its own partial sums.
+// kColumns keys add to the gradients of both sides. The keys are cut into at most kLanes lanes, each a range
+// of blocks of them. A lane is the only one that adds to dG and dv of its keys, and adds dF to its own
+// partial sums.
 //
 // Order of sums (invariant): within a tile as the kernels fix it; the tiles of a lane in order; lanes merged
-// in order. Lanes and tiles depend on n and m alone, so threads and batches change nothing.
+// in order. Lanes depend on m alone, so that dF of a query depends neither on threads nor on other queries.
 //
-// Memory: partial sums and packed blocks of the shorter side for a super-block of its rows, 16 MiB each.
+// Memory: partial sums and packed blocks of queries for a super-block of rows, 16 MiB each.
 #include <algorithm>
 #include <limits>
 
@@ -119,65 +119,43 @@ struct AttentionGradient {
                          c0);
     }
 
-    // All tiles. `to` holds zeros. `outer` is the side that is cut into lanes.
-    void run(const Team& team, bool outer_is_keys, const Sums<T>& to) const {
-        const Points<T>&outer = outer_is_keys ? g : f, &inner = outer_is_keys ? f : g;
-        const long outer_block = outer_is_keys ? kColumns : kRows,
-                   inner_block = outer_is_keys ? kRows : kColumns;
-        const long outer_size = outer_is_keys ? size_of_keys() : size_of_queries();
-        const long inner_size = outer_is_keys ? size_of_queries() : size_of_keys();
-        // A small outer side is cut finer, so that there is work for several threads.
-        const long each = std::min(outer_block, std::max(round_up(ceil_div(outer.count, 8), k.nr), 32L));
-        const long outer_blocks = ceil_div(outer.count, each);
-        const long of_lane = ceil_div(outer_blocks, kLanes), lanes = ceil_div(outer_blocks, of_lane);
-        // Of the inner side: gradients of a row in a lane, and rows of a super-block.
-        const long partial = width() + (outer_is_keys ? 0 : values_width());
-        const long blocks_at_once =
-            std::max(std::min(kWorkspace / long(sizeof(T)) / std::max(lanes * partial * inner_block, 1L),
-                              kWorkspace / long(sizeof(T)) / std::max(inner_size, 1L)),
-                     1L);
-        const long most = std::min(blocks_at_once * inner_block, round_up(inner.count, inner_block));
-        const Buffer<T> packed(most / inner_block * inner_size), partials(lanes * most * partial);
-        for (long first = 0; first < inner.count; first += most) {
-            const long rows = std::min(most, inner.count - first);
-            team.for_each(ceil_div(rows, inner_block), [&](long b) {
-                const long at = first + b * inner_block, n = std::min(inner_block, first + rows - at);
-                T* space = packed.get() + b * inner_size;
-                outer_is_keys ? pack_queries(at, n, space) : pack_keys(at, n, space);
+    // All tiles. `to` holds zeros.
+    void run(const Team& team, const Sums<T>& to) const {
+        // Few keys are cut finer, so that there is work for several threads.
+        const long each = std::min(kColumns, std::max(round_up(ceil_div(g.count, 8), k.nr), 32L));
+        const long key_blocks = ceil_div(g.count, each);
+        const long of_lane = std::max(ceil_div(key_blocks, kLanes), 1L);
+        const long lanes = ceil_div(key_blocks, of_lane);
+        const long fit =
+            kWorkspace / long(sizeof(T)) / std::max(std::max(lanes * width() * kRows, size_of_queries()), 1L);
+        const long most = std::min(std::max(fit, 1L) * kRows, round_up(f.count, kRows));
+        const Buffer<T> packed(most / kRows * size_of_queries()), partials(lanes * most * width());
+        for (long first = 0; first < f.count; first += most) {
+            const long rows = std::min(most, f.count - first), blocks = ceil_div(rows, kRows);
+            const auto of_block = [&](long b) { return std::min(kRows, rows - b * kRows); };
+            team.for_each(blocks, [&](long b) {
+                pack_queries(first + b * kRows, of_block(b), packed.get() + b * size_of_queries());
             });
             team.for_each(lanes, [&](long lane) {
-                T* own = partials.get() + lane * most * partial;
-                std::fill_n(own, rows * partial, T(0));
+                T* own = partials.get() + lane * most * width();
+                std::fill_n(own, rows * width(), T(0));
                 Arena::Scope scratch;
-                T* space = scratch.take<T>(outer_size);
-                const long end = std::min((lane + 1) * of_lane, outer_blocks);
+                T* keys = scratch.take<T>(size_of_keys());
+                const long end = std::min((lane + 1) * of_lane, key_blocks);
                 for (long block = lane * of_lane; block < end; ++block) {
-                    const long o = block * each, m = std::min(each, outer.count - o);
-                    outer_is_keys ? pack_keys(o, m, space) : pack_queries(o, m, space);
-                    for (long b = 0; b * inner_block < rows; ++b) {
-                        const long at = b * inner_block, n = std::min(inner_block, rows - at);
-                        const T* there = packed.get() + b * inner_size;
-                        if (outer_is_keys)
-                            tile(first + at, n, o, m, there, space,
-                                 {own + at * width(), to.keys + o * width(), to.values + o * values_width()});
-                        else
-                            tile(o, m, first + at, n, space, there,
-                                 {to.queries + o * width(), own + at * width(),
-                                  own + rows * width() + at * values_width()});
-                    }
+                    const long j = block * each, m = std::min(each, g.count - j);
+                    pack_keys(j, m, keys);
+                    for (long b = 0; b < blocks; ++b)
+                        tile(first + b * kRows, of_block(b), j, m, packed.get() + b * size_of_queries(), keys,
+                             {own + b * kRows * width(), to.keys + j * width(),
+                              to.values + j * values_width()});
                 }
             });
-            // The lanes in order; the threads take pieces of the rows.
-            team.for_each(ceil_div(rows, inner_block), [&](long b) {
-                const long at = b * inner_block, n = std::min(inner_block, rows - at);
-                for (long lane = 0; lane < lanes; ++lane) {
-                    const T* from = partials.get() + lane * most * partial;
-                    T* features = outer_is_keys ? to.queries : to.keys;
-                    k.add(features + (first + at) * width(), from + at * width(), n * width());
-                    if (!outer_is_keys)
-                        k.add(to.values + (first + at) * values_width(),
-                              from + rows * width() + at * values_width(), n * values_width());
-                }
+            // The lanes in order; the threads take blocks of rows.
+            team.for_each(blocks, [&](long b) {
+                for (long lane = 0; lane < lanes; ++lane)
+                    k.add(to.queries + (first + b * kRows) * width(),
+                          partials.get() + (lane * most + b * kRows) * width(), of_block(b) * width());
             });
         }
     }
@@ -206,7 +184,7 @@ void attention_vjp(const Relation<T>& features, const Array<const T>& values, co
         std::fill_n(sums.values, m * value.dim, T(0));
         const AttentionGradient<T> gradient{rows, keys, value, above, lse, delta.get(), allowed.of_item(item),
                                             scale};
-        gradient.run(team, m >= n, sums);
+        gradient.run(team, sums);
 
         double* parts = to.scale ? to.scale + item * n : nullptr;
         // A row with nothing to attend to has no part, even where its features are NaN or infinite.
