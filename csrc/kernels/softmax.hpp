@@ -149,20 +149,19 @@ static void softmax_rows(T* r, long ld, long rows, long cols, const T* max) {
 // P = exp(R - lse) and dR = P * (dP - delta), delta_i = sum_j P_ij dP_ij = <dO_i, O_i>
 // (Dao et al. 2022, FlashAttention, algorithm 4).
 template <class T>
-static void softmax_vjp(T* p, T* dp, long ld, long rows, long cols, const T* lse, const T* delta,
-                        bool by_row) {
-    const V<T> none = broadcast<T>(kInfinity<T>);  // exp(r - inf) = 0: nothing was attended
-    for (long i = 0; i < rows; ++i)
+static void softmax_vjp(T* p, T* dp, long ld, long rows, long cols, const T* lse, const T* delta) {
+    for (long i = 0; i < rows; ++i) {
+        // exp(r - inf) = 0: nothing was attended
+        const V<T> origin = broadcast<T>(lse[i] == -kInfinity<T> ? kInfinity<T> : lse[i]);
+        const V<T> mean = broadcast<T>(delta[i]);
         for (long j = 0; j < cols; j += kLanes<T>) {
             const long n = cols - j;
             T *at_p = p + i * ld + j, *at_dp = dp + i * ld + j;
-            V<T> origin = by_row ? broadcast<T>(lse[i]) : load_first(lse + j, n);
-            origin = origin == broadcast<T>(-kInfinity<T>) ? none : origin;
-            const V<T> mean = by_row ? broadcast<T>(delta[i]) : load_first(delta + j, n);
             const V<T> weight = exp<T>(load_first(at_p, n) - origin);
             store_first(at_p, weight, n);
             store_first(at_dp, weight * (load_first(at_dp, n) - mean), n);
         }
+    }
 }
 
 }  // namespace rk::RK_ISA

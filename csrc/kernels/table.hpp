@@ -182,10 +182,8 @@ struct Tiles {
     void (*row_max)(const T* r, long ld, long rows, long cols, T* max);
     // r <- exp(r - max) / sum, row by row (0 where max is -inf).
     void (*softmax_rows)(T* r, long ld, long rows, long cols, const T* max);
-    // p <- exp(p - lse), dp <- p * (dp - delta). lse and delta are indexed by row (by_row) or by column
-    // of the tile.
-    void (*softmax_vjp)(T* p, T* dp, long ld, long rows, long cols, const T* lse, const T* delta,
-                        bool by_row);
+    // p <- exp(p - lse), dp <- p * (dp - delta), with an lse and a delta for each row.
+    void (*softmax_vjp)(T* p, T* dp, long ld, long rows, long cols, const T* lse, const T* delta);
 
     // Columns of row r that could enter its k best: those not below the threshold. Returns how many of
     // the cols candidates were written to columns (ascending).

@@ -82,7 +82,7 @@ struct AttentionGradient {
         else
             k.product(above.at(i), above.row, above.col, v_columns, k.nr * values_width(), n, m,
                       values_width(), dp, ld, {});
-        k.softmax_vjp(p, dp, ld, n, m, lse + i, delta + i, true);
+        k.softmax_vjp(p, dp, ld, n, m, lse + i, delta + i);
         const Mask here = mask_in(mask, i, n, j, m);
         if (!here.empty()) {
             k.mask_tile(p, ld, n, m, here, i, j, T(0));
