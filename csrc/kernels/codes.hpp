@@ -20,7 +20,7 @@ static constexpr int kCodeVectors = kCodeLanes * 4 / RK_VECTOR_BYTES;
 
 // ---- encoding
 
-// The sum of lanes of |x| as bits: NaN is above infinity, which is above every number.
+// |x| as bits: NaN is above infinity, which is above every number.
 RK_INLINE If magnitude_bits(Vf x) { return (If)x & 0x7fffffff; }
 RK_INLINE If larger(If a, If b) { return a > b ? a : b; }
 
@@ -31,6 +31,7 @@ RK_INLINE void encode_lanes(const float* src, long src_row, long rows, long dept
     const auto read = [&](long j, long k0) RK_LAMBDA_INLINE {
         return j < rows ? load_first(src + j * src_row + k0, depth - k0) : Vf{};
     };
+    if (rows > 0) prefetch_rows(src, src_row, rows < kWidth ? rows : (long)kWidth, depth);
     Vf largest[kWidth] = {};
     for (long k0 = 0; k0 < depth; k0 += kWidth)
         for (int j = 0; j < kWidth; ++j) largest[j] = (Vf)larger((If)largest[j], magnitude_bits(read(j, k0)));

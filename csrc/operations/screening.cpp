@@ -353,10 +353,11 @@ class Screening {
 }  // namespace
 
 bool screening_pays(const Points<float>& rows, const Points<float>& keys, const KeyCodes& codes, long k) {
-    if (keys.width() > kMostCodedDepth || keys.width() == 0 || keys.count < 8 * kTileColumns ||
-        16 * k > keys.count)
+    const long depth = keys.width();
+    if (depth == 0 || depth > kMostCodedDepth || keys.count < 8 * kTileColumns || 16 * k > keys.count)
         return false;
-    return codes.codes || rows.count >= 24;
+    // Making codes costs as much as these rows save; deep keys are read from memory for it.
+    return codes.codes || rows.count >= std::max(24L, 16 + depth / 6);
 }
 
 void retrieve_screened(const Team& team, const Points<float>& rows, const Points<float>& keys,
