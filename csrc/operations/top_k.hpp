@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstdint>
+#include <functional>
 #include <limits>
 
 #include "walk/masks.hpp"
@@ -38,6 +39,7 @@ struct Hit {
     Hit() = default;
     Hit(T value, std::int64_t column) : value(value), rank(rank_of(value)), column(column) {}
     // Without a branch: which of two hits is better is not predictable.
+    friend bool operator>(const Hit& a, const Hit& b) { return b < a; }
     friend bool operator<(const Hit& a, const Hit& b) {
         return (a.rank > b.rank) | ((a.rank == b.rank) & (a.column < b.column));
     }
@@ -107,7 +109,12 @@ struct TopK {
     void select(const State& s, long i) const {
         Hit<T>* hits = s.hits + i * capacity();
         if (s.found[i] < k) return;
-        select_first(hits, s.found[i], k);
+        // Keys that get better and better come in order, and std::nth_element predicts its branches then.
+        Hit<T>*const first_new = hits + k, *const end = hits + s.found[i];
+        if (end - first_new >= 8 && std::is_sorted(first_new, end, std::greater{}))
+            std::nth_element(hits, first_new - 1, end);
+        else
+            select_first(hits, s.found[i], k);
         s.found[i] = k;
         s.bar[i] = hits[k - 1].value;
     }
