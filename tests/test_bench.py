@@ -426,10 +426,10 @@ def test_ctrl_c_leaves_what_was_measured(tmp_path, monkeypatch, capsys):
     assert cli.main(["bench", "attention", "--quick", "--threads", "1", "--json", str(path)]) == 130
     record = json.loads(path.read_text())
     assert not record["complete"]
-    assert [row["workload"] for row in record["rows"]] == ["attention/full/16"]
+    assert [row["workload"] for row in record["rows"]] == ["attention/full/1"]
     captured = capsys.readouterr()
     assert "relkernels: interrupted" in captured.err
-    assert "attention, n = 16" in captured.out
+    assert "attention, n = 1" in captured.out
 
 
 def test_an_unequal_result_fails_the_command(monkeypatch, capsys):

@@ -139,7 +139,7 @@ class Operator:
             def backward(ctx: Any, *grads: Any) -> Any:
                 return backward(ctx, *grads)
 
-        Direct.__name__ = Direct.__qualname__ = self._schema.name.replace("::", "_")
+        Direct.__name__ = Direct.__qualname__ = str(self._schema.name).replace("::", "_")
         self._function = Direct
 
 
