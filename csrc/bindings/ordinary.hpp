@@ -212,15 +212,21 @@ Array<T> matrix(const py::object& a, long rows, long cols) {
 
 inline PyObject* not_ordinary() { return Py_NewRef(Py_NotImplemented); }
 
-// The result once f has run; null, with the exception set, if it did not end.
+// The result once f has run.
 template <class F>
 PyObject* computed(double work, py::object result, const F& f) {
+    if (work > kHoldsGil)
+        without_gil(f);
+    else
+        f();
+    return result.release().ptr();
+}
+
+// What f returns; null, with Python's exception set, if it throws.
+template <class F>
+PyObject* raising_in_python(const F& f) {
     try {
-        if (work > kHoldsGil)
-            without_gil(f);
-        else
-            f();
-        return result.release().ptr();
+        return f();
     } catch (const Interrupted&) {  // the signal's exception is set
     } catch (py::error_already_set& error) {
         error.restore();

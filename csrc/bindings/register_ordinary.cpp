@@ -237,8 +237,10 @@ PyObject* ordinary(PyObject*, PyObject* const* args, Py_ssize_t given, PyObject*
     if (!placed[0] || Py_TYPE(placed[0]) != known.numpy->PyArray_Type_) return not_ordinary();
     const auto* first = reinterpret_cast<const NumpyArray*>(placed[0]);
     const auto run = [&]<class T>() {
-        Arguments<T> arguments(placed);
-        return Operation::run(arguments);
+        return raising_in_python([&] {
+            Arguments<T> arguments(placed);
+            return Operation::run(arguments);
+        });
     };
     if (has_dtype<float>(first)) return run.template operator()<float>();
     if (has_dtype<double>(first)) return run.template operator()<double>();
