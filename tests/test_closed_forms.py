@@ -7,8 +7,15 @@ import pytest
 from relkernels import MLP, AsymmetricRelation, SymmetricRelation
 from relkernels.estimators.fitting.matched import matched_maps
 from relkernels.estimators.fitting.scaling import Scaling
+from relkernels.estimators.fitting.sensitive_layer import sensitive_layer, unit_slopes
 from scipy import sparse
-from sklearn.datasets import load_breast_cancer, load_iris, load_wine, make_moons
+from sklearn.datasets import (
+    load_breast_cancer,
+    load_iris,
+    load_wine,
+    make_classification,
+    make_moons,
+)
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import roc_auc_score
 from sklearn.metrics.pairwise import cosine_similarity
@@ -77,6 +84,37 @@ def test_a_constant_column_changes_nothing(rng):
     assert relation.score(with_constant, y) > 0.95
     with_constant[:, -1] = 8.0
     assert np.isfinite(relation.relation_matrix(with_constant)).all()
+
+
+def test_columns_that_tell_nothing_of_the_labels_are_shrunk():
+    X, y = make_classification(700, 20, n_informative=4, n_redundant=0, shuffle=False, random_state=0)
+    X, held_out, y, held_out_y = halves(X, y)
+    relation = SymmetricRelation(random_state=0).fit(X, y)
+    size = np.linalg.norm(relation.phi_.weights[0] * X.std(axis=0)[:, None], axis=1)
+    assert size[:4].min() > 1.5 * size[4:].max()
+    assert relation.score(held_out, held_out_y) > 0.85  # 0.81 with units that weigh all columns alike
+
+
+@pytest.mark.parametrize(
+    ("activation", "slope"),
+    [
+        ("relu", lambda z: (z > 0) * 1.0),
+        ("tanh", lambda z: 1 - np.tanh(z) ** 2),
+        ("cos", lambda z: -np.sin(z)),
+    ],
+)
+def test_a_sensitive_layer_is_stretched_by_the_root_of_the_mean_of_derivatives(rng, activation, slope):
+    X, weight, count = rng.standard_normal((50, 3)), rng.standard_normal((64, 2)), rng.integers(1, 4, 50)
+    layer = MLP(
+        [rng.standard_normal((3, 64)), np.eye(64)], [rng.standard_normal(64), np.zeros(64)], activation
+    )
+    pre_activations = X @ layer.weights[0] + layer.biases[0]
+    J = np.einsum("ih,nh,hs->nis", layer.weights[0], slope(pre_activations), weight)
+    M = np.einsum("n,nis,njs->ij", count, J, J)
+    found = sensitive_layer(layer, unit_slopes(layer, X), weight, count)
+    np.testing.assert_array_equal(found.biases[0], layer.biases[0])
+    root = found.weights[0] @ np.linalg.pinv(layer.weights[0])
+    np.testing.assert_allclose(root @ root, M * 3 / np.trace(M), atol=0.02)
 
 
 def test_many_classes_are_trained_by_pairs():

@@ -50,7 +50,8 @@ class SymmetricRelation(
 
     - Labels: the features are the probabilities of the classes, whose inner product is the probability of
       equal labels. Ridge regression on 1,024 random hidden units gives scores of the classes, and a second
-      hidden layer their softmax. The ridge and the temperature predict left-out objects best.
+      hidden layer their softmax. The ridge and the temperature predict left-out objects best. If
+      cross-validation favours it, the units are stretched along the directions in which the scores change.
     - Values, as a matrix or a kernel: the features are the leading eigenfunctions (Mercer's theorem),
       extended to other objects by ridge regression on 1,024 random hidden units (from at most 4,096 objects).
 

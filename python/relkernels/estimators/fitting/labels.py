@@ -6,15 +6,18 @@ features of one map. So the map is fitted to p: ridge regression of the indicato
 random hidden layer gives scores (Huang, Zhu & Siew 2006), a softmax with a temperature turns scores into
 probabilities, and a second hidden layer computes that softmax. The ridge and the temperature have the least
 cross-entropy of predictions for each object from all others, which ridge regression gives in closed form
-(Allen's PRESS).
+(Allen's PRESS). If that lowers the cross-entropy in cross-validation, the hidden layer is replaced by a
+`sensitive_layer`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import sparse
 from scipy.linalg import solve
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp, softmax
@@ -25,11 +28,20 @@ from ...maps.mlp import MLP
 from ...ops import feature_map
 from .least_squares import StreamedRidge
 from .random_layer import random_layer
+from .sensitive_layer import sensitive_layer, unit_slopes
 
 # Most classes for which the indicators are regressed.
 MOST_CLASSES = 256
+# Rows up to which hidden features are stored.
+_STORED = 4096
 # Rows whose left-out predictions choose the ridge.
 _JUDGED = 8192
+# The comparison with a sensitive layer: folds, most rows, units, fewest distinct rows, most columns.
+_FOLDS = 3
+_COMPARED = 768
+_UNITS_COMPARED = 512
+_FEWEST_COMPARED = 50
+_MOST_COLUMNS = 1024
 # Ridge relative to the sum of the variances of the hidden features.
 _RIDGES = 10.0 ** np.arange(-6, 3.1, 0.5)
 # Log inverse temperatures tried.
@@ -86,7 +98,11 @@ def label_map(
     n_classes = int(codes.max()) + 1
     count = np.ones(len(codes)) if weight is None else weight.astype(np.float64)
     layer = random_layer(X, activation, rng)
-    scores = _ridge_scores(layer, X, codes, count, n_classes)
+    scores = _ridge_scores(_features(layer, X), X.dtype, codes, count, n_classes)
+    if _sensitive_is_better(layer, X, codes, count, n_classes):
+        rows = np.linspace(0, len(codes) - 1, min(len(codes), _STORED)).astype(int)
+        layer = sensitive_layer(layer, unit_slopes(layer, X[rows]), scores.weight, count[rows])
+        scores = _ridge_scores(_features(layer, X), X.dtype, codes, count, n_classes)
     head = _softmax_layer(scores.fitted, layer.activation, n_features or n_classes, rng)
     assert layer.biases is not None
     mlp = MLP(
@@ -103,7 +119,57 @@ def label_map(
     return mlp, feature_loss(features, features, codes[rows], "squared")[0]
 
 
-def _ridge_scores(layer: MLP, X: Any, codes: np.ndarray, count: np.ndarray, n_classes: int) -> _Scores:
+def _sensitive_is_better(layer: MLP, X: Any, codes: np.ndarray, count: np.ndarray, n_classes: int) -> bool:
+    """Return whether a sensitive layer gives less cross-entropy in cross-validation than the random one.
+
+    The left-out predictions of `_ridge_scores` cannot tell: a sensitive layer is made from all rows.
+    """
+    if sparse.issparse(X) or X.shape[1] > _MOST_COLUMNS:
+        return False
+    rows = np.linspace(0, len(X) - 1, min(len(X), _COMPARED)).astype(int)
+    rows = rows[count[rows] > 0]
+    X, codes, count = X[rows], codes[rows], count[rows]
+    # Folds by rank among the distinct rows of each class, so that an object of weight 2 is as two objects.
+    distinct, rank = np.unique(np.column_stack([codes, X]), axis=0, return_inverse=True)
+    if len(distinct) < _FEWEST_COMPARED:
+        return False
+    fold = rank.ravel() % _FOLDS
+    assert layer.biases is not None
+    (first, output), units = layer.weights, slice(_UNITS_COMPARED)
+    biases = [bias[units] for bias in layer.biases]
+    layer = MLP([first[:, units], output[units, units]], biases, layer.activation)
+    hidden, slopes = layer(X), unit_slopes(layer, X)
+    gain = 0.0
+    for k in range(_FOLDS):
+        train, test = fold != k, fold == k
+
+        def entropy(hidden: np.ndarray, scores: _Scores, test: np.ndarray = test) -> float:
+            predicted = hidden[test] @ scores.weight + scores.bias
+            own = predicted[np.arange(len(predicted)), codes[test]]
+            return float(count[test] @ (logsumexp(predicted, axis=1) - own))
+
+        known = codes[train], count[train], n_classes
+        scores = _ridge_scores(hidden[train].__getitem__, X.dtype, *known)
+        stretched = sensitive_layer(layer, slopes[train], scores.weight, count[train])(X)
+        gain += entropy(hidden, scores)
+        gain -= entropy(stretched, _ridge_scores(stretched[train].__getitem__, X.dtype, *known))
+    return gain > 0
+
+
+def _features(layer: MLP, X: Any) -> Callable[[Any], np.ndarray]:
+    """Return the function from indices of rows to their hidden features, which are stored if they are few."""
+    if X.shape[0] > _STORED:
+        return lambda rows: layer(X[rows])
+    return np.asarray(layer(X)).__getitem__
+
+
+def _ridge_scores(
+    features: Callable[[Any], np.ndarray],
+    dtype: np.dtype,
+    codes: np.ndarray,
+    count: np.ndarray,
+    n_classes: int,
+) -> _Scores:
     """Return the ridge regression of the classes' indicators, scaled to the scores of a softmax."""
     n = len(codes)
     share = np.bincount(codes, count, n_classes) / count.sum()
@@ -111,7 +177,7 @@ def _ridge_scores(layer: MLP, X: Any, codes: np.ndarray, count: np.ndarray, n_cl
     def indicators(rows: Any) -> np.ndarray:
         return np.eye(n_classes)[codes[rows]] - share
 
-    regression = StreamedRidge(lambda rows: layer(X[rows]), indicators, count, np.finfo(X.dtype).eps)
+    regression = StreamedRidge(features, indicators, count, np.finfo(dtype).eps)
     judged = np.linspace(0, n - 1, min(n, _JUDGED)).astype(int)
     left_out = regression.left_out(judged)
     best: tuple[Any, ...] = (np.inf,)
@@ -129,11 +195,12 @@ def _ridge_scores(layer: MLP, X: Any, codes: np.ndarray, count: np.ndarray, n_cl
 
 def _sharpness(scores: np.ndarray, codes: np.ndarray, count: np.ndarray) -> tuple[float, float]:
     """Return the least mean cross-entropy of softmax(sharpness * scores), and that sharpness."""
-    own = scores[np.arange(len(codes)), codes]
+    below = scores - scores.max(axis=1, keepdims=True)  # so that no exponential overflows
+    own, share = below[np.arange(len(codes)), codes], count / count.sum()
 
     def entropy(log_sharpness: float) -> float:
         sharpness = np.exp(log_sharpness)
-        return float(np.average(logsumexp(sharpness * scores, axis=1) - sharpness * own, weights=count))
+        return float(share @ (np.log(np.exp(sharpness * below).sum(axis=1)) - sharpness * own))
 
     found = minimize_scalar(entropy, bounds=_LOG_SHARPNESS, method="bounded")
     return float(found.fun), float(np.exp(found.x))
