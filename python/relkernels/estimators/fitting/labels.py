@@ -114,9 +114,9 @@ def label_map(
         ],
         activation,
     )
-    rows = slice(0, _JUDGED)
-    features = feature_map(X[rows], mlp)
-    return mlp, feature_loss(features, features, codes[rows], "squared")[0]
+    judged = slice(0, _JUDGED)
+    features = feature_map(X[judged], mlp)
+    return mlp, feature_loss(features, features, codes[judged], "squared")[0]
 
 
 def _sensitive_is_better(layer: MLP, X: Any, codes: np.ndarray, count: np.ndarray, n_classes: int) -> bool:
