@@ -225,6 +225,9 @@ def started(n, lead=()):
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads in /proc")
+@pytest.mark.skipif(
+    "tsan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer has a thread of its own"
+)
 @pytest.mark.parametrize(
     ("calls", "expected"),
     [
