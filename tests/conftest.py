@@ -18,6 +18,20 @@ settings.register_profile(
 settings.load_profile("default")
 
 
+# Parametrized by scikit-learn, which takes no marks: fits of 10 to 30 s each.
+SLOW_CHECKS = (
+    "AsymmetricRelation()-check_estimator_sparse_array",
+    "AsymmetricRelation()-check_estimator_sparse_matrix",
+)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves the marked ones out
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if any(check in item.name for check in SLOW_CHECKS):
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_report_header():
     return f"relkernels {_core.__version__}, instruction set {_core.isa}"
 
