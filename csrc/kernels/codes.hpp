@@ -5,10 +5,9 @@
 // row has NaN or infinity or a range that would overflow or underflow; u is 1 for a row of zeros.
 //
 // `screen` multiplies codes of queries by codes of keys. Query codes are stored with an offset of
-// kCodeOffset, as unsigned bytes, which is what VPMADDUBSW and VPDPBUSD multiply by signed ones. |key code|
-// <= 63 and query code
-// + 64 <= 128, so four products fit in 16 bits: two VPMADDUBSW are added before one VPMADDWD widens them. For
-// 64 products that is 3 multiplications, where float takes 8.
+// kCodeOffset, as unsigned bytes, which is what VPMADDUBSW and VPDPBUSD multiply by signed ones.
+// |key code| <= 63 and query code + 64 <= 128, so four products fit in 16 bits: two VPMADDUBSW are added
+// before one VPMADDWD widens them. For 64 products that is 3 multiplications, where float takes 8.
 #pragma once
 
 #include "kernels/pack.hpp"
@@ -168,16 +167,6 @@ RK_INLINE void add_code_products(const std::uint8_t* rows, long row, const std::
                                                        load_codes(panel + g * kGroup + v * RK_VECTOR_BYTES)));
 }
 
-RK_INLINE Vf to_values(If x) {
-#if defined(RK_ISA_AVX512)
-    return (Vf)_mm512_maskz_cvtepi32_ps(0xffff, (__m512i)x);
-#elif defined(RK_ISA_AVX2)
-    return (Vf)_mm256_cvtepi32_ps((__m256i)x);
-#else
-    return __builtin_convertvector(x, Vf);
-#endif
-}
-
 // R rows against one panel, of which the first `cols` keys exist; appends the pairs that pass.
 template <int R, bool kVnni>
 RK_INLINE Survivor* screen_panel(const CodedRows& q, long r0, const std::int8_t* panel, const float* terms,
@@ -187,13 +176,7 @@ RK_INLINE Survivor* screen_panel(const CodedRows& q, long r0, const std::int8_t*
     for (int v = 0; v < kCodeVectors; ++v) {
         // Without the offset of the query codes.
         const Vf sum = load(terms + 3 * kCodeLanes + v * kLanes<float>);
-#if defined(RK_ISA_AVX512)
-        const If start = (If)_mm512_maskz_cvtps_epi32(0xffff, (__m512)(sum * (float)-kCodeOffset));
-#elif defined(RK_ISA_AVX2)
-        const If start = (If)_mm256_cvtps_epi32((__m256)(sum * (float)-kCodeOffset));
-#else
-        const If start = __builtin_convertvector(sum, If) * -kCodeOffset;
-#endif
+        const If start = __builtin_convertvector(sum * (float)-kCodeOffset, If);  // exact
 #pragma GCC unroll 12
         for (int r = 0; r < R; ++r) acc[r][v] = start;
     }
@@ -208,7 +191,7 @@ RK_INLINE Survivor* screen_panel(const CodedRows& q, long r0, const std::int8_t*
         const Vf error = fma(load(at + kCodeLanes), broadcast(q.error), load(at + 2 * kCodeLanes));
 #pragma GCC unroll 12
         for (int r = 0; r < R; ++r) {
-            const Vf most = fma(broadcast(q.reach[r0 + r]), error, to_values(acc[r][v]));
+            const Vf most = fma(broadcast(q.reach[r0 + r]), error, __builtin_convertvector(acc[r][v], Vf));
             excess[r][v] = fma(broadcast(q.minus_bar[r0 + r]), unit, most);
             below &= (If)excess[r][v];
         }

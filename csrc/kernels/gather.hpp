@@ -4,7 +4,7 @@
 // Flops: 2 width per entry. Bytes: width values of the matrix per entry, 256 for 64 floats, from wherever the
 // matrix is; the result is written once.
 // Invariant: an element of the result is one chain of multiply-adds in the order of the entries inside blocks
-// of kDepth entries, and blocks are added in order. Its value depends on its own row only.
+// of kChainDepth entries, and blocks are added in order. Its value depends on its own row only.
 #pragma once
 
 #include "kernels/micro_kernel.hpp"
@@ -66,7 +66,7 @@ static void gather_rows(const SparseRows<T>& x, const Index* columns, long first
         if (finish.accumulate && from == end) continue;
         bool add_to_c = finish.accumulate;
         do {
-            const long count = end - from < kDepth ? end - from : kDepth;
+            const long count = end - from < kChainDepth ? end - from : kChainDepth;
             for (long j = 0; j < cols; j += kGathered * kLanes<T>)
                 gather_vectors<T, Index, kGathered>(
                     x.values + from, columns + from, count, last - from, matrix + j, matrix_row, c + j,

@@ -78,8 +78,8 @@ static void few_rows_strip(const T* a, long a_row, long a_depth, const B* b, lon
     LinesAhead<T, B> ahead(b, b_row, depth);
     for (long j = 0; j < cols; j += kLanes<T>) {
         const long left = cols - j;
-        for (long k = 0; k < depth; k += kDepth) {
-            const long block = depth - k < kDepth ? depth - k : kDepth;
+        for (long k = 0; k < depth; k += kChainDepth) {
+            const long block = depth - k < kChainDepth ? depth - k : kChainDepth;
             const Epilogue<T> e{finish, finish.bias ? finish.bias + j : nullptr, finish.accumulate || k > 0,
                                 k + block == depth};
             few_rows_tile<T, B, R>(a + k * a_depth, a_row, a_depth, b + j * b_row + k, b_row, left, block,

@@ -10,7 +10,7 @@
 //
 // Contract: A is read by broadcast from any strides and only in rows that exist; B is packed and
 // padded (table.hpp), so whole vectors of it are read; C is written only in columns that exist.
-// Invariant: an element of C is one chain of multiply-adds in the order of k inside blocks of kDepth,
+// Invariant: an element of C is one chain of multiply-adds in the order of k inside blocks of kChainDepth,
 // and blocks are added in order. Its value does not depend on the tile that held it.
 #pragma once
 
@@ -22,9 +22,6 @@ namespace rk::RK_ISA {
 static constexpr int kPanelVectors = 2;
 template <class T>
 static constexpr int kPanel = kPanelVectors * kLanes<T>;
-// Depth of one chain: 2 x 64 bytes x 256 = 32 KiB, a panel block that stays in L1 on every machine with
-// 48 KiB and half in L1, half in L2 on the others; and short enough to keep rounding errors small.
-static constexpr long kDepth = 256;
 
 // How a finished chain is written to C.
 template <class T>
@@ -160,8 +157,8 @@ template <class T>
 static void product(const T* a, long a_row, long a_depth, const T* panels, long panel_stride, long rows,
                     long cols, long depth, T* c, long c_row, const Finish<T>& finish) {
     constexpr long kWide = 4;  // panels at a time for a few rows
-    for (long k = 0; k < depth; k += kDepth) {
-        const long block = depth - k < kDepth ? depth - k : kDepth;
+    for (long k = 0; k < depth; k += kChainDepth) {
+        const long block = depth - k < kChainDepth ? depth - k : kChainDepth;
         const T* a_block = a + k * a_depth;
         const T* b_block = panels + k * kPanel<T>;
         for (long j = 0; j < cols;) {
@@ -192,7 +189,7 @@ static void product(const T* a, long a_row, long a_depth, const T* panels, long 
     if (finish.stream) stream_fence();
 }
 
-// The same chains as product with accumulate and depth <= kDepth, one element at a time.
+// The same chains as product with accumulate and depth <= kChainDepth, one element at a time.
 template <class T>
 static void masked_product(const T* a, long a_row, const T* panels, long panel_stride, long rows, long cols,
                            long depth, T* c, long c_row, const Mask& mask, long i0, long j0) {

@@ -29,7 +29,9 @@ struct Pending {
 long groups_of(long depth) { return ceil_div(depth, 4); }
 
 // At least the relative error of a chain of `depth` multiply-adds, each of up to two roundings.
-double chain_error(long depth) { return double(std::min(depth, 256L) + depth / 256 + 4) * 0x1p-23; }
+double chain_error(long depth) {
+    return double(std::min(depth, kChainDepth) + depth / kChainDepth + 4) * 0x1p-23;
+}
 
 void encode_panels(const Points<float>& keys, long first, long panels, std::int8_t* codes, float* terms) {
     const long groups = groups_of(keys.dim);

@@ -15,7 +15,6 @@
 
 namespace rk {
 
-inline constexpr long kChainDepth = 256;
 inline constexpr long kShallow = 64;  // products of fewer depths are bound by writing C
 
 // Row stride of an internal block of rows: whole cache lines, and never a multiple of 4096 bytes, at
