@@ -10,8 +10,10 @@ target_sources(
           csrc/embed/relations.cpp
           csrc/embed/loss.cpp
           csrc/embed/system.cpp)
-set_source_files_properties(csrc/embed/system.cpp PROPERTIES COMPILE_DEFINITIONS
-                                                             RK_VERSION="${RELKERNELS_VERSION}")
+set_source_files_properties(
+  csrc/embed/system.cpp
+  TARGET_DIRECTORY relkernels_core
+  PROPERTIES COMPILE_DEFINITIONS RK_VERSION="${RELKERNELS_VERSION}")
 
 include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
