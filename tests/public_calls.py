@@ -292,6 +292,7 @@ def _of_theory() -> dict[str, dict[str, Any]]:
         },
         "bounds.attention": {"margin": 1.0, "n": 3, "diameter": 1.0, "eps": 0.5},
         "bounds.attention_error": {"margin": 1.0, "n": 3, "diameter": 1.0, "beta": 2.0},
+        "bounds.certify": {"phi": PHI, "relation": "gaussian", "box": [(-1, 1)] * D, "max_pairs": 1},
         "bounds.hilbert_cube": {"encoder": "geometric", "modulus_of_continuity": 1.0, "eps": 0.1},
         "bounds.kernel_norm": {"kernel": "gaussian", "dimension": 2},
         "bounds.margin_of": {"utility": [[0.0, 1.0], [2.0, 3.0]]},

@@ -10,6 +10,7 @@ import sys as _sys
 from . import bound as _bound
 from ._asymmetric import asymmetric, symmetric_floor
 from ._attention import Margin, attention, attention_error, margin_of
+from ._certify import Certificate, certify
 from ._hilbert_cube import hilbert_cube
 from ._one_layer import kernel_norm
 from ._random_features import random_features
@@ -21,6 +22,7 @@ from .bound import Assumption, Bound, Constant
 __all__ = [
     "Assumption",
     "Bound",
+    "Certificate",
     "Comparison",
     "Constant",
     "Margin",
@@ -28,6 +30,7 @@ __all__ = [
     "asymmetric",
     "attention",
     "attention_error",
+    "certify",
     "hilbert_cube",
     "kernel_norm",
     "margin_of",

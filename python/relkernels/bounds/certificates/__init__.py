@@ -1,0 +1,1 @@
+"""What `certify` computes with: cells, and maps, relations and errors on them."""

@@ -1,0 +1,117 @@
+"""A box cut in halves, coordinate by coordinate, and a feature map on the cells of each depth.
+
+The cells of depth t are numbered 0 .. 2^t - 1 and have equal sizes; the halves of cell i are 2 i and 2 i + 1.
+The side to cut next is the longest, in units in which the map moves as much along each.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .maps import MapOnCells
+
+# Bytes of one depth's cells that are kept; cells of finer depths are computed when they are needed.
+_KEPT = 1 << 26
+
+
+class Factors(NamedTuple):
+    """What the bound of a pair of cells needs of one of them; arrays of n rows.
+
+    Attributes
+    ----------
+    centre : ndarray of shape (n, D)
+    affine : ndarray of shape (n, 1 + D, d)
+        Features at the centre, then slopes.
+    kinks : ndarray of shape (n, K)
+        Their products with those of the other side bound all that is not affine in both cells.
+    """
+
+    centre: np.ndarray
+    affine: np.ndarray
+    kinks: np.ndarray
+
+
+class CellTree:
+    """The cells of one side, with the factors of its map.
+
+    `other` is the last layer of the other side's map. The side that is `first` leaves the product of both
+    maps' errors to the other.
+    """
+
+    def __init__(
+        self, low: np.ndarray, high: np.ndarray, mapped: MapOnCells, other: np.ndarray, first: bool
+    ) -> None:
+        self.low, self.high, self.mapped, self.first = low, high, mapped, first
+        self.other = other.T
+        self.cross = np.abs(mapped.last @ other.T)
+        self.order: list[int] = []
+        half = (high - low) / 2
+        slopes = np.linalg.norm(mapped(((low + high) / 2)[None], half).slopes[0], axis=1)
+        self.length = half * np.maximum(slopes, 1e-3 * slopes.max(initial=0.0) or 1.0)
+        self.kept: dict[int, tuple[np.ndarray, Factors]] = {}
+
+    def half(self, depth: int) -> np.ndarray:
+        """Return the half-widths of the cells of this depth."""
+        while len(self.order) < depth:
+            cuts = np.bincount(np.array(self.order, int), minlength=len(self.low))
+            self.order.append(int(np.argmax(self.length / 2.0**cuts)))
+        cuts = np.bincount(np.array(self.order[:depth], int), minlength=len(self.low))
+        return (self.high - self.low) / 2 / 2.0**cuts
+
+    def covering(self, depth: int) -> np.ndarray:
+        """Return half-widths that cover the cells around rounded centres."""
+        rounded = 1e-15 * np.maximum(np.abs(self.low), np.abs(self.high))
+        return self.half(depth) * (1 + 1e-12) + rounded
+
+    def centres(self, ids: np.ndarray, depth: int) -> np.ndarray:
+        """Return the centres of cells."""
+        half = self.half(depth)
+        index = np.zeros((len(ids), len(self.low)))
+        for k, i in enumerate(self.order[:depth]):
+            index[:, i] = 2 * index[:, i] + ((ids >> (depth - 1 - k)) & 1)
+        return self.low + (2 * index + 1) * half
+
+    def factors(self, parents: np.ndarray, cuts: int, depth: int) -> Factors:
+        """Return the factors of the 2^cuts parts of cells: arrays (n, 2^cuts, ...), cells of this depth."""
+        s = 1 << cuts
+        size = sum(a.nbytes for a in self._empty(1))
+        if size << depth > _KEPT:
+            blocks, at = np.unique(parents, return_inverse=True)
+            found = self._computed(blocks, cuts, depth)
+            return Factors(*(a.reshape(-1, s, *a.shape[1:])[at] for a in found))
+        if depth not in self.kept:
+            self.kept[depth] = (np.zeros(1 << depth - cuts, bool), self._empty(1 << depth))
+        known, kept = self.kept[depth]
+        wanted = np.zeros(len(known), bool)
+        wanted[parents] = True
+        blocks = np.flatnonzero(wanted & ~known)
+        if len(blocks):
+            for to, a in zip(kept, self._computed(blocks, cuts, depth), strict=True):
+                to.reshape(-1, s, *a.shape[1:])[blocks] = a.reshape(-1, s, *a.shape[1:])
+            known[blocks] = True
+        return Factors(*(a.reshape(-1, s, *a.shape[1:])[parents] for a in kept))
+
+    def _empty(self, n: int) -> Factors:
+        D, d, K = len(self.low), self.mapped.width, sum(self.cross.shape) + 1
+        return Factors(np.empty((n, D)), np.empty((n, 1 + D, d)), np.empty((n, K)))
+
+    def _computed(self, parents: np.ndarray, cuts: int, depth: int) -> Factors:
+        ids = (parents[:, None] << cuts | np.arange(1 << cuts)).ravel()
+        half = self.covering(depth)
+        out = self._empty(len(ids))
+        for begin in range(0, len(ids), 1024):
+            rows = slice(begin, begin + 1024)
+            cells = self.mapped(self.centres(ids[rows], depth), half)
+            out.centre[rows] = cells.centre
+            out.affine[rows, 0], out.affine[rows, 1:] = cells.features, cells.slopes
+            # sup |<phi, A_u>| over the cell, for each unit u of the other side
+            through = np.abs(cells.features @ self.other)
+            through += np.einsum("i,niu->nu", half, np.abs(cells.slopes @ self.other))
+            if not self.first:
+                through += cells.errors @ self.cross
+            moved = np.linalg.norm(cells.slopes, axis=2) @ half
+            parts = (cells.errors, through) if self.first else (through, cells.errors)
+            np.concatenate([*parts, moved[:, None]], axis=1, out=out.kinks[rows])
+        return out
