@@ -276,6 +276,7 @@ def _of_numpy() -> dict[str, dict[str, Any]]:
         "relation_matvec": {**pairs, "v": V},
         "relu_power": {"r": 2.0},
         "retrieve": {"q": X, "keys": Y, "k": 3, "phi": PHI, "psi": PSI},
+        "retrieve_above": {"q": X, "keys": Y, "threshold": 0.5, "phi": PHI, "psi": PSI},
         "retrieve_blocks": {"q": X, "blocks": [Y[:5], Y[5:]], "k": 3, "phi": PHI, "psi": PSI},
         "set_num_threads": {"n": rk.get_num_threads()},
         "arrays.host": {"name": "a", "a": X},

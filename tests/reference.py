@@ -150,6 +150,24 @@ def retrieve(r, k, mask=None):
     return values, indices
 
 
+def not_excluded(shape, exclude=None):
+    """Return the pairs (..., n, m) that lists of indices, -1 for none, do not exclude."""
+    may = np.ones(shape, bool)
+    if exclude is not None:
+        lists = exclude[:, None] if exclude.ndim == 1 else exclude
+        lists = np.broadcast_to(lists, (*shape[:-1], lists.shape[-1]))
+        for row in np.ndindex(shape[:-1]):
+            may[row][lists[row][lists[row] >= 0]] = False
+    return may
+
+
+def retrieve_above(r, threshold, mask=None):
+    """Return offsets, indices and values of the given scores at or above the threshold of their row."""
+    above = (r >= np.asarray(threshold, r.dtype)[..., None]) & allowed(r.shape, mask, False)
+    counts = above.reshape(-1, r.shape[-1]).sum(axis=1)
+    return np.concatenate([[0], np.cumsum(counts)]), np.nonzero(above)[-1], r[above]
+
+
 def relation_loss(x, y, target, phi=None, psi=None, loss="squared", weight=None, scale=1.0):
     """With target (n, m); weight (n,) or (n, m)."""
     f, g = both_features(x, y, phi, psi)

@@ -1,5 +1,6 @@
 // The operations on feature maps and relations.
 #include "bindings/conversions.hpp"
+#include "operations/found_pairs.hpp"
 #include "operations/operations.hpp"
 
 namespace rk::bindings {
@@ -100,24 +101,82 @@ void encode_keys(const py::array& features, long first, const py::array& codes, 
     without_gil([&] { rk::encode_keys(from, first, bytes, numbers); });
 }
 
+template <class T>
+KeyCodes codes_of(const Relation<T>& relation, const Maybe& codes, const Maybe& terms) {
+    if (!codes || !terms) return {};
+    const Array<const T>& k = relation.columns;
+    if (!std::is_same_v<T, float> || relation.psi || !k.repeats() || (k.dim(1) > 1 && k.step(1) != 1))
+        throw std::invalid_argument("codes are for one matrix of float32 features of unit stride");
+    check_codes(*codes, *terms, k.dim(2), k.dim(1));
+    return {view<const std::int8_t>(*codes).data, view<const float>(*terms).data};
+}
+
+// Ranges, columns and the number of the first column, as ops/excluded.py makes them.
+using Exclusions = std::optional<std::tuple<py::array, py::array, std::int64_t>>;
+
+Searchable searchable_of(const Maybe& mask, const Exclusions& excluded) {
+    Searchable s{allowed_of(mask), {}};
+    if (!excluded) return s;
+    const auto& [ranges, columns, first] = *excluded;
+    s.excluded = {view<const std::int64_t>(ranges), contiguous<std::int64_t>(columns), first};
+    if (s.excluded.ranges.ndim() < 2 || s.excluded.ranges.dim(1) != 2)
+        throw std::invalid_argument("ranges: expected shape (..., n, 2)");
+    return s;
+}
+
 void retrieve(const py::array& q, const py::array& keys, const MlpHandle* phi, const MlpHandle* psi,
               const Name& precision, const Maybe& mask, const py::array& values, const py::array& indices,
-              const Maybe& codes, const Maybe& terms) {
+              const Maybe& codes, const Maybe& terms, const Exclusions& excluded) {
     with_dtype(q, [&]<class T>() {
         const auto relation = relation_of<T>(q, keys, phi, psi, precision, 1);
-        const Allowed allowed = allowed_of(mask);
+        const Searchable searchable = searchable_of(mask, excluded);
         const auto best = view<T>(values);
         const auto where = view<std::int64_t>(indices);
-        KeyCodes of_keys;
-        if (codes && terms) {
-            const Array<const T>& k = relation.columns;
-            if (!std::is_same_v<T, float> || psi || !k.repeats() || (k.dim(1) > 1 && k.step(1) != 1))
-                throw std::invalid_argument("codes are for one matrix of float32 features of unit stride");
-            check_codes(*codes, *terms, k.dim(2), k.dim(1));
-            of_keys = {view<const std::int8_t>(*codes).data, view<const float>(*terms).data};
-        }
-        without_gil([&] { rk::retrieve<T>(relation, allowed, best, where, of_keys); });
+        const KeyCodes of_keys = codes_of(relation, codes, terms);
+        without_gil([&] { rk::retrieve<T>(relation, searchable, best, where, of_keys); });
     });
+}
+
+// What retrieve_above found, until it is written to arrays of the right size.
+struct FoundPairsHandle {
+    std::variant<std::unique_ptr<FoundPairs<float>>, std::unique_ptr<FoundPairs<double>>> found;
+    long rows;
+
+    long total() const {
+        return std::visit([](const auto& f) { return f->total(); }, found);
+    }
+    void write(const py::array& offsets, const py::array& indices, const py::array& values) {
+        std::visit(
+            [&]<class T>(std::unique_ptr<FoundPairs<T>>& f) {
+                const auto ends = view<std::int64_t>(offsets), columns = view<std::int64_t>(indices);
+                const auto to = view<T>(values);
+                const auto is = [](const auto& a, long size) {
+                    return a.ndim() == 1 && a.dim(1) == size && (size < 2 || a.step(1) == 1);
+                };
+                if (!f->complete() || !is(ends, rows + 1) || !is(columns, f->total()) || !is(to, f->total()))
+                    throw std::invalid_argument("expected vectors of all pairs that were found");
+                without_gil([&] { f->write(ends.data, columns.data, to.data); });
+            },
+            found);
+    }
+};
+
+FoundPairsHandle retrieve_above(const py::array& q, const py::array& keys, const MlpHandle* phi,
+                                const MlpHandle* psi, const Name& precision, const Maybe& mask,
+                                const py::array& thresholds, long limit, const Maybe& codes,
+                                const Maybe& terms, const Exclusions& excluded) {
+    FoundPairsHandle handle{};
+    with_dtype(q, [&]<class T>() {
+        const auto relation = relation_of<T>(q, keys, phi, psi, precision, 1);
+        const Searchable searchable = searchable_of(mask, excluded);
+        const auto bars = view<const T>(thresholds);
+        const KeyCodes of_keys = codes_of(relation, codes, terms);
+        handle.rows = relation.rows.batch(1);
+        auto found = std::make_unique<FoundPairs<T>>(handle.rows, limit);
+        without_gil([&] { rk::retrieve_above<T>(relation, searchable, bars, of_keys, *found); });
+        handle.found = std::move(found);
+    });
+    return handle;
 }
 
 void relation_matvec(const py::array& x, const py::array& y, const py::array& v, const MlpHandle* phi,
@@ -148,7 +207,13 @@ void register_operations(py::module_& m) {
     m.def("encode_keys", &encode_keys, arg("features"), arg("first"), arg("codes"), arg("terms"));
     m.def("retrieve", &retrieve, arg("q"), arg("keys"), arg("phi").none(true), arg("psi").none(true),
           arg("precision"), arg("mask"), arg("values"), arg("indices"), arg("codes") = py::none(),
-          arg("terms") = py::none());
+          arg("terms") = py::none(), arg("excluded") = py::none());
+    py::class_<FoundPairsHandle>(m, "FoundPairs")
+        .def_property_readonly("total", &FoundPairsHandle::total)
+        .def("write", &FoundPairsHandle::write, arg("offsets"), arg("indices"), arg("values"));
+    m.def("retrieve_above", &retrieve_above, arg("q"), arg("keys"), arg("phi").none(true),
+          arg("psi").none(true), arg("precision"), arg("mask"), arg("thresholds"), arg("limit"),
+          arg("codes") = py::none(), arg("terms") = py::none(), arg("excluded") = py::none());
     m.def("relation_matvec", &relation_matvec, arg("x"), arg("y"), arg("v"), arg("phi").none(true),
           arg("psi").none(true), arg("precision"), arg("link"), arg("scale"), arg("out"));
 }

@@ -162,12 +162,13 @@ struct Attention {
 struct Retrieve {
     static constexpr const char* kName = "retrieve";
     static constexpr const char* kParameters =
-        "q, keys, k, phi=None, psi=None, *, mask=None, pad=False, precision=None, out=None";
-    enum { q, keys, k, phi, psi, mask, pad, precision, out };
+        "q, keys, k, phi=None, psi=None, *, mask=None, exclude=None, pad=False, precision=None, out=None";
+    enum { q, keys, k, phi, psi, mask, exclude, pad, precision, out };
 
     template <class T>
     static PyObject* run(Arguments<T>& given) {
         given.require_absent(mask);
+        given.require_absent(exclude);
         given.require_absent(precision);
         given.require_absent(out);
         given.flag(pad, false);

@@ -85,7 +85,7 @@ void retrieve(In<T> q, In<T> keys, Map<T> phi, Map<T> psi, View<T> values, View<
     call.shape("indices", indices.shape(), values.shape(), "that of values");
     const Output<T> best(call, "values", values, Layout::contiguous);
     const Output<std::int64_t> where(call, "indices", indices, Layout::contiguous);
-    rk::retrieve<T>(a.relation(call.precision<T>(options.precision), T(1)), a.allowed(), best.array(2),
+    rk::retrieve<T>(a.relation(call.precision<T>(options.precision), T(1)), {a.allowed(), {}}, best.array(2),
                     where.array(2));
     best.write_back();
     where.write_back();

@@ -75,8 +75,16 @@ void encode_keys(const Array<const float>& features, long first, std::int8_t* co
 // values and indices are contiguous. With codes, every item has the same keys, of unit stride and without
 // psi.
 template <class T>
-void retrieve(const Relation<T>& relation, const Allowed& allowed, const Array<T>& values,
+void retrieve(const Relation<T>& relation, const Searchable& searchable, const Array<T>& values,
               const Array<std::int64_t>& indices, const KeyCodes& codes = {});
+
+template <class T>
+class FoundPairs;  // found_pairs.hpp
+
+// thresholds: (..., n), none NaN. The rows of `found` are those of all items.
+template <class T>
+void retrieve_above(const Relation<T>& relation, const Searchable& searchable,
+                    const Array<const T>& thresholds, const KeyCodes& codes, FoundPairs<T>& found);
 
 template <class T>
 void relation_matvec(const Relation<T>& relation, const Array<const T>& values, Link link,

@@ -2,6 +2,9 @@
 
 #include <cfloat>
 
+#include "operations/above.hpp"
+#include "operations/top_k.hpp"
+
 namespace rk {
 
 namespace {
@@ -52,11 +55,12 @@ void encode_panels(const Team& team, const Points<float>& keys, long first, std:
     });
 }
 
+template <class Consumer>
 class Screening {
    public:
     Screening(const Team& team, const Points<float>& rows, const Points<float>& keys, const KeyCodes& codes,
-              const TopK<float>& best)
-        : team_(team), rows_(rows), keys_(keys), given_(codes), best_(best), depth_(keys.width()) {}
+              const Consumer& consumer)
+        : team_(team), rows_(rows), keys_(keys), given_(codes), consumer_(consumer), depth_(keys.width()) {}
 
     void run() {
         const long per_row = (own_rows() ? depth_ * 4 : 0) + code_row() + state_bytes(kRowBlock) / kRowBlock;
@@ -87,7 +91,7 @@ class Screening {
     };
     // What one part of the columns has found for a block.
     struct State {
-        TopK<float>::State best;
+        typename Consumer::State found;
         float* minus_bar;
         Pending* pending;
         long* waiting;  // in the list of pending, of each row
@@ -100,11 +104,11 @@ class Screening {
     bool own_keys() const { return !keys_.are_features() || keys_.col != 1; }
     long code_row() const { return groups_of(depth_) * 4; }
     // Tiles that are multiplied in full at first: at best k of as many pairs as were seen pass.
-    long warm_up() const { return ceil_div(kFullShare * best_.k, kTileColumns); }
-    long pending_capacity() const { return std::clamp(2 * best_.k, 64L, 512L); }
+    long warm_up() const { return ceil_div(kFullShare * consumer_.warm_up_pairs(), kTileColumns); }
+    long pending_capacity() const { return std::clamp(2 * consumer_.warm_up_pairs(), 64L, 512L); }
 
     void take(Space& space, long rows, State& s) const {
-        s.best = best_.make(space, rows);
+        s.found = consumer_.make(space, rows);
         s.minus_bar = space.take<float>(rows);
         s.pending = space.take<Pending>(rows * pending_capacity());
         s.waiting = space.take<long>(rows);
@@ -117,12 +121,9 @@ class Screening {
     }
 
     void walk(long i, long n, long column) const {
-        TopK<float> best = best_;
-        best.first_row = i;
-        best.first_column = column;
-        best.resumes = column > 0;
         walk_pairs<A>(team_, rows_.sub(i, n),
-                      {{keys_.sub(column, keys_.count - column), Operand<A>::columns}}, 1, 1, best);
+                      {{keys_.sub(column, keys_.count - column), Operand<A>::columns}}, 1, 1,
+                      consumer_.from(i, column));
     }
 
     // Screens rows i .. i + n - 1; returns how many columns were done.
@@ -156,8 +157,8 @@ class Screening {
                 State& s = states[std::size_t(b * parts + p)];
                 Space space(memory.get() + (b * parts + p) * each);
                 take(space, size, s);
-                best_.init(s.best, rows.rows);
-                std::fill_n(s.minus_bar, rows.rows, FLT_MAX);
+                consumer_.init(s.found, rows.rows);
+                for (long r = 0; r < rows.rows; ++r) raise(rows, s, r);
                 std::fill_n(s.waiting, rows.rows, 0);
             }
         });
@@ -166,8 +167,9 @@ class Screening {
         const auto finish = [&] {
             team_.for_each(blocks, [&](long b) {
                 State* s = &states[std::size_t(b * parts)];
-                for (long p = 1; p < parts; ++p) best_.merge(s[0].best, s[p].best, all[std::size_t(b)].rows);
-                best_.finish(s[0].best, all[std::size_t(b)].first, all[std::size_t(b)].rows);
+                for (long p = 1; p < parts; ++p)
+                    consumer_.merge(s[0].found, s[p].found, all[std::size_t(b)].rows);
+                consumer_.finish(s[0].found, all[std::size_t(b)].first, all[std::size_t(b)].rows);
             });
             return j;
         };
@@ -242,7 +244,8 @@ class Screening {
     // -bar u, a little more, so that what the bounds' own roundings could change passes.
     void raise(const Block& b, const State& s, long i) const {
         const double bar =
-            std::clamp(double(s.best.bar[i]), -double(FLT_MAX), double(FLT_MAX)) * double(b.unit[i]);
+            std::clamp(double(consumer_.bar(s.found, b.first + i, i)), -double(FLT_MAX), double(FLT_MAX)) *
+            double(b.unit[i]);
         if (bar != bar || b.unit[i] == 0)  // every pair passes
             s.minus_bar[i] = FLT_MAX;
         else
@@ -261,7 +264,7 @@ class Screening {
         Survivor* const found = scratch.take<Survivor>(kStrip * (kTileColumns + kCodeLanes));
         for (long t = from; t < to; ++t) {
             const long j0 = t * kTileColumns, cols = std::min(kTileColumns, keys.count - j0);
-            if (best_.met(b.first, b.rows, j + j0, cols).empty()) continue;
+            if (consumer_.met(b.first, b.rows, j + j0, cols).empty()) continue;
             if (t % (kChunk / kTileColumns) == 0) poll();
             const bool warm = ++s.tiles > warm_up(), counted = s.tiles > 2 * warm_up();
             bool packed = false;
@@ -291,9 +294,10 @@ class Screening {
                 const TileOperand<A> of_tile = operands[0].in_tile(tile, in_place, j0);
                 of_tile.product(b.features.at(r0), b.features.row, 1, 0, n, cols, depth_, space, kTileColumns,
                                 {});
-                best_.accept(s.best,
-                             Tile<A>{space, kTileColumns, b.first + r0, n, j + j0, cols, r0, 0, &of_tile});
-                for (long r = r0; r < r0 + n; ++r) raise(b, s, r);
+                consumer_.accept(
+                    s.found, Tile<A>{space, kTileColumns, b.first + r0, n, j + j0, cols, r0, 0, &of_tile});
+                if constexpr (!Consumer::kFixedBar)
+                    for (long r = r0; r < r0 + n; ++r) raise(b, s, r);
             }
         }
         for (long i = 0; i < b.rows; ++i) settle(b, s, keys, j, i, 0);
@@ -302,7 +306,7 @@ class Screening {
     void add(const Block& b, State& s, const Points<float>& keys, long j, long i, long j0,
              const Survivor& pair, const float* terms) const {
         const long column = j0 + pair.column;
-        if (!best_.mask.allows(b.first + i, j + column)) return;
+        if (!consumer_.searched.allows(b.first + i, j + column)) return;
         const float unit =
             terms[pair.column / kCodeLanes * kCodeTerms * kCodeLanes + pair.column % kCodeLanes];
         const double slack = double(pair.excess) / double(unit), bar = -double(s.minus_bar[i]);
@@ -333,14 +337,16 @@ class Screening {
         float* const values = scratch.take<float>(batch);
         while (s.waiting[i] > most) {
             const long n = std::min(batch, s.waiting[i]);
-            select_first(list, s.waiting[i], n);
+            if constexpr (!Consumer::kFixedBar) select_first(list, s.waiting[i], n);
             for (long c = 0; c < n; ++c) std::copy_n(keys.at(list[c].column), depth_, gathered + c * depth_);
             kernels<float>().product_of_rows(b.features.at(i), b.features.row, 1, gathered, Storage::own,
                                              depth_, 1, n, depth_, values, batch, {});
             for (long c = 0; c < n; ++c)
-                if (!(values[c] < s.best.bar[i])) best_.offer(s.best, i, {values[c], j + list[c].column});
-            best_.select(s.best, i);
-            raise(b, s, i);
+                consumer_.offer(s.found, b.first + i, i, values[c], j + list[c].column);
+            if constexpr (!Consumer::kFixedBar) {
+                consumer_.select(s.found, i);
+                raise(b, s, i);
+            }
             keep(n);
         }
     }
@@ -348,7 +354,7 @@ class Screening {
     const Team& team_;
     const Points<float> rows_, keys_;
     const KeyCodes given_;
-    const TopK<float>& best_;
+    const Consumer& consumer_;
     const long depth_;
 };
 
@@ -362,10 +368,16 @@ bool screening_pays(const Points<float>& rows, const Points<float>& keys, const 
     return codes.codes || rows.count >= std::max(24L, 16 + depth / 6);
 }
 
-void retrieve_screened(const Team& team, const Points<float>& rows, const Points<float>& keys,
-                       const KeyCodes& codes, const TopK<float>& best) {
-    Screening(team, rows, keys, codes, best).run();
+template <class Consumer>
+void search_screened(const Team& team, const Points<float>& rows, const Points<float>& keys,
+                     const KeyCodes& codes, const Consumer& consumer) {
+    Screening<Consumer>(team, rows, keys, codes, consumer).run();
 }
+
+template void search_screened(const Team&, const Points<float>&, const Points<float>&, const KeyCodes&,
+                              const TopK<float>&);
+template void search_screened(const Team&, const Points<float>&, const Points<float>&, const KeyCodes&,
+                              const Above<float>&);
 
 void encode_keys(const Array<const float>& features, long first, std::int8_t* codes, float* terms) {
     const Points<float> keys{features.data, features.dim(2), features.dim(1), features.step(2), 1};

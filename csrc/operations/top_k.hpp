@@ -75,11 +75,12 @@ void select_first(Item* items, long n, long k) {
 template <class T>
 struct TopK {
     static constexpr bool kOrderFree = true;
+    static constexpr bool kFixedBar = false;
     static constexpr long kRowBlock = rk::kRowBlock;
     long k;
     T* values;
     std::int64_t* indices;
-    Mask mask;
+    Searched searched;
     // The first pair of the walk: a walk may take some of the rows, and columns after those that others took,
     // whose k best are then in `values` and `indices` (resumes).
     long first_row = 0, first_column = 0;
@@ -100,7 +101,7 @@ struct TopK {
         std::fill_n(s.bar, rows, std::numeric_limits<T>::quiet_NaN());
     }
     Span met(long i0, long rows, long j0, long cols) const {
-        return band_columns(mask.band, first_row + i0, rows, first_column + j0, cols);
+        return band_columns(searched.mask.band, first_row + i0, rows, first_column + j0, cols);
     }
     template <class A>
     void destination(Tile<A>&, Finish<T>&) const {}
@@ -137,7 +138,7 @@ struct TopK {
                 const long found = kernels<T>().candidates(row + from, to - from, s.bar[i], columns);
                 for (long c = 0; c < found; ++c) {
                     const long j = from + columns[c], column = first_column + t.j0 + j;
-                    if (mask.allows(first_row + t.i0 + r, column) && !(row[j] <= s.bar[i]))
+                    if (!(row[j] <= s.bar[i]) && searched.allows(first_row + t.i0 + r, column))
                         offer(s, i, Hit<T>(row[j], column));
                 }
                 if (fresh) select(s, i);
@@ -163,6 +164,21 @@ struct TopK {
                 index[c] = found ? hits[c].column : -1;
             }
         }
+    }
+
+    // ---- for screening (operations/screening.hpp)
+
+    TopK from(long row, long column) const {
+        TopK rest = *this;
+        rest.first_row = row;
+        rest.first_column = column;
+        rest.resumes = column > 0;
+        return rest;
+    }
+    long warm_up_pairs() const { return k; }
+    T bar(const State& s, long, long r) const { return s.bar[r]; }
+    void offer(const State& s, long, long r, T value, long column) const {
+        if (!(value < s.bar[r])) offer(s, r, Hit<T>(value, column));
     }
 };
 

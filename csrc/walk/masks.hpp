@@ -1,4 +1,5 @@
-// Masks of attention and retrieval: made from arrays, transposed, and cut to tiles.
+// Masks of attention and retrieval: made from arrays, transposed, and cut to tiles; lists of excluded
+// columns.
 #pragma once
 
 #include <algorithm>
@@ -18,6 +19,50 @@ struct Allowed {
     Mask of_item(long item) const {
         if (mask.empty()) return {.band = band};
         return {mask.item(item, 2), mask.step(2), mask.step(1), band};
+    }
+};
+
+// The columns that a search may not return, as a list per row: those of row i are columns[ranges(i, 0)] up to
+// columns[ranges(i, 1)], ascending.
+struct Excluded {
+    Array<const std::int64_t> ranges;  // (..., n, 2)
+    const std::int64_t* columns = nullptr;
+    std::int64_t first = 0;  // the number that the list has for the first column
+
+    bool none() const { return ranges.empty(); }
+};
+
+// The pairs of one item that a search may return.
+struct Searched {
+    Mask mask;
+    const std::int64_t* ranges = nullptr;  // null: none is excluded
+    long row_stride = 0, end = 0;
+    const std::int64_t* columns = nullptr;
+    std::int64_t first = 0;
+
+    bool allows(long i, long j) const {
+        if (!mask.allows(i, j)) return false;
+        if (!ranges) return true;
+        const std::int64_t* const range = ranges + i * row_stride;
+        return !std::binary_search(columns + range[0], columns + range[end], j + first);
+    }
+};
+
+// The pairs that a search may return.
+struct Searchable {
+    Allowed allowed = {};
+    Excluded excluded = {};
+
+    bool all() const { return allowed.all() && excluded.none(); }
+    Searched of_item(long item) const {
+        const Mask mask = allowed.of_item(item);
+        if (excluded.none()) return {mask};
+        return {mask,
+                excluded.ranges.item(item, 2),
+                excluded.ranges.step(2),
+                excluded.ranges.step(1),
+                excluded.columns,
+                excluded.first};
     }
 };
 

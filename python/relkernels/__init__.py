@@ -25,7 +25,16 @@ from .arrays.engine import register_device
 from .config import get_num_threads, set_num_threads, show_config
 from .gradients import MLPGradient, attention_vjp, feature_map_vjp, relation_loss, relation_matrix_vjp
 from .maps import MLP, Activation, leaky_relu, relu_power
-from .ops import Keys, attention, attention_scores, feature_map, relation_matrix, relation_matvec, retrieve
+from .ops import (
+    Keys,
+    attention,
+    attention_scores,
+    feature_map,
+    relation_matrix,
+    relation_matvec,
+    retrieve,
+    retrieve_above,
+)
 from .ops.linear_operator import as_linear_operator
 from .ops.nngp import nngp_kernel
 from .samples import RelationValues, RowPairs
@@ -78,6 +87,7 @@ __all__ = [
     "relation_matvec",
     "relu_power",
     "retrieve",
+    "retrieve_above",
     "retrieve_blocks",
     "set_num_threads",
     "show_config",

@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['ACTIVATIONS', 'DlpackTensor', 'Dual', 'LINKS', 'LOSSES', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'encode_keys', 'feature_map', 'feature_map_backward', 'feature_map_forward', 'feature_map_vjp', 'get_num_threads', 'isa', 'measure_ceiling', 'nngp_diagonal', 'nngp_kernel', 'ordinary', 'philox', 'random_features', 'random_normals', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'retrieve', 'set_map_class', 'set_num_threads', 'sparse_feature_map', 'sparse_feature_map_vjp', 'vector_math']
+__all__: list[str] = ['ACTIVATIONS', 'DlpackTensor', 'Dual', 'FoundPairs', 'LINKS', 'LOSSES', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'encode_keys', 'feature_map', 'feature_map_backward', 'feature_map_forward', 'feature_map_vjp', 'get_num_threads', 'isa', 'measure_ceiling', 'nngp_diagonal', 'nngp_kernel', 'ordinary', 'philox', 'random_features', 'random_normals', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'retrieve', 'retrieve_above', 'set_map_class', 'set_num_threads', 'sparse_feature_map', 'sparse_feature_map_vjp', 'vector_math']
 class DlpackTensor:
     """
     A tensor taken from a DLPack capsule, kept as long as this object.
@@ -56,6 +56,12 @@ class Dual:
         ...
     @staticmethod
     def series(activation: str, constant: typing.SupportsFloat | typing.SupportsIndex, linear: typing.SupportsFloat | typing.SupportsIndex, slope_constant: typing.SupportsFloat | typing.SupportsIndex, is_odd: bool, nodes: numpy.ndarray, even: numpy.ndarray, odd: numpy.ndarray, base: typing.SupportsFloat | typing.SupportsIndex, rate: typing.SupportsFloat | typing.SupportsIndex, slope_rate: typing.SupportsFloat | typing.SupportsIndex) -> Dual:
+        ...
+class FoundPairs:
+    def write(self, offsets: numpy.ndarray, indices: numpy.ndarray, values: numpy.ndarray) -> None:
+        ...
+    @property
+    def total(self) -> int:
         ...
 def attention(q: numpy.ndarray, k: numpy.ndarray, v: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, scale: typing.SupportsFloat | typing.SupportsIndex, mask: numpy.ndarray | None, band: tuple[int | None, int | None], out: numpy.ndarray, lse: numpy.ndarray | None) -> None:
     ...
@@ -117,7 +123,9 @@ def relation_matrix_vjp(f: numpy.ndarray, g: numpy.ndarray, grad: numpy.ndarray,
     ...
 def relation_matvec(x: numpy.ndarray, y: numpy.ndarray, v: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, link: str, scale: typing.SupportsFloat | typing.SupportsIndex, out: numpy.ndarray) -> None:
     ...
-def retrieve(q: numpy.ndarray, keys: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, mask: numpy.ndarray | None, values: numpy.ndarray, indices: numpy.ndarray, codes: numpy.ndarray | None = None, terms: numpy.ndarray | None = None) -> None:
+def retrieve(q: numpy.ndarray, keys: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, mask: numpy.ndarray | None, values: numpy.ndarray, indices: numpy.ndarray, codes: numpy.ndarray | None = None, terms: numpy.ndarray | None = None, excluded: tuple[numpy.ndarray, numpy.ndarray, typing.SupportsInt | typing.SupportsIndex] | None = None) -> None:
+    ...
+def retrieve_above(q: numpy.ndarray, keys: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, mask: numpy.ndarray | None, thresholds: numpy.ndarray, limit: typing.SupportsInt | typing.SupportsIndex, codes: numpy.ndarray | None = None, terms: numpy.ndarray | None = None, excluded: tuple[numpy.ndarray, numpy.ndarray, typing.SupportsInt | typing.SupportsIndex] | None = None) -> FoundPairs:
     ...
 def set_map_class(map: type) -> None:
     """

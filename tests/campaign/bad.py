@@ -13,7 +13,7 @@ from .drawing import Draw, arrays_in
 
 # The kind of a parameter, by name.
 ARRAYS = {"x", "y", "q", "k", "v", "keys", "grad"}
-INTEGERS = {"heads", "depth", "n", "rows"}
+INTEGERS = {"heads", "depth", "n", "rows", "limit"}
 REALS = {"scale", "weight_std", "bias_std", "r", "slope"}
 FLAGS = {"causal", "return_lse", "bias", "pad"}
 CHOICES = {"link", "loss", "kind", "precision", "activation", "dtype", "align", "of"}
@@ -116,6 +116,21 @@ def of_mask(draw: Draw, value: Any) -> tuple[Any, bool]:
                      np.ma.masked_array([[True]]), Liar(), np.ones((1, 1), object)), True  # fmt: skip
 
 
+def of_exclude(draw: Draw, value: Any) -> tuple[Any, bool]:
+    if draw.chance(0.3):
+        return np.zeros(draw.pick((), (0,), (1,), (3, 2), (7, 1, 1), (1,) * 20), draw.pick("i8", "u1")), False
+    return draw.pick([0], [[0] * 1000] * 200, "itself", 1, np.ones((1, 1)), np.ones((1, 1), bool), {},
+                     np.full((1, 1), 10**6), np.full((1, 1), -2), np.ma.masked_array([[0]]), Liar(),
+                     np.ones((1, 1), object)), True  # fmt: skip
+
+
+def of_threshold(draw: Draw, value: Any) -> tuple[Any, bool]:
+    if draw.chance(0.3):
+        return np.zeros(draw.pick((), (0,), (1,), (3, 2), (1,) * 20), draw.pick("f4", "f8")), False
+    return draw.pick(np.nan, "0", None, [0.0], [0.0] * 100_000, 1j, {}, np.zeros(1, int), np.zeros(1, object),
+                     np.ma.masked_array([0.0]), Liar()), True  # fmt: skip
+
+
 def of_out(draw: Draw, call: Call, right: Any) -> tuple[Any, bool]:
     """Return an output that does not fit the result, and True, because it must be rejected."""
     if isinstance(right, tuple):
@@ -216,6 +231,7 @@ def spoiled(draw: Draw, call: Call) -> tuple[dict[str, Any], str, bool] | None:
         for names, change in (
             (ARRAYS | {"sample_weight"}, array), (REALS, of_real), (FLAGS, of_flag), (CHOICES, of_choice),
             (MAPS, of_map), ({"mask"}, of_mask), ({"target"}, of_target),
+            ({"exclude"}, of_exclude), ({"threshold"}, of_threshold),
             ({"blocks"}, of_blocks), ({"weights", "biases", "widths"}, of_list), ({"path"}, of_path),
             ({"seed", "random_state"}, of_seed), ({"window"}, of_window),
             ({"result"}, of_result), ({"values", "pairs", "X", "Y"}, of_table),

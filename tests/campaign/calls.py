@@ -187,9 +187,9 @@ def retrieve(draw: Draw) -> Call:
     a = attended(draw, "keys")
     if a["keys"].shape[-2] == 0 or a["q"].shape[-2] * a["keys"].shape[-2] > 4000:
         return retrieve(draw)
-    rounding = precision(draw)
+    rounding, exclude = precision(draw), excluded(draw, a)
     k, pad = how_many(draw, a["keys"].shape[-2])
-    single = a["q"].ndim == 2 and len(a["q"]) == 1 and a.get("mask") is None
+    single = a["q"].ndim == 2 and len(a["q"]) == 1 and a.get("mask") is None and exclude is None
     if single:
         a["q"] = a["q"][0]
 
@@ -197,15 +197,53 @@ def retrieve(draw: Draw) -> Call:
         """Check for exact equality with the sorted relation matrix."""
         q = a["q"][None] if single else a["q"]
         r = rk.relation_matrix(q, a["keys"], a["phi"], a["psi"], precision=rounding)
-        mask = a.get("mask")
-        r = r if mask is None else np.broadcast_to(r, np.broadcast_shapes(r.shape, mask.shape))
-        values, indices = reference.retrieve(r, k, mask)
+        values, indices = reference.retrieve(*searchable(r, a.get("mask"), exclude, k))
         if single:
             values, indices = values[..., 0, :], indices[..., 0, :]
         same_bits(result, (values.astype(draw.dtype), indices.astype(np.int64)), "the sorted relation")
 
-    arguments = {"q": a["q"], "keys": a["keys"], "k": k} | a | pad | given(precision=rounding)
+    options = given(precision=rounding, exclude=exclude)
+    arguments = {"q": a["q"], "keys": a["keys"], "k": k} | a | pad | options
     return Call(rk.retrieve, arguments, check, 3, () if single else (-2, -2), True)
+
+
+@generator("retrieve_above")
+def retrieve_above(draw: Draw) -> Call:
+    a = attended(draw, "keys")
+    if a["q"].shape[-2] * a["keys"].shape[-2] > 4000:
+        return retrieve_above(draw)
+    rounding, exclude = precision(draw), excluded(draw, a)
+    size = float(draw.pick(0.0, 1.0, 10.0, -1.0))
+    n = a["q"].shape[-2]
+    threshold = draw.pick(size, -np.inf, (size * draw.rng.standard_normal(n)).astype(draw.dtype))
+
+    def check(result: Any) -> None:
+        """Check for exact equality with the elements of the relation matrix."""
+        r = rk.relation_matrix(a["q"], a["keys"], a["phi"], a["psi"], precision=rounding)
+        r, bars, mask = searchable(r, a.get("mask"), exclude, threshold)
+        same_bits(result, reference.retrieve_above(r, bars, mask), "the relation at or above the threshold")
+
+    options = given(precision=rounding, exclude=exclude, limit=draw.pick(None, None, 10**12))
+    arguments = {"q": a["q"], "keys": a["keys"], "threshold": threshold} | a | options
+    return Call(rk.retrieve_above, arguments, check, 3)
+
+
+def excluded(draw: Draw, a: dict[str, Any]) -> np.ndarray | None:
+    """Return indices that the rows of a search may not return, or None."""
+    n, m = a["q"].shape[-2], a["keys"].shape[-2]
+    if draw.chance(0.7):
+        return None
+    shape = draw.pick((n,), (n, 1), (n, 5), (1, 3))
+    return draw.rng.integers(-1, m, shape).astype(draw.pick("i8", "i4"))
+
+
+def searchable(r: np.ndarray, mask: Any, exclude: Any, k: Any) -> tuple[np.ndarray, Any, np.ndarray | None]:
+    """Return scores, k and the pairs that may be found, in one shape."""
+    r = r if mask is None else np.broadcast_to(r, np.broadcast_shapes(r.shape, mask.shape))
+    if exclude is not None:
+        may = reference.not_excluded(r.shape, exclude)
+        mask = may if mask is None else may & mask
+    return r, k, mask
 
 
 @generator("retrieve_blocks")

@@ -69,8 +69,8 @@ class Engine(Protocol[A]):
     def packed(self, phi: Map | None, precision: str | None = None) -> Any:
         """Return the weights of a map as kernels take them; None for the identity."""
 
-    def run(self, name: str, *arguments: Any) -> None:
-        """Run a kernel; its last arguments are its outputs."""
+    def run(self, name: str, *arguments: Any) -> Any:
+        """Run a kernel; its last arguments are its outputs, or it returns an object that holds them."""
 
     def copy(self, out: A, a: A) -> None:
         """Copy an array into one of the same shape and any strides."""
@@ -115,9 +115,9 @@ class Processor(Engine[np.ndarray]):
         return None if phi is None else phi._handle
 
     @staticmethod
-    def run(name: str, *arguments: Any) -> None:
+    def run(name: str, *arguments: Any) -> Any:
         """Call the function of `_core`."""
-        getattr(_core, name)(*arguments)
+        return getattr(_core, name)(*arguments)
 
     @staticmethod
     def copy(out: np.ndarray, a: np.ndarray) -> None:

@@ -16,7 +16,15 @@ from .stand_ins import Interface, StandIn, stand_in
 
 # The operations whose kernels take arrays in 16 bits; in all others such arrays are widened first.
 READ_AS_STORED = frozenset(
-    ("feature_map", "relation_matrix", "attention_scores", "attention", "retrieve", "relation_matvec")
+    (
+        "feature_map",
+        "relation_matrix",
+        "attention_scores",
+        "attention",
+        "retrieve",
+        "retrieve_above",
+        "relation_matvec",
+    )
 )
 # As the kernels take them: bfloat16 as its bits.
 _STORAGE = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(np.uint16)}
@@ -28,9 +36,9 @@ class StoredProcessor(Processor):
     __slots__ = ()
 
     @staticmethod
-    def run(name: str, *arguments: Any) -> None:
+    def run(name: str, *arguments: Any) -> Any:
         """Call the function of `_core` with the arrays themselves in place of their stand-ins."""
-        Processor.run(name, *(_itself(a) if isinstance(a, StandIn) else a for a in arguments))
+        return Processor.run(name, *(_itself(a) if isinstance(a, StandIn) else a for a in arguments))
 
 
 STORED_PROCESSOR = StoredProcessor()

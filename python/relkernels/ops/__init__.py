@@ -12,6 +12,7 @@ from .attended import attention, attention_scores
 from .keys import Keys
 from .relations import LINKS, relation_matrix, relation_matvec
 from .retrieval import retrieve
+from .retrieval_above import retrieve_above
 
 __all__ = [
     "LINKS",
@@ -22,4 +23,5 @@ __all__ = [
     "relation_matrix",
     "relation_matvec",
     "retrieve",
+    "retrieve_above",
 ]

@@ -8,8 +8,8 @@ import numpy as np
 
 from .. import _core
 from ..arrays.allocate import empty
-from ..arrays.engine import PROCESSOR
-from .sides import Attended, spread
+from .excluded import Excluded
+from .sides import Attended
 
 # Dtypes of storage by name, and those of their elements: bfloat16 is stored as its bits.
 ELEMENTS: dict[str, np.dtype] = {
@@ -211,24 +211,31 @@ class Stored(NamedTuple):
         rest = self._replace(kept=kept, size=self.size - len(places))
         return rest.compact() if 2 * rest.size <= rest.rows else rest
 
-    def search(self, a: Attended, values: np.ndarray, indices: np.ndarray) -> None:
-        """Write the best scores of queries and the ids of their keys.
+    def codes_for(self, precision: Any) -> tuple[Any, ...]:
+        """Return codes and terms, if a search in this precision can use them."""
+        return () if self.codes is None or precision is not None else (self.codes, self.terms)
 
-        `a` has the queries, and the mask over the rows that were not removed; its keys are not read.
-        """
-        mask, features = self._allowed(a), self.features[: self.rows]
-        if self.codes is not None and a.precision is None:
-            outputs = (values, indices, self.codes, self.terms)
-            PROCESSOR.run("retrieve", a.q, features, None, None, None, mask, *outputs)
-        else:
-            keys = spread(features, a.lead, 2)
-            PROCESSOR.run("retrieve", a.q, keys, None, None, a.precision, mask, values, indices)
+    def to_ids(self, indices: np.ndarray) -> None:
+        """Replace rows by their ids, in place; -1 stays."""
         if self.next_id != self.rows:  # otherwise the ids are the numbers of the rows
             found = indices >= 0
             indices[found] = self.ids[indices[found]]
 
-    def _allowed(self, a: Attended) -> np.ndarray | None:
-        """Return the mask of all rows."""
+    def rows_of(self, excluded: Excluded, ids: bool) -> Excluded:
+        """Return lists of rows for lists of ids, or of places in `kept_ids`."""
+        if ids:
+            if self.next_id == self.rows:
+                return excluded
+            return excluded.translated(self.places(excluded.columns))
+        if self.kept is None:
+            return excluded
+        own = excluded.columns - excluded.first
+        inside = (own >= 0) & (own < self.size)
+        rows = np.flatnonzero(self.kept)
+        return excluded.translated(np.where(inside, rows[np.where(inside, own, 0)], -1))
+
+    def allowed(self, a: Attended) -> np.ndarray | None:
+        """Return the mask of all rows for a search whose mask has the rows that were not removed."""
         if self.kept is None:
             return a.mask
         if a.mask is None:

@@ -8,17 +8,11 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, operation
-from ..arrays.engine import PROCESSOR, engine_of
 from ..arrays.outputs import PairDestination
-from ..arrays.stored import STORED_PROCESSOR, widened
 from ..base import check
-from ..base.describe import described
-from ..maps.mlp import MLP, check_mlp
-from .allowed import Allowed
-from .key_store import Stored
+from ..maps.mlp import MLP
 from .keys import Keys
-from .sides import Attended
-from .sparse import mapped_points, mapped_sides
+from .search import Search
 
 
 @operation("q", "keys", "mask", "out")
@@ -30,6 +24,7 @@ def retrieve(
     psi: MLP | None = None,
     *,
     mask: Array | None = None,
+    exclude: Any = None,
     pad: bool = False,
     precision: str | None = None,
     out: tuple[Array, Array] | None = None,
@@ -51,6 +46,11 @@ def retrieve(
         `keys` already holds features, pass ``phi(q)`` and no maps.
     mask : ndarray of bool, optional
         True = may be retrieved; broadcast to (..., n, m), or to (..., m) for a single query.
+    exclude : ndarray of int of shape (n,) or (..., n, e), or sparse matrix of shape (n, m), optional
+        Indices that a row may not return, -1 for none; of a sparse matrix the stored entries, for instance
+        the items that each user has seen. Of any library, in main memory; for a single query of shape () or
+        (..., e). With `Keys`, indices are ids, also of keys that were removed.
+        ``exclude=np.arange(n)`` for "not itself".
     pad : bool, default False
         Accept `k` above m and fill the places without a key. False raises instead.
     precision : {"bf16"}, optional
@@ -65,8 +65,8 @@ def retrieve(
     values : ndarray of shape (..., n, k), or (..., k) for a single query
         Best first; equal values by the lower index; NaN after every number.
     indices : ndarray of int64 of the same shape
-        Rows of `keys`. If the mask (or, with `pad`, m) leaves fewer than `k` keys, the remaining values
-        are -inf and the remaining indices -1, after all keys found, NaN included.
+        Rows of `keys`. If `mask` and `exclude` (or, with `pad`, m) leave fewer than `k` keys, the remaining
+        values are -inf and the remaining indices -1, after all keys found, NaN included.
 
     Raises
     ------
@@ -81,6 +81,8 @@ def retrieve(
     at the start, then ``retrieve(q, items, k, phi)`` for each request. With arrays and maps, all m keys go
     through `psi` in every call.
 
+    Excluded keys take the memory of their lists, where a mask has an element per pair.
+
     Keys are read in place. A search for few queries is bound by the bytes of the keys, so it is fastest with
     keys of bfloat16 or float16.
 
@@ -93,14 +95,7 @@ def retrieve(
     >>> rk.retrieve(np.array([1.0, 0.5]), keys, 4, pad=True)
     (array([ 2. ,  1. ,  0.5, -inf]), array([ 2,  0,  1, -1]))
     """
-    stored: Stored | None = None
-    if isinstance(keys, Keys):
-        stored = keys._stored  # the rows of this moment
-        q, keys = _features_and_rows(q, stored, phi, psi, precision)
-        phi = psi = None
-    else:
-        q, keys, phi, psi = mapped_sides(q, keys, phi, psi, precision, ("q", "keys"), 1)
-    a = Attended(q, keys, None, phi, psi, 1.0, Allowed(mask), precision, keys_name="keys", least_ndim=1)
+    a = Search(q, keys, phi, psi, mask, exclude, precision)
     count = check.integer("k", k, 1, check.WIDEST)
     if not check.flag("pad", pad) and count > a.m:
         rows = f"the rows of keys of shape {a.y.shape}"
@@ -117,33 +112,11 @@ def retrieve(
         best = tuple(a.engine.empty("retrieve", (*lead, found), dtype) for _, dtype in wanted)
     if found:
         rows_of_best = [part[..., None, :] if a.single else part for part in best]
-        if stored is None:
-            a.engine.run("retrieve", a.q, a.k, *a.maps(a.precision), a.precision, a.mask, *rows_of_best)
-        else:
-            stored.search(a, *rows_of_best)
+        a.run("retrieve", *rows_of_best)
+        if a.stored is not None:
+            a.stored.to_ids(rows_of_best[1])
     if found < count:
         for whole, part, blank in zip(to.arrays, best, (-math.inf, -1), strict=True):
             a.engine.copy(whole[..., :found], part)
             a.engine.fill(whole[..., found:], blank)
     return to.result()
-
-
-def _features_and_rows(
-    q: Any, stored: Stored, phi: MLP | None, psi: MLP | None, precision: str | None
-) -> tuple[Any, Any]:
-    """Return the features of queries for `Keys`, and an array of the shape and dtype of the keys."""
-    if psi is not None:
-        raise TypeError(f"psi: expected None with Keys, which are features already, got {described(psi)}")
-    if engine_of(q) is STORED_PROCESSOR:
-        q = widened(q)
-    if engine_of(q) is not PROCESSOR:
-        raise TypeError("keys: expected an array on the device of q, got Keys, which are in main memory")
-    check_mlp("phi", phi)
-    features = mapped_points("q", q, "phi", phi, precision, 1)
-    wanted = stored.arithmetic
-    if features.dtype != wanted:
-        cast = f"q.astype(np.{wanted})" if phi is None else None
-        check.different_dtype("q", "keys", str(wanted), str(features.dtype), cast)
-    rows = np.broadcast_to(np.zeros((), wanted), (stored.size, stored.width))
-    check.same_width("q", q, features.shape[-1], "keys", rows, stored.width)
-    return features, rows
