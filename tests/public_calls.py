@@ -34,7 +34,7 @@ RESULTS = {
     "MercerSpectrum", "RKHSNorm", "Report", "SchmidtSpectrum", "SphereSpectrum", "Tensor",
 }  # fmt: skip
 # Plain records, checked where they are used.
-RECORDS = {"Activation", "LinkedSum", "SoftmaxAccumulate", "TopK"}
+RECORDS = {"Above", "Activation", "LinkedSum", "SoftmaxAccumulate", "TopK"}
 # Not called by users: a decorator, the DLPack protocol, blocks and states, which get checked arguments
 # from `retrieve_blocks` and Dask, and values passed from one method to the next.
 LEFT_OUT = {
@@ -43,6 +43,10 @@ LEFT_OUT = {
     "relkernels.NpyBlocks.block",
     "relkernels.RandomFeatureRidge.begin",
     "relkernels.RandomFeatureRidge.solve",
+    "relkernels.states.Above.accept",
+    "relkernels.states.Above.finish",
+    "relkernels.states.Above.init",
+    "relkernels.states.Above.merge",
     "relkernels.states.LinkedSum.accept",
     "relkernels.states.LinkedSum.finish",
     "relkernels.states.LinkedSum.merge",
@@ -277,6 +281,7 @@ def _of_numpy() -> dict[str, dict[str, Any]]:
         "relu_power": {"r": 2.0},
         "retrieve": {"q": X, "keys": Y, "k": 3, "phi": PHI, "psi": PSI},
         "retrieve_above": {"q": X, "keys": Y, "threshold": 0.5, "phi": PHI, "psi": PSI},
+        "retrieve_above_blocks": {"q": X, "blocks": [Y[:5], Y[5:]], "threshold": 0.5, "phi": PHI, "psi": PSI},
         "retrieve_blocks": {"q": X, "blocks": [Y[:5], Y[5:]], "k": 3, "phi": PHI, "psi": PSI},
         "set_num_threads": {"n": rk.get_num_threads()},
         "arrays.host": {"name": "a", "a": X},

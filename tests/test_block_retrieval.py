@@ -10,6 +10,7 @@ import pytest
 import relkernels as rk
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import sparse
 from strategies import cuts, normal, parts, seeds
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
@@ -41,9 +42,16 @@ def test_is_retrieval_however_keys_are_cut(at, dtype, k, masked, density, single
     mask = None if masked is None else np.asarray(rng.random(masked) < density)
     if single:
         q, mask = q[0], mask if mask is None or mask.ndim < 2 else mask[0]
-    got = rk.retrieve_blocks(q, iter(parts(keys, at)), k, mask=mask, pad=k > 60)
-    same(got, rk.retrieve(q, keys, k, mask=mask, pad=k > 60))
+    exclude = None if density == 0.05 else rng.integers(-1, 60, (4,) if single else (7, 4))
+    got = rk.retrieve_blocks(q, iter(parts(keys, at)), k, mask=mask, exclude=exclude, pad=k > 60)
+    same(got, rk.retrieve(q, keys, k, mask=mask, exclude=exclude, pad=k > 60))
     assert got[0].shape == got[1].shape == (*q.shape[:-1], k)
+    bars = dtype(0.3) if dtype != BF16 and single else 1.0 if single else (k / 50 - q[:, 0]).astype(dtype)
+    options = {"mask": mask, "exclude": exclude}
+    same(
+        rk.retrieve_above_blocks(q, iter(parts(keys, at)), bars, **options),
+        rk.retrieve_above(q, keys, bars, **options),
+    )
 
 
 @given(cuts, st.sampled_from(["float32", "float64", "float16", "bfloat16"]), st.integers(1, 70), seeds)
@@ -59,13 +67,41 @@ def test_blocks_of_keys(at, dtype, k, seed):
         block.remove([i for i in range(len(block)) if first + i not in left])
     whole.remove(np.setdiff1d(np.arange(60), left))
     mask = rng.random((7, 50)) < 0.4
-    values, ids = rk.retrieve(q, whole, k, phi, mask=mask, pad=True)
+    seen = rng.integers(0, 50, (7, 9))
+    values, ids = rk.retrieve(q, whole, k, phi, mask=mask, exclude=left[seen], pad=True)
     expected = values, np.where(ids < 0, -1, np.searchsorted(left, ids))
-    same(rk.retrieve_blocks(q, blocks, k, phi, mask=mask, pad=True), expected)
-    same(rk.retrieve_blocks(q, whole, k, phi, mask=mask, pad=True), expected)
+    same(rk.retrieve_blocks(q, blocks, k, phi, mask=mask, exclude=seen, pad=True), expected)
+    same(rk.retrieve_blocks(q, whole, k, phi, mask=mask, exclude=seen, pad=True), expected)
+    offsets, ids, values = rk.retrieve_above(q, whole, 0.5, phi, mask=mask, exclude=left[seen])
+    above = rk.retrieve_above_blocks(q, blocks, 0.5, phi, mask=mask, exclude=seen)
+    same(above, (offsets, np.searchsorted(left, ids), values))
     if dtype in ("float32", "float64"):
         mixed = [blocks[0], psi(table[left[left >= at[1]]])]
-        same(rk.retrieve_blocks(phi(q), mixed, k, mask=mask, pad=True), expected)
+        same(rk.retrieve_blocks(phi(q), mixed, k, mask=mask, exclude=seen, pad=True), expected)
+
+
+def test_pairs_above_a_threshold_are_counted_over_all_blocks(monkeypatch):
+    x, blocks = np.ones((4, 1)), [np.ones((3, 1)), np.zeros((2, 1)), np.ones((5, 1))]
+    assert rk.retrieve_above_blocks(x, blocks, 1.0, limit=32)[0].tolist() == [0, 8, 16, 24, 32]
+    for limit in (1, 12, 31):
+        with pytest.raises(ValueError, match=f"limit: expected at least 32, .* got {limit}$"):
+            rk.retrieve_above_blocks(x, blocks, 1.0, limit=limit)
+    assert [a.tolist() for a in rk.retrieve_above_blocks(x, iter(()), 1.0)] == [[0] * 5, [], []]
+    monkeypatch.setattr(rk.ops.retrieval_above, "available", lambda: 400)
+    with pytest.raises(MemoryError, match="32 pairs at or above the threshold need 1280 bytes; 400 bytes"):
+        rk.retrieve_above_blocks(x, blocks, 1.0)
+
+
+@pytest.mark.parametrize("call", ["retrieve_blocks", "retrieve_above_blocks"])
+def test_excluded_indices_beyond_the_blocks(call):
+    x, function = np.ones((3, 2)), getattr(rk, call)
+    for blocks in (x, [x], iter([x[:1], x[1:]])):
+        with pytest.raises(ValueError, match=r"exclude: expected indices from 0 to 2, or -1 .*, got 3"):
+            function(x, blocks, 1, exclude=np.array([0, 1, 3]))
+    with pytest.raises(ValueError, match=r"exclude: expected 3 columns, one for each row .*, got 4"):
+        function(x, [x], 1, exclude=sparse.csr_array((3, 4)))
+    with pytest.raises(ValueError, match=r"exclude: expected indices from 0, or -1 for none, got -2"):
+        function(x, [x], 1, exclude=np.array([0, 1, -2]))
 
 
 def test_bad_blocks_of_keys():

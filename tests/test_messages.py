@@ -18,6 +18,7 @@ CALLED_OTHERWISE = {
     "relkernels.HilbertCubeEncoder": {"object"},
     "relkernels.HilbertCubeEncoder.fit": {"object"},
     "relkernels.HilbertCubeEncoder.transform": {"object"},
+    "relkernels.retrieve_above_blocks": {"keys"},
     "relkernels.retrieve_blocks": {"keys"},
 }
 # Calls whose duration is an argument: "huge" would be valid, and never end.

@@ -39,6 +39,7 @@ from .ops.linear_operator import as_linear_operator
 from .ops.nngp import nngp_kernel
 from .samples import RelationValues, RowPairs
 from .states.block_retrieval import retrieve_blocks
+from .states.block_retrieval_above import retrieve_above_blocks
 from .states.blocks import NpyBlocks
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ __all__ = [
     "relu_power",
     "retrieve",
     "retrieve_above",
+    "retrieve_above_blocks",
     "retrieve_blocks",
     "set_num_threads",
     "show_config",

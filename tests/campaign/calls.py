@@ -267,6 +267,25 @@ def retrieve_blocks(draw: Draw) -> Call:
     return Call(rk.retrieve_blocks, arguments, check, 3, () if n is None else (-2, -2), fresh=fresh)
 
 
+@generator("retrieve_above_blocks")
+def retrieve_above_blocks(draw: Draw) -> Call:
+    d_q, phi, d_k, psi = draw.maps()
+    n, m = draw.pick(*ROWS), draw.pick(*COLUMNS[1:])
+    q, keys = draw.array(n, d_q), draw.array(m, d_k)
+    mask = draw.rng.random((n, m)) < 0.5 if draw.chance(0.3) else None
+    exclude, rounding = excluded(draw, {"q": q, "keys": keys}), precision(draw)
+    blocks = tuple(np.split(keys, np.sort(draw.rng.integers(0, m + 1, draw.pick(0, 1, 3)))))
+    threshold = float(draw.pick(0.0, 1.0, -1.0))
+    options = given(mask=mask, exclude=exclude, precision=rounding)
+
+    def check(result: Any) -> None:
+        expected = rk.retrieve_above(q, keys, threshold, phi, psi, **options)
+        same_bits(result, expected, "retrieve_above on all keys")
+
+    arguments = given(q=q, blocks=blocks, threshold=threshold, phi=phi, psi=psi) | options
+    return Call(rk.retrieve_above_blocks, arguments, check, 3)
+
+
 def linked_size(x: Any, y: Any, v: Any, phi: Any, psi: Any, link: str, scale: float) -> float:
     """Return the size of the terms of a product with the relation, and the growth of errors in its link."""
     f, g = sizes(x, y, phi, psi)

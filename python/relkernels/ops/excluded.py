@@ -47,12 +47,8 @@ class Excluded(NamedTuple):
         """Return the lists with these leading dimensions."""
         return self._replace(ranges=np.broadcast_to(self.ranges, (*lead, n, 2)))
 
-    def rows(self, rows: slice) -> Excluded:
-        """Return the lists of some rows."""
-        return self._replace(ranges=self.ranges[..., rows, :])
 
-
-def excluded(value: Any, n: int | None, m: int, *, ids: bool = False) -> Excluded | None:
+def excluded(value: Any, n: int | None, m: int | None, *, ids: bool = False) -> Excluded | None:
     """Check the argument `exclude` of a search for n queries, None for a single one without that axis.
 
     Parameters
@@ -61,7 +57,7 @@ def excluded(value: Any, n: int | None, m: int, *, ids: bool = False) -> Exclude
         Arrays of shape (n,) or (..., n, e); for a single query (), or (..., e). A sparse matrix has shape
         (n, m).
     n, m : int
-        Indices are from -1 to m - 1.
+        Indices are from -1 to m - 1; of any size if `m` is None.
     ids : bool
         Whether indices are ids, of which there may be more than keys: a sparse matrix has any width.
 
@@ -89,10 +85,10 @@ def excluded(value: Any, n: int | None, m: int, *, ids: bool = False) -> Exclude
     if lists.ndim < 2 or lists.shape[-2] not in (1, rows):
         wanted = "(e,) or ()" if n is None else f"({n},) or (..., {n}, e)"
         check.fail("exclude", f"shape {wanted}", given)
-    if lists.size and (lists.min() < -1 or lists.max() >= m):
+    if lists.size and (lists.min() < -1 or lists.max() >= (2**62 if m is None else m)):
         worst = lists.min() if lists.min() < -1 else lists.max()
-        what = "ids of keys" if ids else "indices"
-        check.fail("exclude", f"{what} from 0 to {m - 1}, or -1 for none", int(worst))
+        what = f"{'ids of keys' if ids else 'indices'} from 0" + ("" if m is None else f" to {m - 1}")
+        check.fail("exclude", f"{what}, or -1 for none", int(worst))
     ordered = np.sort(lists.astype(np.int64, copy=False), axis=-1)  # -1 comes first
     width = ordered.shape[-1]
     ranges = np.empty((*ordered.shape[:-1], 2), np.int64)
@@ -102,7 +98,7 @@ def excluded(value: Any, n: int | None, m: int, *, ids: bool = False) -> Exclude
     return Excluded(ranges, ordered.reshape(-1))
 
 
-def _of_matrix(matrix: Any, rows: int, m: int, ids: bool) -> Excluded:
+def _of_matrix(matrix: Any, rows: int, m: int | None, ids: bool) -> Excluded:
     """Return the lists of the stored entries of each row, whatever their values."""
     if matrix.format not in FORMATS:
         raise TypeError(
@@ -111,8 +107,8 @@ def _of_matrix(matrix: Any, rows: int, m: int, ids: bool) -> Excluded:
         )
     check_sparse("exclude", matrix)
     n, width = matrix.shape
-    if n not in (1, rows) or (width > m if ids else width != m):
-        wanted = f"({rows}, {m})" if not ids else f"({rows}, at most {m}), a column per id"
+    if n not in (1, rows) or (m is not None and (width > m if ids else width != m)):
+        wanted = f"({rows}, at most {m}), a column per id" if ids else f"({rows}, {'m' if m is None else m})"
         check.fail("exclude", f"shape {wanted}", matrix.shape)
     csr = matrix.tocsr()
     end = int(csr.indptr[-1])

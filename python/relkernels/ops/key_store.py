@@ -213,7 +213,8 @@ class Stored(NamedTuple):
 
     def codes_for(self, precision: Any) -> tuple[Any, ...]:
         """Return codes and terms, if a search in this precision can use them."""
-        return () if self.codes is None or precision is not None else (self.codes, self.terms)
+        usable = self.codes is not None and self.rows > 0 and precision is None
+        return (self.codes, self.terms) if usable else ()
 
     def to_ids(self, indices: np.ndarray) -> None:
         """Replace rows by their ids, in place; -1 stays."""

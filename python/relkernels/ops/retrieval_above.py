@@ -90,52 +90,86 @@ def retrieve_above(
            [0. , 0.6, 0. ]])
     """
     a = Search(q, keys, phi, psi, mask, exclude, precision)
-    thresholds = _thresholds(threshold, a)
-    rows = math.prod(a.lead) * a.n
-    most = rows * a.m
-    if limit is not None:
-        most = min(check.integer("limit", limit, 1), most)
-    # Offsets of 8 bytes a row; of each pair an element of the list, an index and a value.
-    per_pair = 2 * (8 + a.dtype.itemsize) + 8
-    left = available() if most > _FEW else None
-    room = most if left is None else min(most, left // per_pair)
-    found = a.run("retrieve_above", thresholds, room)
-    total = found.total
-    if limit is not None and total > limit:
-        check.fail("limit", f"at least {total}, the number of pairs at or above the threshold", limit)
-    if total > room:
-        raise MemoryError(
-            f"retrieve_above: {total} pairs at or above the threshold need {total * per_pair} bytes; "
-            f"{left} bytes are available"
-        )
-    offsets = a.engine.empty_sums("retrieve_above", (rows + 1,), _INT64)
-    indices = a.engine.empty_sums("retrieve_above", (total,), _INT64)
-    values = a.engine.empty("retrieve_above", (total,), a.dtype)
+    room = Room(limit, math.prod(a.lead) * a.n * a.m, a.dtype)
+    return room.checked(found_above(a, threshold, room))
+
+
+class Room:
+    """How many pairs a search may return, and how many it has found; it counts also those beyond.
+
+    Parameters
+    ----------
+    limit : int or None
+        As in `retrieve_above`.
+    most : int or None
+        The number of all pairs; None if it is not known.
+    dtype : dtype
+        Of the values.
+    """
+
+    def __init__(self, limit: Any, most: int | None, dtype: np.dtype) -> None:
+        self._limit = None if limit is None else check.integer("limit", limit, 1)
+        # Of each pair an element of the list, an index and a value.
+        self._per_pair = 2 * (8 + dtype.itemsize) + 8
+        self._left = available() if most is None or most > _FEW else None
+        bounds = (self._limit, most, None if self._left is None else self._left // self._per_pair)
+        self.total, self._room = 0, min((b for b in bounds if b is not None), default=2**62)
+
+    @property
+    def left(self) -> int:
+        """The number of pairs that may still be found."""
+        return max(self._room - self.total, 0)
+
+    def checked(self, result: Any) -> Any:
+        """Return the result if all pairs fit."""
+        if self._limit is not None and self.total > self._limit:
+            wanted = f"at least {self.total}, the number of pairs at or above the threshold"
+            check.fail("limit", wanted, self._limit)
+        if self.total > self._room:
+            raise MemoryError(
+                f"retrieve_above: {self.total} pairs at or above the threshold need "
+                f"{self.total * self._per_pair} bytes; {self._left} bytes are available"
+            )
+        return result
+
+
+def found_above(a: Search, threshold: Any, room: Room) -> tuple[Any, Any, Any] | None:
+    """Return offsets, indices and values of a search; None if they do not fit."""
+    bars = row_thresholds(threshold, a.lead if a.single else (*a.lead, a.n), a.dtype)
+    found = a.run("retrieve_above", bars[..., None] if a.single else bars, room.left)
+    fits = found.total <= room.left
+    room.total += found.total
+    if not fits:
+        return None
+    offsets = a.engine.empty_sums("retrieve_above", (math.prod(a.lead) * a.n + 1,), _INT64)
+    indices = a.engine.empty_sums("retrieve_above", (found.total,), _INT64)
+    values = a.engine.empty("retrieve_above", (found.total,), a.dtype)
     found.write(offsets, indices, values)
     if a.stored is not None:
         a.stored.to_ids(indices)
     return offsets, indices, values
 
 
-def _thresholds(value: Any, a: Search) -> np.ndarray:
-    """Return the threshold of each row."""
+def row_thresholds(value: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Return the threshold of each row of a search; `shape` is that of an array with one per row."""
     if engine_of(value) is STORED_PROCESSOR:
         value = widened(value)
     if isinstance(value, np.ndarray) and value.ndim > 0:
         if isinstance(value, np.ma.MaskedArray) or value.dtype.kind != "f":
-            raise TypeError(f"threshold: expected a number, or an array of {a.dtype}, got {described(value)}")
-        check.same_dtype(("q", a.x), ("threshold", check.floats("threshold", value, 0)))
-        value = check.floats("threshold", value, 0)
-        if np.isnan(value).any():
+            raise TypeError(f"threshold: expected a number, or an array of {dtype}, got {described(value)}")
+        if value.dtype != dtype:
+            check.different_dtype(
+                "threshold", "q", str(dtype), str(value.dtype), f"threshold.astype(np.{dtype})"
+            )
+        bars = check.floats("threshold", value, 1)
+        if np.isnan(bars).any():
             check.fail("threshold", "numbers", "NaN")
-        shape = a.lead if a.single else (*a.lead, a.n)
         try:
-            value = np.broadcast_to(value, shape)
+            return np.broadcast_to(bars, shape)
         except ValueError:
             check.fail("threshold", f"a number, or a shape that broadcasts to {shape}", value.shape)
-        return value[..., None] if a.single else value
     number = check.real("threshold", value)
     if math.isnan(number):
         check.fail("threshold", "a number", "NaN")
-    with np.errstate(over="ignore"):  # above all finite values
-        return np.broadcast_to(np.array(number).astype(a.dtype), (*a.lead, a.n))
+    with np.errstate(over="ignore"):  # infinity is above all finite values
+        return np.broadcast_to(np.array(number).astype(dtype), shape)

@@ -1,5 +1,5 @@
 """Mergeable states of operations, and the blocks of rows they are computed from."""
 
-from .consumers import LinkedSum, SoftmaxAccumulate, TopK
+from .consumers import Above, LinkedSum, SoftmaxAccumulate, TopK
 
-__all__ = ["LinkedSum", "SoftmaxAccumulate", "TopK"]
+__all__ = ["Above", "LinkedSum", "SoftmaxAccumulate", "TopK"]

@@ -22,9 +22,12 @@ from ..arrays.allocate import empty
 from ..maps.mlp import MLP
 from ..ops.allowed import Allowed, Window
 from ..ops.attended import attend
+from ..ops.excluded import Excluded
 from ..ops.keys import Keys
 from ..ops.relations import relation_matvec
 from ..ops.retrieval import retrieve
+from ..ops.retrieval_above import Room, found_above
+from ..ops.search import Search
 from ..ops.sides import Attended
 
 State = tuple[np.ndarray, ...]
@@ -53,15 +56,17 @@ class TopK:
         phi: MLP | None,
         psi: MLP | None,
         mask: np.ndarray | None = None,
+        exclude: Excluded | None = None,
     ) -> State:
         """Return the state of a block of keys; `first` is the index of its first key among all keys.
 
-        `Keys` must not be changed during the call; their ids are replaced by places in `Keys.ids`.
+        `Keys` must not be changed during the call; their ids are replaced by places in `Keys.ids`, to which
+        `mask` and `exclude` also refer.
         """
         k = min(self.k, keys.shape[-2])
         if k == 0:
             return self.init((*np.broadcast_shapes(q.shape[:-2], keys.shape[:-2]), q.shape[-2]), q.dtype)
-        values, indices = retrieve(q, keys, k, phi, psi, mask=mask, precision=self.precision)
+        values, indices = retrieve(q, keys, k, phi, psi, mask=mask, exclude=exclude, precision=self.precision)
         found = indices >= 0
         if isinstance(keys, Keys):
             indices[found] = np.searchsorted(keys.ids, indices[found])
@@ -87,6 +92,62 @@ class TopK:
         all_values[..., :found], all_values[..., found:] = values, -np.inf
         all_indices[..., :found], all_indices[..., found:] = indices, -1
         return all_values, all_indices
+
+
+@dataclass(frozen=True)
+class Above:
+    """All pairs at or above a threshold: ``Above`` of csrc/operations/above.hpp.
+
+    A state is (offsets, indices, values), the arrays of a sparse matrix whose rows are those of q, (n, d_q).
+    """
+
+    precision: str | None = None
+
+    def init(self, rows: int, dtype: np.dtype) -> State:
+        """Return the state of no columns."""
+        return np.zeros(rows + 1, np.int64), np.empty(0, np.int64), np.empty(0, dtype)
+
+    def accept(
+        self,
+        q: np.ndarray,
+        keys: np.ndarray | Keys,
+        first: int,
+        threshold: float | np.ndarray,
+        phi: MLP | None,
+        psi: MLP | None,
+        mask: np.ndarray | None = None,
+        exclude: Excluded | None = None,
+        room: Room | None = None,
+    ) -> State | None:
+        """Return the state of a block of keys, as `TopK.accept` does; None if it exceeds the room."""
+        a = Search(q, keys, phi, psi, mask, exclude, self.precision)
+        room = Room(None, None, a.dtype) if room is None else room
+        state = found_above(a, threshold, room)
+        if state is None:
+            return None
+        offsets, indices, values = state
+        if isinstance(keys, Keys):
+            indices = np.searchsorted(keys.ids, indices)
+        return offsets, indices + first if first else indices, values
+
+    def merge(self, *states: State) -> State:
+        """Return the state of all ranges, which are given in order."""
+        if len(states) == 1:
+            return states[0]
+        counts = [np.diff(offsets) for offsets, _, _ in states]
+        offsets = np.concatenate([[0], np.cumsum(sum(counts))])
+        indices = empty("retrieve_above", (int(offsets[-1]),), np.dtype(np.int64))
+        values = empty("retrieve_above", (int(offsets[-1]),), states[0][2].dtype)
+        begin = offsets[:-1].copy()
+        for (own, some_indices, some_values), count in zip(states, counts, strict=True):
+            at = np.repeat(begin - own[:-1], count) + np.arange(len(some_indices))
+            indices[at], values[at] = some_indices, some_values
+            begin += count
+        return offsets, indices, values
+
+    def finish(self, state: State) -> State:
+        """Return (offsets, indices, values)."""
+        return state
 
 
 @dataclass(frozen=True)
