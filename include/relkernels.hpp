@@ -155,15 +155,21 @@ void feature_map(In<T> x, const Mlp<T>& mlp, View<T> out, Precision precision = 
 
 // ---- relations ----------------------------------------------------------------------------------
 
+// The last four are functions of t = scale |phi(x) - psi(y)|^2, scale >= 0, and r = sqrt(t):
+//   gaussian exp(-t / 2), matern12 exp(-r), matern32 (1 + sqrt(3) r) exp(-sqrt(3) r),
+//   matern52 (1 + sqrt(5) r + 5 t / 3) exp(-sqrt(5) r)
+enum class Link { identity, exp, relu, square, gaussian, matern12, matern32, matern52 };
+
 struct RelationOptions {
     double scale = 1.0;      // any finite number
     std::int64_t heads = 1;  // the features are split into this many groups, each with its own relation
     Precision precision = Precision::full;
+    Link link = Link::identity;
 };
 
-// out <- scale <phi(x_i), psi(y_j)>.  x (..., n, d_x), y (..., m, d_y), out (..., n, m), or (..., heads, n,
-// m) with more than one head. y left out stands for x: where psi is null too, half is computed and the result
-// equals its transpose to the last bit.
+// out <- link(scale <phi(x_i), psi(y_j)>).  x (..., n, d_x), y (..., m, d_y), out (..., n, m), or (...,
+// heads, n, m) with more than one head. y left out stands for x: where psi is null too, half is computed and
+// the result equals its transpose to the last bit.
 template <class T>
 void relation_matrix(In<T> x, In<T> y, Map<T> phi, Map<T> psi, View<T> out,
                      const RelationOptions& options = {});
@@ -210,8 +216,6 @@ template <class T>
 void retrieve(In<T> q, In<T> keys, Map<T> phi, Map<T> psi, View<T> values, View<std::int64_t> indices,
               const RetrieveOptions& options = {});
 
-enum class Link { identity, exp, relu, square };
-
 struct MatvecOptions {
     Link link = Link::identity;
     double scale = 1.0;
@@ -219,7 +223,7 @@ struct MatvecOptions {
 };
 
 // out_i <- sum_j link(scale <phi(x_i), psi(y_j)>) v_j, the relation never stored.  v (..., m, c) and
-// out (..., n, c); or one vector v (m) and out (n).
+// out (..., n, c); or, if v has fewer dimensions than y, v (..., m) and out (..., n).
 template <class T>
 void relation_matvec(In<T> x, In<T> y, In<T> v, Map<T> phi, Map<T> psi, View<T> out,
                      const MatvecOptions& options = {});

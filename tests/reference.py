@@ -132,9 +132,30 @@ def link(name, r):
     }[name]()
 
 
+def squared_distances(x, y=None, phi=None, psi=None, scale=1.0):
+    f, g = both_features(x, y, phi, psi)
+    return scale * np.square(f[..., :, None, :] - g[..., None, :, :]).sum(axis=-1)
+
+
+def of_distance(name, t):
+    r = np.sqrt(t)
+    return {
+        "gaussian": lambda: np.exp(-t / 2),
+        "matern12": lambda: np.exp(-r),
+        "matern32": lambda: (1 + np.sqrt(3) * r) * np.exp(-np.sqrt(3) * r),
+        "matern52": lambda: (1 + np.sqrt(5) * r + 5 / 3 * t) * np.exp(-np.sqrt(5) * r),
+    }[name]()
+
+
+def linked_relation(x, y, phi=None, psi=None, link_name="identity", scale=1.0):
+    if link_name == "gaussian" or link_name.startswith("matern"):
+        return of_distance(link_name, squared_distances(x, y, phi, psi, scale))
+    return link(link_name, relation_matrix(x, y, phi, psi, scale))
+
+
 def relation_matvec(x, y, v, phi=None, psi=None, link_name="identity", scale=1.0):
     """With v of shape (..., m, c)."""
-    return link(link_name, relation_matrix(x, y, phi, psi, scale)) @ float64(v)
+    return linked_relation(x, y, phi, psi, link_name, scale) @ float64(v)
 
 
 def retrieve(r, k, mask=None):

@@ -54,7 +54,7 @@ def test_equals_its_definition(data, dtype, n, m, d, c, link, layout, seed):
     lead_x, lead_y = data.draw(leads(2))
     x = lay_out(normal(rng, (*lead_x, n, d), dtype), layout)
     y = lay_out(normal(rng, (*lead_y, m, d), dtype), layout)
-    v = normal(rng, (m,) if c is None else (m, c), dtype)
+    v = normal(rng, (m,) if c is None else (*(1,) * len(lead_y), m, c), dtype)
     out = rk.relation_matvec(x, y, v, phi, psi, link=link, scale=0.1)
     v2 = v[:, None] if c is None else v
     expected = reference.relation_matvec(x, y, v2, phi, psi, link, 0.1)

@@ -20,7 +20,15 @@ using relkernels::Link;
 using relkernels::Loss;
 using relkernels::Precision;
 
-#define RK_LINKS(X) X(Link, identity) X(Link, exp) X(Link, relu) X(Link, square)
+#define RK_LINKS(X)   \
+    X(Link, identity) \
+    X(Link, exp)      \
+    X(Link, relu)     \
+    X(Link, square)   \
+    X(Link, gaussian) \
+    X(Link, matern12) \
+    X(Link, matern32) \
+    X(Link, matern52)
 #define RK_LOSSES(X) X(Loss, squared) X(Loss, logistic) X(Loss, hinge) X(Loss, softmax)
 
 // X(Activation, name, gain, Lipschitz constant)
@@ -88,6 +96,10 @@ inline constexpr NamedActivation kActivations[] = {RK_ACTIVATIONS(RK_NAMED)};
 #undef RK_NAMED
 
 // False for an integer that was cast to the enumeration and is no member of it.
+// True for functions of the squared distance of the features; the others are functions of their inner
+// product.
+constexpr bool is_of_distance(Link link) { return link >= Link::gaussian; }
+
 #define RK_CASE(Enum, member, ...) case Enum::member:
 constexpr bool is_member(Link link) {
     switch (link) {

@@ -118,6 +118,14 @@ class Arguments {
         return otherwise;
     }
 
+    Link link(int at) {
+        const std::string_view given = name(at, "identity");
+        const auto* named = std::find_if(std::begin(kLinks), std::end(kLinks),
+                                         [&](const Named<Link>& row) { return row.name == given; });
+        require(named != std::end(kLinks));
+        return named == std::end(kLinks) ? Link::identity : named->value;
+    }
+
     // Both sides of a relation. Without y, of one map, the columns are absent if `symmetric`.
     Relation<T> relation(int x, int y, int phi, int psi, bool symmetric = false, int least = 2) {
         Relation<T> r{array(x, least), {}, map(phi), nullptr};

@@ -102,13 +102,28 @@ RelationGradient<T> gradient_in(const Maybe& grad_f, const Maybe& grad_g, const 
     return {view_or_none<T>(grad_f), view_or_none<T>(grad_g), data_or_null<double>(grad_scale)};
 }
 
-void relation_matrix_vjp(const py::array& f, const py::array& g, const py::array& grad, double scale,
-                         long heads, const Maybe& grad_f, const Maybe& grad_g, const Maybe& grad_scale) {
+void relation_matrix_vjp(const py::array& f, const py::array& g, const py::array& grad,
+                         const std::string& link, double scale, long heads, const Maybe& grad_f,
+                         const Maybe& grad_g, const Maybe& grad_scale) {
     with_dtype(f, [&]<class T>() {
         const auto features = features_of<T>(f, g, scale);
         const auto above = view<const T>(grad);
+        const Link kind = link_named(link);
         const auto to = gradient_in<T>(grad_f, grad_g, grad_scale);
-        without_gil([&] { rk::relation_matrix_vjp<T>(features, heads, above, to); });
+        without_gil([&] { rk::relation_matrix_vjp<T>(features, kind, heads, above, to); });
+    });
+}
+
+void relation_matvec_vjp(const py::array& f, const py::array& g, const py::array& v, const py::array& grad,
+                         const std::string& link, double scale, const Maybe& grad_f, const Maybe& grad_g,
+                         const Maybe& grad_v, const Maybe& grad_scale) {
+    with_dtype(f, [&]<class T>() {
+        const auto features = features_of<T>(f, g, scale);
+        const auto values = view<const T>(v), above = view<const T>(grad);
+        const Link kind = link_named(link);
+        const auto to = gradient_in<T>(grad_f, grad_g, grad_scale);
+        const auto to_values = view_or_none<T>(grad_v);
+        without_gil([&] { rk::relation_matvec_vjp<T>(features, values, above, kind, to, to_values); });
     });
 }
 
@@ -172,8 +187,10 @@ void register_gradients(py::module_& m) {
           arg("grad_biases"));
     m.def("sparse_feature_map_vjp", &sparse_feature_map_vjp, arg("values"), arg("columns"), arg("offsets"),
           arg("weights"), arg("mlp"), arg("grad"), arg("grad_weights"), arg("grad_biases"));
-    m.def("relation_matrix_vjp", &relation_matrix_vjp, arg("f"), arg("g"), arg("grad"), arg("scale"),
-          arg("heads"), arg("grad_f"), arg("grad_g"), arg("grad_scale") = py::none());
+    m.def("relation_matrix_vjp", &relation_matrix_vjp, arg("f"), arg("g"), arg("grad"), arg("link"),
+          arg("scale"), arg("heads"), arg("grad_f"), arg("grad_g"), arg("grad_scale") = py::none());
+    m.def("relation_matvec_vjp", &relation_matvec_vjp, arg("f"), arg("g"), arg("v"), arg("grad"), arg("link"),
+          arg("scale"), arg("grad_f"), arg("grad_g"), arg("grad_v"), arg("grad_scale") = py::none());
     m.def("attention_vjp", &attention_vjp, arg("f"), arg("g"), arg("v"), arg("mask"), arg("band"),
           arg("scale"), arg("out"), arg("lse"), arg("grad"), arg("grad_f"), arg("grad_g"), arg("grad_v"),
           arg("grad_scale") = py::none());

@@ -18,6 +18,10 @@ py::tuple names_of(const Row (&rows)[n]) {
 
 void register_names(py::module_& m) {
     m.attr("LINKS") = names_of(kLinks);
+    py::list of_distance;
+    for (const Named<Link>& row : kLinks)
+        if (is_of_distance(row.value)) of_distance.append(row.name);
+    m.attr("LINKS_OF_DISTANCE") = py::tuple(of_distance);
     m.attr("LOSSES") = names_of(kLosses);
     py::dict activations;  // name -> (gain of initial weights, Lipschitz constant or None)
     for (const NamedActivation& row : kActivations)

@@ -46,11 +46,13 @@ Relation<T> relation_of(const py::array& rows, const Maybe& columns, const MlpHa
 }
 
 void relation_matrix(const py::array& x, const Maybe& y, const MlpHandle* phi, const MlpHandle* psi,
-                     const Name& precision, double scale, long heads, const py::array& out) {
+                     const Name& precision, const std::string& link, double scale, long heads,
+                     const py::array& out) {
     with_dtype(x, [&]<class T>() {
         const auto relation = relation_of<T>(x, y, phi, psi, precision, scale);
         const auto to = view<T>(out);
-        without_gil([&] { rk::relation_matrix<T>(relation, heads, to); });
+        const Link kind = link_named(link);
+        without_gil([&] { rk::relation_matrix<T>(relation, kind, heads, to); });
     });
 }
 
@@ -199,7 +201,7 @@ void register_operations(py::module_& m) {
     m.def("sparse_feature_map", &sparse_feature_map, arg("values"), arg("columns"), arg("offsets"),
           arg("weights"), arg("mlp"), arg("precision"), arg("out"));
     m.def("relation_matrix", &relation_matrix, arg("x"), arg("y"), arg("phi").none(true),
-          arg("psi").none(true), arg("precision"), arg("scale"), arg("heads"), arg("out"));
+          arg("psi").none(true), arg("precision"), arg("link"), arg("scale"), arg("heads"), arg("out"));
     m.def("attention_scores", &attention_scores, arg("q"), arg("k"), arg("phi").none(true),
           arg("psi").none(true), arg("precision"), arg("scale"), arg("mask"), arg("band"), arg("out"));
     m.def("attention", &attention, arg("q"), arg("k"), arg("v"), arg("phi").none(true), arg("psi").none(true),

@@ -45,21 +45,23 @@ struct FeatureMap {
 struct RelationMatrix {
     static constexpr const char* kName = "relation_matrix";
     static constexpr const char* kParameters =
-        "x, y=None, phi=None, psi=None, *, scale=1.0, heads=1, precision=None, out=None";
-    enum { x, y, phi, psi, scale, heads, precision, out };
+        "x, y=None, phi=None, psi=None, *, link='identity', scale=1.0, heads=1, precision=None, out=None";
+    enum { x, y, phi, psi, link, scale, heads, precision, out };
 
     template <class T>
     static PyObject* run(Arguments<T>& given) {
         given.require_absent(precision);
         given.require(given.integer(heads, 1) == 1);
+        const Link kind = given.link(link);
         Relation<T> r = given.relation(x, y, phi, psi, true);
         r.scale = T(given.scale(scale, 1));
+        given.require(!is_of_distance(kind) || r.scale >= 0);
         if (!given.ordinary()) return not_ordinary();
         const long n = r.rows.dim(2), m = r.columns.empty() ? n : r.columns.dim(2);
         const py::object result = given.output(out, {x, y}, {n, m});
         if (!given.ordinary()) return not_ordinary();
         const Array<T> to = matrix<T>(result, n, m);
-        return computed(r.work(0), result, [&] { rk::relation_matrix<T>(r, 1, to); });
+        return computed(r.work(0), result, [&] { rk::relation_matrix<T>(r, kind, 1, to); });
     }
 };
 
@@ -72,13 +74,11 @@ struct RelationMatvec {
     template <class T>
     static PyObject* run(Arguments<T>& given) {
         given.require_absent(precision);
-        const std::string_view link_name = given.name(link, "identity");
+        const Link kind = given.link(link);
         Relation<T> r = given.relation(x, y, phi, psi);
         r.scale = T(given.scale(scale, 1));
+        given.require(!is_of_distance(kind) || r.scale >= 0);
         Array<const T> values = given.array(v, 1);
-        const auto* named = std::find_if(std::begin(kLinks), std::end(kLinks),
-                                         [&](const Named<Link>& row) { return row.name == link_name; });
-        given.require(named != std::end(kLinks));
         if (!given.ordinary()) return not_ordinary();
         const bool single = values.ndim() == 1;
         if (single) values = {values.data, {values.dim(1), 1}, {values.step(1), 0}};
@@ -89,8 +89,7 @@ struct RelationMatvec {
             single ? given.output(out, inputs, {n}) : given.output(out, inputs, {n, width});
         if (!given.ordinary()) return not_ordinary();
         const Array<T> to = matrix<T>(result, n, width);
-        return computed(r.work(double(width)), result,
-                        [&] { rk::relation_matvec<T>(r, values, named->value, to); });
+        return computed(r.work(double(width)), result, [&] { rk::relation_matvec<T>(r, values, kind, to); });
     }
 };
 

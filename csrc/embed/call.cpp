@@ -104,6 +104,18 @@ template float Call::scale<float>(double) const;
 template double Call::scale<double>(double) const;
 
 template <class T>
+T Call::scale_of(Link link, double value, Precision precision) const {
+    if (!rk::is_member(link)) fail("link", "one of the enumeration", std::to_string(int(link)));
+    if (rk::is_of_distance(link)) {
+        if (value < 0) fail("scale", "a number >= 0 with a link of distances", std::to_string(value));
+        if (precision != Precision::full) fail("precision", "full with a link of distances", "bf16");
+    }
+    return scale<T>(value);
+}
+template float Call::scale_of<float>(Link, double, Precision) const;
+template double Call::scale_of<double>(Link, double, Precision) const;
+
+template <class T>
 Attended<T>::Attended(const Call& call, const View<const T>& q, const View<const T>& k, const char* k_name,
                       const View<const T>& v, const Mlp<T>* phi, const Mlp<T>* psi, const Mask& mask)
     : phi(phi), psi(psi ? psi : phi), one_map(!psi || psi == phi) {

@@ -76,6 +76,9 @@ class Call {
     Shape lead(std::initializer_list<Named> arguments) const;
     template <class T>
     T scale(double value) const;
+    // The scale of a link: >= 0, and in full precision, for one of distances.
+    template <class T>
+    T scale_of(Link link, double value, Precision precision) const;
     void finite(const char* name, double value, double least, bool or_equal) const;
     // The precision, if it is available for T.
     template <class T>
@@ -93,6 +96,15 @@ class Call {
 
     std::string function_;
 };
+
+// A view with one more dimension, of one element.
+template <class T>
+View<T> as_column(const View<T>& view) {
+    Shape shape = view.shape(), strides = view.strides();
+    shape.push_back(1);
+    strides.push_back(1);
+    return View<T>(view.data(), shape, strides);
+}
 
 // The engine's array of a view, with the given leading dimensions: broadcast ones have stride 0. Of a mask,
 // core dimensions of one element are broadcast as well.

@@ -161,7 +161,7 @@ MapGradients<T> relation_matrix_vjp(In<T> x, In<T> y, In<T> grad, Map<T> phi, Ma
     const View<const T>& other = y.absent() ? x : y;
     call.points(y_name, other.shape());
     const std::int64_t width = call.widths("x", x.shape(), phi, y_name, other.shape(), psi, one_map);
-    const T scale = call.scale<T>(options.scale);
+    const T scale = call.scale_of<T>(options.link, options.scale, Precision::full);
     const std::int64_t heads = options.heads;
     if (heads < 1 || width % heads)
         call.fail("heads", "a divisor of the feature width " + std::to_string(width), std::to_string(heads));
@@ -188,7 +188,7 @@ MapGradients<T> relation_matrix_vjp(In<T> x, In<T> y, In<T> grad, Map<T> phi, Ma
     const std::size_t core = heads > 1 ? 3 : 2;
     const rk::Relation<T> features{
         .rows = array(f.view(), lead, 2), .columns = array(g.view(), lead, 2), .scale = scale};
-    rk::relation_matrix_vjp<T>(features, long(heads), array(View<const T>(grad), lead, core),
+    rk::relation_matrix_vjp<T>(features, options.link, long(heads), array(View<const T>(grad), lead, core),
                                {array(grad_f.view()), array(grad_g.view()), grad_scale.data()});
     MapGradients<T> maps = Sides<T>{x, y, phi, psi, one_map}.back(grad_f, grad_g, grad_x, grad_y);
     maps.scale = detail::sum(grad_scale);

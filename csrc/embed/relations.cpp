@@ -23,7 +23,7 @@ void relation_matrix(In<T> x, In<T> y, Map<T> phi, Map<T> psi, View<T> out, cons
     call.points(y_name, other.shape());
     if (!psi) psi = phi;
     const std::int64_t width = call.widths("x", x.shape(), phi, y_name, other.shape(), psi, one_map);
-    const T scale = call.scale<T>(options.scale);
+    const T scale = call.scale_of<T>(options.link, options.scale, options.precision);
     const std::int64_t heads = options.heads;
     if (heads < 1 || width % heads)
         call.fail("heads", "a divisor of the feature width " + std::to_string(width), std::to_string(heads));
@@ -36,7 +36,7 @@ void relation_matrix(In<T> x, In<T> y, Map<T> phi, Map<T> psi, View<T> out, cons
     const Output<T> to(call, "out", out, Layout::rows);
     rk::relation_matrix<T>({array(x, lead, 2), symmetric ? rk::Array<const T>{} : array(other, lead, 2),
                             packed(phi), packed(psi), call.precision<T>(options.precision), scale},
-                           long(heads), to.array(heads > 1 ? 3 : 2));
+                           options.link, long(heads), to.array(heads > 1 ? 3 : 2));
     to.write_back();
 }
 
@@ -100,32 +100,26 @@ void relation_matvec(In<T> x, In<T> y, In<T> v, Map<T> phi, Map<T> psi, View<T> 
     const bool one_map = !psi || psi == phi;
     if (!psi) psi = phi;
     call.widths("x", x.shape(), phi, "y", y.shape(), psi, one_map);
-    if (!rk::is_member(options.link))
-        call.fail("link", "one of the enumeration", std::to_string(int(options.link)));
-    const T scale = call.scale<T>(options.scale);
+    const T scale = call.scale_of<T>(options.link, options.scale, options.precision);
     call.array("v", v.shape(), 1);
     const std::int64_t n = x.shape()[x.ndim() - 2], m = y.shape()[y.ndim() - 2];
-    const bool single = v.ndim() == 1;
-    // One vector is a matrix of one column.
-    const View<const T> columns =
-        single ? View<const T>(v.data(), {v.shape()[0], 1}, {v.strides()[0], 1}) : v;
-    if (columns.shape()[columns.ndim() - 2] != m)
+    const bool single = v.ndim() < y.ndim();
+    // A vector is a matrix of one column.
+    const View<const T> columns = single ? detail::as_column(v) : v;
+    if (columns.shape()[columns.ndim() - 2] != m) {
+        const std::string rows = std::to_string(m);
         call.fail("v",
-                  "(" + std::to_string(m) + ",) or (..., " + std::to_string(m) + ", c), rows of y " +
-                      detail::text(y.shape()),
-                  "shape " + detail::text(v.shape()));
+                  single ? "shape (..., " + rows + "), as v has fewer dimensions than y"
+                         : "shape (..., " + rows + ", c), as v has as many dimensions as y",
+                  "shape " + detail::text(v.shape()) + " (y of shape " + detail::text(y.shape()) + ")");
+    }
     const Shape lead = call.lead({{"x", x.shape(), 2}, {"y", y.shape(), 2}, {"v", columns.shape(), 2}});
     Shape shape = lead;
     shape.push_back(n);
     if (!single) shape.push_back(columns.shape().back());
     call.shape("out", out.shape(), shape, "that of the product");
     if (columns.shape().back() == 0) return;
-    Shape full = shape, steps = out.strides();
-    if (single) {
-        full.push_back(1);
-        steps.push_back(1);
-    }
-    const Output<T> to(call, "out", View<T>(out.data(), full, steps), Layout::rows);
+    const Output<T> to(call, "out", single ? detail::as_column(out) : out, Layout::rows);
     rk::relation_matvec<T>({array(x, lead, 2), array(y, lead, 2), packed(phi), packed(psi),
                             call.precision<T>(options.precision), scale},
                            array(columns, lead, 2), options.link, to.array(2));

@@ -41,7 +41,7 @@ class LinesAhead {
 
 // R rows against at most kLanes columns, which are rows of b: kLanes x kLanes values of these are transposed
 // in registers, and used there.
-template <class T, class B, int R>
+template <class T, class B, int R, bool distances>
 static void few_rows_tile(const T* a, long a_row, long a_depth, const B* b, long b_row, long cols, long depth,
                           T* c, long c_row, const Epilogue<T>& e, LinesAhead<T, B>& ahead) {
     V<T> acc[R][1] = {};
@@ -62,7 +62,8 @@ static void few_rows_tile(const T* a, long a_row, long a_depth, const B* b, long
             if (k >= n) break;
 #pragma GCC unroll 4
             for (int r = 0; r < R; ++r)
-                acc[r][0] = fma(broadcast<T>(a[r * a_row + (k0 + k) * a_depth]), v[k], acc[r][0]);
+                acc[r][0] =
+                    chained<T, distances>(broadcast<T>(a[r * a_row + (k0 + k) * a_depth]), v[k], acc[r][0]);
         }
     }
     finish_tile<T, R, 1>(acc, c, c_row, cols, e);
@@ -82,8 +83,9 @@ static void few_rows_strip(const T* a, long a_row, long a_depth, const B* b, lon
             const long block = depth - k < kChainDepth ? depth - k : kChainDepth;
             const Epilogue<T> e{finish, finish.bias ? finish.bias + j : nullptr, finish.accumulate || k > 0,
                                 k + block == depth};
-            few_rows_tile<T, B, R>(a + k * a_depth, a_row, a_depth, b + j * b_row + k, b_row, left, block,
-                                   c + j, c_row, e, ahead);
+            const auto tile = finish.distances ? few_rows_tile<T, B, R, true> : few_rows_tile<T, B, R, false>;
+            tile(a + k * a_depth, a_row, a_depth, b + j * b_row + k, b_row, left, block, c + j, c_row, e,
+                 ahead);
         }
     }
 }

@@ -98,8 +98,16 @@ RK_INLINE void finish_tile(V<T> (&acc)[R][N], T* c, long c_row, long cols, const
         each([&](V<T>& x, T* to, int) RK_LAMBDA_INLINE { store(to, x); });
 }
 
+// One step of a chain: sum + x y, or sum + (x - y)^2 (Finish::distances).
+template <class T, bool distances>
+RK_INLINE V<T> chained(V<T> x, V<T> y, V<T> sum) {
+    if constexpr (!distances) return fma(x, y, sum);
+    const V<T> difference = x - y;
+    return fma(difference, difference, sum);
+}
+
 // R rows x (P panels of W vectors). cols counts the columns that exist from the first panel on.
-template <class T, int R, int P, int W>
+template <class T, int R, int P, int W, bool distances = false>
 RK_INLINE void micro_tile(const T* a, long a_row, long a_depth, const T* b, long panel_stride, long depth,
                           T* c, long c_row, long cols, const Epilogue<T>& e) {
     V<T> acc[R][P * W];
@@ -124,7 +132,7 @@ RK_INLINE void micro_tile(const T* a, long a_row, long a_depth, const T* b, long
         for (int r = 0; r < R; ++r) {
             const V<T> x = broadcast<T>(row[r / 4][(r % 4) * a_row]);
 #pragma GCC unroll 8
-            for (int v = 0; v < P * W; ++v) acc[r][v] = fma(x, column[v], acc[r][v]);
+            for (int v = 0; v < P * W; ++v) acc[r][v] = chained<T, distances>(x, column[v], acc[r][v]);
         }
 #pragma GCC unroll 4
         for (int g = 0; g < (R + 3) / 4; ++g) row[g] += a_depth;
@@ -137,25 +145,45 @@ RK_INLINE void micro_tile(const T* a, long a_row, long a_depth, const T* b, long
 // The rows of one strip of columns: full micro-tiles, then the remaining rows. Up to half a tile more than a
 // full one are halved instead: a tile of one or two rows has too few chains to hide the latency of the
 // multiply-add, and costs as much as one of four.
-template <class T, int P, int W, int R>
+template <class T, int P, int W, int R, bool distances = false>
 static void row_strip(const T* a, long a_row, long a_depth, const T* b, long panel_stride, long rows,
                       long depth, T* c, long c_row, long cols, const Epilogue<T>& e) {
     for (; rows == R || rows >= R + R / 2; rows -= R, a += R * a_row, c += R * c_row)
-        micro_tile<T, R, P, W>(a, a_row, a_depth, b, panel_stride, depth, c, c_row, cols, e);
+        micro_tile<T, R, P, W, distances>(a, a_row, a_depth, b, panel_stride, depth, c, c_row, cols, e);
     if constexpr (R > 1) {
         if (rows > R) {
             const long half = (rows + 1) / 2;
-            row_strip<T, P, W, R - 1>(a, a_row, a_depth, b, panel_stride, half, depth, c, c_row, cols, e);
+            row_strip<T, P, W, R - 1, distances>(a, a_row, a_depth, b, panel_stride, half, depth, c, c_row,
+                                                 cols, e);
             rows -= half, a += half * a_row, c += half * c_row;
         }
         if (rows > 0)
-            row_strip<T, P, W, R - 1>(a, a_row, a_depth, b, panel_stride, rows, depth, c, c_row, cols, e);
+            row_strip<T, P, W, R - 1, distances>(a, a_row, a_depth, b, panel_stride, rows, depth, c, c_row,
+                                                 cols, e);
     }
+}
+
+// C <- squared distances, finished: product with another step of the chain.
+template <class T>
+static void distances(const T* a, long a_row, long a_depth, const T* panels, long panel_stride, long rows,
+                      long cols, long depth, T* c, long c_row, const Finish<T>& finish) {
+    for (long k = 0; k < depth; k += kChainDepth) {
+        const long block = depth - k < kChainDepth ? depth - k : kChainDepth;
+        for (long j = 0; j < cols; j += kPanel<T>) {
+            const Epilogue<T> e{finish, nullptr, k > 0, k + block == depth};
+            row_strip<T, 1, kPanelVectors, kTileRows, true>(
+                a + k * a_depth, a_row, a_depth, panels + j / kPanel<T> * panel_stride + k * kPanel<T>,
+                panel_stride, rows, block, c + j, c_row, cols - j, e);
+        }
+    }
+    if (finish.stream) stream_fence();
 }
 
 template <class T>
 static void product(const T* a, long a_row, long a_depth, const T* panels, long panel_stride, long rows,
                     long cols, long depth, T* c, long c_row, const Finish<T>& finish) {
+    if (finish.distances)
+        return distances(a, a_row, a_depth, panels, panel_stride, rows, cols, depth, c, c_row, finish);
     constexpr long kWide = 4;  // panels at a time for a few rows
     for (long k = 0; k < depth; k += kChainDepth) {
         const long block = depth - k < kChainDepth ? depth - k : kChainDepth;

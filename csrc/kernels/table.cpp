@@ -5,6 +5,7 @@
 #include "kernels/gather.hpp"
 #include "kernels/half.hpp"
 #include "kernels/in_place.hpp"
+#include "kernels/links.hpp"
 #include "kernels/losses.hpp"
 #include "kernels/micro_kernel.hpp"
 #include "kernels/nngp.hpp"
@@ -45,6 +46,7 @@ namespace rk::RK_ISA {
       .candidates = candidates<T>,                                                            \
       .link = link<T>,                                                                        \
       .link_dot = link_dot<T>,                                                                \
+      .link_vjp = link_vjp<T>,                                                                \
       .loss_vjp = loss_vjp<T>},                                                               \
      {.nngp_tile = nngp_tile<T>, .nngp_variances = nngp_variances, .nngp_layer = nngp_layer}, \
      {.philox = philox, .random_panels = random_panels<T>},                                   \

@@ -100,6 +100,9 @@ struct SparseRows {
 template <class T>
 struct Finish {
     T scale = T(1);
+    // Sums of (a - b)^2 in place of a . b: squared distances, as accurate far from the origin as at it, and
+    // exactly 0 between equal points. Twice the operations. For products of T only.
+    bool distances = false;
     const T* bias = nullptr;  // padded to a multiple of nr; null: none
     T floor = -std::numeric_limits<T>::infinity();
     bool accumulate = false;
@@ -198,6 +201,10 @@ struct Tiles {
     void (*link)(Link link, T* r, long ld, long rows, long cols);
     // acc[i] += sum over j of link(r(i, j)) v[j]
     void (*link_dot)(Link link, const T* r, long ld, long rows, long cols, const T* v, T* acc);
+    // With z = scale r: q <- q link'(z), r <- link(z), totals[i] += sum over j of q(i, j), and slopes[i] +=
+    // sum over j of q(i, j) r(i, j), the part of row i in the derivative with respect to the scale.
+    void (*link_vjp)(Link link, T scale, T* r, T* q, long ld, long rows, long cols, T* totals,
+                     double* slopes);
 
     // r <- weighted derivative of the loss at r; values[i] += weighted loss of row i. Pair (0, 0) of the
     // targets is that of the tile.

@@ -1,4 +1,4 @@
-// Small verbs over row-major tiles: masks, top-k candidates, links, sums.
+// Small verbs over row-major tiles: masks, top-k candidates, sums.
 #pragma once
 
 #include "kernels/math.hpp"
@@ -65,53 +65,6 @@ static long candidates(const T* r, long cols, T threshold, std::int32_t* columns
     }
     if (j < cols) take(bits_not_at_most(load_first(r + j, cols - j), bar) & ((1u << (cols - j)) - 1u));
     return found;
-}
-
-template <class T, class Function>
-RK_INLINE void link_tile(Function link, T* r, long ld, long rows, long cols) {
-    for (long i = 0; i < rows; ++i)
-        for (long j = 0; j < cols; j += kLanes<T>) {
-            T* at = r + i * ld + j;
-            store_first(at, link(load_first(at, cols - j)), cols - j);
-        }
-}
-
-// acc[i] += sum_j link(r_ij) v_j: chains by lane, then across lanes.
-template <class T, class Function>
-RK_INLINE void link_dot_tile(Function link, const T* r, long ld, long rows, long cols, const T* v, T* acc) {
-    for (long i = 0; i < rows; ++i) {
-        const T* row = r + i * ld;
-        V<T> sum{};
-        long j = 0;
-        for (; j + kLanes<T> <= cols; j += kLanes<T>) sum = fma(link(load(row + j)), load(v + j), sum);
-        if (j < cols) {
-            const V<T> term = fma(link(load_first(row + j, cols - j)), load_first(v + j, cols - j), sum);
-            sum = first_lanes<T>(cols - j) ? term : sum;
-        }
-        acc[i] += sum_lanes<T>(sum);
-    }
-}
-
-// Calls f with the function that a link names.
-template <class T, class F>
-RK_INLINE void with_link(Link link, F f) {
-    switch (link) {
-        case Link::identity: return f([](V<T> r) RK_LAMBDA_INLINE { return r; });
-        case Link::exp: return f([](V<T> r) RK_LAMBDA_INLINE { return exp<T>(r); });
-        case Link::relu: return f([](V<T> r) RK_LAMBDA_INLINE { return r < V<T>{} ? V<T>{} : r; });
-        case Link::square: return f([](V<T> r) RK_LAMBDA_INLINE { return r * r; });
-    }
-}
-
-template <class T>
-static void link(Link kind, T* r, long ld, long rows, long cols) {
-    if (kind == Link::identity) return;
-    with_link<T>(kind, [&](auto f) RK_LAMBDA_INLINE { link_tile<T>(f, r, ld, rows, cols); });
-}
-
-template <class T>
-static void link_dot(Link kind, const T* r, long ld, long rows, long cols, const T* v, T* acc) {
-    with_link<T>(kind, [&](auto f) RK_LAMBDA_INLINE { link_dot_tile<T>(f, r, ld, rows, cols, v, acc); });
 }
 
 }  // namespace rk::RK_ISA

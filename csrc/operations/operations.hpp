@@ -33,6 +33,11 @@ struct Relation {
     Relation as_one() const { return {rows.as_matrix(), columns.first_item(), phi, psi, precision, scale}; }
 };
 
+// Distances are sums of squares of differences, which bfloat16 products do not form.
+inline Precision precision_of(Link link, Precision precision) {
+    return is_of_distance(link) ? Precision::full : precision;
+}
+
 // ---- operations
 
 template <class T>
@@ -50,10 +55,10 @@ template <class T>
 void sparse_feature_map(const SparseRows<T>& x, const T* weights, const Mlp<T>& map, Precision precision,
                         const Array<T>& out);
 
-// Without columns: the symmetric relation of the rows with themselves through phi. out has three core
-// dimensions (heads, n, m) if heads > 1.
+// link(R). Without columns: the symmetric relation of the rows with themselves through phi. out has three
+// core dimensions (heads, n, m) if heads > 1.
 template <class T>
-void relation_matrix(const Relation<T>& relation, long heads, const Array<T>& out);
+void relation_matrix(const Relation<T>& relation, Link link, long heads, const Array<T>& out);
 
 template <class T>
 void attention_scores(const Relation<T>& relation, const Allowed& allowed, const Array<T>& out);
@@ -131,7 +136,8 @@ struct MapGradient {
 // computed; `scale` is null if `rows` is absent.
 //
 // scale: each row's part of the derivative, (items, n) contiguous. With H_i = sum_j dR_ij g_j, of which the
-// gradient of f_i is `scale` times, it is <f_i, H_i>.
+// gradient of f_i is `scale` times, it is <f_i, H_i>; of link(R), sum_j dR_ij R_ij / scale, without the
+// division.
 template <class T>
 struct RelationGradient {
     Array<T> rows, columns;
@@ -180,8 +186,14 @@ void sparse_feature_map_vjp(const SparseRows<T>& x, const T* weights, const Mlp<
                             const Array<const T>& grad, const MapGradient<T>& to);
 
 template <class T>
-void relation_matrix_vjp(const Relation<T>& features, long heads, const Array<const T>& grad,
+void relation_matrix_vjp(const Relation<T>& features, Link link, long heads, const Array<const T>& grad,
                          const RelationGradient<T>& to);
+
+// to_values is computed with the gradient of the columns, and may be absent.
+template <class T>
+void relation_matvec_vjp(const Relation<T>& features, const Array<const T>& values,
+                         const Array<const T>& grad, Link link, const RelationGradient<T>& to,
+                         const Array<T>& to_values);
 
 // The gradients, to_values too, are contiguous, and none is absent but the scale's.
 template <class T>

@@ -1,4 +1,5 @@
-// R = scale <phi(x_i), psi(y_j)>, written tile by tile.
+// R = link(scale <phi(x_i), psi(y_j)>), written tile by tile; the link is applied to a strip while it is in
+// L1.
 //
 // Symmetric relation: only blocks on and above the diagonal are multiplied; each is then mirrored while it
 // is in L2. The result equals its transpose to the last bit because R_ij and R_ji are the same chain of
@@ -27,6 +28,7 @@ template <class T>
 struct Store {
     static constexpr bool kOrderFree = true;
     static constexpr long kRowBlock = rk::kRowBlock;
+    Link link;
     T* out;
     long head, row;  // strides
     bool stream;
@@ -39,11 +41,14 @@ struct Store {
     void destination(Tile<A>& t, Finish<T>& finish) const {
         t.r = out + t.head * head + t.i0 * row + t.j0;
         t.ld = row;
+        finish.distances = is_of_distance(link);
         finish.stream = stream;
         finish.fetch = !stream;
     }
     template <class A>
-    void accept(State&, const Tile<A>&) const {}
+    void accept(State&, const Tile<A>& t) const {
+        kernels<T>().link(link, t.r, t.ld, t.rows, t.cols);
+    }
     void merge(State&, const State&, long) const {}
     void finish(State&, long, long) const {}
 };
@@ -59,7 +64,8 @@ constexpr long kSquare = 192, kSmallSquare = 64, kSmallRows = 1024, kMapRows = 9
 constexpr long kConflict = 2048;
 
 template <class A, class T = typename A::Value>
-void symmetric(const Team& team, const Points<T>& x, T scale, long heads, T* out, long head, long row) {
+void symmetric(const Team& team, const Points<T>& x, Link link, T scale, long heads, T* out, long head,
+               long row) {
     using Factor = typename A::Factor;
     const long n = x.count, width = x.width(), depth = width / heads;
     const long factors = row_of_factors<A>(width, heads);
@@ -98,7 +104,9 @@ void symmetric(const Team& team, const Points<T>& x, T scale, long heads, T* out
             T* tile = aside ? space_of_tile : upper;
             const long ld = aside ? cols : row;
             A::product(f.at(0, h), f.row, f.col, panels.get() + j * factors + h * A::padded(depth) * A::nr(),
-                       factors * A::nr(), rows, cols, depth, tile, ld, {.scale = scale, .fetch = !aside});
+                       factors * A::nr(), rows, cols, depth, tile, ld,
+                       {.scale = scale, .distances = is_of_distance(link), .fetch = !aside});
+            kernels<T>().link(link, tile, ld, rows, cols);
             if (aside) kernels<T>().copy(tile, ld, rows, cols, upper, row, stream);
             kernels<T>().transpose(tile + kept, ld, rows, cols - kept, out + h * head + (j + kept) * row + i,
                                    row, aside && stream);
@@ -118,7 +126,7 @@ void symmetric(const Team& team, const Points<T>& x, T scale, long heads, T* out
 
 // Many small symmetric relations of one map: the items of a group go through it as one block of rows.
 template <class A, class T = typename A::Value>
-void symmetric_groups(const Team& team, const Array<const T>& x, const Mlp<T>& phi, T scale,
+void symmetric_groups(const Team& team, const Array<const T>& x, const Mlp<T>& phi, Link link, T scale,
                       const Array<T>& out) {
     const long items = x.batch(2), n = x.dim(2), width = phi.outputs();
     const long group = std::max(1L, kRowBlock / n);
@@ -129,39 +137,40 @@ void symmetric_groups(const Team& team, const Array<const T>& x, const Mlp<T>& p
         T* features = scratch.take<T>(count * n * width);
         features_in<A>(rows.sub(first * n, count * n), features, width);
         for (long i = 0; i < count; ++i)
-            symmetric<A>(Team(1), Points<T>{features + i * n * width, n, width, width, 1, nullptr}, scale, 1,
-                         out.item(first + i, 2), 0, out.step(2));
+            symmetric<A>(Team(1), Points<T>{features + i * n * width, n, width, width, 1, nullptr}, link,
+                         scale, 1, out.item(first + i, 2), 0, out.step(2));
     });
 }
 
 }  // namespace
 
 template <class T>
-void relation_matrix(const Relation<T>& r, long heads, const Array<T>& out) {
+void relation_matrix(const Relation<T>& r, Link link, long heads, const Array<T>& out) {
     const Array<const T>& x = r.rows;
     const bool is_symmetric = r.columns.empty();
     if (heads == 1 && !is_symmetric && one_relation(x, r.columns, out))
-        return relation_matrix(r.as_one(), heads, out.as_matrix());
+        return relation_matrix(r.as_one(), link, heads, out.as_matrix());
     const int core = heads > 1 ? 3 : 2;
     const long head = heads > 1 ? out.step(3) : 0, row = out.step(2);
-    const Team team = team_for(double(x.batch(2)) * r.work(1));
-    with_arithmetic<T>(r.precision, [&]<class A>() {
+    const double work = r.work(link == Link::identity ? 1 : kWorkOfExp);
+    const Team team = team_for(double(x.batch(2)) * work);
+    with_arithmetic<T>(precision_of(link, r.precision), [&]<class A>() {
         if (is_symmetric && r.phi && heads == 1 && x.dim(2) > 0 && x.dim(2) <= kRowBlock / 2 &&
             x.batch(2) >= 4 * team.size() && x.rows_continue())
-            return symmetric_groups<A>(team, x, *r.phi, r.scale, out);
-        for_each_item(x.batch(2), r.work(1), [&](const Team& team, long item) {
+            return symmetric_groups<A>(team, x, *r.phi, link, r.scale, out);
+        for_each_item(x.batch(2), work, [&](const Team& team, long item) {
             const Points<T> rows = points_of(x, item, r.phi);
             T* to = out.item(item, core);
-            if (is_symmetric) return symmetric<A>(team, rows, r.scale, heads, to, head, row);
+            if (is_symmetric) return symmetric<A>(team, rows, link, r.scale, heads, to, head, row);
             const std::vector<Operand<A>> columns = {
                 {points_of(r.columns, item, r.psi), Operand<A>::columns, heads}};
             walk_pairs(team, rows, columns, r.scale, heads,
-                       Store<T>{to, head, row, streams(to, rows.count, row)});
+                       Store<T>{link, to, head, row, link == Link::identity && streams(to, rows.count, row)});
         });
     });
 }
 
-#define RK_INSTANTIATE(T) template void relation_matrix(const Relation<T>&, long, const Array<T>&);
+#define RK_INSTANTIATE(T) template void relation_matrix(const Relation<T>&, Link, long, const Array<T>&);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)
 

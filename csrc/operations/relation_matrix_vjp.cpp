@@ -1,9 +1,12 @@
-// dF = scale dR G and dG = scale dR^T F for each head: sums of features with given weights.
+// dF = scale dR G and dG = scale dR^T F for each head: sums of features with given weights. With a link, dR
+// is formed in a walk over the pairs (link_gradient.hpp).
 //
-// Order of sums: tiles of kTileColumns weights, one chain of multiply-adds each, added in order.
+// Order of sums without a link: tiles of kTileColumns weights, one chain of multiply-adds each, added in
+// order.
 #include <algorithm>
 
 #include "base/batches.hpp"
+#include "operations/link_gradient.hpp"
 #include "operations/operations.hpp"
 #include "walk/pairs.hpp"
 
@@ -65,12 +68,13 @@ void weighted_sum(const Team& team, const T* weights, long row, long col, const 
 }  // namespace
 
 template <class T>
-void relation_matrix_vjp(const Relation<T>& features, long heads, const Array<const T>& grad,
+void relation_matrix_vjp(const Relation<T>& features, Link link, long heads, const Array<const T>& grad,
                          const RelationGradient<T>& to) {
     const Array<const T>&f = features.rows, &g = features.columns;
     const int core = heads > 1 ? 3 : 2;
     const long head = heads > 1 ? grad.step(3) : 0;
-    for_each_item(f.batch(2), 2 * features.work(0), [&](const Team& team, long item) {
+    const double of_link = link == Link::identity ? 0 : double(f.dim(1)) + kWorkOfExp;
+    for_each_item(f.batch(2), 2 * features.work(of_link), [&](const Team& team, long item) {
         const long depth = f.dim(1) / heads, n = f.dim(2);
         double* parts = to.scale ? to.scale + item * n : nullptr;
         if (parts) std::fill_n(parts, n, 0.0);
@@ -82,18 +86,27 @@ void relation_matrix_vjp(const Relation<T>& features, long heads, const Array<co
                 return p;
             };
             const T* weights = grad.item(item, core) + h * head;
-            if (!to.rows.empty())
-                weighted_sum(team, weights, grad.step(2), grad.step(1), slice(f), slice(g), features.scale,
-                             to.rows.item(item, 2) + h * depth, to.rows.step(2), parts);
-            if (!to.columns.empty())
-                weighted_sum<T>(team, weights, grad.step(1), grad.step(2), slice(g), slice(f), features.scale,
-                                to.columns.item(item, 2) + h * depth, to.columns.step(2), nullptr);
+            const long row = grad.step(2), col = grad.step(1);
+            T* of_rows = to.rows.empty() ? nullptr : to.rows.item(item, 2) + h * depth;
+            T* of_columns = to.columns.empty() ? nullptr : to.columns.item(item, 2) + h * depth;
+            if (of_rows && link == Link::identity)
+                weighted_sum(team, weights, row, col, slice(f), slice(g), features.scale, of_rows,
+                             to.rows.step(2), parts);
+            else if (of_rows)
+                link_gradient<T>(team, link, features.scale, slice(f), slice(g), {{}, {}, weights, row, col},
+                                 {of_rows, to.rows.step(2), nullptr, 0, parts});
+            if (of_columns && link == Link::identity)
+                weighted_sum<T>(team, weights, col, row, slice(g), slice(f), features.scale, of_columns,
+                                to.columns.step(2), nullptr);
+            else if (of_columns)
+                link_gradient<T>(team, link, features.scale, slice(g), slice(f), {{}, {}, weights, col, row},
+                                 {of_columns, to.columns.step(2)});
         }
     });
 }
 
-#define RK_INSTANTIATE(T)                                                              \
-    template void relation_matrix_vjp(const Relation<T>&, long, const Array<const T>&, \
+#define RK_INSTANTIATE(T)                                                                    \
+    template void relation_matrix_vjp(const Relation<T>&, Link, long, const Array<const T>&, \
                                       const RelationGradient<T>&);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)

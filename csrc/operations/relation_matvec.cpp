@@ -25,7 +25,9 @@ struct LinkedSum {
     void init(State& s, long rows) const { std::fill_n(s.sums, rows * width, T(0)); }
     Span met(long, long, long, long cols) const { return {0, cols}; }
     template <class A>
-    void destination(Tile<A>&, Finish<T>&) const {}
+    void destination(Tile<A>&, Finish<T>& finish) const {
+        finish.distances = is_of_distance(link);
+    }
     template <class A>
     void accept(State& s, const Tile<A>& t) const {
         T* acc = s.sums + t.first * width;
@@ -62,7 +64,7 @@ void relation_matvec(const Relation<T>& r, const Array<const T>& v, Link link, c
                 for (long j = 0; space.get() && j < values.count; ++j) space.get()[j] = *values.at(j);
             vector = space.get() ? space.get() : values.data;
         }
-        with_arithmetic<T>(r.precision, [&]<class A>() {
+        with_arithmetic<T>(precision_of(link, r.precision), [&]<class A>() {
             std::vector<Operand<A>> columns = {{points_of(r.columns, item, r.psi), Operand<A>::columns}};
             if (!one) columns.push_back({values, Operand<A>::values});
             walk_pairs(team, points_of(r.rows, item, r.phi), columns, r.scale, 1,

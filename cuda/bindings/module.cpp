@@ -204,8 +204,8 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
         run(context, arithmetic, [&]<class A>() { feature_map(context, x, mlp.as<A>(), out); });
     });
     m.def("relation_matrix", [](const Context& context, const Array& x, const Maybe& y, const MlpHandle* phi,
-                                const MlpHandle* psi, const std::string& arithmetic, double scale, long heads,
-                                const Array& out) {
+                                const MlpHandle* psi, const std::string& arithmetic, const std::string&,
+                                double scale, long heads, const Array& out) {
         run(context, arithmetic,
             [&]<class A>() { relation_matrix(context, relation_of<A>(x, y, phi, psi, scale), heads, out); });
     });
@@ -248,8 +248,8 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
               });
           });
     m.def("relation_matrix_vjp",
-          [](const Context& context, const Array& f, const Array& g, const Array& grad, double scale,
-             long heads, const Maybe& grad_f, const Maybe& grad_g, const Maybe& grad_scale) {
+          [](const Context& context, const Array& f, const Array& g, const Array& grad, const std::string&,
+             double scale, long heads, const Maybe& grad_f, const Maybe& grad_g, const Maybe& grad_scale) {
               run_gradient(context, f.dtype, [&]<class A>() {
                   relation_matrix_vjp(context, relation_of<A>(f, g, nullptr, nullptr, scale), heads, grad,
                                       grad_f.value_or(Array{}), grad_g.value_or(Array{}),

@@ -23,7 +23,14 @@ except ImportError as error:
     raise
 from .arrays.engine import register_device
 from .config import get_num_threads, set_num_threads, show_config
-from .gradients import MLPGradient, attention_vjp, feature_map_vjp, relation_loss, relation_matrix_vjp
+from .gradients import (
+    MLPGradient,
+    attention_vjp,
+    feature_map_vjp,
+    relation_loss,
+    relation_matrix_vjp,
+    relation_matvec_vjp,
+)
 from .maps import MLP, Activation, leaky_relu, relu_power
 from .ops import (
     Keys,
@@ -86,6 +93,7 @@ __all__ = [
     "relation_matrix",
     "relation_matrix_vjp",
     "relation_matvec",
+    "relation_matvec_vjp",
     "relu_power",
     "retrieve",
     "retrieve_above",

@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['ACTIVATIONS', 'DlpackTensor', 'Dual', 'FoundPairs', 'LINKS', 'LOSSES', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'encode_keys', 'feature_map', 'feature_map_backward', 'feature_map_forward', 'feature_map_vjp', 'get_num_threads', 'isa', 'measure_ceiling', 'nngp_diagonal', 'nngp_kernel', 'ordinary', 'philox', 'random_features', 'random_normals', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'retrieve', 'retrieve_above', 'set_map_class', 'set_num_threads', 'sparse_feature_map', 'sparse_feature_map_vjp', 'vector_math']
+__all__: list[str] = ['ACTIVATIONS', 'DlpackTensor', 'Dual', 'FoundPairs', 'LINKS', 'LINKS_OF_DISTANCE', 'LOSSES', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'encode_keys', 'feature_map', 'feature_map_backward', 'feature_map_forward', 'feature_map_vjp', 'get_num_threads', 'isa', 'measure_ceiling', 'nngp_diagonal', 'nngp_kernel', 'ordinary', 'philox', 'random_features', 'random_normals', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'relation_matvec_vjp', 'retrieve', 'retrieve_above', 'set_map_class', 'set_num_threads', 'sparse_feature_map', 'sparse_feature_map_vjp', 'vector_math']
 class DlpackTensor:
     """
     A tensor taken from a DLPack capsule, kept as long as this object.
@@ -117,15 +117,18 @@ def random_normals(key: typing.SupportsInt | typing.SupportsIndex, layer: typing
     """
 def relation_loss(f: numpy.ndarray, g: numpy.ndarray, target: numpy.ndarray | None, labels_f: numpy.ndarray | None, labels_g: numpy.ndarray | None, weight: numpy.ndarray | None, row_scale: numpy.ndarray | None, loss: str, values: numpy.ndarray, grad_f: numpy.ndarray, grad_g: numpy.ndarray | None, scale: typing.SupportsFloat | typing.SupportsIndex = 1.0, grad_scale: numpy.ndarray | None = None) -> None:
     ...
-def relation_matrix(x: numpy.ndarray, y: numpy.ndarray | None, phi: Mlp, psi: Mlp, precision: str | None, scale: typing.SupportsFloat | typing.SupportsIndex, heads: typing.SupportsInt | typing.SupportsIndex, out: numpy.ndarray) -> None:
+def relation_matrix(x: numpy.ndarray, y: numpy.ndarray | None, phi: Mlp, psi: Mlp, precision: str | None, link: str, scale: typing.SupportsFloat | typing.SupportsIndex, heads: typing.SupportsInt | typing.SupportsIndex, out: numpy.ndarray) -> None:
     ...
-def relation_matrix_vjp(f: numpy.ndarray, g: numpy.ndarray, grad: numpy.ndarray, scale: typing.SupportsFloat | typing.SupportsIndex, heads: typing.SupportsInt | typing.SupportsIndex, grad_f: numpy.ndarray | None, grad_g: numpy.ndarray | None, grad_scale: numpy.ndarray | None = None) -> None:
+def relation_matrix_vjp(f: numpy.ndarray, g: numpy.ndarray, grad: numpy.ndarray, link: str, scale: typing.SupportsFloat | typing.SupportsIndex, heads: typing.SupportsInt | typing.SupportsIndex, grad_f: numpy.ndarray | None, grad_g: numpy.ndarray | None, grad_scale: numpy.ndarray | None = None) -> None:
     ...
 def relation_matvec(x: numpy.ndarray, y: numpy.ndarray, v: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, link: str, scale: typing.SupportsFloat | typing.SupportsIndex, out: numpy.ndarray) -> None:
     ...
 def retrieve(q: numpy.ndarray, keys: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, mask: numpy.ndarray | None, values: numpy.ndarray, indices: numpy.ndarray, codes: numpy.ndarray | None = None, terms: numpy.ndarray | None = None, excluded: tuple[numpy.ndarray, numpy.ndarray, typing.SupportsInt | typing.SupportsIndex] | None = None) -> None:
     ...
 def retrieve_above(q: numpy.ndarray, keys: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, mask: numpy.ndarray | None, thresholds: numpy.ndarray, limit: typing.SupportsInt | typing.SupportsIndex, codes: numpy.ndarray | None = None, terms: numpy.ndarray | None = None, excluded: tuple[numpy.ndarray, numpy.ndarray, typing.SupportsInt | typing.SupportsIndex] | None = None) -> FoundPairs:
+def relation_matvec_vjp(f: numpy.ndarray, g: numpy.ndarray, v: numpy.ndarray, grad: numpy.ndarray, link: str, scale: typing.SupportsFloat | typing.SupportsIndex, grad_f: numpy.ndarray | None, grad_g: numpy.ndarray | None, grad_v: numpy.ndarray | None, grad_scale: numpy.ndarray | None = None) -> None:
+    ...
+def retrieve(q: numpy.ndarray, keys: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, mask: numpy.ndarray | None, values: numpy.ndarray, indices: numpy.ndarray, codes: numpy.ndarray | None = None, terms: numpy.ndarray | None = None) -> None:
     ...
 def set_map_class(map: type) -> None:
     """
@@ -142,7 +145,8 @@ def vector_math(name: str, x: numpy.ndarray, parameter: typing.SupportsFloat | t
     Elementwise function of the kernels by name, for tests: out <- name(x), contiguous arrays.
     """
 ACTIVATIONS: dict = {'identity': (1.0, 1.0), 'relu': (2.0, 1.0), 'leaky_relu': (2.0, None), 'relu_power': (2.0, None), 'gelu': (2.0, 1.128904145185155), 'gelu_tanh': (2.0, 1.128993069), 'silu': (2.0, 1.099839321), 'tanh': (1.0, 1.0), 'sigmoid': (1.0, 0.25), 'softplus': (1.0, 1.0), 'erf': (1.0, 1.1283791670955126), 'sin': (1.0, 1.0), 'cos': (1.0, 1.0)}
-LINKS: tuple = ('identity', 'exp', 'relu', 'square')
+LINKS: tuple = ('identity', 'exp', 'relu', 'square', 'gaussian', 'matern12', 'matern32', 'matern52')
+LINKS_OF_DISTANCE: tuple = ('gaussian', 'matern12', 'matern32', 'matern52')
 LOSSES: tuple = ('squared', 'logistic', 'hinge', 'softmax')
 __version__: str = '0.1.0'
 angle_octaves: int = 53

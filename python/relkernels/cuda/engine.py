@@ -37,6 +37,10 @@ KERNELS = {
 }
 
 
+# The links of each operation there, which are checked by `check_link` alone.
+_LINKS = {"relation_matvec": ("identity", "exp", "relu", "square")}
+
+
 @functools.lru_cache(64)  # NumPy makes the name anew each time, which takes microseconds
 def _name(dtype: np.dtype) -> str:
     return dtype.name
@@ -106,6 +110,12 @@ class CudaEngine(DeviceMemory, Engine[StandIn]):
     def precision(self, value: str | None, dtype: np.dtype) -> str:
         """Return the arithmetic of the kernels."""
         return _arithmetic(value, self.element if self.element in HALVES else _name(dtype))
+
+    def check_link(self, operation: str, link: str) -> None:
+        """Raise ValueError for a link that is computed on the CPU only."""
+        links = _LINKS.get(operation, ("identity",))
+        if link not in links:
+            check.fail("link", f"one of {links} for arrays on a CUDA device", repr(link))
 
     def packed(self, phi: Map | None, precision: str | None = None) -> Any:
         """Return the weights of a map on this device."""

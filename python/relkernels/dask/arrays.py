@@ -14,6 +14,7 @@ from dask.base import normalize_token, tokenize
 
 from ..arrays.half import HALVES
 from ..maps.mlp import MLP
+from ..ops.links import LINKS_OF_DISTANCE
 from ..states.blocks import NpyBlocks
 
 # Axes of features, always in one chunk; the other axes are rows and columns of the relation, and leading
@@ -115,6 +116,11 @@ def widened(
             raise TypeError(f"{name}: expected {first.dtype}, the dtype of {first_name}, got {a.dtype}")
     wide = [a.astype(np.float32) for _, a in named]
     return wide, first.dtype, "bf16" if first.dtype.name == "bfloat16" else precision
+
+
+def own_precision(precision: str | None, dtype: np.dtype, link: Any) -> str | None:
+    """Return the precision that `widened` gave, but None where bfloat16 arrays imply it for distances."""
+    return None if dtype.name == "bfloat16" and link in LINKS_OF_DISTANCE else precision
 
 
 def value(phi: MLP | None) -> Any:

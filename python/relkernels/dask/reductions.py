@@ -8,14 +8,14 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
-from .. import ops
 from ..base import check
 from ..base.describe import described
 from ..maps.mlp import MLP, check_mlp, mapped_width
 from ..ops.allowed import Allowed, Band, Window
+from ..ops.links import Linked, as_columns
 from ..ops.sides import Attended, Sides
 from ..states.consumers import LinkedSum, SoftmaxAccumulate, State, TopK
-from .arrays import aligned, array, optional_array, stand_in, value, widened
+from .arrays import aligned, array, optional_array, own_precision, stand_in, value, widened
 from .graphs import tree_of_states
 from .key_blocks import OfKeys
 from .relations import features
@@ -257,7 +257,7 @@ def relation_matvec(
     scale: float = 1.0,
     precision: str | None = None,
 ) -> da.Array:
-    """Return ``u_i = sum_j link(scale * <phi(x_i), psi(y_j)>) v_j`` without storing the relation.
+    """Return ``u_i = sum_j link(R_ij) v_j``, ``R_ij = scale * <phi(x_i), psi(y_j)>``, without storing R.
 
     Parameters
     ----------
@@ -265,12 +265,12 @@ def relation_matvec(
         Few large blocks: `y` is read once per block.
     y : dask.array.Array of shape (..., m, d_y)
     v : dask.array.Array of shape (..., m) or (..., m, c)
-        One vector or c of them, chunked like `y`. An array with as many dimensions as `y` whose last but one
-        is m is read as (..., m, c).
+        Chunked like `y`. An array of fewer dimensions than `y` is one vector (..., m) per relation; any
+        other is (..., m, c).
     phi, psi : MLP, optional
         Feature maps of `x` and of `y`; `psi` None means `phi`, `phi` None the identity.
-    link : {"identity", "exp", "relu", "square"}, default "identity"
-    scale : float, default 1.0
+    link, scale
+        As in memory.
     precision : {"bf16"}, optional
         As in memory.
 
@@ -295,17 +295,11 @@ def relation_matvec(
     """
     named = [("x", array("x", x)), ("y", array("y", y)), ("v", array("v", v))]
     (x, y, v), dtype, precision = widened(precision, *named)
-    m = y.shape[-2] if y.ndim > 1 else None
-    single = v.ndim < 2 or v.shape[-2] != m
-    if v.ndim < 1 or (single and v.shape[-1] != m and m is not None):
-        check.fail("v", f"shape (..., {m}) or (..., {m}, c), m the rows of y {y.shape}", v.shape)
-    v = v[..., None] if single else v
     sides = Sides(stand_in(x), stand_in(y), phi, psi)
+    v, single = as_columns(v, y)
     check.same_dtype(("x", sides.x), ("v", stand_in(v)))
     state = LinkedSum(
-        check.choice("link", link, ops.LINKS),
-        check.scale(scale, sides.dtype),
-        sides.engine.precision(precision, sides.dtype),
+        *Linked.of("relation_matvec", sides, link, scale, own_precision(precision, dtype, link))
     )
     sides.leading(("v", stand_in(v), 2))
     (out,) = tree_of_states(

@@ -14,8 +14,9 @@ from ..base import check
 from ..maps.activations import Activation
 from ..maps.mlp import MLP, check_mlp, mapped_width
 from ..ops import nngp
+from ..ops.links import Linked
 from ..ops.sides import Sides
-from .arrays import aligned, array, optional_array, stand_in, value, widened
+from .arrays import aligned, array, optional_array, own_precision, stand_in, value, widened
 from .graphs import grid
 
 
@@ -80,6 +81,7 @@ def relation_matrix(
     phi: MLP | None = None,
     psi: MLP | None = None,
     *,
+    link: str = "identity",
     scale: float = 1.0,
     heads: int = 1,
     precision: str | None = None,
@@ -94,7 +96,8 @@ def relation_matrix(
         the diagonal are transposed copies of those above.
     phi, psi : MLP, optional
         Feature maps of `x` and of `y`; `psi` None means `phi`, `phi` None the identity.
-    scale : float, default 1.0
+    link, scale
+        As in memory.
     heads : int, default 1
     precision : {"bf16"}, optional
         As in memory.
@@ -130,12 +133,11 @@ def relation_matrix(
     sides = Sides(stand_in(x), None if y is None else stand_in(other), phi, psi)
     h = check.heads(heads, sides.width)
     sides.leading()
-    rounding = sides.engine.precision(precision, sides.dtype)
-    factor = check.scale(scale, sides.dtype)
-    tile = partial(ops.relation_matrix, scale=factor, heads=h, precision=rounding)
-    blocks = [(features(x, sides.phi, rounding), ("i", "d"))]
+    how = Linked.of("relation_matrix", sides, link, scale, own_precision(precision, dtype, link))
+    tile = partial(ops.relation_matrix, link=how.link, scale=how.scale, heads=h, precision=how.precision)
+    blocks = [(features(x, sides.phi, how.precision), ("i", "d"))]
     if not (sides.same_points and sides.one_map):
-        blocks.append((features(other, sides.psi, rounding), ("j", "e")))
+        blocks.append((features(other, sides.psi, how.precision), ("j", "e")))
     result = grid("relation_matrix", tile, *aligned(blocks), new_axis=(h,) if h > 1 else ())
     return result.astype(dtype, copy=False)
 

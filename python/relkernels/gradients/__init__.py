@@ -7,8 +7,15 @@ threads.
 """
 
 from .loss import LOSSES, feature_loss, relation_loss
-from .results import AttentionGradients, FeatureLoss, LossGradients, MLPGradient, RelationGradients
-from .vjp import attention_vjp, feature_map_vjp, relation_matrix_vjp
+from .results import (
+    AttentionGradients,
+    FeatureLoss,
+    LossGradients,
+    MatvecGradients,
+    MLPGradient,
+    RelationGradients,
+)
+from .vjp import attention_vjp, feature_map_vjp, relation_matrix_vjp, relation_matvec_vjp
 
 __all__ = [
     "LOSSES",
@@ -16,10 +23,12 @@ __all__ = [
     "FeatureLoss",
     "LossGradients",
     "MLPGradient",
+    "MatvecGradients",
     "RelationGradients",
     "attention_vjp",
     "feature_loss",
     "feature_map_vjp",
     "relation_loss",
     "relation_matrix_vjp",
+    "relation_matvec_vjp",
 ]

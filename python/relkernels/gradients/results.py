@@ -70,6 +70,35 @@ class RelationGradients(Result, tuple[Array, Array | None, OfMap, OfMap], Generi
     grad_scale: Any
 
 
+class MatvecGradients(Result, tuple[Array, Array, Array, OfMap, OfMap], Generic[Array], unpacked=5):
+    """Result of `relation_matvec_vjp`: unpacks into ``grad_x, grad_y, grad_v, grad_phi, grad_psi``.
+
+    Attributes
+    ----------
+    grad_x, grad_y, grad_v : ndarray
+        Of the shapes of `x`, `y` and `v`.
+    grad_phi, grad_psi : MLPGradient or None
+        None for a map that is None; where `psi` stands for `phi`, its part is in `grad_phi`.
+    grad_scale : float
+        Derivative with respect to `scale`.
+
+    Examples
+    --------
+    >>> import numpy as np, relkernels as rk
+    >>> x, y, v = np.array([[0.0]]), np.array([[2.0]]), np.array([1.0])
+    >>> gradients = rk.relation_matvec_vjp(x, y, v, np.array([1.0]), link="gaussian")
+    >>> gradients.grad_x.round(4), gradients.grad_v.round(4), round(gradients.grad_scale, 4)
+    (array([[0.2707]]), array([0.1353]), -0.2707)
+    """
+
+    grad_x: Array
+    grad_y: Array
+    grad_v: Array
+    grad_phi: OfMap
+    grad_psi: OfMap
+    grad_scale: Any
+
+
 class AttentionGradients(Result, tuple[Array, Array, Array, OfMap, OfMap], Generic[Array], unpacked=5):
     """Result of `attention_vjp`: unpacks into ``grad_q, grad_k, grad_v, grad_phi, grad_psi``.
 

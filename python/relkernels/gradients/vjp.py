@@ -1,4 +1,4 @@
-"""Vector-Jacobian products of feature maps, relation matrices and attention."""
+"""Vector-Jacobian products of feature maps, relations and attention."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from ..base.describe import described
 from ..maps.mlp import MLP, check_mlp, mapped_rows, mapped_width
 from ..ops.allowed import Allowed, Window
 from ..ops.attended import attend
+from ..ops.links import Linked, as_columns
 from ..ops.sides import Attended, Sides, spread
-from .results import AttentionGradients, MLPGradient, RelationGradients
+from .results import AttentionGradients, MatvecGradients, MLPGradient, RelationGradients
 
 
 def _summed_to(grad: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -121,6 +122,7 @@ def relation_matrix_vjp(
     phi: MLP | None = None,
     psi: MLP | None = None,
     *,
+    link: str = "identity",
     scale: float = 1.0,
     heads: int = 1,
     of: str | None = None,
@@ -128,7 +130,7 @@ def relation_matrix_vjp(
     """Return the gradients of ``sum(grad * relation_matrix(x, y, phi, psi, ...))``.
 
     With H = grad @ G for features F of `x` and G of `y`, the gradient of F is ``scale * H`` and that of
-    `scale` is ``sum(F * H)``, added up in float64.
+    `scale` is ``sum(F * H)``, added up in float64. With a link, R is formed again tile by tile.
 
     Parameters
     ----------
@@ -139,6 +141,8 @@ def relation_matrix_vjp(
         (..., n, m), or (..., heads, n, m) with more than one head.
     phi, psi : MLP, optional
         As in `relation_matrix`.
+    link : str, default "identity"
+        As in `relation_matvec_vjp`.
     scale : float, default 1.0
     heads : int, default 1
     of : {"x", "y"}, optional
@@ -169,7 +173,7 @@ def relation_matrix_vjp(
     sides = Sides(x, y, phi, psi)
     slope = check.floats("grad", grad)
     check.same_dtype(("x", sides.x), ("grad", slope))
-    factor = check.scale(scale, sides.dtype)
+    how = Linked.of("relation_matrix_vjp", sides, link, scale)
     h = check.heads(heads, sides.width)
     if of is not None:
         check.choice("of", of, ("x", "y"))
@@ -188,10 +192,83 @@ def relation_matrix_vjp(
         parts = engine.empty_parts("relation_matrix_vjp", (*lead, sides.x.shape[-2]), sides.dtype)
     if of != "x":
         grad_g = engine.empty("relation_matrix_vjp", (*lead, *g.shape[-2:]), sides.dtype)
-    operands = (spread(f, lead, 2), spread(g, lead, 2), slope, factor, h)
+    operands = (spread(f, lead, 2), spread(g, lead, 2), slope, how.link, how.scale, h)
     engine.run("relation_matrix_vjp", *operands, grad_f, grad_g, parts)
     grad_scale = None if parts is None else engine.total(parts)
     return RelationGradients(*through_maps(sides, grad_f, grad_g), grad_scale)
+
+
+@operation("x", "y", "v", "grad")
+def relation_matvec_vjp(
+    x: Array,
+    y: Array,
+    v: Array,
+    grad: Array,
+    phi: MLP | None = None,
+    psi: MLP | None = None,
+    *,
+    link: str = "identity",
+    scale: float = 1.0,
+) -> MatvecGradients[Array]:
+    """Return the gradients of ``sum(grad * relation_matvec(x, y, v, phi, psi, ...))``.
+
+    The relation is formed again tile by tile: memory is O((n + m) (d + c)).
+
+    Parameters
+    ----------
+    x, y, v, phi, psi, scale
+        As in `relation_matvec`.
+    grad : ndarray of shape (..., n) or (..., n, c), that of the product
+    link : str, default "identity"
+        As in `relation_matvec`. Where a link has a kink its slope is 0: "relu" at R_ij = 0, and "matern12"
+        between equal points.
+
+    Returns
+    -------
+    MatvecGradients
+        Unpacks into ``grad_x, grad_y, grad_v, grad_phi, grad_psi``; `grad_scale` is also an attribute.
+        Gradients of maps are None for a map that is None; where `psi` stands for `phi`, its part is in
+        `grad_phi`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above; the message names it.
+    MemoryError
+        If the output would not fit in memory.
+
+    Examples
+    --------
+    >>> import numpy as np, relkernels as rk
+    >>> x, y = np.array([[0.0]]), np.array([[1.0], [2.0]])
+    >>> gradients = rk.relation_matvec_vjp(x, y, np.ones(2), np.ones(1), link="gaussian")
+    >>> gradients.grad_x.round(4), gradients.grad_v.round(4)
+    (array([[0.8772]]), array([0.6065, 0.1353]))
+    """
+    if y is None:  # not shorthand for x here
+        check.features("y", y)
+    sides = Sides(x, y, phi, psi)
+    values, slope = check.floats("v", v, 1), check.floats("grad", grad, 1)
+    vectors, single = as_columns(values, sides.y)
+    check.same_dtype(("x", sides.x), ("v", values), ("grad", slope))
+    how = Linked.of("relation_matvec_vjp", sides, link, scale)
+    lead = sides.leading(("v", vectors, 2))
+    expected = (*lead, sides.x.shape[-2], *(() if single else vectors.shape[-1:]))
+    if slope.shape != expected:
+        check.fail("grad", f"shape {expected}, that of the product", slope.shape)
+
+    f, g = sides.features()
+    engine = sides.engine
+    parts = engine.empty_parts("relation_matvec_vjp", (*lead, sides.x.shape[-2]), sides.dtype)
+    grad_f, grad_g, grad_v = (
+        engine.empty("relation_matvec_vjp", (*lead, *a.shape[-2:]), sides.dtype) for a in (f, g, vectors)
+    )
+    operands = (spread(a, lead, 2) for a in (f, g, vectors))
+    above = slope[..., None] if single else slope
+    engine.run("relation_matvec_vjp", *operands, above, *how[:2], grad_f, grad_g, grad_v, parts)
+    grad_values: Any = _summed_to(grad_v[..., 0] if single else grad_v, values.shape)
+    grad_x, grad_y, grad_phi, grad_psi = through_maps(sides, grad_f, grad_g)
+    return MatvecGradients(grad_x, grad_y, grad_values, grad_phi, grad_psi, engine.total(parts))
 
 
 def through_maps(sides: Sides, grad_f: np.ndarray | None, grad_g: np.ndarray | None) -> Any:

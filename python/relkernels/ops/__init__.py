@@ -10,12 +10,14 @@ that names the argument; an output that would not fit raises MemoryError that na
 from ..maps.mlp import feature_map
 from .attended import attention, attention_scores
 from .keys import Keys
-from .relations import LINKS, relation_matrix, relation_matvec
+from .links import LINKS, LINKS_OF_DISTANCE
+from .relations import relation_matrix, relation_matvec
 from .retrieval import retrieve
 from .retrieval_above import retrieve_above
 
 __all__ = [
     "LINKS",
+    "LINKS_OF_DISTANCE",
     "Keys",
     "attention",
     "attention_scores",

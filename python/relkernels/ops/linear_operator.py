@@ -9,7 +9,8 @@ import numpy as np
 from ..arrays import host
 from ..base import check
 from ..maps.mlp import MLP
-from .relations import LINKS, relation_matvec
+from .links import Linked
+from .relations import relation_matvec
 from .sides import Sides
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def as_linear_operator(
 ) -> LinearOperator:
     """Return the relation of the rows of `x` and `y` as a SciPy linear operator.
 
-    Its entries are ``link(scale * <phi(x_i), psi(y_j)>)``. Products with it and with its adjoint are
+    Its entries are those of `relation_matrix` with this link. Products with it and with its adjoint are
     `relation_matvec`, so that solvers (``eigsh``, ``svds``, ``cg``, ``lsqr``, ...) work without the matrix.
 
     Parameters
@@ -38,9 +39,10 @@ def as_linear_operator(
         None stands for `x`.
     phi, psi : MLP, optional
         Feature maps of `x` and of `y`; `psi` None stands for `phi`, `phi` None for the identity.
-    link : {"identity", "exp", "relu", "square"}, default "identity"
+    link : str, default "identity"
+        As in `relation_matvec`; "gaussian" and "matern12" to "matern52" are kernels of Gaussian processes.
     scale : float, default 1.0
-        Any finite number.
+        Any finite number; at least 0 with a link of distances.
 
     Returns
     -------
@@ -62,7 +64,7 @@ def as_linear_operator(
     >>> from scipy.sparse import eye_array
     >>> from scipy.sparse.linalg import aslinearoperator, cg, eigsh
     >>> x = np.random.default_rng(0).standard_normal((2000, 3))
-    >>> kernel = rk.as_linear_operator(x, link="exp", scale=0.5)    # the matrix would take 32 MB
+    >>> kernel = rk.as_linear_operator(x, link="gaussian", scale=4.0)    # the matrix would take 32 MB
     >>> values = eigsh(kernel, k=2, return_eigenvectors=False)
     >>> ridge = kernel + aslinearoperator(eye_array(2000))
     >>> smooth, failed = cg(ridge, x[:, 0], rtol=1e-8)
@@ -72,14 +74,15 @@ def as_linear_operator(
     from scipy.sparse.linalg import LinearOperator
 
     sides = Sides(_points("x", x), None if y is None else _points("y", y), phi, psi)
-    link = check.choice("link", link, LINKS)
-    factor = check.scale(scale, sides.dtype)
+    how = Linked.of("relation_matvec", sides, link, scale)
     f, g = sides.features()
 
     def product(rows: np.ndarray, columns: np.ndarray, v: np.ndarray) -> np.ndarray:
         if v.dtype.kind == "c":
             return product(rows, columns, v.real) + 1j * product(rows, columns, v.imag)
-        return relation_matvec(rows, columns, v.astype(rows.dtype, copy=False), link=link, scale=factor)
+        return relation_matvec(
+            rows, columns, v.astype(rows.dtype, copy=False), link=how.link, scale=how.scale
+        )
 
     def forward(v: np.ndarray) -> np.ndarray:
         return product(f, g, v)
