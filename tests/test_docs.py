@@ -109,5 +109,12 @@ def test_a_row_of_the_migration_table(modules, code, theirs, ours):
 
 
 def test_the_migration_table_has_all_peers():
-    assert [peer for peer, *_ in MIGRATION] == ["NumPy", "PyTorch", "Faiss", "KeOps", "neural-tangents"]
+    assert [peer for peer, *_ in MIGRATION] == [
+        "NumPy",
+        "PyTorch",
+        "Faiss",
+        "sentence-transformers",
+        "KeOps",
+        "neural-tangents",
+    ]
     assert all(len(rows) >= 2 for *_, rows in MIGRATION)

@@ -298,6 +298,8 @@ def sample_calls():
     yield OPS.attention, (x, y, v, None, True, None, None, "upper_left", scale)
     yield OPS.attention, (x, y, v, mask, False, 1, None, "lower_right", scale_of(0.5))
     yield OPS.relation_loss, (y, None, scale, torch.arange(4), None, None, "squared")
+    yield OPS.retrieve, (x, y, 3, None, torch.arange(5) - 1, False)
+    yield OPS.retrieve, (y, y, 6, mask[:4, :4], None, True)
     other = v @ v.T.detach()[:, :3]
     weight = mask[0].double() + 1
     labels = torch.arange(4)
@@ -307,6 +309,8 @@ def sample_calls():
     yield OPS.feature_map_vjp, (x, *parameters, normal(2, 5, 4))
     yield OPS.relation_matrix_vjp, (x, y, scale, 3, normal(2, 3, 5, 4), True, False, True)
     yield OPS.relation_matrix_vjp, (x, None, scale, 1, normal(2, 5, 5), True, False, False)
+    indices = torch.tensor([[0, -1], [3, 1], [2, 2], [-1, -1], [1, 0]]).expand(2, 5, 2)
+    yield OPS.retrieve_vjp, (x, y, indices, normal(2, 5, 2), True, True)
     out, lse = OPS.attention(x, y, v, mask, True, None, None, "upper_left", scale)
     yield OPS.relation_loss_vjp, (x, y, scale, normal(2, 5, 3), normal(4, 3), scale, normal(1)[0])
     yield OPS.attention_vjp, (x, y, v, mask, True, None, None, "upper_left", scale, out, lse, normal(2, 5, 2))

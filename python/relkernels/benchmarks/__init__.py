@@ -16,6 +16,7 @@ FAMILIES = (
     "relation_matrix",
     "attention",
     "retrieve",
+    "retrieve_above",
     "relation_matvec",
     "gradients",
     "nngp_kernel",

@@ -50,7 +50,7 @@ class RetrievalMixin:
         return {name: value for name, value in state.items() if name != "_keys"}
 
     def retrieve(
-        self, Q: Any, k: int, Y: Any = None, *, mask: Any = None, pad: bool = False
+        self, Q: Any, k: int, Y: Any = None, *, mask: Any = None, exclude: Any = None, pad: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of a table most related to each query.
 
@@ -65,6 +65,8 @@ class RetrievalMixin:
             the table of the last `fit`. Required after `partial_fit`, which keeps no table.
         mask : ndarray of bool, optional
             True for rows that may be retrieved; broadcast to (n, m).
+        exclude : ndarray of int of shape (n,) or (n, e), or sparse matrix of shape (n, m), optional
+            Rows of the table that a query may not return, as in `relkernels.retrieve`.
         pad : bool, default False
             Allow `k` to exceed the number of rows, and fill the rest with -inf and -1.
 
@@ -73,7 +75,7 @@ class RetrievalMixin:
         values : ndarray of shape (n, k)
             Relation values, best first.
         indices : ndarray of int64 of shape (n, k)
-            Rows of the table. If the mask leaves fewer than `k`, the rest is -inf and -1.
+            Rows of the table. If `mask` and `exclude` leave fewer than `k`, the rest is -inf and -1.
 
         Raises
         ------
@@ -89,7 +91,7 @@ class RetrievalMixin:
         queries = self._rows(Q, "Q")
         if Y is not None:
             table, mlp = self._searched(Y)
-            return retrieve(queries, table, k, self.phi_, mlp, mask=mask, pad=pad)
+            return retrieve(queries, table, k, self.phi_, mlp, mask=mask, exclude=exclude, pad=pad)
         if not hasattr(self, "features_fit_"):
             check.fail(
                 "Y",
@@ -97,4 +99,4 @@ class RetrievalMixin:
                 "changes the maps under earlier features",
                 "None",
             )
-        return retrieve(queries, self._keys_fit(), k, self.phi_, mask=mask, pad=pad)
+        return retrieve(queries, self._keys_fit(), k, self.phi_, mask=mask, exclude=exclude, pad=pad)

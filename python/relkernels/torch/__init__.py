@@ -1,9 +1,9 @@
 """Relations inside PyTorch: the kernels as differentiable operators on tensors, and modules of them.
 
-`feature_map`, `relation_matrix`, `attention` and `relation_loss` compute what the functions of the same
-names in `relkernels` do, with gradients of the inputs, of the scale and of every parameter; `FeatureMap`,
-`InnerProductRelation` and `RelationAttention` are modules that hold the parameters. Tensors are float32
-or float64, of any strides, on the CPU or, except for `relation_loss`, on a CUDA device; on the CPU they are
+`feature_map`, `relation_matrix`, `attention`, `retrieve` and `relation_loss` compute what the functions of
+the same names in `relkernels` do, with gradients of the inputs, of the scale and of every parameter;
+`FeatureMap`, `InnerProductRelation` and `RelationAttention` are modules that hold the parameters. Tensors are
+float32 or float64, of any strides, on the CPU or, except for `relation_loss`, on a CUDA device; on the CPU they are
 read and written without a copy. `torch.compile` and `torch.export` treat each operator as one node. Second
 derivatives, forward-mode derivatives and the transforms of `torch.func` are not provided and raise an error.
 
@@ -27,6 +27,7 @@ from .losses import relation_loss
 from .maps import FeatureMap, feature_map
 from .modules import InnerProductRelation, RelationAttention
 from .relations import attention, relation_matrix
+from .search import retrieve
 
 __all__ = [
     "FeatureMap",
@@ -36,4 +37,5 @@ __all__ = [
     "feature_map",
     "relation_loss",
     "relation_matrix",
+    "retrieve",
 ]
