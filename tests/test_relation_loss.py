@@ -110,3 +110,25 @@ def test_identity_map_has_no_gradient(rng):
     assert value == pytest.approx(((x @ x.T - np.eye(5)) ** 2).mean())
     assert grad_phi is None
     assert grad_psi is None
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (130, 257), (33, 4099), (700, 1030)])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_bits_depend_neither_on_threads_nor_on_other_rows(loss, n, m, rng):
+    """The weights make the mean of all rows twice the sum over half of them, exactly."""
+    x, y = normal(rng, (2 * n, 9), np.float32), normal(rng, (m, 9), np.float32)
+    target = rng.random((2 * n, m), np.float32)
+    before, results = rk.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            rk.set_num_threads(threads)
+            weight = np.full(2 * n, 1 / 64, np.float32)
+            results.append(rk.relation_loss(x, y, target, loss=loss, sample_weight=weight, scale=0.5))
+            half = rk.relation_loss(x[n:], y, target[n:], loss=loss, sample_weight=weight[n:], scale=0.5)
+            np.testing.assert_array_equal(half.grad_x, 2 * results[-1].grad_x[n:])
+    finally:
+        rk.set_num_threads(before)
+    for other in results[1:]:
+        assert (other.value, other.grad_scale) == (results[0].value, results[0].grad_scale)
+        np.testing.assert_array_equal(other.grad_x, results[0].grad_x)
+        np.testing.assert_array_equal(other.grad_y, results[0].grad_y)

@@ -65,11 +65,9 @@ RK_INLINE void loss_tile(T* r, long ld, long rows, long cols, const PairTargets<
                 l = margin <= V<T>{} ? V<T>{} : margin;
                 d = margin <= V<T>{} ? V<T>{} : (margin == margin ? -sign : margin);
             } else {
-                const long sample = i * t.sample_row + j * t.sample_col;
-                const V<T> lse = gather_first<T>(t.lse + sample, t.sample_col, n);
-                const V<T> share = target * gather_first<T>(t.inverse_mass + sample, t.sample_col, n);
+                const V<T> share = target * broadcast<T>(t.inverse_mass[i]);
                 l = -share * x;
-                d = exp<T>(x - lse) - share;
+                d = exp<T>(x - broadcast<T>(t.lse[i])) - share;
             }
             store_first(at, w * d, n);
             value += first_lanes<T>(n) ? w * l : V<T>{};

@@ -66,11 +66,9 @@ struct PairTargets {
     const T* weight = nullptr;
     long weight_row = 0, weight_col = 0;
     T uniform_weight = T(1);
-    // softmax only: log-sum-exp of each sample and one over the sum of its targets. A sample is a row of the
-    // relation, or a column of the transposed one: its index is i * sample_row + j * sample_col.
+    // softmax only: log-sum-exp of each row and one over the sum of its targets.
     const T* lse = nullptr;
     const T* inverse_mass = nullptr;
-    long sample_row = 1, sample_col = 0;
 
     // These targets with pair (i0, j0) as pair (0, 0).
     PairTargets from(long i0, long j0) const {
@@ -78,8 +76,8 @@ struct PairTargets {
         if (target) t.target += i0 * target_row + j0 * target_col;
         if (row_label) t.row_label += i0, t.col_label += j0;
         if (weight) t.weight += i0 * weight_row + j0 * weight_col;
-        if (lse) t.lse += i0 * sample_row + j0 * sample_col;
-        if (inverse_mass) t.inverse_mass += i0 * sample_row + j0 * sample_col;
+        if (lse) t.lse += i0;
+        if (inverse_mass) t.inverse_mass += i0;
         return t;
     }
 };

@@ -3,13 +3,14 @@
 //   R = scale F G^T,   dR = d loss / dR  (kernels/losses.hpp)
 //   dF = scale dR G,   dG = scale dR^T F,   dscale = sum_i <f_i, (dR G)_i>
 //
-// Two walks, over the rows of F and over those of G: each result has one owner. The softmax loss first
-// computes the log-sum-exp of each row, by the consumer of attention.
+// One walk makes each tile of R once and adds to both gradients: three products of n m d multiply-adds. The
+// softmax loss first computes the log-sum-exp of each row, by the consumer of attention and a fourth product.
 #include <algorithm>
 
 #include "base/threads.hpp"
 #include "operations/operations.hpp"
 #include "operations/softmax_consumer.hpp"
+#include "walk/lanes.hpp"
 #include "walk/pairs.hpp"
 
 namespace rk {
@@ -18,75 +19,88 @@ namespace {
 
 template <class T>
 struct LossGradient {
-    static constexpr bool kOrderFree = false;
-    static constexpr long kRowBlock = rk::kRowBlock;
-    Loss loss;
+    Points<T> f, g;
     PairTargets<T> targets;
-    Points<T> rows_of;  // the features that the walk's rows are
+    Loss loss;
     T scale;
-    double* values;      // null in the walk over G
-    T* grad;             // contiguous
-    double* grad_scale;  // a part for each row; null in the walk over G
-    long width = rows_of.dim;
+    double* values;    // the loss of each row
+    T *to_f, *to_g;    // contiguous; to_g may be null
+    double* to_scale;  // a part for each row; may be null
+    const Kernels<T>& k = kernels<T>();
+
+    using Walk = LaneWalk<T, LossGradient>;
+    static constexpr long kRows = Walk::kRows, kColumns = Walk::kColumns;
 
     struct State {
-        double* values;  // the loss of each row
-        T* grad;         // rows x width
+        double* values;
+        T* grad;  // rows x width, without the scale
     };
     State make(Space& space, long rows) const {
-        return {space.take<double>(rows), space.take<T>(rows * width)};
+        return {space.take<double>(rows), space.take<T>(rows * width())};
     }
-    void init(State& s, long rows) const {
-        std::fill_n(s.values, rows, 0.0);
-        std::fill_n(s.grad, rows * width, T(0));
+    long width() const { return f.dim; }
+
+    // F as values.
+    long size_of_rows() const { return to_g ? kRows * round_up(width(), k.nr) : 0; }
+    void pack_rows(long i, long n, T* to) const {
+        if (to_g) pack_values(f, i, n, to);
     }
-    Span met(long, long, long, long cols) const { return {0, cols}; }
-    template <class A>
-    void destination(Tile<A>&, Finish<T>&) const {}
-    template <class A>
-    void accept(State& s, const Tile<A>& t) const {
-        const Kernels<T>& k = kernels<T>();
+    // G as columns, and as values.
+    long size_of_columns() const { return size_as_columns() + kColumns * round_up(width(), k.nr); }
+    void pack_columns(long j, long m, T* to) const {
+        k.pack(g.at(j), g.col, g.row, width(), m, to, k.nr * width());
+        pack_values(g, j, m, to + size_as_columns());
+    }
+    long size_as_columns() const { return round_up(kColumns, k.nr) * width(); }
+    void pack_values(const Points<T>& p, long first, long count, T* to) const {
+        k.pack(p.at(first), p.row, p.col, count, p.dim, to, count * k.nr);
+    }
+
+    void tile(State& s, bool first, long i, long n, long j, long m, const T* rows, const T* columns) const {
+        constexpr long ld = kColumns + 16;  // rows, read as columns too, would otherwise share sets of L1
         Arena::Scope scratch;
-        PairTargets<T> here = targets.from(t.i0, t.j0);
-        if (here.target && here.target_row == 1 && here.target_col != 1) {
-            // The walk over G reads the targets' columns: transposed once, they are read as rows.
-            T* turned = scratch.take<T>(t.rows * kTileColumns);
-            k.transpose(here.target, here.target_col, t.cols, t.rows, turned, kTileColumns, false);
+        T* r = scratch.take<T>(n * ld);
+        if (width() == 0)  // an empty product is not written
+            std::fill_n(r, n * ld, T(0));
+        else
+            k.product(f.at(i), f.row, f.col, columns, k.nr * width(), n, m, width(), r, ld, {.scale = scale});
+        PairTargets<T> here = targets.from(i, j);
+        if (here.target && here.target_row == 1 && here.target_col != 1) {  // read as rows
+            T* turned = scratch.take<T>(n * kColumns);
+            k.transpose(here.target, here.target_col, m, n, turned, kColumns, false);
             here.target = turned;
-            here.target_row = kTileColumns;
+            here.target_row = kColumns;
             here.target_col = 1;
         }
-        k.loss_vjp(loss, t.r, t.ld, t.rows, t.cols, here, s.values + t.first);
-        add_weighted(t.r, t.ld, t, 1, width, Mask{}, s.grad + t.first * width);
+        if (first) std::fill_n(s.values, n, 0.0);
+        k.loss_vjp(loss, r, ld, n, m, here, s.values);
+        k.product(r, ld, 1, columns + size_as_columns(), m * k.nr, n, width(), m, s.grad, width(),
+                  {.accumulate = !first});
+        if (to_g)
+            k.product(r, 1, ld, rows, n * k.nr, m, width(), n, to_g + j * width(), width(),
+                      {.accumulate = i > 0});
     }
-    void merge(State& a, const State& b, long rows) const {
-        for (long i = 0; i < rows; ++i) a.values[i] += b.values[i];
-        kernels<T>().add(a.grad, b.grad, rows * width);
+    void merge(State& a, const State& b, long n) const {
+        for (long i = 0; i < n; ++i) a.values[i] += b.values[i];
+        k.add(a.grad, b.grad, n * width());
     }
-    void finish(State& s, long i0, long rows) const {
-        for (long i = 0; i < rows * width; ++i) grad[i0 * width + i] = scale * s.grad[i];
-        if (values) std::copy_n(s.values, rows, values + i0);
-        for (long i = 0; grad_scale && i < rows; ++i)
-            grad_scale[i0 + i] = product_with(rows_of, i0 + i, s.grad + i * width);
+    void finish(const State& s, long i0, long n) const {
+        std::copy_n(s.values, n, values + i0);
+        for (long i = 0; to_scale && i < n; ++i)
+            to_scale[i0 + i] = product_with(f, i0 + i, s.grad + i * width());
+        for (long i = 0; i < n * width(); ++i) to_f[i0 * width() + i] = scale * s.grad[i];
+    }
+    void finish_columns(long j, long m) const {
+        for (long c = j * width(); to_g && c < (j + m) * width(); ++c) to_g[c] *= scale;
     }
 };
-
-template <class T>
-PairTargets<T> transposed(PairTargets<T> t) {
-    std::swap(t.target_row, t.target_col);
-    std::swap(t.row_label, t.col_label);
-    std::swap(t.weight_row, t.weight_col);
-    std::swap(t.sample_row, t.sample_col);
-    return t;
-}
 
 }  // namespace
 
 template <class T>
 void relation_loss(const Relation<T>& features, const PairTargets<T>& given, Loss loss, double* values,
                    const RelationGradient<T>& to) {
-    // A product and a sum of features in each of two walks.
-    const Team team = team_for(4 * features.work(kWorkOfExp));
+    const Team team = team_for(3 * features.work(kWorkOfExp));
     const Points<T> rows = points_of<T>(features.rows, 0, nullptr);
     const Points<T> cols = points_of<T>(features.columns, 0, nullptr);
     const T scale = features.scale;
@@ -97,17 +111,9 @@ void relation_loss(const Relation<T>& features, const PairTargets<T>& given, Los
         walk_pairs(team, rows, columns, scale, 1, SoftmaxAccumulate<T>{0, nullptr, 0, lse.get(), Mask{}});
         targets.lse = lse.get();
     }
-    const std::vector<Operand<Full<T>>> of_g = {{cols, Operand<Full<T>>::columns},
-                                                {cols, Operand<Full<T>>::values}};
-    walk_pairs(team, rows, of_g, scale, 1,
-               LossGradient<T>{loss, targets, rows, scale, values, to.rows.data, to.scale});
-    if (!to.columns.empty()) {
-        const std::vector<Operand<Full<T>>> of_f = {{rows, Operand<Full<T>>::columns},
-                                                    {rows, Operand<Full<T>>::values}};
-        walk_pairs(
-            team, cols, of_f, scale, 1,
-            LossGradient<T>{loss, transposed(targets), cols, scale, nullptr, to.columns.data, nullptr});
-    }
+    walk_lanes<T>(
+        team, rows.count, cols.count,
+        LossGradient<T>{rows, cols, targets, loss, scale, values, to.rows.data, to.columns.data, to.scale});
     if (loss == Loss::softmax)
         for (long i = 0; i < rows.count; ++i) {
             const T w = targets.weight ? targets.weight[i * targets.weight_row] : targets.uniform_weight;
