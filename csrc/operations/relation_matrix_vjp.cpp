@@ -8,11 +8,28 @@
 #include "base/batches.hpp"
 #include "operations/link_gradient.hpp"
 #include "operations/operations.hpp"
+#include "walk/matrix_product.hpp"
 #include "walk/pairs.hpp"
 
 namespace rk {
 
 namespace {
+
+// A block of weights with unit column stride. It is copied unless its rows are close together: rows far apart
+// in memory, or columns, would compete for the same sets of L1 in the micro-kernel.
+template <class T>
+Strided<const T> compact(const Strided<const T>& a, long rows, long cols, T* space) {
+    const Kernels<T>& k = kernels<T>();
+    if (a.col == 1 && a.row >= 0 && a.row <= kTileColumns) return a;
+    if (a.row == 1 && a.col != 1)
+        k.transpose(a.data, a.col, cols, rows, space, kTileColumns, false);
+    else if (a.col == 1)
+        k.copy(a.data, a.row, rows, cols, space, kTileColumns, false);
+    else
+        for (long r = 0; r < rows; ++r)
+            for (long c = 0; c < cols; ++c) space[r * kTileColumns + c] = a.data[r * a.row + c * a.col];
+    return {space, kTileColumns, 1};
+}
 
 // out(i, :) = scale * sum_j weights(i, j) points(j, :), weights in any strides. To
 // element i of `parts`, unless null, is added the inner product of point i of `own` and the same sum without
@@ -26,7 +43,8 @@ void weighted_sum(const Team& team, const T* weights, long row, long col, const 
     const long width = points.width();
     const long super = kTileColumns * std::max(1L, kWorkspace / (values.tile_size() * long(sizeof(T))));
     const Buffer<T> packed(values.tile_size() * ceil_div(std::min(super, points.count), kTileColumns));
-    for (long i = 0; i < rows; ++i) std::fill_n(out + i * out_row, width, T(0));
+    if (points.count == 0)
+        for (long i = 0; i < rows; ++i) std::fill_n(out + i * out_row, width, T(0));
     for (long j0 = 0; j0 < points.count; j0 += super) {
         const long m = std::min(super, points.count - j0);
         team.for_each(ceil_div(m, kTileColumns), [&](long t) {
@@ -36,33 +54,23 @@ void weighted_sum(const Team& team, const T* weights, long row, long col, const 
         team.for_each(ceil_div(rows, kRowBlock), [&](long b) {
             const long i = b * kRowBlock, n = std::min(kRowBlock, rows - i);
             Arena::Scope scratch;
-            // A row-major copy of the block of weights: rows far apart in memory, or columns, would
-            // compete for the same sets of L1 in the micro-kernel.
-            T* block = scratch.take<T>(n * kTileColumns);
+            T* space = scratch.take<T>(n * kTileColumns);
             for (long t = 0; t < m; t += kTileColumns) {
                 poll();
                 const long cols = std::min(kTileColumns, m - t);
-                const T* from = weights + i * row + (j0 + t) * col;
-                if (row == 1 && col != 1)
-                    k.transpose(from, col, cols, n, block, kTileColumns, false);
-                else if (col == 1)
-                    k.copy(from, row, n, cols, block, kTileColumns, false);
-                else
-                    for (long r = 0; r < n; ++r)
-                        for (long c = 0; c < cols; ++c) block[r * kTileColumns + c] = from[r * row + c * col];
-                k.product(block, kTileColumns, 1, packed.get() + t / kTileColumns * values.tile_size(),
+                const Strided<const T> a =
+                    compact({weights + i * row + (j0 + t) * col, row, col}, n, cols, space);
+                k.product(a.data, a.row, 1, packed.get() + t / kTileColumns * values.tile_size(),
                           values.panel_stride(), n, width, cols, out + i * out_row, out_row,
-                          {.accumulate = true});
+                          {.accumulate = j0 + t > 0});
+            }
+            for (long r = i; j0 + m == points.count && r < i + n; ++r) {
+                T* sum = out + r * out_row;
+                if (parts) parts[r] += product_with(own, r, sum);
+                for (long c = 0; c < width; ++c) sum[c] *= scale;
             }
         });
     }
-    team.for_each(ceil_div(rows, kRowBlock), [&](long b) {
-        for (long i = b * kRowBlock; i < std::min((b + 1) * kRowBlock, rows); ++i) {
-            T* sum = out + i * out_row;
-            if (parts) parts[i] += product_with(own, i, sum);
-            for (long c = 0; c < width; ++c) sum[c] *= scale;
-        }
-    });
 }
 
 }  // namespace

@@ -40,13 +40,17 @@ Points<T> points_of(const Array<const T>& a, long item, const Mlp<T>* map) {
     return {a.item(item, 2), a.dim(2), a.dim(1), a.step(2), a.step(1), map, a.storage};
 }
 
-// Inner product of point i, as it is in memory, and `values`: one chain of double.
+// Inner product of point i, as it is in memory, and `values`: four chains of double.
 template <class T>
 double product_with(const Points<T>& p, long i, const T* values, long step = 1) {
     const T* at = p.at(i);
-    double sum = 0;
-    for (long c = 0; c < p.dim; ++c) sum += double(at[c * p.col]) * double(values[c * step]);
-    return sum;
+    const auto term = [&](long c) { return double(at[c * p.col]) * double(values[c * step]); };
+    double sum[4] = {};  // four chains, as one would wait for each addition
+    long c = 0;
+    for (; c + 4 <= p.dim; c += 4)
+        for (long s = 0; s < 4; ++s) sum[s] += term(c + s);
+    for (; c < p.dim; ++c) sum[0] += term(c);
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
 // Features of points in any strides: computed into `space`, or the points themselves. Points of 16 bits are
