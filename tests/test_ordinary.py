@@ -8,6 +8,7 @@ import pytest
 import relkernels as rk
 from numpy.testing import assert_array_equal
 from relkernels import _core
+from relkernels.base.result import Result
 from strategies import mlp, normal
 
 # name: how many sides it has, whether values, and its plain options.
@@ -18,7 +19,10 @@ OPERATIONS = {
     "attention_scores": [{}, {"scale": 0.3, "causal": True}, {"causal": False, "align": "upper_left"}],
     "attention": [{}, {"scale": None, "causal": True}, {"scale": 2.0, "return_lse": False, "mask": None}],
     "retrieve": [{}, {"pad": True}, {"pad": False, "mask": None, "precision": None}],
+    "relation_matrix_vjp": [{}, {"scale": 0.3, "of": None}, {"of": "x"}, {"of": "y", "heads": 1}],
 }
+# Gradients of maps are left to Python.
+MAPPED = dict.fromkeys(OPERATIONS, ("none", "phi", "both", "psi")) | {"relation_matrix_vjp": ("none",)}
 
 
 def arguments(name, rng, dtype, n, m, d, c, mapped):
@@ -31,6 +35,7 @@ def arguments(name, rng, dtype, n, m, d, c, mapped):
     between = {
         "relation_matvec": (normal(rng, (m, c) if c else (m,), dtype),),
         "attention": (normal(rng, (m, c or 1), dtype),),
+        "relation_matrix_vjp": (normal(rng, (n, m), dtype),),
         "retrieve": (1 + c % m,),
     }
     return x, y, *between.get(name, ()), *maps
@@ -39,7 +44,13 @@ def arguments(name, rng, dtype, n, m, d, c, mapped):
 def equal(a, b):
     """Equal to the bit, of the same dtype, shape and layout."""
     pairs = zip(a, b, strict=True) if isinstance(a, tuple) else [(a, b)]
+    if isinstance(a, Result):
+        assert type(a) is type(b)
+        assert a.grad_scale == b.grad_scale
+        assert type(a.grad_scale) is type(b.grad_scale)
     for one, other in pairs:
+        if one is other is None:
+            continue
         assert type(one) is type(other) is np.ndarray
         assert (one.dtype, one.shape, one.strides) == (other.dtype, other.shape, other.strides)
         assert one.flags.owndata
@@ -64,7 +75,7 @@ def test_same_bits_as_by_way_of_python(name, dtype, rng):
         (5, 300, 9, 0),
         (97, 13, 2, 3),
     ]:
-        for mapped in ("none", "phi", "both", "psi"):
+        for mapped in MAPPED[name]:
             args = arguments(name, rng, dtype, n, m, d, c, mapped)
             for options in OPERATIONS[name]:
                 assert taken(name, *args, **options)
@@ -83,6 +94,7 @@ def test_one_point_and_one_side(dtype, rng):
         ("relation_matrix", (x, None, phi, phi)),
         ("relation_matrix", (x, None, phi, psi)),
         ("relation_matrix", (x, None, None, mlp(rng, [4, 4], dtype))),
+        ("relation_matrix_vjp", (x, None, normal(rng, (9, 9), dtype))),
     ]
     for name, args in cases:
         assert taken(name, *args)
@@ -163,7 +175,7 @@ def test_unusual_arrays_are_left_to_python(name, kind, rng):
     for i, given in enumerate(args):
         if isinstance(given, np.ndarray):
             changed = [*args[:i], unusual(given)[kind], *args[i + 1 :]]
-            if name == "relation_matrix" and kind == "nothing" and i == 1:
+            if name.startswith("relation_matrix") and kind == "nothing" and i == 1:
                 continue  # the symmetric relation
             assert not taken(name, *changed)
 
@@ -226,6 +238,11 @@ def test_unusual_options_are_left_to_python(rng):
         ("attention", (x, x, x), {"mask": np.ones((4, 4), bool)}),
         ("attention", (x, x, x[:3]), {}),
         ("feature_map", (x, None), {}),
+        ("relation_matrix_vjp", (x, x, x, phi), {}),
+        ("relation_matrix_vjp", (x, x, x[:3]), {}),
+        ("relation_matrix_vjp", (x, None, x), {"of": "x"}),
+        ("relation_matrix_vjp", (x, x, x), {"of": "z"}),
+        ("relation_matrix_vjp", (x, x, x), {"of": 1}),
         ("feature_map", (x[0], double), {}),
     ]:
         assert not taken(name, *args, **options)

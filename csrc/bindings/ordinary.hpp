@@ -20,13 +20,15 @@ using NumpyArray = py::detail::PyArray_Proxy;
 inline constexpr long kLargest = 1L << 20;
 // Multiply-adds, some 10 microseconds, up to which it is not worth releasing the GIL.
 inline constexpr double kHoldsGil = 250e3;
+inline constexpr int kNew = -1;  // the place of an output that the caller cannot pass
 
 // What calls compare with, looked up once. The references are never dropped.
 struct Known {
     py::detail::npy_api* numpy = nullptr;
-    PyObject* int64 = nullptr;    // the dtype
-    PyTypeObject* map = nullptr;  // the class MLP of Python
-    PyObject* handle = nullptr;   // the name of its attribute
+    PyObject* int64 = nullptr;               // the dtype
+    PyTypeObject* map = nullptr;             // the class MLP of Python
+    PyObject* handle = nullptr;              // the name of its attribute
+    PyObject* relation_gradients = nullptr;  // the class of results
 };
 inline Known known;
 
@@ -149,15 +151,15 @@ class Arguments {
         return map ? map->outputs() : a.dim(1);
     }
 
-    // The caller's `out`, if it suits and is apart from the arrays at the places `inputs`; otherwise a new
-    // array.
+    // The caller's `out`, if it suits and is apart from the arrays at the places `inputs`; otherwise, or at
+    // kNew, a new array.
     template <class V = T>
     py::object output(int at, std::initializer_list<int> inputs, std::initializer_list<long> shape) {
         long bytes = sizeof(V);
         for (const long size : shape) bytes *= std::min(size, kLargest);
         require(bytes <= kLargest);
         if (!ordinary_) return {};
-        if (absent(at)) {
+        if (at == kNew || absent(at)) {
             Py_intptr_t sizes[2] = {};
             std::copy(shape.begin(), shape.end(), sizes);
             PyObject* first = reinterpret_cast<const NumpyArray*>(given_[0])->descr;
@@ -220,13 +222,18 @@ Array<T> matrix(const py::object& a, long rows, long cols) {
 
 inline PyObject* not_ordinary() { return Py_NewRef(Py_NotImplemented); }
 
-// The result once f has run.
 template <class F>
-PyObject* computed(double work, py::object result, const F& f) {
+void run_kernel(double work, const F& f) {
     if (work > kHoldsGil)
         without_gil(f);
     else
         f();
+}
+
+// The result once f has run.
+template <class F>
+PyObject* computed(double work, py::object result, const F& f) {
+    run_kernel(work, f);
     return result.release().ptr();
 }
 

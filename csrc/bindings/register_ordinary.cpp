@@ -194,6 +194,55 @@ struct Retrieve {
     }
 };
 
+struct RelationMatrixVjp {
+    static constexpr const char* kName = "relation_matrix_vjp";
+    static constexpr const char* kParameters =
+        "x, y, grad, phi=None, psi=None, *, scale=1.0, heads=1, of=None";
+    enum { x, y, grad, phi, psi, scale, heads, of };
+
+    template <class T>
+    static PyObject* run(Arguments<T>& given) {
+        given.require_absent(phi);
+        given.require_absent(psi);
+        given.require(given.integer(heads, 1) == 1);
+        const std::string_view side = given.absent(of) ? "both" : given.name(of, "both");
+        const bool of_x = side != "y", of_y = side != "x", alone = given.absent(y);
+        given.require(side == "both" || (!alone && (side == "x" || side == "y")));
+        Relation<T> r = given.relation(x, y, phi, psi, true);
+        if (alone) r.columns = r.rows;
+        r.scale = T(given.scale(scale, 1));
+        const Array<const T> above = given.array(grad);
+        if (!given.ordinary()) return not_ordinary();
+        const long n = r.rows.dim(2), m = r.columns.dim(2), width = r.rows.dim(1);
+        given.require(above.dim(2) == n && above.dim(1) == m);
+        py::object grad_x = py::none(), grad_y = py::none();
+        if (of_x) grad_x = given.output(kNew, {}, {n, width});
+        if (of_y) grad_y = given.output(kNew, {}, {m, width});
+        if (!given.ordinary()) return not_ordinary();
+        RelationGradient<T> to;
+        if (of_x) to.rows = matrix<T>(grad_x, n, width);
+        if (of_y) to.columns = matrix<T>(grad_y, m, width);
+        py::object total = py::none();
+        const auto compute = [&] { rk::relation_matrix_vjp<T>(r, 1, above, to); };
+        if (of_x) {
+            py::array_t<double> parts(n);
+            to.scale = parts.mutable_data();
+            run_kernel(2 * r.work(0), compute);
+            total =
+                py::float_(parts.attr("sum")().cast<double>());  // in the order that the Python function has
+        } else {
+            run_kernel(2 * r.work(0), compute);
+        }
+        if (alone) {  // both parts are of x
+            T* sum = to.rows.data;
+            for (long i = 0; i < n * width; ++i) sum[i] += to.columns.data[i];
+            grad_y = py::none();
+        }
+        return PyObject_CallFunctionObjArgs(known.relation_gradients, grad_x.ptr(), grad_y.ptr(), Py_None,
+                                            Py_None, total.ptr(), nullptr);
+    }
+};
+
 constexpr int kMostParameters = 14;
 
 // The parameters of a function, by their interned names.
@@ -270,6 +319,7 @@ void register_ordinary(py::module_& m) {
     add<AttentionScores>(functions);
     add<Attention>(functions);
     add<Retrieve>(functions);
+    add<RelationMatrixVjp>(functions);
     m.def(
         "ordinary", [functions](const py::str& name) { return functions.attr("get")(name); }, py::arg("name"),
         "The function that takes ordinary calls of an operation, or None.");
@@ -277,6 +327,10 @@ void register_ordinary(py::module_& m) {
         "set_map_class",
         [](const py::type& map) { known.map = reinterpret_cast<PyTypeObject*>(map.inc_ref().ptr()); },
         py::arg("map"), "The class of maps that ordinary calls take.");
+    m.def(
+        "set_gradients_class",
+        [](const py::type& gradients) { known.relation_gradients = gradients.inc_ref().ptr(); },
+        py::arg("gradients"), "The class of what relation_matrix_vjp returns.");
 }
 
 }  // namespace rk::bindings

@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['ACTIVATIONS', 'DlpackTensor', 'Dual', 'FoundPairs', 'LINKS', 'LINKS_OF_DISTANCE', 'LOSSES', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'encode_keys', 'feature_map', 'feature_map_backward', 'feature_map_forward', 'feature_map_vjp', 'get_num_threads', 'isa', 'measure_ceiling', 'nngp_diagonal', 'nngp_kernel', 'ordinary', 'philox', 'random_features', 'random_normals', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'relation_matvec_vjp', 'retrieve', 'retrieve_above', 'set_map_class', 'set_num_threads', 'sparse_feature_map', 'sparse_feature_map_vjp', 'vector_math']
+__all__: list[str] = ['ACTIVATIONS', 'DlpackTensor', 'Dual', 'FoundPairs', 'LINKS', 'LINKS_OF_DISTANCE', 'LOSSES', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'encode_keys', 'feature_map', 'feature_map_backward', 'feature_map_forward', 'feature_map_vjp', 'find_openmp', 'get_num_threads', 'isa', 'measure_ceiling', 'nngp_diagonal', 'nngp_kernel', 'ordinary', 'philox', 'random_features', 'random_normals', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'relation_matvec_vjp', 'retrieve', 'retrieve_above', 'set_gradients_class', 'set_map_class', 'set_num_threads', 'sparse_feature_map', 'sparse_feature_map_vjp', 'use_openmp', 'vector_math']
 class DlpackTensor:
     """
     A tensor taken from a DLPack capsule, kept as long as this object.
@@ -130,6 +130,10 @@ def relation_matvec_vjp(f: numpy.ndarray, g: numpy.ndarray, v: numpy.ndarray, gr
     ...
 def retrieve(q: numpy.ndarray, keys: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, mask: numpy.ndarray | None, values: numpy.ndarray, indices: numpy.ndarray, codes: numpy.ndarray | None = None, terms: numpy.ndarray | None = None) -> None:
     ...
+def set_gradients_class(gradients: type) -> None:
+    """
+    The class of what relation_matrix_vjp returns.
+    """
 def set_map_class(map: type) -> None:
     """
     The class of maps that ordinary calls take.

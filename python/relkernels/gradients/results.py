@@ -6,6 +6,7 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
+from .. import _core
 from ..base.result import Result
 
 # An array of the kind that was passed in.
@@ -68,6 +69,9 @@ class RelationGradients(Result, tuple[Array, Array | None, OfMap, OfMap], Generi
     grad_phi: OfMap
     grad_psi: OfMap
     grad_scale: Any
+
+
+_core.set_gradients_class(RelationGradients)
 
 
 class MatvecGradients(Result, tuple[Array, Array, Array, OfMap, OfMap], Generic[Array], unpacked=5):
