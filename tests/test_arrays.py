@@ -262,3 +262,16 @@ def test_bfloat16_needs_no_ml_dtypes():
         "assert r.dtype == torch.bfloat16 and (r == 4).all()\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_rounding_to_float16_is_numpys(rng):
+    """At each number, half way to the next, one float either side, and anywhere."""
+    bits = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32).view(np.uint32)
+    half = np.uint32(1 << 12)
+    near = [bits, bits + half, bits + half - 1, bits + half + 1, bits - 1, bits + 1]
+    values = np.concatenate([*near, rng.integers(0, 1 << 32, 100_003, np.uint32)]).view(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = values.astype(np.float16)
+    found, nan = narrow(values, "float16"), np.isnan(values)
+    assert np.isnan(found[nan]).all()
+    np.testing.assert_array_equal(found.view(np.uint16)[~nan], expected.view(np.uint16)[~nan])

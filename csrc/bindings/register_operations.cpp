@@ -193,6 +193,16 @@ void relation_matvec(const py::array& x, const py::array& y, const py::array& v,
     });
 }
 
+void narrow(const py::array& from, const py::array& to) {
+    const auto storage = storage_of(to);
+    const auto halves = unchecked_view<std::uint16_t>(to, Storage::own);
+    if (!storage || !to.writeable() || from.shape(0) != to.shape(0) ||
+        (halves.dim(1) > 1 && halves.step(1) != 1))
+        throw std::invalid_argument("expected vectors of one size, of 16 bits without gaps");
+    const float* floats = contiguous<float>(from);
+    without_gil([&] { rk::narrow(floats, halves.dim(1), *storage, halves.data); });
+}
+
 }  // namespace
 
 void register_operations(py::module_& m) {
@@ -218,6 +228,7 @@ void register_operations(py::module_& m) {
           arg("codes") = py::none(), arg("terms") = py::none(), arg("excluded") = py::none());
     m.def("relation_matvec", &relation_matvec, arg("x"), arg("y"), arg("v"), arg("phi").none(true),
           arg("psi").none(true), arg("precision"), arg("link"), arg("scale"), arg("out"));
+    m.def("narrow", &narrow, arg("from_"), arg("to"));
 }
 
 }  // namespace rk::bindings

@@ -1,5 +1,5 @@
-// Reading floats of 16 bits: vectors of them widened to floats, which hold each exactly, and the copy of a
-// strided matrix to floats.
+// Floats of 16 bits: vectors of them widened to floats, which hold each exactly, and floats rounded to them;
+// the copy of a strided matrix to floats, and of floats to 16 bits.
 #pragma once
 
 #include <type_traits>
@@ -29,6 +29,33 @@ RK_INLINE Vf widened_float16(Hf h) {
     const U<float> finite = magnitude < (1u << 23) ? subnormal : magnitude + kBias;
     const U<float> all = magnitude >= (31u << 23) ? magnitude + 2 * kBias : finite;
     return (Vf)(all | (bits & 0x8000) << 16);
+#endif
+}
+
+// To the nearest, ties to even.
+RK_INLINE Hf narrowed_bfloat16(Vf x) {
+    // Adding just below half of the last kept bit, and that bit itself, carries where it is to round up.
+    const U<float> bits = (U<float>)x, rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    const U<float> nan = bits >> 16 | 0x40;  // a carry would make infinity of it
+    return __builtin_convertvector((bits & 0x7fffffff) > 0x7f800000 ? nan : rounded, Hf);
+}
+
+RK_INLINE Hf narrowed_float16(Vf x) {
+#if defined(RK_ISA_AVX512)
+    return (Hf)_mm512_maskz_cvtps_ph(0xffff, (__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#elif defined(RK_ISA_AVX2)
+    return (Hf)_mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT);
+#else
+    constexpr std::uint32_t kBias = 112u << 23;
+    const U<float> bits = (U<float>)x, magnitude = bits & 0x7fffffff;
+    // Below 2^-14 in steps of 2^-24, which are those of a float from 1/2 on.
+    const U<float> half = 0x3f000000 - U<float>{};
+    const U<float> subnormal = (U<float>)((Vf)magnitude + (Vf)half) - half;
+    const U<float> normal = (magnitude - kBias + 0xfff + (magnitude >> 13 & 1)) >> 13;
+    const U<float> finite = magnitude < (113u << 23) ? subnormal : normal;
+    const U<float> bounded = magnitude >= (143u << 23) ? 0x7c00 - U<float>{} : finite;
+    const U<float> all = magnitude > (255u << 23) ? 0x7e00 - U<float>{} : bounded;
+    return __builtin_convertvector(all | (bits >> 16 & 0x8000), Hf);
 #endif
 }
 
@@ -96,6 +123,19 @@ static void widen(const T* src, Storage storage, long src_row, long src_col, lon
         else
             widen_rows((const bfloat16*)src, src_row, src_col, rows, cols, dst, dst_row);
     }
+}
+
+template <class T>
+static void narrow(const T* src, Storage storage, long n, std::uint16_t* dst) {
+    if constexpr (std::is_same_v<T, float>)
+        for (long i = 0; i < n; i += kLanes<float>) {
+            const Vf x = load_first(src + i, n - i);
+            const Hf h = storage == Storage::float16 ? narrowed_float16(x) : narrowed_bfloat16(x);
+            if (n - i >= kLanes<float>)
+                __builtin_memcpy(dst + i, &h, sizeof h);
+            else
+                for (long l = 0; l < n - i; ++l) dst[i + l] = h[l];
+        }
 }
 
 }  // namespace rk::RK_ISA

@@ -30,6 +30,7 @@ namespace rk::RK_ISA {
       .gather = gather<T>,                                                                    \
       .all_finite = all_finite<T>},                                                           \
      {.widen = widen<T>,                                                                      \
+      .narrow = narrow<T>,                                                                    \
       .copy = copy<T>,                                                                        \
       .transpose = transpose<T>,                                                              \
       .activate = activate<T>,                                                                \

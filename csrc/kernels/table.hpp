@@ -159,6 +159,8 @@ struct Tiles {
     // T = float.
     void (*widen)(const T* src, Storage storage, long src_row, long src_col, long rows, long cols, T* dst,
                   long dst_row);
+    // dst <- n floats rounded to nearest, ties to even; for T = float.
+    void (*narrow)(const T* src, Storage storage, long n, std::uint16_t* dst);
     // dst <- src, or its transpose; `stream` as in Finish.
     void (*copy)(const T* src, long src_row, long rows, long cols, T* dst, long dst_row, bool stream);
     void (*transpose)(const T* src, long src_row, long rows, long cols, T* dst, long dst_row, bool stream);

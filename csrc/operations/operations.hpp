@@ -207,4 +207,7 @@ template <class T>
 void relation_loss(const Relation<T>& features, const PairTargets<T>& targets, Loss loss, double* values,
                    const RelationGradient<T>& to);
 
+// Rounds floats to float16 or bfloat16, to nearest, ties to even.
+void narrow(const float* from, long count, Storage storage, std::uint16_t* to);
+
 }  // namespace rk

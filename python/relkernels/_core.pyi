@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['ACTIVATIONS', 'DlpackTensor', 'Dual', 'FoundPairs', 'LINKS', 'LINKS_OF_DISTANCE', 'LOSSES', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'encode_keys', 'feature_map', 'feature_map_backward', 'feature_map_forward', 'feature_map_vjp', 'find_openmp', 'get_num_threads', 'isa', 'measure_ceiling', 'nngp_diagonal', 'nngp_kernel', 'ordinary', 'philox', 'random_features', 'random_normals', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'relation_matvec_vjp', 'retrieve', 'retrieve_above', 'set_gradients_class', 'set_map_class', 'set_num_threads', 'sparse_feature_map', 'sparse_feature_map_vjp', 'use_openmp', 'vector_math']
+__all__: list[str] = ['ACTIVATIONS', 'DlpackTensor', 'Dual', 'FoundPairs', 'LINKS', 'LINKS_OF_DISTANCE', 'LOSSES', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'encode_keys', 'feature_map', 'feature_map_backward', 'feature_map_forward', 'feature_map_vjp', 'find_openmp', 'get_num_threads', 'isa', 'measure_ceiling', 'narrow', 'nngp_diagonal', 'nngp_kernel', 'ordinary', 'philox', 'random_features', 'random_normals', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'relation_matvec_vjp', 'retrieve', 'retrieve_above', 'set_gradients_class', 'set_map_class', 'set_num_threads', 'sparse_feature_map', 'sparse_feature_map_vjp', 'use_openmp', 'vector_math']
 class DlpackTensor:
     """
     A tensor taken from a DLPack capsule, kept as long as this object.
@@ -97,6 +97,8 @@ def measure_ceiling(name: str, threads: typing.SupportsInt | typing.SupportsInde
     """
     Best rate of fma_float32, fma_float64, bf16_dot (operations a second), read, write or stream (bytes a second, over a buffer of so many); None where this processor lacks it.
     """
+def narrow(from_: numpy.ndarray, to: numpy.ndarray) -> None:
+    ...
 def nngp_diagonal(x: numpy.ndarray, dual: Dual, weight_variance: typing.SupportsFloat | typing.SupportsIndex, bias_variance: typing.SupportsFloat | typing.SupportsIndex, depth: typing.SupportsInt | typing.SupportsIndex, ntk: bool, terms: typing.SupportsInt | typing.SupportsIndex, out: numpy.ndarray) -> None:
     ...
 def nngp_kernel(x: numpy.ndarray, y: numpy.ndarray | None, dual: Dual, weight_variance: typing.SupportsFloat | typing.SupportsIndex, bias_variance: typing.SupportsFloat | typing.SupportsIndex, depth: typing.SupportsInt | typing.SupportsIndex, ntk: bool, terms: typing.SupportsInt | typing.SupportsIndex, out: numpy.ndarray) -> None:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-HALVES = ("bfloat16", "float16")
+from .. import _core
 
-# Elements that are rounded at a time: their temporaries stay in L2.
-_BLOCK = 1 << 15
+HALVES = ("bfloat16", "float16")
 
 
 def widen(a: np.ndarray, dtype: str) -> np.ndarray:
@@ -25,20 +24,6 @@ def widen(a: np.ndarray, dtype: str) -> np.ndarray:
 
 def narrow(a: np.ndarray, dtype: str) -> np.ndarray:
     """Return float32 values to the nearest of `dtype`, ties to even; bfloat16 as its bits."""
-    if dtype == "float16":
-        with np.errstate(over="ignore"):
-            return a.astype(np.float16)
-    values = np.ascontiguousarray(a).reshape(-1).view(np.uint32)
-    bits = np.empty(values.shape, np.uint16)
-    for start in range(0, values.size, _BLOCK):
-        block = values[start : start + _BLOCK]
-        # Adding just below half of the last kept bit, and that bit itself, carries where it is to round up.
-        rounded = block >> 16
-        rounded &= 1
-        rounded += block
-        rounded += 0x7FFF
-        rounded >>= 16
-        nan = (block & 0x7FFFFFFF) > 0x7F800000  # a carry would make infinity of it
-        rounded[nan] = block[nan] >> 16 | 0x40
-        bits[start : start + _BLOCK] = rounded
-    return bits.reshape(a.shape)
+    bits = np.empty(a.shape, np.float16 if dtype == "float16" else np.uint16)
+    _core.narrow(np.ascontiguousarray(a).reshape(-1), bits.reshape(-1))
+    return bits
