@@ -15,6 +15,9 @@
 #include <string>
 #include <system_error>
 #include <thread>
+#include <utility>
+
+#include "base/openmp.hpp"
 
 namespace rk {
 
@@ -98,26 +101,70 @@ class Pool {
     bool run(Job& job, int threads) {
         const std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
         if (!turn) return false;
-        const int workers = grow(threads - 1);
-        int asleep = 0;
-        {
-            const std::lock_guard<std::mutex> lock(mutex_);
-            job_ = &job;
-            places_ = workers;
-            asleep = asleep_;
+        if (has_openmp_team(threads)) {
+            run_on_openmp(job, threads - 1);
+            return true;
         }
+        const int workers = grow(threads - 1);
+        const int asleep = open(job, workers);
         const int awake = workers_ - asleep;
         if (workers > awake) wake(workers - awake, asleep);
+        work_as_caller(job);
+        return true;
+    }
+
+   private:
+    // Lets workers join the job; returns how many of the pool's are asleep.
+    int open(Job& job, int workers) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        job_ = &job;
+        places_ = workers;
+        return asleep_;
+    }
+
+    void work_as_caller(Job& job) {
         job.work();
         {
             const std::lock_guard<std::mutex> lock(mutex_);
             places_ = 0;
         }
         wait(job);
-        return true;
     }
 
-   private:
+    // A worker's part in the job that is open; `lock` holds mutex_.
+    void work_as_worker(std::unique_lock<std::mutex> lock) {
+        --places_;
+        ++running_;
+        Job* job = job_;
+        lock.unlock();
+        job->work();
+        if (--running_ == 0) {
+            lock.lock();
+            done_.notify_all();
+        }
+    }
+
+    // OpenMP's threads are workers of this one job. Those for which there is no place return at once.
+    void run_on_openmp(Job& job, int workers) {
+        struct Region {
+            Pool& pool;
+            Job& job;
+            std::thread::id caller;
+        } region{*this, job, std::this_thread::get_id()};
+        open(job, workers);
+        run_on_openmp_team(
+            [](void* data) {
+                const auto& [pool, job, caller] = *static_cast<Region*>(data);
+                if (std::this_thread::get_id() == caller) return pool.work_as_caller(job);
+                std::unique_lock<std::mutex> lock(pool.mutex_);
+                if (pool.places_ == 0) return;
+                is_worker = true;
+                pool.work_as_worker(std::move(lock));
+                is_worker = false;
+            },
+            &region);
+    }
+
     // Starts workers up to this number, or as many as the system allows; returns how many may be
     // used.
     int grow(int workers) {
@@ -145,21 +192,11 @@ class Pool {
         is_worker = true;
         for (;;) {
             spin_until([this] { return places_ > 0; });
-            Job* job = nullptr;
-            {
-                std::unique_lock<std::mutex> lock(mutex_);
-                ++asleep_;
-                wake_.wait(lock, [this] { return places_ > 0; });
-                --asleep_;
-                --places_;
-                ++running_;
-                job = job_;
-            }
-            job->work();
-            if (--running_ == 0) {
-                const std::lock_guard<std::mutex> lock(mutex_);
-                done_.notify_all();
-            }
+            std::unique_lock<std::mutex> lock(mutex_);
+            ++asleep_;
+            wake_.wait(lock, [this] { return places_ > 0; });
+            --asleep_;
+            work_as_worker(std::move(lock));
         }
     }
 

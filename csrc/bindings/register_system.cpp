@@ -1,4 +1,5 @@
 // Threads, instruction set and build, for show_config and the tests.
+#include "base/openmp.hpp"
 #include "bindings/conversions.hpp"
 #include "processor/isa.hpp"
 
@@ -45,6 +46,8 @@ void register_system(py::module_& m) {
     m.def("build_info", &build_info, "Version, compiler and flags of this build.");
     m.def("get_num_threads", &num_threads);
     m.def("set_num_threads", &set_num_threads, py::arg("n"));
+    m.def("find_openmp", &find_openmp, py::arg("path"));
+    m.def("use_openmp", &use_openmp, py::arg("use"));
     m.def("vector_math", &vector_math, py::arg("name"), py::arg("x"), py::arg("parameter"), py::arg("out"),
           "Elementwise function of the kernels by name, for tests: out <- name(x), contiguous arrays.");
 }

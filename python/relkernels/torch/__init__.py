@@ -7,9 +7,9 @@ float32 or float64, of any strides, on the CPU or, except for `relation_loss`, o
 read and written without a copy. `torch.compile` and `torch.export` treat each operator as one node. Second
 derivatives, forward-mode derivatives and the transforms of `torch.func` are not provided and raise an error.
 
-PyTorch's OpenMP threads keep spinning for some milliseconds after each of its operations, on cores that
-the kernels' threads need next. On a machine with few cores, steps shorter than about 20 ms run faster with
-``GOMP_SPINCOUNT=20000`` in the environment of the process.
+The kernels run on the OpenMP threads of PyTorch's own operations, which spin for some milliseconds after each
+of them, on at most `relkernels.get_num_threads` of them. They use the threads of relkernels instead where
+PyTorch has fewer threads than that, is not built with OpenMP, or was forked (`_threads.py`).
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from ._threads import on_pytorch_threads
+
 _NAMESPACE = "relkernels"
 
 
@@ -146,7 +148,8 @@ class Operator:
 def operator(schema: str) -> Callable[[Callable[..., Any]], Operator]:
     """Make an operator of a function on tensors of any device that changes none of them."""
 
-    def make(kernel: Callable[..., Any]) -> Operator:
+    def make(function: Callable[..., Any]) -> Operator:
+        kernel = on_pytorch_threads(function)
         name = schema[: schema.index("(")]
         _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
         _LIBRARY.impl(name, _untraced(kernel), "CompositeExplicitAutograd")

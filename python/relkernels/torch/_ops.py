@@ -28,6 +28,7 @@ from ..base import shapes
 from ..maps.activations import Activation
 from ..maps.mlp import MLP
 from ._library import differentiable, differentiable_once, fake, is_eager, is_plain, operator
+from ._threads import on_pytorch_threads
 
 _LARGEST = float(np.finfo(np.float32).max)
 _MAP = "Tensor x, Tensor[] weights, Tensor[] biases, str activation, float? parameter"
@@ -112,6 +113,11 @@ differentiable(feature_map, _map_backward, _save_map)
 differentiable_once(feature_map_vjp)
 
 
+@on_pytorch_threads
+def _backward_of_map(*arguments: Any) -> None:
+    _core.feature_map_backward(*arguments)
+
+
 class _Mapped(torch.autograd.Function):
     """feature_map of plain tensors: keeps the hidden layers and computes only the gradients needed."""
 
@@ -139,7 +145,7 @@ class _Mapped(torch.autograd.Function):
             PROCESSOR.empty("feature_map", tuple(a.shape), points.dtype) if needs else None
             for a, needs in zip((x, *rest), (needs_x, *needed), strict=True)
         )
-        _core.feature_map_backward(
+        _backward_of_map(
             points.reshape(-1, points.shape[-1]),
             [_given(w) for w in weights],
             activation,
@@ -154,6 +160,7 @@ class _Mapped(torch.autograd.Function):
         return next(found), None, None, None, *found
 
 
+@on_pytorch_threads
 def _forward(
     x: Tensor,
     weights: list[Tensor],
