@@ -29,6 +29,9 @@ using Clock = std::chrono::steady_clock;
 constexpr auto kPollInterval = std::chrono::milliseconds(50);
 // Threads that wait spin this long before they sleep: the gap between two short calls.
 constexpr auto kSpin = std::chrono::microseconds(30);
+// On OpenMP's threads, as these do: a caller that slept would lose its processor where others are waiting for
+// it.
+constexpr auto kSpinOnOpenmp = std::chrono::milliseconds(2);
 // A thread gets at least this many multiply-adds, some 15 microseconds, and at least those that take as long
 // as to wake it.
 constexpr double kWorkOfThread = 500e3, kWorkOfNanosecond = 40;
@@ -44,10 +47,10 @@ inline void pause() {
 #endif
 }
 
-// Returns once the condition is true, or after kSpin.
+// Returns once the condition is true, or after some time.
 template <class Condition>
-void spin_until(const Condition& condition) {
-    const Clock::time_point end = Clock::now() + kSpin;
+void spin_until(const Condition& condition, Clock::duration longest = kSpin) {
+    const Clock::time_point end = Clock::now() + longest;
     do {
         for (int i = 0; i < 16; ++i) {
             if (condition()) return;
@@ -109,7 +112,7 @@ class Pool {
         const int asleep = open(job, workers);
         const int awake = workers_ - asleep;
         if (workers > awake) wake(workers - awake, asleep);
-        work_as_caller(job);
+        work_as_caller(job, kSpin);
         return true;
     }
 
@@ -122,13 +125,13 @@ class Pool {
         return asleep_;
     }
 
-    void work_as_caller(Job& job) {
+    void work_as_caller(Job& job, Clock::duration spin) {
         job.work();
         {
             const std::lock_guard<std::mutex> lock(mutex_);
             places_ = 0;
         }
-        wait(job);
+        wait(job, spin);
     }
 
     // A worker's part in the job that is open; `lock` holds mutex_.
@@ -155,7 +158,7 @@ class Pool {
         run_on_openmp_team(
             [](void* data) {
                 const auto& [pool, job, caller] = *static_cast<Region*>(data);
-                if (std::this_thread::get_id() == caller) return pool.work_as_caller(job);
+                if (std::this_thread::get_id() == caller) return pool.work_as_caller(job, kSpinOnOpenmp);
                 std::unique_lock<std::mutex> lock(pool.mutex_);
                 if (pool.places_ == 0) return;
                 is_worker = true;
@@ -201,8 +204,8 @@ class Pool {
     }
 
     // The caller has run out of tasks; the others finish theirs. It still listens for Ctrl-C.
-    void wait(Job& job) {
-        spin_until([this] { return running_ == 0; });
+    void wait(Job& job, Clock::duration spin) {
+        spin_until([this] { return running_ == 0; }, spin);
         while (running_ != 0) {
             {
                 std::unique_lock<std::mutex> lock(mutex_);
