@@ -197,13 +197,14 @@ struct Retrieve {
 struct RelationMatrixVjp {
     static constexpr const char* kName = "relation_matrix_vjp";
     static constexpr const char* kParameters =
-        "x, y, grad, phi=None, psi=None, *, scale=1.0, heads=1, of=None";
-    enum { x, y, grad, phi, psi, scale, heads, of };
+        "x, y, grad, phi=None, psi=None, *, link='identity', scale=1.0, heads=1, of=None";
+    enum { x, y, grad, phi, psi, link, scale, heads, of };
 
     template <class T>
     static PyObject* run(Arguments<T>& given) {
         given.require_absent(phi);
         given.require_absent(psi);
+        given.require(given.link(link) == Link::identity);
         given.require(given.integer(heads, 1) == 1);
         const std::string_view side = given.absent(of) ? "both" : given.name(of, "both");
         const bool of_x = side != "y", of_y = side != "x", alone = given.absent(y);
@@ -223,7 +224,7 @@ struct RelationMatrixVjp {
         if (of_x) to.rows = matrix<T>(grad_x, n, width);
         if (of_y) to.columns = matrix<T>(grad_y, m, width);
         py::object total = py::none();
-        const auto compute = [&] { rk::relation_matrix_vjp<T>(r, 1, above, to); };
+        const auto compute = [&] { rk::relation_matrix_vjp<T>(r, Link::identity, 1, above, to); };
         if (of_x) {
             py::array_t<double> parts(n);
             to.scale = parts.mutable_data();
