@@ -196,6 +196,31 @@ def test_gradcheck_of_relation_matrix(symmetric, heads):
     assert torch.autograd.gradcheck(lambda *a: relation(*a[: len(inputs)]), (*inputs, *relation.parameters()))
 
 
+@pytest.mark.parametrize("link", ["identity", "exp", "square", "gaussian", "matern12", "matern52"])
+def test_gradcheck_of_links(link):
+    x, y, scale = normal(3, 3, grad=True), normal(2, 4, 3, grad=True), scale_of(0.4, grad=True)
+    for v in (normal(4, grad=True), normal(1, 4, 2, grad=True)):
+
+        def product(x, y, v, scale):
+            return rkt.relation_matvec(x, y, v, link=link, scale=scale)
+
+        assert torch.autograd.gradcheck(product, (x, y, v, scale))
+
+    def matrix(x, y, scale):
+        return rkt.relation_matrix(x, y, link=link, scale=scale)
+
+    assert torch.autograd.gradcheck(matrix, (x, y, scale))
+    phi = smooth_map([3, 5, 4])
+    v = normal(4, grad=True)
+    mapped = rkt.relation_matvec(x, y, v, phi, link=link, scale=0.4)
+    plain = rkt.relation_matrix(phi(x), phi(y), link=link, scale=0.4) @ v
+    agree(mapped, plain, [x, y, v, *phi.parameters()], 1e-12)
+    # The gradient of v alone is one product.
+    (alone,) = torch.autograd.grad(rkt.relation_matvec(x.detach(), y.detach(), v, link=link).sum(), v)
+    (among,) = torch.autograd.grad(rkt.relation_matvec(x, y, v, link=link).sum(), v)
+    torch.testing.assert_close(alone, among)
+
+
 @pytest.mark.parametrize("masked", [True, False])
 def test_gradcheck_of_attention(masked):
     attend = RelationAttention(smooth_map([3, 5, 4]), smooth_map([2, 4, 4]), causal=masked)
@@ -225,6 +250,7 @@ def test_second_derivatives_are_refused():
         (phi, (x,)),
         (rkt.relation_matrix, (x, y)),
         (rkt.relation_matrix, (x,)),
+        (rkt.relation_matvec, (x, y, v)),
         (rkt.attention, (x, y, v)),
         (lambda x: rkt.relation_loss(x, None, torch.arange(3)), (x,)),
         (lambda x, y: rkt.relation_loss(x, y, torch.ones(3, 4, dtype=x.dtype)), (x, y)),
@@ -304,7 +330,11 @@ def sample_calls():
     weight = mask[0].double() + 1
     labels = torch.arange(4)
     yield OPS.relation_loss, (y, other, scale_of(0.5), labels, labels, weight, "softmax")
+    yield OPS.relation_matvec, (x, y, v, scale, "square")
+    yield OPS.relation_matrix, (x, y, scale, 3, "exp")
     x, y, v, scale = (a.detach() for a in (x, y, v, scale))
+    for wanted in ((True, True), (False, True)):
+        yield OPS.relation_matvec_vjp, (x, y, v, scale, "exp", normal(2, 5, 2), *wanted)
     parameters = ([w.detach() for w in phi.weights], [b.detach() for b in phi.biases], "tanh", None)
     yield OPS.feature_map_vjp, (x, *parameters, normal(2, 5, 4))
     yield OPS.relation_matrix_vjp, (x, y, scale, 3, normal(2, 3, 5, 4), True, False, True)

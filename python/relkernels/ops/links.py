@@ -52,12 +52,12 @@ class Linked(NamedTuple):
 
 
 def as_columns(v: A, y: A) -> tuple[A, bool]:
-    """Return v as (..., m, c) for the m rows of y, and whether it was vectors (..., m).
+    """Return v as (..., m, c) for the m rows of `y`, and whether it was vectors (..., m).
 
-    An array of fewer dimensions than `y` is vectors.
+    An array of fewer dimensions than `y` is vectors; it is returned with as many.
     """
     m, single = y.shape[-2], v.ndim < y.ndim
     if v.ndim == 0 or (v.shape[-1] if single else v.shape[-2]) != m:
         expected = f"shape (..., {m}), or (..., {m}, c) with as many dimensions as y of shape {y.shape}"
         check.fail("v", expected, v.shape)
-    return (v[..., None] if single else v), single
+    return (v[(None,) * (y.ndim - 1 - v.ndim)][..., None] if single else v), single

@@ -215,7 +215,6 @@ class LinkedSum:
 
     def accept(self, x: np.ndarray, y: np.ndarray, v: np.ndarray, phi: MLP | None, psi: MLP | None) -> State:
         """Return the state of a block of rows of y and of v, (..., m, c)."""
-        v = v[(None,) * (y.ndim - v.ndim)]  # of fewer dimensions it would be vectors
         out = relation_matvec(x, y, v, phi, psi, link=self.link, scale=self.scale, precision=self.precision)
         return (out,)
 

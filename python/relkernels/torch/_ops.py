@@ -214,61 +214,127 @@ def mapped(
     return _forward(x, weights, biases, activation, parameter, False)[0]
 
 
-# ---- scale <f_i, g_j>
+# ---- link(scale <f_i, g_j>)
+#
+# The link has a default for the sake of exported programs that do not name one. PyTorch leaves arguments that
+# equal their defaults out of calls of Python kernels.
 
 
-@operator(f"relation_matrix({_PAIRS}, int heads) -> Tensor")
-def relation_matrix(f: Tensor, g: Tensor | None, scale: Tensor, heads: int) -> Tensor:
-    """Inner products of features; g None stands for f, and the result is symmetric."""
-    return _tensor(ops.relation_matrix(_given(f), _given(g), scale=float(scale), heads=heads))
+@operator(f"relation_matrix({_PAIRS}, int heads, str link='identity') -> Tensor")
+def relation_matrix(f: Tensor, g: Tensor | None, scale: Tensor, heads: int, link: str = "identity") -> Tensor:
+    """Links of inner products or distances; g None stands for f, and the result is symmetric."""
+    return _tensor(ops.relation_matrix(_given(f), _given(g), link=link, scale=float(scale), heads=heads))
 
 
 @fake(relation_matrix)
-def _(f: Tensor, g: Tensor | None, scale: Tensor, heads: int) -> Tensor:
+def _(f: Tensor, g: Tensor | None, scale: Tensor, heads: int, link: str = "identity") -> Tensor:
     other = f if g is None else g
     lead = shapes.leading(f.shape, other.shape)
     return f.new_empty(shapes.relation(lead, f.shape[-2], other.shape[-2], heads))
 
 
 @operator(
-    f"relation_matrix_vjp({_PAIRS}, int heads, Tensor grad, bool of_f, bool of_g, bool of_scale) "
-    "-> (Tensor, Tensor, Tensor)"
+    f"relation_matrix_vjp({_PAIRS}, int heads, Tensor grad, bool of_f, bool of_g, bool of_scale, "
+    "str link='identity') -> (Tensor, Tensor, Tensor)"
 )
 def relation_matrix_vjp(
-    f: Tensor, g: Tensor | None, scale: Tensor, heads: int, grad: Tensor, *wanted: bool
+    f: Tensor,
+    g: Tensor | None,
+    scale: Tensor,
+    heads: int,
+    grad: Tensor,
+    of_f: bool,
+    of_g: bool,
+    of_scale: bool,
+    link: str = "identity",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of f, of g and of the scale; one that is not wanted is empty."""
-    of_f, of_g, of_scale = wanted
     of_rows = of_f or of_scale
     if g is None and not of_f:
         g = f  # the scale's gradient needs the rows only
     of = None if g is None or (of_rows and of_g) else "x" if of_rows else "y"
     sides = _given(f), _given(g), _given(grad)
-    found = gradients.relation_matrix_vjp(*sides, scale=float(scale), heads=heads, of=of)
+    found = gradients.relation_matrix_vjp(*sides, link=link, scale=float(scale), heads=heads, of=of)
     grad_scale = _number(found.grad_scale, scale) if of_scale else scale.new_empty(0)
     return _if(of_f, found.grad_x, f), _if(of_g, found.grad_y, f), grad_scale
 
 
 @fake(relation_matrix_vjp)
-def _(f: Tensor, g: Tensor | None, scale: Tensor, heads: int, grad: Tensor, *wanted: bool) -> Any:
-    of_f, of_g, of_scale = wanted
+def _(f: Tensor, g: Tensor | None, scale: Tensor, heads: int, grad: Tensor, *rest: Any) -> Any:
+    of_f, of_g, of_scale, *_ = rest
     grad_g = f.new_empty(0 if g is None or not of_g else g.shape)
     return f.new_empty(f.shape if of_f else 0), grad_g, scale.new_empty(() if of_scale else 0)
 
 
 def _save_pairs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.heads = inputs
+    *tensors, ctx.heads, ctx.link = inputs
     ctx.save_for_backward(*tensors)
 
 
 def _pairs_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     needed = ctx.needs_input_grad[:3]
-    grads = relation_matrix_vjp(*ctx.saved_tensors, ctx.heads, grad, *needed)
-    return *(a if need else None for a, need in zip(grads, needed, strict=True)), None
+    grads = relation_matrix_vjp(*ctx.saved_tensors, ctx.heads, grad, *needed, ctx.link)
+    return *(a if need else None for a, need in zip(grads, needed, strict=True)), None, None
 
 
 differentiable(relation_matrix, _pairs_backward, _save_pairs)
 differentiable_once(relation_matrix_vjp)
+
+
+# ---- sum_j link(scale <f_i, g_j>) v_j
+
+
+@operator("relation_matvec(Tensor f, Tensor g, Tensor v, Tensor scale, str link) -> Tensor")
+def relation_matvec(f: Tensor, g: Tensor, v: Tensor, scale: Tensor, link: str) -> Tensor:
+    """Products with v of shape (..., m, c), of at least the dimensions of g."""
+    return _tensor(ops.relation_matvec(_given(f), _given(g), _given(v), link=link, scale=float(scale)))
+
+
+@fake(relation_matvec)
+def _(f: Tensor, g: Tensor, v: Tensor, scale: Tensor, link: str) -> Tensor:
+    lead = shapes.leading(f.shape, g.shape, v.shape)
+    return f.new_empty((*lead, f.shape[-2], v.shape[-1]))
+
+
+@operator(
+    "relation_matvec_vjp(Tensor f, Tensor g, Tensor v, Tensor scale, str link, Tensor grad, bool of_pairs, "
+    "bool of_v) -> (Tensor, Tensor, Tensor, Tensor)"
+)
+def relation_matvec_vjp(
+    f: Tensor, g: Tensor, v: Tensor, scale: Tensor, link: str, grad: Tensor, of_pairs: bool, of_v: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of f, g, v and of the scale; those of the pairs, or that of v, are empty if not wanted."""
+    if not of_pairs:  # one product with the transposed relation
+        of_values = relation_matvec(g, f, grad, scale, link).sum_to_size(v.shape) if of_v else v.new_empty(0)
+        return f.new_empty(0), f.new_empty(0), of_values, scale.new_empty(0)
+    given = map(_given, (f, g, v, grad))
+    found = gradients.relation_matvec_vjp(*given, link=link, scale=float(scale))
+    of_f, of_g, values = map(_tensor, found[:3])
+    return of_f, of_g, values, _number(found.grad_scale, scale)
+
+
+@fake(relation_matvec_vjp)
+def _(
+    f: Tensor, g: Tensor, v: Tensor, scale: Tensor, link: str, grad: Tensor, of_pairs: bool, of_v: bool
+) -> Any:
+    pairs = (a.new_empty(a.shape if of_pairs else 0) for a in (f, g, scale))
+    of_f, of_g, of_scale = pairs
+    return of_f, of_g, v.new_empty(v.shape if of_pairs or of_v else 0), of_scale
+
+
+def _save_product(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.link = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _product_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    needed = of_f, of_g, of_v, of_scale = ctx.needs_input_grad[:4]
+    grads = relation_matvec_vjp(*ctx.saved_tensors, ctx.link, grad, of_f or of_g or of_scale, of_v)
+    return *(a if need else None for a, need in zip(grads, needed, strict=True)), None
+
+
+differentiable(relation_matvec, _product_backward, _save_product)
+differentiable_once(relation_matvec_vjp)
 
 
 # ---- softmax_j(scale <f_i, g_j>) v_j

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..base import check
 from ..ops.allowed import Allowed, Window
+from ..ops.links import LINKS, as_columns
 from . import _check as _tensors
 from . import _ops
 from .maps import Map, check_map, mapped
@@ -34,10 +35,11 @@ def relation_matrix(
     phi: Map | None = None,
     psi: Map | None = None,
     *,
+    link: str = "identity",
     scale: float | Tensor = 1.0,
     heads: int = 1,
 ) -> Tensor:
-    """Return the inner products ``R_ij = scale * <phi(x_i), psi(y_j)>``, with gradients.
+    """Return the inner products ``R_ij = scale * <phi(x_i), psi(y_j)>``, or a link of them, with gradients.
 
     Parameters
     ----------
@@ -51,8 +53,11 @@ def relation_matrix(
         of the same dtype will do.
     psi : FeatureMap, optional
         Map of `y`; None, or `phi` itself, is `phi`.
+    link : str, default "identity"
+        As in `relkernels.relation_matvec`. On a CUDA device only "identity".
     scale : float or Tensor of one element, default 1.0
-        Any finite number. A tensor's gradient is computed without storing the relation.
+        Any finite number; at least 0 with a link of distances. A tensor's gradient is computed without
+        storing the relation.
     heads : int, default 1
         If greater than 1, the features are split into this many groups of equal size, each of which gives
         its own relation.
@@ -79,8 +84,71 @@ def relation_matrix(
     [[2.0, 4.0], [6.0, 8.0]]
     """
     f, g = both_features(x, y, phi, psi)
-    relation: Tensor = _ops.relation_matrix(f, g, _tensors.scale(scale), check.heads(heads, f.shape[-1]))
+    link, h = check.choice("link", link, LINKS), check.heads(heads, f.shape[-1])
+    relation: Tensor = _ops.relation_matrix(f, g, _tensors.scale(scale), h, link)
     return relation
+
+
+def relation_matvec(
+    x: Tensor,
+    y: Tensor,
+    v: Tensor,
+    phi: Map | None = None,
+    psi: Map | None = None,
+    *,
+    link: str = "identity",
+    scale: float | Tensor = 1.0,
+) -> Tensor:
+    """Return ``sum_j link(scale * <phi(x_i), psi(y_j)>) v_j``, with gradients, the relation never stored.
+
+    Parameters
+    ----------
+    x : Tensor of shape (..., n, d_x)
+        Float32 or float64, on the CPU.
+    y : Tensor of shape (..., m, d_y)
+    v : Tensor of shape (..., m) or (..., m, c)
+        A tensor of fewer dimensions than `y` is one vector (..., m) per relation; any other is (..., m, c).
+    phi, psi : FeatureMap, optional
+        Maps of `x` and of `y`, as in `relation_matrix`.
+    link : str, default "identity"
+        As in `relkernels.relation_matvec`.
+    scale : float or Tensor of one element, default 1.0
+        Any finite number; at least 0 with a link of distances. A tensor has a gradient.
+
+    Returns
+    -------
+    Tensor of shape (..., n) or (..., n, c)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above; the message names it.
+
+    Notes
+    -----
+    If `v` alone requires a gradient, that is one product with the transposed relation.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from relkernels.torch import relation_matvec
+    >>> x = torch.tensor([[0.0], [1.0]], requires_grad=True)
+    >>> u = relation_matvec(x, x, torch.tensor([1.0, 0.0]), link="gaussian")
+    >>> [round(a, 4) for a in u.tolist()]
+    [1.0, 0.6065]
+    >>> u.sum().backward()
+    >>> [round(a, 4) for a in x.grad.ravel().tolist()]
+    [0.6065, -0.6065]
+    """
+    if y is None:  # not shorthand for x here
+        _tensors.features("y", y)
+    f, g = both_features(x, y, phi, psi)
+    v = _tensors.floats("v", v, 1)
+    check.same_dtype(("x", x), ("v", v))
+    columns, single = as_columns(v, y)
+    link = check.choice("link", link, LINKS)
+    out: Tensor = _ops.relation_matvec(f, g, columns, _tensors.scale(scale), link)
+    return out[..., 0] if single else out
 
 
 def attention(
