@@ -27,11 +27,11 @@ def test_a_fitted_model_is_between_the_bounds(rng):
         "symmetric",
     ]
     assert all(c.holds for c in found.comparisons), str(found)
-    assert found.l2 <= found.sup_on_pairs <= found.sup
+    assert found.l2 <= found.sup_on_pairs <= found.found
     at = gaussian(found.worst[0][None], found.worst[1][None])[0, 0]
     measured = abs(model.relation_matrix(found.worst[0][None], found.worst[1][None])[0, 0] - at)
-    assert measured == pytest.approx(found.sup, rel=1e-9)
-    for word in ("sup error", "upper: error that 24 neurons", "ratio"):
+    assert measured == pytest.approx(found.found, rel=1e-9)
+    for word in ("largest error found", "upper: error on these points that 24 neurons", "ratio"):
         assert word in str(found)
     console = Console(record=True, width=140, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(found)
@@ -48,10 +48,10 @@ def test_the_largest_error_is_searched_for_between_the_pairs():
     zero = rk.MLP([np.zeros((1, 1))])
     found = bounds.report(zero, x, target=bump)
     assert found.sup_on_pairs < 0.5
-    assert found.sup == pytest.approx(1, abs=1e-6)
+    assert found.found == pytest.approx(1, abs=1e-6)
     np.testing.assert_allclose(found.worst, 0.1, atol=1e-4)
     matrix = bounds.report(zero, x, target=bump(x, x))
-    assert matrix.sup == matrix.sup_on_pairs == found.sup_on_pairs
+    assert matrix.found == matrix.sup_on_pairs == found.sup_on_pairs
 
 
 def test_bounds_hold_for_random_models(rng):
@@ -83,7 +83,7 @@ def test_two_maps(rng):
         return rk.relation_matrix(a, b, phi, psi)
 
     found = bounds.report((phi, psi), X, Y, exact, norm=(1.0, 1.0))
-    assert found.sup == 0
+    assert found.found == 0
     assert found.n_neurons == 13
     assert [c.bound.name for c in found.comparisons] == ["rank", "asymmetric"]
     assert found.comparisons[1].holds
@@ -93,7 +93,7 @@ def test_two_maps(rng):
 def test_float32_inputs(rng):
     X = rng.uniform(-1, 1, (20, 2)).astype("f4")
     found = bounds.report(rk.MLP.random([2, 4, 2], random_state=0), X, target=gaussian)
-    assert found.sup >= found.sup_on_pairs
+    assert found.found >= found.sup_on_pairs
     assert found.worst[0].dtype == np.float32
 
 
@@ -102,7 +102,7 @@ def test_bad_arguments(rng):
     phi = rk.MLP.random([2, 3, 2], dtype="f8", random_state=0)
     with pytest.raises(TypeError, match=r"^model: expected an MLP.*got str"):
         bounds.report("model", X, target=gaussian)
-    with pytest.raises(ValueError, match=r"^target: expected a function"):
+    with pytest.raises(ValueError, match=r"^target: expected a kernel, a function"):
         bounds.report(phi, X)
     with pytest.raises(ValueError, match=r"^target: expected values of shape \(5, 5\), got \(2, 2\)"):
         bounds.report(phi, X, target=np.eye(2))
@@ -114,3 +114,46 @@ def test_bad_arguments(rng):
         bounds.report(phi, X.tolist(), target=gaussian)
     with pytest.raises(ValueError, match=r"^X: expected at least one row"):
         bounds.report(phi, X[:0], target=gaussian)
+
+
+def test_a_narrow_peak_between_many_wide_ones():
+    """Searches from the worst of the pairs given end at wide peaks, half as high as the narrow one."""
+    x = np.linspace(-1, 1, 9)[:, None]
+
+    def peaks(a, b):
+        z = (a + b.T) / 2
+        narrow = np.exp(-np.square((a - b.T) / 0.05) / 2) * np.exp(-np.square((z - 0.37) / 0.03) / 2)
+        return 0.5 * np.cos(8 * np.pi * a) * np.cos(8 * np.pi * b.T) + 0.8 * narrow
+
+    found = bounds.report(rk.MLP([np.zeros((1, 1))]), x, target=peaks)
+    z = np.linspace(-1, 1, 4001)
+    assert found.found >= np.abs(peaks(z[:, None], z[:, None])).max() - 1e-6
+
+
+def test_a_report_with_a_certificate(rng):
+    X = rng.uniform(-1, 1, (60, 2))
+    model = SymmetricRelation((12,), n_features=4, solver="lbfgs", max_iter=40, random_state=0)
+    model.fit(X, gaussian)
+    found = bounds.report(model, X, target="gaussian", length_scale=1.0)
+    assert found.certificate.certified
+    assert found.certificate.found - 1e-12 <= found.found <= found.certificate.upper
+    assert "certainly at most" in str(found)
+    promised = bounds.report(model, X, target=gaussian, curvature=2.0)
+    assert promised.certificate.upper >= found.found
+    assert bounds.report(model, X, target=gaussian).certificate is None
+    exact = type("Model", (), {"relation_matrix": staticmethod(gaussian)})()
+    assert bounds.report(exact, X, target="gaussian").certificate is None
+    with pytest.raises(ValueError, match=r"^target: expected a kernel or a function"):
+        bounds.report(model, X, target=gaussian(X, X), curvature=2.0)
+    with pytest.raises(ValueError, match=r"^target: expected one of 'gaussian'"):
+        bounds.report(model, X, target="cosine")
+
+
+def test_the_deprecated_name():
+    found = bounds.report(rk.MLP([np.ones((1, 1))]), np.array([[0.5], [1.0]]), target=np.eye(2))
+    with pytest.warns(FutureWarning, match="use found"):
+        assert found.sup == found.found
+    state = {("sup" if k == "found" else k): v for k, v in vars(found).items() if k != "certificate"}
+    old = bounds.Report.__new__(bounds.Report)
+    old.__setstate__(state)
+    assert old == found

@@ -303,7 +303,7 @@ def test_reports_of_models(rng):
     ax = plot.error_against_width(reports, slope=False)
     found = lines_of(ax)
     assert found["largest"].get_xdata().tolist() == [8, 32]
-    assert found["largest"].get_ydata().tolist() == [r.sup for r in reports]
+    assert found["largest"].get_ydata().tolist() == [r.found for r in reports]
     assert found["root mean square"].get_ydata().tolist() == [r.l2 for r in reports]
     with pytest.raises(ValueError, match="errors: expected none besides reports"):
         plot.error_against_width(reports, [1, 2])

@@ -202,7 +202,9 @@ def certify(
     """
     maps, boxes = _maps(phi, psi), _boxes(box)
     sides = [MapOnCells(name, m, len(b)) for name, m, b in zip(("phi", "psi"), maps, boxes, strict=True)]
-    promised = relation_on_cells(relation, (len(boxes[0]), len(boxes[1])), lipschitz, curvature, parameters)
+    promised = relation_on_cells(
+        "relation", relation, (len(boxes[0]), len(boxes[1])), lipschitz, curvature, parameters
+    )
     goal = None if eps is None else non_negative("eps", eps)
     deadline = (
         math.inf if max_seconds is None else time.monotonic() + non_negative("max_seconds", max_seconds)

@@ -1,12 +1,14 @@
 """`report`: the measured error of a fitted model beside every bound that applies to it.
 
-The search for the largest error is not limited to the given pairs: starting from the worst of them, the error
-is maximised over the bounding box of the data, because the theorems bound the error over a region.
+The theorems bound the error over a region, so the search for the largest error is not limited to the given
+pairs: it is maximised over the bounding box of the data, from the worst of these pairs and of random ones. No
+search is sure to find the largest; where the smoothness of the target is known, `certify` bounds it.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +18,18 @@ import numpy as np
 from ..base import check
 from ..spectra import mercer
 from ._asymmetric import asymmetric, schmidt_of, symmetric_floor
+from ._certify import Certificate, certify
 from ._symmetric import mercer_of, symmetric, tails_of
 from .bound import Assumption, Bound, Constant
+from .certificates.relations import relation_on_cells
 from .models import Relation, relation_of
 
-# Pairs from which the error is maximised.
-_STARTS = 6
+# Pairs from which the error is maximised, at least this fraction of the box apart in some coordinate.
+_STARTS, _APART = 12, 0.05
+# Random points per side, all pairs of which are candidates.
+_SAMPLE = 128
+# Pairs of cells of the certificate: a few seconds.
+_CELLS = 1 << 22
 # Objects on which spectra are computed.
 _MOST = 512
 
@@ -57,25 +65,44 @@ class Report:
 
     Attributes
     ----------
-    sup : float
-        Largest error, refined by local maximisation if the target is a function.
+    found : float
+        Largest error found, over the bounding boxes of X and Y if the target is a function or a kernel.
     sup_on_pairs : float
         Largest error on the pairs given.
     l2 : float
         Root mean square error on the pairs given.
     worst : tuple of ndarray
-        The pair (x, y) at which `sup` is attained.
+        The pair (x, y) at which it was found.
     n_neurons : int or None
         Hidden units of the model, if known.
     comparisons : tuple of Comparison
+    certificate : Certificate or None
+        Bound of the error over these boxes, if the smoothness of the target is known.
     """
 
-    sup: float
+    found: float
     sup_on_pairs: float
     l2: float
     worst: tuple[np.ndarray, np.ndarray]
     n_neurons: int | None
     comparisons: tuple[Comparison, ...]
+    certificate: Certificate | None = None
+
+    @property
+    def sup(self) -> float:
+        """The largest error found, under its deprecated name: use `found`."""
+        warnings.warn("Report.sup is deprecated: use found", FutureWarning, stacklevel=2)
+        return self.found
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Reports that were pickled before `sup` was renamed.
+        state = {"found" if name == "sup" else name: value for name, value in state.items()}
+        self.__dict__.update({"certificate": None, **state})
+
+    def _summary(self) -> str:
+        largest = f"largest error found {self.found:.4g} (on the pairs given {self.sup_on_pairs:.4g})"
+        certain = "" if self.certificate is None else f", certainly at most {self.certificate.upper:.4g}"
+        return f"{largest}{certain}, rms error {self.l2:.4g}"
 
     def _rows(self) -> list[tuple[str, str, str, str, str]]:
         return [
@@ -90,9 +117,7 @@ class Report:
         ]
 
     def __str__(self) -> str:
-        lines = [
-            f"sup error {self.sup:.4g} (on the pairs given {self.sup_on_pairs:.4g}), rms error {self.l2:.4g}"
-        ]
+        lines = [self._summary()]
         for name, quantity, value, measured, ratio in self._rows():
             lines.append(f"  {name}: {quantity} {value}, measured {measured}, ratio {ratio}")
         return "\n".join(lines)
@@ -100,8 +125,7 @@ class Report:
     def __rich__(self) -> Any:
         from rich.table import Table
 
-        title = f"sup error {self.sup:.4g} (pairs {self.sup_on_pairs:.4g}), rms {self.l2:.4g}"
-        table = Table(title=title, title_justify="left")
+        table = Table(title=self._summary(), title_justify="left")
         for column in ("bound", "what", "value", "measured", "ratio"):
             table.add_column(column, justify="left" if column in ("bound", "what") else "right")
         for row in self._rows():
@@ -109,10 +133,39 @@ class Report:
         return table
 
 
+def _starts(
+    relation: Relation, target: Relation, X: np.ndarray, Y: np.ndarray, error: np.ndarray, same: bool
+) -> np.ndarray:
+    """Return the worst of the given pairs and of random pairs in the boxes, apart from each other."""
+    rng = np.random.default_rng(0)
+
+    def sample(a: np.ndarray) -> np.ndarray:
+        low, high = a.min(axis=0), a.max(axis=0)
+        points = low + (high - low) * rng.uniform(-0.1, 1.1, (_SAMPLE, a.shape[1]))
+        return np.clip(points, low, high).astype(a.dtype)
+
+    A = sample(X)
+    B = A if same else sample(Y)
+    sampled = np.abs(np.asarray(relation(A, B), np.float64) - np.asarray(target(A, B), np.float64))
+    candidates, values = [], []
+    for a, b, e in ((X, Y, error), (A, B, sampled)):
+        i, j = np.unravel_index(np.argsort(e, axis=None)[::-1][: 64 * _STARTS], e.shape)
+        candidates.append(np.concatenate([a[i], b[j]], axis=1).astype(np.float64))
+        values.append(e[i, j])
+    pairs = np.concatenate(candidates)[np.argsort(-np.concatenate(values))]
+    box = np.concatenate([np.ptp(X, axis=0), np.ptp(Y, axis=0)])
+    unit = pairs / np.where(box > 0, box, 1)
+    kept: list[int] = []
+    for k in range(len(pairs)):
+        if len(kept) < _STARTS and all(np.abs(unit[k] - unit[other]).max() > _APART for other in kept):
+            kept.append(k)
+    return pairs[kept]
+
+
 def _refined(
-    relation: Relation, target: Relation, X: np.ndarray, Y: np.ndarray, error: np.ndarray
+    relation: Relation, target: Relation, X: np.ndarray, Y: np.ndarray, error: np.ndarray, same: bool
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """Maximise |relation - target| over the boxes of X and Y from the worst pairs."""
+    """Maximise |relation - target| over the boxes of X and Y from several pairs."""
     from scipy.optimize import minimize
 
     low = np.concatenate([X.min(axis=0), Y.min(axis=0)]).astype(np.float64)
@@ -133,13 +186,11 @@ def _refined(
         gradient = np.concatenate([along_x[1 : n + 1] - along_x[n + 1 :], along_y[:m] - along_y[m:]])
         return -sign * along_x[0], -sign * gradient / (2 * step)
 
-    best = (float(error.max()), *(p.copy() for p in (X[0], Y[0])))
-    flat = np.argsort(error, axis=None)[::-1][:_STARTS]
-    for i, j in zip(*np.unravel_index(flat, error.shape), strict=True):
-        start = np.clip(np.concatenate([X[i], Y[j]]).astype(np.float64), low, high)
-        sign = float(np.sign(signed(X[i : i + 1], Y[j : j + 1])[0, 0])) or 1.0
-        if best[0] == error[i, j]:
-            best = (best[0], X[i].copy(), Y[j].copy())
+    i, j = np.unravel_index(int(error.argmax()), error.shape)
+    best = (float(error[i, j]), X[i].copy(), Y[j].copy())
+    for pair in _starts(relation, target, X, Y, error, same):
+        start = np.clip(pair, low, high)
+        sign = float(np.sign(signed(start[None, :width], start[None, width:])[0, 0])) or 1.0
         found = minimize(
             objective,
             start,
@@ -167,7 +218,7 @@ def _guaranteed(bound_at: Callable[[float], Bound], neurons: int, zero_error: fl
     bound = bound_at(high)
     return Bound(
         bound.name,
-        f"error that {neurons} neurons need not exceed",
+        f"error on these points that {neurons} neurons need not exceed",
         high,
         bound.formula,
         bound.latex,
@@ -203,6 +254,9 @@ def report(
     target: Any = None,
     *,
     norm: Any = None,
+    lipschitz: Any = None,
+    curvature: float | None = None,
+    **parameters: Any,
 ) -> Report:
     """Return the measured error of a fitted model beside every bound that applies.
 
@@ -213,13 +267,19 @@ def report(
     X : ndarray of shape (n, d_x)
     Y : ndarray of shape (m, d_y), optional
         None means X.
-    target : callable or array-like of shape (n, m)
-        The relation. For a function the largest error is refined by local maximisation from the worst
-        pairs over the bounding boxes of X and Y.
+    target : str, callable or array-like of shape (n, m)
+        The relation: a kernel of `kernel_norm`, a function, or values. For kernels and functions the error
+        is maximised over the bounding boxes of X and Y.
     norm : float or pair of float, optional
         Norm of the target's sections as in `symmetric` or, as a pair, in `asymmetric`. If given, the bounds
         include the error that the theorems guarantee for the model's number of neurons. Inputs must then
         be in [-1, 1]^D, which is checked.
+
+    lipschitz, curvature : float, optional
+        Bound of the slope or of the second derivatives of a function, as in `certify`. With either, and for
+        kernels, the report has a certificate if the model consists of MLPs.
+    **parameters
+        Of the kernel, such as `length_scale`.
 
     Returns
     -------
@@ -239,7 +299,7 @@ def report(
     >>> x = np.linspace(-1, 1, 20)[:, None]
     >>> phi = rk.MLP([np.ones((1, 1))])
     >>> found = bounds.report(phi, x, target=lambda a, b: a @ b.T + 0.5)
-    >>> round(found.sup, 6), [c.holds for c in found.comparisons]
+    >>> round(found.found, 6), [c.holds for c in found.comparisons]
     (0.5, [True, True, True])
     """
     X = check.floats("X", X, 2, exact=True)
@@ -249,9 +309,18 @@ def report(
     relation, is_symmetric, neurons, features = relation_of(model)
     shape = (len(X), len(other))
     if target is None:
-        check.fail("target", "a function of two arrays or a matrix of values", None)
+        check.fail("target", "a kernel, a function of two arrays or a matrix of values", None)
+    kernel = None
+    if isinstance(target, str) or lipschitz is not None or curvature is not None or parameters:
+        if not isinstance(target, str) and not callable(target):
+            check.fail("target", "a kernel or a function, to which lipschitz and curvature apply", shape)
+        sides = (X.shape[1], other.shape[1])
+        kernel = relation_on_cells("target", target, sides, lipschitz, curvature, parameters)
+    function = (
+        target if kernel is None else lambda a, b: kernel.at(a.astype(np.float64), b.astype(np.float64))
+    )
     with check.naming("target"):
-        truth = check.numbers("target", target(X, other) if callable(target) else target)
+        truth = check.numbers("target", function(X, other) if callable(function) else function)
     if truth.shape != shape:
         check.fail("target", f"values of shape {shape}", truth.shape)
     if not np.isfinite(truth).all():
@@ -260,10 +329,19 @@ def report(
         error = np.abs(np.asarray(relation(X, other), np.float64) - truth)
     on_pairs, l2 = float(error.max()), float(np.sqrt(np.mean(error**2)))
     i, j = np.unravel_index(int(error.argmax()), shape)
-    sup, worst = on_pairs, (X[i].copy(), other[j].copy())
-    if callable(target):
-        sup, *pair = _refined(relation, target, X, other, error)
+    found, worst = on_pairs, (X[i].copy(), other[j].copy())
+    if callable(function):
+        found, *pair = _refined(relation, function, X, other, error, Y is None)
         worst = (pair[0], pair[1])
+    certificate = None
+    if kernel is not None and features is not None:
+        boxes = [np.stack([a.min(axis=0), a.max(axis=0)], axis=1) for a in (X, other)]
+        promise = {"lipschitz": lipschitz, "curvature": curvature, **parameters}
+        certificate = certify(model, target, boxes, max_pairs=_CELLS, **promise)
+        x, y = (a[None].astype(X.dtype) for a in certificate.at)
+        value = float(np.abs(relation(x, y) - function(x, y))[0, 0])
+        if value > found:
+            found, worst = value, (x[0], y[0])
 
     rows = slice(0, min(_MOST, *shape)) if Y is None else slice(0, _MOST)
     # Lower bounds compare errors on the same pairs.
@@ -296,5 +374,6 @@ def report(
                 neurons,
                 float(np.abs(truth).max()),
             )
-        comparisons.append(Comparison(upper, "upper", sup))
-    return Report(sup, on_pairs, l2, worst, neurons, tuple(comparisons))
+        # The spectrum is that of the points: so is the bound.
+        comparisons.append(Comparison(upper, "upper", float(sub_error.max())))
+    return Report(found, on_pairs, l2, worst, neurons, tuple(comparisons), certificate)

@@ -79,7 +79,7 @@ def error_against_width(
         if errors is not None:
             check.fail("errors", "none besides reports, which hold them", type(errors).__name__)
         at = np.array([report.n_neurons for report in reports], np.float64)
-        measured = [("largest", [r.sup for r in reports]), ("root mean square", [r.l2 for r in reports])]
+        measured = [("largest", [r.found for r in reports]), ("root mean square", [r.l2 for r in reports])]
     else:
         at = numbers("widths", widths, positive=True)
         measured = [("", errors)]

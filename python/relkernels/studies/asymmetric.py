@@ -66,10 +66,10 @@ def measure(piece: Row) -> list[Row]:
     maps = two_maps(X, Y, relation(X, Y), width, features, "relu", 0, piece["iterations"])
     found = bounds.report(maps, fresh_x, fresh_y, relation)
     bound = bounds.asymmetric(
-        relation, found.sup, dimensions=(d_x, d_y), norms=norms, points=(fresh_x, fresh_y)
+        relation, found.found, dimensions=(d_x, d_y), norms=norms, points=(fresh_x, fresh_y)
     )
     row: Row = {
-        "sup_error": found.sup,
+        "sup_error": found.found,
         "rms_error": found.l2,
         "rank_floor_rms": found.comparisons[0].bound.value,
         "neurons_by_bound": bound.value,
@@ -90,7 +90,7 @@ def measure(piece: Row) -> list[Row]:
         alone = bounds.report(one, fresh_x, target=relation)
         floors = {c.bound.arguments.get("norm"): c for c in alone.comparisons}
         row |= {
-            "one_map_sup": alone.sup,
+            "one_map_sup": alone.found,
             "one_map_rms": floors["l2"].measured,  # on the same pairs as the floor
             "one_map_floor_sup": floors["sup"].bound.value,
             "one_map_floor_rms": floors["l2"].bound.value,

@@ -87,10 +87,10 @@ def measure(piece: Row) -> list[Row]:
     spectrum = np.maximum(np.linalg.eigvalsh(kernel(fresh, fresh))[::-1] / len(fresh), 0)
     k = np.arange(1, len(spectrum) + 1)
     steep = (k >= 3) & (k <= 30)
-    bound = bounds.symmetric(kernel, found.sup, dimension=D, norm=section_norm(name, D), points=fresh)
+    bound = bounds.symmetric(kernel, found.found, dimension=D, norm=section_norm(name, D), points=fresh)
     return [
         {
-            "sup_error": found.sup,
+            "sup_error": found.found,
             "sup_on_pairs": found.sup_on_pairs,
             "rms_error": found.l2,
             "rank_floor_rms": found.comparisons[0].bound.value,

@@ -228,9 +228,13 @@ class Function:
     symmetric = False
 
     def __init__(
-        self, function: Callable[[Array, Array], Any], slopes: tuple[float, float] | None, bend: float | None
+        self,
+        label: str,
+        function: Callable[[Array, Array], Any],
+        slopes: tuple[float, float] | None,
+        bend: float | None,
     ) -> None:
-        self.function, self.slopes, self.bend = function, slopes, bend
+        self.label, self.function, self.slopes, self.bend = label, function, slopes, bend
         # Largest |r| so far, for the rounding of what the function returns.
         self.largest = 0.0
 
@@ -243,13 +247,13 @@ class Function:
         return found
 
     def _values(self, x: Array, y: Array) -> Array:
-        with check.naming("relation"):
-            values = check.numbers("relation", self.function(x, y))
+        with check.naming(self.label):
+            values = check.numbers(self.label, self.function(x, y))
         if values.shape != (len(x), len(y)):
-            check.fail("relation", f"values of shape ({len(x)}, {len(y)})", values.shape)
+            check.fail(self.label, f"values of shape ({len(x)}, {len(y)})", values.shape)
         if not np.isfinite(values).all():
             i, j = np.argwhere(~np.isfinite(values))[0]
-            check.fail("relation", "finite values", f"{values[i, j]} at {point(x[i])}, {point(y[j])}")
+            check.fail(self.label, "finite values", f"{values[i, j]} at {point(x[i])}, {point(y[j])}")
         self.largest = max(self.largest, float(np.abs(values).max(initial=0.0)))
         return values
 
@@ -317,9 +321,14 @@ def point(x: Array) -> str:
 
 
 def relation_on_cells(
-    relation: Any, dimensions: tuple[int, int], lipschitz: Any, curvature: Any, parameters: dict[str, Any]
+    label: str,
+    relation: Any,
+    dimensions: tuple[int, int],
+    lipschitz: Any,
+    curvature: Any,
+    parameters: dict[str, Any],
 ) -> RelationOnCells:
-    """Return the relation of this name with its parameters, or of a function with its bounds."""
+    """Return the kernel of this name, or a function with its bounds; `label` names the argument."""
     if callable(relation):
         if parameters:
             name = next(iter(parameters))
@@ -328,17 +337,16 @@ def relation_on_cells(
             got = "neither" if lipschitz is None else "both"
             check.fail("lipschitz", "a bound of the slope, or curvature, for a function", got)
         if curvature is not None:
-            return Function(relation, None, non_negative("curvature", curvature))
+            return Function(label, relation, None, non_negative("curvature", curvature))
         pair = lipschitz if isinstance(lipschitz, (tuple, list)) else (lipschitz, lipschitz)
         if len(pair) != 2:
             check.fail("lipschitz", "a number, or one for x and one for y", lipschitz)
-        return Function(
-            relation, (non_negative("lipschitz", pair[0]), non_negative("lipschitz", pair[1])), None
-        )
-    name = check.choice("relation", relation, (*RADIAL, "periodic", "polynomial"))
-    for label, given in (("lipschitz", lipschitz), ("curvature", curvature)):
+        slopes = non_negative("lipschitz", pair[0]), non_negative("lipschitz", pair[1])
+        return Function(label, relation, slopes, None)
+    name = check.choice(label, relation, (*RADIAL, "periodic", "polynomial"))
+    for promise, given in (("lipschitz", lipschitz), ("curvature", curvature)):
         if given is not None:
-            check.fail(label, f"None, since those of {name} are known", given)
+            check.fail(promise, f"None, since those of {name} are known", given)
     if dimensions[0] != dimensions[1]:
         check.fail(
             "box", f"as many coordinates of x as of y for {name}", f"{dimensions[0]} and {dimensions[1]}"
