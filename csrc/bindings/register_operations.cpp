@@ -228,7 +228,7 @@ void register_operations(py::module_& m) {
           arg("codes") = py::none(), arg("terms") = py::none(), arg("excluded") = py::none());
     m.def("relation_matvec", &relation_matvec, arg("x"), arg("y"), arg("v"), arg("phi").none(true),
           arg("psi").none(true), arg("precision"), arg("link"), arg("scale"), arg("out"));
-    m.def("narrow", &narrow, arg("from_"), arg("to"));
+    m.def("narrow", &narrow, arg("values"), arg("out"));
 }
 
 }  // namespace rk::bindings

@@ -99,7 +99,7 @@ def measure_ceiling(name: str, threads: typing.SupportsInt | typing.SupportsInde
     """
     Best rate of fma_float32, fma_float64, bf16_dot (operations a second), read, write or stream (bytes a second, over a buffer of so many); None where this processor lacks it.
     """
-def narrow(from_: numpy.ndarray, to: numpy.ndarray) -> None:
+def narrow(values: numpy.ndarray, out: numpy.ndarray) -> None:
     ...
 def nngp_diagonal(x: numpy.ndarray, dual: Dual, weight_variance: typing.SupportsFloat | typing.SupportsIndex, bias_variance: typing.SupportsFloat | typing.SupportsIndex, depth: typing.SupportsInt | typing.SupportsIndex, ntk: bool, terms: typing.SupportsInt | typing.SupportsIndex, out: numpy.ndarray) -> None:
     ...

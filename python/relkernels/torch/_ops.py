@@ -61,7 +61,9 @@ def _if(wanted: bool, result: Any, like: Tensor) -> Tensor:
 
 def _number(value: Any, like: Tensor) -> Tensor:
     """Return a number, or an array of one on a device, as a tensor of no dimensions."""
-    return value.to(like) if isinstance(value, Tensor) else like.new_full((), value)
+    if isinstance(value, Tensor):
+        return value.to(like)
+    return torch.scalar_tensor(value, dtype=like.dtype, device=like.device)
 
 
 # ---- phi(x)
