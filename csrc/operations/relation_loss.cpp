@@ -28,9 +28,6 @@ struct LossGradient {
     double* to_scale;  // a part for each row; may be null
     const Kernels<T>& k = kernels<T>();
 
-    using Walk = LaneWalk<T, LossGradient>;
-    static constexpr long kRows = Walk::kRows, kColumns = Walk::kColumns;
-
     struct State {
         double* values;
         T* grad;  // rows x width, without the scale
@@ -41,23 +38,23 @@ struct LossGradient {
     long width() const { return f.dim; }
 
     // F as values.
-    long size_of_rows() const { return to_g ? kRows * round_up(width(), k.nr) : 0; }
+    long size_of_rows() const { return to_g ? kLaneRows * round_up(width(), k.nr) : 0; }
     void pack_rows(long i, long n, T* to) const {
         if (to_g) pack_values(f, i, n, to);
     }
     // G as columns, and as values.
-    long size_of_columns() const { return size_as_columns() + kColumns * round_up(width(), k.nr); }
+    long size_of_columns() const { return size_as_columns() + kLaneColumns * round_up(width(), k.nr); }
     void pack_columns(long j, long m, T* to) const {
         k.pack(g.at(j), g.col, g.row, width(), m, to, k.nr * width());
         pack_values(g, j, m, to + size_as_columns());
     }
-    long size_as_columns() const { return round_up(kColumns, k.nr) * width(); }
+    long size_as_columns() const { return round_up(kLaneColumns, k.nr) * width(); }
     void pack_values(const Points<T>& p, long first, long count, T* to) const {
         k.pack(p.at(first), p.row, p.col, count, p.dim, to, count * k.nr);
     }
 
     void tile(State& s, bool first, long i, long n, long j, long m, const T* rows, const T* columns) const {
-        constexpr long ld = kColumns + 16;  // rows, read as columns too, would otherwise share sets of L1
+        constexpr long ld = kLaneColumns + 16;  // rows, read as columns too, would otherwise share sets of L1
         Arena::Scope scratch;
         T* r = scratch.take<T>(n * ld);
         if (width() == 0)  // an empty product is not written
@@ -66,10 +63,10 @@ struct LossGradient {
             k.product(f.at(i), f.row, f.col, columns, k.nr * width(), n, m, width(), r, ld, {.scale = scale});
         PairTargets<T> here = targets.from(i, j);
         if (here.target && here.target_row == 1 && here.target_col != 1) {  // read as rows
-            T* turned = scratch.take<T>(n * kColumns);
-            k.transpose(here.target, here.target_col, m, n, turned, kColumns, false);
+            T* turned = scratch.take<T>(n * kLaneColumns);
+            k.transpose(here.target, here.target_col, m, n, turned, kLaneColumns, false);
             here.target = turned;
-            here.target_row = kColumns;
+            here.target_row = kLaneColumns;
             here.target_col = 1;
         }
         if (first) std::fill_n(s.values, n, 0.0);
