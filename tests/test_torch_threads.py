@@ -128,6 +128,7 @@ def test_calls_start_no_threads_of_their_own():
     assert out == "0 1\n"
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_a_long_call():
     process = run(
         """
