@@ -60,11 +60,12 @@ def test_an_activation_is_near_its_chord(activation, rng):
     for scale in (1e-6, 1e-2, 1.0, 20.0):
         z, t = 3 * rng.standard_normal(300), scale * np.abs(rng.standard_normal(300))
         z[:20], t[20:40] = 0.0, 0.0
-        alpha, beta, kappa = chords.chord(act, z, t)
         s = np.linspace(-1, 1, 301)[:, None] * t
         values = identity((z + s).reshape(-1, 1)).reshape(s.shape)
-        np.testing.assert_array_less(np.abs(values - alpha - beta * s) - kappa, 1e-13)
-        assert np.isfinite(kappa).all()
+        for parabola in (True, False):
+            alpha, beta, gamma, kappa = chords.enclose(act, z, t, parabola)
+            np.testing.assert_array_less(np.abs(values - alpha - beta * s - gamma * s * s / 2) - kappa, 1e-13)
+            assert np.isfinite(kappa).all()
         if act.name == "relu":  # attained
             off = np.abs(values - alpha - beta * s).max(axis=0)
             np.testing.assert_allclose(off, kappa, rtol=0.05, atol=1e-13)

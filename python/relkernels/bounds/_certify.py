@@ -17,6 +17,12 @@ sum_v kappa'_v |<A_u, B_v>|. The maximum over any set of pairs of cells that cov
 error; `certificates.pairs` cuts the pairs with the largest bounds first. A pair costs 1 + D_x + D_y inner
 products of features and one of 2 N + 1 numbers; its bound exceeds the error by a multiple of h.
 
+Second order: for smooth activations and the Gaussian kernel,
+phi(x) = c + G delta + sum_u (gamma_u (g_u.delta)^2 / 2 + rho_u) A_u, and r is expanded to second order as
+well. The second derivatives of r less those of <quadratic, c'>, of its mirror image and of <G delta, H eta>
+replace R and the product of norms. The quadratic terms are in the last line only with what psi moves, and R
+is of third order.
+
 Rounding: let E_i bound the error of feature i in float64, from sums of absolute values over the box. Values,
 slopes and kinks are sums of such terms, so the bound grows by 8 sum_i (E_i |psi_i| + |phi_i| E'_i + E_i E'_i)
 for all of them, by the rounding of r, and by 1e-9 of itself for sums of positive terms.
@@ -211,8 +217,9 @@ def certify(
     )
     most = check.integer("max_pairs", max_pairs, 1)
 
+    curved = promised.curved and all(side.is_curved for side in sides)
     trees = [
-        CellTree(b[:, 0].copy(), b[:, 1].copy(), side, other.last, first)
+        CellTree(b[:, 0].copy(), b[:, 1].copy(), side, other.last, first, curved)
         for b, side, other, first in zip(boxes, sides, sides[::-1], (True, False), strict=True)
     ]
     twins = maps[0] is maps[1] and promised.symmetric and np.array_equal(*boxes)

@@ -1,4 +1,4 @@
-"""Activations on an interval [z - t, z + t]: the chord, and how far the function is from it.
+"""Activations on an interval [z - t, z + t]: a chord or a parabola, and how far the function is from it.
 
 Let beta be the slope of the chord. Where the slope a' is between s0 and s1, the difference a - chord is 0 at
 both ends and has slopes between s0 - beta and s1 - beta, so that
@@ -12,6 +12,11 @@ which relu attains: (t^2 - z^2) / (2 t). Where a'' is between m and M, Green's f
 so the difference has one sign where a is convex or concave. The smaller of both bounds is taken on each side,
 and the chord is moved to the middle of what is left: a(z + s) = alpha + beta s + rho with |rho| <= kappa. A
 relu whose kink is at the centre has kappa = t / 4; a smooth activation has about |a''| t^2 / 4.
+
+With gamma = (m + M) / 2 the second derivative of a - gamma s^2 / 2 is at most (M - m) / 2 in size, so that
+this function differs from its chord by at most (M - m) t^2 / 4, about |a'''| t^3 / 2:
+a(z + s) = alpha + beta s + gamma s^2 / 2 + rho. This is used where it is closer by half, if a parabola is
+`allowed`.
 """
 
 from __future__ import annotations
@@ -247,6 +252,11 @@ def _pieces(
 KNOWN = (*_SMOOTH, "sin", "cos", "identity", "relu", "leaky_relu", "relu_power", "sigma_1")
 
 
+def is_curved(activation: Activation) -> bool:
+    """Tell whether parabolas are closer than chords, on small intervals."""
+    return activation.name in _SMOOTH or activation.name in ("sin", "cos", "relu_power")
+
+
 def value_of(activation: Activation, z: np.ndarray) -> np.ndarray:
     """Return the activation of z in float64."""
     return _pieces(activation, z, z)[0](z)
@@ -254,7 +264,7 @@ def value_of(activation: Activation, z: np.ndarray) -> np.ndarray:
 
 def largest(activation: Activation, z: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return bounds of |a| on [-z, z], and of how far an error of z takes it."""
-    alpha, beta, kappa = chord(activation, np.zeros_like(z), z)
+    alpha, beta, _, kappa = enclose(activation, np.zeros_like(z), z)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         slopes = np.abs(_pieces(activation, -z, z)[1]).max(axis=0)
         moved = slopes * error
@@ -263,8 +273,17 @@ def largest(activation: Activation, z: np.ndarray, error: np.ndarray) -> tuple[n
     return np.abs(alpha) + np.abs(beta) * z + kappa, np.where(error > 0, moved, 0.0)
 
 
-def chord(activation: Activation, z: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return alpha, beta and kappa: the activation at z + s, |s| <= t, is alpha + beta s up to kappa."""
+class Enclosure(NamedTuple):
+    """The activation at z + s, |s| <= t, is alpha + beta s + gamma s^2 / 2 up to kappa."""
+
+    alpha: np.ndarray
+    beta: np.ndarray
+    gamma: np.ndarray
+    kappa: np.ndarray
+
+
+def enclose(activation: Activation, z: np.ndarray, t: np.ndarray, allowed: bool = False) -> Enclosure:
+    """Return a chord of the activation, or a parabola where one is `allowed` and closer."""
     low, high = z - t, z + t
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         f, slopes, bends = _pieces(activation, low, high)
@@ -280,4 +299,11 @@ def chord(activation: Activation, z: np.ndarray, t: np.ndarray) -> tuple[np.ndar
         below = np.fmin(by_slope, np.maximum(bends[1], 0) * t * t / 2)
         alpha = (first + last) / 2 + (above - below) / 2
         rounding = 16 * UNIT * (np.abs(first) + np.abs(last) + np.abs(beta) * (np.abs(z) + t))
-        return alpha, beta, (above + below) / 2 + rounding
+        kappa, gamma = (above + below) / 2, np.zeros_like(alpha)
+        if allowed:
+            off = (bends[1] - bends[0]) * t * t / 4
+            closer = off < kappa / 2
+            gamma = np.where(closer, (bends[0] + bends[1]) / 2, 0.0)
+            alpha = np.where(closer, (first + last) / 2 - gamma * t * t / 2, alpha)
+            kappa = np.where(closer, off, kappa)
+        return Enclosure(alpha, beta, gamma, kappa + rounding)

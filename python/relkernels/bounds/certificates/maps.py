@@ -1,4 +1,4 @@
-"""Feature maps on cells: an affine map, and how far the features are from it.
+"""Feature maps on cells: an affine or quadratic map, and how far the features are from it.
 
 A cell is the box of the points a + delta with |delta_i| <= h_i. Layer by layer, its pre-activations are
 
@@ -8,20 +8,22 @@ The activation is its chord on [z_u - t_u, z_u + t_u] up to kappa_u (`chords`), 
 z = alpha W + b, G = W' diag(beta) G and e = |W|' (|beta| e + kappa). The errors rho of the last hidden layer
 are not summed:
 
-    phi(a + delta) = c + G delta + sum_u rho_u A_u,   |rho_u| <= |beta_u| e_u + kappa_u,
+    phi(a + delta) = c + G delta + sum_u (gamma_u (g_u.delta)^2 / 2 + rho_u) A_u,
+    |rho_u| <= |beta_u| e_u + kappa_u + |gamma_u| (t_u e_u + e_u^2 / 2),
 
 A_u the row u of the last weights, because <A_u, psi> is much smaller than |A_u| |psi|.
 """
 
 from __future__ import annotations
 
+from itertools import combinations_with_replacement
 from typing import NamedTuple
 
 import numpy as np
 
 from ...base import check
 from ...maps.mlp import MLP
-from .chords import UNIT, chord, largest, value_of
+from .chords import UNIT, enclose, is_curved, largest, value_of
 
 
 class Cells(NamedTuple):
@@ -36,12 +38,18 @@ class Cells(NamedTuple):
         G, transposed.
     errors : ndarray of shape (n, N)
         Bounds of |rho_u|.
+    bends : ndarray of shape (n, T, d)
+        sum_u gamma_u g_ui g_uj A_u for i <= j; T is 0 without parabolas.
+    quads : ndarray of shape (n, N)
+        Bounds of |gamma_u| (g_u.delta)^2 / 2.
     """
 
     centre: np.ndarray
     features: np.ndarray
     slopes: np.ndarray
     errors: np.ndarray
+    bends: np.ndarray
+    quads: np.ndarray
 
 
 class MapOnCells:
@@ -63,11 +71,13 @@ class MapOnCells:
         self.width = width if mlp is None else mlp.widths[-1]
         # A_u: none for maps without a hidden layer, which are affine.
         self.last = self.weights[-1] if len(self.weights) > 1 else np.zeros((0, self.width))
+        self.is_curved = mlp is not None and len(self.weights) > 1 and is_curved(mlp.activation)
 
-    def __call__(self, centre: np.ndarray, half: np.ndarray) -> Cells:
+    def __call__(self, centre: np.ndarray, half: np.ndarray, curved: bool = False) -> Cells:
         """Enclose the map on the cells of these centres (n, D), all of half-widths `half` (D,)."""
         n, D = centre.shape
-        z, error = centre, np.zeros((n, 0))
+        z, error, quads = centre, np.zeros((n, 0)), np.zeros((n, len(self.last)))
+        bends = np.zeros((n, D * (D + 1) // 2 if curved else 0, self.width))
         slopes = np.broadcast_to(np.eye(D), (n, D, D))
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             z = z @ weight + bias
@@ -75,12 +85,20 @@ class MapOnCells:
             if i == len(self.weights) - 1:
                 break
             error = error @ np.abs(weight) if i else np.zeros_like(z)
-            reach = (np.einsum("i,niu->nu", half, np.abs(slopes)) + error) * (1 + 64 * UNIT)
+            moved = np.einsum("i,niu->nu", half, np.abs(slopes)) * (1 + 64 * UNIT)
             assert self.mlp is not None
-            z, beta, kappa = chord(self.mlp.activation, z, reach)
+            parabola = curved and i == len(self.weights) - 2
+            z, beta, gamma, kappa = enclose(
+                self.mlp.activation, z, (moved + error) * (1 + 64 * UNIT), parabola
+            )
+            if parabola:
+                for k, (a, b) in enumerate(combinations_with_replacement(range(D), 2)):
+                    bends[:, k] = (gamma * slopes[:, a] * slopes[:, b]) @ self.last
+                quads = np.abs(gamma) * moved * moved / 2
+                kappa = kappa + np.abs(gamma) * error * (moved + error / 2)
             error = np.abs(beta) * error + kappa
             slopes = beta[:, None, :] * slopes
-        return Cells(centre, z, np.ascontiguousarray(slopes), error)
+        return Cells(centre, z, np.ascontiguousarray(slopes), error, bends, quads)
 
     def values(self, x: np.ndarray) -> np.ndarray:
         """Return the features of points in float64."""

@@ -9,6 +9,7 @@ remembered, so that `upper` is valid after every step.
 from __future__ import annotations
 
 import heapq
+from itertools import combinations_with_replacement
 
 import numpy as np
 
@@ -90,13 +91,11 @@ class PairsOfCells:
         p, s = len(i), 1 << CUTS
         X, Y = self.x.factors(i, CUTS, depth), self.y.factors(j, CUTS, depth)
         h, k = self.x.covering(depth), self.y.covering(depth)
-        here = self.relation.on_cells(X.centre, Y.centre, h, k)
-        d = X.affine.shape[-1]
-        along_x = relation_matrix(X.affine.reshape(p, -1, d), np.ascontiguousarray(Y.affine[:, :, 0]))
+        here = self.relation.on_cells(X.centre, Y.centre, h, k, self.x.curved)
+        D, d = len(h), X.terms.shape[-1]
+        along_x = relation_matrix(X.terms.reshape(p, -1, d), np.ascontiguousarray(Y.terms[:, :, 0]))
         along_x = along_x.reshape(p, s, -1, s)
-        along_y = relation_matrix(
-            np.ascontiguousarray(X.affine[:, :, 0]), Y.affine[:, :, 1:].reshape(p, -1, d)
-        )
+        along_y = relation_matrix(np.ascontiguousarray(X.terms[:, :, 0]), Y.terms[:, :, 1:].reshape(p, -1, d))
         along_y = along_y.reshape(p, s, s, -1)
         product = along_x[:, :, 0]
         bound = relation_matrix(X.kinks, Y.kinks)
@@ -108,6 +107,17 @@ class PairsOfCells:
         for a, half in enumerate(k):
             slope = along_y[..., a]
             bound += half * np.abs(here.slopes_y[a] - slope if here.slopes_y else slope)
+        if self.x.curved:
+            mixed = relation_matrix(
+                X.terms[:, :, 1 : 1 + D].reshape(p, -1, d), Y.terms[:, :, 1 : 1 + D].reshape(p, -1, d)
+            ).reshape(p, s, D, s, D)
+            for n, (a, b) in enumerate(combinations_with_replacement(range(D), 2)):
+                bend, weight = here.bends[n], 0.5 if a == b else 1.0
+                bound += weight * h[a] * h[b] * np.abs(bend - along_x[:, :, 1 + D + n])
+                bound += weight * k[a] * k[b] * np.abs(bend - along_y[..., D + n])
+                bound += h[a] * k[b] * np.abs(bend + mixed[:, :, a, :, b])
+                if a != b:
+                    bound += h[b] * k[a] * np.abs(bend + mixed[:, :, b, :, a])
         self.n_pairs += bound.size
         # The affine maps differ from phi and psi at the centres, but show where the error is large.
         at = np.arange(p)

@@ -20,7 +20,8 @@ R = C (|h|^2 + |k|^2) / 2 (Taylor) + C (sum h_i^2 + sum k_j^2) / 2 = C (|h|^2 + 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import combinations_with_replacement
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -44,6 +45,8 @@ class Local(NamedTuple):
         v and R.
     slopes_x, slopes_y : sequence of ndarray of shape (p, s, t)
         One array per coordinate; empty if they are 0.
+    bends : sequence of ndarray of shape (p, s, t)
+        For kernels of x - y to second order: the second derivatives along i <= j.
     """
 
     exact: Array
@@ -51,12 +54,15 @@ class Local(NamedTuple):
     slopes_x: list[Array]
     slopes_y: list[Array]
     rest: Array
+    bends: Sequence[Array] = ()
 
 
 class RelationOnCells(Protocol):
     """A relation with a bound of its variation on cells."""
 
     symmetric: bool
+    # Whether `on_cells` can go to second order.
+    curved: bool
 
     def at(self, x: Array, y: Array) -> Array:
         """Return r of x (..., n, D) and y (..., m, D)."""
@@ -64,8 +70,8 @@ class RelationOnCells(Protocol):
     def rounding(self, x: Array, y: Array) -> float:
         """Return a bound of the rounding of r and of the terms of its expansion, on boxes (D, 2)."""
 
-    def on_cells(self, a: Array, b: Array, h: Array, k: Array) -> Local:
-        """Return r on cells of centres (p, s, D) and (p, t, D)."""
+    def on_cells(self, a: Array, b: Array, h: Array, k: Array, curved: bool = False) -> Local:
+        """Return r on cells of centres (p, s, D) and (p, t, D), to second order if `curved`."""
 
 
 def _differences(a: Array, b: Array) -> list[Array]:
@@ -79,6 +85,7 @@ class Radial:
 
     def __init__(self, name: str, length: float) -> None:
         self.name, self.length = name, length
+        self.curved = name == "gaussian"
 
     def _f(self, rho: Array) -> Array:
         if self.name == "gaussian":
@@ -99,7 +106,7 @@ class Radial:
         """Return a bound of the rounding of r and of its expansion."""
         return 64 * (len(x) + 4) * UNIT
 
-    def on_cells(self, a: Array, b: Array, h: Array, k: Array) -> Local:
+    def on_cells(self, a: Array, b: Array, h: Array, k: Array, curved: bool = False) -> Local:
         """Return r on cells of centres (p, s, D) and (p, t, D)."""
         d = _differences(a, b)
         square = d[0] * d[0]
@@ -124,6 +131,10 @@ class Radial:
             else:
                 w = np.where(rho > 0, f / rho, 0.0)
                 K = np.where(low > 0, f_low if len(d) == 1 else np.maximum(f_low, f_low / low), np.inf)
+        if curved:
+            # Third derivatives: |z^3 - 3 z| f, |z| <= rho; largest at z^2 = 3 - sqrt 6, where f is largest.
+            high = rho + moved
+            K = np.minimum(f_low * (high * high + 3) * high, 1.3802) * (moved / 3)
         rest, value = K * (moved * moved / 2), f
         if self.name == "laplace" or moved > 0.25:
             half = (f_low - self._f(rho + moved)) / 2
@@ -132,7 +143,11 @@ class Radial:
             w = np.where(narrow, 0.0, w)
         w = w / -l2
         slopes = [w * each for each in d]
-        return Local(f, value, slopes, [-g for g in slopes], rest)
+        bends = []
+        if curved:
+            for i, j in combinations_with_replacement(range(len(d)), 2):
+                bends.append(slopes[i] * (d[j] / -l2) + (w if i == j else 0.0))
+        return Local(f, value, slopes, [-g for g in slopes], rest, bends)
 
 
 class Periodic:
@@ -143,6 +158,7 @@ class Periodic:
     """
 
     symmetric = True
+    curved = False
 
     def __init__(self, length: float, period: float) -> None:
         self.length, self.period = length, period
@@ -158,7 +174,7 @@ class Periodic:
         """Return a bound of the rounding of r and of its expansion."""
         return 64 * (len(x) + 4) * UNIT
 
-    def on_cells(self, a: Array, b: Array, h: Array, k: Array) -> Local:
+    def on_cells(self, a: Array, b: Array, h: Array, k: Array, curved: bool = False) -> Local:
         """Return r on cells of centres (p, s, D) and (p, t, D)."""
         moved = (h + k) * (1 + 1e-12)
         steepest = 2 * math.pi / (self.period * self.length**2)
@@ -190,6 +206,7 @@ class Polynomial:
     """(offset + x.y)^degree."""
 
     symmetric = True
+    curved = False
 
     def __init__(self, degree: int, offset: float) -> None:
         self.degree, self.offset = degree, offset
@@ -204,7 +221,7 @@ class Polynomial:
         largest = (self.offset + float(np.abs(x).max(axis=1) @ np.abs(y).max(axis=1))) ** self.degree
         return 16 * (self.degree + 1) * (len(x) + 4) * UNIT * largest
 
-    def on_cells(self, a: Array, b: Array, h: Array, k: Array) -> Local:
+    def on_cells(self, a: Array, b: Array, h: Array, k: Array, curved: bool = False) -> Local:
         """Return r on cells of centres (p, s, D) and (p, t, D)."""
         p = self.degree
         z = self.offset + a @ np.swapaxes(b, -1, -2)
@@ -226,6 +243,7 @@ class Function:
     """A function r(A, B) with a promise: bounds of its slopes, or of its second derivatives."""
 
     symmetric = False
+    curved = False
 
     def __init__(
         self,
@@ -261,7 +279,7 @@ class Function:
         """Return a bound of the rounding of r and of its expansion."""
         return 64 * UNIT * self.largest
 
-    def on_cells(self, a: Array, b: Array, h: Array, k: Array) -> Local:
+    def on_cells(self, a: Array, b: Array, h: Array, k: Array, curved: bool = False) -> Local:
         """Return r on cells of centres (p, s, D) and (p, t, D)."""
         value = self.at(a, b)
         if self.slopes is not None:

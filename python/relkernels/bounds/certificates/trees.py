@@ -22,14 +22,14 @@ class Factors(NamedTuple):
     Attributes
     ----------
     centre : ndarray of shape (n, D)
-    affine : ndarray of shape (n, 1 + D, d)
-        Features at the centre, then slopes.
+    terms : ndarray of shape (n, 1 + D + T, d)
+        Features at the centre, then slopes; with parabolas also `Cells.bends`.
     kinks : ndarray of shape (n, K)
-        Their products with those of the other side bound all that is not affine in both cells.
+        Their products with those of the other side bound everything else.
     """
 
     centre: np.ndarray
-    affine: np.ndarray
+    terms: np.ndarray
     kinks: np.ndarray
 
 
@@ -41,9 +41,15 @@ class CellTree:
     """
 
     def __init__(
-        self, low: np.ndarray, high: np.ndarray, mapped: MapOnCells, other: np.ndarray, first: bool
+        self,
+        low: np.ndarray,
+        high: np.ndarray,
+        mapped: MapOnCells,
+        other: np.ndarray,
+        first: bool,
+        curved: bool,
     ) -> None:
-        self.low, self.high, self.mapped, self.first = low, high, mapped, first
+        self.low, self.high, self.mapped, self.first, self.curved = low, high, mapped, first, curved
         self.other = other.T
         self.cross = np.abs(mapped.last @ other.T)
         self.order: list[int] = []
@@ -94,8 +100,9 @@ class CellTree:
         return Factors(*(a.reshape(-1, s, *a.shape[1:])[parents] for a in kept))
 
     def _empty(self, n: int) -> Factors:
-        D, d, K = len(self.low), self.mapped.width, sum(self.cross.shape) + 1
-        return Factors(np.empty((n, D)), np.empty((n, 1 + D, d)), np.empty((n, K)))
+        D, d, N = len(self.low), self.mapped.width, sum(self.cross.shape)
+        T, K = (D * (D + 1) // 2, 2 * N) if self.curved else (0, N + 1)
+        return Factors(np.empty((n, D)), np.empty((n, 1 + D + T, d)), np.empty((n, K)))
 
     def _computed(self, parents: np.ndarray, cuts: int, depth: int) -> Factors:
         ids = (parents[:, None] << cuts | np.arange(1 << cuts)).ravel()
@@ -103,15 +110,20 @@ class CellTree:
         out = self._empty(len(ids))
         for begin in range(0, len(ids), 1024):
             rows = slice(begin, begin + 1024)
-            cells = self.mapped(self.centres(ids[rows], depth), half)
+            cells = self.mapped(self.centres(ids[rows], depth), half, self.curved)
             out.centre[rows] = cells.centre
-            out.affine[rows, 0], out.affine[rows, 1:] = cells.features, cells.slopes
-            # sup |<phi, A_u>| over the cell, for each unit u of the other side
-            through = np.abs(cells.features @ self.other)
-            through += np.einsum("i,niu->nu", half, np.abs(cells.slopes @ self.other))
+            np.concatenate([cells.features[:, None], cells.slopes, cells.bends], axis=1, out=out.terms[rows])
+            # |<phi, A_u>| for each unit u of the other side: at the centre, and how far it moves.
+            centre = np.abs(cells.features @ self.other)
+            moved = np.einsum("i,niu->nu", half, np.abs(cells.slopes @ self.other))
             if not self.first:
-                through += cells.errors @ self.cross
-            moved = np.linalg.norm(cells.slopes, axis=2) @ half
-            parts = (cells.errors, through) if self.first else (through, cells.errors)
-            np.concatenate([*parts, moved[:, None]], axis=1, out=out.kinks[rows])
+                moved += (cells.errors + cells.quads) @ self.cross
+            if self.curved:
+                own, through = [cells.errors, cells.errors + cells.quads], [centre, moved]
+                rest = []
+            else:
+                own, through = [cells.errors], [centre + moved]
+                rest = [(np.linalg.norm(cells.slopes, axis=2) @ half)[:, None]]
+            parts = [*own, *through] if self.first else [*through, *own]
+            np.concatenate([*parts, *rest], axis=1, out=out.kinks[rows])
         return out
