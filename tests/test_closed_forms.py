@@ -6,14 +6,19 @@ import numpy as np
 import pytest
 from relkernels import MLP, AsymmetricRelation, SymmetricRelation
 from relkernels.estimators.fitting.matched import matched_maps
+from relkernels.estimators.fitting.random_layer import random_layer, with_column_units
 from relkernels.estimators.fitting.scaling import Scaling
 from relkernels.estimators.fitting.sensitive_layer import sensitive_layer, unit_slopes
+from relkernels.estimators.fitting.softmax_head import softmax_head
+from relkernels.maps.activations import resolve
 from scipy import sparse
+from scipy.special import softmax
 from sklearn.datasets import (
     load_breast_cancer,
     load_iris,
     load_wine,
     make_classification,
+    make_gaussian_quantiles,
     make_moons,
 )
 from sklearn.exceptions import ConvergenceWarning
@@ -115,6 +120,54 @@ def test_a_sensitive_layer_is_stretched_by_the_root_of_the_mean_of_derivatives(r
     np.testing.assert_array_equal(found.biases[0], layer.biases[0])
     root = found.weights[0] @ np.linalg.pinv(layer.weights[0])
     np.testing.assert_allclose(root @ root, M * 3 / np.trace(M), atol=0.02)
+
+
+def test_a_class_between_two_others_is_found():
+    X, held_out, y, held_out_y = halves(*make_gaussian_quantiles(n_samples=400, n_classes=3, random_state=0))
+    relation = SymmetricRelation(random_state=0).fit(X, y)
+    assert relation.score(held_out, held_out_y) > 0.96
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n_classes", [2, 3, 11])
+@pytest.mark.parametrize("size", [0.1, 3.0, 30.0])
+def test_relu_layers_compute_the_softmax_of_scores(rng, size, n_classes, dtype):
+    scores = size * rng.standard_normal((300, n_classes))
+    scores -= scores.mean(axis=1, keepdims=True)
+    head = softmax_head(scores, resolve("relu"), n_classes, rng)
+    mlp = MLP([w.astype(dtype) for w in head.weights], [b.astype(dtype) for b in head.biases])
+    scale = min(1, 48 / (1.5 * np.abs(scores).max()))
+    near = 1.2 * scores
+    error = 0.02 if size < 10 else 0.08
+    np.testing.assert_allclose(mlp(near.astype(dtype)), softmax(scale * near, axis=1), atol=error)
+    far = mlp((100 * scores).astype(dtype))
+    assert far.min() > -1e-3
+    assert far.max() < 1 + 1e-3
+    padded = softmax_head(scores, resolve("relu"), n_classes + 2, rng)
+    np.testing.assert_array_equal(padded.weights[-1], np.pad(head.weights[-1], ((0, 0), (0, 2))))
+
+
+def test_a_quarter_of_the_units_look_at_single_columns(rng):
+    X = rng.standard_normal((200, 3))
+    X[:, 2] = X[:, 2] > 0
+    layer = random_layer(X, "relu", np.random.RandomState(0))
+    count = rng.integers(0, 3, 200).astype(float)
+    found = with_column_units(layer, X, count)
+    along = (found.weights[0] != 0).sum(axis=0) == 1
+    assert along.sum() == 8 + 8 + 1
+    assert found.widths == layer.widths
+    np.testing.assert_array_equal(found.weights[0][:, ~along], layer.weights[0][:, :-17])
+    variance = np.cov(found(X), rowvar=False, fweights=count.astype(int)).diagonal()
+    np.testing.assert_allclose(variance[along].sum(), variance[~along].sum())
+    repeated = with_column_units(layer, np.repeat(X, count.astype(int), axis=0), np.ones(int(count.sum())))
+    for a, b in zip(repeated.weights, found.weights, strict=True):
+        np.testing.assert_allclose(a, b)
+    rows = sparse.csr_array(X)
+    assert with_column_units(layer, rows, count) is layer
+    wide = random_layer(np.zeros((1, 300)), "relu", np.random.RandomState(0))
+    assert with_column_units(wide, np.zeros((2, 300)), np.ones(2)) is wide
+    still = with_column_units(layer, np.ones((5, 3)), np.ones(5))  # all columns are constant
+    assert np.isfinite(still(X)).all()
 
 
 def test_many_classes_are_trained_by_pairs():

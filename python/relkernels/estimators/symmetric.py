@@ -46,17 +46,19 @@ class SymmetricRelation(
 
     Inner products of one MLP's features approximate every continuous symmetric positive-definite relation
     (Altabaa & Lafferty, arXiv 2402.08856). By default, with `hidden_widths`, `loss`, `solver` and `max_iter`
-    all "auto", labels and values are fitted in closed form:
+    all "auto", labels and values are fitted by regression on a layer of hidden units that is not trained:
 
     - Labels: the features are the probabilities of the classes, whose inner product is the probability of
-      equal labels. Ridge regression on 1,024 random hidden units gives scores of the classes, and a second
-      hidden layer their softmax. The ridge and the temperature predict left-out objects best. If
-      cross-validation favours it, the units are stretched along the directions in which the scores change.
+      equal labels. Ridge regression and, for up to 64 classes, logistic regression on 1,024 hidden units give
+      scores of the classes, and further layers compute their softmax. Penalties, the weights of both
+      regressions and the temperature are those that predict left-out objects best. Up to a quarter of the
+      units depend on single columns, the others on random combinations. If cross-validation favours it, these
+      are stretched along the directions in which the scores change.
     - Values, as a matrix or a kernel: the features are the leading eigenfunctions (Mercer's theorem),
       extended to other objects by ridge regression on 1,024 random hidden units (from at most 4,096 objects).
 
     Otherwise a solver trains the map on all pairs of batches of objects without storing them: memory is
-    linear in the number of objects. A fit to values with the squared loss starts from the closed form.
+    linear in the number of objects. A fit to values with the squared loss starts from that regression.
 
     Parameters
     ----------
