@@ -374,6 +374,7 @@ def _of_dask() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         "relation_matrix": pairs,
         "relation_matvec": {**pairs, "v": v},
         "retrieve": {"q": x, "keys": y, "k": 3, "phi": PHI, "psi": PSI},
+        "retrieve_above": {"q": x, "keys": y, "threshold": 0.5, "phi": PHI, "psi": PSI},
     }
     table = {f"relkernels.dask.{name}": (getattr(rd, name), given) for name, given in arguments.items()}
 
@@ -425,6 +426,7 @@ def _of_torch() -> dict[str, tuple[Callable[..., Any] | None, dict[str, Any]]]:
         "relkernels.torch.RelationAttention.forward": (attention.forward, attended),
         "relkernels.torch.RelationAttention.from_mlp": (None, maps),
         "relkernels.torch.attention": (None, {**attended, "phi": phi, "psi": psi}),
+        "relkernels.torch.retrieve": (None, {"q": x, "keys": y, "k": 3, "phi": phi, "psi": psi}),
         "relkernels.torch.feature_map": (None, {"x": x, "mlp": phi}),
         "relkernels.torch.relation_loss": (None, {**pairs, "target": torch.from_numpy(RELATED)}),
         "relkernels.torch.relation_matrix": (None, pairs),

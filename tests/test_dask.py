@@ -13,6 +13,7 @@ import relkernels as rk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from relkernels import ops
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.linear_model import SGDClassifier
 from sklearn.naive_bayes import GaussianNB
@@ -106,16 +107,69 @@ def test_retrieve(data, dtype, n, m, tied, seed):
     phi = data.draw(maps(dtype, 3, 4, rng))
     mask = data.draw(st.sampled_from([None, rng.random((n, m)) < 0.3, rng.random((3, 1, m)) < 0.5]))
     k = data.draw(st.integers(1, 2 * m + 1))
+    exclude = data.draw(st.sampled_from(excludes(rng, n, m)))
     lazy = rd.retrieve(
         data.draw(cut(q)),
         data.draw(cut(keys)),
         k,
         phi,
         mask=None if mask is None else data.draw(cut(mask)),
+        exclude=exclude if isinstance(exclude, sparse.csr_array | None) else data.draw(cut(exclude)),
         pad=k > m,
     )
-    for a, b in zip(lazy, rk.retrieve(q, keys, k, phi, mask=mask, pad=k > m), strict=True):
+    expected = rk.retrieve(q, keys, k, phi, mask=mask, exclude=exclude, pad=k > m)
+    for a, b in zip(lazy, expected, strict=True):
         same(a, b)
+
+
+@settings(max_examples=10)
+@given(st.data(), dtypes, rows, some_rows, st.booleans(), seeds)
+def test_retrieve_above(data, dtype, n, m, prepared, seed):
+    rng = np.random.default_rng(seed)
+    q, keys = normal(rng, (n, 3), dtype), normal(rng, (m, 3), dtype)
+    mask = data.draw(st.sampled_from([None, rng.random((n, m)) < 0.5, rng.random(m) < 0.5]))
+    exclude = data.draw(st.sampled_from(excludes(rng, n, m)))
+    threshold = data.draw(st.sampled_from([0.3, normal(rng, (n,), dtype)]))
+    lazy_keys = data.draw(cut(keys))
+    lazy = rd.retrieve_above(
+        data.draw(cut(q)),
+        rd.keys(lazy_keys) if prepared else lazy_keys,
+        data.draw(cut(threshold)) if isinstance(threshold, np.ndarray) else threshold,
+        mask=None if mask is None else data.draw(cut(mask)),
+        exclude=exclude if isinstance(exclude, sparse.csr_array | None) else data.draw(cut(exclude)),
+    )
+    assert lazy.shape == (n, m)
+    assert lazy.dtype == dtype
+    got = lazy.compute()
+    expected = rk.retrieve_above(q, keys, threshold, mask=mask, exclude=exclude)
+    for a, b in zip((got.indptr, got.indices, got.data), expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def excludes(rng, n, m):
+    """The forms of excluded indices."""
+    matrix = sparse.csr_array(rng.random((n, m)) < 0.2)
+    return [None, rng.integers(-1, m, n), rng.integers(-1, m, (n, 4)), rng.integers(-1, m, (1, 2)), matrix]
+
+
+def test_bad_arguments_of_searches():
+    x = da.ones((6, 3), chunks=2)
+    for call, message in (
+        (lambda: rd.retrieve(x, x, 1, exclude=np.full(6, 6)), "^exclude: expected indices from 0 to 5"),
+        (lambda: rd.retrieve(x, x, 1, exclude=da.ones(6)), "^exclude: expected an array of integer"),
+        (lambda: rd.retrieve(x, x, 1, exclude=da.zeros(5, dtype=int)), r"^exclude: expected shape \(6,\)"),
+        (
+            lambda: rd.retrieve(x, x, 1, exclude=sparse.csr_array((6, 5))),
+            r"^exclude: expected shape \(6, 6\)",
+        ),
+        (lambda: rd.retrieve(x, x, 1, exclude=da.full(6, 9)), "^exclude: expected indices"),
+        (lambda: rd.retrieve_above(x, x, np.nan), "^threshold: expected a number, got NaN"),
+        (lambda: rd.retrieve_above(x, x, da.ones(5)), "^threshold: .*broadcasts"),
+        (lambda: rd.retrieve_above(x, x, da.ones(6, dtype="f4")), "^threshold: expected float64"),
+        (lambda: rd.retrieve_above(x[0], x, 1.0), "^q: expected 2 dimensions"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            dask.compute(call())
 
 
 @few

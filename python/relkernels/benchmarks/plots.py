@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from ..plot.panels import Panel
 
 # Indices of the colours of `relkernels.plot`, by contestant.
-_COLORS = {OURS: 1, "numpy": 0, "torch": 4, "faiss": 2, "keops": 3, "sklearn": 5, "stored weights": 3}
+_COLORS = {
+    OURS: 1,
+    "numpy": 0,
+    "torch": 4,
+    "faiss": 2,
+    "keops": 3,
+    "sklearn": 5,
+    "stored weights": 3,
+    "retrieve": 3,
+}
 # Pictures that are not of a single family.
 _OTHERS = ("roofline", "threads")
 # A slope is fitted to this many of the largest sizes, where the overhead is negligible.

@@ -5,10 +5,11 @@ Dask arrays, lazily; names and arguments are those of the functions in `relkerne
 trains estimators on Dask arrays block by block. `keys` prepares keys for `retrieve` once. `from_npy` returns
 an array of the rows of a ``.npy`` file that each worker maps itself.
 
-Operations that sum over columns (`retrieve`, `attention`, `relation_matvec`) compute a mergeable state for
-each pair of blocks (``relkernels.states``: the same states that threads of one machine merge) and merge the
-states of a block of rows in a tree. A task holds one block of rows, one of columns and a state. A map's
-weights are one value of the graph, which is sent once to each worker, however many tasks need it.
+Operations that sum over columns (`retrieve`, `retrieve_above`, `attention`, `relation_matvec`) compute a
+mergeable state for each pair of blocks (``relkernels.states``: the same states that threads of one machine
+merge) and merge the states of a block of rows in a tree. A task holds one block of rows, one of columns and a
+state. A map's weights are one value of the graph, which is sent once to each worker, however many tasks need
+it.
 
 Rows are chunked like the first argument, columns like the second; features are rechunked into a single chunk.
 Leading dimensions broadcast, and may have several chunks, too.
@@ -27,6 +28,7 @@ except ModuleNotFoundError as error:
 
     raise ImportError(f"relkernels.dask needs Dask: {install('dask')}") from None
 
+from .above import retrieve_above
 from .arrays import from_npy
 from .estimators import fit
 from .key_blocks import keys
@@ -43,4 +45,5 @@ __all__ = [
     "relation_matrix",
     "relation_matvec",
     "retrieve",
+    "retrieve_above",
 ]

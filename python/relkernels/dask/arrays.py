@@ -17,9 +17,9 @@ from ..maps.mlp import MLP
 from ..ops.links import LINKS_OF_DISTANCE
 from ..states.blocks import NpyBlocks
 
-# Axes of features, always in one chunk; the other axes are rows and columns of the relation, and leading
-# ones.
-FEATURES = ("d", "e", "f")
+# Axes of features and of lists of indices, always in one chunk; the other axes are rows and columns of the
+# relation, and leading ones.
+FEATURES = ("d", "e", "f", "g")
 Axes = tuple[str, ...]
 
 

@@ -16,6 +16,7 @@ from ..ops.links import Linked, as_columns
 from ..ops.sides import Attended, Sides
 from ..states.consumers import LinkedSum, SoftmaxAccumulate, State, TopK
 from .arrays import aligned, array, optional_array, own_precision, stand_in, value, widened
+from .excluded import excluded_array, excluded_block
 from .graphs import tree_of_states
 from .key_blocks import OfKeys
 from .relations import features
@@ -35,6 +36,7 @@ def retrieve(
     psi: MLP | None = None,
     *,
     mask: Any = None,
+    exclude: Any = None,
     pad: bool = False,
     precision: str | None = None,
 ) -> tuple[da.Array, da.Array]:
@@ -52,6 +54,9 @@ def retrieve(
         Feature maps of `q` and of `keys`; `psi` None means `phi`, `phi` None the identity.
     mask : dask.array.Array of bool, optional
         True = may be retrieved; broadcast to (..., n, m), or to (..., m) for a single query.
+    exclude : dask.array.Array of int of shape (n,) or (..., n, e), or sparse matrix in memory, optional
+        As in memory: indices of rows of `keys` that a row may not return, -1 for none; for a single query of
+        shape (e,).
     pad : bool, default False
         Accept `k` above m and pad the results. False raises instead.
     precision : {"bf16"}, optional
@@ -62,8 +67,8 @@ def retrieve(
     values : dask.array.Array of shape (..., n, k), or (..., k) for a single query
         Best first; equal values ordered by index; NaN after every number.
     indices : dask.array.Array of int64 of the same shape
-        Rows of `keys`. If the mask (or, with `pad`, m) leaves fewer than `k` keys, the remaining values
-        are -inf and the remaining indices -1.
+        Rows of `keys`. If `mask` and `exclude` (or, with `pad`, m) leave fewer than `k` keys, the remaining
+        values are -inf and the remaining indices -1.
         Both are bit-identical to the results in memory, whatever the chunks: the order of (value, index) is
         total, so merges are exact.
 
@@ -84,7 +89,7 @@ def retrieve(
     q, keys = array("q", q), array("keys", keys)
     if isinstance(keys._meta, OfKeys):
         (q,), dtype, precision = widened(precision, ("q", q))
-        q, phi = _mapped(q, phi, psi, precision), None
+        q, phi = mapped_queries(q, phi, psi, precision), None
     else:
         (q, keys), dtype, precision = widened(precision, ("q", q), ("keys", keys))
     single = q.ndim == 1
@@ -109,12 +114,15 @@ def retrieve(
         q = q[None]
         if allowed is not None:
             allowed = _mask(allowed[..., None, :] if allowed.ndim else allowed)
+    lists = excluded_array(exclude, q, a.m, single)
     operands = [(q, ("i", "d")), (keys, ("j", "e"))]
     if allowed is not None:
         operands.append((allowed, ("i", "j")))
+    if lists is not None:
+        operands.append((lists, ("i", "g")))
     values, indices = tree_of_states(
         "retrieve",
-        _accept_top_k,
+        partial(_accept_top_k, columns=None if lists is None else a.m),
         TopK(count, a.precision),
         *aligned(operands),
         (value(a.phi), value(a.psi)),
@@ -125,7 +133,7 @@ def retrieve(
     return values.astype(dtype, copy=False), indices
 
 
-def _mapped(q: da.Array, phi: MLP | None, psi: Any, precision: str | None) -> da.Array:
+def mapped_queries(q: da.Array, phi: MLP | None, psi: Any, precision: str | None) -> da.Array:
     """Return the features of queries for blocks of `Keys`."""
     if psi is not None:
         raise TypeError(f"psi: expected None with blocks of Keys, which are features, got {described(psi)}")
@@ -137,9 +145,11 @@ def _mapped(q: da.Array, phi: MLP | None, psi: Any, precision: str | None) -> da
     return features(q, phi, precision)
 
 
-def _accept_top_k(*blocks: Any, state: TopK, phi: MLP | None, psi: MLP | None) -> State:
-    q, keys, *mask, _, first = blocks
-    return state.accept(q, keys, first, phi, psi, mask[0] if mask else None)
+def _accept_top_k(*blocks: Any, state: TopK, phi: MLP | None, psi: MLP | None, columns: int | None) -> State:
+    """Return the state of a pair of blocks; the last operand has lists of indices if `columns` is given."""
+    q, keys, *rest, _, first = blocks
+    lists = None if columns is None else excluded_block(rest.pop(), q, columns, first)
+    return state.accept(q, keys, first, phi, psi, rest[0] if rest else None, lists)
 
 
 def attention(

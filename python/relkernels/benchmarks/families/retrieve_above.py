@@ -32,7 +32,7 @@ def _data(n: int, m: int) -> Data:
 def _sorted(result: Any) -> list[np.ndarray]:
     """Return offsets, indices and values, indices in order."""
     offsets, indices, values = (np.asarray(part) for part in result)
-    rows = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets.astype(np.int64)))
+    rows = np.searchsorted(offsets, np.arange(len(indices)), side="right")
     order = np.lexsort((indices, rows))
     return [offsets, indices[order], values[order]]
 
