@@ -8,6 +8,7 @@ target_sources(
           csrc/embed/feature_maps.cpp
           csrc/embed/nngp.cpp
           csrc/embed/relations.cpp
+          csrc/embed/searches.cpp
           csrc/embed/loss.cpp
           csrc/embed/system.cpp)
 set_source_files_properties(

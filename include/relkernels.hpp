@@ -207,14 +207,38 @@ void attention(In<T> q, In<T> k, In<T> v, Map<T> phi, Map<T> psi, View<T> out, O
 struct RetrieveOptions {
     Mask mask;
     Precision precision = Precision::full;
+    // Columns that a row may not return, -1 for none: broadcast to (..., n, e).
+    View<const std::int64_t> exclude = {};
 };
 
 // values, indices <- the k largest <phi(q_i), psi(keys_j)> of each row and their j, best first, equal ones by
 // the lower index, NaN after every number: exact maximum inner products.  values and indices (..., n, k),
-// 1 <= k <= m. Where the mask leaves fewer than k, the rest is -inf and -1.
+// 1 <= k <= m. If mask and exclude leave fewer than k, the rest is -inf and -1.
 template <class T>
 void retrieve(In<T> q, In<T> keys, Map<T> phi, Map<T> psi, View<T> values, View<std::int64_t> indices,
               const RetrieveOptions& options = {});
+
+// Pairs as the rows of a sparse matrix: row i has the elements offsets[i] up to offsets[i + 1] of indices,
+// which ascend, and of values.
+template <class T>
+struct Pairs {
+    std::vector<std::int64_t> offsets, indices;
+    std::vector<T> values;
+};
+
+struct RetrieveAboveOptions {
+    Mask mask;
+    Precision precision = Precision::full;
+    View<const std::int64_t> exclude = {};  // as in RetrieveOptions
+    // More pairs are counted, but not stored, and are an error whose message has their number.
+    std::int64_t limit = INT64_MAX;
+};
+
+// found <- all pairs with <phi(q_i), psi(keys_j)> >= thresholds_i. thresholds broadcast to (..., n), none
+// NaN; rows of a batch are numbered through. NaN is not above any threshold.
+template <class T>
+void retrieve_above(In<T> q, In<T> keys, Map<T> phi, Map<T> psi, In<T> thresholds, Pairs<T>& found,
+                    const RetrieveAboveOptions& options = {});
 
 struct MatvecOptions {
     Link link = Link::identity;

@@ -70,28 +70,6 @@ void attention(In<T> q, In<T> k, In<T> v, Map<T> phi, Map<T> psi, View<T> out, O
 }
 
 template <class T>
-void retrieve(In<T> q, In<T> keys, Map<T> phi, Map<T> psi, View<T> values, View<std::int64_t> indices,
-              const RetrieveOptions& options) {
-    const Call call("retrieve");
-    const Attended<T> a(call, q, keys, "keys", {}, phi, psi, options.mask);
-    call.array("values", values.shape(), 2);
-    const std::int64_t k = values.shape().back();
-    call.shape("values", values.shape(), a.shape({a.n, k}), "(..., n, k)");
-    if (k < 1 || k > a.m)
-        call.fail("values",
-                  "1 to " + std::to_string(a.m) + " in the last dimension, as keys of shape " +
-                      detail::text(keys.shape()) + " allow",
-                  "shape " + detail::text(values.shape()));
-    call.shape("indices", indices.shape(), values.shape(), "that of values");
-    const Output<T> best(call, "values", values, Layout::contiguous);
-    const Output<std::int64_t> where(call, "indices", indices, Layout::contiguous);
-    rk::retrieve<T>(a.relation(call.precision<T>(options.precision), T(1)), {a.allowed(), {}}, best.array(2),
-                    where.array(2));
-    best.write_back();
-    where.write_back();
-}
-
-template <class T>
 void relation_matvec(In<T> x, In<T> y, In<T> v, Map<T> phi, Map<T> psi, View<T> out,
                      const MatvecOptions& options) {
     const Call call("relation_matvec");
@@ -130,8 +108,6 @@ void relation_matvec(In<T> x, In<T> y, In<T> v, Map<T> phi, Map<T> psi, View<T> 
     template void relation_matrix(In<T>, In<T>, Map<T>, Map<T>, View<T>, const RelationOptions&);           \
     template void attention_scores(In<T>, In<T>, Map<T>, Map<T>, View<T>, const AttentionOptions&);         \
     template void attention(In<T>, In<T>, In<T>, Map<T>, Map<T>, View<T>, Out<T>, const AttentionOptions&); \
-    template void retrieve(In<T>, In<T>, Map<T>, Map<T>, View<T>, View<std::int64_t>,                       \
-                           const RetrieveOptions&);                                                         \
     template void relation_matvec(In<T>, In<T>, In<T>, Map<T>, Map<T>, View<T>, const MatvecOptions&);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)

@@ -104,6 +104,34 @@ int main() {
             "shape (10, 8)");
     refused([&] { rk::retrieve(x, y, nullptr, nullptr, View(p, {10, 2}), indices); },
             "retrieve: indices: expected shape (10, 2), that of values, got shape (10, 8)");
+    std::vector<std::int64_t> lists(20, 7);
+    rk::RetrieveOptions searched;
+    searched.exclude = rk::View<const std::int64_t>(lists.data(), {10, 2});
+    const rk::View<std::int64_t> two(integers.data(), {10, 2});
+    refused([&] { rk::retrieve(x, y, nullptr, nullptr, View(p, {10, 2}), two, searched); },
+            "retrieve: exclude: expected indices from 0 to 6, or -1 for none, got 7");
+    searched.exclude = rk::View<const std::int64_t>(lists.data(), {5, 4});
+    refused([&] { rk::retrieve(x, y, nullptr, nullptr, View(p, {10, 2}), two, searched); },
+            "retrieve: exclude: expected a shape that broadcasts to (10, 4), got (5, 4)");
+    rk::Pairs<float> found;
+    const float thresholds[] = {0, NAN};
+    refused(
+        [&] { rk::retrieve_above(x, y, nullptr, nullptr, rk::View<const float>(thresholds, {2}), found); },
+        "retrieve_above: thresholds: expected a shape that broadcasts to (10,), got (2,)");
+    refused(
+        [&] {
+            rk::retrieve_above(x, y, nullptr, nullptr, rk::View<const float>(thresholds + 1, {1}), found);
+        },
+        "retrieve_above: thresholds: expected numbers, got NaN");
+    rk::RetrieveAboveOptions limited;
+    limited.limit = 0;
+    const rk::View<const float> zero(thresholds, {1});
+    refused([&] { rk::retrieve_above(x, y, nullptr, nullptr, zero, found, limited); },
+            "retrieve_above: limit: expected an integer >= 1, got 0");
+    limited.limit = 69;
+    refused([&] { rk::retrieve_above(x, y, nullptr, nullptr, zero, found, limited); },
+            "retrieve_above: limit: expected at least 70, the number of pairs at or above the threshold, got "
+            "69");
     refused([&] { rk::relation_matvec(x, y, View(p, {6}), nullptr, nullptr, View(p, {10})); },
             "relation_matvec: v: expected (7,) or (..., 7, c), rows of y (7, 3), got shape (6,)");
 

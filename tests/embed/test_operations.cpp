@@ -217,6 +217,57 @@ void test_retrieve(Case<T>& c) {
 }
 
 template <class T>
+void test_searches(Case<T>& c) {
+    const Rule<T> rule(c, false);
+    const Int e = pick(c.random, {0, 1, 3});
+    std::vector<std::int64_t> lists(std::size_t(c.n * e));
+    for (auto& column : lists) column = Int(c.random() % std::uint64_t(c.m + 1)) - 1;
+    const auto allows = [&](Int i, Int j) {
+        const auto row = lists.begin() + i * e;
+        return rule.allows(i, j) && std::find(row, row + e, j) == row + e;
+    };
+    const rk::View<const std::int64_t> exclude(lists.data(), {c.n, e});
+    rk::RetrieveOptions options;
+    options.mask = rule.options.mask;
+    options.exclude = exclude;
+    Tensor<T> values(c.random, c.with(c.lead, {c.n, 1}));
+    Tensor<std::int64_t> indices(c.random, c.with(c.lead, {c.n, 1}));
+    rk::retrieve(c.x.view, c.y.view, c.phi(), c.psi(), values.view, indices.view, options);
+    rk::RetrieveAboveOptions above;
+    above.mask = rule.options.mask;
+    above.exclude = exclude;
+    const T threshold = T(0.3);
+    rk::Pairs<T> found;
+    rk::retrieve_above(c.x.view, c.y.view, c.phi(), c.psi(), rk::View<const T>(&threshold, {1}), found,
+                       above);
+    std::size_t row = 0;
+    for_each_index(c.lead, [&](const Shape& at) {
+        const auto r = c.relation(at);
+        for (Int i = 0; i < c.n; ++i, ++row) {
+            double best = -INFINITY;
+            auto next = std::size_t(found.offsets[row]);
+            const auto end = std::size_t(found.offsets[row + 1]);
+            for (Int j = 0; j < c.m; ++j) {
+                const double value = r[std::size_t(i)][std::size_t(j)];
+                if (!allows(i, j)) continue;
+                best = std::max(best, value);
+                const bool is_found = next < end && found.indices[next] == j;
+                if (std::abs(value - 0.3) > 1e-3 * (1 + std::abs(value)))
+                    expect(is_found == (value > 0.3), "retrieve_above: pairs");
+                if (is_found)
+                    expect_close<T>(double(found.values[next++]), value, 20, "retrieve_above: values");
+            }
+            expect(next == end, "retrieve_above: no other pairs");
+            if (best == -INFINITY)
+                expect(indices.in(at, {i, 0}) == -1, "retrieve pads");
+            else
+                expect_close<T>(values.in(at, {i, 0}), best, 20, "retrieve: the best that is not excluded");
+        }
+    });
+    expect(row + 1 == found.offsets.size(), "retrieve_above: rows");
+}
+
+template <class T>
 void test_relation_matvec(Case<T>& c) {
     const Int width = pick(c.random, {0, 1, 4});  // 0: one vector
     rk::MatvecOptions options;
@@ -306,6 +357,7 @@ void test_all(Random& random) {
         test_symmetric_relation(c);
         test_attention(c);
         test_retrieve(c);
+        test_searches(c);
         test_relation_matvec(c);
         test_bf16(c);
         test_nngp(c);
