@@ -31,6 +31,10 @@ REFUSED = [
     ("relation_matrix", lambda: {"x": put(X), "y": [[1.0]]}, TypeError, r"^y: .*list"),
     ("retrieve", lambda: {"q": put(X), "keys": rk.Keys(Y), "k": 1}, TypeError,
      "^keys: expected an array on the device of q, got Keys, which are in main memory$"),
+    ("retrieve", lambda: {"q": put(X), "keys": put(Y), "k": 1, "exclude": np.arange(5)}, TypeError,
+     "^exclude: expected None for arrays on a device, use mask$"),
+    ("retrieve_above", lambda: {"q": put(X), "keys": put(Y), "threshold": 1.0}, TypeError,
+     r"^q: expected an array in main memory, where relkernels.retrieve_above computes, got .* on cuda:0$"),
     # Messages as on the CPU.
     ("relation_matrix", lambda: {"x": put(X.astype(int))}, TypeError,
      r"^x: .*dtype int64 and shape \(5, 4\): use x\.astype"),

@@ -69,6 +69,11 @@ def test_transform_relation_and_retrieve_agree(iris):
     np.testing.assert_array_equal(
         found, np.argsort(-rk.relation_matrix(features[:3], features), kind="stable")[:, :4]
     )
+    _, others = relation.retrieve(X, 1, exclude=np.arange(len(X)))
+    r = relation.relation_matrix(X)
+    np.fill_diagonal(r, -np.inf)
+    np.testing.assert_array_equal(others[:, 0], r.argmax(axis=1))
+    np.testing.assert_array_equal(relation.retrieve(X, 1, X, exclude=np.arange(len(X)))[1], others)
     assert list(relation.get_feature_names_out()[:2]) == [
         "symmetricrelation0",
         "symmetricrelation1",
