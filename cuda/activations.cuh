@@ -47,6 +47,8 @@ RK_DEVICE T activate(Activation activation, T parameter, T z) {
         case Activation::erf: return erf(z);
         case Activation::sin: return sin(z);
         case Activation::cos: return cos(z);
+        case Activation::gaussian: return exp(z * z * T(-0.5));
+        case Activation::sigma_1: return z < T(0) ? T(0) : (z > T(1) ? T(1) : z);
     }
     return z;
 }
@@ -85,6 +87,8 @@ RK_DEVICE T activation_derivative(Activation activation, T parameter, T z) {
         case Activation::erf: return exp(-z * z) * T(1.1283791670955126);
         case Activation::sin: return cos(z);
         case Activation::cos: return -sin(z);
+        case Activation::gaussian: return infinite(z) ? T(0) : -z * exp(z * z * T(-0.5));
+        case Activation::sigma_1: return z > T(0) && z <= T(1) ? T(1) : (z == z ? T(0) : z);
     }
     return z;
 }

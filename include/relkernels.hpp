@@ -123,7 +123,9 @@ enum class Activation {
     softplus,
     erf,
     sin,
-    cos
+    cos,
+    gaussian,  // exp(-z^2 / 2)
+    sigma_1    // relu(z) - relu(z - 1)
 };
 
 // A multi-layer perceptron: h_0 = x, h_l = activation(h_{l-1} W_l + b_l) for the hidden layers, and
@@ -323,8 +325,20 @@ LossResult<T> relation_loss(In<T> x, In<T> y, View<const std::int64_t> labels_x,
 
 // ---- wide random networks -----------------------------------------------------------------------
 
-// Activations whose dual E[a(u) a(v)] has a closed form; leaky_relu has a slope.
-enum class NngpActivation { step, identity, relu, relu_squared, leaky_relu, erf, gelu, sin, cos };
+// Activations whose dual E[a(u) a(v)] has a closed form, and sigma_1; leaky_relu has a slope.
+enum class NngpActivation {
+    step,
+    identity,
+    relu,
+    relu_squared,
+    leaky_relu,
+    erf,
+    gelu,
+    sin,
+    cos,
+    gaussian,
+    sigma_1
+};
 
 struct NngpOptions {
     std::int64_t depth = 1;  // hidden layers, >= 0

@@ -34,6 +34,8 @@ PLAIN = {
     "erf": lambda z, _: torch.erf(z),
     "sin": lambda z, _: torch.sin(z),
     "cos": lambda z, _: torch.cos(z),
+    "gaussian": lambda z, _: torch.exp(-z * z / 2),
+    "sigma_1": lambda z, _: F.relu(z) - F.relu(z - 1),
 }
 
 

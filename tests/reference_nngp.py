@@ -36,6 +36,10 @@ def cos_mean(p, q, c):
     return mp.exp(-(p + q) / 2) * mp.cosh(c)
 
 
+def gaussian_mean(p, q, c):
+    return 1 / mp.sqrt((1 + p) * (1 + q) - c**2)
+
+
 def leaky_mean(slope):
     return lambda p, q, c: slope * c + (1 - slope) ** 2 * power_mean(1, p, q, c)
 
@@ -58,6 +62,7 @@ CLOSED = {
     "gelu": (gelu_mean, lambda p, q, c: mp.diff(lambda t: gelu_mean(p, q, t), c)),
     "sin": (sin_mean, cos_mean),
     "cos": (cos_mean, sin_mean),
+    "gaussian": (gaussian_mean, lambda p, q, c: c * gaussian_mean(p, q, c) ** 3),
 }
 
 
@@ -85,13 +90,40 @@ def closed_kernel(x, y, name, depth, weight_std, bias_std, kind="nngp"):
         return np.array([[one(u, v) for v in y] for u in x])
 
 
-def mean_by_quadrature(f, p, q, c):
+def mean_by_quadrature(f, p, q, c, step=0.08):
     """E[f(u) f(v)] by the trapezoidal rule in both dimensions, for smooth f."""
-    z = np.arange(-9.2, 9.2, 0.08)
-    w = np.exp(-z * z / 2) * 0.08 / np.sqrt(2 * np.pi)
+    z = np.arange(-9.2, 9.2, step)
+    w = np.exp(-z * z / 2) * step / np.sqrt(2 * np.pi)
     cos = c / np.sqrt(p * q) if p * q > 0 else 0.0
     v = np.sqrt(q) * (cos * z[:, None] + np.sqrt(max(1 - cos * cos, 0.0)) * z)
     return float((w * f(np.sqrt(p) * z)) @ (f(v) @ w))
+
+
+def sigma_1_means(p, q, c):
+    """E[a(u) a(v)] and E[a'(u) a'(v)] of relu(z) - relu(z - 1): the mean over v, given u, in closed form."""
+    with mp.workdps(25):
+        p, q, c = mp.mpf(p), mp.mpf(q), mp.mpf(c)
+        slope, deviation = c / p, mp.sqrt(q - c * c / p)
+
+        def below(mean):  # P(v < 0) and E[relu(v)] for a normal v of this mean
+            return mp.ncdf(-mean / deviation), (
+                mean * mp.ncdf(mean / deviation) + deviation * mp.npdf(mean / deviation)
+            )
+
+        def value(u):
+            low, high = below(slope * u), below(slope * u - 1)
+            return min(u, 1) * (low[1] - high[1]) * mp.npdf(u / mp.sqrt(p)) / mp.sqrt(p)
+
+        def density(u):
+            return (below(slope * u - 1)[0] - below(slope * u)[0]) * mp.npdf(u / mp.sqrt(p)) / mp.sqrt(p)
+
+        inside = [mp.mpf(k) / 8 for k in range(9)]
+        if slope > 1:
+            inside = sorted([*inside, 1 / slope])
+        outside = [1 + mp.sqrt(p) * k for k in (0, 0.25, 0.5, 1, 2, 4, 8, 16)]
+        if 0 < slope < 1:
+            outside = sorted([*outside, 1 / slope])
+        return float(mp.quad(value, inside) + mp.quad(value, outside)), float(mp.quad(density, inside))
 
 
 def kernel_by_quadrature(x, y, activation, slope, depth, weight_std, bias_std, kind="nngp"):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 DTYPES = (np.float32, np.float64)
 ACTIVATIONS = (
     "identity", "relu", rk.leaky_relu(0.1), rk.relu_power(1.5), "gelu", "gelu_tanh", "silu", "tanh",
-    "sigmoid", "softplus", "erf", "sin", "cos",
+    "sigmoid", "softplus", "erf", "sin", "cos", "gaussian", "sigma_1",
 )  # fmt: skip
 
 # 0, 1, primes, and one more than micro-tiles (4, 6, 12 rows; 8, 16, 32 columns), than blocks of

@@ -128,6 +128,10 @@ def test_specials(dtype):
         "gelu_tanh'": [(inf, 1.0), (-inf, 0.0), (0.0, 0.5)],
         "silu'": [(inf, 1.0), (-inf, 0.0), (0.0, 0.5)],
         "relu'": [(inf, 1.0), (-inf, 0.0), (0.0, 0.0)],
+        "gaussian": [(inf, 0.0), (-inf, 0.0), (0.0, 1.0), (-0.0, 1.0)],
+        "gaussian'": [(inf, 0.0), (-inf, 0.0), (-0.0, 0.0)],
+        "sigma_1": [(inf, 1.0), (-inf, 0.0), (0.0, 0.0), (1.0, 1.0), (2.0, 1.0), (0.5, 0.5)],
+        "sigma_1'": [(inf, 0.0), (-inf, 0.0), (0.0, 0.0), (1.0, 1.0), (0.5, 1.0), (2.0, 0.0)],
     }
     for name, cases in table.items():
         x = np.array([at for at, _ in cases] + [nan], dtype)
@@ -139,7 +143,9 @@ def test_specials(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", [*EXACT, "gelu", "gelu'", "silu", "tanh'", "relu_power", "gelu_tanh'"])
+@pytest.mark.parametrize(
+    "name", [*EXACT, "gelu", "gelu'", "silu", "tanh'", "relu_power", "gelu_tanh'", "gaussian"]
+)
 def test_a_lane_depends_on_itself_alone(name, dtype, rng):
     x = sample("log" if name == "log" else name, dtype, rng, 60)
     whole = run(name, x, 1.5)
@@ -171,6 +177,7 @@ def test_tails_do_not_vanish(dtype):
         "erf",
         "sin",
         "cos",
+        "gaussian",
     ],
 )
 def test_derivatives(name, rng):

@@ -107,10 +107,140 @@ def test_series_as_far_as_it_goes(name, kind):
         square, tilt = (float(w @ f(np.sqrt(p) * z) ** 2) for f in (value, slope))
         got = rk.nngp_kernel(x, depth=1, activation=name, weight_std=1.0, kind=kind)[0, 0]
         assert got == pytest.approx(square + (tilt * p if kind == "ntk" else 0), rel=1e-12)
-    with pytest.raises(ValueError, match=rf"x: expected.*variance.*layer 0.*{name} goes.*scale x"):
-        rk.nngp_kernel(
-            np.array([[np.sqrt(farthest * 1.01)]]), depth=1, activation=name, weight_std=1, kind=kind
+    if name == "gelu_tanh":
+        with pytest.raises(ValueError, match=rf"x: expected.*variance.*layer 0.*{name} goes.*scale x"):
+            rk.nngp_kernel(
+                np.array([[np.sqrt(farthest * 1.01)]]), depth=1, activation=name, weight_std=1, kind=kind
+            )
+
+
+def pair_of(p, q, correlation):
+    """Return two points whose K(0) is these variances and correlation, for weight_std 1 and no bias."""
+    x, y = np.array([[p**0.5, 0.0]]), q**0.5 * np.array([[correlation, (1 - correlation**2) ** 0.5]])
+    return x * 2**0.5, y * 2**0.5
+
+
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "softplus", "silu"])
+@pytest.mark.parametrize("kind", ["nngp", "ntk"])
+def test_beyond_the_series(name, kind):
+    """Pairs with one variance or both beyond the series' reach; tanh(z / 2) is what the others consist of."""
+    value, slope = smooth(name)
+    rate, unit = dual._SERIES[name][5 if kind == "ntk" else 4], 1 if name == "tanh" else 4
+    reach = (dual._MOST - dual._BASE) / rate
+    for p, q, correlation in (
+        (1.001 * reach, 1e-3, 0.8),
+        (1.001 * reach, reach, -0.6),
+        (400 * unit, 3.0, 0.99),
+        (400 * unit, 400 * unit, 0.6),
+        (300 * unit, 350 * unit, -0.999),
+        (300 * unit, 300 * unit, 0.0),
+    ):
+        x, y = pair_of(p, q, correlation)
+        c = correlation * (p * q) ** 0.5
+        means = [reference_nngp.mean_by_quadrature(f, p, q, c, 0.02 if p < 100 else 0.012) for f in (value, slope)]
+        squares = [reference_nngp.mean_by_quadrature(value, r, r, r, 0.03) for r in (p, q)]
+        got = rk.nngp_kernel(x, y, depth=1, activation=name, weight_std=1.0, kind=kind)[0, 0]
+        want = means[0] + (means[1] * c if kind == "ntk" else 0)
+        assert abs(got - want) <= 2e-13 * max(np.sqrt(squares[0] * squares[1]), abs(want))
+        np.testing.assert_array_equal(
+            got, rk.nngp_kernel(y, x, depth=1, activation=name, weight_std=1.0, kind=kind)[0, 0]
         )
+
+
+def test_tanh_at_any_variance():
+    x, y = pair_of(400, 400, 0.6)
+    options = {"depth": 1, "activation": "tanh", "weight_std": 1.0}
+    assert rk.nngp_kernel(x, y, **options)[0, 0] == pytest.approx(0.4086870720708768, rel=1e-14)
+    for p in (1e4, 1e8, 1e12, 1e200):
+        # 1 - E[tanh(u)^2] = integral of the density of u over cosh^-2, whose moments are 2 and pi^2 / 6
+        rest = (2 - np.pi**2 / 12 / p) / np.sqrt(2 * np.pi * p)
+        x, y = pair_of(p, p, 0.3)
+        assert rk.nngp_kernel(x, **options)[0, 0] == pytest.approx(1 - rest, rel=1e-13 if p > 1e5 else 1e-9)
+        if p >= 1e12:
+            assert rk.nngp_kernel(x, y, **options)[0, 0] == pytest.approx(
+                2 / np.pi * np.arcsin(0.3), abs=1e-6
+            )
+    assert rk.nngp_kernel(x, activation="sigmoid", weight_std=1.0, depth=1)[0, 0] == pytest.approx(0.5)
+
+
+def test_raw_pixels():
+    """Digits from 0 to 16 as they are: variances of 100 and more, in two layers."""
+    from sklearn.datasets import load_digits
+
+    x = load_digits().data[:20]
+    for activation in ("tanh", "sigmoid", "silu", "softplus", "erf", "gaussian", "sigma_1"):
+        k = rk.nngp_kernel(x, depth=2, activation=activation, weight_std=2.0, bias_std=0.3)
+        np.testing.assert_array_equal(k, k.T)
+        values = np.linalg.eigvalsh(k)
+        assert values[0] >= -1e-12 * values[-1]
+        ones = rk.nngp_kernel(x[:3], x[15:], depth=2, activation=activation, weight_std=2.0, bias_std=0.3)
+        np.testing.assert_array_equal(ones, k[:3, 15:])
+
+
+SIGMA_1 = [
+    (1.0, 1.0, 0.5),
+    (1.0, 1.0, -0.9),
+    (0.01, 3.0, 0.7),
+    (100.0, 150.0, 0.99),
+    (1e4, 1e4, 0.3),
+    (30.0, 0.5, -0.3),
+    (1e8, 3e8, 0.6),
+    (5.0, 5.001, 0.999999),
+]
+
+
+@pytest.mark.parametrize(("p", "q", "correlation"), SIGMA_1)
+def test_sigma_1_against_the_definition(p, q, correlation):
+    x, y = pair_of(p, q, correlation)
+    exact = [float(np.sum(a * b)) / 2 for a, b in ((x, x), (y, y), (x, y))]
+    value, slope = reference_nngp.sigma_1_means(*exact)
+    options = {"depth": 1, "activation": "sigma_1", "weight_std": 1.0}
+    k, tangent = (rk.nngp_kernel(x, y, kind=kind, **options)[0, 0] for kind in ("nngp", "ntk"))
+    assert k == pytest.approx(value, rel=1e-12)
+    assert tangent - k == pytest.approx(slope * exact[2], rel=1e-11, abs=1e-15 * k)
+    assert rk.nngp_kernel(y, x, kind="ntk", **options)[0, 0] == tangent
+
+
+@pytest.mark.parametrize("variance", [1e-8, 0.3, 7.0, 1e4, 1e12])
+def test_sigma_1_of_coinciding_and_opposite_points(variance):
+    x = np.array([[variance**0.5], [-(variance**0.5)], [0.0]])
+    options = {"activation": "sigma_1", "weight_std": 1.0}
+    k = rk.nngp_kernel(x, depth=1, **options)
+    z = np.linspace(0, 40, 2_000_001)
+    density = np.exp(-z * z / 2) / np.sqrt(2 * np.pi)
+    want = np.sum(np.minimum(variance**0.5 * z, 1) ** 2 * density) * 2e-5
+    np.testing.assert_allclose(k, [[want, 0, 0], [0, want, 0], [0, 0, 0]], rtol=2e-5, atol=1e-300)
+    # The tangent of coinciding points is exact in every layer: that of the diagonal.
+    tangent = rk.nngp_kernel(np.vstack([x, x]), depth=3, bias_std=0.2, kind="ntk", **options)
+    np.testing.assert_allclose(tangent[:3, 3:].diagonal(), tangent.diagonal()[:3], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "activation",
+    ["identity", "step", "relu", rk.leaky_relu(0.3), rk.relu_power(2), rk.relu_power(1.5), "erf", "gelu",
+     "sin", "cos", "gaussian", "sigma_1", *SMOOTH],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("scale", [1e-154, 1e-160, 1e-162, 1e-170, 0.0])
+def test_variances_below_the_normal_numbers(activation, scale):
+    """The product of two inverse roots of variances overflows; no kernel does."""
+    x = scale * np.array([[1.0, 0.5], [1.0, 0.5], [-0.3, 1.0]])
+    for kind in ("nngp", "ntk") if activation != "step" else ("nngp",):
+        k = rk.nngp_kernel(x, depth=2, activation=activation, kind=kind)
+        assert np.isfinite(k).all()
+    if activation == "cos":
+        np.testing.assert_allclose(rk.nngp_kernel(x, depth=1, activation="cos"), 2.0, rtol=1e-15)
+    if activation == "gaussian":
+        np.testing.assert_allclose(rk.nngp_kernel(x, depth=1, activation="gaussian"), 2.0, rtol=1e-15)
+
+
+@pytest.mark.parametrize("activation", ["erf", "gaussian", "tanh", "sigmoid", "sigma_1"])
+def test_bounded_activations_at_huge_variances(activation):
+    """Products of variances overflow; kernels are those of the limit, at variances of 1e12."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((5, 3))
+    near, far = (rk.nngp_kernel(s * x, depth=1, activation=activation, weight_std=1.0) for s in (1e7, 1e140))
+    np.testing.assert_allclose(far, near, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("r", [0.05, 0.5, 0.75, 1.5, 2.5, 3.0, 7.0])

@@ -44,20 +44,23 @@ using relkernels::Precision;
 //   silu       at the root 2.39935... of z tanh(z / 2) = 2
 //   sigmoid    s (1 - s) <= 1/4
 //   erf        2 exp(-z^2) / sqrt(pi) at 0
-#define RK_ACTIVATIONS(X)                      \
-    X(Activation, identity, 1, 1)              \
-    X(Activation, relu, 2, 1)                  \
-    X(Activation, leaky_relu, 2, std::nullopt) \
-    X(Activation, relu_power, 2, std::nullopt) \
-    X(Activation, gelu, 2, 1.128904145185155)  \
-    X(Activation, gelu_tanh, 2, 1.128993069)   \
-    X(Activation, silu, 2, 1.099839321)        \
-    X(Activation, tanh, 1, 1)                  \
-    X(Activation, sigmoid, 1, 0.25)            \
-    X(Activation, softplus, 1, 1)              \
-    X(Activation, erf, 1, 1.1283791670955126)  \
-    X(Activation, sin, 1, 1)                   \
-    X(Activation, cos, 1, 1)
+//   gaussian   |z| exp(-z^2 / 2) at 1
+#define RK_ACTIVATIONS(X)                          \
+    X(Activation, identity, 1, 1)                  \
+    X(Activation, relu, 2, 1)                      \
+    X(Activation, leaky_relu, 2, std::nullopt)     \
+    X(Activation, relu_power, 2, std::nullopt)     \
+    X(Activation, gelu, 2, 1.128904145185155)      \
+    X(Activation, gelu_tanh, 2, 1.128993069)       \
+    X(Activation, silu, 2, 1.099839321)            \
+    X(Activation, tanh, 1, 1)                      \
+    X(Activation, sigmoid, 1, 0.25)                \
+    X(Activation, softplus, 1, 1)                  \
+    X(Activation, erf, 1, 1.1283791670955126)      \
+    X(Activation, sin, 1, 1)                       \
+    X(Activation, cos, 1, 1)                       \
+    X(Activation, gaussian, 1, 0.6065306597126335) \
+    X(Activation, sigma_1, 1, 1)
 
 // How E[a(u) a(v)] of a pair of Gaussians is computed: by a closed form, which Python names, by a table over
 // the angle (relu_power), or by a series of Hermite coefficients (every other activation).
@@ -69,7 +72,9 @@ using relkernels::Precision;
     X(Dual, erf)           \
     X(Dual, gelu)          \
     X(Dual, sin)           \
-    X(Dual, cos)
+    X(Dual, cos)           \
+    X(Dual, gaussian)      \
+    X(Dual, sigma_1)
 #define RK_ENUMERATOR(Enum, member) member,
 enum class Dual : int { RK_CLOSED_DUALS(RK_ENUMERATOR) relu_power, series };
 #undef RK_ENUMERATOR

@@ -59,16 +59,17 @@ DualHandle relu_power(double exponent, double square_mean, double slope_square_m
 
 DualHandle series(const std::string& activation, double constant, double linear, double slope_constant,
                   bool is_odd, const py::array& nodes, const py::array& even, const py::array& odd,
-                  double base, double rate, double slope_rate) {
+                  double base, double rate, double reach) {
     DualHandle handle;
     handle.spec.dual = Dual::series;
+    handle.spec.activation = activation_named(activation);
+    handle.spec.reach = reach;
     handle.spec.constant = constant;
     handle.spec.linear = linear;
     handle.spec.slope_constant = slope_constant;
     handle.spec.odd = is_odd;
-    handle.series =
-        std::make_shared<const NngpSeries>(NngpSeries{activation_named(activation), 0.0, numbers(nodes),
-                                                      numbers(even), numbers(odd), base, rate, slope_rate});
+    handle.series = std::make_shared<const NngpSeries>(NngpSeries{
+        activation_named(activation), 0.0, numbers(nodes), numbers(even), numbers(odd), base, rate});
     return handle;
 }
 
@@ -141,7 +142,7 @@ void register_nngp(py::module_& m) {
                     arg("eta"), arg("eta_slope"))
         .def_static("series", &series, arg("activation"), arg("constant"), arg("linear"),
                     arg("slope_constant"), arg("is_odd"), arg("nodes"), arg("even"), arg("odd"), arg("base"),
-                    arg("rate"), arg("slope_rate"));
+                    arg("rate"), arg("reach"));
     m.def("nngp_kernel", &nngp_kernel, arg("x"), arg("y"), arg("dual"), arg("weight_variance"),
           arg("bias_variance"), arg("depth"), arg("ntk"), arg("terms"), arg("out"));
     m.def("nngp_diagonal", &nngp_diagonal, arg("x"), arg("dual"), arg("weight_variance"),

@@ -23,6 +23,8 @@ std::pair<rk::Dual, double> dual_of(const Call& call, const NngpOptions& options
         case NngpActivation::gelu: return {rk::Dual::gelu, 0};
         case NngpActivation::sin: return {rk::Dual::sin, 0};
         case NngpActivation::cos: return {rk::Dual::cos, 0};
+        case NngpActivation::gaussian: return {rk::Dual::gaussian, 0};
+        case NngpActivation::sigma_1: return {rk::Dual::sigma_1, 0};
     }
     call.fail("activation", "one of the enumeration", std::to_string(int(options.activation)));
 }

@@ -136,6 +136,24 @@ struct Cos {
     RK_INLINE V<T> derivative(V<T> z) const { return -sin<T>(z); }
 };
 
+template <class T>
+struct Gaussian {
+    RK_INLINE V<T> value(V<T> z) const { return exp<T>(z * z * T(-0.5)); }
+    RK_INLINE V<T> derivative(V<T> z) const { return zero_at_infinities<T>(z, -z * value(z)); }
+};
+// relu(z) - relu(z - 1): the steps at 0 and 1 of the derivative are those of relu.
+template <class T>
+struct Sigma1 {
+    RK_INLINE V<T> value(V<T> z) const {
+        const V<T> one = broadcast<T>(T(1));
+        return z < V<T>{} ? V<T>{} : (z > one ? one : z);
+    }
+    RK_INLINE V<T> derivative(V<T> z) const {
+        const V<T> one = broadcast<T>(T(1));
+        return ((z > V<T>{}) & (z <= one)) ? one : (z == z ? V<T>{} : z);
+    }
+};
+
 // Calls f with the functor of an activation.
 template <class T, class F>
 RK_INLINE void with_activation(Activation a, T parameter, F f) {
@@ -153,6 +171,8 @@ RK_INLINE void with_activation(Activation a, T parameter, F f) {
         case Activation::erf: return f(Erf<T>{});
         case Activation::sin: return f(Sin<T>{});
         case Activation::cos: return f(Cos<T>{});
+        case Activation::gaussian: return f(Gaussian<T>{});
+        case Activation::sigma_1: return f(Sigma1<T>{});
     }
 }
 

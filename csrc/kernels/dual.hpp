@@ -8,7 +8,8 @@
 // Homogeneous activations, a(tz) = t^n a(z) for t > 0: E = amplitude_p amplitude_q (1 - eta(theta)),
 // amplitude_p = sqrt(E[a(u)^2]); with J_n of Cho & Saul (2009), eta = 1 - J_n(theta) / J_n(0). The sine of
 // the next layer follows from eta. Others are smooth in c, where the sine may come from the cosine. Sources:
-// erf, Williams (1997); sin and cos, Rahimi & Recht (2007); gelu, Stein's lemma twice, with B = E[phi(u)
+// erf, Williams (1997); sin and cos, Rahimi & Recht (2007); gaussian, a
+// normal integral; gelu, Stein's lemma twice, with B = E[phi(u)
 // phi(v)] = 1 / (2 pi t):
 //   E[u Phi(u) v Phi(v)] = c E[Phi Phi] + B (pq - c^2 + c^2 (1/(1+p) + 1/(1+q))),
 //   E[Phi Phi] = 1/4 + atan2(c, t) / (2 pi),  t^2 = (1+p)(1+q) - c^2,
@@ -138,22 +139,54 @@ struct ReluPowerDual {
     RK_INLINE Vd eta_slope(const Angle&, Vd theta) const { return eta_of_table(spec.eta_slope, theta); }
 };
 
-// ---- smooth: E[a a] and E[a' a'] ------------------------------------------------------------------------
+// ---- others: E[a a] and E[a' a'] ------------------------------------------------------------------------
+
+// (1 + s p)(1 + s q) - s^2 c^2 = (side / shrunk)^2, shrunk = 1 / sqrt((1 + s p)(1 + s q)), and cos = s c
+// shrunk, without products that overflow.
+struct NormalPair {
+    Vd shrunk, side, cos;
+    RK_INLINE NormalPair(const Marginal& p, const Marginal& q, const Angle& t, double s) {
+        const Vd rest_p = 1.0 / (1.0 + s * p.variance), rest_q = 1.0 / (1.0 + s * q.variance);
+        const Vd root_p = sqrt(rest_p), root_q = sqrt(rest_q);
+        const Vd both = (p.root * root_p) * (q.root * root_q) * s;
+        shrunk = root_p * root_q;
+        cos = both * t.cos;
+        side = sqrt(((rest_p + rest_q) - rest_p * rest_q) + both * both * t.sin2);
+    }
+};
+static constexpr double kHuge = 1e300;  // products of variances above it may overflow when added
 
 struct ErfDual {
-    static constexpr bool kHomogeneous = false, kSeries = false;
+    static constexpr bool kHomogeneous = false, kSeries = false, kKinks = false;
     RK_INLINE ErfDual(const NngpSpec&) {}
     // (2/pi) arcsin(2c / sqrt((1+2p)(1+2q))) and (4/pi) / sqrt((1+2p)(1+2q) - 4c^2)
     RK_INLINE Vd means(const Marginal& p, const Marginal& q, Vd c, const Angle& t, Vd& slope) const {
-        const Vd gram = p.variance * q.variance * t.sin2;
+        const Vd both = p.variance * q.variance, gram = both * t.sin2;
         const Vd side = sqrt(1.0 + 2.0 * (p.variance + q.variance) + 4.0 * gram);
         slope = (4 / kPi) / side;
-        return atan2(c + c, side) * (2 / kPi);
+        const Vd mean = atan2(c + c, side) * (2 / kPi);
+        const Id huge = both > broadcast<double>(kHuge);
+        if (!any(huge)) return mean;
+        const NormalPair pair(p, q, t, 2);
+        slope = huge ? pair.shrunk * (4 / kPi) / pair.side : slope;
+        return huge ? atan2(pair.cos, pair.side) * (2 / kPi) : mean;
+    }
+};
+
+struct GaussianDual {
+    static constexpr bool kHomogeneous = false, kSeries = false, kKinks = false;
+    RK_INLINE GaussianDual(const NngpSpec&) {}
+    // 1 / sqrt((1+p)(1+q) - c^2) and its derivative by c
+    RK_INLINE Vd means(const Marginal& p, const Marginal& q, Vd c, const Angle& t, Vd& slope) const {
+        const NormalPair pair(p, q, t, 1);
+        const Vd mean = pair.shrunk / pair.side;
+        slope = c * mean * mean * mean;
+        return mean;
     }
 };
 
 struct GeluDual {
-    static constexpr bool kHomogeneous = false, kSeries = false;
+    static constexpr bool kHomogeneous = false, kSeries = false, kKinks = false;
     RK_INLINE GeluDual(const NngpSpec&) {}
     RK_INLINE Vd means(const Marginal& p, const Marginal& q, Vd c, const Angle& t, Vd& slope) const {
         const Vd gram = p.variance * q.variance * t.sin2;
@@ -187,7 +220,7 @@ RK_INLINE Vd cos_mean(const Marginal& p, const Marginal& q, const Angle& t) {
 }
 
 struct SinDual {
-    static constexpr bool kHomogeneous = false, kSeries = false;
+    static constexpr bool kHomogeneous = false, kSeries = false, kKinks = false;
     RK_INLINE SinDual(const NngpSpec&) {}
     RK_INLINE Vd means(const Marginal& p, const Marginal& q, Vd c, const Angle& t, Vd& slope) const {
         slope = cos_mean(p, q, t);
@@ -196,7 +229,7 @@ struct SinDual {
 };
 
 struct CosDual {
-    static constexpr bool kHomogeneous = false, kSeries = false;
+    static constexpr bool kHomogeneous = false, kSeries = false, kKinks = false;
     RK_INLINE CosDual(const NngpSpec&) {}
     RK_INLINE Vd means(const Marginal& p, const Marginal& q, Vd c, const Angle& t, Vd& slope) const {
         slope = sin_mean(p, q, c, t);

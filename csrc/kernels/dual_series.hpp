@@ -5,10 +5,11 @@
 // linear function plus one of a single parity, so half of the coefficients vanish and are left out.
 //
 // A pair takes as many terms as the longer of its points needs (field `count`), and stops where the power of
-// the cosine is below 1e-19; both depend on the pair alone.
+// the cosine is below 1e-19; both depend on the pair alone. If a point's variance is beyond the reach of the
+// series, and there is a mixture, the pair takes that: such a point has no terms.
 #pragma once
 
-#include "kernels/dual.hpp"
+#include "kernels/dual_mixture.hpp"
 
 namespace rk::RK_ISA {
 
@@ -37,8 +38,9 @@ struct SeriesDual {
     }
 
     // Points i of a and j .. j + n - 1 of b.
-    RK_INLINE Vd means(const NngpPoints& a, long i, const NngpPoints& b, long j, long n, long l, Vd cos, Vd c,
-                       Vd& slope) const {
+    RK_INLINE Vd means(const NngpPoints& a, long i, const NngpPoints& b, long j, long n, long l, Vd c,
+                       const Angle& t, Vd& slope) const {
+        const Vd cos = t.cos;
         const Vd count = max(broadcast<double>(a.at(l, NngpPoints::count)[i]),
                              load_first(b.at(l, NngpPoints::count) + j, n));
         const auto set = [&](long s, bool odd) RK_LAMBDA_INLINE {
@@ -47,20 +49,41 @@ struct SeriesDual {
             const auto column = [&](long m) RK_LAMBDA_INLINE { return load_first(to + m * b.stride, n); };
             return sum(row, column, count, odd ? cos : broadcast<double>(1.0), cos * cos);
         };
-        if (spec.ntk) slope = nan_of(c, spec.slope_constant + set(1, !spec.odd));
-        return nan_of(c, fma(c, broadcast<double>(spec.linear), spec.constant + set(0, spec.odd)));
+        const Marginal p{broadcast<double>(a.at(l, NngpPoints::variance)[i]),
+                         broadcast<double>(a.at(l, NngpPoints::root)[i])};
+        const Marginal q{load_first(b.at(l, NngpPoints::variance) + j, n),
+                         load_first(b.at(l, NngpPoints::root) + j, n)};
+        Vd value = set(0, spec.odd), tilt = spec.ntk ? set(1, !spec.odd) : Vd{};
+        mix(p, q, c, t, value, tilt);
+        if (spec.ntk) slope = nan_of(c, spec.slope_constant + tilt);
+        return nan_of(c, fma(c, broadcast<double>(spec.linear), spec.constant + value));
     }
 
     // Points at .. at + n - 1 with themselves.
-    RK_INLINE Vd square_means(const NngpPoints& p, long at, long n, long l, Vd variance, Vd& slope) const {
+    RK_INLINE Vd square_means(const NngpPoints& p, long at, long n, long l, const Marginal& m,
+                              Vd& slope) const {
         const Vd count = load_first(p.at(l, NngpPoints::count) + at, n), one = broadcast<double>(1.0);
         const auto set = [&](long s) RK_LAMBDA_INLINE {
             const double* from = p.coefficients(spec, l, s) + at;
             const auto h = [&](long m) RK_LAMBDA_INLINE { return load_first(from + m * p.stride, n); };
             return sum(h, h, count, one, one);
         };
-        if (spec.ntk) slope = nan_of(variance, spec.slope_constant + set(1));
-        return nan_of(variance, fma(variance, broadcast<double>(spec.linear), spec.constant + set(0)));
+        Vd value = set(0), tilt = spec.ntk ? set(1) : Vd{};
+        mix(m, m, m.variance, Angle{one, Vd{}}, value, tilt);
+        if (spec.ntk) slope = nan_of(m.variance, spec.slope_constant + tilt);
+        return nan_of(m.variance, fma(m.variance, broadcast<double>(spec.linear), spec.constant + value));
+    }
+
+    // Replaces the sums of pairs with a point beyond the reach.
+    RK_INLINE void mix(const Marginal& p, const Marginal& q, Vd c, const Angle& t, Vd& value,
+                       Vd& slope) const {
+        const Vd reach = broadcast<double>(spec.reach);
+        const Id far = (p.variance > reach) | (q.variance > reach);
+        if (!any(far)) return;
+        Vd mixed, tilt;
+        mixture_means(spec.activation, p, q, c, t, mixed, tilt);
+        value = far ? mixed : value;
+        slope = far ? tilt : slope;
     }
 
     // x, but NaN where c is: lanes with NaN have no terms.

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "kernels/dual_series.hpp"
+#include "kernels/dual_sigma_1.hpp"
 #include "kernels/table.hpp"
 
 namespace rk::RK_ISA {
@@ -26,9 +27,20 @@ RK_INLINE double near_sin2(const NngpSpec& spec, const double* x, const double* 
         const Vd d = opposed ? u + v : u - v;
         sum = fma(d, d, sum);
     }
-    const double bias = opposed ? inverse_x + inverse_y : inverse_x - inverse_y;
-    const double squared = sum_lanes<double>(sum) + spec.bias_variance * bias * bias;
+    double squared = sum_lanes<double>(sum);
+    if (spec.bias_variance > 0) {
+        const double bias = opposed ? inverse_x + inverse_y : inverse_x - inverse_y;
+        squared += spec.bias_variance * bias * bias;
+    }
     return squared * (1 - squared / 4);
+}
+
+// c times the inverse roots of two variances, whose product overflows if both are below 1e-308.
+RK_INLINE Vd over_roots(Vd c, Vd inverse_a, Vd inverse_b) {
+    const Vd product = inverse_a * inverse_b;
+    const Id tiny = product > broadcast<double>(0x1p1000);
+    if (!any(tiny)) return c * product;
+    return tiny ? (c * 0x1p512) * ((inverse_a * 0x1p-256) * (inverse_b * 0x1p-256)) : c * product;
 }
 
 // Columns of a row that go through a layer together: their chains of operations are independent, and the
@@ -52,7 +64,7 @@ RK_INLINE void nngp_rows(const D& dual, const NngpSpec& spec, const NngpPoints& 
                 const long n = count - j, at = j0 + first + j;
                 const Vd c = load_first(r + i * ld + first + j, n) + bias;
                 const Vd inverse_b = load_first(b.at(0, NngpPoints::inverse_root) + at, n);
-                const Vd cos = c * (inverse_a * inverse_b);
+                const Vd cos = over_roots(c, inverse_a, inverse_b);
                 Vd sin2 = (1.0 - cos) * (1.0 + cos);
                 if (std::uint32_t near = bits((Id)(sin2 < broadcast<double>(kNearSin2))))
                     for (; near; near &= near - 1) {
@@ -74,7 +86,7 @@ RK_INLINE void nngp_rows(const D& dual, const NngpSpec& spec, const NngpPoints& 
                     };
                     Vd c = load(covariance + j);
                     Angle t{load(cosine + j), load(sine2 + j)};
-                    const Vd inverse = next_a * column(l + 1, NngpPoints::inverse_root);
+                    const Vd next_b = column(l + 1, NngpPoints::inverse_root);
                     Vd slope{};
                     if constexpr (D::kHomogeneous) {
                         const Vd theta = t.theta(), eta = dual.eta(t, theta);
@@ -86,23 +98,27 @@ RK_INLINE void nngp_rows(const D& dual, const NngpSpec& spec, const NngpPoints& 
                                     (1.0 - dual.eta_slope(t, theta));
                         // variance variance' sin^2 = bias weight (amplitude - amplitude')^2
                         //                            + 2 bias both eta + both^2 eta (2 - eta)
-                        const Vd radial = (from - to) * mixed * inverse, share = both * inverse;
+                        const Vd inverse = min(broadcast<double>(__DBL_MAX__), next_a * next_b);
+                        const Vd radial = (from - to) * mixed * inverse;
+                        const Vd share = over_roots(both, next_a, next_b);
                         t.sin2 =
                             fma(radial, radial, share * eta * fma(share, 2.0 - eta, 2.0 * bias * inverse));
-                        t.cos = c * inverse;
+                        t.cos = over_roots(c, next_a, next_b);
                     } else {
                         Vd mean;
+                        Id same{};
                         if constexpr (D::kSeries) {
-                            mean = dual.means(a, i0 + i, b, at, n, l, t.cos, c, slope);
+                            mean = dual.means(a, i0 + i, b, at, n, l, c, t, slope);
                         } else {
                             const Marginal p{row(l, NngpPoints::variance), row(l, NngpPoints::root)};
                             const Marginal q{column(l, NngpPoints::variance), column(l, NngpPoints::root)};
                             mean = dual.means(p, q, c, t, slope);
+                            if constexpr (D::kKinks) same = (t.sin2 == Vd{}) & (p.variance == q.variance);
                         }
                         c = fma(mean, broadcast<double>(weight), broadcast<double>(bias));
-                        t.cos = c * inverse;
+                        t.cos = over_roots(c, next_a, next_b);
                         const Vd sin2 = (1.0 - t.cos) * (1.0 + t.cos);
-                        t.sin2 = sin2 < Vd{} ? Vd{} : sin2;
+                        t.sin2 = ((sin2 < Vd{}) | same) != Id{} ? Vd{} : sin2;
                     }
                     store(covariance + j, c);
                     store(cosine + j, t.cos);
@@ -128,6 +144,8 @@ RK_INLINE void with_dual(const NngpSpec& spec, F f) {
         case Dual::gelu: return f(GeluDual(spec));
         case Dual::sin: return f(SinDual(spec));
         case Dual::cos: return f(CosDual(spec));
+        case Dual::gaussian: return f(GaussianDual(spec));
+        case Dual::sigma_1: return f(Sigma1Dual(spec));
         case Dual::series: return f(SeriesDual(spec));
     }
 }
@@ -178,7 +196,7 @@ RK_INLINE Vd nngp_square_means(const D& dual, const NngpSpec& spec, const NngpPo
         }
         return amplitude * amplitude;
     } else if constexpr (D::kSeries) {
-        return dual.square_means(p, at, n, l, m.variance, slope);
+        return dual.square_means(p, at, n, l, m, slope);
     } else {
         return dual.means(m, m, m.variance, Angle{broadcast<double>(1.0), Vd{}}, slope);
     }

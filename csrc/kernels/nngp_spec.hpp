@@ -28,6 +28,9 @@ struct NngpSpec {
     double constant = 0, linear = 0, slope_constant = 0;
     bool odd = false;  // the series has odd powers of the correlation; that of a' has the others
     long terms = 0;
+    // If the variance of a point is above reach, a mixture takes the place of the series (dual_mixture.hpp).
+    double reach = __builtin_inf();
+    Activation activation = Activation::identity;
 
     __attribute__((always_inline)) long sets() const { return ntk ? 2 : 1; }
 };

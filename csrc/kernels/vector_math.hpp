@@ -54,6 +54,8 @@ static bool vector_math(const char* name, T parameter, const T* x, T* out, long 
         {"erf", "erf'", Activation::erf},
         {"sin", "sin'", Activation::sin},
         {"cos", "cos'", Activation::cos},
+        {"gaussian", "gaussian'", Activation::gaussian},
+        {"sigma_1", "sigma_1'", Activation::sigma_1},
     };
     for (const auto& row : table) {
         const bool value = same_name(name, row.value);

@@ -67,8 +67,9 @@ void LoadedPoints::fill_series(long layer, long first, long count) {
     for (long i = 0; i < count; ++i) {
         const double root = std::sqrt(variance[i]);
         for (long k = 0; k < nodes; ++k) at[i * nodes + k] = root * s.nodes[std::size_t(k)];
-        const double wanted = s.base + (spec_.ntk ? s.slope_rate : s.rate) * variance[i];
-        points_.at(layer, NngpPoints::count)[first + i] = std::min(wanted, double(terms));  // NaN stays
+        const double wanted = s.base + s.rate * variance[i];
+        double& count = points_.at(layer, NngpPoints::count)[first + i];
+        count = variance[i] > spec_.reach ? 0 : std::min(wanted, double(terms));  // NaN stays
     }
     for (long set = 0; set < spec_.sets(); ++set) {
         const bool odd = set == 0 ? spec_.odd : !spec_.odd;

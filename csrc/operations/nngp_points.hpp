@@ -17,8 +17,8 @@ struct NngpSeries {
     // (nodes, terms), row-major: weight of the node times the orthonormal Hermite polynomial of even and of
     // odd degree.
     std::vector<double> even, odd;
-    // Terms for a variance: base + rate * variance; the NTK takes slope_rate.
-    double base, rate, slope_rate;
+    // Terms for a variance: base + rate * variance.
+    double base, rate;
 };
 
 // Points of one item of a batch, a block at a time.

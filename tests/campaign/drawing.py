@@ -17,7 +17,9 @@ COLUMNS = (0, 1, 2, 3, 7, 8, 9, 16, 17, 31, 33, 64, 65, 97, 256, 257)
 WIDTHS = (1, 2, 3, 5, 8, 13, 16, 17, 32, 33, 64)
 LAYOUTS = ("plain", "transposed", "sliced", "reversed", "offset", "read-only", "broadcast", "misaligned")
 # Activations with slopes smooth enough for comparing float32 with float64.
-SMOOTH = ("identity", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "softplus", "erf", "sin", "cos")
+SMOOTH = (
+    "identity", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "softplus", "erf", "sin", "cos", "gaussian",
+)  # fmt: skip
 
 _PAGE = mmap.PAGESIZE
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -39,6 +39,8 @@ def slope(name: str, z: np.ndarray, parameter: float | None) -> np.ndarray:
         "erf": lambda: 2 / np.sqrt(np.pi) * np.exp(-z * z),
         "sin": lambda: np.cos(z),
         "cos": lambda: -np.sin(z),
+        "gaussian": lambda: -z * np.exp(-z * z / 2),
+        "sigma_1": lambda: np.where((z > 0) & (z <= 1), 1.0, 0.0),
     }[name]()
 
 

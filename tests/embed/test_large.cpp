@@ -90,7 +90,9 @@ static const std::vector<std::pair<rk::Activation, const char*>> activations = {
     {rk::Activation::softplus, "softplus"},
     {rk::Activation::erf, "erf"},
     {rk::Activation::sin, "sin"},
-    {rk::Activation::cos, "cos"}};
+    {rk::Activation::cos, "cos"},
+    {rk::Activation::gaussian, "gaussian"},
+    {rk::Activation::sigma_1, "sigma_1"}};
 static constexpr double kSlope = 0.125, kPower = 2.5;
 
 static std::optional<double> parameter(rk::Activation a) {
@@ -115,6 +117,8 @@ static double activation(rk::Activation a, double z) {
         case rk::Activation::erf: return std::erf(z);
         case rk::Activation::sin: return std::sin(z);
         case rk::Activation::cos: return std::cos(z);
+        case rk::Activation::gaussian: return std::exp(-z * z / 2);
+        case rk::Activation::sigma_1: return std::fmin(std::fmax(z, 0), 1);
     }
     return NAN;
 }

@@ -39,6 +39,7 @@ _SUPREMA = {
     "cos": (1.0, 1.0, 1.0),
     "tanh": (1.0, 1.0, 4 / (3 * math.sqrt(3))),
     "sigmoid": (1.0, 0.25, 1 / (6 * math.sqrt(3))),
+    "gaussian": (1.0, math.exp(-0.5), 1.0),
 }
 _LIP_RELU = 0.5 + math.sqrt(2) / (2 * math.pi)
 # Larger neuron counts are treated as infinite.
@@ -79,8 +80,8 @@ def random_features(
     Parameters
     ----------
     kernel : str, Activation or object
-        Activation of the network: relu, erf, sin, cos, tanh, sigmoid or, for one layer, step. Or an object
-        with attributes ``activation``, ``weight_std`` and ``bias_std`` such as `NNGPKernel`.
+        Activation of the network: relu, erf, sin, cos, tanh, sigmoid, gaussian or, for one layer, step. Or
+        an object with attributes ``activation``, ``weight_std`` and ``bias_std`` such as `NNGPKernel`.
     depth : int
         Hidden layers, >= 1.
     rkhs_norm : float

@@ -26,10 +26,17 @@ _SERIES = {
 }
 _BASE = 12
 _MOST = 2048
+# Those that a mixture of error functions replaces where a variance is beyond the series' reach.
+_MIXTURES = ("tanh", "sigmoid", "softplus", "silu")
 # The trapezoidal rule on the half line under the normal density: step for polynomials of degree 2 * _MOST
 # (of wave number 64) times functions analytic as far as tanh at the largest variance; the density at the end
 # is 1e-35.
 _STEP, _END = 1 / 40, 12.65
+
+
+def _reach(rate: float) -> float:
+    """Return the largest variance of a series."""
+    return (_MOST - _BASE) / rate
 
 
 @dataclass(frozen=True)
@@ -39,17 +46,17 @@ class Dual:
     handle: Any
     activation: Activation
     rate: float = 0.0  # of terms; 0 without a series
-    slope_rate: float = 0.0
 
-    def terms(self, p: float, *, weight_variance: float, bias_variance: float, depth: int, ntk: bool) -> int:
+    def terms(self, p: float, *, weight_variance: float, bias_variance: float, depth: int) -> int:
         """Return the terms that points need whose largest variance in layer 0 is `p`."""
-        rate = self.slope_rate if ntk else self.rate
-        if not rate:
+        if not self.rate:
             return 0
-        reach = (_MOST - _BASE) / rate
+        reach = _reach(self.rate)
         largest = p
         for layer in range(depth):
             if p > reach:
+                if self.activation.name in _MIXTURES:
+                    return _MOST
                 raise ValueError(
                     f"x: expected points whose variance K(x, x) in layer {layer} is at most {reach:.3g}, as "
                     f"far as the series for {self.activation.name} goes, got {p:.3g}; scale x or lower "
@@ -57,7 +64,7 @@ class Dual:
                 )
             largest = max(largest, p)
             p = bias_variance + weight_variance * _square_mean(self.activation.name, p)
-        needed = math.ceil(_BASE + rate * largest * (1 + 1e-5)) + 1
+        needed = math.ceil(_BASE + self.rate * largest * (1 + 1e-5)) + 1
         return min(-(-needed // 4) * 4, _MOST)
 
 
@@ -71,10 +78,13 @@ def dual(activation: str | Activation, ntk: bool) -> Dual:
     a = resolve(activation)
     if a.name in _SERIES:
         constant, linear, slope_constant, odd, rate, slope_rate = _SERIES[a.name]
+        if ntk:
+            rate = slope_rate
+        reach = _reach(rate) if a.name in _MIXTURES else math.inf
         handle = _core.Dual.series(
-            a.name, constant**2, linear**2, slope_constant**2, odd, *_hermite(), _BASE, rate, slope_rate
+            a.name, constant**2, linear**2, slope_constant**2, odd, *_hermite(), _BASE, rate, reach
         )
-        return Dual(handle, a, rate, slope_rate)
+        return Dual(handle, a, rate)
     if a.name == "identity":
         return Dual(_core.Dual.closed_form("leaky_relu", 1.0), a)
     if a.name != "relu_power":

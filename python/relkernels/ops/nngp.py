@@ -71,19 +71,23 @@ def nngp_kernel(
     ------
     TypeError, ValueError
         If an argument is not as above; the message names it. Also for the NTK of "step" and of relu_power(r)
-        with r <= 1/2, which is infinite, and if a point's variance K(l)(x, x) is beyond the series' range:
-        36 for tanh (25 for its NTK), more than 75 for sigmoid, softplus, silu and gelu_tanh.
+        with r <= 1/2, which is infinite, and for gelu_tanh if a point's variance K(l)(x, x) is above 107 (75
+        for the NTK).
     MemoryError
         If the output would not fit in memory.
 
     Notes
     -----
-    identity, relu, leaky_relu, relu_power(2), step (Cho & Saul 2009), erf (Williams 1997), gelu, sin and cos
-    have closed forms; of relu_power(r) a table over the angle is made once. The other activations go by
-    Mehler's expansion E[a(u) a(v)] = sum_k h_k(K(x, x)) h_k(K(y, y)) rho**k, whose coefficients are made once
-    a point and layer, by quadrature; its tail is below 1e-14 of the kernel at correlation 1 and smaller
-    elsewhere. Angles between nearly parallel points are taken from the points' difference, so that kernels
-    keep their digits up to correlation +-1.
+    identity, relu, leaky_relu, relu_power(2), step (Cho & Saul 2009), erf (Williams 1997), gelu, gaussian,
+    sin and cos have closed forms; of relu_power(r) a table over the angle is made once, and sigma_1 is a sum
+    over the angle. The other activations go by Mehler's expansion
+    E[a(u) a(v)] = sum_k h_k(K(x, x)) h_k(K(y, y)) rho**k, whose coefficients are made once a point and layer,
+    by quadrature; its tail is below 1e-14 of the kernel at correlation 1 and smaller elsewhere. From a
+    variance of 36 on (25 for the NTK), tanh is a mixture of 14 error functions instead (Stefanski 1991), to
+    1e-14 of the kernel, with 196 arcsines a pair; sigmoid, softplus and silu likewise, from four times that
+    variance or more. Angles between nearly parallel points are taken from the points' difference, so that
+    kernels keep their digits up to correlation +-1. The NTK of sigma_1 with two layers or more is less
+    exact for points whose angle in a layer is small but not zero: its error is about 1e-16 over that angle.
 
     Examples
     --------
@@ -151,7 +155,6 @@ class Recursion:
             weight_variance=self.weight_variance,
             bias_variance=self.bias_variance,
             depth=self.depth,
-            ntk=self.ntk,
         )
 
     def diagonal(self, x: np.ndarray) -> np.ndarray:
