@@ -192,19 +192,23 @@ struct AttentionOptions {
     Window window;
     Align align = Align::upper_left;
     Precision precision = Precision::full;
+    std::optional<double> softcap;  // c > 0: scores s become c tanh(s / c)
 };
 
-// out <- softmax_j(scale <phi(q_i), psi(k_j)>), (..., n, m); a row with nothing to attend to is zero.
+// Scores are s_ij = cap(scale <phi(q_i), psi(k_j)> + bias_ij). bias broadcasts to (..., n, m) or is left out;
+// a pair whose bias is -inf may not attend.
+
+// out <- softmax_j(s), (..., n, m); a row with nothing to attend to is zero.
 template <class T>
 void attention_scores(In<T> q, In<T> k, Map<T> phi, Map<T> psi, View<T> out,
-                      const AttentionOptions& options = {});
+                      const AttentionOptions& options = {}, In<T> bias = {});
 
-// out <- softmax_j(scale <phi(q_i), psi(k_j)>) v, in memory O((n + m) d).  v (..., m, d_v), out (..., n,
-// d_v). lse (..., n), where given, receives the log-sum-exp of each row's scores. A row with nothing to
-// attend to gives zeros and -inf.
+// out <- softmax_j(s) v, in memory O((n + m) d).  v (..., m, d_v), out (..., n, d_v). lse (..., n), if given,
+// receives the log-sum-exp of each row's scores. A row with nothing to attend to gives zeros and -inf, one
+// with a score of +inf NaN and +inf.
 template <class T>
 void attention(In<T> q, In<T> k, In<T> v, Map<T> phi, Map<T> psi, View<T> out, Out<T> lse = {},
-               const AttentionOptions& options = {});
+               const AttentionOptions& options = {}, In<T> bias = {});
 
 struct RetrieveOptions {
     Mask mask;
@@ -282,10 +286,19 @@ template <class T>
 MapGradients<T> relation_matrix_vjp(In<T> x, In<T> y, In<T> grad, Map<T> phi, Map<T> psi, View<T> grad_x,
                                     Out<T> grad_y = {}, const RelationOptions& options = {});
 
-// Gradients of sum(grad * attention(q, k, v, phi, psi)); scores are recomputed tile by tile.
+// Gradients of sum(grad * attention(q, k, v, phi, psi)) + sum(grad_lse * lse); scores are recomputed tile by
+// tile. grad_lse (..., n) may be left out. grad_bias, of the shape of bias, is a sum over the dimensions that
+// are broadcast; it may be left out.
 template <class T>
 MapGradients<T> attention_vjp(In<T> q, In<T> k, In<T> v, In<T> grad, Map<T> phi, Map<T> psi, View<T> grad_q,
-                              View<T> grad_k, View<T> grad_v, const AttentionOptions& options = {});
+                              View<T> grad_k, View<T> grad_v, const AttentionOptions& options = {},
+                              In<T> bias = {}, Out<T> grad_bias = {}, In<T> grad_lse = {});
+
+// Gradients of sum(grad * attention_scores(q, k, phi, psi)), in memory O((n + m) d); grad (..., n, m).
+template <class T>
+MapGradients<T> attention_scores_vjp(In<T> q, In<T> k, In<T> grad, Map<T> phi, Map<T> psi, View<T> grad_q,
+                                     View<T> grad_k, const AttentionOptions& options = {}, In<T> bias = {},
+                                     Out<T> grad_bias = {});
 
 enum class Loss { squared, logistic, hinge, softmax };
 

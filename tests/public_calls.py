@@ -269,6 +269,7 @@ def _of_numpy() -> dict[str, dict[str, Any]]:
         "as_linear_operator": pairs,
         "attention": attended,
         "attention_scores": {"q": X, "k": Y, "phi": PHI, "psi": PSI},
+        "attention_scores_vjp": {"q": X, "k": Y, "phi": PHI, "psi": PSI, "grad": grad},
         "attention_vjp": {**attended, "grad": grad[:, :2]},
         "feature_map": {"x": X, "mlp": PHI},
         "feature_map_vjp": {"x": X, "mlp": PHI, "grad": grad[:, :4]},

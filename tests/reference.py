@@ -102,19 +102,51 @@ def allowed(shape, mask, causal, window=None, align="upper_left"):
 
 
 def scores_and_lse(
-    q, k, phi=None, psi=None, scale=None, mask=None, causal=False, window=None, align="upper_left"
+    q,
+    k,
+    phi=None,
+    psi=None,
+    scale=None,
+    mask=None,
+    causal=False,
+    window=None,
+    align="upper_left",
+    bias=None,
+    softcap=None,
 ):
     f, g = both_features(q, k, phi, psi)
     r = (1 / np.sqrt(f.shape[-1]) if scale is None else scale) * f @ np.swapaxes(g, -1, -2)
-    lead = r.shape if mask is None else np.broadcast_shapes(r.shape, np.shape(mask))
-    may = allowed(lead, mask, causal, window, align)
+    bias = np.zeros((1, 1)) if bias is None else float64(bias)
+    lead = np.broadcast_shapes(r.shape, bias.shape, () if mask is None else np.shape(mask))
+    may = allowed(lead, mask, causal, window, align) & (bias != -np.inf)
+    r = r + bias
+    if softcap is not None:
+        r = softcap * np.tanh(r / softcap)
     r = np.where(may, r, -np.inf)
     top = np.max(r, axis=-1, keepdims=True, initial=-np.inf)
-    p = np.exp(r - np.where(top == -np.inf, 0, top))
+    with np.errstate(invalid="ignore"):  # a score of +inf
+        p = np.exp(r - np.where(top == -np.inf, 0, top))
     total = p.sum(axis=-1, keepdims=True)
-    with np.errstate(divide="ignore"):
-        lse = np.where(top == -np.inf, 0, top) + np.log(total)
-    return np.where(total == 0, 0, p / np.where(total == 0, 1, total)), lse[..., 0]
+    weights = np.where(total == 0, 0, p / np.where(total == 0, 1, total))
+    return weights, special.logsumexp(r, axis=-1) if r.shape[-1] else np.full(r.shape[:-1], -np.inf)
+
+
+def gradient_of_terms(grad_weights, grad_lse, q, k, phi=None, psi=None, softcap=None, bias=None, **options):
+    """Return the gradient of sum(grad_weights * A) + sum(grad_lse * lse) with respect to scale * R + bias."""
+    a = attention_scores(q, k, phi, psi, softcap=softcap, bias=bias, **options)
+    grad = np.where(a == 0, 0, float64(grad_weights))
+    of_scores = a * (grad - (a * grad).sum(axis=-1, keepdims=True) + float64(grad_lse)[..., None])
+    return of_scores * slope_of_cap(q, k, phi, psi, options.get("scale"), bias, softcap)
+
+
+def slope_of_cap(q, k, phi=None, psi=None, scale=None, bias=None, softcap=None):
+    """Return the derivatives of the capped scores with respect to scale * R + bias."""
+    if softcap is None:
+        return 1.0
+    f, g = both_features(q, k, phi, psi)
+    r = (1 / np.sqrt(f.shape[-1]) if scale is None else scale) * f @ np.swapaxes(g, -1, -2)
+    r = r if bias is None else r + np.where(float64(bias) == -np.inf, 0, bias)
+    return 1 / np.cosh(np.clip(r / softcap, -300, 300)) ** 2
 
 
 def attention_scores(q, k, phi=None, psi=None, **options):

@@ -51,20 +51,22 @@ def vjp_reference(f, g, v, grad, scale, allowed):
 
 def attention(q, k, v, band, mask=None, scale=0.5, precision=None):
     out, lse = np.full((len(q), v.shape[1]), np.nan, q.dtype), np.full(len(q), np.nan, q.dtype)
-    _core.attention(q, k, v, None, None, precision, scale, mask, band, out, lse)
+    _core.attention(q, k, v, None, None, precision, scale, mask, band, None, None, out, lse)
     return out, lse
 
 
 def scores(q, k, band, mask=None, scale=0.5):
     out = np.full((len(q), len(k)), np.nan, q.dtype)
-    _core.attention_scores(q, k, None, None, None, scale, mask, band, out)
+    _core.attention_scores(q, k, None, None, None, scale, mask, band, None, None, out)
     return out
 
 
 def vjp(q, k, v, grad, band, mask=None, scale=0.5):
     out, lse = attention(q, k, v, band, mask, scale)
     grads = [np.full_like(a, np.nan) for a in (q, k, v)] + [np.full(len(q), np.nan)]
-    _core.attention_vjp(q, k, v, mask, band, scale, out, lse, grad, *grads)
+    grads.insert(3, None)  # of the bias
+    _core.attention_vjp(q, k, v, mask, band, None, None, scale, out, lse, grad, None, *grads)
+    del grads[3]
     return grads
 
 
@@ -154,7 +156,7 @@ def test_batches_and_threads_change_no_bit(rng):
     try:
         for count in (1, 2, 3):
             _core.set_num_threads(count)
-            _core.attention(q, k, v, None, None, None, 0.5, None, band, out, lse)
+            _core.attention(q, k, v, None, None, None, 0.5, None, band, None, None, out, lse)
             for item in (0, 8):
                 single = attention(q[item], k[item], v[item], band)
                 np.testing.assert_array_equal(out[item], single[0])

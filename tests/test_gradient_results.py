@@ -17,6 +17,7 @@ def results():
     return {
         gradients.RelationGradients: (rk.relation_matrix_vjp(X, Y, one), 4),
         gradients.AttentionGradients: (rk.attention_vjp(X, Y, Y, X), 5),
+        gradients.AttentionScoresGradients: (rk.attention_scores_vjp(X, Y, one, bias=one), 4),
         gradients.LossGradients: (rk.relation_loss(X, Y, one), 3),
         gradients.FeatureLoss: (gradients.feature_loss(X, Y, one, "squared"), 3),
     }

@@ -59,6 +59,13 @@ struct Array {
             if (shape[std::size_t(i)] > 1 && stride[std::size_t(i)] != 0) return false;
         return true;
     }
+    // With dimensions of 1 repeated: `as` has as many dimensions.
+    Array repeated(const std::vector<long>& as) const {
+        Array a{data, as, stride, storage};
+        for (std::size_t i = 0; i < as.size(); ++i)
+            if (shape[i] == 1) a.stride[i] = 0;
+        return a;
+    }
     Array first_item() const { return {data, {dim(2), dim(1)}, {step(2), step(1)}, storage}; }
     Array as_matrix() const {
         long row = 0;

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <algorithm>
+#include <map>
+#include <vector>
 
 #include "base/arrays.hpp"
 #include "base/threads.hpp"
@@ -28,6 +30,21 @@ void for_each_item(long items, double work, const F& f) {
     } else {
         for (long item = 0; item < items; ++item) f(each, item);
     }
+}
+
+// The same where each item adds to its part of `sums`, if there are sums: items that share a part run one
+// after the other, in order.
+template <class T, class F>
+void for_each_adding_item(long items, double work, const Array<T>& sums, const F& f) {
+    if (sums.empty()) return for_each_item(items, work, f);
+    std::map<const T*, std::vector<long>> sharing;
+    for (long item = 0; item < items; ++item) sharing[sums.item(item, 2)].push_back(item);
+    std::vector<std::vector<long>> groups;
+    for (auto& [at, group] : sharing) groups.push_back(std::move(group));
+    for_each_item(long(groups.size()), work * double(items) / double(std::max<std::size_t>(groups.size(), 1)),
+                  [&](const Team& team, long g) {
+                      for (const long item : groups[std::size_t(g)]) f(team, item);
+                  });
 }
 
 }  // namespace rk

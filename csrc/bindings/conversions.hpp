@@ -18,6 +18,7 @@
 #include "base/threads.hpp"
 #include "walk/masks.hpp"
 #include "walk/mlp.hpp"
+#include "walk/scoring.hpp"
 
 namespace rk::bindings {
 
@@ -118,6 +119,13 @@ Array<T> view_or_none(const std::optional<py::array>& a) {
 
 inline Allowed allowed_of(const std::optional<py::array>& mask, const Limits& band = {}) {
     return {view_or_none<const std::uint8_t>(mask), band_of(band)};
+}
+
+// A cap that is absent is 0.
+template <class T>
+Scoring<T> scoring_of(const std::optional<py::array>& mask, const Limits& band,
+                      const std::optional<py::array>& bias, std::optional<double> softcap) {
+    return {allowed_of(mask, band), T(softcap.value_or(0)), bias ? input<T>(*bias) : Array<const T>{}};
 }
 
 // Values of type T without gaps between them.

@@ -127,18 +127,36 @@ void relation_matvec_vjp(const py::array& f, const py::array& g, const py::array
     });
 }
 
+// grad_bias: of as many dimensions as f.
 void attention_vjp(const py::array& f, const py::array& g, const py::array& v, const Maybe& mask,
-                   const Limits& band, double scale, const py::array& out, const py::array& lse,
-                   const py::array& grad, const py::array& grad_f, const py::array& grad_g,
-                   const py::array& grad_v, const Maybe& grad_scale) {
+                   const Limits& band, const Maybe& bias, std::optional<double> softcap, double scale,
+                   const py::array& out, const py::array& lse, const py::array& grad, const Maybe& grad_lse,
+                   const py::array& grad_f, const py::array& grad_g, const py::array& grad_v,
+                   const Maybe& grad_bias, const Maybe& grad_scale) {
     with_dtype(f, [&]<class T>() {
         const auto features = features_of<T>(f, g, scale);
-        const auto values = view<const T>(v), above = view<const T>(grad);
+        const auto values = view<const T>(v);
         const AttentionResult<T> result{view<const T>(out), view<const T>(lse)};
-        const Allowed allowed = allowed_of(mask, band);
+        const AttentionResult<T> above{view<const T>(grad), view_or_none<const T>(grad_lse)};
+        const auto scoring = scoring_of<T>(mask, band, bias, softcap);
         const auto to = gradient_in<T>(grad_f, grad_g, grad_scale);
-        const auto to_values = view<T>(grad_v);
-        without_gil([&] { rk::attention_vjp<T>(features, values, allowed, result, above, to, to_values); });
+        const auto to_values = view<T>(grad_v), to_bias = view_or_none<T>(grad_bias);
+        without_gil(
+            [&] { rk::attention_vjp<T>(features, values, scoring, result, above, to, to_values, to_bias); });
+    });
+}
+
+void attention_scores_vjp(const py::array& f, const py::array& g, const Maybe& mask, const Limits& band,
+                          const Maybe& bias, std::optional<double> softcap, double scale,
+                          const py::array& grad, const py::array& grad_f, const py::array& grad_g,
+                          const Maybe& grad_bias, const Maybe& grad_scale) {
+    with_dtype(f, [&]<class T>() {
+        const auto features = features_of<T>(f, g, scale);
+        const auto above = view<const T>(grad);
+        const auto scoring = scoring_of<T>(mask, band, bias, softcap);
+        const auto to = gradient_in<T>(grad_f, grad_g, grad_scale);
+        const auto to_bias = view_or_none<T>(grad_bias);
+        without_gil([&] { rk::attention_scores_vjp<T>(features, scoring, above, to, to_bias); });
     });
 }
 
@@ -192,8 +210,11 @@ void register_gradients(py::module_& m) {
     m.def("relation_matvec_vjp", &relation_matvec_vjp, arg("f"), arg("g"), arg("v"), arg("grad"), arg("link"),
           arg("scale"), arg("grad_f"), arg("grad_g"), arg("grad_v"), arg("grad_scale") = py::none());
     m.def("attention_vjp", &attention_vjp, arg("f"), arg("g"), arg("v"), arg("mask"), arg("band"),
-          arg("scale"), arg("out"), arg("lse"), arg("grad"), arg("grad_f"), arg("grad_g"), arg("grad_v"),
-          arg("grad_scale") = py::none());
+          arg("bias"), arg("softcap"), arg("scale"), arg("out"), arg("lse"), arg("grad"), arg("grad_lse"),
+          arg("grad_f"), arg("grad_g"), arg("grad_v"), arg("grad_bias"), arg("grad_scale"));
+    m.def("attention_scores_vjp", &attention_scores_vjp, arg("f"), arg("g"), arg("mask"), arg("band"),
+          arg("bias"), arg("softcap"), arg("scale"), arg("grad"), arg("grad_f"), arg("grad_g"),
+          arg("grad_bias"), arg("grad_scale"));
     m.def("relation_loss", &relation_loss, arg("f"), arg("g"), arg("target"), arg("labels_f"),
           arg("labels_g"), arg("weight"), arg("row_scale"), arg("loss"), arg("values"), arg("grad_f"),
           arg("grad_g"), arg("scale") = 1.0, arg("grad_scale") = py::none());

@@ -58,24 +58,25 @@ void relation_matrix(const py::array& x, const Maybe& y, const MlpHandle* phi, c
 
 void attention_scores(const py::array& q, const py::array& k, const MlpHandle* phi, const MlpHandle* psi,
                       const Name& precision, double scale, const Maybe& mask, const Limits& band,
-                      const py::array& out) {
+                      const Maybe& bias, std::optional<double> softcap, const py::array& out) {
     with_dtype(q, [&]<class T>() {
         const auto relation = relation_of<T>(q, k, phi, psi, precision, scale);
-        const Allowed allowed = allowed_of(mask, band);
+        const auto scoring = scoring_of<T>(mask, band, bias, softcap);
         const auto to = view<T>(out);
-        without_gil([&] { rk::attention_scores<T>(relation, allowed, to); });
+        without_gil([&] { rk::attention_scores<T>(relation, scoring, to); });
     });
 }
 
 void attention(const py::array& q, const py::array& k, const py::array& v, const MlpHandle* phi,
                const MlpHandle* psi, const Name& precision, double scale, const Maybe& mask,
-               const Limits& band, const py::array& out, const Maybe& lse) {
+               const Limits& band, const Maybe& bias, std::optional<double> softcap, const py::array& out,
+               const Maybe& lse) {
     with_dtype(q, [&]<class T>() {
         const auto relation = relation_of<T>(q, k, phi, psi, precision, scale);
         const auto values = input<T>(v);
-        const Allowed allowed = allowed_of(mask, band);
+        const auto scoring = scoring_of<T>(mask, band, bias, softcap);
         const auto to = view<T>(out), log_sum = view_or_none<T>(lse);
-        without_gil([&] { rk::attention<T>(relation, values, allowed, to, log_sum); });
+        without_gil([&] { rk::attention<T>(relation, values, scoring, to, log_sum); });
     });
 }
 
@@ -213,9 +214,11 @@ void register_operations(py::module_& m) {
     m.def("relation_matrix", &relation_matrix, arg("x"), arg("y"), arg("phi").none(true),
           arg("psi").none(true), arg("precision"), arg("link"), arg("scale"), arg("heads"), arg("out"));
     m.def("attention_scores", &attention_scores, arg("q"), arg("k"), arg("phi").none(true),
-          arg("psi").none(true), arg("precision"), arg("scale"), arg("mask"), arg("band"), arg("out"));
+          arg("psi").none(true), arg("precision"), arg("scale"), arg("mask"), arg("band"), arg("bias"),
+          arg("softcap"), arg("out"));
     m.def("attention", &attention, arg("q"), arg("k"), arg("v"), arg("phi").none(true), arg("psi").none(true),
-          arg("precision"), arg("scale"), arg("mask"), arg("band"), arg("out"), arg("lse"));
+          arg("precision"), arg("scale"), arg("mask"), arg("band"), arg("bias"), arg("softcap"), arg("out"),
+          arg("lse"));
     m.def("encode_keys", &encode_keys, arg("features"), arg("first"), arg("codes"), arg("terms"));
     m.def("retrieve", &retrieve, arg("q"), arg("keys"), arg("phi").none(true), arg("psi").none(true),
           arg("precision"), arg("mask"), arg("values"), arg("indices"), arg("codes") = py::none(),

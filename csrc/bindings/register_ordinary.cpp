@@ -93,13 +93,14 @@ struct RelationMatvec {
     }
 };
 
-// What attention and its scores share: scale and which pairs may attend.
-template <class T>
-Allowed allowed_in(Arguments<T>& given, int mask, int causal, int window, int align) {
-    given.require_absent(mask);
-    given.require_absent(window);
-    given.require(given.name(align, "upper_left") == "upper_left");
-    return given.flag(causal, false) ? Allowed{{}, {-Band::kNoLimit, 0}} : Allowed{};
+// What attention and its scores share: the scale, and how scores are made.
+template <class Operation, class T>
+Scoring<T> scoring_in(Arguments<T>& given) {
+    for (const int option : {Operation::mask, Operation::window, Operation::bias, Operation::softcap})
+        given.require_absent(option);
+    given.require(given.name(Operation::align, "upper_left") == "upper_left");
+    if (!given.flag(Operation::causal, false)) return {};
+    return {.allowed = {{}, {-Band::kNoLimit, 0}}};
 }
 
 template <class T>
@@ -113,13 +114,13 @@ struct AttentionScores {
     static constexpr const char* kName = "attention_scores";
     static constexpr const char* kParameters =
         "q, k, phi=None, psi=None, *, scale=None, mask=None, causal=False, window=None, align='upper_left', "
-        "precision=None, out=None";
-    enum { q, k, phi, psi, scale, mask, causal, window, align, precision, out };
+        "bias=None, softcap=None, precision=None, out=None";
+    enum { q, k, phi, psi, scale, mask, causal, window, align, bias, softcap, precision, out };
 
     template <class T>
     static PyObject* run(Arguments<T>& given) {
         given.require_absent(precision);
-        const Allowed allowed = allowed_in(given, mask, causal, window, align);
+        const Scoring<T> scoring = scoring_in<AttentionScores>(given);
         Relation<T> r = given.relation(q, k, phi, psi);
         r.scale = attention_scale(given, scale, r);
         if (!given.ordinary()) return not_ordinary();
@@ -127,7 +128,7 @@ struct AttentionScores {
         const py::object result = given.output(out, {q, k}, {n, m});
         if (!given.ordinary()) return not_ordinary();
         const Array<T> to = matrix<T>(result, n, m);
-        return computed(r.work(kWorkOfExp), result, [&] { rk::attention_scores<T>(r, allowed, to); });
+        return computed(r.work(kWorkOfExp), result, [&] { rk::attention_scores<T>(r, scoring, to); });
     }
 };
 
@@ -135,15 +136,14 @@ struct Attention {
     static constexpr const char* kName = "attention";
     static constexpr const char* kParameters =
         "q, k, v, phi=None, psi=None, *, scale=None, mask=None, causal=False, window=None, "
-        "align='upper_left', "
-        "return_lse=False, precision=None, out=None";
-    enum { q, k, v, phi, psi, scale, mask, causal, window, align, return_lse, precision, out };
+        "align='upper_left', bias=None, softcap=None, return_lse=False, precision=None, out=None";
+    enum { q, k, v, phi, psi, scale, mask, causal, window, align, bias, softcap, return_lse, precision, out };
 
     template <class T>
     static PyObject* run(Arguments<T>& given) {
         given.require_absent(precision);
         given.require(!given.flag(return_lse, false));
-        const Allowed allowed = allowed_in(given, mask, causal, window, align);
+        const Scoring<T> scoring = scoring_in<Attention>(given);
         Relation<T> r = given.relation(q, k, phi, psi);
         r.scale = attention_scale(given, scale, r);
         const Array<const T> values = given.array(v);
@@ -154,7 +154,7 @@ struct Attention {
         if (!given.ordinary()) return not_ordinary();
         const Array<T> to = matrix<T>(result, n, width);
         return computed(r.work(double(width) + kWorkOfExp), result,
-                        [&] { rk::attention<T>(r, values, allowed, to, {}); });
+                        [&] { rk::attention<T>(r, values, scoring, to, {}); });
     }
 };
 
@@ -244,7 +244,7 @@ struct RelationMatrixVjp {
     }
 };
 
-constexpr int kMostParameters = 14;
+constexpr int kMostParameters = 15;
 
 // The parameters of a function, by their interned names.
 struct Parameters {

@@ -117,7 +117,8 @@ template double Call::scale_of<double>(Link, double, Precision) const;
 
 template <class T>
 Attended<T>::Attended(const Call& call, const View<const T>& q, const View<const T>& k, const char* k_name,
-                      const View<const T>& v, const Mlp<T>* phi, const Mlp<T>* psi, const Mask& mask)
+                      const View<const T>& v, const Mlp<T>* phi, const Mlp<T>* psi, const Mask& mask,
+                      const View<const T>& bias)
     : phi(phi), psi(psi ? psi : phi), one_map(!psi || psi == phi) {
     call.points("q", q.shape());
     call.points(k_name, k.shape());
@@ -131,19 +132,27 @@ Attended<T>::Attended(const Call& call, const View<const T>& q, const View<const
                       "shape " + text(v.shape()));
     }
     const Shape pairs = {n, m};
-    for (std::size_t from_end = 1; from_end <= std::min<std::size_t>(mask.ndim(), 2); ++from_end) {
-        const std::int64_t got = mask.shape()[mask.ndim() - from_end];
-        if (got != 1 && got != pairs[2 - from_end])
-            call.fail(
-                "mask",
-                "a shape that broadcasts to (..., " + std::to_string(n) + ", " + std::to_string(m) + ")",
-                "shape " + text(mask.shape()));
-    }
-    lead = call.lead(
-        {{"q", q.shape(), 2}, {k_name, k.shape(), 2}, {"v", v.shape(), 2}, {"mask", mask.shape(), 2}});
+    const auto for_pairs = [&](const char* name, const Shape& shape) {
+        for (std::size_t from_end = 1; from_end <= std::min<std::size_t>(shape.size(), 2); ++from_end) {
+            const std::int64_t got = shape[shape.size() - from_end];
+            if (got != 1 && got != pairs[2 - from_end])
+                call.fail(
+                    name,
+                    "a shape that broadcasts to (..., " + std::to_string(n) + ", " + std::to_string(m) + ")",
+                    "shape " + text(shape));
+        }
+    };
+    for_pairs("mask", mask.shape());
+    for_pairs("bias", bias.shape());
+    lead = call.lead({{"q", q.shape(), 2},
+                      {k_name, k.shape(), 2},
+                      {"v", v.shape(), 2},
+                      {"mask", mask.shape(), 2},
+                      {"bias", bias.shape(), 2}});
     this->q = array(q, lead, 2);
     this->k = array(k, lead, 2);
     this->mask = array(mask, lead, 2, pairs);
+    this->bias = array(bias, lead, 2, pairs);
 }
 
 template <class T>
@@ -154,7 +163,7 @@ Shape Attended<T>::shape(std::initializer_list<std::int64_t> core) const {
 }
 
 template <class T>
-rk::Allowed Attended<T>::allowed(const Call& call, const AttentionOptions& options) const {
+rk::Scoring<T> Attended<T>::scoring(const Call& call, const AttentionOptions& options) const {
     const long shift = options.align == Align::lower_right ? long(m - n) : 0;
     rk::Band band;
     for (const auto& [name, limit] :
@@ -164,7 +173,12 @@ rk::Allowed Attended<T>::allowed(const Call& call, const AttentionOptions& optio
     if (options.window.left) band.least = shift - bounded(*options.window.left);
     if (options.window.right) band.greatest = shift + bounded(*options.window.right);
     if (options.causal) band.greatest = shift;
-    return {mask, band};
+    const double cap = options.softcap.value_or(0);
+    if (options.softcap && !(cap > 0 && std::isfinite(cap)))
+        call.fail("softcap", "a finite number > 0", std::to_string(cap));
+    if (cap != 0 && (T(cap) < std::numeric_limits<T>::min() || std::isinf(T(cap))))
+        call.fail("softcap", "a number that float can hold", std::to_string(cap));
+    return {{mask, band}, T(cap), bias};
 }
 
 template <class T>

@@ -209,12 +209,13 @@ struct Attended {
     bool one_map;
     std::int64_t n, m, width;
     Shape lead;
-    rk::Array<const T> q, k;
+    rk::Array<const T> q, k, bias;
     rk::Array<const std::uint8_t> mask;
 
     // v is absent for scores and retrieval.
     Attended(const Call& call, const View<const T>& q, const View<const T>& k, const char* k_name,
-             const View<const T>& v, const Mlp<T>* phi, const Mlp<T>* psi, const Mask& mask);
+             const View<const T>& v, const Mlp<T>* phi, const Mlp<T>* psi, const Mask& mask,
+             const View<const T>& bias = {});
 
     // Shape of a result: leading dimensions, then these.
     Shape shape(std::initializer_list<std::int64_t> core) const;
@@ -224,7 +225,7 @@ struct Attended {
         return {q, k, packed(phi), packed(psi), precision, scale};
     }
     rk::Allowed allowed() const { return {mask, {}}; }
-    rk::Allowed allowed(const Call& call, const AttentionOptions& options) const;
+    rk::Scoring<T> scoring(const Call& call, const AttentionOptions& options) const;
 };
 
 }  // namespace detail

@@ -195,37 +195,93 @@ MapGradients<T> relation_matrix_vjp(In<T> x, In<T> y, In<T> grad, Map<T> phi, Ma
     return maps;
 }
 
+namespace {
+
+template <class T>
+using Outputs = std::vector<std::pair<const char*, View<T>>>;
+
+// The gradient of the bias as the engine writes it: contiguous, with all leading dimensions; or absent.
+template <class T>
+rk::Array<T> bias_gradient(const Output<T>& to, const Attended<T>& a) {
+    const View<T>& v = to.view();
+    if (v.absent()) return {};
+    Shape shape(a.lead.size() + 2 - v.ndim(), 1);
+    shape.insert(shape.end(), v.shape().begin(), v.shape().end());
+    return array(View<T>(v.data(), shape));
+}
+
+// What the gradients of attention and of its scores check alike.
+template <class T>
+void check_outputs(const Call& call, const AttentionOptions& options, const View<const T>& bias,
+                   const View<T>& grad_bias, const Outputs<T>& outputs) {
+    if (options.precision != Precision::full) call.fail("precision", "full for gradients", "bf16");
+    if (!grad_bias.absent()) call.shape("grad_bias", grad_bias.shape(), bias.shape(), "that of bias");
+    for (const auto& [name, to] : outputs) Output<T>(call, name, to, Layout::rows);
+}
+
+}  // namespace
+
 template <class T>
 MapGradients<T> attention_vjp(In<T> q, In<T> k, In<T> v, In<T> grad, Map<T> phi, Map<T> psi, View<T> grad_q,
-                              View<T> grad_k, View<T> grad_v, const AttentionOptions& options) {
+                              View<T> grad_k, View<T> grad_v, const AttentionOptions& options, In<T> bias,
+                              Out<T> grad_bias, In<T> grad_lse) {
     const Call call("attention_vjp");
     call.array("v", v.shape(), 2);
-    const Attended<T> a(call, q, k, "k", v, phi, psi, options.mask);
+    const Attended<T> a(call, q, k, "k", v, phi, psi, options.mask, bias);
     const T scale = a.scale(call, options.scale);
-    if (options.precision != Precision::full) call.fail("precision", "full for gradients", "bf16");
     call.shape("grad", grad.shape(), a.shape({a.n, v.shape().back()}), "that of the attention");
     call.shape("grad_q", grad_q.shape(), q.shape(), "that of q");
     call.shape("grad_k", grad_k.shape(), k.shape(), "that of k");
     call.shape("grad_v", grad_v.shape(), v.shape(), "that of v");
-    for (const auto& [name, to] : {std::pair("grad_q", grad_q), {"grad_k", grad_k}, {"grad_v", grad_v}})
-        Output<T>(call, name, to, Layout::rows);
+    if (!grad_lse.absent()) call.shape("grad_lse", grad_lse.shape(), a.shape({a.n}), "one for each row of q");
+    check_outputs<T>(call, options, bias, grad_bias,
+                     {{"grad_q", grad_q}, {"grad_k", grad_k}, {"grad_v", grad_v}});
+    const Output<T> to_bias(call, "grad_bias", grad_bias, Layout::contiguous);
 
     const Features<T> f(q, a.phi), g(k, a.psi);
     const rk::Relation<T> features{
         .rows = array(f.view(), a.lead, 2), .columns = array(g.view(), a.lead, 2), .scale = scale};
-    const rk::Allowed allowed = a.allowed(call, options);
+    const rk::Scoring<T> scoring = a.scoring(call, options);
     const auto values = array(v, a.lead, 2);
     const Owned<T> out(a.shape({a.n, v.shape().back()})), lse(a.shape({a.n}));
-    rk::attention<T>(features, values, allowed, array(out.view()), array(lse.view(), a.lead, 1));
+    rk::attention<T>(features, values, scoring, array(out.view()), array(lse.view(), a.lead, 1));
     Owned<T> grad_f(a.shape({a.n, a.width})), grad_g(a.shape({a.m, a.width}));
     Owned<T> grad_values(a.shape({a.m, v.shape().back()}));
     std::vector<double> grad_scale(std::size_t(detail::count(a.shape({a.n}))));
-    rk::attention_vjp<T>(features, values, allowed,
+    rk::attention_vjp<T>(features, values, scoring,
                          {array(View<const T>(out.view())), array(View<const T>(lse.view()), a.lead, 1)},
-                         array(View<const T>(grad), a.lead, 2),
+                         {array(View<const T>(grad), a.lead, 2), array(View<const T>(grad_lse), a.lead, 1)},
                          {array(grad_f.view()), array(grad_g.view()), grad_scale.data()},
-                         array(grad_values.view()));
+                         array(grad_values.view()), bias_gradient<T>(to_bias, a));
+    to_bias.write_back();
     detail::copy<T>(detail::summed_to(grad_values, v.shape()).view(), grad_v);
+    MapGradients<T> maps = Sides<T>{q, k, a.phi, a.psi, a.one_map}.back(grad_f, grad_g, grad_q, grad_k);
+    maps.scale = detail::sum(grad_scale);
+    return maps;
+}
+
+template <class T>
+MapGradients<T> attention_scores_vjp(In<T> q, In<T> k, In<T> grad, Map<T> phi, Map<T> psi, View<T> grad_q,
+                                     View<T> grad_k, const AttentionOptions& options, In<T> bias,
+                                     Out<T> grad_bias) {
+    const Call call("attention_scores_vjp");
+    const Attended<T> a(call, q, k, "k", {}, phi, psi, options.mask, bias);
+    const T scale = a.scale(call, options.scale);
+    call.shape("grad", grad.shape(), a.shape({a.n, a.m}), "that of the scores");
+    call.shape("grad_q", grad_q.shape(), q.shape(), "that of q");
+    call.shape("grad_k", grad_k.shape(), k.shape(), "that of k");
+    check_outputs<T>(call, options, bias, grad_bias, {{"grad_q", grad_q}, {"grad_k", grad_k}});
+    const Output<T> to_bias(call, "grad_bias", grad_bias, Layout::contiguous);
+
+    const Features<T> f(q, a.phi), g(k, a.psi);
+    const rk::Relation<T> features{
+        .rows = array(f.view(), a.lead, 2), .columns = array(g.view(), a.lead, 2), .scale = scale};
+    Owned<T> grad_f(a.shape({a.n, a.width})), grad_g(a.shape({a.m, a.width}));
+    std::vector<double> grad_scale(std::size_t(detail::count(a.shape({a.n}))));
+    rk::attention_scores_vjp<T>(features, a.scoring(call, options), array(View<const T>(grad), a.lead, 2),
+                                {array(grad_f.view()), array(grad_g.view()), grad_scale.data()},
+                                bias_gradient<T>(to_bias, a));
+    to_bias.write_back();
     MapGradients<T> maps = Sides<T>{q, k, a.phi, a.psi, a.one_map}.back(grad_f, grad_g, grad_q, grad_k);
     maps.scale = detail::sum(grad_scale);
     return maps;
@@ -236,7 +292,9 @@ MapGradients<T> attention_vjp(In<T> q, In<T> k, In<T> v, In<T> grad, Map<T> phi,
     template MapGradients<T> relation_matrix_vjp(In<T>, In<T>, In<T>, Map<T>, Map<T>, View<T>, Out<T>,   \
                                                  const RelationOptions&);                                \
     template MapGradients<T> attention_vjp(In<T>, In<T>, In<T>, In<T>, Map<T>, Map<T>, View<T>, View<T>, \
-                                           View<T>, const AttentionOptions&);
+                                           View<T>, const AttentionOptions&, In<T>, Out<T>, In<T>);      \
+    template MapGradients<T> attention_scores_vjp(In<T>, In<T>, In<T>, Map<T>, Map<T>, View<T>, View<T>, \
+                                                  const AttentionOptions&, In<T>, Out<T>);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)
 

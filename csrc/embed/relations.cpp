@@ -41,30 +41,30 @@ void relation_matrix(In<T> x, In<T> y, Map<T> phi, Map<T> psi, View<T> out, cons
 }
 
 template <class T>
-void attention_scores(In<T> q, In<T> k, Map<T> phi, Map<T> psi, View<T> out,
-                      const AttentionOptions& options) {
+void attention_scores(In<T> q, In<T> k, Map<T> phi, Map<T> psi, View<T> out, const AttentionOptions& options,
+                      In<T> bias) {
     const Call call("attention_scores");
-    const Attended<T> a(call, q, k, "k", {}, phi, psi, options.mask);
+    const Attended<T> a(call, q, k, "k", {}, phi, psi, options.mask, bias);
     const T scale = a.scale(call, options.scale);
     call.shape("out", out.shape(), a.shape({a.n, a.m}), "that of the scores");
     const Output<T> to(call, "out", out, Layout::rows);
-    rk::attention_scores<T>(a.relation(call.precision<T>(options.precision), scale), a.allowed(call, options),
+    rk::attention_scores<T>(a.relation(call.precision<T>(options.precision), scale), a.scoring(call, options),
                             to.array(2));
     to.write_back();
 }
 
 template <class T>
 void attention(In<T> q, In<T> k, In<T> v, Map<T> phi, Map<T> psi, View<T> out, Out<T> lse,
-               const AttentionOptions& options) {
+               const AttentionOptions& options, In<T> bias) {
     const Call call("attention");
     call.array("v", v.shape(), 2);
-    const Attended<T> a(call, q, k, "k", v, phi, psi, options.mask);
+    const Attended<T> a(call, q, k, "k", v, phi, psi, options.mask, bias);
     const T scale = a.scale(call, options.scale);
     call.shape("out", out.shape(), a.shape({a.n, v.shape().back()}), "that of the attention");
     if (!lse.absent()) call.shape("lse", lse.shape(), a.shape({a.n}), "one for each row of q");
     const Output<T> to(call, "out", out, Layout::rows), to_lse(call, "lse", lse, Layout::contiguous);
     rk::attention<T>(a.relation(call.precision<T>(options.precision), scale), array(v, a.lead, 2),
-                     a.allowed(call, options), to.array(2), lse.absent() ? rk::Array<T>{} : to_lse.array(1));
+                     a.scoring(call, options), to.array(2), lse.absent() ? rk::Array<T>{} : to_lse.array(1));
     to.write_back();
     to_lse.write_back();
 }
@@ -104,10 +104,11 @@ void relation_matvec(In<T> x, In<T> y, In<T> v, Map<T> phi, Map<T> psi, View<T> 
     to.write_back();
 }
 
-#define RK_INSTANTIATE(T)                                                                                   \
-    template void relation_matrix(In<T>, In<T>, Map<T>, Map<T>, View<T>, const RelationOptions&);           \
-    template void attention_scores(In<T>, In<T>, Map<T>, Map<T>, View<T>, const AttentionOptions&);         \
-    template void attention(In<T>, In<T>, In<T>, Map<T>, Map<T>, View<T>, Out<T>, const AttentionOptions&); \
+#define RK_INSTANTIATE(T)                                                                                  \
+    template void relation_matrix(In<T>, In<T>, Map<T>, Map<T>, View<T>, const RelationOptions&);          \
+    template void attention_scores(In<T>, In<T>, Map<T>, Map<T>, View<T>, const AttentionOptions&, In<T>); \
+    template void attention(In<T>, In<T>, In<T>, Map<T>, Map<T>, View<T>, Out<T>, const AttentionOptions&, \
+                            In<T>);                                                                        \
     template void relation_matvec(In<T>, In<T>, In<T>, Map<T>, Map<T>, View<T>, const MatvecOptions&);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)

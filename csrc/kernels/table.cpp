@@ -38,6 +38,7 @@ namespace rk::RK_ISA {
       .add_column_sums = add_column_sums<T>,                                                  \
       .add = add<T>,                                                                          \
       .mask_tile = mask_tile<T>,                                                              \
+      .score = score<T>,                                                                      \
       .softmax_accept = softmax_accept<T>,                                                    \
       .softmax_merge = softmax_merge<T>,                                                      \
       .softmax_finish = softmax_finish<T>,                                                    \

@@ -55,6 +55,14 @@ struct Mask {
     }
 };
 
+// Terms added to the scores of pairs: that of pair (i, j) of a tile is data[i * row + j * col]; null: none.
+// A term of -inf forbids its pair.
+template <class T>
+struct Bias {
+    const T* data = nullptr;
+    long row = 0, col = 0;
+};
+
 // The data of a loss over pairs, besides their inner products. Element (i, j) of a matrix is p[i * row + j *
 // col]; a null pointer means "absent". Targets come as a matrix or as labels.
 template <class T>
@@ -176,6 +184,11 @@ struct Tiles {
     // r(i, j) <- value where the mask forbids the pair (i0 + i, j0 + j).
     void (*mask_tile)(T* r, long ld, long rows, long cols, const Mask& mask, long i0, long j0, T value);
 
+    // r <- r + bias, then cap tanh(r / cap) unless cap is 0; -inf where the bias forbids the pair. slope
+    // (null, or rows as those of r, with a cap) <- the derivative with respect to r + bias, 0 for a forbidden
+    // pair. Returns whether the bias forbids a pair.
+    bool (*score)(T* r, long ld, long rows, long cols, const Bias<T>& bias, T cap, T* slope);
+
     // Streaming softmax (Milakov & Gimelshein 2018): r <- exp(r - max'), where max' = max(max, row
     // maximum of r); sum and the weighted sums acc are rescaled by exp(max - max') and sum is updated.
     void (*softmax_accept)(T* r, long ld, long rows, long cols, T* max, T* sum, T* acc, long acc_row,
@@ -183,15 +196,18 @@ struct Tiles {
     // State a <- merge of states a and b (log-sum-exp).
     void (*softmax_merge)(T* max, T* sum, T* acc, const T* max_b, const T* sum_b, const T* acc_b, long rows,
                           long width);
-    // out <- acc / sum (0 where sum is 0), lse <- max + log(sum); lse may be null.
+    // out <- acc / sum (0 where sum is 0), lse <- max + log(sum); lse may be null. A maximum of +inf gives an
+    // lse of +inf and NaN in out.
     void (*softmax_finish)(const T* max, const T* sum, const T* acc, long rows, long width, T* out,
                            long out_row, T* lse);
     // max[i] <- max(max[i], row maximum of r)
     void (*row_max)(const T* r, long ld, long rows, long cols, T* max);
     // r <- exp(r - max) / sum, row by row (0 where max is -inf).
     void (*softmax_rows)(T* r, long ld, long rows, long cols, const T* max);
-    // p <- exp(p - lse), dp <- p * (dp - delta), with an lse and a delta for each row.
-    void (*softmax_vjp)(T* p, T* dp, long ld, long rows, long cols, const T* lse, const T* delta);
+    // p <- exp(p - lse), dp <- p * (dp - delta) * slope, with an lse and a delta for each row; slope (or
+    // null: 1) has the layout of p.
+    void (*softmax_vjp)(T* p, T* dp, const T* slope, long ld, long rows, long cols, const T* lse,
+                        const T* delta);
 
     // Columns of row r that could enter its k best: those not below the threshold. Returns how many of
     // the cols candidates were written to columns (ascending).

@@ -7,13 +7,14 @@
 namespace rk {
 
 template <class T>
-void attention(const Relation<T>& r, const Array<const T>& values, const Allowed& allowed,
+void attention(const Relation<T>& r, const Array<const T>& values, const Scoring<T>& scoring,
                const Array<T>& out, const Array<T>& lse) {
-    if (allowed.all() && values.repeats() && one_relation(r.rows, r.columns, out)) {
+    const bool alike = scoring.allowed.all() && scoring.bias.empty();  // for the rows of all items
+    if (alike && values.repeats() && one_relation(r.rows, r.columns, out)) {
         const Array<T> flat_lse = lse.empty() ? lse : Array<T>{lse.data, {r.rows.batch(1)}, {1}};
-        return attention(r.as_one(), values.first_item(), allowed, out.as_matrix(), flat_lse);
+        return attention(r.as_one(), values.first_item(), scoring, out.as_matrix(), flat_lse);
     }
-    const double work = r.work(double(values.dim(1)) + kWorkOfExp);
+    const double work = r.work(double(values.dim(1)) + scoring.work());
     for_each_item(r.rows.batch(2), work, [&](const Team& team, long item) {
         with_arithmetic<T>(r.precision, [&]<class A>() {
             const std::vector<Operand<A>> columns = {
@@ -23,13 +24,13 @@ void attention(const Relation<T>& r, const Array<const T>& values, const Allowed
             walk_pairs(
                 team, points_of(r.rows, item, r.phi), columns, r.scale, 1,
                 SoftmaxAccumulate<T>{values.dim(1), out.item(item, 2), out.step(2),
-                                     lse.empty() ? nullptr : lse.item(item, 1), allowed.of_item(item)});
+                                     lse.empty() ? nullptr : lse.item(item, 1), scoring.of_item(item)});
         });
     });
 }
 
-#define RK_INSTANTIATE(T)                                                                               \
-    template void attention(const Relation<T>&, const Array<const T>&, const Allowed&, const Array<T>&, \
+#define RK_INSTANTIATE(T)                                                                                  \
+    template void attention(const Relation<T>&, const Array<const T>&, const Scoring<T>&, const Array<T>&, \
                             const Array<T>&);
 RK_INSTANTIATE(float)
 RK_INSTANTIATE(double)

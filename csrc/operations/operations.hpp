@@ -8,6 +8,7 @@
 #include "walk/arithmetic.hpp"
 #include "walk/masks.hpp"
 #include "walk/mlp.hpp"
+#include "walk/scoring.hpp"
 
 namespace rk {
 
@@ -61,11 +62,11 @@ template <class T>
 void relation_matrix(const Relation<T>& relation, Link link, long heads, const Array<T>& out);
 
 template <class T>
-void attention_scores(const Relation<T>& relation, const Allowed& allowed, const Array<T>& out);
+void attention_scores(const Relation<T>& relation, const Scoring<T>& scoring, const Array<T>& out);
 
 // lse (contiguous) may be absent.
 template <class T>
-void attention(const Relation<T>& relation, const Array<const T>& values, const Allowed& allowed,
+void attention(const Relation<T>& relation, const Array<const T>& values, const Scoring<T>& scoring,
                const Array<T>& out, const Array<T>& lse);
 
 // Codes of float32 features of keys (kernels/table.hpp), in memory of the caller: codes (panels, groups,
@@ -144,7 +145,8 @@ struct RelationGradient {
     double* scale = nullptr;
 };
 
-// What attention returned, for its gradient. lse is contiguous.
+// What attention returned, or the gradients with respect to it; that of lse may be absent. A returned lse is
+// contiguous.
 template <class T>
 struct AttentionResult {
     Array<const T> out, lse;
@@ -195,11 +197,17 @@ void relation_matvec_vjp(const Relation<T>& features, const Array<const T>& valu
                          const Array<const T>& grad, Link link, const RelationGradient<T>& to,
                          const Array<T>& to_values);
 
-// The gradients, to_values too, are contiguous, and none is absent but the scale's.
+// The gradients are contiguous, and none is absent but the scale's and the bias's. The latter has the bias's
+// dimensions of 1, over which it is a sum, in the order of the items and of the tiles.
 template <class T>
-void attention_vjp(const Relation<T>& features, const Array<const T>& values, const Allowed& allowed,
-                   const AttentionResult<T>& result, const Array<const T>& grad,
-                   const RelationGradient<T>& to, const Array<T>& to_values);
+void attention_vjp(const Relation<T>& features, const Array<const T>& values, const Scoring<T>& scoring,
+                   const AttentionResult<T>& result, const AttentionResult<T>& grad,
+                   const RelationGradient<T>& to, const Array<T>& to_values, const Array<T>& to_bias);
+
+// As for attention_vjp. grad: of the shape of the scores.
+template <class T>
+void attention_scores_vjp(const Relation<T>& features, const Scoring<T>& scoring, const Array<const T>& grad,
+                          const RelationGradient<T>& to, const Array<T>& to_bias);
 
 // A loss over all pairs of two matrices of features: the (weighted) value of each row, and the gradients,
 // which are contiguous. The gradient of the rows is always computed.

@@ -105,7 +105,7 @@ void relation_loss(const Relation<T>& features, const PairTargets<T>& given, Los
     const Buffer<T> lse(loss == Loss::softmax ? rows.count : 0);
     if (loss == Loss::softmax) {
         const std::vector<Operand<Full<T>>> columns = {{cols, Operand<Full<T>>::columns}};
-        walk_pairs(team, rows, columns, scale, 1, SoftmaxAccumulate<T>{0, nullptr, 0, lse.get(), Mask{}});
+        walk_pairs(team, rows, columns, scale, 1, SoftmaxAccumulate<T>{0, nullptr, 0, lse.get(), {}});
         targets.lse = lse.get();
     }
     walk_lanes<T>(

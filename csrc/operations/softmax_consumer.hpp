@@ -4,8 +4,8 @@
 
 #include <limits>
 
-#include "walk/masks.hpp"
 #include "walk/pairs.hpp"
+#include "walk/scoring.hpp"
 
 namespace rk {
 
@@ -17,10 +17,13 @@ struct SoftmaxAccumulate {
     T* out;      // row-major with stride out_row; null where width is 0
     long out_row;
     T* lse;  // contiguous; may be null
-    Mask mask;
+    ItemScoring<T> scoring;
 
     struct State {
         T *max, *sum, *acc;  // of each row; acc: rows x width
+
+        // From row `first` on.
+        State from(long first, long width) const { return {max + first, sum + first, acc + first * width}; }
     };
     State make(Space& space, long rows) const {
         return {space.take<T>(rows), space.take<T>(rows), space.take<T>(rows * width)};
@@ -31,16 +34,17 @@ struct SoftmaxAccumulate {
         std::fill_n(s.acc, rows * width, T(0));
     }
     Span met(long i0, long rows, long j0, long cols) const {
-        return band_columns(mask.band, i0, rows, j0, cols);
+        return band_columns(scoring.mask.band, i0, rows, j0, cols);
     }
     template <class A>
     void destination(Tile<A>&, Finish<T>&) const {}
     template <class A>
     void accept(State& state, const Tile<A>& t) const {
-        const State s = {state.max + t.first, state.sum + t.first, state.acc + t.first * width};
-        apply_mask(t, mask, -std::numeric_limits<T>::infinity());
+        Arena::Scope scratch;
+        const State s = state.from(t.first, width);
+        const Mask mask = scoring.apply(t, scratch);
         kernels<T>().softmax_accept(t.r, t.ld, t.rows, t.cols, s.max, s.sum, s.acc, width, width);
-        if (width > 0) add_weighted(t.r, t.ld, t, 1, width, mask_in(mask, t.i0, t.rows, t.j0, t.cols), s.acc);
+        if (width > 0) add_weighted(t.r, t.ld, t, 1, width, mask, s.acc);
     }
     void merge(State& a, const State& b, long rows) const {
         kernels<T>().softmax_merge(a.max, a.sum, a.acc, b.max, b.sum, b.acc, rows, width);

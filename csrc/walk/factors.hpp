@@ -218,7 +218,7 @@ const typename A::Factor* packed_values(const typename A::Factor* values, long r
 }
 
 // acc(i, :) += sum_j p(i, j) values(j, :) for a strip p and an operand of values. Pairs that the mask forbids
-// contribute nothing, even where their values are NaN or infinite.
+// contribute nothing, even where their values are NaN or infinite; its pair (0, 0) is the first of the strip.
 template <class A>
 void add_weighted(const typename A::Value* p, long ld, const Tile<A>& t, std::size_t operand, long width,
                   const Mask& mask, typename A::Value* acc) {
@@ -228,7 +228,7 @@ void add_weighted(const typename A::Value* p, long ld, const Tile<A>& t, std::si
     if constexpr (!A::kConverts)
         if (!o.packed)
             return kernels<typename A::Value>().weighted_rows(p, ld, values, o.storage, o.stride, t.rows,
-                                                              t.cols, width, acc, mask, t.i0, t.j0);
+                                                              t.cols, width, acc, mask, 0, 0);
     long stride = o.stride;
     Arena::Scope scratch;
     const Factor* a;
@@ -247,8 +247,7 @@ void add_weighted(const typename A::Value* p, long ld, const Tile<A>& t, std::si
     bool clean = mask.empty();
     for (long j = 0; !clean && j < width; j += A::nr())
         if (!A::all_finite(values + j / A::nr() * stride, A::padded(t.cols) * A::nr()))
-            return A::masked_product(a, ld, values, stride, t.rows, width, t.cols, acc, width, mask, t.i0,
-                                     t.j0);
+            return A::masked_product(a, ld, values, stride, t.rows, width, t.cols, acc, width, mask, 0, 0);
     A::product(a, ld, 1, values, stride, t.rows, width, t.cols, acc, width, {.accumulate = true});
 }
 

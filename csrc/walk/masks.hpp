@@ -10,7 +10,7 @@
 
 namespace rk {
 
-// The pairs that count: those of a boolean matrix (absent: all) that lie in a band.
+// The pairs that count: those of a boolean matrix (absent: all) that are in a band.
 struct Allowed {
     Array<const std::uint8_t> mask;
     Band band;
@@ -81,12 +81,6 @@ inline Mask mask_in(const Mask& mask, long i0, long rows, long j0, long cols) {
     Mask m = mask;
     if (j0 - (i0 + rows - 1) >= mask.band.least && j0 + cols - 1 - i0 <= mask.band.greatest) m.band = {};
     return m;
-}
-
-template <class A>
-void apply_mask(const Tile<A>& t, const Mask& mask, typename A::Value value) {
-    const Mask m = mask_in(mask, t.i0, t.rows, t.j0, t.cols);
-    if (!m.empty()) kernels<typename A::Value>().mask_tile(t.r, t.ld, t.rows, t.cols, m, t.i0, t.j0, value);
 }
 
 }  // namespace rk

@@ -25,6 +25,7 @@ from .arrays.engine import register_device
 from .config import get_num_threads, set_num_threads, show_config
 from .gradients import (
     MLPGradient,
+    attention_scores_vjp,
     attention_vjp,
     feature_map_vjp,
     relation_loss,
@@ -83,6 +84,7 @@ __all__ = [
     "as_linear_operator",
     "attention",
     "attention_scores",
+    "attention_scores_vjp",
     "attention_vjp",
     "feature_map",
     "feature_map_vjp",

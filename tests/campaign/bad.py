@@ -14,8 +14,8 @@ from .drawing import Draw, arrays_in
 # The kind of a parameter, by name.
 ARRAYS = {"x", "y", "q", "k", "v", "keys", "grad"}
 INTEGERS = {"heads", "depth", "n", "rows", "limit"}
-REALS = {"scale", "weight_std", "bias_std", "r", "slope"}
-FLAGS = {"causal", "return_lse", "bias", "pad"}
+REALS = {"scale", "softcap", "weight_std", "bias_std", "r", "slope"}
+FLAGS = {"causal", "return_lse", "bias", "of_bias", "pad"}
 CHOICES = {"link", "loss", "kind", "precision", "activation", "dtype", "align", "of"}
 MAPS = {"phi", "psi", "mlp"}
 
@@ -228,8 +228,10 @@ def spoiled(draw: Draw, call: Call) -> tuple[dict[str, Any], str, bool] | None:
         bad, refused = of_integer(draw, value)
         refused = refused and not (name == "rows" and isinstance(bad, int) and bad > 0)  # one block
     else:
+        # The bias of attention is an array, that of a random map a flag.
+        arrays = ARRAYS | {"sample_weight", "grad_lse"} | ({"bias"} if "q" in parameters else set())
         for names, change in (
-            (ARRAYS | {"sample_weight"}, array), (REALS, of_real), (FLAGS, of_flag), (CHOICES, of_choice),
+            (arrays, array), (REALS, of_real), (FLAGS, of_flag), (CHOICES, of_choice),
             (MAPS, of_map), ({"mask"}, of_mask), ({"target"}, of_target),
             ({"exclude"}, of_exclude), ({"threshold"}, of_threshold),
             ({"blocks"}, of_blocks), ({"weights", "biases", "widths"}, of_list), ({"path"}, of_path),

@@ -114,6 +114,18 @@ def attended(draw: Draw, keys: str = "k") -> dict[str, Any]:
     return {"q": q, keys: k, "phi": phi, "psi": psi} | given(mask=mask)
 
 
+def scored(draw: Draw, a: dict[str, Any]) -> dict[str, Any]:
+    """Add a bias and a cap, or neither, to q, k and their options."""
+    n, m = a["q"].shape[-2], a["k"].shape[-2]
+    lead = np.broadcast_shapes(a["q"].shape[:-2], a["k"].shape[:-2])
+    if draw.chance(0.3):
+        bias = draw.array(*draw.pick((), lead), draw.pick(1, n), draw.pick(1, m))
+        if draw.chance(0.5):
+            bias = draw.laid_out(np.where(draw.rng.random(bias.shape) < 0.3, bias.dtype.type(-np.inf), bias))
+        a = a | {"bias": bias}
+    return a | ({"softcap": draw.pick(0.5, 3, 50.0)} if draw.chance(0.2) else {})
+
+
 def allowed(draw: Draw) -> dict[str, Any]:
     """Return the causal rule and a window, or neither."""
     options: dict[str, Any] = {"causal": True} if draw.chance(0.3) else {}
@@ -135,12 +147,14 @@ def without(arguments: dict[str, Any], *names: str) -> dict[str, Any]:
 def growth(a: dict[str, Any]) -> float:
     """Return the factor by which an error of the scores can grow."""
     f, g = sizes(a["q"], a["k"], a["phi"], a["psi"])
-    return exponent(f, g, a.get("scale"), f.shape[-1])
+    bias = a.get("bias")
+    terms = 0 if bias is None else np.max(np.abs(bias), initial=0, where=np.isfinite(bias))
+    return exponent(f, g, a.get("scale"), f.shape[-1]) + terms
 
 
 @generator("attention_scores")
 def attention_scores(draw: Draw) -> Call:
-    a = attended(draw) | softmax_options(draw)
+    a = scored(draw, attended(draw)) | softmax_options(draw)
 
     def check(out: Any) -> None:
         expected = reference.attention_scores(**without(a, "precision"))
@@ -159,7 +173,7 @@ def with_values(draw: Draw, a: dict[str, Any]) -> dict[str, Any]:
 
 @generator("attention")
 def attention(draw: Draw) -> Call:
-    a = with_values(draw, attended(draw) | softmax_options(draw))
+    a = with_values(draw, scored(draw, attended(draw)) | softmax_options(draw))
     return_lse = draw.chance(0.5)
 
     def check(result: Any) -> None:

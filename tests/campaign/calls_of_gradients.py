@@ -11,7 +11,17 @@ from relkernels import states
 from strategies import ACTIVATIONS
 
 from . import gradients
-from .calls import Call, attended, generator, given, growth, softmax_options, with_values, without
+from .calls import (
+    Call,
+    attended,
+    generator,
+    given,
+    growth,
+    scored,
+    softmax_options,
+    with_values,
+    without,
+)
 from .checks import ATTENTION, GRADIENT, RELATION, close, exponent, feature_size, gradients_close, same_bits
 from .drawing import COLUMNS, ROWS, SMOOTH, WIDTHS, Draw
 
@@ -61,22 +71,41 @@ def relation_matrix_vjp(draw: Draw) -> Call:
 @generator("attention_vjp")
 def attention_vjp(draw: Draw) -> Call:
     d_q, phi, d_k, psi = draw.maps(activations(draw))
-    a = with_values(draw, attended(draw) | without(softmax_options(draw), "precision"))
+    a = with_values(draw, scored(draw, attended(draw)) | without(softmax_options(draw), "precision"))
     q = draw.array(*a["q"].shape[:-1], d_q)
     k = draw.array(*a["k"].shape[:-1], d_k)
     a |= {"q": q, "k": k, "phi": phi, "psi": psi}
-    leads = [a[name].shape[:-2] for name in ("q", "k", "v", "mask") if name in a]
-    lead = np.broadcast_shapes(*leads)
+    lead = np.broadcast_shapes(*(a[name].shape[:-2] for name in ("q", "k", "v", "mask", "bias") if name in a))
     grad = draw.array(*lead, q.shape[-2], a["v"].shape[-1])
     arguments = {"q": q, "k": k, "v": a["v"], "grad": grad} | without(a, "q", "k", "v")
+    if draw.chance(0.3):
+        arguments["grad_lse"] = draw.array(*lead, q.shape[-2])
+    return Call(rk.attention_vjp, arguments, of_attention(draw, gradients.attention_vjp, arguments), 4)
+
+
+@generator("attention_scores_vjp")
+def attention_scores_vjp(draw: Draw) -> Call:
+    d_q, phi, d_k, psi = draw.maps(activations(draw))
+    a = scored(draw, attended(draw)) | without(softmax_options(draw), "precision")
+    q = draw.array(*a["q"].shape[:-1], d_q)
+    k = draw.array(*a["k"].shape[:-1], d_k)
+    a |= {"q": q, "k": k, "phi": phi, "psi": psi}
+    lead = np.broadcast_shapes(*(a[name].shape[:-2] for name in ("q", "k", "mask", "bias") if name in a))
+    grad = draw.array(*lead, q.shape[-2], k.shape[-2])
+    arguments = {"q": q, "k": k, "grad": grad} | without(a, "q", "k")
+    check = of_attention(draw, gradients.attention_scores_vjp, arguments)
+    return Call(rk.attention_scores_vjp, arguments, check, 3)
+
+
+def of_attention(draw: Draw, definition: Any, arguments: dict[str, Any]) -> Any:
+    """Return the check of a gradient of attention, or of its weights."""
 
     def check(result: Any) -> None:
-        expected = gradients.attention_vjp(gradients.EXACT, **arguments)
-        sizes = gradients.attention_vjp(gradients.SIZES, **arguments)
-        got = (*result, np.float64(result.grad_scale))
+        expected, sizes = (definition(rules, **arguments) for rules in (gradients.EXACT, gradients.SIZES))
+        got = (*result, np.float64(result.grad_scale), result.grad_bias)
         gradients_close(got, expected, sizes, GRADIENT[draw.dtype] * growth(arguments), "gradient")
 
-    return Call(rk.attention_vjp, arguments, check, 4)
+    return check
 
 
 def targets(draw: Draw, n: int, m: int, symmetric: bool, loss: str) -> tuple[Any, np.ndarray]:

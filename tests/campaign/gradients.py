@@ -155,25 +155,38 @@ def relation_matrix_vjp(rules, x, y, grad, phi=None, psi=None, scale=1.0, heads=
     return *both_sides(rules, x, y, phi, psi, grad_f, grad_g), grad_scale
 
 
-def attention_vjp(rules, q, k, v, grad, phi=None, psi=None, scale=None, **allowed):
+def _of_weights(rules, q, k, above, grad_lse, phi, psi, scale, bias, softcap, allowed):
+    """Return the gradients of q, k, the maps, the scale and the bias, from that of the weights."""
     f, g = rules.features(q, phi), rules.features(k, phi if psi is None else psi)
-    scores, _ = reference.scores_and_lse(q, k, phi, psi, scale=scale, **allowed)
     factor = 1 / np.sqrt(f.shape[-1]) if scale is None else scale
-    v, grad = rules.take(v), rules.take(grad)
-    products = f @ np.swapaxes(g, -1, -2)
-    above = grad @ np.swapaxes(v, -1, -2)
-    mean = (scores * above).sum(-1, keepdims=True)
-    if rules.absolute:
-        factor = abs(factor)
-        below = scores * (above + mean)
-    else:
-        below = scores * (above - mean)
-    lead = below.shape[:-2]
+    terms = {"scale": scale, "bias": bias, "softcap": softcap}
+    weights = reference.attention_scores(q, k, phi, psi, **terms, **allowed)
+    mean = (weights * above).sum(-1, keepdims=True)
+    below = weights * (above + mean + grad_lse if rules.absolute else above - mean + grad_lse)
+    below = below * reference.slope_of_cap(q, k, phi, psi, **terms)
+    factor = abs(factor) if rules.absolute else factor
     grad_f, grad_g = factor * below @ g, factor * np.swapaxes(below, -1, -2) @ f
-    grad_v = np.broadcast_to(np.swapaxes(scores, -1, -2) @ grad, (*lead, *v.shape[-2:]))
-    grad_q, grad_k, grad_phi, grad_psi = both_sides(rules, q, k, phi, psi, grad_f, grad_g)
-    grad_scale = (below * products).sum()
-    return grad_q, grad_k, summed_to(grad_v, v.shape), grad_phi, grad_psi, grad_scale
+    sides = both_sides(rules, q, k, phi, psi, grad_f, grad_g)
+    of_bias = None if bias is None else summed_to(below, bias.shape)
+    return *sides, (below * (f @ np.swapaxes(g, -1, -2))).sum(), of_bias
+
+
+def attention_vjp(
+    rules, q, k, v, grad, phi=None, psi=None, scale=None, bias=None, softcap=None, grad_lse=None, **allowed
+):
+    v, grad = rules.take(v), rules.take(grad)
+    of_lse = 0 if grad_lse is None else rules.take(grad_lse)[..., None]
+    above = grad @ np.swapaxes(v, -1, -2)
+    grad_q, grad_k, *rest = _of_weights(rules, q, k, above, of_lse, phi, psi, scale, bias, softcap, allowed)
+    weights = reference.attention_scores(q, k, phi, psi, scale=scale, bias=bias, softcap=softcap, **allowed)
+    grad_v = np.swapaxes(weights, -1, -2) @ grad
+    return grad_q, grad_k, summed_to(grad_v, v.shape), *rest
+
+
+def attention_scores_vjp(
+    rules, q, k, grad, phi=None, psi=None, scale=None, bias=None, softcap=None, **allowed
+):
+    return _of_weights(rules, q, k, rules.take(grad), 0, phi, psi, scale, bias, softcap, allowed)
 
 
 def relation_loss(rules, x, y, target, phi=None, psi=None, loss="squared", weight=None, scale=1.0):

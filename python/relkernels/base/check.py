@@ -24,6 +24,8 @@ FLOATS = "float32 or float64"
 WIDEST = 2**31 - 1
 # The largest number of float32.
 _LARGEST = float(np.finfo(np.float32).max)
+# The smallest normal number of float32.
+_SMALLEST = float(np.finfo(np.float32).tiny)
 # Most characters kept of another library's error message.
 LONGEST = 400
 
@@ -117,6 +119,16 @@ def mask(value: Any, rows: int | None, columns: int) -> np.ndarray | None:
     masked = isinstance(value, np.ma.MaskedArray)  # whose own mask nothing here would look at
     if not isinstance(value, np.ndarray) or masked or value.dtype != np.bool_:
         raise TypeError(f"mask: expected a boolean array (True = may be attended), got {described(value)}")
+    return _for_pairs("mask", value, rows, columns)
+
+
+def bias(value: Any, rows: int, columns: int) -> np.ndarray | None:
+    """Return an array of floats whose last dimensions broadcast to (rows, columns)."""
+    return None if value is None else _for_pairs("bias", floats("bias", value, 0), rows, columns)
+
+
+def _for_pairs(name: str, value: np.ndarray, rows: int | None, columns: int) -> np.ndarray:
+    """Return an array with two dimensions or more, of which the last broadcast to (rows, columns)."""
     given = value.shape
     if rows is None and value.ndim:
         value = value[..., None, :]
@@ -124,8 +136,20 @@ def mask(value: Any, rows: int | None, columns: int) -> np.ndarray | None:
         value = value.reshape((1,) * (2 - value.ndim) + value.shape)
     if value.shape[-2] not in (1, rows) or value.shape[-1] not in (1, columns):
         wanted = f"(..., {columns})" if rows is None else f"(..., {rows}, {columns})"
-        fail("mask", f"a shape that broadcasts to {wanted}", given)
+        fail(name, f"a shape that broadcasts to {wanted}", given)
     return value
+
+
+def softcap(value: Any, dtype: np.dtype) -> float | None:
+    """Return a positive finite cap that arrays of `dtype` can hold, or None."""
+    if value is None:
+        return None
+    number = real("softcap", value)
+    if not 0 < number < math.inf:
+        fail("softcap", "a finite number > 0", repr(value))
+    if dtype.char == "f" and number < _SMALLEST:
+        fail("softcap", "a number that float32 can hold", repr(number))
+    return held("softcap", number, dtype)
 
 
 def scale(value: Any, dtype: np.dtype, default: float | None = None) -> float:

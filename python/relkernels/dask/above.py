@@ -13,6 +13,7 @@ from ..base import check
 from ..maps.mlp import MLP
 from ..ops.allowed import Allowed
 from ..ops.retrieval_above import row_thresholds
+from ..ops.scoring import Scoring
 from ..ops.sides import Attended
 from ..states.consumers import Above, State
 from .arrays import aligned, array, optional_array, stand_in, value, widened
@@ -94,7 +95,7 @@ def retrieve_above(
     allowed = optional_array("mask", mask)
     if allowed is not None and allowed.ndim < 2:
         allowed = allowed.reshape((1,) * (2 - allowed.ndim) + allowed.shape)
-    shown = Allowed(stand_in(allowed))
+    shown = Scoring(Allowed(stand_in(allowed)))
     a = Attended(stand_in(q), stand_in(keys), None, phi, psi, 1.0, shown, precision, keys_name="keys")
     if isinstance(threshold, da.Array):
         bars = array("threshold", threshold)

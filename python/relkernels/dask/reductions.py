@@ -13,6 +13,7 @@ from ..base.describe import described
 from ..maps.mlp import MLP, check_mlp, mapped_width
 from ..ops.allowed import Allowed, Band, Window
 from ..ops.links import Linked, as_columns
+from ..ops.scoring import Scoring
 from ..ops.sides import Attended, Sides
 from ..states.consumers import LinkedSum, SoftmaxAccumulate, State, TopK
 from .arrays import aligned, array, optional_array, own_precision, stand_in, value, widened
@@ -22,9 +23,9 @@ from .key_blocks import OfKeys
 from .relations import features
 
 
-def _mask(mask: Any) -> da.Array | None:
-    """Return the mask with its last two axes."""
-    a = optional_array("mask", mask)
+def _for_pairs(name: str, given: Any) -> da.Array | None:
+    """Return an array for pairs, or None, with its last two axes."""
+    a = optional_array(name, given)
     return a if a is None or a.ndim > 1 else a.reshape((1,) * (2 - a.ndim) + a.shape)
 
 
@@ -93,7 +94,7 @@ def retrieve(
     else:
         (q, keys), dtype, precision = widened(precision, ("q", q), ("keys", keys))
     single = q.ndim == 1
-    allowed = optional_array("mask", mask) if single else _mask(mask)
+    allowed = optional_array("mask", mask) if single else _for_pairs("mask", mask)
     a = Attended(
         stand_in(q),
         stand_in(keys),
@@ -101,7 +102,7 @@ def retrieve(
         phi,
         psi,
         1.0,
-        Allowed(stand_in(allowed)),
+        Scoring(Allowed(stand_in(allowed))),
         precision,
         keys_name="keys",
         least_ndim=1,
@@ -113,7 +114,7 @@ def retrieve(
     if single:
         q = q[None]
         if allowed is not None:
-            allowed = _mask(allowed[..., None, :] if allowed.ndim else allowed)
+            allowed = _for_pairs("mask", allowed[..., None, :] if allowed.ndim else allowed)
     lists = excluded_array(exclude, q, a.m, single)
     operands = [(q, ("i", "d")), (keys, ("j", "e"))]
     if allowed is not None:
@@ -164,10 +165,12 @@ def attention(
     causal: bool = False,
     window: Window = None,
     align: str = "upper_left",
+    bias: Any = None,
+    softcap: float | None = None,
     return_lse: bool = False,
     precision: str | None = None,
 ) -> da.Array | tuple[da.Array, da.Array]:
-    """Return attention ``softmax_j(scale * <phi(q_i), psi(k_j)>) @ v`` without storing the scores.
+    """Return attention ``softmax_j(cap(scale * <phi(q_i), psi(k_j)> + bias_ij)) @ v``, scores never stored.
 
     Parameters
     ----------
@@ -184,6 +187,10 @@ def attention(
         True = may attend; broadcast to (..., n, m).
     causal, window, align
         As in memory. Pairs of blocks in which nothing may be attended are left out of the graph.
+    bias : dask.array.Array, optional
+        Of the dtype of `q`, broadcast to (..., n, m); -inf forbids a pair.
+    softcap : float, optional
+        As in memory.
     return_lse : bool, default False
         Also return the log-sum-exp of each row's scores.
     precision : {"bf16"}, optional
@@ -215,19 +222,23 @@ def attention(
            [0.22, 0.22, 0.22, 0.35]])
     """
     named = [("q", array("q", q)), ("k", array("k", k)), ("v", array("v", v))]
-    (q, k, v), dtype, precision = widened(precision, *named)
-    allowed = _mask(mask)
+    terms = _for_pairs("bias", bias)
+    if terms is not None:
+        named.append(("bias", terms))
+    (q, k, v, *wide), dtype, precision = widened(precision, *named)
+    allowed, terms = _for_pairs("mask", mask), wide[0] if wide else None
     shown = (stand_in(q), stand_in(k), stand_in(v))
-    a = Attended(*shown, phi, psi, scale, Allowed(stand_in(allowed), causal, window, align), precision)
+    scoring = Scoring(Allowed(stand_in(allowed), causal, window, align), stand_in(terms), softcap)
+    a = Attended(*shown, phi, psi, scale, scoring, precision)
     offset = a.m - a.n if align == "lower_right" else 0
     want_lse = check.flag("return_lse", return_lse)
     operands = [(q, ("i", "d")), (k, ("j", "e")), (v, ("j", "f"))]
-    if allowed is not None:
-        operands.append((allowed, ("i", "j")))
+    for_pairs = {name: a for name, a in (("mask", allowed), ("bias", terms)) if a is not None}
+    operands += [(a, ("i", "j")) for a in for_pairs.values()]
     out, lse = tree_of_states(
         "attention",
-        partial(_accept_softmax, causal=causal, window=window, offset=offset),
-        SoftmaxAccumulate(a.scale, a.precision),
+        partial(_accept_softmax, names=tuple(for_pairs), causal=causal, window=window, offset=offset),
+        SoftmaxAccumulate(a.scale, a.precision, a.softcap),
         *aligned(operands),
         (value(a.phi), value(a.psi)),
         [((v.shape[-1],), a.dtype), ((), a.dtype)],
@@ -242,12 +253,14 @@ def _accept_softmax(
     state: SoftmaxAccumulate,
     phi: MLP | None,
     psi: MLP | None,
+    names: tuple[str, ...],
     causal: bool,
     window: Window,
     offset: int,
 ) -> State:
-    q, k, v, *mask, i, j = blocks
-    return state.accept(q, k, v, phi, psi, mask[0] if mask else None, causal, window, offset + i - j)
+    q, k, v, *for_pairs, i, j = blocks
+    options = dict(zip(names, for_pairs, strict=True))
+    return state.accept(q, k, v, phi, psi, causal=causal, window=window, offset=offset + i - j, **options)
 
 
 def _reached(i: int, n: int, j: int, m: int, band: Band) -> bool:

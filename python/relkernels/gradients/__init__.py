@@ -6,9 +6,11 @@ Sums are taken in an order fixed by the shapes: results are the same to the last
 threads.
 """
 
+from .attention_scores import attention_scores_vjp
 from .loss import LOSSES, feature_loss, relation_loss
 from .results import (
     AttentionGradients,
+    AttentionScoresGradients,
     FeatureLoss,
     LossGradients,
     MatvecGradients,
@@ -20,11 +22,13 @@ from .vjp import attention_vjp, feature_map_vjp, relation_matrix_vjp, relation_m
 __all__ = [
     "LOSSES",
     "AttentionGradients",
+    "AttentionScoresGradients",
     "FeatureLoss",
     "LossGradients",
     "MLPGradient",
     "MatvecGradients",
     "RelationGradients",
+    "attention_scores_vjp",
     "attention_vjp",
     "feature_loss",
     "feature_map_vjp",

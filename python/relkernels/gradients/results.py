@@ -115,6 +115,8 @@ class AttentionGradients(Result, tuple[Array, Array, Array, OfMap, OfMap], Gener
     grad_scale : float
         Derivative with respect to `scale`, also where that was left to its default; for arrays on a CUDA
         device an array of shape () there.
+    grad_bias : ndarray of the shape of `bias`, or None
+        Summed over the dimensions along which the bias was broadcast; 0 for a pair that may not attend.
 
     Examples
     --------
@@ -131,6 +133,35 @@ class AttentionGradients(Result, tuple[Array, Array, Array, OfMap, OfMap], Gener
     grad_phi: OfMap
     grad_psi: OfMap
     grad_scale: Any
+    grad_bias: Array | None
+
+
+class AttentionScoresGradients(Result, tuple[Array, Array, OfMap, OfMap], Generic[Array], unpacked=4):
+    """Result of `attention_scores_vjp`: unpacks into ``grad_q, grad_k, grad_phi, grad_psi``.
+
+    Attributes
+    ----------
+    grad_q, grad_k : ndarray
+        Of the shapes of `q` and `k`.
+    grad_phi, grad_psi, grad_scale, grad_bias
+        As in `AttentionGradients`.
+
+    Examples
+    --------
+    >>> import numpy as np, relkernels as rk
+    >>> q, k = np.array([[1.0]]), np.array([[0.0], [1.0]])
+    >>> gradients = rk.attention_scores_vjp(q, k, np.array([[0.0, 1.0]]), scale=0.0)
+    >>> gradients.grad_k, gradients.grad_scale
+    (array([[-0.],
+           [ 0.]]), 0.25)
+    """
+
+    grad_q: Array
+    grad_k: Array
+    grad_phi: OfMap
+    grad_psi: OfMap
+    grad_scale: Any
+    grad_bias: Array | None
 
 
 class LossGradients(Result, tuple[float, OfMap, OfMap], Generic[Array], unpacked=3):

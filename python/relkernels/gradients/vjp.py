@@ -15,6 +15,7 @@ from ..maps.mlp import MLP, check_mlp, mapped_rows, mapped_width
 from ..ops.allowed import Allowed, Window
 from ..ops.attended import attend
 from ..ops.links import Linked, as_columns
+from ..ops.scoring import Scoring
 from ..ops.sides import Attended, Sides, spread
 from .results import AttentionGradients, MatvecGradients, MLPGradient, RelationGradients
 
@@ -293,7 +294,7 @@ def through_maps(sides: Sides, grad_f: np.ndarray | None, grad_g: np.ndarray | N
     return grad_x, grad_y, grad_phi, grad_psi
 
 
-@operation("q", "k", "v", "grad", "mask", "result")
+@operation("q", "k", "v", "grad", "mask", "bias", "grad_lse", "result")
 def attention_vjp(
     q: Array,
     k: Array,
@@ -307,28 +308,36 @@ def attention_vjp(
     causal: bool = False,
     window: Window = None,
     align: str = "upper_left",
+    bias: Array | None = None,
+    softcap: float | None = None,
+    grad_lse: Array | None = None,
     result: tuple[Array, Array] | None = None,
+    of_bias: bool = True,
 ) -> AttentionGradients[Array]:
     """Return the gradients of ``sum(grad * attention(q, k, v, phi, psi, ...))``.
 
-    Scores are made again tile by tile (Dao et al. 2022): memory is O((n + m) d). The gradient of `scale` is
-    ``sum(dR * R) / scale``, with dR the gradient of the scaled inner products R; it is formed without the
-    division, and so also for `scale` 0.
+    Scores are computed again tile by tile (Dao et al. 2022): memory is O((n + m) d), besides the gradient of
+    the bias. The gradient of `scale` is ``sum(dR * R) / scale``, with dR the gradient of the scaled inner
+    products R; it is formed without the division, and so also for `scale` 0.
 
     Parameters
     ----------
-    q, k, v, phi, psi, scale, mask, causal, window, align
+    q, k, v, phi, psi, scale, mask, causal, window, align, bias, softcap
         As in `attention`.
     grad : ndarray of shape (..., n, d_v)
+    grad_lse : ndarray of shape (..., n), optional
+        Gradient with respect to the log-sum-exp, which adds ``sum(grad_lse * lse)``; None is zero.
     result : tuple of ndarray, optional
         What `attention` returned for the same arguments with `return_lse`; None computes it again.
+    of_bias : bool, default True
+        False leaves the gradient of the bias out, and saves its memory.
 
     Returns
     -------
     AttentionGradients
-        Unpacks into ``grad_q, grad_k, grad_v, grad_phi, grad_psi``; `grad_scale` is also an attribute.
-        Gradients of maps are None for a map that is None; where `psi` stands for `phi`, its part is in
-        `grad_phi`.
+        Unpacks into ``grad_q, grad_k, grad_v, grad_phi, grad_psi``; `grad_scale` and `grad_bias` are also
+        attributes. Gradients of maps are None for a map that is None; where `psi` stands for `phi`, its part
+        is in `grad_phi`.
 
     Raises
     ------
@@ -344,13 +353,18 @@ def attention_vjp(
     >>> [g.shape for g in rk.attention_vjp(q, k, v, grad)[:3]]
     [(6, 3), (6, 3), (6, 3)]
     """
-    allowed = Allowed(mask, causal, window, align)
-    a = Attended(q, k, v, phi, psi, scale, allowed, None, has_values=True)
+    scoring = Scoring(Allowed(mask, causal, window, align), bias, softcap)
+    a = Attended(q, k, v, phi, psi, scale, scoring, None, has_values=True)
     slope = check.floats("grad", grad)
     check.same_dtype(("q", a.x), ("grad", slope))
     expected, shape_of_lse = shapes.attention(a.lead, a.n, a.values.shape[-1])
     if slope.shape != expected:
         check.fail("grad", f"shape {expected}, that of the attention", slope.shape)
+    if grad_lse is not None:
+        grad_lse = check.floats("grad_lse", grad_lse, 1)
+        check.same_dtype(("q", a.x), ("grad_lse", grad_lse))
+        if grad_lse.shape != shape_of_lse:
+            check.fail("grad_lse", f"shape {shape_of_lse}, that of the log-sum-exp", grad_lse.shape)
     if result is not None:
         given = _checked_result(result, a, (expected, shape_of_lse))
     mapped = a.of_features(*a.features())
@@ -361,11 +375,21 @@ def attention_vjp(
     grad_f, grad_g, grad_v = (
         engine.empty("attention_vjp", of.shape, a.dtype) for of in (mapped.q, mapped.k, mapped.v)
     )
-    operands = mapped.q, mapped.k, mapped.v, a.mask, a.band, a.scale, out, lse, slope
-    engine.run("attention_vjp", *operands, grad_f, grad_g, grad_v, parts)
+    grad_bias, to_bias = bias_gradient("attention_vjp", a, bias, of_bias)
+    operands = mapped.q, mapped.k, mapped.v, *a.scoring, a.scale, out, lse, slope, grad_lse
+    engine.run("attention_vjp", *operands, grad_f, grad_g, grad_v, to_bias, parts)
     grad_q, grad_k, grad_phi, grad_psi = through_maps(a, grad_f, grad_g)
     grad_values: Any = _summed_to(grad_v, a.values.shape)
-    return AttentionGradients(grad_q, grad_k, grad_values, grad_phi, grad_psi, engine.total(parts))
+    total = engine.total(parts)
+    return AttentionGradients(grad_q, grad_k, grad_values, grad_phi, grad_psi, total, grad_bias)
+
+
+def bias_gradient(what: str, a: Attended, bias: Any, wanted: bool) -> tuple[Any, Any]:
+    """Return an output of the shape of the bias, and the same with as many dimensions as the queries."""
+    if not check.flag("of_bias", wanted) or bias is None:
+        return None, None
+    grad = a.engine.empty(what, bias.shape, a.dtype)
+    return grad, grad.reshape((1,) * (a.q.ndim - grad.ndim) + grad.shape)
 
 
 def _checked_result(

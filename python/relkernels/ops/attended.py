@@ -9,11 +9,12 @@ from ..arrays.outputs import Destination, PairDestination
 from ..base import check, shapes
 from ..maps.mlp import MLP
 from .allowed import Allowed, Window
+from .scoring import Scoring
 from .sides import Attended
 from .sparse import mapped_sides
 
 
-@operation("q", "k", "mask", "out")
+@operation("q", "k", "mask", "bias", "out")
 def attention_scores(
     q: Array,
     k: Array,
@@ -25,10 +26,12 @@ def attention_scores(
     causal: bool = False,
     window: Window = None,
     align: str = "upper_left",
+    bias: Array | None = None,
+    softcap: float | None = None,
     precision: str | None = None,
     out: Array | None = None,
 ) -> Array:
-    """Return the attention weights ``softmax_j(scale * <phi(q_i), psi(k_j)>)``.
+    """Return the attention weights ``softmax_j(cap(scale * <phi(q_i), psi(k_j)> + bias_ij))``.
 
     Parameters
     ----------
@@ -50,6 +53,11 @@ def attention_scores(
     align : {"upper_left", "lower_right"}, default "upper_left"
         Where `causal` and `window` have their diagonal: o = 0, or o = m - n, which aligns the last query with
         the last key (as in decoding with a cache).
+    bias : ndarray, optional
+        Of the dtype of `q`, broadcast to (..., n, m) and read in place. A pair whose bias is -inf may not
+        attend.
+    softcap : float, optional
+        Scores s become ``softcap * tanh(s / softcap)``.
     precision : {"bf16"}, optional
         "bf16" rounds the factors of float32 products to bfloat16 and sums in float32; None multiplies in
         the arrays' own dtype. Bfloat16 arrays imply "bf16".
@@ -59,7 +67,7 @@ def attention_scores(
     Returns
     -------
     ndarray of shape (..., n, m)
-        Rows sum to one; a row with nothing to attend to is zero.
+        Rows sum to one; a row with nothing to attend to is zero, one with a score of +inf NaN.
 
     Raises
     ------
@@ -76,10 +84,11 @@ def attention_scores(
            [0.33, 0.67]])
     """
     q, k, phi, psi = mapped_sides(q, k, phi, psi, precision, ("q", "k"))
-    a = Attended(q, k, None, phi, psi, scale, Allowed(mask, causal, window, align), precision)
+    scoring = Scoring(Allowed(mask, causal, window, align), bias, softcap)
+    a = Attended(q, k, None, phi, psi, scale, scoring, precision)
     to = Destination(a.engine, "attention_scores", shapes.relation(a.lead, a.n, a.m), a.dtype, out, *a.inputs)
     maps = a.maps(a.precision)
-    a.engine.run("attention_scores", a.q, a.k, *maps, a.precision, a.scale, a.mask, a.band, to.array)
+    a.engine.run("attention_scores", a.q, a.k, *maps, a.precision, a.scale, *a.scoring, to.array)
     return to.result()
 
 
@@ -96,6 +105,8 @@ def attention(
     causal: bool = False,
     window: Window = None,
     align: str = "upper_left",
+    bias: Array | None = None,
+    softcap: float | None = None,
     return_lse: Literal[False] = False,
     precision: str | None = None,
     out: Array | None = None,
@@ -113,11 +124,13 @@ def attention(
     causal: bool = False,
     window: Window = None,
     align: str = "upper_left",
+    bias: Array | None = None,
+    softcap: float | None = None,
     return_lse: Literal[True],
     precision: str | None = None,
     out: tuple[Array, Array] | None = None,
 ) -> tuple[Array, Array]: ...
-@operation("q", "k", "v", "mask", "out")
+@operation("q", "k", "v", "mask", "bias", "out")
 def attention(
     q: Array,
     k: Array,
@@ -130,11 +143,13 @@ def attention(
     causal: bool = False,
     window: Window = None,
     align: str = "upper_left",
+    bias: Array | None = None,
+    softcap: float | None = None,
     return_lse: bool = False,
     precision: str | None = None,
     out: Array | tuple[Array, Array] | None = None,
 ) -> Array | tuple[Array, Array]:
-    """Return attention ``softmax_j(scale * <phi(q_i), psi(k_j)>) @ v``, scores never stored.
+    """Return attention ``softmax_j(cap(scale * <phi(q_i), psi(k_j)> + bias_ij)) @ v``, scores never stored.
 
     Memory is O((n + m) d), not O(n m): scores are folded into the result tile by tile (Milakov &
     Gimelshein 2018; Dao et al. 2022).
@@ -161,6 +176,11 @@ def attention(
     align : {"upper_left", "lower_right"}, default "upper_left"
         Where `causal` and `window` have their diagonal: o = 0, or o = m - n, which aligns the last query with
         the last key (as in decoding with a cache).
+    bias : ndarray, optional
+        Of the dtype of `q`, broadcast to (..., n, m) and read in place. A pair whose bias is -inf may not
+        attend.
+    softcap : float, optional
+        Scores s become ``softcap * tanh(s / softcap)``.
     return_lse : bool, default False
         Also return the log-sum-exp of each row's scores.
     precision : {"bf16"}, optional
@@ -175,7 +195,7 @@ def attention(
     out : ndarray of shape (..., n, d_v)
         A row with nothing to attend to is zero.
     lse : ndarray of shape (..., n)
-        Only with `return_lse`; -inf for a row with nothing to attend to.
+        Only with `return_lse`; -inf for a row with nothing to attend to, +inf for one with a score of +inf.
 
     Raises
     ------
@@ -192,9 +212,9 @@ def attention(
     >>> rk.attention(q, k, v, causal=True).shape
     (2, 1000, 64)
     """
-    allowed = Allowed(mask, causal, window, align)
+    scoring = Scoring(Allowed(mask, causal, window, align), bias, softcap)
     q, k, phi, psi = mapped_sides(q, k, phi, psi, precision, ("q", "k"))
-    a = Attended(q, k, v, phi, psi, scale, allowed, precision, has_values=True)
+    a = Attended(q, k, v, phi, psi, scale, scoring, precision, has_values=True)
     return attend(a, check.flag("return_lse", return_lse), out)
 
 
@@ -212,5 +232,5 @@ def attend(a: Attended, want_lse: bool, out: Any = None) -> Any:
         to = Destination(a.engine, "attention", shape, a.dtype, out, *a.inputs)
         written = to.array, None
     maps = a.maps(a.precision)
-    a.engine.run("attention", a.q, a.k, a.v, *maps, a.precision, a.scale, a.mask, a.band, *written)
+    a.engine.run("attention", a.q, a.k, a.v, *maps, a.precision, a.scale, *a.scoring, *written)
     return to.result()

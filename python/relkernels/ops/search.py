@@ -15,6 +15,7 @@ from .allowed import Allowed
 from .excluded import Excluded, excluded
 from .key_store import Stored
 from .keys import Keys
+from .scoring import Scoring
 from .sides import Attended
 from .sparse import mapped_points, mapped_sides
 
@@ -50,7 +51,7 @@ class Search(Attended):
         else:
             q, keys, phi, psi = mapped_sides(q, keys, phi, psi, precision, ("q", "keys"), 1)
         super().__init__(
-            q, keys, None, phi, psi, 1.0, Allowed(mask), precision, keys_name="keys", least_ndim=1
+            q, keys, None, phi, psi, 1.0, Scoring(Allowed(mask)), precision, keys_name="keys", least_ndim=1
         )
         self.excluded = None if exclude is None else self._excluded(exclude)
 

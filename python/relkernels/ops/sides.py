@@ -11,7 +11,7 @@ import numpy as np
 from ..arrays.engine import engine_of
 from ..base import check
 from ..maps.mlp import MLP, check_mlp, features, mapped_width
-from .allowed import Allowed
+from .scoring import Scoring
 
 # Arrays beside their names, for messages.
 Named = tuple[tuple[str, np.ndarray | None], ...]
@@ -127,13 +127,13 @@ class Attended(Sides):
         Required if `has_values`.
     scale, precision
         As in `attention`.
-    allowed : Allowed
+    scoring : Scoring
     keys_name : str
         What messages call `k`.
 
     Attributes
     ----------
-    q, k, v, mask : ndarray
+    q, k, v, mask, bias : ndarray
         With the leading dimensions `lead`; `q` has rows also for a single query.
     n, m : int
         Numbers of queries and keys.
@@ -142,6 +142,7 @@ class Attended(Sides):
     scale : float
     band : (int or None, int or None)
         Least and greatest j - i of the pairs that may attend; None: no limit.
+    softcap : float or None
     precision
         As the engine names it.
     inputs : (name, array) pairs
@@ -149,8 +150,8 @@ class Attended(Sides):
     """
 
     __slots__ = (
-        "band", "inputs", "k", "lead", "m", "mask", "n", "precision", "q", "scale", "single", "v",
-        "values",
+        "band", "bias", "inputs", "k", "lead", "m", "mask", "n", "precision", "q", "scale", "single",
+        "softcap", "v", "values",
     )  # fmt: skip
 
     def __init__(
@@ -161,7 +162,7 @@ class Attended(Sides):
         phi: MLP | None,
         psi: MLP | None,
         scale: float | None,
-        allowed: Allowed,
+        scoring: Scoring,
         precision: str | None,
         keys_name: str = "k",
         least_ndim: int = 2,
@@ -187,16 +188,27 @@ class Attended(Sides):
         self.single = self.x.ndim == 1
         queries = self.x[None] if self.single else self.x
         self.n, self.m = queries.shape[-2], keys.shape[-2]
-        mask = check.mask(allowed.mask, None if self.single else self.n, self.m)
-        self.band = allowed.band(self.n, self.m)
-        self.inputs: Named = (*named, ("mask", mask))
+        mask = check.mask(scoring.allowed.mask, None if self.single else self.n, self.m)
+        self.band = scoring.allowed.band(self.n, self.m)
+        self.softcap = check.softcap(scoring.softcap, self.dtype)
+        bias = check.bias(scoring.bias, self.n, self.m)
+        check.same_dtype(("q", self.x), ("bias", bias))
+        self.inputs: Named = (*named, ("mask", mask), ("bias", bias))
         batched = [(name, a, min(a.ndim, 2)) for name, a in named]
         if mask is not None:
             batched.append(("mask", mask, 2))
+        if bias is not None:
+            batched.append(("bias", bias, 2))
         self.lead = check.batch_shape(*batched)
         self.q, self.k = spread(queries, self.lead, 2), spread(keys, self.lead, 2)
         self.v = None if v is None else spread(v, self.lead, 2)
-        self.mask = None if mask is None else np.broadcast_to(mask, (*self.lead, self.n, self.m))
+        pairs = (*self.lead, self.n, self.m)
+        self.mask, self.bias = (None if a is None else np.broadcast_to(a, pairs) for a in (mask, bias))
+
+    @property
+    def scoring(self) -> tuple[Any, ...]:
+        """Return how scores are made, as the kernels take it."""
+        return self.mask, self.band, self.bias, self.softcap
 
     def of_features(self, f: np.ndarray, g: np.ndarray) -> Attended:
         """Return the same attention with the features of both sides in place of points and maps."""

@@ -27,6 +27,7 @@ from ..ops.keys import Keys
 from ..ops.relations import relation_matvec
 from ..ops.retrieval import retrieve
 from ..ops.retrieval_above import Room, found_above
+from ..ops.scoring import Scoring
 from ..ops.search import Search
 from ..ops.sides import Attended
 
@@ -155,11 +156,12 @@ class SoftmaxAccumulate:
     """(max, sum, weighted sum) of each row's scores: the consumer in csrc/operations/softmax_consumer.hpp.
 
     The compiled operation returns a block's result finished: its maximum is the block's log-sum-exp
-    and its sum 1, or -inf and 0 for a row that may attend to nothing.
+    and its sum 1, or -inf and 0 for a row that may attend to nothing. A log-sum-exp of +inf stays +inf.
     """
 
     scale: float | None = None
     precision: str | None = None
+    softcap: float | None = None
 
     def accept(
         self,
@@ -172,14 +174,15 @@ class SoftmaxAccumulate:
         causal: bool = False,
         window: Window = None,
         offset: int = 0,
+        bias: np.ndarray | None = None,
     ) -> State:
         """Return the state of a block of keys and values.
 
         `causal` and `window` apply to positions in the whole: `offset` is the position of the first query
         minus that of the first key.
         """
-        allowed = Allowed(mask, causal, window, offset=offset)
-        a = Attended(q, k, v, phi, psi, self.scale, allowed, self.precision, has_values=True)
+        scoring = Scoring(Allowed(mask, causal, window, offset=offset), bias, self.softcap)
+        a = Attended(q, k, v, phi, psi, self.scale, scoring, self.precision, has_values=True)
         out, lse = attend(a, True)
         return lse, (lse != -np.inf).astype(lse.dtype), out
 
@@ -189,7 +192,7 @@ class SoftmaxAccumulate:
         top = np.where(max_b > max_a, max_b, max_a)
         origin = np.where(top == -np.inf, 0, top)
         with np.errstate(invalid="ignore"):
-            of_a, of_b = np.exp(max_a - origin), np.exp(max_b - origin)
+            of_a, of_b = (np.where(top_of == np.inf, 1, np.exp(top_of - origin)) for top_of in (max_a, max_b))
             return (
                 top,
                 sum_a * of_a + sum_b * of_b,
