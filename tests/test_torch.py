@@ -323,6 +323,9 @@ def sample_calls():
     yield OPS.relation_matrix, (x, y, scale_of(0.5), 3)
     yield OPS.attention, (x, y, v, None, True, None, None, "upper_left", scale)
     yield OPS.attention, (x, y, v, mask, False, 1, None, "lower_right", scale_of(0.5))
+    bias = normal(5, 4).requires_grad_()
+    yield OPS.attention, (x, y, v, None, True, None, None, "upper_left", scale, bias, 2.0)
+    yield OPS.attention_scores, (x, y, mask, True, None, None, "upper_left", scale, bias, 2.0)
     yield OPS.relation_loss, (y, None, scale, torch.arange(4), None, None, "squared")
     yield OPS.retrieve, (x, y, 3, None, torch.arange(5) - 1, False)
     yield OPS.retrieve, (y, y, 6, mask[:4, :4], None, True)
@@ -342,8 +345,11 @@ def sample_calls():
     indices = torch.tensor([[0, -1], [3, 1], [2, 2], [-1, -1], [1, 0]]).expand(2, 5, 2)
     yield OPS.retrieve_vjp, (x, y, indices, normal(2, 5, 2), True, True)
     out, lse = OPS.attention(x, y, v, mask, True, None, None, "upper_left", scale)
+    rest = mask, True, None, None, "upper_left", scale, normal(4), 2.0
     yield OPS.relation_loss_vjp, (x, y, scale, normal(2, 5, 3), normal(4, 3), scale, normal(1)[0])
-    yield OPS.attention_vjp, (x, y, v, mask, True, None, None, "upper_left", scale, out, lse, normal(2, 5, 2))
+    yield OPS.attention_vjp, (x, y, v, *rest, out, lse, normal(2, 5, 2), normal(2, 5), True)
+    yield OPS.attention_vjp, (x, y, v, *rest, out, lse, normal(2, 5, 2), None, False)
+    yield OPS.attention_scores_vjp, (x, y, *rest, normal(2, 5, 4), True)
 
 
 def test_opcheck():

@@ -1,12 +1,12 @@
 """Relations inside PyTorch: the kernels as differentiable operators on tensors, and modules of them.
 
-`feature_map`, `relation_matrix`, `relation_matvec`, `attention`, `retrieve` and `relation_loss` compute what the
-functions of the same names in `relkernels` do, with gradients of the inputs, of the scale and of every
-parameter; `FeatureMap`, `InnerProductRelation` and `RelationAttention` are modules that hold the parameters.
-Tensors are float32 or float64, of any strides, on the CPU or, except for `relation_matvec` and
-`relation_loss`, on a CUDA device; on the CPU they are read and written without a copy. `torch.compile` and
-`torch.export` treat each operator as one node. Second derivatives, forward-mode derivatives and the
-transforms of `torch.func` are not provided and raise an error.
+`feature_map`, `relation_matrix`, `relation_matvec`, `attention`, `attention_scores`, `retrieve` and
+`relation_loss` compute what the functions of the same names in `relkernels` do, with gradients of the inputs,
+of the scale and of every parameter; `FeatureMap`, `InnerProductRelation` and `RelationAttention` are modules
+that hold the parameters. Tensors are float32 or float64, of any strides, on the CPU or, except for
+`relation_matvec` and `relation_loss`, on a CUDA device; on the CPU they are read and written without a copy.
+`torch.compile` and `torch.export` treat each operator as one node. Second derivatives, forward-mode
+derivatives and the transforms of `torch.func` are not provided and raise an error.
 
 The kernels run on the OpenMP threads of PyTorch's own operations, which spin for some milliseconds after each
 of them, on at most `relkernels.get_num_threads` of them. They use the threads of relkernels instead where
@@ -27,7 +27,7 @@ except ModuleNotFoundError as error:
 from .losses import relation_loss
 from .maps import FeatureMap, feature_map
 from .modules import InnerProductRelation, RelationAttention
-from .relations import attention, relation_matrix, relation_matvec
+from .relations import attention, attention_scores, relation_matrix, relation_matvec
 from .search import retrieve
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "InnerProductRelation",
     "RelationAttention",
     "attention",
+    "attention_scores",
     "feature_map",
     "relation_loss",
     "relation_matrix",

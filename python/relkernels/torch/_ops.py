@@ -1,5 +1,7 @@
 """The operations as PyTorch operators ``torch.ops.relkernels.*``, each with its vector-Jacobian product.
 
+Those of attention are in `_attention`.
+
 An operator calls the public function of the same name, on whatever device that function supports. It has a
 fake kernel that gives shapes (what `torch.compile` and `torch.export` trace with) and a backward that calls
 another operator, so that gradients are traced too. That other operator has a backward only to say that second
@@ -33,10 +35,6 @@ from ._threads import on_pytorch_threads
 _LARGEST = float(np.finfo(np.float32).max)
 _MAP = "Tensor x, Tensor[] weights, Tensor[] biases, str activation, float? parameter"
 _PAIRS = "Tensor f, Tensor? g, Tensor scale"
-_ATTENDED = (
-    "Tensor f, Tensor g, Tensor v, Tensor? mask, bool causal, SymInt? left, SymInt? right, str align, "
-    "Tensor scale"
-)
 
 
 def _given(a: Tensor | None) -> Any:
@@ -337,66 +335,6 @@ def _product_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 differentiable(relation_matvec, _product_backward, _save_product)
 differentiable_once(relation_matvec_vjp)
-
-
-# ---- softmax_j(scale <f_i, g_j>) v_j
-
-
-def _attended(
-    f: Any, g: Any, v: Any, mask: Any, causal: Any, left: Any, right: Any, align: Any, scale: Any
-) -> dict[str, Any]:
-    """Return the arguments of the public functions, from those of an operator."""
-    window = None if left is None and right is None else (left, right)
-    allowed = {"mask": _given(mask), "causal": causal, "window": window, "align": align}
-    return {"q": _given(f), "k": _given(g), "v": _given(v), "scale": float(scale), **allowed}
-
-
-@operator(f"attention({_ATTENDED}) -> (Tensor, Tensor)")
-def attention(*arguments: Any) -> tuple[Tensor, Tensor]:
-    """Attention over features, and the log-sum-exp of each row of scores, which has no gradient."""
-    out, lse = ops.attention(**_attended(*arguments), return_lse=True)
-    return _tensor(out), _tensor(lse)
-
-
-@fake(attention)
-def _(f: Tensor, g: Tensor, v: Tensor, mask: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
-    lead = shapes.leading(*(a.shape for a in (f, g, v, mask) if a is not None))
-    return tuple(map(f.new_empty, shapes.attention(lead, f.shape[-2], v.shape[-1])))
-
-
-@operator(
-    f"attention_vjp({_ATTENDED}, Tensor out, Tensor lse, Tensor grad) -> (Tensor, Tensor, Tensor, Tensor)"
-)
-def attention_vjp(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of f, g, v and of the scale, from the results of the forward pass."""
-    *attended, out, lse, grad = arguments
-    result = _given(out), _given(lse)
-    found = gradients.attention_vjp(**_attended(*attended), grad=_given(grad), result=result)
-    of_f, of_g, of_v = map(_tensor, found[:3])
-    return of_f, of_g, of_v, _number(found.grad_scale, attended[-1])
-
-
-@fake(attention_vjp)
-def _(f: Tensor, g: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    *_, scale, _out, _lse, _grad = rest
-    return tuple(a.new_empty(a.shape) for a in (f, g, v, scale))
-
-
-def _save_attention(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    f, g, v, mask, *ctx.band, scale = inputs
-    out, lse = output
-    ctx.mark_non_differentiable(lse)
-    ctx.save_for_backward(f, g, v, mask, scale, out, lse)
-
-
-def _attention_backward(ctx: Any, grad: Tensor, grad_lse: Tensor) -> tuple[Any, ...]:
-    *arrays, scale, out, lse = ctx.saved_tensors
-    grad_f, grad_g, grad_v, grad_scale = attention_vjp(*arrays, *ctx.band, scale, out, lse, grad)
-    return grad_f, grad_g, grad_v, *(None,) * (1 + len(ctx.band)), grad_scale
-
-
-differentiable(attention, _attention_backward, _save_attention)
-differentiable_once(attention_vjp)
 
 
 # ---- the k largest <f_i, g_j>

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import Any, Literal, overload
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from ..base import check
 from ..ops.allowed import Allowed, Window
 from ..ops.links import LINKS, as_columns
+from . import _attention, _ops
 from . import _check as _tensors
-from . import _ops
 from .maps import Map, check_map, mapped
+
+_NUMPY = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
 
 def both_features(
@@ -151,6 +156,7 @@ def relation_matvec(
     return out[..., 0] if single else out
 
 
+@overload
 def attention(
     q: Tensor,
     k: Tensor,
@@ -163,8 +169,44 @@ def attention(
     causal: bool = False,
     window: Window = None,
     align: str = "upper_left",
-) -> Tensor:
-    """Return attention ``softmax_j(scale * <phi(q_i), psi(k_j)>) @ v``, with gradients.
+    bias: Tensor | None = None,
+    softcap: float | None = None,
+    return_lse: Literal[False] = False,
+) -> Tensor: ...
+@overload
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    phi: Map | None = None,
+    psi: Map | None = None,
+    *,
+    scale: float | Tensor | None = None,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    window: Window = None,
+    align: str = "upper_left",
+    bias: Tensor | None = None,
+    softcap: float | None = None,
+    return_lse: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    phi: Map | None = None,
+    psi: Map | None = None,
+    *,
+    scale: float | Tensor | None = None,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    window: Window = None,
+    align: str = "upper_left",
+    bias: Tensor | None = None,
+    softcap: float | None = None,
+    return_lse: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Return attention ``softmax_j(cap(scale * <phi(q_i), psi(k_j)> + bias_ij)) @ v``, with gradients.
 
     Scores are stored neither on the way forward nor back: memory is O((n + m) d) (Dao et al. 2022).
 
@@ -184,12 +226,19 @@ def attention(
     causal : bool, default False
     window : int or (int or None, int or None), optional
     align : {"upper_left", "lower_right"}, default "upper_left"
+    bias : Tensor, optional
+        Its gradient is computed if it requires one, summed over the dimensions along which it is broadcast.
+    softcap : float, optional
         As in `relkernels.attention`.
+    return_lse : bool, default False
+        Also return the log-sum-exp of each row's scores, with its gradient.
 
     Returns
     -------
-    Tensor of shape (..., n, d_v)
+    out : Tensor of shape (..., n, d_v)
         A row with nothing to attend to is zero.
+    lse : Tensor of shape (..., n)
+        Only with `return_lse`.
 
     Raises
     ------
@@ -204,14 +253,79 @@ def attention(
     >>> attention(q, k, v, causal=True).shape
     torch.Size([2, 100, 16])
     """
+    allowed = Allowed(None, causal, window, align)
+    f, g, scoring = _attended(q, k, phi, psi, scale, mask, allowed, bias, softcap)
+    v = _tensors.floats("v", v)
+    check.same_dtype(("q", q), ("v", v))
+    both: tuple[Tensor, Tensor] = _attention.attention(f, g, v, *scoring)
+    return both if check.flag("return_lse", return_lse) else both[0]
+
+
+def attention_scores(
+    q: Tensor,
+    k: Tensor,
+    phi: Map | None = None,
+    psi: Map | None = None,
+    *,
+    scale: float | Tensor | None = None,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    window: Window = None,
+    align: str = "upper_left",
+    bias: Tensor | None = None,
+    softcap: float | None = None,
+) -> Tensor:
+    """Return the weights ``softmax_j(cap(scale * <phi(q_i), psi(k_j)> + bias_ij))``, with gradients.
+
+    Parameters
+    ----------
+    q, k, phi, psi, scale, mask, causal, window, align, bias, softcap
+        As in `attention`.
+
+    Returns
+    -------
+    Tensor of shape (..., n, m)
+        Rows sum to one; a row with nothing to attend to is zero.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above; the message names it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from relkernels.torch import attention_scores
+    >>> attention_scores(torch.eye(2), torch.eye(2), causal=True)[0]
+    tensor([1., 0.])
+    """
+    allowed = Allowed(None, causal, window, align)
+    f, g, scoring = _attended(q, k, phi, psi, scale, mask, allowed, bias, softcap)
+    weights: Tensor = _attention.attention_scores(f, g, *scoring)
+    return weights
+
+
+def _attended(
+    q: Any,
+    k: Any,
+    phi: Any,
+    psi: Any,
+    scale: Any,
+    mask: Any,
+    allowed: Allowed,
+    bias: Any,
+    softcap: Any,
+) -> tuple[Tensor, Tensor, tuple[Any, ...]]:
+    """Check what attention and its weights share; return both sides' features and the operators' options."""
     if k is None:  # not shorthand for the queries here
         _tensors.features("k", k)
     f, g = both_features(q, k, phi, psi, ("q", "k"))
-    v = _tensors.floats("v", v)
-    check.same_dtype(("q", q), ("v", v))
+    assert g is not None
     if mask is not None:
         _tensors.dense("mask", mask, "a boolean tensor (True = may be attended)")
+    if bias is not None:
+        check.same_dtype(("q", q), ("bias", _tensors.floats("bias", bias, 0)))
     factor = _tensors.scale(1 / math.sqrt(f.shape[-1]) if scale is None else scale)
-    is_causal, limits, diagonal = Allowed(None, causal, window, align).limits()
-    out: Tensor = _ops.attention(f, g, v, mask, is_causal, *limits, diagonal, factor)[0]
-    return out
+    causal, window, align = allowed.limits()
+    cap = check.softcap(softcap, _NUMPY[q.dtype])
+    return f, g, (mask, causal, *window, align, factor, bias, cap)
