@@ -137,7 +137,9 @@ def test_beyond_the_series(name, kind):
     ):
         x, y = pair_of(p, q, correlation)
         c = correlation * (p * q) ** 0.5
-        means = [reference_nngp.mean_by_quadrature(f, p, q, c, 0.02 if p < 100 else 0.012) for f in (value, slope)]
+        means = [
+            reference_nngp.mean_by_quadrature(f, p, q, c, 0.02 if p < 100 else 0.012) for f in (value, slope)
+        ]
         squares = [reference_nngp.mean_by_quadrature(value, r, r, r, 0.03) for r in (p, q)]
         got = rk.nngp_kernel(x, y, depth=1, activation=name, weight_std=1.0, kind=kind)[0, 0]
         want = means[0] + (means[1] * c if kind == "ntk" else 0)
