@@ -242,14 +242,20 @@ def test_attention(data, dtype, n, m, causal, seed):
     options = {"causal": causal, "return_lse": True, "scale": scale}
     options["window"] = data.draw(st.sampled_from([None, 3, (0, None), (None, 2), (7, 4)]))
     options["align"] = data.draw(st.sampled_from(["upper_left", "lower_right"]))
+    options["softcap"] = data.draw(st.sampled_from([None, 2.0]))
+    bias = data.draw(st.sampled_from([None, (n, m), (3, 1, m), (m,)]))
+    if bias is not None:
+        bias = normal(rng, bias, dtype)
+        bias[rng.random(bias.shape) < 0.2] = -np.inf
     lazy = rd.attention(
         *(data.draw(cut(a)) for a in (q, k, v)),
         phi,
         mask=None if mask is None else data.draw(cut(mask)),
+        bias=None if bias is None else data.draw(cut(bias)),
         **options,
     )
     out, lse = dask.compute(*lazy)
-    expected, expected_lse = rk.attention(q, k, v, phi, mask=mask, **options)
+    expected, expected_lse = rk.attention(q, k, v, phi, mask=mask, bias=bias, **options)
     assert [a.shape for a in lazy] == [out.shape, lse.shape] == [expected.shape, expected_lse.shape]
     assert out.dtype == lse.dtype == lazy[0].dtype == dtype
     tolerance = 5e-6 if dtype == np.float32 else 1e-13
@@ -262,6 +268,16 @@ def test_attention_over_keys_of_one_block_is_that_in_memory(rng):
     lazy = rd.attention(da.from_array(q, chunks=(20, 4)), k, v, causal=True, return_lse=True)
     for a, b in zip(lazy, rk.attention(q, k, v, causal=True, return_lse=True), strict=True):
         same(a, b)
+
+
+def test_a_bias_that_does_not_fit_is_refused(rng):
+    x = rng.standard_normal((6, 4))
+    with pytest.raises(ValueError, match="bias: expected a shape that broadcasts"):
+        rd.attention(x, x, x, bias=np.ones((5, 6)))
+    with pytest.raises(TypeError, match="bias: expected float64, the dtype of q, got float32"):
+        rd.attention(x, x, x, bias=np.ones((6, 6), np.float32))
+    with pytest.raises(ValueError, match="softcap: expected a finite number > 0"):
+        rd.attention(x, x, x, softcap=0)
 
 
 def test_arrays_of_no_elements_have_the_chunks_of_the_others(rng):
