@@ -360,11 +360,11 @@ def attention_vjp(
     expected, shape_of_lse = shapes.attention(a.lead, a.n, a.values.shape[-1])
     if slope.shape != expected:
         check.fail("grad", f"shape {expected}, that of the attention", slope.shape)
-    if grad_lse is not None:
-        grad_lse = check.floats("grad_lse", grad_lse, 1)
-        check.same_dtype(("q", a.x), ("grad_lse", grad_lse))
-        if grad_lse.shape != shape_of_lse:
-            check.fail("grad_lse", f"shape {shape_of_lse}, that of the log-sum-exp", grad_lse.shape)
+    slope_of_lse = None if grad_lse is None else check.floats("grad_lse", grad_lse, 1)
+    if slope_of_lse is not None:
+        check.same_dtype(("q", a.x), ("grad_lse", slope_of_lse))
+        if slope_of_lse.shape != shape_of_lse:
+            check.fail("grad_lse", f"shape {shape_of_lse}, that of the log-sum-exp", slope_of_lse.shape)
     if result is not None:
         given = _checked_result(result, a, (expected, shape_of_lse))
     mapped = a.of_features(*a.features())
@@ -376,7 +376,7 @@ def attention_vjp(
         engine.empty("attention_vjp", of.shape, a.dtype) for of in (mapped.q, mapped.k, mapped.v)
     )
     grad_bias, to_bias = bias_gradient("attention_vjp", a, bias, of_bias)
-    operands = mapped.q, mapped.k, mapped.v, *a.scoring, a.scale, out, lse, slope, grad_lse
+    operands = mapped.q, mapped.k, mapped.v, *a.scoring, a.scale, out, lse, slope, slope_of_lse
     engine.run("attention_vjp", *operands, grad_f, grad_g, grad_v, to_bias, parts)
     grad_q, grad_k, grad_phi, grad_psi = through_maps(a, grad_f, grad_g)
     grad_values: Any = _summed_to(grad_v, a.values.shape)

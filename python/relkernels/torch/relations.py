@@ -16,7 +16,10 @@ from . import _attention, _ops
 from . import _check as _tensors
 from .maps import Map, check_map, mapped
 
-_NUMPY = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
+_NUMPY: dict[torch.dtype, np.dtype[Any]] = {
+    torch.float32: np.dtype(np.float32),
+    torch.float64: np.dtype(np.float64),
+}
 
 
 def both_features(
