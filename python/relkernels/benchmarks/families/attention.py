@@ -1,4 +1,7 @@
-"""Attention with 64 features and values: full, causal, of one query, in bfloat16; its scores; on a GPU."""
+"""Attention with 64 features and values: full, causal, with a bias, in a window, of one query, in bfloat16.
+
+Also its scores, and on a GPU.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +19,40 @@ D = 64
 # The mean of many values of either sign is much smaller than they are: over 524,288 keys PyTorch is 1.3e-5
 # from a float64 reference, NumPy 5e-6, ours 7e-7.
 ONE_QUERY = 5e-5
+# A row sees itself and this many rows before it.
+WINDOW = 256
 # Rows that NumPy processes at a time, as one would to fit the matrix of scores into memory.
 ROWS = 1024
 
 
 class Data(NamedTuple):
-    """Queries, keys, values (on a GPU, tensors), and whether row i may only attend to columns j <= i."""
+    """Queries, keys, values (on a GPU, tensors), and whether row i may only attend to columns j <= i.
+
+    `bias` is for each pair; with a window, row i may only attend to columns j >= i - window.
+    """
 
     q: Any
     k: Any
     v: Any
     causal: bool
+    bias: Any = None
+    window: int | None = None
 
 
 def with_relkernels(data: Data) -> Entry:
     """Ours."""
     return Entry(lambda: attention(data.q, data.k, data.v, causal=data.causal))
+
+
+def with_relkernels_options(data: Data) -> Entry:
+    """Ours, with a bias or a window."""
+    options: Any = {"causal": data.causal, "window": (data.window, None)}
+    if data.bias is not None:
+        if "bias" not in inspect.signature(attention).parameters:
+            raise AbsentError("this version has no attention(..., bias=...)")
+        options["bias"] = data.bias
+    call: Any = attention
+    return Entry(lambda: call(data.q, data.k, data.v, **options))
 
 
 def with_relkernels_bf16(data: Data) -> Entry:
@@ -56,7 +77,7 @@ def softmax_with_numpy(q: np.ndarray, k: np.ndarray, first: int | None = None) -
 
 def with_numpy(data: Data) -> Entry:
     """Follow the definition, a block of rows at a time."""
-    q, k, v, causal = data
+    q, k, v, causal = data[:4]
 
     def call() -> np.ndarray:
         out = np.empty((len(q), v.shape[1]), q.dtype)
@@ -91,6 +112,20 @@ def _with_torch(data: Data, bf16: bool) -> Entry:
 def with_torch(data: Data) -> Entry:
     """torch.nn.functional.scaled_dot_product_attention."""
     return _with_torch(data, False)
+
+
+def with_torch_masked(data: Data) -> Entry:
+    """Do the same with an array of n x m: a bias that is -inf, or a mask that is False, for other pairs."""
+    import torch
+
+    q, k, v = _tensors(data)
+    n, m = len(data.q), len(data.k)
+    seen = torch.ones(n, m, dtype=torch.bool).tril()
+    if data.window is not None:
+        seen = seen.triu(-data.window)
+    mask = seen if data.bias is None else torch.from_numpy(data.bias).masked_fill(~seen, -torch.inf)
+    attend = torch.nn.functional.scaled_dot_product_attention
+    return Entry(lambda: attend(q, k, v, attn_mask=mask[None, None]), _first)
 
 
 def with_torch_bf16(data: Data) -> Entry:
@@ -129,6 +164,8 @@ def scores_with_torch(data: Data) -> Entry:
 _CONTESTANTS = {
     "full": {OURS: with_relkernels, "numpy": with_numpy, "torch": with_torch, "keops": with_keops},
     "causal": {OURS: with_relkernels, "numpy": with_numpy, "torch": with_torch},
+    "bias": {OURS: with_relkernels_options, "torch": with_torch_masked},
+    "window": {OURS: with_relkernels_options, "torch": with_torch_masked},
     "bf16": {OURS: with_relkernels_bf16, "torch": with_torch_bf16},
     "one_query": {OURS: with_relkernels, "numpy": with_numpy, "torch": with_torch},
     "scores": {OURS: scores_with_relkernels, "numpy": scores_with_numpy, "torch": scores_with_torch},
@@ -136,6 +173,8 @@ _CONTESTANTS = {
 _SIZES = {
     "full": (1, 16, 64, 128, 512, 4096, 16384),
     "causal": (16, 128, 512, 4096, 16384),
+    "bias": (512, 4096),
+    "window": (4096, 16384),
     "bf16": (128, 4096),
     "one_query": (1024, 16384, 65536, 524288),
     "scores": (16, 128, 1024, 8192),
@@ -143,6 +182,8 @@ _SIZES = {
 _TITLES = {
     "full": "attention, n = {size}",
     "causal": "causal attention, n = {size}",
+    "bias": "causal attention with a bias, n = {size}",
+    "window": f"causal attention in a window of {WINDOW}, n = {{size}}",
     "bf16": "attention, bf16, n = {size}",
     "one_query": "attention of one query over {size} keys",
     "scores": "attention scores, n = {size}",
@@ -150,6 +191,8 @@ _TITLES = {
 _TARGETS: dict[tuple[str, int], dict[str, float]] = {
     **{("full", n): {"best": 1.15} for n in (512, 4096, 16384)},
     **{("causal", n): {"best": 1.6} for n in (512, 4096, 16384)},
+    ("bias", 4096): {"best": 1.2},
+    ("window", 16384): {"best": 1.5},
     ("bf16", 4096): {"best": 1.1},
     ("one_query", 65536): {"best": 1.5, CEILING: 0.8},
 }
@@ -164,9 +207,13 @@ _KEOPS_UP_TO = 4096
 
 def _workload(series: str, size: int) -> Workload:
     n, m = (1 if series == "one_query" else size), size
-    pairs = n * (m + 1) / 2 if series == "causal" else float(n) * m
+    causal = series in ("causal", "bias", "window")
+    pairs = n * (m + 1) / 2 if causal else float(n) * m
+    if series == "window":
+        pairs -= max(n - WINDOW, 0) * (n - WINDOW - 1) / 2
     width = 2 if series == "bf16" else 4
     read = width * D * (float(n) + (1 if series == "scores" else 2) * m)
+    read += 4.0 * pairs if series == "bias" else 0.0
     limit = {"bf16": "bf16_dot", "one_query": "read"}.get(series, "fma_float32")
     return Workload(
         family="attention",
@@ -178,7 +225,14 @@ def _workload(series: str, size: int) -> Workload:
         read=read,
         written=4.0 * n * m if series == "scores" else float(width) * n * D,
         limit=limit,
-        data=lambda: Data(points(n, seed=1), points(m, seed=2), points(m, seed=3), series == "causal"),
+        data=lambda: Data(
+            points(n, seed=1),
+            points(m, seed=2),
+            points(m, seed=3),
+            causal,
+            points(n, m, seed=4) if series == "bias" else None,
+            WINDOW if series == "window" else None,
+        ),
         contestants={
             who: prepare
             for who, prepare in _CONTESTANTS[series].items()
