@@ -149,26 +149,36 @@ static void test_attention(Problem p, Maps maps, bool causal) {
     Tensor<T> v = normal<T>(p.random, {p.m, 3});
     const Shape shape = Problem::join(p.lead, {p.n, 3});
     Tensor<T> out(p.random, shape), grad = normal<T>(p.random, shape);
+    const Shape rows = Problem::join(p.lead, {p.n});
+    Tensor<T> lse(p.random, rows), grad_lse = normal<T>(p.random, rows);
+    Tensor<T> bias = normal<T>(p.random, {coin(p.random) ? p.n : 1, p.m}),
+              grad_bias(p.random, bias.view.shape());
+    if (coin(p.random)) options.softcap = 1.5;
     const auto with_maps = [&](const auto& f) {
         const rk::Mlp<T> phi = p.phi.mlp(), psi = p.psi.mlp();
         return f(maps == Maps::none ? nullptr : &phi, maps == Maps::two ? &psi : nullptr);
     };
     const auto value = [&] {
         with_maps([&](auto* phi, auto* psi) {
-            rk::attention(p.x.view, p.y.view, v.view, phi, psi, out.view, {}, options);
+            rk::attention(p.x.view, p.y.view, v.view, phi, psi, out.view, lse.view, options, bias.view);
         });
-        return weighted(grad, out);
+        T with_lse = weighted(grad, out);
+        for_each_index(rows, [&](const Shape& i) {
+            if (std::isfinite(lse(i))) with_lse += grad_lse(i) * lse(i);
+        });
+        return with_lse;
     };
     Tensor<T> grad_q(p.random, p.x.view.shape()), grad_k(p.random, p.y.view.shape());
     Tensor<T> grad_v(p.random, v.view.shape());
     const auto g = with_maps([&](auto* phi, auto* psi) {
         return rk::attention_vjp(p.x.view, p.y.view, v.view, grad.view, phi, psi, grad_q.view, grad_k.view,
-                                 grad_v.view, options);
+                                 grad_v.view, options, bias.view, grad_bias.view, grad_lse.view);
     });
     if (own_scale) expect_slope(*options.scale, g.scale, value, "attention_vjp: scale");
     expect_slope(p.random, p.x, grad_q, value, "attention_vjp: q");
     expect_slope(p.random, p.y, grad_k, value, "attention_vjp: k");
     expect_slope(p.random, v, grad_v, value, "attention_vjp: v");
+    expect_slope(p.random, bias, grad_bias, value, "attention_vjp: bias");
     if (maps != Maps::none) expect_slope(p.random, p.phi, g.phi, value, "attention_vjp: phi");
     if (maps == Maps::two) expect_slope(p.random, p.psi, g.psi, value, "attention_vjp: psi");
 }
