@@ -221,7 +221,7 @@ def not_excluded(shape, exclude=None):
 def retrieve_above(r, threshold, mask=None):
     """Return offsets, indices and values of the given scores at or above the threshold of their row."""
     above = (r >= np.asarray(threshold, r.dtype)[..., None]) & allowed(r.shape, mask, False)
-    counts = above.reshape(-1, r.shape[-1]).sum(axis=1)
+    counts = above.sum(axis=-1).reshape(-1)
     return np.concatenate([[0], np.cumsum(counts)]), np.nonzero(above)[-1], r[above]
 
 

@@ -84,7 +84,6 @@ struct Above {
     void offer(State& s, long i, long r, T value, long column) const {
         counted(s, take(s, i, r, value, column));
     }
-    void select(State&, long) const {}
 };
 
 }  // namespace rk
