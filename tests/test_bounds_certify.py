@@ -280,3 +280,20 @@ def test_how_close_the_bound_of_a_fitted_network_is(D, width, ratio, most):
     assert found.ratio <= ratio
     fresh = np.clip(rng.uniform(-1.2, 1.2, (2000, D)), -1, 1)
     assert np.abs(model.relation_matrix(fresh) - kernel("gaussian", fresh, fresh)).max() <= found.upper
+
+
+def test_second_order_certifies_small_errors():
+    # exp(-h^2 / 2) = E cos(w h), by Gauss-Hermite quadrature of 8 nodes: <phi, phi> is off by 5e-5.
+    nodes, weights = np.polynomial.hermite.hermgauss(8)
+    w, p = np.sqrt(2) * nodes[4:], 2 * weights[4:] / np.sqrt(np.pi)
+    waves, shift = np.concatenate([w, w])[None], np.repeat([0.0, -np.pi / 2], 4)
+    phi = rk.MLP([waves, np.diag(np.sqrt(np.concatenate([p, p])))], [shift, np.zeros(8)], "cos")
+    square = [(-1, 1)]
+    second = bounds.certify(phi, "gaussian", square, max_pairs=50_000)
+    assert second.certified
+    assert second.found == pytest.approx(4.87e-5, rel=1e-3)
+    first = bounds.certify(
+        phi, lambda a, b: kernel("gaussian", a, b), square, curvature=2.0, max_pairs=50_000
+    )
+    assert first.found == pytest.approx(second.found, rel=1e-3)
+    assert first.upper > 2 * second.upper
