@@ -129,8 +129,8 @@ enum class Activation {
 };
 
 // A multi-layer perceptron: h_0 = x, h_l = activation(h_{l-1} W_l + b_l) for the hidden layers, and
-// phi(x) = h_{L-1} W_L + b_L. Weights are copied and packed once; an Mlp does not change, and copies share
-// it.
+// phi(x) = h_{L-1} W_L + b_L, divided by its length if `normalize` is true (zero stays zero). Weights are
+// copied and packed once; an Mlp does not change, and copies share it.
 template <class T>
 class Mlp {
     static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>, "T is float or double");
@@ -139,11 +139,13 @@ class Mlp {
     // weights[l]: (d_in, d_out); biases[l]: (d_out), or no biases at all. `parameter`: of leaky_relu and
     // relu_power.
     explicit Mlp(const std::vector<View<const T>>& weights, const std::vector<View<const T>>& biases = {},
-                 Activation activation = Activation::relu, std::optional<double> parameter = std::nullopt);
+                 Activation activation = Activation::relu, std::optional<double> parameter = std::nullopt,
+                 bool normalize = false);
 
     // Width of the input, of each hidden layer, and of the output.
     const Shape& widths() const;
     bool has_bias() const;
+    bool normalizes() const;
 
    private:
     friend struct detail::Access;
@@ -154,6 +156,10 @@ class Mlp {
 // out <- phi(x).  x (..., n, d_x), out (..., n, d)
 template <class T>
 void feature_map(In<T> x, const Mlp<T>& mlp, View<T> out, Precision precision = Precision::full);
+
+// out <- x / |x|, row by row, 0 where a row is 0.  x and out (..., n, d)
+template <class T>
+void normalize(In<T> x, View<T> out);
 
 // ---- relations ----------------------------------------------------------------------------------
 
@@ -279,6 +285,10 @@ struct MapGradients {
 // the shape of the features.
 template <class T>
 MlpGradient<T> feature_map_vjp(In<T> x, const Mlp<T>& mlp, In<T> grad, Out<T> grad_x);
+
+// grad_x <- the gradient of sum(grad * normalize(x)).  All (..., n, d)
+template <class T>
+void normalize_vjp(In<T> x, In<T> grad, View<T> grad_x);
 
 // Gradients of sum(grad * relation_matrix(x, y, phi, psi)); grad has the shape of the relation, grad_x and
 // grad_y (left out where y is: its part is then in grad_x) those of x and y.

@@ -275,6 +275,8 @@ def _of_numpy() -> dict[str, dict[str, Any]]:
         "feature_map_vjp": {"x": X, "mlp": PHI, "grad": grad[:, :4]},
         "leaky_relu": {"slope": 0.1},
         "nngp_kernel": {"x": X, "y": Y, "depth": 1},
+        "normalize": {"x": X},
+        "normalize_vjp": {"x": X, "grad": X},
         "relation_loss": {**pairs, "target": RELATED},
         "relation_matrix": pairs,
         "relation_matrix_vjp": {**pairs, "grad": grad},

@@ -41,6 +41,12 @@ def activation(name, z, parameter=None):
     return {"erf": special.erf, "sin": np.sin, "cos": np.cos}[name](z)
 
 
+def normalize(x):
+    x = float64(x)
+    length = np.linalg.norm(x, axis=-1, keepdims=True)
+    return np.divide(x, length, out=x.copy(), where=length != 0)
+
+
 def feature_map(x, mlp):
     h = float64(x)
     if mlp is None:
@@ -50,7 +56,7 @@ def feature_map(x, mlp):
         h = h @ float64(w) + float64(b)
         if layer < len(mlp.weights) - 1:
             h = activation(mlp.activation.name, h, mlp.activation.parameter)
-    return h
+    return normalize(h) if mlp.normalize else h
 
 
 def feature_magnitude(x, mlp):

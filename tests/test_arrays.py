@@ -47,6 +47,8 @@ def calls(x, y, v, mask, labels, indices, of=lambda a: a):
         ),
         "relation_matvec": lambda: rk.relation_matvec(x, y, v, phi, psi, link="exp", scale=0.1),
         "nngp_kernel": lambda: rk.nngp_kernel(x, depth=2),
+        "normalize": lambda: rk.normalize(x),
+        "normalize_vjp": lambda: rk.normalize_vjp(grad_f, grad_f),
         "feature_map_vjp": lambda: rk.feature_map_vjp(x, phi, grad_f),
         "relation_matrix_vjp": lambda: rk.relation_matrix_vjp(x, y, grad_r, phi, psi),
         "attention_vjp": lambda: rk.attention_vjp(x, y, v, grad_v, phi, psi, mask=mask),

@@ -231,6 +231,44 @@ def test_from_torch_refuses_forwards_that_it_would_not_see():
             make(Residual(nn.Linear(3, 3)))
 
 
+# ---- features of unit length
+
+
+@pytest.mark.parametrize("widths", [[3, 4], [3, 5, 4], [3, 5, 6, 4]])
+@pytest.mark.parametrize("bias", [True, False])
+def test_normalize(widths, bias):
+    phi = smooth_map(widths, bias=bias)
+    unit = FeatureMap.from_mlp(rk.MLP.from_torch(nn.Sequential(nn.Linear(3, 4)), normalize=True))
+    assert unit.normalize
+    unit = FeatureMap(widths, "tanh", bias=bias, normalize=True, dtype=torch.float64)
+    unit.load_state_dict(dict(phi.named_parameters()))
+    x = normal(2, 300, 3).requires_grad_()
+    plain = F.normalize(plain_map(x, phi), dim=-1)
+    above = torch.randn_like(plain)
+    want = torch.autograd.grad(plain, [x, *phi.parameters()], above)
+    for call in (unit, lambda a: torch.ops.relkernels.feature_map(
+        a, list(unit.weights), list(unit.biases or ()), "tanh", None, True
+    )):  # fmt: skip
+        ours = call(x)
+        torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
+        got = torch.autograd.grad(ours, [x, *unit.parameters()], above)
+        for a, b in zip(got, want, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+    with torch.no_grad():
+        assert torch.equal(unit(x), torch.from_numpy(unit.to_mlp()(x.numpy(force=True))))
+    assert copy.deepcopy(unit).normalize
+    assert repr(FeatureMap([3, 2], normalize=True)) == "FeatureMap(widths=(3, 2), relu, normalized)"
+
+
+def test_normalize_belongs_to_the_state():
+    plain, unit = FeatureMap([3, 5, 4]), FeatureMap([3, 5, 4], normalize=True)
+    FeatureMap([3, 5, 4], normalize=True).load_state_dict(unit.state_dict())
+    with pytest.raises(ValueError, match=r"state_dict: expected .* activation relu, normalized, got relu"):
+        unit.load_state_dict(plain.state_dict())
+    with pytest.raises(TypeError, match=r"normalize: expected True or False"):
+        FeatureMap([3, 4], normalize="yes")
+
+
 # ---- state
 
 

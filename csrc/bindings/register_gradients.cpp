@@ -45,8 +45,8 @@ using MaybeLayers = std::vector<Maybe>;
 
 template <class T>
 rk::Layers<T> layers_of(const Layers& weights, const Layers& biases, const std::string& activation,
-                        double parameter) {
-    rk::Layers<T> map{{}, {}, activation_named(activation), T(parameter)};
+                        double parameter, bool normalize) {
+    rk::Layers<T> map{{}, {}, activation_named(activation), T(parameter), normalize};
     for (const py::array& a : weights) map.weights.push_back(view<const T>(a));
     for (const py::array& a : biases) {
         map.biases.push_back(view<const T>(a));
@@ -57,10 +57,11 @@ rk::Layers<T> layers_of(const Layers& weights, const Layers& biases, const std::
 
 // The hidden layers, or None if they are not kept.
 Maybe feature_map_forward(const py::array& x, const Layers& weights, const Layers& biases,
-                          const std::string& activation, double parameter, const py::array& out, bool keep) {
+                          const std::string& activation, double parameter, bool normalize,
+                          const py::array& out, bool keep) {
     Maybe kept;
     with_dtype(x, [&]<class T>() {
-        const auto map = layers_of<T>(weights, biases, activation, parameter);
+        const auto map = layers_of<T>(weights, biases, activation, parameter, normalize);
         const auto from = view<const T>(x);
         const auto to = view<T>(out);
         T* hidden = nullptr;
@@ -77,17 +78,25 @@ Maybe feature_map_forward(const py::array& x, const Layers& weights, const Layer
 }
 
 void feature_map_backward(const py::array& x, const Layers& weights, const std::string& activation,
-                          double parameter, const py::array& hidden, const py::array& grad,
+                          double parameter, bool normalize, const py::array& hidden, const py::array& grad,
                           const Maybe& grad_x, const MaybeLayers& grad_weights,
                           const MaybeLayers& grad_biases) {
     with_dtype(x, [&]<class T>() {
-        const auto map = layers_of<T>(weights, {}, activation, parameter);
+        const auto map = layers_of<T>(weights, {}, activation, parameter, normalize);
         const auto from = view<const T>(x), above = view<const T>(grad);
         const T* kept = contiguous<T>(hidden);
         MapGradient<T> to{view_or_none<T>(grad_x), {}, {}};
         for (const Maybe& a : grad_weights) to.weights.push_back(data_or_null<T>(a));
         for (const Maybe& a : grad_biases) to.biases.push_back(data_or_null<T>(a));
         without_gil([&] { rk::feature_map_backward<T>(from, map, kept, above, to); });
+    });
+}
+
+void normalize_vjp(const py::array& x, const py::array& grad, const py::array& grad_x) {
+    with_dtype(x, [&]<class T>() {
+        const auto from = view<const T>(x), above = view<const T>(grad);
+        const auto to = view<T>(grad_x);
+        without_gil([&] { rk::normalize_vjp<T>(from, above, to); });
     });
 }
 
@@ -199,10 +208,11 @@ void register_gradients(py::module_& m) {
     m.def("feature_map_vjp", &feature_map_vjp, arg("x"), arg("mlp"), arg("grad"), arg("grad_x"),
           arg("grad_weights"), arg("grad_biases"));
     m.def("feature_map_forward", &feature_map_forward, arg("x"), arg("weights"), arg("biases"),
-          arg("activation"), arg("parameter"), arg("out"), arg("keep"));
+          arg("activation"), arg("parameter"), arg("normalize"), arg("out"), arg("keep"));
     m.def("feature_map_backward", &feature_map_backward, arg("x"), arg("weights"), arg("activation"),
-          arg("parameter"), arg("hidden"), arg("grad"), arg("grad_x"), arg("grad_weights"),
+          arg("parameter"), arg("normalize"), arg("hidden"), arg("grad"), arg("grad_x"), arg("grad_weights"),
           arg("grad_biases"));
+    m.def("normalize_vjp", &normalize_vjp, arg("x"), arg("grad"), arg("grad_x"));
     m.def("sparse_feature_map_vjp", &sparse_feature_map_vjp, arg("values"), arg("columns"), arg("offsets"),
           arg("weights"), arg("mlp"), arg("grad"), arg("grad_weights"), arg("grad_biases"));
     m.def("relation_matrix_vjp", &relation_matrix_vjp, arg("f"), arg("g"), arg("grad"), arg("link"),

@@ -33,6 +33,14 @@ void sparse_feature_map(const py::array& values, const py::array& columns, const
     });
 }
 
+void normalize(const py::array& x, const py::array& out) {
+    with_dtype(x, [&]<class T>() {
+        const auto from = view<const T>(x);
+        const auto to = view<T>(out);
+        without_gil([&] { rk::normalize<T>(from, to); });
+    });
+}
+
 // The arguments that every operation on a relation shares; views are taken while the GIL is held.
 template <class T>
 Relation<T> relation_of(const py::array& rows, const Maybe& columns, const MlpHandle* phi,
@@ -211,6 +219,7 @@ void register_operations(py::module_& m) {
     m.def("feature_map", &feature_map, arg("x"), arg("mlp"), arg("precision"), arg("out"));
     m.def("sparse_feature_map", &sparse_feature_map, arg("values"), arg("columns"), arg("offsets"),
           arg("weights"), arg("mlp"), arg("precision"), arg("out"));
+    m.def("normalize", &normalize, arg("x"), arg("out"));
     m.def("relation_matrix", &relation_matrix, arg("x"), arg("y"), arg("phi").none(true),
           arg("psi").none(true), arg("precision"), arg("link"), arg("scale"), arg("heads"), arg("out"));
     m.def("attention_scores", &attention_scores, arg("q"), arg("k"), arg("phi").none(true),

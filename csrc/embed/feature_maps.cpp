@@ -27,7 +27,7 @@ double parameter_of(const detail::Call& call, Activation a, const std::optional<
 
 template <class T>
 Mlp<T>::Mlp(const std::vector<View<const T>>& weights, const std::vector<View<const T>>& biases,
-            Activation activation, std::optional<double> parameter) {
+            Activation activation, std::optional<double> parameter, bool normalize) {
     const detail::Call call("Mlp");
     if (weights.empty()) call.fail("weights", "at least one layer", "none");
     if (!biases.empty() && biases.size() != weights.size())
@@ -56,7 +56,7 @@ Mlp<T>::Mlp(const std::vector<View<const T>>& weights, const std::vector<View<co
     if (!rk::is_member(activation))
         call.fail("activation", "one of the enumeration", std::to_string(int(activation)));
     const T value = T(parameter_of(call, activation, parameter));
-    impl_ = std::shared_ptr<const Impl>(new Impl{rk::Mlp<T>(w, b, activation, value), widths});
+    impl_ = std::shared_ptr<const Impl>(new Impl{rk::Mlp<T>(w, b, activation, value, normalize), widths});
 }
 
 template <class T>
@@ -67,6 +67,11 @@ const Shape& Mlp<T>::widths() const {
 template <class T>
 bool Mlp<T>::has_bias() const {
     return impl_->packed.has_bias();
+}
+
+template <class T>
+bool Mlp<T>::normalizes() const {
+    return impl_->packed.normalizes();
 }
 
 template <class T>
@@ -82,9 +87,34 @@ void feature_map(In<T> x, const Mlp<T>& mlp, View<T> out, Precision precision) {
     to.write_back();
 }
 
+template <class T>
+void normalize(In<T> x, View<T> out) {
+    const detail::Call call("normalize");
+    call.points("x", x.shape());
+    call.shape("out", out.shape(), x.shape(), "that of x");
+    const detail::Output<T> to(call, "out", out, detail::Layout::rows);
+    rk::normalize<T>(detail::array(x), to.array(2));
+    to.write_back();
+}
+
+template <class T>
+void normalize_vjp(In<T> x, In<T> grad, View<T> grad_x) {
+    const detail::Call call("normalize_vjp");
+    call.points("x", x.shape());
+    call.shape("grad", grad.shape(), x.shape(), "that of x");
+    call.shape("grad_x", grad_x.shape(), x.shape(), "that of x");
+    const detail::Output<T> to(call, "grad_x", grad_x, detail::Layout::rows);
+    rk::normalize_vjp<T>(detail::array(x), detail::array(grad), to.array(2));
+    to.write_back();
+}
+
 template class Mlp<float>;
 template class Mlp<double>;
 template void feature_map(In<float>, const Mlp<float>&, View<float>, Precision);
 template void feature_map(In<double>, const Mlp<double>&, View<double>, Precision);
+template void normalize(In<float>, View<float>);
+template void normalize(In<double>, View<double>);
+template void normalize_vjp(In<float>, In<float>, View<float>);
+template void normalize_vjp(In<double>, In<double>, View<double>);
 
 }  // namespace relkernels

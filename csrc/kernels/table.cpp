@@ -9,6 +9,7 @@
 #include "kernels/losses.hpp"
 #include "kernels/micro_kernel.hpp"
 #include "kernels/nngp.hpp"
+#include "kernels/normalize.hpp"
 #include "kernels/pack.hpp"
 #include "kernels/philox.hpp"
 #include "kernels/softmax.hpp"
@@ -35,6 +36,8 @@ namespace rk::RK_ISA {
       .transpose = transpose<T>,                                                              \
       .activate = activate<T>,                                                                \
       .activate_vjp = activate_vjp<T>,                                                        \
+      .normalize = normalize<T>,                                                              \
+      .normalize_vjp = normalize_vjp<T>,                                                      \
       .add_column_sums = add_column_sums<T>,                                                  \
       .add = add<T>,                                                                          \
       .mask_tile = mask_tile<T>,                                                              \

@@ -176,6 +176,10 @@ struct Tiles {
     void (*activate)(Activation a, T parameter, T* z, long ld, long rows, long cols);
     void (*activate_vjp)(Activation a, T parameter, const T* z, long ldz, T* grad, long ldg, long rows,
                          long cols);
+    // out <- z / |z|, row by row, 0 where a row is 0; out may be z.
+    void (*normalize)(const T* z, long ldz, long rows, long cols, T* out, long ldo);
+    // grad <- (grad - f <f, grad>) / |z| with f = z / |z|; 0 where z is 0.
+    void (*normalize_vjp)(const T* z, long ldz, T* grad, long ldg, long rows, long cols);
     // sums[j] += sum over r of c(r, j)
     void (*add_column_sums)(const T* c, long c_row, long rows, long cols, T* sums);
     // into[i] += from[i]

@@ -11,7 +11,8 @@ namespace rk {
 namespace {
 
 // The hidden layers of a block of rows in one buffer: each before (z) and after (h) its activation. ReLU
-// needs only h, which has the sign of z.
+// needs only h, which has the sign of z. If the output is divided by its length, it is kept as well, before
+// the division.
 template <class T>
 class HiddenLayers {
    public:
@@ -21,6 +22,11 @@ class HiddenLayers {
             const long row = padded_row<T>(map.outputs(l));
             at_.push_back({size_, size_ + (both ? rows * row : 0), row});
             size_ += (both ? 2 : 1) * rows * row;
+        }
+        if (map.normalize) {
+            const long row = padded_row<T>(map.outputs(map.depth() - 1));
+            at_.push_back({size_, size_, row});
+            size_ += rows * row;
         }
     }
     long size() const { return size_; }
@@ -41,6 +47,15 @@ Strided<const T> strided(const Array<const T>& a) {
     return {a.data, a.step(2), a.step(1)};
 }
 
+// f(first, rows) of blocks of the rows, on the threads if there is enough to do.
+template <class F>
+void for_rows(const Team& team, long rows, long cols, const F& f) {
+    constexpr long kRows = 96;
+    const int threads = rows * cols < (1L << 16) ? 1 : team.size();
+    Team(threads).for_each(ceil_div(rows, kRows),
+                           [&](long b) { f(b * kRows, std::min(kRows, rows - b * kRows)); });
+}
+
 template <class T>
 void forward(const Team& team, const Array<const T>& x, long first, long rows, const Layers<T>& map,
              T* hidden, const Array<T>& out) {
@@ -50,9 +65,10 @@ void forward(const Team& team, const Array<const T>& x, long first, long rows, c
     in.data += first * in.row;
     for (long l = 0; l < map.depth(); ++l) {
         const bool is_hidden = l + 1 < map.depth();
-        T* z = is_hidden ? hidden + layers.z(l) : out.data + first * out.step(2);
-        T* h = is_hidden ? hidden + layers.h(l) : z;
-        const long row = is_hidden ? layers.row(l) : out.step(2);
+        const bool is_kept = is_hidden || map.normalize;
+        T* z = is_kept ? hidden + layers.z(l) : out.data + first * out.step(2);
+        T* h = is_kept ? hidden + layers.h(l) : z;
+        const long row = is_kept ? layers.row(l) : out.step(2);
         const T floor = is_hidden && map.activation == Activation::relu ? T(0) : Finish<T>{}.floor;
         const T* bias = map.biases.empty() ? nullptr : map.biases[std::size_t(l)].data;
         const auto activate = [&](long i, long n, long j, long m) {
@@ -64,6 +80,11 @@ void forward(const Team& team, const Array<const T>& x, long first, long rows, c
                  bias, floor, activate);
         in = {h, row, 1};
     }
+    if (map.normalize)
+        for_rows(team, rows, out.dim(1), [&](long i, long n) {
+            k.normalize(in.data + i * in.row, in.row, n, out.dim(1), out.data + (first + i) * out.step(2),
+                        out.step(2));
+        });
 }
 
 template <class T>
@@ -114,17 +135,24 @@ void feature_map_backward(const Array<const T>& x, const Layers<T>& map, const T
     while (to.x.empty() && lowest < map.depth() && !wanted(lowest)) ++lowest;
     if (lowest == map.depth()) return;
 
-    long widest = grad.step(1) == 1 ? 0 : map.outputs(map.depth() - 1);
+    long widest = grad.step(1) == 1 && !map.normalize ? 0 : map.outputs(map.depth() - 1);
     for (long l = lowest; l + 1 < map.depth(); ++l) widest = std::max(widest, map.outputs(l));
     const long row = padded_row<T>(widest);
     const Buffer<T> space(2 * rows * row);
     T* free[2] = {space.get(), space.get() + rows * row};
     // delta: the gradient with respect to the output of layer l before its activation.
     Strided<const T> delta = strided(grad);
-    if (delta.col != 1) {
+    if (delta.col != 1 || map.normalize) {
         for (long i = 0; i < rows; ++i)
             for (long j = 0; j < grad.dim(1); ++j)
                 free[0][i * row + j] = delta.data[i * delta.row + j * delta.col];
+        if (map.normalize) {
+            const long last = map.depth() - 1, z_row = layers.row(last);
+            for_rows(team, rows, grad.dim(1), [&](long i, long n) {
+                k.normalize_vjp(hidden + layers.z(last) + i * z_row, z_row, free[0] + i * row, row, n,
+                                grad.dim(1));
+            });
+        }
         delta = {free[0], row, 1};
         std::swap(free[0], free[1]);
     }

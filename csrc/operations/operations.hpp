@@ -56,6 +56,10 @@ template <class T>
 void sparse_feature_map(const SparseRows<T>& x, const T* weights, const Mlp<T>& map, Precision precision,
                         const Array<T>& out);
 
+// out <- x / |x|, row by row, as the last step of a map that normalizes.
+template <class T>
+void normalize(const Array<const T>& x, const Array<T>& out);
+
 // link(R). Without columns: the symmetric relation of the rows with themselves through phi. out has three
 // core dimensions (heads, n, m) if heads > 1.
 template <class T>
@@ -156,6 +160,9 @@ template <class T>
 void feature_map_vjp(const Array<const T>& x, const Mlp<T>& map, const Array<const T>& grad,
                      const MapGradient<T>& to);
 
+template <class T>
+void normalize_vjp(const Array<const T>& x, const Array<const T>& grad, const Array<T>& grad_x);
+
 // The layers of a map as they are in the caller's memory, for a training step. Biases, contiguous, may be
 // missing.
 template <class T>
@@ -163,6 +170,7 @@ struct Layers {
     std::vector<Array<const T>> weights, biases;
     Activation activation;
     T parameter;
+    bool normalize;
 
     long depth() const { return long(weights.size()); }
     long inputs(long layer) const { return weights[std::size_t(layer)].dim(2); }
@@ -170,7 +178,8 @@ struct Layers {
 };
 
 // feature_map of a matrix with the same bits, and its gradients. `hidden`, of hidden_size values, receives
-// the hidden layers for feature_map_backward; null: they are not kept. Gradients that are null or empty are
+// the hidden layers for feature_map_backward (and the output before its division by its length, if the map
+// normalizes); null: they are not kept. Gradients that are null or empty are
 // not computed.
 template <class T>
 long hidden_size(const Layers<T>& map, long rows);

@@ -19,8 +19,8 @@ void copy_strided(const T* src, long row, long col, long rows, long cols, T* dst
 
 template <class T>
 Mlp<T>::Mlp(const std::vector<Array<const T>>& weights, const std::vector<Array<const T>>& biases,
-            Activation activation, T parameter)
-    : activation_(activation), parameter_(parameter), has_bias_(!biases.empty()) {
+            Activation activation, T parameter, bool normalize)
+    : activation_(activation), parameter_(parameter), has_bias_(!biases.empty()), normalize_(normalize) {
     const Kernels<T>& k = kernels<T>();
     for (std::size_t l = 0; l < weights.size(); ++l) {
         const Array<const T>& w = weights[l];
@@ -50,7 +50,7 @@ bool Mlp<T>::activates(bool hidden) const {
 
 template <class T>
 double Mlp<T>::work() const {
-    double sum = 0;
+    double sum = normalize_ ? 4 * double(outputs()) : 0;
     for (long l = 0; l < depth(); ++l)
         sum += double(outputs(l)) * (double(inputs(l)) + (activates(l + 1 < depth()) ? kWorkOfExp : 0));
     return sum;
@@ -114,6 +114,8 @@ void Mlp<T>::forward_after(const First& first, long widest, long rows, T* out, l
                 kernels<T>().activate(activation_, parameter_, to, row, block, layer.outputs);
             in = to;
         }
+        if (normalize_)
+            kernels<T>().normalize(out + i * out_row, out_row, block, outputs(), out + i * out_row, out_row);
     }
 }
 
@@ -184,19 +186,21 @@ void Mlp<T>::vjp_around(const First& first, const Below& below_first, long wides
     const Kernels<T>& k = kernels<T>();
     Arena::Scope scratch;
 
-    // Forward, keeping each hidden layer before (z) and after (h) its activation.
+    // Forward, keeping each hidden layer before (z) and after (h) its activation, and with normalize_ the
+    // output before its division.
     for (long l = 0; l < depth(); ++l) widest = std::max(widest, outputs(l));
     const long row = padded_row<T>(widest);
     std::vector<T*> z, h;
-    for (long l = 0; l + 1 < depth(); ++l) {
+    for (long l = 0; l + (normalize_ ? 0 : 1) < depth(); ++l) {
         z.push_back(scratch.take<T>(rows * row));
-        h.push_back(scratch.take<T>(rows * row));
         const Layer& layer = layers_[std::size_t(l)];
         if (l == 0)
             first(z.back(), row);
         else
             k.product(h[std::size_t(l) - 1], row, 1, layer.panels.get(), layer.inputs * k.nr, rows,
                       layer.outputs, layer.inputs, z.back(), row, {.bias = layer.bias.get()});
+        if (l + 1 == depth()) break;
+        h.push_back(scratch.take<T>(rows * row));
         for (long i = 0; i < rows; ++i) std::copy_n(z.back() + i * row, outputs(l), h.back() + i * row);
         k.activate(activation_, parameter_, h.back(), row, rows, outputs(l));
     }
@@ -206,6 +210,7 @@ void Mlp<T>::vjp_around(const First& first, const Below& below_first, long wides
     T* below = scratch.take<T>(rows * row);
     T* panels = scratch.take<T>(round_up(widest, k.nr) * rows);
     copy_strided(grad, grad_row, grad_col, rows, outputs(), delta, row);
+    if (normalize_) k.normalize_vjp(z.back(), row, delta, row, rows, outputs());
     for (long l = depth() - 1;; --l) {
         const Layer& layer = layers_[std::size_t(l)];
         if (has_bias_) k.add_column_sums(delta, row, rows, layer.outputs, grad_biases[l]);

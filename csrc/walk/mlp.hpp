@@ -2,6 +2,8 @@
 //
 //   h_0 = x,   h_l = act(h_{l-1} W_l + b_l) for hidden layers,   phi(x) = h_{L-1} W_L + b_L
 //
+// With `normalize`, phi(x) is divided by its length; zero stays zero.
+//
 // Weights are packed once, when the handle is made. forward() takes a block of rows through all layers
 // while its activations stay in L2; feature_map.cpp and pairs.hpp cut the rows into such blocks.
 #pragma once
@@ -23,7 +25,7 @@ template <class T>
 class Mlp {
    public:
     Mlp(const std::vector<Array<const T>>& weights, const std::vector<Array<const T>>& biases,
-        Activation activation, T parameter);
+        Activation activation, T parameter, bool normalize = false);
 
     long inputs() const { return layers_.front().inputs; }
     long outputs() const { return layers_.back().outputs; }
@@ -31,6 +33,7 @@ class Mlp {
     long inputs(long layer) const { return layers_[std::size_t(layer)].inputs; }
     long outputs(long layer) const { return layers_[std::size_t(layer)].outputs; }
     bool has_bias() const { return has_bias_; }
+    bool normalizes() const { return normalize_; }
     // Of forward() for a row, in multiply-adds (base/threads.hpp).
     double work() const;
 
@@ -88,7 +91,7 @@ class Mlp {
     std::vector<Layer> layers_;
     Activation activation_;
     T parameter_;
-    bool has_bias_;
+    bool has_bias_, normalize_;
     // The first layer's transposed weights are made apart: vjp of sparse rows does without.
     mutable std::once_flag first_transposed_once_, transposed_once_, bf16_once_;
 };

@@ -15,7 +15,7 @@ from .drawing import Draw, arrays_in
 ARRAYS = {"x", "y", "q", "k", "v", "keys", "grad"}
 INTEGERS = {"heads", "depth", "n", "rows", "limit"}
 REALS = {"scale", "softcap", "weight_std", "bias_std", "r", "slope"}
-FLAGS = {"causal", "return_lse", "bias", "of_bias", "pad"}
+FLAGS = {"causal", "return_lse", "bias", "normalize", "of_bias", "pad"}
 CHOICES = {"link", "loss", "kind", "precision", "activation", "dtype", "align", "of"}
 MAPS = {"phi", "psi", "mlp"}
 

@@ -83,6 +83,18 @@ def feature_map(draw: Draw) -> Call:
     return Call(rk.feature_map, arguments, check, 2, (-2,), True)
 
 
+@generator("normalize")
+def normalize(draw: Draw) -> Call:
+    (lead,) = draw.leads(1)
+    x = draw.array(*lead, draw.pick(*ROWS), draw.pick(*WIDTHS))
+
+    def check(out: Any) -> None:
+        expected = reference.normalize(x)
+        close(out, expected, RELATION[draw.dtype], np.ones_like(expected), "rows of unit length")
+
+    return Call(rk.normalize, {"x": x}, check, 1, (-2,), True)
+
+
 @generator("relation_matrix")
 def relation_matrix(draw: Draw) -> Call:
     heads, rounding = draw.pick(1, 1, 1, 2, 3), precision(draw)

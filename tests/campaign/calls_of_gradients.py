@@ -46,6 +46,23 @@ def feature_map_vjp(draw: Draw) -> Call:
     return Call(rk.feature_map_vjp, {"x": x, "mlp": mlp, "grad": grad}, check, 3, (-2,))
 
 
+@generator("normalize_vjp")
+def normalize_vjp(draw: Draw) -> Call:
+    (lead,) = draw.leads(1)
+    shape = (*lead, draw.pick(*ROWS), draw.pick(*WIDTHS))
+    x, grad = draw.array(*shape), draw.array(*shape)
+
+    def check(out: Any) -> None:
+        f, g = reference.normalize(x), reference.float64(grad)
+        length = np.linalg.norm(reference.float64(x), axis=-1, keepdims=True)
+        inverse = np.divide(1, length, out=np.zeros_like(length), where=length != 0)
+        size = inverse * np.linalg.norm(g, axis=-1, keepdims=True) + np.zeros_like(f)
+        expected = (g - f * (f * g).sum(-1, keepdims=True)) * inverse
+        close(out, expected, GRADIENT[draw.dtype], size, "gradient")
+
+    return Call(rk.normalize_vjp, {"x": x, "grad": grad}, check, 2, (-2,))
+
+
 @generator("relation_matrix_vjp")
 def relation_matrix_vjp(draw: Draw) -> Call:
     heads = draw.pick(1, 1, 2, 3)

@@ -29,9 +29,10 @@ def mlp(draw: Draw) -> Call:
     like = draw.mlp(draw.pick(*WIDTHS), draw.pick(*WIDTHS))
     weights = [draw.laid_out(np.array(w)) for w in like.weights]
     biases = None if like.biases is None else [draw.laid_out(np.array(b)) for b in like.biases]
-    activation = draw.pick(*ACTIVATIONS)
+    activation, normalize = draw.pick(*ACTIVATIONS), draw.pick(False, True)
 
     def check(made: Any) -> None:
+        expect(made.normalize == normalize, f"normalize {made.normalize}")
         same_bits(list(made.weights), [np.array(w) for w in weights], "weights")
         same_bits(list(made.biases or ()), [np.array(b) for b in biases or ()], "biases")
         expect(not any(a.flags.writeable for a in made.weights), "weights that can be written")
@@ -42,7 +43,7 @@ def mlp(draw: Draw) -> Call:
             made.save(path)
             same_bits(rk.MLP.load(path)(x), made(x), "features of a saved map")
 
-    arguments = {"weights": weights, "biases": biases, "activation": activation}
+    arguments = {"weights": weights, "biases": biases, "activation": activation, "normalize": normalize}
     return Call(rk.MLP, arguments, check, 1)
 
 
@@ -58,6 +59,7 @@ def random_mlp(draw: Draw) -> Call:
         SEED: int(draw.rng.integers(2**32)),
         "dtype": draw.pick("float32", "float64", np.float32),
         "bias": draw.pick(True, False),
+        "normalize": draw.pick(True, False),
     }
 
     def check(made: Any) -> None:

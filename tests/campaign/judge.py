@@ -188,9 +188,9 @@ def _half(draw: Draw, call: Call) -> None:
 
 
 _OF_ARRAYS = (
-    "feature_map", "relation_matrix", "attention", "attention_scores", "relation_matvec", "retrieve",
-    "retrieve_above", "nngp_kernel", "feature_map_vjp", "relation_matrix_vjp", "attention_vjp",
-    "attention_scores_vjp",
+    "feature_map", "normalize", "relation_matrix", "attention", "attention_scores", "relation_matvec",
+    "retrieve", "retrieve_above", "nngp_kernel", "feature_map_vjp", "normalize_vjp", "relation_matrix_vjp",
+    "attention_vjp", "attention_scores_vjp",
 )  # fmt: skip
 HALF = {getattr(rk, name) for name in _OF_ARRAYS}
 

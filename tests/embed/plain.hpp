@@ -113,14 +113,23 @@ Tensor<T> normal(Random& random, const Shape& shape, double deviation = 1) {
     return t;
 }
 
+inline std::vector<double> of_unit_length(std::vector<double> row) {
+    double sum = 0;
+    for (const double v : row) sum += v * v;
+    if (sum > 0)
+        for (double& v : row) v /= std::sqrt(sum);
+    return row;
+}
+
 // A map and its definition. tanh and relu: smooth for finite differences, and the one with its own path.
 template <class T>
 struct PlainMlp {
     Shape widths;
     std::vector<Tensor<T>> weights, biases;
-    bool tanh;
+    bool tanh, normalize;
 
-    PlainMlp(Random& random, Shape w, bool tanh) : widths(std::move(w)), tanh(tanh) {
+    PlainMlp(Random& random, Shape w, bool tanh, bool normalize = false)
+        : widths(std::move(w)), tanh(tanh), normalize(normalize) {
         for (std::size_t l = 0; l + 1 < widths.size(); ++l) {
             weights.push_back(
                 normal<T>(random, {widths[l], widths[l + 1]}, 1 / std::sqrt(double(widths[l]))));
@@ -131,7 +140,8 @@ struct PlainMlp {
         std::vector<rk::View<const T>> w, b;
         for (const Tensor<T>& t : weights) w.push_back(t.view);
         for (const Tensor<T>& t : biases) b.push_back(t.view);
-        return rk::Mlp<T>(w, b, tanh ? rk::Activation::tanh : rk::Activation::relu);
+        const rk::Activation activation = tanh ? rk::Activation::tanh : rk::Activation::relu;
+        return rk::Mlp<T>(w, b, activation, std::nullopt, normalize);
     }
     std::vector<double> operator()(std::vector<double> h) const {
         for (std::size_t l = 0; l < weights.size(); ++l) {
@@ -144,7 +154,7 @@ struct PlainMlp {
             }
             h = z;
         }
-        return h;
+        return normalize ? of_unit_length(h) : h;
     }
 };
 

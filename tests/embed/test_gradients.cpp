@@ -91,8 +91,8 @@ struct Problem {
           n(pick(random, {1, 5, 40})),
           m(pick(random, {2, 7, 300})),
           lead(lead),
-          phi(random, {4, 6, 8}, true),
-          psi(random, {4, 5, 7, 8}, true),
+          phi(random, {4, 6, 8}, true, coin(random)),
+          psi(random, {4, 5, 7, 8}, true, coin(random)),
           x(normal<T>(random, join(lead_x, {n, 4}))),
           y(normal<T>(random, join(lead_y, {m, 4}))) {}
     static Shape join(Shape a, const Shape& b) {
@@ -196,6 +196,18 @@ static void test_feature_map(Problem p) {
     expect(again.weights == g.weights && again.biases == g.biases, "grad_x may be left out");
     expect_slope(p.random, x, grad_x, value, "feature_map_vjp: x");
     expect_slope(p.random, p.phi, g, value, "feature_map_vjp: mlp");
+}
+
+static void test_normalize(Problem p) {
+    const Shape shape = Problem::join(p.lead, {p.n, 4});
+    Tensor<T> x = normal<T>(p.random, shape), out(p.random, shape), grad = normal<T>(p.random, shape);
+    Tensor<T> grad_x(p.random, shape);
+    const auto value = [&] {
+        rk::normalize(x.view, out.view);
+        return weighted(grad, out);
+    };
+    rk::normalize_vjp(x.view, grad.view, grad_x.view);
+    expect_slope(p.random, x, grad_x, value, "normalize_vjp");
 }
 
 static double loss_by_definition(rk::Loss loss, const std::vector<std::vector<double>>& r,
@@ -305,6 +317,7 @@ int main() {
             test_relation_matrix(problem(), maps, true, 2);
             test_attention(problem(), maps, coin(random));
             test_feature_map(problem());
+            test_normalize(problem());
         }
     for (const auto loss : {rk::Loss::squared, rk::Loss::logistic, rk::Loss::hinge, rk::Loss::softmax})
         for (const Maps maps : {Maps::two, Maps::one, Maps::none})

@@ -40,8 +40,8 @@ struct Case {
           d(mapped ? pick(random, {4, 12}) : dx),
           lead_x(part({3})),
           lead_y(part({3})),
-          plain_phi(random, {dx, 11, d}, coin(random)),
-          plain_psi(random, {dy, 7, 5, d}, coin(random)),
+          plain_phi(random, {dx, 11, d}, coin(random), coin(random)),
+          plain_psi(random, {dy, 7, 5, d}, coin(random), coin(random)),
           packed_phi(plain_phi.mlp()),
           packed_psi(plain_psi.mlp()),
           x(normal<T>(random, with(lead_x, {n, dx}))),
@@ -79,6 +79,19 @@ void test_feature_map(Case<T>& c) {
             const auto f = features(c.x, at, i, &c.plain_phi);
             for (Int k = 0; k < c.d; ++k)
                 expect_close<T>(out.in(at, {i, k}), f[std::size_t(k)], 3, "feature_map");
+        }
+    });
+}
+
+template <class T>
+void test_normalize(Case<T>& c) {
+    Tensor<T> out(c.random, c.x.view.shape());
+    rk::normalize(c.x.view, out.view);
+    for_each_index(c.lead_x, [&](const Shape& at) {
+        for (Int i = 0; i < c.n; ++i) {
+            const auto f = of_unit_length(features<T>(c.x, at, i, nullptr));
+            for (Int k = 0; k < c.dx; ++k)
+                expect_close<T>(out.in(at, {i, k}), f[std::size_t(k)], 1, "normalize");
         }
     });
 }
@@ -353,6 +366,7 @@ void test_all(Random& random) {
     for (int round = 0; round < 40; ++round) {
         Case<T> c(random);
         test_feature_map(c);
+        test_normalize(c);
         test_relation_matrix(c);
         test_symmetric_relation(c);
         test_attention(c);

@@ -25,6 +25,7 @@ class Map(Protocol):
     biases: tuple[np.ndarray, ...] | None
     widths: tuple[int, ...]
     activation: Any
+    normalize: bool
     _handle: Any
 
 

@@ -26,7 +26,7 @@ Axes = tuple[str, ...]
 @normalize_token.register(MLP)
 def _token_of_mlp(mlp: MLP) -> tuple[Any, ...]:
     """Give equal maps equal tokens, so that equal calls build equal graphs."""
-    parts = (mlp.weights, mlp.biases, mlp.activation.name, mlp.activation.parameter)
+    parts = (mlp.weights, mlp.biases, mlp.activation.name, mlp.activation.parameter, mlp.normalize)
     return "relkernels.MLP", normalize_token(parts)
 
 

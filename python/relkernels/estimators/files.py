@@ -36,6 +36,7 @@ def _encode(key: str, value: Any, tensors: dict[str, np.ndarray]) -> Any:
             "layers": len(value.weights),
             "bias": value.biases is not None,
             "activation": activation,
+            **({"normalize": True} if value.normalize else {}),
         }
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         tensors[key] = np.ascontiguousarray(value)
@@ -64,7 +65,8 @@ def _decode(key: str, stored: Any, tensors: dict[str, np.ndarray]) -> Any:
         layers = stored["layers"]
         arrays = [tensors.pop(f"{key}.{i}") for i in range(layers * (1 + stored["bias"]))]
         activation = _decode(key, stored["activation"], tensors)
-        return MLP(arrays[:layers], arrays[layers:] or None, activation)
+        normalize = stored.get("normalize", False)
+        return MLP(arrays[:layers], arrays[layers:] or None, activation, normalize=normalize)
     if kind in ("list", "tuple"):
         items = [_decode(f"{key}.{i}", item, tensors) for i, item in enumerate(stored["items"])]
         return items if kind == "list" else tuple(items)

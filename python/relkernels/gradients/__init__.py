@@ -17,7 +17,7 @@ from .results import (
     MLPGradient,
     RelationGradients,
 )
-from .vjp import attention_vjp, feature_map_vjp, relation_matrix_vjp, relation_matvec_vjp
+from .vjp import attention_vjp, feature_map_vjp, normalize_vjp, relation_matrix_vjp, relation_matvec_vjp
 
 __all__ = [
     "LOSSES",
@@ -32,6 +32,7 @@ __all__ = [
     "attention_vjp",
     "feature_loss",
     "feature_map_vjp",
+    "normalize_vjp",
     "relation_loss",
     "relation_matrix_vjp",
     "relation_matvec_vjp",

@@ -115,6 +115,44 @@ def feature_map_vjp(x: Array, mlp: MLP, grad: Array) -> tuple[Array, MLPGradient
     return grad_x, gradient
 
 
+@operation("x", "grad")
+def normalize_vjp(x: Array, grad: Array) -> Array:
+    """Return the gradient of ``sum(grad * normalize(x))``.
+
+    With f the normalized row it is ``(grad - f * <f, grad>) / |x|``, and 0 where a row of `x` is 0.
+
+    Parameters
+    ----------
+    x : ndarray of shape (..., n, d)
+    grad : ndarray of the shape of `x`
+
+    Returns
+    -------
+    ndarray of the shape of `x`
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above; the message names it.
+    MemoryError
+        If the output would not fit in memory.
+
+    Examples
+    --------
+    >>> import numpy as np, relkernels as rk
+    >>> rk.normalize_vjp(np.array([[3.0, 4.0]]), np.array([[1.0, 0.0]]))
+    array([[ 0.128, -0.096]])
+    """
+    rows, slope = check.features("x", x), check.floats("grad", grad)
+    check.same_dtype(("x", rows), ("grad", slope))
+    if slope.shape != rows.shape:
+        check.fail("grad", f"shape {rows.shape}, that of x", slope.shape)
+    engine = engine_of(rows)
+    grad_x = engine.empty("normalize_vjp", rows.shape, rows.dtype)
+    engine.run("normalize_vjp", rows, slope, grad_x)
+    return grad_x
+
+
 @operation("x", "y", "grad")
 def relation_matrix_vjp(
     x: Array,

@@ -17,13 +17,13 @@ _FORMAT = "relkernels.MLP"
 _FORMAT_VERSION = "1"
 
 
-# Weights, biases and activation of an MLP.
-Parts = tuple[Sequence[np.ndarray], Sequence[np.ndarray] | None, Activation]
+# Weights, biases and activation of an MLP, and whether it normalizes.
+Parts = tuple[Sequence[np.ndarray], Sequence[np.ndarray] | None, Activation, bool]
 
 
 def encoded(parts: Parts, prefix: str = "") -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return the tensors and the metadata of an MLP, with names that begin with `prefix`."""
-    weights, biases, activation = parts
+    weights, biases, activation, normalize = parts
     tensors = {f"{prefix}weights.{i}": w for i, w in enumerate(weights)}
     tensors.update({f"{prefix}biases.{i}": b for i, b in enumerate(biases or ())})
     metadata = {
@@ -31,6 +31,8 @@ def encoded(parts: Parts, prefix: str = "") -> tuple[dict[str, np.ndarray], dict
         f"{prefix}layers": str(len(weights)),
         f"{prefix}bias": str(biases is not None),
     }
+    if normalize:  # absent otherwise, so that versions that cannot normalize refuse only such maps
+        metadata[f"{prefix}normalize"] = "True"
     if activation.parameter is not None:
         metadata[f"{prefix}parameter"] = repr(activation.parameter)
     return tensors, metadata
@@ -44,25 +46,22 @@ def decoded(metadata: dict[str, str], tensors: dict[str, Any], prefix: str = "")
     biases = [tensors.pop(f"{prefix}biases.{i}") for i in layers] if has_bias else None
     parameter = metadata.pop(f"{prefix}parameter", None)
     name = metadata.pop(f"{prefix}activation")
-    return weights, biases, Activation(name, None if parameter is None else float(parameter))
+    key = f"{prefix}normalize"
+    normalize = key in metadata and check.choice(key, metadata.pop(key), ("True", "False")) == "True"
+    return weights, biases, Activation(name, None if parameter is None else float(parameter)), normalize
 
 
-def write(
-    path: str | os.PathLike[str],
-    weights: Sequence[np.ndarray],
-    biases: Sequence[np.ndarray] | None,
-    activation: Activation,
-) -> None:
+def write(path: str | os.PathLike[str], parts: Parts) -> None:
     """Write the parts of an MLP to a file, atomically."""
     from safetensors.numpy import save
 
-    tensors, metadata = encoded((weights, biases, activation))
+    tensors, metadata = encoded(parts)
     write_whole(path, save(tensors, {"format": _FORMAT, "version": _FORMAT_VERSION, **metadata}))
 
 
 @contextmanager
 def read(path: str | os.PathLike[str]) -> Iterator[Parts]:
-    """Yield weights, biases and activation from a file.
+    """Yield the parts of an MLP from a file.
 
     Errors raised in the block, which makes an MLP of them, also name the file.
     """

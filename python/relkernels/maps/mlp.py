@@ -18,7 +18,7 @@ from ..base import check, shapes
 from ..base.describe import described
 from ..base.random_state import RandomStateLike, generator
 from .activations import GAINS, Activation, resolve
-from .files import read, write
+from .files import Parts, read, write
 
 
 def initial_deviation(activation: Activation, fan_in: int, hidden: bool) -> float:
@@ -28,7 +28,7 @@ def initial_deviation(activation: Activation, fan_in: int, hidden: bool) -> floa
 
 
 class MLP:
-    """A multi-layer perceptron: hidden layers activated, output linear.
+    """A multi-layer perceptron: hidden layers activated, output linear or of unit length.
 
     ``h_0 = x``, ``h_l = act(h_{l-1} @ W_l + b_l)`` for the hidden layers, and
     ``phi(x) = h_{L-1} @ W_L + b_L``. Weights are copied and packed for the kernels once; an MLP does
@@ -42,14 +42,19 @@ class MLP:
     biases : sequence of ndarray, optional
         ``biases[l]`` has shape (d_out,); None for an MLP without biases.
     activation : str or Activation, default "relu"
-        identity, relu, leaky_relu, gelu, gelu_tanh, silu, tanh, sigmoid, softplus, erf, sin, cos, or
-        the result of `relu_power` or `leaky_relu`.
+        identity, relu, leaky_relu, gelu, gelu_tanh, silu, tanh, sigmoid, softplus, erf, sin, cos,
+        gaussian (``exp(-z**2 / 2)``), sigma_1 (``relu(z) - relu(z - 1)``), or the result of
+        `relu_power` or `leaky_relu`.
+    normalize : bool, default False
+        Divide the features of each row by their length, so that inner products are cosines. Features
+        that are all 0 stay 0, with a gradient of 0.
 
     Attributes
     ----------
     weights, biases : tuple of ndarray
         Read-only copies of what was given (`biases` may be None).
     activation : Activation
+    normalize : bool
     widths : tuple of int
         Width of the input, of each hidden layer and of the output.
     dtype : numpy.dtype
@@ -73,13 +78,26 @@ class MLP:
     >>> phi(np.array([[1.0, -2.0], [3.0, 4.0]]))
     array([[1.],
            [7.]])
+    >>> rk.MLP([np.array([[3.0, 4.0]])], normalize=True)(np.array([[2.0], [0.0]]))
+    array([[0.6, 0.8],
+           [0. , 0. ]])
     """
 
-    __slots__ = ("__weakref__", "_handle", "activation", "biases", "dtype", "weights", "widths")
+    __slots__ = (
+        "__weakref__",
+        "_handle",
+        "activation",
+        "biases",
+        "dtype",
+        "normalize",
+        "weights",
+        "widths",
+    )
 
     weights: tuple[np.ndarray, ...]
     biases: tuple[np.ndarray, ...] | None
     activation: Activation
+    normalize: bool
     widths: tuple[int, ...]
     dtype: np.dtype
 
@@ -88,8 +106,11 @@ class MLP:
         weights: Sequence[Any],
         biases: Sequence[Any] | None = None,
         activation: str | Activation = "relu",
+        *,
+        normalize: bool = False,
     ) -> None:
         self.activation = resolve(activation)
+        self.normalize = check.flag("normalize", normalize)
         self.weights = _layers("weights", weights, 2)
         if not self.weights:
             check.fail("weights", "at least one layer", "none")
@@ -119,6 +140,7 @@ class MLP:
             None if self.biases is None else list(self.biases),
             self.activation.name,
             self.activation.parameter or 0.0,
+            self.normalize,
         )
 
     @classmethod
@@ -130,6 +152,7 @@ class MLP:
         dtype: Any = "float32",
         bias: bool = True,
         *,
+        normalize: bool = False,
         seed: int | None = None,
     ) -> MLP:
         """Return an MLP with normal random weights and zero biases.
@@ -148,6 +171,8 @@ class MLP:
             differs. None gives new weights in every call.
         dtype : {"float32", "float64"}, default "float32"
         bias : bool, default True
+        normalize : bool, default False
+            As in `MLP`.
         seed : int, optional
             Another name for `random_state`.
 
@@ -184,10 +209,10 @@ class MLP:
             w = rng.standard_normal((fan_in, fan_out)) * initial_deviation(act, fan_in, i < len(sizes) - 2)
             weights.append(w.astype(kind))
         biases = [np.zeros(n, kind) for n in sizes[1:]] if check.flag("bias", bias) else None
-        return cls(weights, biases, act)
+        return cls(weights, biases, act, normalize=normalize)
 
     @classmethod
-    def from_torch(cls, sequential: Any) -> MLP:
+    def from_torch(cls, sequential: Any, *, normalize: bool = False) -> MLP:
         """Return the MLP that a ``torch.nn.Sequential`` of linear layers computes.
 
         Parameters
@@ -196,6 +221,8 @@ class MLP:
             ``Linear`` layers with one and the same activation between them (ReLU, LeakyReLU, GELU,
             SiLU, Tanh, Sigmoid, Softplus(beta=1), Identity or nothing) and none after the last.
             Dropout counts as absent, as in evaluation.
+        normalize : bool, default False
+            As in `MLP`: for a Sequential whose output goes through ``torch.nn.functional.normalize``.
 
         Returns
         -------
@@ -218,7 +245,7 @@ class MLP:
         """
         from .torch_layers import read_sequential
 
-        return cls(*read_sequential(sequential))
+        return cls(*read_sequential(sequential), normalize=normalize)
 
     @property
     def n_neurons(self) -> int:
@@ -237,10 +264,12 @@ class MLP:
     def __repr__(self) -> str:
         bias = "" if self.biases is not None else ", no biases"
         parameter = "" if self.activation.parameter is None else f"({self.activation.parameter:g})"
-        return f"MLP(widths={self.widths}, {self.activation.name}{parameter}, {self.dtype}{bias})"
+        normalized = ", normalized" if self.normalize else ""
+        return f"MLP(widths={self.widths}, {self.activation.name}{parameter}, {self.dtype}{bias}{normalized})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return MLP, (self.weights, self.biases, self.activation)
+        parts = (self.weights, self.biases, self.activation)
+        return (_normalized, parts) if self.normalize else (MLP, parts)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the MLP to a safetensors file: data only, nothing that runs when it is read.
@@ -263,7 +292,7 @@ class MLP:
         >>> rk.MLP.load(path).widths
         (3, 5, 2)
         """
-        write(path, self.weights, self.biases, self.activation)
+        write(path, parts_of(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> MLP:
@@ -294,10 +323,26 @@ class MLP:
         FileNotFoundError: [Errno 2] No such file or directory: 'nowhere.safetensors'
         """
         with read(path) as parts:
-            return cls(*parts)
+            return from_parts(parts)
 
 
 _core.set_map_class(MLP)
+
+
+def _normalized(*parts: Any) -> MLP:
+    """Return an MLP that normalizes: what a pickle calls."""
+    return MLP(*parts, normalize=True)
+
+
+def parts_of(mlp: MLP) -> Parts:
+    """Return what a file keeps of an MLP."""
+    return mlp.weights, mlp.biases, mlp.activation, mlp.normalize
+
+
+def from_parts(parts: Parts) -> MLP:
+    """Return the MLP that has these parts."""
+    weights, biases, activation, normalize = parts
+    return MLP(weights, biases, activation, normalize=normalize)
 
 
 def check_mlp(name: str, value: Any, optional: bool = True) -> MLP | None:

@@ -11,6 +11,7 @@ from ..maps.mlp import feature_map
 from .attended import attention, attention_scores
 from .keys import Keys
 from .links import LINKS, LINKS_OF_DISTANCE
+from .normalize import normalize
 from .relations import relation_matrix, relation_matvec
 from .retrieval import retrieve
 from .retrieval_above import retrieve_above
@@ -22,6 +23,7 @@ __all__ = [
     "attention",
     "attention_scores",
     "feature_map",
+    "normalize",
     "relation_matrix",
     "relation_matvec",
     "retrieve",

@@ -9,7 +9,7 @@ import numpy as np
 from ..base import check
 from ..base.files import checked_contents, map_safetensors, refuse_rest, write_safetensors
 from ..maps.files import decoded, encoded
-from ..maps.mlp import MLP
+from ..maps.mlp import MLP, from_parts, parts_of
 from .key_store import ELEMENTS, Stored
 
 _FORMAT = "relkernels.Keys"
@@ -26,7 +26,7 @@ def write(path: str | os.PathLike[str], stored: Stored, psi: MLP | None) -> None
         "next_id": str(tensors.pop("next_id")),
     }
     if psi is not None:
-        of_psi, about_psi = encoded((psi.weights, psi.biases, psi.activation), "psi.")
+        of_psi, about_psi = encoded(parts_of(psi), "psi.")
         tensors.update(of_psi)
         metadata.update(about_psi)
     write_safetensors(path, tensors, metadata)
@@ -49,7 +49,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Stored, MLP | None]:
             _expect(key, codes[key], np.dtype(np.int8 if key == "codes" else np.float32), shape)
         if len(ids) and not (ids[0] >= 0 and ids[-1] < next_id and (ids[1:] > ids[:-1]).all()):
             check.fail("ids", f"ascending integers from 0 to {next_id - 1}", "others")
-        psi = MLP(*decoded(metadata, tensors, "psi.")) if "psi.layers" in metadata else None
+        psi = from_parts(decoded(metadata, tensors, "psi.")) if "psi.layers" in metadata else None
         if psi is not None and psi.widths[-1] != features.shape[1]:
             check.fail("psi", f"{features.shape[1]} features, as the keys have", psi.widths[-1])
         refuse_rest(metadata, tensors)

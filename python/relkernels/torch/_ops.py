@@ -33,7 +33,7 @@ from ._library import differentiable, differentiable_once, fake, is_eager, is_pl
 from ._threads import on_pytorch_threads
 
 _LARGEST = float(np.finfo(np.float32).max)
-_MAP = "Tensor x, Tensor[] weights, Tensor[] biases, str activation, float? parameter"
+_MAP = "Tensor x, Tensor[] weights, Tensor[] biases, str activation, float? parameter, bool normalize"
 _PAIRS = "Tensor f, Tensor? g, Tensor scale"
 
 
@@ -67,9 +67,16 @@ def _number(value: Any, like: Tensor) -> Tensor:
 # ---- phi(x)
 
 
-def _mlp(weights: list[Tensor], biases: list[Tensor], activation: str, parameter: float | None) -> MLP:
-    arrays = [b.numpy(force=True) for b in biases]
-    return MLP([w.numpy(force=True) for w in weights], arrays or None, Activation(activation, parameter))
+def _mlp(
+    weights: list[Tensor],
+    biases: list[Tensor],
+    activation: str,
+    parameter: float | None,
+    normalize: bool,
+) -> MLP:
+    arrays = [b.numpy(force=True) for b in biases] or None
+    given = Activation(activation, parameter)
+    return MLP([w.numpy(force=True) for w in weights], arrays, given, normalize=normalize)
 
 
 @operator(f"feature_map({_MAP}) -> Tensor")
@@ -84,10 +91,18 @@ def _(x: Tensor, weights: list[Tensor], *rest: Any) -> Tensor:
 
 
 @operator(f"feature_map_vjp({_MAP}, Tensor grad) -> Tensor[]")
-def feature_map_vjp(x: Tensor, *rest: Any) -> list[Tensor]:
+def feature_map_vjp(
+    x: Tensor,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    activation: str,
+    parameter: float | None,
+    normalize: bool,
+    grad: Tensor,
+) -> list[Tensor]:
     """Gradients of x, of each of the weights and of each of the biases."""
-    *map_, grad = rest
-    grad_x, gradient = gradients.feature_map_vjp(_given(x), _mlp(*map_), _given(grad))
+    mlp = _mlp(weights, biases, activation, parameter, normalize)
+    grad_x, gradient = gradients.feature_map_vjp(_given(x), mlp, _given(grad))
     return [_tensor(a) for a in (grad_x, *gradient.weights, *(gradient.biases or ()))]
 
 
@@ -106,7 +121,7 @@ def _map_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     x, *parameters = ctx.saved_tensors
     n = ctx.layers
     grad_x, *rest = feature_map_vjp(x, parameters[:n], parameters[n:], *ctx.activation, grad)
-    return grad_x, rest[:n], rest[n:], None, None
+    return grad_x, rest[:n], rest[n:], None, None, None
 
 
 differentiable(feature_map, _map_backward, _save_map)
@@ -123,23 +138,30 @@ class _Mapped(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, layers: int, activation: str, parameter: float | None, *rest: Any
+        ctx: Any,
+        x: Tensor,
+        layers: int,
+        activation: str,
+        parameter: float | None,
+        normalize: bool,
+        *rest: Any,
     ) -> Any:
-        ctx.map = layers, activation, parameter
-        out, hidden = _forward(x, list(rest[:layers]), list(rest[layers:]), activation, parameter, True)
+        ctx.map = layers, activation, parameter, normalize
+        parameters = list(rest[:layers]), list(rest[layers:])
+        out, hidden = _forward(x, *parameters, activation, parameter, normalize, True)
         ctx.save_for_backward(x, hidden, *rest)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        layers, activation, parameter = ctx.map
+        layers, activation, parameter, normalize = ctx.map
         x, hidden, *rest = ctx.saved_tensors
         (grad,) = grads
         weights, biases = rest[:layers], rest[layers:]
         if torch.is_grad_enabled() or not (is_eager() and is_plain(grad)):
-            of_x, *of_rest = feature_map_vjp(x, weights, biases, activation, parameter, grad)
-            return of_x, None, None, None, *of_rest
-        needs_x, _, _, _, *needed = ctx.needs_input_grad
+            of_x, *of_rest = feature_map_vjp(x, weights, biases, activation, parameter, normalize, grad)
+            return of_x, None, None, None, None, *of_rest
+        needs_x, _, _, _, _, *needed = ctx.needs_input_grad
         points, above = _given(x), _given(grad)
         of_x, *of_rest = (
             PROCESSOR.empty("feature_map", tuple(a.shape), points.dtype) if needs else None
@@ -150,6 +172,7 @@ class _Mapped(torch.autograd.Function):
             [_given(w) for w in weights],
             activation,
             parameter or 0.0,
+            normalize,
             hidden.numpy(),
             above.reshape(-1, above.shape[-1]),
             None if of_x is None else of_x.reshape(-1, of_x.shape[-1]),
@@ -157,7 +180,7 @@ class _Mapped(torch.autograd.Function):
             of_rest[layers:],
         )
         found = (None if a is None else torch.from_numpy(a) for a in (of_x, *of_rest))
-        return next(found), None, None, None, *found
+        return next(found), None, None, None, None, *found
 
 
 @on_pytorch_threads
@@ -167,6 +190,7 @@ def _forward(
     biases: list[Tensor],
     activation: str,
     parameter: float | None,
+    normalize: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Return the features of plain tensors, and the hidden layers if they are to be kept."""
@@ -178,6 +202,7 @@ def _forward(
         [_given(b) for b in biases],
         activation,
         parameter or 0.0,
+        normalize,
         out.reshape(-1, out.shape[-1]),
         keep,
     )
@@ -202,16 +227,22 @@ def _is_direct(x: Tensor, weights: list[Tensor], biases: list[Tensor], parameter
 
 
 def mapped(
-    x: Tensor, weights: list[Tensor], biases: list[Tensor], activation: str, parameter: float | None
+    x: Tensor,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    activation: str,
+    parameter: float | None,
+    normalize: bool,
 ) -> Tensor:
     """Return what `feature_map` does, on the CPU without its overhead; the same bits."""
     if not _is_direct(x, weights, biases, parameter):
-        features: Tensor = feature_map(x, weights, biases, activation, parameter)
+        features: Tensor = feature_map(x, weights, biases, activation, parameter, normalize)
         return features
     if torch.is_grad_enabled() and any(a.requires_grad for a in (x, *weights, *biases)):
-        kept: Tensor = _Mapped.apply(x, len(weights), activation, parameter, *weights, *biases)
+        map_ = activation, parameter, normalize
+        kept: Tensor = _Mapped.apply(x, len(weights), *map_, *weights, *biases)
         return kept
-    return _forward(x, weights, biases, activation, parameter, False)[0]
+    return _forward(x, weights, biases, activation, parameter, normalize, False)[0]
 
 
 # ---- link(scale <f_i, g_j>)

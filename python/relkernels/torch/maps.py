@@ -29,6 +29,8 @@ class FeatureMap(nn.Module):
     activation : str or Activation, default "relu"
         As in `relkernels.MLP`.
     bias : bool, default True
+    normalize : bool, default False
+        Divide the features of each row by their length, as `relkernels.MLP` does.
     dtype : torch.dtype, optional
         torch.float32 or torch.float64; None is PyTorch's default dtype.
 
@@ -39,6 +41,7 @@ class FeatureMap(nn.Module):
     biases : ParameterList or None
         ``biases[l]`` has shape (d_out,).
     activation : Activation
+    normalize : bool
     widths : tuple of int
 
     Raises
@@ -52,8 +55,8 @@ class FeatureMap(nn.Module):
     (`torch.utils.checkpoint` computes them again instead). Gradients of parameters are sums over blocks of
     256 rows, in order, of all leading dimensions together: they do not depend on the number of threads.
 
-    The state dict holds the activation too, as a uint8 tensor: loading one of another activation raises
-    ValueError before a parameter of the map has changed.
+    The state dict holds the activation and `normalize` too, as a uint8 tensor: loading one where they differ
+    raises ValueError before a parameter of the map has changed.
 
     Examples
     --------
@@ -65,6 +68,7 @@ class FeatureMap(nn.Module):
     """
 
     biases: nn.ParameterList | None
+    normalize: bool = False  # of maps pickled before there was the option
 
     def __init__(
         self,
@@ -72,6 +76,7 @@ class FeatureMap(nn.Module):
         activation: str | Activation = "relu",
         *,
         bias: bool = True,
+        normalize: bool = False,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
@@ -84,11 +89,14 @@ class FeatureMap(nn.Module):
             raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {got}")
         weights = [torch.empty(shape, dtype=kind) for shape in zip(sizes, sizes[1:], strict=False)]
         biases = [torch.empty(n, dtype=kind) for n in sizes[1:]] if check.flag("bias", bias) else None
-        self._hold(weights, biases, resolve(activation))
+        self._hold(weights, biases, resolve(activation), check.flag("normalize", normalize))
         self.reset_parameters()
 
-    def _hold(self, weights: list[Tensor], biases: list[Tensor] | None, activation: Activation) -> None:
+    def _hold(
+        self, weights: list[Tensor], biases: list[Tensor] | None, activation: Activation, normalize: bool
+    ) -> None:
         self.activation = activation
+        self.normalize = normalize
         self.weights = nn.ParameterList(nn.Parameter(w) for w in weights)
         self.biases = None if biases is None else nn.ParameterList(nn.Parameter(b) for b in biases)
 
@@ -129,11 +137,12 @@ class FeatureMap(nn.Module):
         module = cls.__new__(cls)
         nn.Module.__init__(module)
         biases = None if mlp.biases is None else [torch.from_numpy(b.copy()) for b in mlp.biases]
-        module._hold([torch.from_numpy(w.copy()) for w in mlp.weights], biases, mlp.activation)
+        weights = [torch.from_numpy(w.copy()) for w in mlp.weights]
+        module._hold(weights, biases, mlp.activation, mlp.normalize)
         return module
 
     @classmethod
-    def from_torch(cls, sequential: nn.Sequential) -> FeatureMap:
+    def from_torch(cls, sequential: nn.Sequential, *, normalize: bool = False) -> FeatureMap:
         """Return the module with copies of the parameters of a ``torch.nn.Sequential``.
 
         Parameters
@@ -142,6 +151,8 @@ class FeatureMap(nn.Module):
             ``Linear`` layers with one activation between them, as `relkernels.MLP.from_torch` takes
             them. Dropout counts as absent, as in evaluation; to train with it, give the Sequential
             itself as a map.
+        normalize : bool, default False
+            As in `FeatureMap`.
 
         Returns
         -------
@@ -159,7 +170,7 @@ class FeatureMap(nn.Module):
         >>> FeatureMap.from_torch(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)))
         FeatureMap(widths=(4, 8, 2), tanh)
         """
-        return cls.from_mlp(MLP.from_torch(sequential))
+        return cls.from_mlp(MLP.from_torch(sequential, normalize=normalize))
 
     def to_mlp(self) -> MLP:
         """Return an MLP with copies of the parameters as they are now.
@@ -185,7 +196,8 @@ class FeatureMap(nn.Module):
                 f"{type(self).__name__} with its own"
             )
         biases = None if self.biases is None else [b.numpy(force=True) for b in self.biases]
-        return MLP([w.numpy(force=True) for w in self.weights], biases, self.activation)
+        weights = [w.numpy(force=True) for w in self.weights]
+        return MLP(weights, biases, self.activation, normalize=self.normalize)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -204,19 +216,23 @@ class FeatureMap(nn.Module):
                     "list is not called (older weight_norm, spectral_norm and pruning rely on them); use "
                     "torch.nn.utils.parametrizations"
                 )
-        return _ops.mapped(x, weights, biases, self.activation.name, self.activation.parameter)
+        activation = self.activation
+        return _ops.mapped(x, weights, biases, activation.name, activation.parameter, self.normalize)
 
     def get_extra_state(self) -> Tensor:
-        """Return the rest of the state dict: the activation, as bytes of text."""
-        return torch.tensor(list(_text(self.activation).encode()), dtype=torch.uint8, device="cpu")
+        """Return the rest of the state dict, the activation and `normalize`, as bytes of text."""
+        return torch.tensor(list(self._text().encode()), dtype=torch.uint8, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Refuse parameters that were trained with another activation."""
+        """Refuse parameters that were trained with another activation or another `normalize`."""
         found = bytes(state.tolist()).decode()
-        if found != _text(self.activation):
-            check.fail(
-                "state_dict", f"the parameters of a map with activation {_text(self.activation)}", found
-            )
+        if found != self._text():
+            check.fail("state_dict", f"the parameters of a map with activation {self._text()}", found)
+
+    def _text(self) -> str:
+        name, parameter = self.activation.name, self.activation.parameter
+        text = name if parameter is None else f"{name}({parameter!r})"
+        return f"{text}, normalized" if self.normalize else text
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
         # Parameters may come without it, for example from an optimiser or a file of tensors only.
@@ -227,14 +243,11 @@ class FeatureMap(nn.Module):
         """Return what the module's representation shows."""
         parameter = "" if self.activation.parameter is None else f"({self.activation.parameter:g})"
         bias = "" if self.biases is not None else ", no biases"
-        return f"widths={self.widths}, {self.activation.name}{parameter}{bias}"
+        normalized = ", normalized" if self.normalize else ""
+        return f"widths={self.widths}, {self.activation.name}{parameter}{bias}{normalized}"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.extra_repr()})"
-
-
-def _text(activation: Activation) -> str:
-    return activation.name if activation.parameter is None else f"{activation.name}({activation.parameter!r})"
 
 
 def computes_mlp(value: Any) -> bool:
