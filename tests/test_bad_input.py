@@ -110,6 +110,9 @@ CASES = [
     (lambda: rk.retrieve(X, Y[:0], 1), ValueError, ["k:", "(0, 4)"]),
     (lambda: rk.relation_matvec(X, Y, V, link=np.exp), TypeError, ["link:", "'exp'"]),
     (lambda: rk.relation_matvec(X, Y, V, link="log"), ValueError, ["link:", "'log'"]),
+    (lambda: rk.relation_matrix(X, link="matern"), ValueError, ["link:", "'matern52'", "'matern'"]),
+    (lambda: rk.as_linear_operator(X, link="gaussian", scale=-2.0), ValueError, ["scale:", ">= 0", "-2.0"]),
+    (lambda: rk.relation_matvec_vjp(X, Y, V, V), ValueError, ["grad:", "(5, 3)", "(6, 3)"]),
     # masks
     (lambda: rk.attention(X, Y, V, mask=np.ones((5, 6))), TypeError, ["mask:", "boolean", "float64"]),
     (lambda: rk.attention(X, Y, V, mask=np.ones((6, 5), bool)), ValueError,

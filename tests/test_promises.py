@@ -54,7 +54,8 @@ def calls(dtype, n, m, rng):
         "relation_matrix_vjp": lambda: rk.relation_matrix_vjp(x, y, grad_r, phi, psi),
         "attention_vjp": lambda: rk.attention_vjp(x, y, v, grad_v, phi, psi, mask=mask, causal=True),
     }
-    for link in ("identity", "exp", "relu", "square"):
+    table["relation_matvec_vjp"] = lambda: rk.relation_matvec_vjp(x, y, v, grad_v, phi, psi, link="gaussian")
+    for link in ("identity", "exp", "relu", "square", "gaussian", "matern52"):
         table[f"relation_matvec {link}"] = lambda link=link: rk.relation_matvec(x, y, v, phi, psi, link=link)
         table[f"relation_matvec {link}, one vector"] = lambda link=link: rk.relation_matvec(
             x, y, v[:, 0], phi, psi, link=link

@@ -10,7 +10,7 @@
 //   met(i0, rows, j0, cols)    the range of columns in this tile that any of these rows may use; the walk
 //                              may skip the rest
 //   destination(tile, finish)  may set tile.r and tile.ld, where R is written (else scratch memory), and
-//                              how (finish)
+//                              how (finish): distances instead of inner products, stores past the caches
 //   accept(state, tile)        folds a strip of a tile of R into the state of its block
 //   merge(into, from, rows)    joins the states of two ranges of columns, left to right
 //   finish(state, i0, rows)    writes the result of a block of rows

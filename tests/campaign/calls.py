@@ -328,9 +328,7 @@ def relation_matvec(draw: Draw) -> Call:
     lead_x, lead_y = draw.leads(2)
     n, m, c = draw.pick(*ROWS), draw.pick(*COLUMNS), draw.pick(None, 0, 1, 2, 7)
     x, y = draw.array(*lead_x, n, d_x), draw.array(*lead_y, m, d_y)
-    if c is None and m < 2:  # (m,) against keys of m rows: read as a vector
-        c = 1
-    v = draw.array(m) if c is None else draw.array(m, c)
+    v = draw.array(m) if c is None else draw.array(*(1,) * len(lead_y), m, c)
     link, scale, rounding = draw.pick(*LINKS), draw.pick(0.1, 0.0, 0.03, -0.1), precision(draw)
 
     def check(out: Any) -> None:

@@ -85,6 +85,27 @@ def relation_matrix_vjp(draw: Draw) -> Call:
     return Call(rk.relation_matrix_vjp, arguments, check, 3)
 
 
+@generator("relation_matvec_vjp")
+def relation_matvec_vjp(draw: Draw) -> Call:
+    d_x, phi, d_y, psi = draw.maps(activations(draw))
+    lead_x, lead_y = draw.leads(2)
+    n, m, c = draw.pick(*ROWS), draw.pick(*COLUMNS), draw.pick(None, 0, 1, 3)
+    x, y = draw.array(*lead_x, n, d_x), draw.array(*lead_y, m, d_y)
+    v = draw.array(m) if c is None else draw.array(*(1,) * len(lead_y), m, c)
+    lead = np.broadcast_shapes(lead_x, lead_y)
+    grad = draw.array(*lead, n, *(() if c is None else (c,)))
+    link, scale = draw.pick("identity", "square", "gaussian"), draw.pick(0.1, 0.03, 0.0)
+    arguments = {"x": x, "y": y, "v": v, "grad": grad, "phi": phi, "psi": psi, "link": link, "scale": scale}
+
+    def check(result: Any) -> None:
+        expected = gradients.relation_matvec_vjp(gradients.EXACT, **arguments)
+        sizes = gradients.relation_matvec_vjp(gradients.SIZES, **arguments)
+        got = (*result, np.float64(result.grad_scale))
+        gradients_close(got, expected, sizes, GRADIENT[draw.dtype], "gradient")
+
+    return Call(rk.relation_matvec_vjp, arguments, check, 4)
+
+
 @generator("attention_vjp")
 def attention_vjp(draw: Draw) -> Call:
     d_q, phi, d_k, psi = draw.maps(activations(draw))

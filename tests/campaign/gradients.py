@@ -155,6 +155,36 @@ def relation_matrix_vjp(rules, x, y, grad, phi=None, psi=None, scale=1.0, heads=
     return *both_sides(rules, x, y, phi, psi, grad_f, grad_g), grad_scale
 
 
+def relation_matvec_vjp(rules, x, y, v, grad, phi=None, psi=None, link="identity", scale=1.0):
+    """With link "identity", "square" or "gaussian"."""
+    f, g = rules.features(x, phi), rules.features(y, phi if psi is None else psi)
+    single = v.ndim < y.ndim
+    v, grad = rules.take(v), rules.take(grad)
+    columns, above = (v[..., None], grad[..., None]) if single else (v, grad)
+    sign = 1 if rules.absolute else -1
+    if link == "gaussian":
+        r = np.square(f[..., :, None, :] + sign * g[..., None, :, :]).sum(axis=-1)
+        value = np.ones_like(r) if rules.absolute else np.exp(-scale * r / 2)
+        slope = sign * value / 2
+    else:
+        r = f @ np.swapaxes(g, -1, -2)
+        value, slope = (
+            (scale * r, np.ones_like(r)) if link == "identity" else ((scale * r) ** 2, 2 * scale * r)
+        )
+    w = above @ np.swapaxes(columns, -1, -2) * slope
+    transposed = np.swapaxes(w, -1, -2)
+    lead = w.shape[:-2]
+    if link == "gaussian":
+        grad_f = 2 * scale * (w.sum(-1)[..., None] * f + sign * w @ g)
+        grad_g = 2 * scale * (transposed.sum(-1)[..., None] * g + sign * transposed @ f)
+    else:
+        grad_f, grad_g = scale * w @ g, scale * transposed @ f
+    grad_v = np.broadcast_to(np.swapaxes(value, -1, -2) @ above, (*lead, *columns.shape[-2:]))
+    grad_v = summed_to(grad_v[..., 0] if single else grad_v, v.shape)
+    grad_x, grad_y, grad_phi, grad_psi = both_sides(rules, x, y, phi, psi, grad_f, grad_g)
+    return grad_x, grad_y, grad_v, grad_phi, grad_psi, (w * r).sum()
+
+
 def _of_weights(rules, q, k, above, grad_lse, phi, psi, scale, bias, softcap, allowed):
     """Return the gradients of q, k, the maps, the scale and the bias, from that of the weights."""
     f, g = rules.features(q, phi), rules.features(k, phi if psi is None else psi)

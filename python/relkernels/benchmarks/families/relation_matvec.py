@@ -1,4 +1,4 @@
-"""Matrix-free products sum_j link(<x_i, y_j>) v_j with 64 features, on the CPU and on a GPU."""
+"""Matrix-free products sum_j link(R_ij) v_j of inner products and of distances, on the CPU and on a GPU."""
 
 from __future__ import annotations
 
@@ -84,6 +84,89 @@ def _workload(n: int) -> Workload:
     )
 
 
+# ---- the gaussian kernel: peers take squared norms less products, which lose digits far from the origin
+
+
+def _scale(data: Data) -> float:
+    """Return that of a kernel whose length scale is typical of the distances."""
+    return 25 / data.x.shape[1]
+
+
+def gaussian_with_relkernels(data: Data) -> Entry:
+    """Ours."""
+    scale = _scale(data)
+    return Entry(lambda: relation_matvec(data.x, data.x, data.v, link="gaussian", scale=scale))
+
+
+# Rows at a time, for peers that make several passes over a block: 5 MB of it stay in the caches.
+BLOCK = 64
+
+
+def gaussian_with_numpy(data: Data) -> Entry:
+    """Take squared norms less products, a block of rows at a time."""
+    x, v = data
+    scale = np.float32(_scale(data))
+
+    def call() -> np.ndarray:
+        squares, parts = (x * x).sum(axis=1) * (scale / 2), []
+        for i in range(0, len(x), BLOCK):
+            t = (x[i : i + BLOCK] * scale) @ x.T
+            t -= squares
+            t -= squares[i : i + BLOCK, None]
+            np.minimum(t, 0, out=t)
+            parts.append(np.exp(t, out=t) @ v)
+        return np.concatenate(parts)
+
+    return Entry(call)
+
+
+def gaussian_with_torch(data: Data) -> Entry:
+    """Do the same on tensors, with the first two passes in the product."""
+    import torch
+
+    x, v = torch.from_numpy(data.x), torch.from_numpy(data.v)
+    scale = _scale(data)
+
+    def call() -> Any:
+        squares, parts = (x * x).sum(1) * (-scale / 2), []
+        for i in range(0, len(x), BLOCK):
+            t = torch.addmm(squares[None], x[i : i + BLOCK], x.T, alpha=scale)
+            parts.append(t.add_(squares[i : i + BLOCK, None]).clamp_(max=0).exp_() @ v)
+        return torch.cat(parts)
+
+    return Entry(call)
+
+
+def gaussian_with_keops(data: Data) -> Entry:
+    """Multiply a symbolic matrix by the vector."""
+    from pykeops.numpy import LazyTensor
+
+    difference = LazyTensor(data.x[:, None, :]) - LazyTensor(data.x[None, :, :])
+    matrix = (-((difference**2).sum(-1)) * (_scale(data) / 2)).exp()
+    v = data.v[:, None]
+    matrix.backend = "CPU"
+    return Entry(lambda: (matrix @ v)[:, 0])
+
+
+def _gaussian(n: int, d: int) -> Workload:
+    peers = {"numpy": gaussian_with_numpy, "torch": gaussian_with_torch, "keops": gaussian_with_keops}
+    return Workload(
+        family="relation_matvec",
+        series=f"gaussian_{d}",
+        size=n,
+        title=f"gaussian product of {d} features, {{size}} × {{size}}",
+        flops=3.0 * n * n * d,  # a difference and a multiply-add
+        read=4.0 * n * (d + 1),
+        written=4.0 * n,
+        limit="fma_float32",
+        data=lambda: Data(points(n, d) / 5, points(n, 1)[:, 0].copy()),
+        contestants={OURS: gaussian_with_relkernels, **peers},
+        tolerance=TOLERANCE,
+        targets={"numpy": 3.0, "torch": 3.0, "keops": 5.0} if n == 20_000 else {},
+        quick=n <= 1024,
+    )
+
+
 # ---- on a GPU ----------------------------------------------------------------------------------
 
 
@@ -140,4 +223,8 @@ def gpu_workload(n: int = 1_000_000) -> Workload:
     )
 
 
-WORKLOADS = [*(_workload(n) for n in (1, 16, 64, 1024, 4096, 20_000)), gpu_workload()]
+WORKLOADS = [
+    *(_workload(n) for n in (1, 16, 64, 1024, 4096, 20_000)),
+    *(_gaussian(n, d) for d in (3, 64) for n in (1024, 20_000)),
+    gpu_workload(),
+]
