@@ -165,6 +165,21 @@ def attention(q, k, v, phi=None, psi=None, **options):
     return out, np.broadcast_to(lse, out.shape[:-1])
 
 
+def segments(q_offsets, k_offsets):
+    """Return the slices of queries and of keys of each segment of a ragged batch."""
+    cuts = zip(q_offsets, q_offsets[1:], k_offsets, k_offsets[1:], strict=False)
+    return [(slice(a, b), slice(c, d)) for a, b, c, d in cuts]
+
+
+def ragged_mask(q_offsets, k_offsets, **options):
+    """Return which of all pairs of a ragged batch may attend, by the options that `allowed` takes."""
+    may = np.zeros((q_offsets[-1], k_offsets[-1]), bool)
+    for rows, columns in segments(q_offsets, k_offsets):
+        block = may[rows, columns]
+        block[...] = allowed(block.shape, None, **{"causal": False} | options)
+    return may
+
+
 def link(name, r):
     return {
         "identity": lambda: r,

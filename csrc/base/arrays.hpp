@@ -43,12 +43,13 @@ struct Array {
     }
     // True if the leading dimensions continue the rows, so that all items are one matrix (as_matrix).
     bool rows_continue() const {
-        long expected = 0;  // of the next dimension outwards; 0: not known yet
+        bool known = false;
+        long expected = 0;  // stride of the next dimension outwards, once known
         for (int i = ndim() - 2; i >= 0; --i) {
             const long size = shape[std::size_t(i)], step = stride[std::size_t(i)];
             if (size == 1) continue;
-            if (expected != 0 && step != expected) return false;
-            if (step == 0) return false;
+            if (known && step != expected) return false;
+            known = true;
             expected = step * size;
         }
         return true;
@@ -66,7 +67,14 @@ struct Array {
             if (shape[i] == 1) a.stride[i] = 0;
         return a;
     }
-    Array first_item() const { return {data, {dim(2), dim(1)}, {step(2), step(1)}, storage}; }
+    // A vector for each item as a matrix of one column.
+    Array as_columns() const {
+        if (shape.empty()) return *this;
+        Array a = *this;
+        a.shape.push_back(1);
+        a.stride.push_back(0);
+        return a;
+    }
     Array as_matrix() const {
         long row = 0;
         for (int i = ndim() - 2; i >= 0 && row == 0; --i)

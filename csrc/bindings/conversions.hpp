@@ -11,9 +11,11 @@
 #include <algorithm>
 #include <memory>
 #include <stdexcept>
+#include <tuple>
 #include <variant>
 
 #include "base/arrays.hpp"
+#include "base/batches.hpp"
 #include "base/names.hpp"
 #include "base/threads.hpp"
 #include "walk/masks.hpp"
@@ -117,15 +119,24 @@ Array<T> view_or_none(const std::optional<py::array>& a) {
     return a ? view<T>(*a) : Array<T>{};
 }
 
-inline Allowed allowed_of(const std::optional<py::array>& mask, const Limits& band = {}) {
-    return {view_or_none<const std::uint8_t>(mask), band_of(band)};
+// Offsets of the rows and of the columns of a ragged batch, and whether its band is relative to the diagonal
+// that ends at the last row and column of each segment.
+using Ragged = std::optional<std::tuple<py::array, py::array, bool>>;
+
+inline Allowed allowed_of(const std::optional<py::array>& mask, const Limits& band = {},
+                          const Ragged& ragged = {}) {
+    if (mask && ragged) throw std::invalid_argument("a ragged batch has no mask");
+    return {view_or_none<const std::uint8_t>(mask), band_of(band), ragged && std::get<2>(*ragged)};
 }
 
 // A cap that is absent is 0.
 template <class T>
 Scoring<T> scoring_of(const std::optional<py::array>& mask, const Limits& band,
-                      const std::optional<py::array>& bias, std::optional<double> softcap) {
-    return {allowed_of(mask, band), T(softcap.value_or(0)), bias ? input<T>(*bias) : Array<const T>{}};
+                      const std::optional<py::array>& bias, std::optional<double> softcap,
+                      const Ragged& ragged = {}) {
+    if (bias && ragged) throw std::invalid_argument("a ragged batch has no bias");
+    return {allowed_of(mask, band, ragged), T(softcap.value_or(0)),
+            bias ? input<T>(*bias) : Array<const T>{}};
 }
 
 // Values of type T without gaps between them.
@@ -135,6 +146,21 @@ const T* contiguous(const py::array& a) {
     if (v.ndim() != 1 || (v.dim(1) > 1 && v.step(1) != 1))
         throw std::invalid_argument("expected a contiguous vector");
     return v.data;
+}
+
+template <class T>
+Segments segments_of(const Ragged& ragged, const Array<const T>& rows, const Array<const T>& columns) {
+    if (!ragged) return {};
+    const auto& [of_rows, of_columns, from_last] = *ragged;
+    const Segments s{contiguous<std::int64_t>(of_rows), contiguous<std::int64_t>(of_columns),
+                     long(of_rows.size()) - 1};
+    const auto covers = [&](const std::int64_t* offsets, long size) {
+        return offsets[0] == 0 && offsets[s.count] == size && std::is_sorted(offsets, offsets + s.count + 1);
+    };
+    if (s.count < 0 || of_columns.size() != of_rows.size() || !covers(s.rows, rows.dim(2)) ||
+        !covers(s.columns, columns.dim(2)))
+        throw std::invalid_argument("offsets do not cover the rows of a ragged batch");
+    return s;
 }
 
 // Sparse rows with columns of 32 or 64 bits. That the offsets ascend, and that the columns are those of a

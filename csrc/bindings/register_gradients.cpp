@@ -141,13 +141,14 @@ void attention_vjp(const py::array& f, const py::array& g, const py::array& v, c
                    const Limits& band, const Maybe& bias, std::optional<double> softcap, double scale,
                    const py::array& out, const py::array& lse, const py::array& grad, const Maybe& grad_lse,
                    const py::array& grad_f, const py::array& grad_g, const py::array& grad_v,
-                   const Maybe& grad_bias, const Maybe& grad_scale) {
+                   const Maybe& grad_bias, const Maybe& grad_scale, const Ragged& ragged) {
     with_dtype(f, [&]<class T>() {
-        const auto features = features_of<T>(f, g, scale);
+        auto features = features_of<T>(f, g, scale);
+        features.segments = segments_of<T>(ragged, features.rows, features.columns);
         const auto values = view<const T>(v);
         const AttentionResult<T> result{view<const T>(out), view<const T>(lse)};
         const AttentionResult<T> above{view<const T>(grad), view_or_none<const T>(grad_lse)};
-        const auto scoring = scoring_of<T>(mask, band, bias, softcap);
+        const auto scoring = scoring_of<T>(mask, band, bias, softcap, ragged);
         const auto to = gradient_in<T>(grad_f, grad_g, grad_scale);
         const auto to_values = view<T>(grad_v), to_bias = view_or_none<T>(grad_bias);
         without_gil(
@@ -221,7 +222,8 @@ void register_gradients(py::module_& m) {
           arg("scale"), arg("grad_f"), arg("grad_g"), arg("grad_v"), arg("grad_scale") = py::none());
     m.def("attention_vjp", &attention_vjp, arg("f"), arg("g"), arg("v"), arg("mask"), arg("band"),
           arg("bias"), arg("softcap"), arg("scale"), arg("out"), arg("lse"), arg("grad"), arg("grad_lse"),
-          arg("grad_f"), arg("grad_g"), arg("grad_v"), arg("grad_bias"), arg("grad_scale"));
+          arg("grad_f"), arg("grad_g"), arg("grad_v"), arg("grad_bias"), arg("grad_scale"),
+          arg("ragged") = py::none());
     m.def("attention_scores_vjp", &attention_scores_vjp, arg("f"), arg("g"), arg("mask"), arg("band"),
           arg("bias"), arg("softcap"), arg("scale"), arg("grad"), arg("grad_f"), arg("grad_g"),
           arg("grad_bias"), arg("grad_scale"));

@@ -78,11 +78,12 @@ void attention_scores(const py::array& q, const py::array& k, const MlpHandle* p
 void attention(const py::array& q, const py::array& k, const py::array& v, const MlpHandle* phi,
                const MlpHandle* psi, const Name& precision, double scale, const Maybe& mask,
                const Limits& band, const Maybe& bias, std::optional<double> softcap, const py::array& out,
-               const Maybe& lse) {
+               const Maybe& lse, const Ragged& ragged) {
     with_dtype(q, [&]<class T>() {
-        const auto relation = relation_of<T>(q, k, phi, psi, precision, scale);
+        auto relation = relation_of<T>(q, k, phi, psi, precision, scale);
+        relation.segments = segments_of<T>(ragged, relation.rows, relation.columns);
         const auto values = input<T>(v);
-        const auto scoring = scoring_of<T>(mask, band, bias, softcap);
+        const auto scoring = scoring_of<T>(mask, band, bias, softcap, ragged);
         const auto to = view<T>(out), log_sum = view_or_none<T>(lse);
         without_gil([&] { rk::attention<T>(relation, values, scoring, to, log_sum); });
     });
@@ -116,7 +117,8 @@ template <class T>
 KeyCodes codes_of(const Relation<T>& relation, const Maybe& codes, const Maybe& terms) {
     if (!codes || !terms) return {};
     const Array<const T>& k = relation.columns;
-    if (!std::is_same_v<T, float> || relation.psi || !k.repeats() || (k.dim(1) > 1 && k.step(1) != 1))
+    if (!std::is_same_v<T, float> || relation.psi || relation.segments.ragged() || !k.repeats() ||
+        (k.dim(1) > 1 && k.step(1) != 1))
         throw std::invalid_argument("codes are for one matrix of float32 features of unit stride");
     check_codes(*codes, *terms, k.dim(2), k.dim(1));
     return {view<const std::int8_t>(*codes).data, view<const float>(*terms).data};
@@ -125,9 +127,10 @@ KeyCodes codes_of(const Relation<T>& relation, const Maybe& codes, const Maybe& 
 // Ranges, columns and the number of the first column, as ops/excluded.py makes them.
 using Exclusions = std::optional<std::tuple<py::array, py::array, std::int64_t>>;
 
-Searchable searchable_of(const Maybe& mask, const Exclusions& excluded) {
-    Searchable s{allowed_of(mask), {}};
+Searchable searchable_of(const Maybe& mask, const Exclusions& excluded, const Ragged& ragged = {}) {
+    Searchable s{allowed_of(mask, {}, ragged), {}};
     if (!excluded) return s;
+    if (ragged) throw std::invalid_argument("a ragged batch has no excluded columns");
     const auto& [ranges, columns, first] = *excluded;
     s.excluded = {view<const std::int64_t>(ranges), contiguous<std::int64_t>(columns), first};
     if (s.excluded.ranges.ndim() < 2 || s.excluded.ranges.dim(1) != 2)
@@ -137,10 +140,11 @@ Searchable searchable_of(const Maybe& mask, const Exclusions& excluded) {
 
 void retrieve(const py::array& q, const py::array& keys, const MlpHandle* phi, const MlpHandle* psi,
               const Name& precision, const Maybe& mask, const py::array& values, const py::array& indices,
-              const Maybe& codes, const Maybe& terms, const Exclusions& excluded) {
+              const Maybe& codes, const Maybe& terms, const Exclusions& excluded, const Ragged& ragged) {
     with_dtype(q, [&]<class T>() {
-        const auto relation = relation_of<T>(q, keys, phi, psi, precision, 1);
-        const Searchable searchable = searchable_of(mask, excluded);
+        auto relation = relation_of<T>(q, keys, phi, psi, precision, 1);
+        relation.segments = segments_of<T>(ragged, relation.rows, relation.columns);
+        const Searchable searchable = searchable_of(mask, excluded, ragged);
         const auto best = view<T>(values);
         const auto where = view<std::int64_t>(indices);
         const KeyCodes of_keys = codes_of(relation, codes, terms);
@@ -227,11 +231,11 @@ void register_operations(py::module_& m) {
           arg("softcap"), arg("out"));
     m.def("attention", &attention, arg("q"), arg("k"), arg("v"), arg("phi").none(true), arg("psi").none(true),
           arg("precision"), arg("scale"), arg("mask"), arg("band"), arg("bias"), arg("softcap"), arg("out"),
-          arg("lse"));
+          arg("lse"), arg("ragged") = py::none());
     m.def("encode_keys", &encode_keys, arg("features"), arg("first"), arg("codes"), arg("terms"));
     m.def("retrieve", &retrieve, arg("q"), arg("keys"), arg("phi").none(true), arg("psi").none(true),
           arg("precision"), arg("mask"), arg("values"), arg("indices"), arg("codes") = py::none(),
-          arg("terms") = py::none(), arg("excluded") = py::none());
+          arg("terms") = py::none(), arg("excluded") = py::none(), arg("ragged") = py::none());
     py::class_<FoundPairsHandle>(m, "FoundPairs")
         .def_property_readonly("total", &FoundPairsHandle::total)
         .def("write", &FoundPairsHandle::write, arg("offsets"), arg("indices"), arg("values"));

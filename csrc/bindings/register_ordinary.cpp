@@ -136,12 +136,33 @@ struct Attention {
     static constexpr const char* kName = "attention";
     static constexpr const char* kParameters =
         "q, k, v, phi=None, psi=None, *, scale=None, mask=None, causal=False, window=None, "
-        "align='upper_left', bias=None, softcap=None, return_lse=False, precision=None, out=None";
-    enum { q, k, v, phi, psi, scale, mask, causal, window, align, bias, softcap, return_lse, precision, out };
+        "align='upper_left', bias=None, softcap=None, q_offsets=None, k_offsets=None, return_lse=False, "
+        "precision=None, out=None";
+    enum {
+        q,
+        k,
+        v,
+        phi,
+        psi,
+        scale,
+        mask,
+        causal,
+        window,
+        align,
+        bias,
+        softcap,
+        q_offsets,
+        k_offsets,
+        return_lse,
+        precision,
+        out
+    };
 
     template <class T>
     static PyObject* run(Arguments<T>& given) {
         given.require_absent(precision);
+        given.require_absent(q_offsets);
+        given.require_absent(k_offsets);
         given.require(!given.flag(return_lse, false));
         const Scoring<T> scoring = scoring_in<Attention>(given);
         Relation<T> r = given.relation(q, k, phi, psi);
@@ -161,15 +182,14 @@ struct Attention {
 struct Retrieve {
     static constexpr const char* kName = "retrieve";
     static constexpr const char* kParameters =
-        "q, keys, k, phi=None, psi=None, *, mask=None, exclude=None, pad=False, precision=None, out=None";
-    enum { q, keys, k, phi, psi, mask, exclude, pad, precision, out };
+        "q, keys, k, phi=None, psi=None, *, mask=None, exclude=None, q_offsets=None, k_offsets=None, "
+        "pad=False, precision=None, out=None";
+    enum { q, keys, k, phi, psi, mask, exclude, q_offsets, k_offsets, pad, precision, out };
 
     template <class T>
     static PyObject* run(Arguments<T>& given) {
-        given.require_absent(mask);
-        given.require_absent(exclude);
-        given.require_absent(precision);
-        given.require_absent(out);
+        for (const int option : {mask, exclude, q_offsets, k_offsets, precision, out})
+            given.require_absent(option);
         given.flag(pad, false);
         const long count = given.integer(k, 0);
         Relation<T> r = given.relation(q, keys, phi, psi, false, 1);
@@ -244,7 +264,7 @@ struct RelationMatrixVjp {
     }
 };
 
-constexpr int kMostParameters = 15;
+constexpr int kMostParameters = 20;
 
 // The parameters of a function, by their interned names.
 struct Parameters {

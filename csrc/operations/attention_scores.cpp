@@ -54,12 +54,20 @@ struct Scores {
 
 template <class T>
 void attention_scores(const Relation<T>& r, const Scoring<T>& scoring, const Array<T>& out) {
-    for_each_item(r.rows.batch(2), r.work(scoring.work()), [&](const Team& team, long item) {
+    Groups groups(r.segments, r.columns);
+    join_members(groups, scoring, r.rows.dim(2), r.columns.dim(2), r.rows, out);
+    const auto work = [&](long group) { return r.work_of(groups, group, scoring.work()); };
+    for_each_item(groups.count(), work, [&](const Team& team, long group) {
+        const Array<const T> rows = groups.rows(r.rows, group), keys = groups.columns(r.columns, group);
+        const Array<T> to = groups.rows(out, group);
+        const Scoring<T> pairs = scoring.of_group(groups, group, rows.dim(2), keys.dim(2));
+        std::vector<Member<T, Scores<T>>> members;
+        for (long i = 0; i < rows.batch(2); ++i)
+            members.push_back(
+                {points_of(rows, i, r.phi), {to.item(i, 2), to.step(2), keys.dim(2), pairs.of_item(i)}});
         with_arithmetic<T>(r.precision, [&]<class A>() {
-            const std::vector<Operand<A>> columns = {
-                {points_of(r.columns, item, r.psi), Operand<A>::columns}};
-            walk_pairs(team, points_of(r.rows, item, r.phi), columns, r.scale, 1,
-                       Scores<T>{out.item(item, 2), out.step(2), r.columns.dim(2), scoring.of_item(item)});
+            const std::vector<Operand<A>> columns = {{points_of(keys, 0, r.psi), Operand<A>::columns}};
+            walk_pairs<A>(team, members, columns, r.scale, 1);
         });
     });
 }

@@ -39,7 +39,7 @@ void attention_scores_vjp(const Relation<T>& features, const Scoring<T>& scoring
                           const RelationGradient<T>& to, const Array<T>& to_bias) {
     const Array<T> bias = cleared(to_bias, features);
     const double work = 3 * features.work(scoring.work());
-    for_each_adding_item(features.rows.batch(2), work, bias, [&](const Team& team, long item) {
+    const auto compute = [&](const Team& team, long item) {
         const auto side = [&](const Array<const T>& a) { return points_of<T>(a, item, nullptr); };
         const Points<T> rows = side(features.rows), keys = side(features.columns);
         const long n = rows.count;
@@ -50,19 +50,23 @@ void attention_scores_vjp(const Relation<T>& features, const Scoring<T>& scoring
                    SoftmaxDot<T>{{1, delta.get(), 1, lse.get(), scoring.of_item(item)}, above});
         Points<T> none_of_keys = keys, none_of_rows = rows;
         none_of_keys.dim = none_of_rows.dim = 0;
-        const AttentionGradient<T> gradient{.f = rows,
-                                            .g = keys,
-                                            .v = none_of_keys,
-                                            .of_out = none_of_rows,
-                                            .lse = lse.get(),
-                                            .delta = delta.get(),
-                                            .scoring = scoring.of_item(item),
-                                            .scale = features.scale,
-                                            .of_scores = above,
-                                            .to_bias = pair_matrix(bias, item)};
-        gradient.run(team, {to.rows.item(item, 2), to.columns.item(item, 2), nullptr},
-                     to.scale ? to.scale + item * n : nullptr);
-    });
+        const Queries<T> queries{.f = rows,
+                                 .of_out = none_of_rows,
+                                 .lse = lse.get(),
+                                 .delta = delta.get(),
+                                 .scoring = scoring.of_item(item),
+                                 .to = to.rows.item(item, 2),
+                                 .scale_parts = to.scale ? to.scale + item * n : nullptr,
+                                 .of_scores = above,
+                                 .to_bias = pair_matrix(bias, item)};
+        const AttentionGradient<T> gradient{
+            .members = {queries}, .g = keys, .v = none_of_keys, .scale = features.scale};
+        gradient.run(team, to.columns.item(item, 2), nullptr);
+    };
+    const long items = features.rows.batch(2);
+    if (bias.empty()) return for_each_item(items, work, compute);
+    for_each_adding_item(
+        items, [&](long) { return work; }, [&](long item) { return bias.item(item, 2); }, compute);
 }
 
 #define RK_INSTANTIATE(T)                                                                            \

@@ -6,30 +6,54 @@ template <class T>
 void attention_vjp(const Relation<T>& features, const Array<const T>& values, const Scoring<T>& scoring,
                    const AttentionResult<T>& result, const AttentionResult<T>& grad,
                    const RelationGradient<T>& to, const Array<T>& to_values, const Array<T>& to_bias) {
+    // Where gradients of columns are separate, items are.
+    const Groups groups(features.segments, features.columns, values, to.columns, to_values);
     const Array<T> bias = cleared(to_bias, features);
+    const Array<const T> log_sums = result.lse.as_columns(), of_log_sums = grad.lse.as_columns();
+    const Array<double> scale_parts{to.scale, log_sums.shape, log_sums.stride};
     // Two walks: R and dP, then what sums them, in each.
-    const double work = 3 * features.work(double(values.dim(1)) + scoring.work());
-    for_each_adding_item(features.rows.batch(2), work, bias, [&](const Team& team, long item) {
-        const auto side = [&](const Array<const T>& a) { return points_of<T>(a, item, nullptr); };
-        const Points<T> rows = side(features.rows), of_out = side(grad.out), out = side(result.out);
-        const Buffer<T> delta(rows.count);
-        for (long i = 0; i < rows.count; ++i) {
-            delta.get()[i] = T(product_with(of_out, i, out.at(i), out.col));
-            if (!grad.lse.empty()) delta.get()[i] -= grad.lse.item(item, 1)[i * grad.lse.step(1)];
+    const auto work = [&](long group) {
+        return 3 * features.work_of(groups, group, double(values.dim(1)) + scoring.work());
+    };
+    const auto compute = [&](const Team& team, long group) {
+        const auto rows_of = [&](const auto& a) { return groups.rows(a, group); };
+        const auto columns_of = [&](const auto& a) { return groups.columns(a, group); };
+        const auto points = [](const Array<const T>& a, long item) { return points_of<T>(a, item, nullptr); };
+        const Array<const T> queries = rows_of(features.rows), of_out = rows_of(grad.out);
+        const Array<const T> out = rows_of(result.out), lse = rows_of(log_sums),
+                             of_lse = rows_of(of_log_sums);
+        const Array<double> parts = rows_of(scale_parts);
+        const Array<T> to_rows = rows_of(to.rows), bias_of_group = rows_of(bias);
+        AttentionGradient<T> gradient{.members = {},
+                                      .g = points(columns_of(features.columns), 0),
+                                      .v = points(columns_of(values), 0),
+                                      .scale = features.scale};
+        const long n = queries.dim(2), items = queries.batch(2);
+        if (items == 0) return;  // an empty batch, of which outputs may have no memory
+        const Scoring<T> scoring_of_group = scoring.of_group(groups, group, n, gradient.g.count);
+        const Buffer<T> deltas(items * n);
+        for (long item = 0; item < items; ++item) {
+            const Points<T> above = points(of_out, item), o = points(out, item);
+            T* delta = deltas.get() + item * n;
+            for (long i = 0; i < n; ++i) {
+                delta[i] = T(product_with(above, i, o.at(i), o.col));
+                if (!of_lse.empty()) delta[i] -= of_lse.item(item, 2)[i * of_lse.step(2)];
+            }
+            gradient.members.push_back({.f = points(queries, item),
+                                        .of_out = above,
+                                        .lse = lse.item(item, 2),
+                                        .delta = delta,
+                                        .scoring = scoring_of_group.of_item(item),
+                                        .to = to_rows.item(item, 2),
+                                        .scale_parts = to.scale ? parts.item(item, 2) : nullptr,
+                                        .of_scores = {},
+                                        .to_bias = pair_matrix(bias_of_group, item)});
         }
-        const AttentionGradient<T> gradient{.f = rows,
-                                            .g = side(features.columns),
-                                            .v = side(values),
-                                            .of_out = of_out,
-                                            .lse = result.lse.item(item, 1),
-                                            .delta = delta.get(),
-                                            .scoring = scoring.of_item(item),
-                                            .scale = features.scale,
-                                            .of_scores = {},
-                                            .to_bias = pair_matrix(bias, item)};
-        gradient.run(team, {to.rows.item(item, 2), to.columns.item(item, 2), to_values.item(item, 2)},
-                     to.scale ? to.scale + item * rows.count : nullptr);
-    });
+        gradient.run(team, columns_of(to.columns).data, columns_of(to_values).data);
+    };
+    if (bias.empty()) return for_each_item(groups.count(), work, compute);
+    for_each_adding_item(
+        groups.count(), work, [&](long group) { return groups.rows(bias, group).data; }, compute);
 }
 
 #define RK_INSTANTIATE(T)                                                                     \

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "base/arrays.hpp"
+#include "base/batches.hpp"
 #include "kernels/table.hpp"
 #include "walk/arithmetic.hpp"
 #include "walk/masks.hpp"
@@ -20,18 +21,27 @@ struct Relation {
     const Mlp<T>* psi = nullptr;
     Precision precision = Precision::full;
     T scale = T(1);
+    Segments segments{};  // of attention and retrieval
 
     // Of an item, in multiply-adds (base/threads.hpp): the maps, reading and packing the features, the
     // products, and `per_pair` for what happens to each R_ij.
     double work(double per_pair) const {
         const bool symmetric = columns.empty();
-        const double n = double(rows.dim(2)), m = symmetric ? n : double(columns.dim(2));
-        const double width = double(phi ? phi->outputs() : rows.dim(1));
-        const double maps = (phi ? n * phi->work() : 0) + (psi && !symmetric ? m * psi->work() : 0);
-        return maps + 4 * (n + m) * width + n * m * (width + per_pair) / (symmetric ? 2 : 1);
+        return work(double(rows.dim(2)), symmetric ? 0 : double(columns.dim(2)), symmetric, per_pair);
     }
-    // The rows of all items as one matrix, and the columns of the first (one_relation in base/batches.hpp).
-    Relation as_one() const { return {rows.as_matrix(), columns.first_item(), phi, psi, precision, scale}; }
+    // Of a group of items (base/batches.hpp).
+    double work_of(const Groups& groups, long group, double per_pair) const {
+        const auto [n, m] = groups.sizes(rows, columns, group);
+        return work(double(n), double(m), false, per_pair);
+    }
+
+   private:
+    double work(double n, double m, bool symmetric, double per_pair) const {
+        const double width = double(phi ? phi->outputs() : rows.dim(1));
+        const double maps = (phi ? n * phi->work() : 0) + (psi ? m * psi->work() : 0);
+        return maps + 4 * (n + (symmetric ? n : m)) * width +
+               (symmetric ? n * n / 2 : n * m) * (width + per_pair);
+    }
 };
 
 // Distances are sums of squares of differences, which bfloat16 products do not form.

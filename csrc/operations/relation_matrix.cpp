@@ -148,8 +148,6 @@ template <class T>
 void relation_matrix(const Relation<T>& r, Link link, long heads, const Array<T>& out) {
     const Array<const T>& x = r.rows;
     const bool is_symmetric = r.columns.empty();
-    if (heads == 1 && !is_symmetric && one_relation(x, r.columns, out))
-        return relation_matrix(r.as_one(), link, heads, out.as_matrix());
     const int core = heads > 1 ? 3 : 2;
     const long head = heads > 1 ? out.step(3) : 0, row = out.step(2);
     const double work = r.work(link == Link::identity ? 1 : kWorkOfExp);
@@ -158,14 +156,28 @@ void relation_matrix(const Relation<T>& r, Link link, long heads, const Array<T>
         if (is_symmetric && r.phi && heads == 1 && x.dim(2) > 0 && x.dim(2) <= kRowBlock / 2 &&
             x.batch(2) >= 4 * team.size() && x.rows_continue())
             return symmetric_groups<A>(team, x, *r.phi, link, r.scale, out);
-        for_each_item(x.batch(2), work, [&](const Team& team, long item) {
-            const Points<T> rows = points_of(x, item, r.phi);
-            T* to = out.item(item, core);
-            if (is_symmetric) return symmetric<A>(team, rows, link, r.scale, heads, to, head, row);
+        if (is_symmetric)
+            return for_each_item(x.batch(2), work, [&](const Team& team, long item) {
+                symmetric<A>(team, points_of(x, item, r.phi), link, r.scale, heads, out.item(item, core),
+                             head, row);
+            });
+        Groups groups(r.segments, r.columns);
+        if (heads == 1) groups.join(x, out);
+        const auto work_of = [&](long group) {
+            return r.work_of(groups, group, link == Link::identity ? 1 : kWorkOfExp);
+        };
+        for_each_item(groups.count(), work_of, [&](const Team& team, long group) {
+            const Array<const T> rows = groups.rows(x, group);
+            const Array<T> to = groups.rows(out, group);
+            std::vector<Member<T, Store<T>>> members;
+            for (long i = 0; i < rows.batch(2); ++i) {
+                T* first = to.item(i, core);
+                const bool past_caches = link == Link::identity && streams(first, rows.dim(2), to.step(2));
+                members.push_back({points_of(rows, i, r.phi), {link, first, head, to.step(2), past_caches}});
+            }
             const std::vector<Operand<A>> columns = {
-                {points_of(r.columns, item, r.psi), Operand<A>::columns, heads}};
-            walk_pairs(team, rows, columns, r.scale, heads,
-                       Store<T>{link, to, head, row, link == Link::identity && streams(to, rows.count, row)});
+                {points_of(groups.columns(r.columns, group), 0, r.psi), Operand<A>::columns, heads}};
+            walk_pairs<A>(team, members, columns, r.scale, heads);
         });
     });
 }

@@ -48,10 +48,13 @@ struct LinkedSum {
 
 template <class T>
 void relation_matvec(const Relation<T>& r, const Array<const T>& v, Link link, const Array<T>& out) {
-    if (v.repeats() && one_relation(r.rows, r.columns, out))
-        return relation_matvec(r.as_one(), v.first_item(), link, out.as_matrix());
-    for_each_item(r.rows.batch(2), r.work(double(v.dim(1)) + kWorkOfExp), [&](const Team& team, long item) {
-        const Points<T> values = points_of<T>(v, item, nullptr);
+    Groups groups(r.segments, r.columns, v);
+    groups.join(r.rows, out);
+    const auto work = [&](long group) { return r.work_of(groups, group, double(v.dim(1)) + kWorkOfExp); };
+    for_each_item(groups.count(), work, [&](const Team& team, long group) {
+        const Array<const T> rows = groups.rows(r.rows, group);
+        const Array<T> to = groups.rows(out, group);
+        const Points<T> values = points_of<T>(groups.columns(v, group), 0, nullptr);
         // One column is a dot product with each row of the tile; its stride must be 1.
         const bool one = values.dim == 1, in_place = values.are_features() && values.row == 1;
         const Buffer<T> space(one && !in_place ? values.count : 0);
@@ -64,11 +67,15 @@ void relation_matvec(const Relation<T>& r, const Array<const T>& v, Link link, c
                 for (long j = 0; space.get() && j < values.count; ++j) space.get()[j] = *values.at(j);
             vector = space.get() ? space.get() : values.data;
         }
+        std::vector<Member<T, LinkedSum<T>>> members;
+        for (long i = 0; i < rows.batch(2); ++i)
+            members.push_back(
+                {points_of(rows, i, r.phi), {link, vector, values.dim, to.item(i, 2), to.step(2)}});
         with_arithmetic<T>(precision_of(link, r.precision), [&]<class A>() {
-            std::vector<Operand<A>> columns = {{points_of(r.columns, item, r.psi), Operand<A>::columns}};
+            std::vector<Operand<A>> columns = {
+                {points_of(groups.columns(r.columns, group), 0, r.psi), Operand<A>::columns}};
             if (!one) columns.push_back({values, Operand<A>::values});
-            walk_pairs(team, points_of(r.rows, item, r.phi), columns, r.scale, 1,
-                       LinkedSum<T>{link, vector, values.dim, out.item(item, 2), out.step(2)});
+            walk_pairs<A>(team, members, columns, r.scale, 1);
         });
     });
 }

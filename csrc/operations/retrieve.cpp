@@ -13,17 +13,31 @@ namespace rk {
 template <class T>
 void retrieve(const Relation<T>& r, const Searchable& searchable, const Array<T>& values,
               const Array<std::int64_t>& indices, const KeyCodes& codes) {
-    if (searchable.all() && one_relation(r.rows, r.columns, values))
-        return retrieve(r.as_one(), searchable, values.as_matrix(), indices.as_matrix(), codes);
-    for_each_item(r.rows.batch(2), r.work(2), [&](const Team& team, long item) {
-        const Points<T> rows = points_of(r.rows, item, r.phi), keys = points_of(r.columns, item, r.psi);
-        const TopK<T> best{values.dim(1), values.item(item, 2), indices.item(item, 2),
-                           searchable.of_item(item)};
-        if constexpr (std::is_same_v<T, float>)
-            if (r.precision == Precision::full && r.scale == 1 && screening_pays(rows, keys, codes, best.k))
-                return search_screened(team, rows, keys, codes, best);
+    Groups groups(r.segments, r.columns);
+    join_members(groups, searchable.allowed, r.rows.dim(2), r.columns.dim(2), searchable.excluded.ranges,
+                 r.rows, values, indices);
+    groups.join_only_if_gapless(values, indices);
+    const auto work = [&](long group) { return r.work_of(groups, group, 2); };
+    for_each_item(groups.count(), work, [&](const Team& team, long group) {
+        const Array<const T> rows = groups.rows(r.rows, group);
+        const Array<T> best = groups.rows(values, group);
+        const Array<std::int64_t> where = groups.rows(indices, group);
+        const Points<T> keys = points_of(groups.columns(r.columns, group), 0, r.psi);
+        const Searchable pairs = searchable.of_group(groups, group, rows.dim(2), keys.count);
+        std::vector<Member<T, TopK<T>>> members;
+        for (long i = 0; i < rows.batch(2); ++i) {
+            const Points<T> points = points_of(rows, i, r.phi);
+            const TopK<T> top{best.dim(1), best.item(i, 2), where.item(i, 2), pairs.of_item(i)};
+            if constexpr (std::is_same_v<T, float>)
+                if (r.precision == Precision::full && r.scale == 1 &&
+                    screening_pays(points, keys, codes, top.k)) {
+                    search_screened(team, points, keys, codes, top);
+                    continue;
+                }
+            members.push_back({points, top});
+        }
         with_arithmetic<T>(r.precision, [&]<class A>() {
-            walk_pairs<A>(team, rows, {{keys, Operand<A>::columns}}, r.scale, 1, best);
+            walk_pairs<A>(team, members, {{keys, Operand<A>::columns}}, r.scale, 1);
         });
     });
 }

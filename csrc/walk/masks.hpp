@@ -3,19 +3,31 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "base/arrays.hpp"
+#include "base/batches.hpp"
 #include "kernels/table.hpp"
 #include "walk/factors.hpp"
 
 namespace rk {
 
-// The pairs that count: those of a boolean matrix (absent: all) that are in a band.
+// The pairs that count: those of a boolean matrix (absent: all) that are in a band. In a ragged batch the
+// band is that of each segment, with `from_last` relative to the diagonal that ends at its last row and
+// column.
 struct Allowed {
     Array<const std::uint8_t> mask;
     Band band;
+    bool from_last = false;
 
-    bool all() const { return mask.empty() && band.unlimited(); }
+    // Of a group of items. Joined members have no band (join_members).
+    Allowed of_group(const Groups& groups, long group, long n, long m) const {
+        Allowed a{groups.rows(mask, group), groups.joined() ? Band{} : band};
+        if (from_last)
+            for (long* limit : {&a.band.least, &a.band.greatest})
+                if (std::abs(*limit) != Band::kNoLimit) *limit += m - n;
+        return a;
+    }
     Mask of_item(long item) const {
         if (mask.empty()) return {.band = band};
         return {mask.item(item, 2), mask.step(2), mask.step(1), band};
@@ -53,7 +65,11 @@ struct Searchable {
     Allowed allowed = {};
     Excluded excluded = {};
 
-    bool all() const { return allowed.all() && excluded.none(); }
+    // Of a group of items (base/batches.hpp).
+    Searchable of_group(const Groups& groups, long group, long n, long m) const {
+        return {allowed.of_group(groups, group, n, m),
+                {groups.rows(excluded.ranges, group), excluded.columns, excluded.first}};
+    }
     Searched of_item(long item) const {
         const Mask mask = allowed.of_item(item);
         if (excluded.none()) return {mask};
@@ -65,6 +81,13 @@ struct Searchable {
                 excluded.first};
     }
 };
+
+// Joins the members of each group, items of n rows and m columns, if the band allows all of their pairs and
+// the rows of all these arrays continue (base/batches.hpp).
+template <class... Arrays>
+void join_members(Groups& groups, const Allowed& allowed, long n, long m, const Arrays&... arrays) {
+    if (allowed.band.least <= 1 - n && allowed.band.greatest >= m - 1) groups.join(allowed.mask, arrays...);
+}
 
 // The mask of the transposed relation.
 inline Mask transposed(const Mask& mask) {

@@ -27,6 +27,10 @@
 // result depends neither on threads nor on the other rows. Several threads share a block of rows by taking
 // different chunks, and the merges stay in order.
 //
+// Members: sets of rows with the same columns, such as the heads of a group of queries. Each has its own
+// consumer, and its rows are numbered from 0 in tiles and results. A block has rows of one member; all
+// members share the packed columns, so that columns are mapped and packed once for all of them.
+//
 // Memory: factors of at most kWorkspace bytes of rows and of columns at a time, besides the states. More
 // rows or columns are taken in turn (super-blocks); columns are then mapped again for every super-block of
 // rows, which costs under 3 % for an MLP of 64-256-256-64.
@@ -35,6 +39,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <span>
 #include <vector>
 
 #include "base/arrays.hpp"
@@ -66,41 +71,58 @@ class Space {
     long used_ = 0;
 };
 
+// A set of rows that the walk multiplies with its columns.
+template <class T, class Consumer>
+struct Member {
+    Points<T> rows;
+    Consumer consumer;
+};
+
 template <class A, class Consumer>
 class PairWalk {
    public:
     using T = typename A::Value;
     using Factor = typename A::Factor;
     using State = typename Consumer::State;
+    using Members = std::span<const Member<T, Consumer>>;
 
-    PairWalk(const Team& team, const Points<T>& rows, const std::vector<Operand<A>>& operands, T scale,
-             long heads, const Consumer& consumer)
-        : team_(team), rows_(rows), operands_(operands), scale_(scale), heads_(heads), consumer_(consumer) {
+    // Members differ only in their rows' memory and number, and in where their consumers read and write.
+    PairWalk(const Team& team, Members members, const std::vector<Operand<A>>& operands, T scale, long heads)
+        : team_(team), members_(members), operands_(operands), scale_(scale), heads_(heads) {
         for (const Operand<A>& o : operands_) tile_stride_ += o.tile_size();
+        for (const auto& member : members_) {
+            total_rows_ += member.rows.count;
+            most_rows_ = std::max(most_rows_, member.rows.count);
+        }
     }
 
     void run() {
+        if (total_rows_ == 0) return;
         const long columns = operands_[0].points.count;
         const long block = row_block();
+        const std::vector<Block> all = blocks_of(block);
         Space counted;
-        consumer_.make(counted, block);
+        members_[0].consumer.make(counted, block);
         const long state = counted.used();
-        const bool own_rows = !factors_are_points<A>(rows_);
-        const long row = own_rows ? row_of_factors<A>(rows_.width(), heads_) : 0;
+        const bool own_rows = !factors_are_points<A>(members_[0].rows);
+        const long row = own_rows ? row_of_factors<A>(width(), heads_) : 0;
         const long per_block = block * row * long(sizeof(Factor)) + state;
-        const long super_rows = block * std::max(kWorkspace / std::max(per_block, 1L), 2L * team_.size());
+        const long super_blocks = std::max(kWorkspace / std::max(per_block, 1L), 2L * team_.size());
         const long tile_bytes = tile_stride_ * long(sizeof(Factor));
         const long tiles = std::max(kWorkspace / (tile_bytes * kTilesOfChunk), 1L) * kTilesOfChunk;
         const long super_columns = tiles * kTileColumns;
 
-        for (long i = 0; i < rows_.count; i += super_rows) {
-            const long n = std::min(super_rows, rows_.count - i), blocks = ceil_div(n, block);
-            const Buffer<Factor> row_space(n * row);
+        for (std::size_t first = 0; first < all.size(); first += std::size_t(super_blocks)) {
+            const long blocks = std::min(super_blocks, long(all.size() - first));
+            const Block& last = all[first + std::size_t(blocks) - 1];
+            const Buffer<Factor> row_space((last.before + last.rows - all[first].before) * row);
             const Buffer<std::byte> memory(blocks * state);
             std::vector<State> states = make_states(blocks, block, memory.get(), state);
-            const Step s{i, n, block, row_space.get(), row, states.data(), state};
+            const Step s{
+                {&all[first], std::size_t(blocks)}, block, row_space.get(), row, states.data(), state};
             // A single block of rows packs each tile of columns just before use, into space that stays in L2.
-            const bool shared = blocks > 1;
+            // So do the blocks of a few rows, if they read all columns in place.
+            const bool shared = blocks > 1 && !read_in_place(total_rows_);
             const long most = shared ? std::min(super_columns, round_up(columns, kTileColumns)) : 0;
             const Buffer<Factor> packed(most / kTileColumns * tile_stride_);
             long j = 0;
@@ -117,19 +139,41 @@ class PairWalk {
     static constexpr long kTilesOfChunk = kChunk / kTileColumns;
     static constexpr std::size_t kMaxOperands = 4;
 
-    // A super-block of rows.
+    // Rows of a member; `before`: those of all blocks before it.
+    struct Block {
+        const Member<T, Consumer>* member;
+        long first, rows, before;
+
+        const Consumer& consumer() const { return member->consumer; }
+        Span met(long j0, long cols) const { return consumer().met(first, rows, j0, cols); }
+    };
+
+    // A super-block of rows: blocks whose factors and states are in memory at the same time.
     struct Step {
-        long i0, n, block;
+        std::span<const Block> all;
+        long block;  // the most rows of a block
         Factor* row_space;
         long row;
         State* states;
         long state_size;  // bytes of memory from the walk
 
-        long blocks() const { return ceil_div(n, block); }
-        long first(long b) const { return i0 + b * block; }
-        long rows(long b) const { return std::min(block, n - b * block); }
+        long blocks() const { return long(all.size()); }
+        const Block& at(long b) const { return all[std::size_t(b)]; }
         State& state(long b) const { return states[b]; }
     };
+
+    long width() const { return members_[0].rows.width(); }
+
+    std::vector<Block> blocks_of(long block) const {
+        std::vector<Block> all;
+        long before = 0;
+        for (const auto& member : members_)
+            for (long i = 0; i < member.rows.count; i += block) {
+                all.push_back({&member, i, std::min(block, member.rows.count - i), before});
+                before += all.back().rows;
+            }
+        return all;
+    }
 
     // States of blocks of at most `block` rows, each with `size` bytes of the memory.
     std::vector<State> make_states(long count, long block, std::byte* memory, long size) const {
@@ -137,29 +181,40 @@ class PairWalk {
         states.reserve(std::size_t(count));
         for (long i = 0; i < count; ++i) {
             Space space(memory + i * size);
-            states.push_back(consumer_.make(space, block));
+            states.push_back(members_[0].consumer.make(space, block));
         }
         return states;
     }
 
     // At least eight blocks for each of several threads, so that none waits long for the last, unless they
     // would be smaller than a strip (or two micro-tiles). If all rows fit in one block and there are many
-    // columns, they are one block: the threads then share the columns.
+    // columns, each member is one block: the threads then share the columns.
     long row_block() const {
-        const long n = rows_.count, mr = A::mr();
-        const long most = std::max(Consumer::kRowBlock / mr * mr, mr);
-        if (team_.size() == 1) return std::min(round_up(n, mr), most);
-        if (n <= most && operands_[0].points.count >= 2 * team_.size() * kChunk) return round_up(n, mr);
+        const long mr = A::mr(), most = std::max(Consumer::kRowBlock / mr * mr, mr);
+        const long whole = std::min(round_up(most_rows_, mr), most);
+        if (team_.size() == 1) return whole;
+        if (total_rows_ <= most && operands_[0].points.count >= 2 * team_.size() * kChunk) return whole;
         const long least = std::min(std::max(2 * mr, A::strip()), most);
-        return std::clamp(n / (8 * team_.size()) / mr * mr, least, most);
+        return std::clamp(total_rows_ / (8 * team_.size()) / mr * mr, least, most);
+    }
+
+    // True if this many rows read all columns in place.
+    bool read_in_place(long rows) const {
+        return std::all_of(operands_.begin(), operands_.end(),
+                           [&](const Operand<A>& o) { return o.read_in_place(rows); });
     }
 
     // The tiles of m columns from j on that any row of the super-block may use.
     void pack(const Step& s, long j, long m, Factor* packed) const {
         team_.for_each(ceil_div(m, kTileColumns), [&](long t) {
             const long first = j + t * kTileColumns, cols = std::min(kTileColumns, m - t * kTileColumns);
-            if (consumer_.met(s.i0, s.n, first, cols).empty()) return;
-            pack_tile(first, cols, packed + t * tile_stride_, rows_.count);
+            const auto uses = [&](const Block& b) { return !b.met(first, cols).empty(); };
+            if (std::none_of(s.all.begin(), s.all.end(), uses)) return;
+            Factor* tile = packed + t * tile_stride_;
+            for (const Operand<A>& o : operands_) {
+                o.pack(first, cols, tile);
+                tile += o.tile_size();
+            }
         });
     }
 
@@ -173,9 +228,10 @@ class PairWalk {
 
     // Rows of block b as factors; computed at the first step.
     Rows<A> rows_of(const Step& s, long b, bool first) const {
-        const Points<T> part = rows_.sub(s.first(b), s.rows(b));
-        Factor* space = s.row_space + b * s.block * s.row;
-        if (first || factors_are_points<A>(rows_)) return rows_in<A>(part, heads_, space);
+        const Block& of = s.at(b);
+        const Points<T> part = of.member->rows.sub(of.first, of.rows);
+        Factor* space = s.row_space + (of.before - s.at(0).before) * s.row;
+        if (first || factors_are_points<A>(part)) return rows_in<A>(part, heads_, space);
         return {space, s.row, 1, s.row / heads_};
     }
 
@@ -186,15 +242,15 @@ class PairWalk {
         if (s.blocks() >= team_.size() || chunks <= 1) {
             team_.for_each(s.blocks(), [&](long task) {
                 const long b = s.blocks() - 1 - task;  // the last rows have most work under the causal rule
-                const long rows = s.rows(b);
+                const Block& block = s.at(b);
+                const Consumer& consumer = block.consumer();
                 const Rows<A> f = rows_of(s, b, first);
                 State& state = s.state(b);
-                if (first) consumer_.init(state, rows);
+                if (first) consumer.init(state, block.rows);
                 const auto for_each_chunk = [&](const auto& take) {
                     for (long c = 0; c < chunks; ++c) {
                         const long at = c * kChunk;  // a chunk outside of the band adds nothing
-                        if (consumer_.met(s.first(b), rows, j + at, std::min(kChunk, m - at)).empty())
-                            continue;
+                        if (block.met(j + at, std::min(kChunk, m - at)).empty()) continue;
                         poll();
                         take(c);
                     }
@@ -204,21 +260,21 @@ class PairWalk {
                 } else {
                     Arena::Scope scratch;
                     Space space(static_cast<std::byte*>(scratch.bytes(std::size_t(s.state_size))));
-                    State partial = consumer_.make(space, s.block);
+                    State partial = consumer.make(space, s.block);
                     for_each_chunk([&](long c) {
-                        consumer_.init(partial, rows);
+                        consumer.init(partial, block.rows);
                         chunk(s, b, f, j, m, c, packed, partial);
-                        consumer_.merge(state, partial, rows);
+                        consumer.merge(state, partial, block.rows);
                     });
                 }
-                if (last) consumer_.finish(s.state(b), s.first(b), rows);
+                if (last) consumer.finish(state, block.first, block.rows);
             });
             return;
         }
         // Few rows: the threads take parts of the chunks, a wave of them at a time, and merge them in order.
         team_.for_each(s.blocks(), [&](long b) {
             rows_of(s, b, first);
-            if (first) consumer_.init(s.state(b), s.rows(b));
+            if (first) s.at(b).consumer().init(s.state(b), s.at(b).rows);
         });
         // If merges commute, one state accumulates all chunks of a task; starting afresh would discard, say,
         // the k best values so far.
@@ -235,26 +291,30 @@ class PairWalk {
             };
             team_.for_each(s.blocks() * count, [&](long task) {
                 const long b = task / count, c = task % count;
-                consumer_.init(partial(b, c), s.rows(b));
+                s.at(b).consumer().init(partial(b, c), s.at(b).rows);
                 const long end = std::min(chunks, (c0 + c + 1) * each);
                 for (long at = (c0 + c) * each; at < end; ++at)
                     chunk(s, b, rows_of(s, b, false), j, m, at, packed, partial(b, c));
             });
             for (long b = 0; b < s.blocks(); ++b)
-                for (long c = 0; c < count; ++c) consumer_.merge(s.state(b), partial(b, c), s.rows(b));
+                for (long c = 0; c < count; ++c)
+                    s.at(b).consumer().merge(s.state(b), partial(b, c), s.at(b).rows);
         }
         if (last)
-            for (long b = 0; b < s.blocks(); ++b) consumer_.finish(s.state(b), s.first(b), s.rows(b));
+            for (long b = 0; b < s.blocks(); ++b)
+                s.at(b).consumer().finish(s.state(b), s.at(b).first, s.at(b).rows);
     }
 
     void chunk(const Step& s, long b, const Rows<A>& f, long j, long m, long c, const Factor* packed,
                State& state) const {
-        const long i0 = s.first(b), rows = s.rows(b), strip = A::strip();
-        const long depth = rows_.width() / heads_;
+        const Block& block = s.at(b);
+        const Consumer& consumer = block.consumer();
+        const long i0 = block.first, rows = block.rows, strip = A::strip();
+        const long depth = width() / heads_;
         const long end = std::min(m, (c + 1) * kChunk);
         for (long t = c * kChunk; t < end; t += kTileColumns) {
             const long cols = std::min(kTileColumns, end - t);
-            if (consumer_.met(i0, rows, j + t, cols).empty()) continue;
+            if (block.met(j + t, cols).empty()) continue;
             Arena::Scope scratch;
             const Factor* tile = packed ? packed + t / kTileColumns * tile_stride_ : nullptr;
             if (!packed) {
@@ -268,7 +328,7 @@ class PairWalk {
             T* space = scratch.take<T>(strip * kTileColumns);
             for (long r0 = 0; r0 < rows; r0 += strip) {
                 const long n = std::min(strip, rows - r0);
-                const Span met = whole_panels(consumer_.met(i0 + r0, n, j + t, cols), cols);
+                const Span met = whole_panels(consumer.met(i0 + r0, n, j + t, cols), cols);
                 if (met.empty()) continue;
                 std::array<TileOperand<A>, kMaxOperands> operands{};
                 for (std::size_t o = 0; o < operands_.size(); ++o) operands[o] = of_tile[o].from(met.begin);
@@ -276,14 +336,14 @@ class PairWalk {
                     Tile<A> r{nullptr, 0, i0 + r0,        n, j + t + met.begin, met.end - met.begin,
                               r0,      h, operands.data()};
                     Finish<T> finish{.scale = scale_};
-                    consumer_.destination(r, finish);
+                    consumer.destination(r, finish);
                     if (!r.r) {
                         r.r = space;
                         r.ld = kTileColumns;
                     }
                     operands[0].product(f.at(r0, h), f.row, f.col, h * A::padded(depth), n, r.cols, depth,
                                         r.r, r.ld, finish);
-                    consumer_.accept(state, r);
+                    consumer.accept(state, r);
                 }
             }
         }
@@ -297,20 +357,26 @@ class PairWalk {
     }
 
     const Team& team_;
-    const Points<T> rows_;
+    const Members members_;
     const std::vector<Operand<A>>& operands_;
     const T scale_;
     const long heads_;
-    const Consumer& consumer_;
     long tile_stride_ = 0;
+    long total_rows_ = 0, most_rows_ = 0;  // of all members; of one
 };
+
+template <class A, class Consumer>
+void walk_pairs(const Team& team, const std::vector<Member<typename A::Value, Consumer>>& members,
+                const std::vector<Operand<A>>& operands, typename A::Value scale, long heads) {
+    PairWalk<A, Consumer>(team, members, operands, scale, heads).run();
+}
 
 template <class A, class Consumer>
 void walk_pairs(const Team& team, const Points<typename A::Value>& rows,
                 const std::vector<Operand<A>>& operands, typename A::Value scale, long heads,
                 const Consumer& consumer) {
-    if (rows.count == 0) return;
-    PairWalk<A, Consumer>(team, rows, operands, scale, heads, consumer).run();
+    const Member<typename A::Value, Consumer> all{rows, consumer};
+    PairWalk<A, Consumer>(team, {&all, 1}, operands, scale, heads).run();
 }
 
 }  // namespace rk

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "base/arrays.hpp"
+#include "base/batches.hpp"
 #include "base/threads.hpp"
 #include "kernels/table.hpp"
 #include "walk/factors.hpp"
@@ -84,6 +85,10 @@ struct Scoring {
     bool plain() const { return bias.empty() && cap == T(0); }
     // Of a pair, in multiply-adds (base/threads.hpp).
     double work() const { return kWorkOfExp * (cap == T(0) ? 1 : 2); }
+    // Of a group of items (base/batches.hpp).
+    Scoring of_group(const Groups& groups, long group, long n, long m) const {
+        return {allowed.of_group(groups, group, n, m), cap, groups.rows(bias, group)};
+    }
     ItemScoring<T> of_item(long item) const {
         ItemScoring<T> one{.mask = allowed.of_item(item), .cap = cap};
         if (bias.empty()) return one;
@@ -93,5 +98,11 @@ struct Scoring {
         return one;
     }
 };
+
+// The same as for a mask (masks.hpp), where the rows of the bias must continue too.
+template <class T, class... Arrays>
+void join_members(Groups& groups, const Scoring<T>& scoring, long n, long m, const Arrays&... arrays) {
+    join_members(groups, scoring.allowed, n, m, scoring.bias, arrays...);
+}
 
 }  // namespace rk

@@ -99,6 +99,12 @@ def of_window(draw: Draw, value: Any) -> tuple[Any, bool]:
     return draw.pick(-1, 2.5, "3", True, (1,), (1, 2, 3), (0, -1), (None, 1.5), {}, Liar(), np.ones(2)), True
 
 
+def of_offsets(draw: Draw, value: Any) -> tuple[Any, bool]:
+    return draw.pick([0, 1], (), 3, "0", np.arange(3.0), np.arange(2, dtype=np.int32), np.array([1, 2]), {},
+                     np.array([0, 2**62]), np.array([0, 5, -3, 2**40]), np.zeros((1, 1), int), Liar(),
+                     np.array([], int), np.array(0), np.ma.masked_array([0, 1])), True  # fmt: skip
+
+
 def of_map(draw: Draw, value: Any) -> tuple[Any, bool]:
     if isinstance(value, rk.MLP) and draw.chance(0.5):
         if draw.chance(0.5):
@@ -236,7 +242,8 @@ def spoiled(draw: Draw, call: Call) -> tuple[dict[str, Any], str, bool] | None:
             ({"exclude"}, of_exclude), ({"threshold"}, of_threshold),
             ({"blocks"}, of_blocks), ({"weights", "biases", "widths"}, of_list), ({"path"}, of_path),
             ({"seed", "random_state"}, of_seed), ({"window"}, of_window),
-            ({"result"}, of_result), ({"values", "pairs", "X", "Y"}, of_table),
+            ({"q_offsets", "k_offsets"}, of_offsets), ({"result"}, of_result),
+            ({"values", "pairs", "X", "Y"}, of_table),
         ):  # fmt: skip
             if name in names:
                 bad, refused = change(draw, value)

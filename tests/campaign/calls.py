@@ -164,6 +164,26 @@ def growth(a: dict[str, Any]) -> float:
     return exponent(f, g, a.get("scale"), f.shape[-1]) + terms
 
 
+def ragged(draw: Draw, a: dict[str, Any], keys: str = "k") -> dict[str, Any]:
+    """Return the offsets of a ragged batch for some calls without a mask; none for the others."""
+    if a.get("mask") is not None or a.get("bias") is not None or draw.chance(0.7):
+        return {}
+    segments = draw.pick(1, 2, 5)
+
+    def offsets(rows: int) -> np.ndarray:
+        return np.array([0, *np.sort(draw.rng.integers(0, rows + 1, segments - 1)), rows], np.int64)
+
+    return {"q_offsets": offsets(a["q"].shape[-2]), "k_offsets": offsets(a[keys].shape[-2])}
+
+
+def with_mask(a: dict[str, Any], offsets: dict[str, Any]) -> dict[str, Any]:
+    """Return arguments whose mask allows the pairs that the segments, the causal rule and the window do."""
+    if not offsets:
+        return a
+    rule = {name: a[name] for name in ("causal", "window", "align") if name in a}
+    return without(a, *rule) | {"mask": reference.ragged_mask(*offsets.values(), **rule)}
+
+
 @generator("attention_scores")
 def attention_scores(draw: Draw) -> Call:
     a = scored(draw, attended(draw)) | softmax_options(draw)
@@ -186,19 +206,20 @@ def with_values(draw: Draw, a: dict[str, Any]) -> dict[str, Any]:
 @generator("attention")
 def attention(draw: Draw) -> Call:
     a = with_values(draw, scored(draw, attended(draw)) | softmax_options(draw))
-    return_lse = draw.chance(0.5)
+    return_lse, offsets = draw.chance(0.5), ragged(draw, a)
 
     def check(result: Any) -> None:
         out, lse = result if return_lse else (result, None)
-        expected, expected_lse = reference.attention(**without(a, "precision"))
+        expected, expected_lse = reference.attention(**without(with_mask(a, offsets), "precision"))
         limit = bound(ATTENTION, draw, a.get("precision")) * growth(a)
         size = np.linalg.norm(a["v"]) * np.sqrt(max(out.size, 1) / max(a["v"].size, 1))
         close(out, expected, limit, size, "attention")
         if lse is not None:
             close(lse, expected_lse, limit, np.sqrt(lse.size), "log-sum-exp")
 
-    arguments = a | ({"return_lse": True} if return_lse else {})
-    return Call(rk.attention, arguments, check, 3, (-2, -1) if return_lse else (-2,), True)
+    arguments = a | offsets | ({"return_lse": True} if return_lse else {})
+    rows = () if offsets else (-2, -1) if return_lse else (-2,)
+    return Call(rk.attention, arguments, check, 3, rows, True)
 
 
 def how_many(draw: Draw, rows: int) -> tuple[int, dict[str, Any]]:
@@ -218,19 +239,24 @@ def retrieve(draw: Draw) -> Call:
     single = a["q"].ndim == 2 and len(a["q"]) == 1 and a.get("mask") is None and exclude is None
     if single:
         a["q"] = a["q"][0]
+    offsets = {} if single or exclude is not None else ragged(draw, a, "keys")
 
     def check(result: Any) -> None:
         """Check for exact equality with the sorted relation matrix."""
         q = a["q"][None] if single else a["q"]
         r = rk.relation_matrix(q, a["keys"], a["phi"], a["psi"], precision=rounding)
-        values, indices = reference.retrieve(*searchable(r, a.get("mask"), exclude, k))
+        allowed = with_mask(a, offsets).get("mask")
+        values, indices = reference.retrieve(*searchable(r, allowed, exclude, k))
         if single:
             values, indices = values[..., 0, :], indices[..., 0, :]
+        for rows, columns in reference.segments(*offsets.values()) if offsets else ():
+            part = indices[..., rows, :]
+            part[part >= 0] -= columns.start
         same_bits(result, (values.astype(draw.dtype), indices.astype(np.int64)), "the sorted relation")
 
     options = given(precision=rounding, exclude=exclude)
-    arguments = {"q": a["q"], "keys": a["keys"], "k": k} | a | pad | options
-    return Call(rk.retrieve, arguments, check, 3, () if single else (-2, -2), True)
+    arguments = {"q": a["q"], "keys": a["keys"], "k": k} | a | offsets | pad | options
+    return Call(rk.retrieve, arguments, check, 3, () if single or offsets else (-2, -2), True)
 
 
 @generator("retrieve_above")

@@ -17,8 +17,10 @@ from .calls import (
     generator,
     given,
     growth,
+    ragged,
     scored,
     softmax_options,
+    with_mask,
     with_values,
     without,
 )
@@ -118,7 +120,9 @@ def attention_vjp(draw: Draw) -> Call:
     arguments = {"q": q, "k": k, "v": a["v"], "grad": grad} | without(a, "q", "k", "v")
     if draw.chance(0.3):
         arguments["grad_lse"] = draw.array(*lead, q.shape[-2])
-    return Call(rk.attention_vjp, arguments, of_attention(draw, gradients.attention_vjp, arguments), 4)
+    offsets = ragged(draw, a)
+    check = of_attention(draw, gradients.attention_vjp, arguments, offsets)
+    return Call(rk.attention_vjp, arguments | offsets, check, 4)
 
 
 @generator("attention_scores_vjp")
@@ -135,11 +139,12 @@ def attention_scores_vjp(draw: Draw) -> Call:
     return Call(rk.attention_scores_vjp, arguments, check, 3)
 
 
-def of_attention(draw: Draw, definition: Any, arguments: dict[str, Any]) -> Any:
-    """Return the check of a gradient of attention, or of its weights."""
+def of_attention(draw: Draw, definition: Any, arguments: dict[str, Any], offsets: Any = None) -> Any:
+    """Return the check of a gradient of attention, of a ragged batch or not, or of its weights."""
 
     def check(result: Any) -> None:
-        expected, sizes = (definition(rules, **arguments) for rules in (gradients.EXACT, gradients.SIZES))
+        defined = with_mask(arguments, offsets) if offsets else arguments
+        expected, sizes = (definition(rules, **defined) for rules in (gradients.EXACT, gradients.SIZES))
         got = (*result, np.float64(result.grad_scale), result.grad_bias)
         gradients_close(got, expected, sizes, GRADIENT[draw.dtype] * growth(arguments), "gradient")
 

@@ -152,6 +152,24 @@ def softcap(value: Any, dtype: np.dtype) -> float | None:
     return held("softcap", number, dtype)
 
 
+def offsets(name: str, value: Any, rows_name: str, rows: np.ndarray) -> np.ndarray:
+    """Return the offsets of segments of `rows`, an array of shape (..., n, d): int64, 0 ... n."""
+    if not isinstance(value, np.ndarray) or value.dtype != np.int64 or value.ndim != 1:
+        raise TypeError(f"{name}: expected a vector of int64, got {described(value)}{advice(name, value)}")
+    if value.size == 0:
+        fail(name, "b + 1 offsets for b segments", value.shape)
+    if value[0] != 0:
+        fail(name, "0 as the first offset", int(value[0]))
+    falls = np.flatnonzero(value[1:] < value[:-1])
+    if falls.size:
+        i = int(falls[0]) + 1
+        fail(name, "offsets that do not decrease", f"{value[i - 1]} and then {value[i]} (at index {i})")
+    n = rows.shape[-2]
+    if value[-1] != n:
+        fail(name, f"{n} as the last offset, the rows of {rows_name} {rows.shape}", int(value[-1]))
+    return np.require(value, requirements=("C", "A"))
+
+
 def scale(value: Any, dtype: np.dtype, default: float | None = None) -> float:
     """Return a finite factor for arrays of `dtype`; None stands for `default`, if given."""
     if value is None and default is not None:

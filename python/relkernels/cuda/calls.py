@@ -19,6 +19,9 @@ from .libraries import Description
 # Dtypes that have a stand-in: NumPy's numbers, and 16-bit floats.
 _KNOWN = {np.dtype(code).name for code in "?" + np.typecodes["AllInteger"] + "fdFD"}.union(HALVES)
 
+# Masks are boolean, offsets integers; a second output holds indices or sums, which stay as they are.
+_NOT_FLOATS = ("mask", "q_offsets", "k_offsets", "out[1]")
+
 
 def call(name: str, arguments: Mapping[str, Any]) -> Any:
     """Return what the public function `name` returns for arrays on a CUDA device.
@@ -117,8 +120,7 @@ def _element(name: str, found: Mapping[str, Description]) -> str:
     for n, a in found.items():
         if a.element not in _KNOWN:
             _not_floats(n, f"{FLOATS}, bfloat16 or float16", a)
-    # Masks are boolean; a second output holds indices or sums, which stay as they are.
-    floats = {n: a for n, a in found.items() if n not in ("mask", "out[1]")}
+    floats = {n: a for n, a in found.items() if n not in _NOT_FLOATS}
     if not floats:
         return "float32"
     first = next(iter(floats))

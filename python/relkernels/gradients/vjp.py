@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, operation
-from ..arrays.engine import engine_of
+from ..arrays.engine import Processor, engine_of
 from ..arrays.sparse import SparseRows, is_sparse
 from ..base import check, shapes
 from ..base.describe import described
@@ -332,7 +332,7 @@ def through_maps(sides: Sides, grad_f: np.ndarray | None, grad_g: np.ndarray | N
     return grad_x, grad_y, grad_phi, grad_psi
 
 
-@operation("q", "k", "v", "grad", "mask", "bias", "grad_lse", "result")
+@operation("q", "k", "v", "grad", "mask", "bias", "q_offsets", "k_offsets", "grad_lse", "result")
 def attention_vjp(
     q: Array,
     k: Array,
@@ -348,6 +348,8 @@ def attention_vjp(
     align: str = "upper_left",
     bias: Array | None = None,
     softcap: float | None = None,
+    q_offsets: Array | None = None,
+    k_offsets: Array | None = None,
     grad_lse: Array | None = None,
     result: tuple[Array, Array] | None = None,
     of_bias: bool = True,
@@ -360,7 +362,7 @@ def attention_vjp(
 
     Parameters
     ----------
-    q, k, v, phi, psi, scale, mask, causal, window, align, bias, softcap
+    q, k, v, phi, psi, scale, mask, causal, window, align, bias, softcap, q_offsets, k_offsets
         As in `attention`.
     grad : ndarray of shape (..., n, d_v)
     grad_lse : ndarray of shape (..., n), optional
@@ -391,8 +393,8 @@ def attention_vjp(
     >>> [g.shape for g in rk.attention_vjp(q, k, v, grad)[:3]]
     [(6, 3), (6, 3), (6, 3)]
     """
-    scoring = Scoring(Allowed(mask, causal, window, align), bias, softcap)
-    a = Attended(q, k, v, phi, psi, scale, scoring, None, has_values=True)
+    allowed = Allowed(mask, causal, window, align, q_offsets=q_offsets, k_offsets=k_offsets)
+    a = Attended(q, k, v, phi, psi, scale, Scoring(allowed, bias, softcap), None, has_values=True)
     slope = check.floats("grad", grad)
     check.same_dtype(("q", a.x), ("grad", slope))
     expected, shape_of_lse = shapes.attention(a.lead, a.n, a.values.shape[-1])
@@ -410,12 +412,12 @@ def attention_vjp(
     out, lse = attend(mapped, True) if result is None else given
     engine = a.engine
     parts = engine.empty_parts("attention_vjp", shape_of_lse, a.dtype)
-    grad_f, grad_g, grad_v = (
-        engine.empty("attention_vjp", of.shape, a.dtype) for of in (mapped.q, mapped.k, mapped.v)
-    )
+    grad_f = engine.empty("attention_vjp", mapped.q.shape, a.dtype)
+    grad_g, grad_v = _sums_of_groups(mapped)
     grad_bias, to_bias = bias_gradient("attention_vjp", a, bias, of_bias)
     operands = mapped.q, mapped.k, mapped.v, *a.scoring, a.scale, out, lse, slope, slope_of_lse
-    engine.run("attention_vjp", *operands, grad_f, grad_g, grad_v, to_bias, parts)
+    written = (spread(grad, a.lead, 2, writeable=True) for grad in (grad_g, grad_v))
+    engine.run("attention_vjp", *operands, grad_f, *written, to_bias, parts, *a.ragged)
     grad_q, grad_k, grad_phi, grad_psi = through_maps(a, grad_f, grad_g)
     grad_values: Any = _summed_to(grad_v, a.values.shape)
     total = engine.total(parts)
@@ -428,6 +430,22 @@ def bias_gradient(what: str, a: Attended, bias: Any, wanted: bool) -> tuple[Any,
         return None, None
     grad = a.engine.empty(what, bias.shape, a.dtype)
     return grad, grad.reshape((1,) * (a.q.ndim - grad.ndim) + grad.shape)
+
+
+def _sums_of_groups(a: Attended) -> tuple[Any, Any]:
+    """Return outputs for the gradients of keys and values.
+
+    The CPU's kernel sums over leading dimensions along which both are broadcast: outputs have size 1 there.
+    """
+    lead = a.lead
+    if isinstance(a.engine, Processor):
+        own = shapes.leading(a.y.shape, a.values.shape)
+        lead = (1,) * (len(lead) - len(own)) + own
+    sums = tuple(a.engine.empty("attention_vjp", (*lead, *of.shape[-2:]), a.dtype) for of in (a.k, a.v))
+    if 0 in a.lead:  # no item: the kernel writes nothing
+        for of in sums:
+            a.engine.fill(of, 0)
+    return sums
 
 
 def _checked_result(

@@ -107,6 +107,8 @@ def attention(
     align: str = "upper_left",
     bias: Array | None = None,
     softcap: float | None = None,
+    q_offsets: Array | None = None,
+    k_offsets: Array | None = None,
     return_lse: Literal[False] = False,
     precision: str | None = None,
     out: Array | None = None,
@@ -126,11 +128,13 @@ def attention(
     align: str = "upper_left",
     bias: Array | None = None,
     softcap: float | None = None,
+    q_offsets: Array | None = None,
+    k_offsets: Array | None = None,
     return_lse: Literal[True],
     precision: str | None = None,
     out: tuple[Array, Array] | None = None,
 ) -> tuple[Array, Array]: ...
-@operation("q", "k", "v", "mask", "bias", "out")
+@operation("q", "k", "v", "mask", "bias", "q_offsets", "k_offsets", "out")
 def attention(
     q: Array,
     k: Array,
@@ -145,6 +149,8 @@ def attention(
     align: str = "upper_left",
     bias: Array | None = None,
     softcap: float | None = None,
+    q_offsets: Array | None = None,
+    k_offsets: Array | None = None,
     return_lse: bool = False,
     precision: str | None = None,
     out: Array | tuple[Array, Array] | None = None,
@@ -181,6 +187,11 @@ def attention(
         attend.
     softcap : float, optional
         Scores s become ``softcap * tanh(s / softcap)``.
+    q_offsets, k_offsets : ndarray of int64 of shape (b + 1,), optional
+        Of a ragged batch of b segments, whose rows are packed one after the other: queries q_offsets[s] to
+        q_offsets[s + 1] - 1 attend to keys k_offsets[s] to k_offsets[s + 1] - 1. `causal`, `window` and
+        `align` then apply within each segment, n and m being its numbers of rows; `mask` and `bias` must be
+        None.
     return_lse : bool, default False
         Also return the log-sum-exp of each row's scores.
     precision : {"bf16"}, optional
@@ -211,10 +222,14 @@ def attention(
     >>> q, k, v = rng.standard_normal((3, 2, 1000, 64), dtype=np.float32)
     >>> rk.attention(q, k, v, causal=True).shape
     (2, 1000, 64)
+    >>> offsets = np.array([0, 300, 300, 1000])  # segments of 300, 0 and 700 rows
+    >>> rk.attention(q, k, v, causal=True, q_offsets=offsets, k_offsets=offsets).shape
+    (2, 1000, 64)
     """
-    scoring = Scoring(Allowed(mask, causal, window, align), bias, softcap)
+    allowed = Allowed(mask, causal, window, align, q_offsets=q_offsets, k_offsets=k_offsets)
     q, k, phi, psi = mapped_sides(q, k, phi, psi, precision, ("q", "k"))
-    a = Attended(q, k, v, phi, psi, scale, scoring, precision, has_values=True)
+    a = Attended(q, k, v, phi, psi, scale, Scoring(allowed, bias, softcap), precision, has_values=True)
+    a = a.mapped_once(precision)
     return attend(a, check.flag("return_lse", return_lse), out)
 
 
@@ -232,5 +247,5 @@ def attend(a: Attended, want_lse: bool, out: Any = None) -> Any:
         to = Destination(a.engine, "attention", shape, a.dtype, out, *a.inputs)
         written = to.array, None
     maps = a.maps(a.precision)
-    a.engine.run("attention", a.q, a.k, a.v, *maps, a.precision, a.scale, *a.scoring, *written)
+    a.engine.run("attention", a.q, a.k, a.v, *maps, a.precision, a.scale, *a.scoring, *written, *a.ragged)
     return to.result()

@@ -11,11 +11,12 @@ from ..arrays import Array, operation
 from ..arrays.outputs import PairDestination
 from ..base import check
 from ..maps.mlp import MLP
+from .allowed import Allowed
 from .keys import Keys
 from .search import Search
 
 
-@operation("q", "keys", "mask", "out")
+@operation("q", "keys", "mask", "q_offsets", "k_offsets", "out")
 def retrieve(
     q: Array,
     keys: Array | Keys,
@@ -25,6 +26,8 @@ def retrieve(
     *,
     mask: Array | None = None,
     exclude: Any = None,
+    q_offsets: Array | None = None,
+    k_offsets: Array | None = None,
     pad: bool = False,
     precision: str | None = None,
     out: tuple[Array, Array] | None = None,
@@ -51,6 +54,10 @@ def retrieve(
         the items that each user has seen. Of any library, in main memory; for a single query of shape () or
         (..., e). With `Keys`, indices are ids, also of keys that were removed.
         ``exclude=np.arange(n)`` for "not itself".
+    q_offsets, k_offsets : ndarray of int64 of shape (b + 1,), optional
+        Of a ragged batch of b segments, whose rows are packed one after the other: queries q_offsets[s] to
+        q_offsets[s + 1] - 1 search keys k_offsets[s] to k_offsets[s + 1] - 1, and indices count from the
+        first of these. `mask` and `exclude` must be None, and `keys` an array.
     pad : bool, default False
         Accept `k` above m and fill the places without a key. False raises instead.
     precision : {"bf16"}, optional
@@ -65,8 +72,9 @@ def retrieve(
     values : ndarray of shape (..., n, k), or (..., k) for a single query
         Best first; equal values by the lower index; NaN after every number.
     indices : ndarray of int64 of the same shape
-        Rows of `keys`. If `mask` and `exclude` (or, with `pad`, m) leave fewer than `k` keys, the remaining
-        values are -inf and the remaining indices -1, after all keys found, NaN included.
+        Rows of `keys`, or of the segment's keys. If `mask`, `exclude` or the segment (or, with `pad`, m)
+        leave fewer than `k` keys, the remaining values are -inf and the remaining indices -1, after all keys
+        found, NaN included.
 
     Raises
     ------
@@ -95,12 +103,16 @@ def retrieve(
     >>> rk.retrieve(np.array([1.0, 0.5]), keys, 4, pad=True)
     (array([ 2. ,  1. ,  0.5, -inf]), array([ 2,  0,  1, -1]))
     """
-    a = Search(q, keys, phi, psi, mask, exclude, precision)
+    allowed = Allowed(mask, q_offsets=q_offsets, k_offsets=k_offsets)
+    a = Search(q, keys, phi, psi, allowed, exclude, precision).mapped_once(precision)
     count = check.integer("k", k, 1, check.WIDEST)
     if not check.flag("pad", pad) and count > a.m:
         rows = f"the rows of keys of shape {a.y.shape}"
         check.fail("k", f"at most {a.m}, {rows} (pad=True pads with -inf and -1)", count)
     found = min(count, a.m)
+    if a.ragged:
+        of_keys = a.ragged[0][1]
+        found = min(count, int(np.diff(of_keys).max(initial=0)))
     lead = a.lead if a.single else (*a.lead, a.n)
     wanted = (((*lead, count), a.dtype), ((*lead, count), np.dtype(np.int64)))
     to = PairDestination(

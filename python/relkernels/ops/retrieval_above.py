@@ -14,6 +14,7 @@ from ..arrays.stored import STORED_PROCESSOR, widened
 from ..base import check
 from ..base.describe import described
 from ..maps.mlp import MLP
+from .allowed import Allowed
 from .keys import Keys
 from .search import Search
 
@@ -89,7 +90,7 @@ def retrieve_above(
            [0.8, 0. , 0.6],
            [0. , 0.6, 0. ]])
     """
-    a = Search(q, keys, phi, psi, mask, exclude, precision)
+    a = Search(q, keys, phi, psi, Allowed(mask), exclude, precision)
     room = Room(limit, math.prod(a.lead) * a.n * a.m, a.dtype)
     return room.checked(found_above(a, threshold, room))
 

@@ -39,20 +39,26 @@ class Search(Attended):
         keys: Any,
         phi: MLP | None,
         psi: MLP | None,
-        mask: Any,
+        allowed: Allowed,
         exclude: Any,
         precision: str | None,
     ) -> None:
         self.stored: Stored | None = None
         if isinstance(keys, Keys):
+            for name in ("q_offsets", "k_offsets"):
+                if getattr(allowed, name) is not None:
+                    got = described(getattr(allowed, name))
+                    raise TypeError(f"{name}: expected None with Keys, got {got}")
             self.stored = keys._stored  # the rows of this moment
             q, keys = _features_and_rows(q, self.stored, phi, psi, precision)
             phi = psi = None
         else:
             q, keys, phi, psi = mapped_sides(q, keys, phi, psi, precision, ("q", "keys"), 1)
         super().__init__(
-            q, keys, None, phi, psi, 1.0, Scoring(Allowed(mask)), precision, keys_name="keys", least_ndim=1
+            q, keys, None, phi, psi, 1.0, Scoring(allowed), precision, keys_name="keys", least_ndim=1
         )
+        if exclude is not None and self.ragged:
+            raise TypeError(f"exclude: expected None with q_offsets, got {described(exclude)}")
         self.excluded = None if exclude is None else self._excluded(exclude)
 
     def _excluded(self, exclude: Any) -> Excluded | None:
@@ -81,6 +87,8 @@ class Search(Attended):
                 keys = np.broadcast_to(keys, (*self.lead, *keys.shape))
         if self.excluded is not None:
             rest = (*(rest or (None, None)), tuple(self.excluded))
+        if self.ragged:
+            rest = (None, None, None, *self.ragged)
         engine = self.engine if self.stored is None else PROCESSOR
         return engine.run(name, self.q, keys, *maps, self.precision, mask, *arguments, *rest)
 

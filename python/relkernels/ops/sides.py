@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from ..arrays.engine import engine_of
+from ..arrays.engine import PROCESSOR, Processor, engine_of
 from ..base import check
-from ..maps.mlp import MLP, check_mlp, features, mapped_width
+from ..base.describe import described
+from ..maps.mlp import MLP, check_mlp, feature_map, features, mapped_width
 from .scoring import Scoring
 
 # Arrays beside their names, for messages.
 Named = tuple[tuple[str, np.ndarray | None], ...]
 
 
-def spread(a: np.ndarray, lead: tuple[int, ...], core: int) -> np.ndarray:
+def spread(a: np.ndarray, lead: tuple[int, ...], core: int, writeable: bool = False) -> np.ndarray:
     """Return `a` with the leading dimensions `lead`: a view with strides of 0."""
     shape = lead + a.shape[a.ndim - core :]
-    return a if a.shape == shape else np.broadcast_to(a, shape)
+    if a.shape == shape:
+        return a
+    view = np.broadcast_to(a, shape)
+    return np.lib.stride_tricks.as_strided(a, shape, view.strides) if writeable else view
 
 
 class Sides:
@@ -143,6 +147,9 @@ class Attended(Sides):
     band : (int or None, int or None)
         Least and greatest j - i of the pairs that may attend; None: no limit.
     softcap : float or None
+    ragged : tuple
+        Of a ragged batch, one tuple: what `Allowed.ragged` returns, the last argument of kernels. Otherwise
+        empty.
     precision
         As the engine names it.
     inputs : (name, array) pairs
@@ -150,8 +157,8 @@ class Attended(Sides):
     """
 
     __slots__ = (
-        "band", "bias", "inputs", "k", "lead", "m", "mask", "n", "precision", "q", "scale", "single",
-        "softcap", "v", "values",
+        "band", "bias", "inputs", "k", "lead", "m", "mask", "n", "precision", "q", "ragged", "scale",
+        "single", "softcap", "v", "values",
     )  # fmt: skip
 
     def __init__(
@@ -188,11 +195,23 @@ class Attended(Sides):
         self.single = self.x.ndim == 1
         queries = self.x[None] if self.single else self.x
         self.n, self.m = queries.shape[-2], keys.shape[-2]
-        mask = check.mask(scoring.allowed.mask, None if self.single else self.n, self.m)
-        self.band = scoring.allowed.band(self.n, self.m)
+        allowed = scoring.allowed
+        if allowed.q_offsets is not None and not isinstance(self.engine, Processor):
+            got = described(allowed.q_offsets)
+            raise TypeError(f"q_offsets: expected None for arrays on a device, got {got}")
+        ragged = allowed.ragged(queries, keys, keys_name)
+        mask = check.mask(allowed.mask, None if self.single else self.n, self.m)
+        self.band = allowed.band(self.n, self.m) if ragged is None else allowed.band(0, 0)
         self.softcap = check.softcap(scoring.softcap, self.dtype)
         bias = check.bias(scoring.bias, self.n, self.m)
         check.same_dtype(("q", self.x), ("bias", bias))
+        self.ragged: tuple[Any, ...] = ()
+        if ragged is not None:
+            if self.single:
+                check.fail("q", "at least 2 dimensions with q_offsets", self.x.shape)
+            if bias is not None:
+                check.fail("bias", "None with q_offsets", bias.shape)
+            self.ragged = (ragged,)
         self.inputs: Named = (*named, ("mask", mask), ("bias", bias))
         batched = [(name, a, min(a.ndim, 2)) for name, a in named]
         if mask is not None:
@@ -210,7 +229,17 @@ class Attended(Sides):
         """Return how scores are made, as the kernels take it."""
         return self.mask, self.band, self.bias, self.softcap
 
-    def of_features(self, f: np.ndarray, g: np.ndarray) -> Attended:
+    def mapped_once(self, precision: str | None) -> Self:
+        """Return the same attention with the packed rows of a ragged batch mapped, in one call for each side.
+
+        Kernels would map the rows segment by segment, which is slow for short ones.
+        """
+        if not self.ragged or self.phi is None or self.engine is not PROCESSOR:
+            return self
+        f, g = (feature_map(a, p, precision=precision) for a, p in ((self.x, self.phi), (self.y, self.psi)))
+        return self.of_features(f, g)
+
+    def of_features(self, f: np.ndarray, g: np.ndarray) -> Self:
         """Return the same attention with the features of both sides in place of points and maps."""
         a = copy.copy(self)
         a.q, a.k = spread(f, self.lead, 2), spread(g, self.lead, 2)

@@ -121,7 +121,7 @@ class Above:
         room: Room | None = None,
     ) -> State | None:
         """Return the state of a block of keys, as `TopK.accept` does; None if it exceeds the room."""
-        a = Search(q, keys, phi, psi, mask, exclude, self.precision)
+        a = Search(q, keys, phi, psi, Allowed(mask), exclude, self.precision)
         room = Room(None, None, a.dtype) if room is None else room
         state = found_above(a, threshold, room)
         if state is None:
