@@ -15,6 +15,8 @@ from ._ops import _given, _if, _number, _tensor
 _SCORING = "Tensor? mask, bool causal, SymInt? left, SymInt? right, str align, Tensor scale"
 _TERMS = "Tensor? bias, float? softcap"
 _NO_TERMS = "Tensor? bias=None, float? softcap=None"
+_RAGGED = "Tensor? q_offsets, Tensor? k_offsets"
+_NOT_RAGGED = "Tensor? q_offsets=None, Tensor? k_offsets=None"
 
 
 def _options(
@@ -26,11 +28,13 @@ def _options(
     scale: Any,
     bias: Any = None,
     softcap: Any = None,
+    *offsets: Any,
 ) -> dict[str, Any]:
     """Return the options of the public functions, from the arguments of an operator."""
     window = None if left is None and right is None else (left, right)
     allowed = {"mask": _given(mask), "causal": causal, "window": window, "align": align}
-    return {**allowed, "scale": float(scale), "bias": _given(bias), "softcap": softcap}
+    ragged = dict(zip(("q_offsets", "k_offsets"), map(_given, offsets), strict=False))
+    return {**allowed, **ragged, "scale": float(scale), "bias": _given(bias), "softcap": softcap}
 
 
 def _lead(*arrays: Any) -> shapes.Shape:
@@ -41,7 +45,9 @@ def _lead(*arrays: Any) -> shapes.Shape:
 # ---- softmax_j(cap(scale <f_i, g_j> + bias_ij)) v_j
 
 
-@operator(f"attention(Tensor f, Tensor g, Tensor v, {_SCORING}, {_NO_TERMS}) -> (Tensor, Tensor)")
+@operator(
+    f"attention(Tensor f, Tensor g, Tensor v, {_SCORING}, {_NO_TERMS}, {_NOT_RAGGED}) -> (Tensor, Tensor)"
+)
 def attention(f: Tensor, g: Tensor, v: Tensor, *scoring: Any) -> tuple[Tensor, Tensor]:
     """Attention over features, and the log-sum-exp of each row of scores."""
     out, lse = ops.attention(_given(f), _given(g), _given(v), **_options(*scoring), return_lse=True)
@@ -51,15 +57,15 @@ def attention(f: Tensor, g: Tensor, v: Tensor, *scoring: Any) -> tuple[Tensor, T
 @fake(attention)
 def _(
     f: Tensor, g: Tensor, v: Tensor, mask: Any, causal: Any, left: Any, right: Any, align: Any, scale: Any,
-    bias: Any = None, softcap: Any = None,
+    bias: Any = None, softcap: Any = None, q_offsets: Any = None, k_offsets: Any = None,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     lead = _lead(f, g, v, mask, bias)
     return tuple(map(f.new_empty, shapes.attention(lead, f.shape[-2], v.shape[-1])))
 
 
 @operator(
-    f"attention_vjp(Tensor f, Tensor g, Tensor v, {_SCORING}, {_TERMS}, Tensor out, Tensor lse, Tensor grad, "
-    "Tensor? grad_lse, bool of_bias) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+    f"attention_vjp(Tensor f, Tensor g, Tensor v, {_SCORING}, {_TERMS}, {_RAGGED}, Tensor out, "
+    "Tensor lse, Tensor grad, Tensor? grad_lse, bool of_bias) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 def attention_vjp(f: Tensor, g: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     """Gradients of f, g, v, the scale and the bias, from the results of the forward pass."""
@@ -86,20 +92,21 @@ def _(f: Tensor, g: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, ...]:
 
 
 def _save_attention(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    f, g, v, mask, *ctx.band, scale, bias, ctx.softcap = inputs
+    f, g, v, mask, *ctx.band, scale, bias, ctx.softcap, q_offsets, k_offsets = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(f, g, v, mask, scale, bias, *output)
+    ctx.save_for_backward(f, g, v, mask, scale, bias, q_offsets, k_offsets, *output)
 
 
 def _attention_backward(ctx: Any, grad: Tensor | None, grad_lse: Tensor | None) -> tuple[Any, ...]:
-    *arrays, scale, bias, out, lse = ctx.saved_tensors
+    *arrays, scale, bias, q_offsets, k_offsets, out, lse = ctx.saved_tensors
     of_bias = bias is not None and ctx.needs_input_grad[9]
     grad = torch.zeros_like(out) if grad is None else grad
-    terms = scale, bias, ctx.softcap
+    terms = scale, bias, ctx.softcap, q_offsets, k_offsets
     *found, grad_scale, grad_bias = attention_vjp(
         *arrays, *ctx.band, *terms, out, lse, grad, grad_lse, of_bias
     )
-    return *found, *(None,) * (1 + len(ctx.band)), grad_scale, grad_bias if of_bias else None, None
+    bias_or_none = grad_bias if of_bias else None
+    return *found, *(None,) * (1 + len(ctx.band)), grad_scale, bias_or_none, None, None, None
 
 
 differentiable(attention, _attention_backward, _save_attention)

@@ -14,6 +14,7 @@ from ..ops.allowed import Allowed, Window
 from ..ops.links import LINKS, as_columns
 from . import _attention, _ops
 from . import _check as _tensors
+from ._jagged import is_jagged, nested_as, packed
 from .maps import Map, check_map, mapped
 
 _NUMPY: dict[torch.dtype, np.dtype[Any]] = {
@@ -174,6 +175,9 @@ def attention(
     align: str = "upper_left",
     bias: Tensor | None = None,
     softcap: float | None = None,
+    enable_gqa: bool = False,
+    q_offsets: Tensor | None = None,
+    k_offsets: Tensor | None = None,
     return_lse: Literal[False] = False,
 ) -> Tensor: ...
 @overload
@@ -191,6 +195,9 @@ def attention(
     align: str = "upper_left",
     bias: Tensor | None = None,
     softcap: float | None = None,
+    enable_gqa: bool = False,
+    q_offsets: Tensor | None = None,
+    k_offsets: Tensor | None = None,
     return_lse: Literal[True],
 ) -> tuple[Tensor, Tensor]: ...
 def attention(
@@ -207,6 +214,9 @@ def attention(
     align: str = "upper_left",
     bias: Tensor | None = None,
     softcap: float | None = None,
+    enable_gqa: bool = False,
+    q_offsets: Tensor | None = None,
+    k_offsets: Tensor | None = None,
     return_lse: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Return attention ``softmax_j(cap(scale * <phi(q_i), psi(k_j)> + bias_ij)) @ v``, with gradients.
@@ -216,7 +226,9 @@ def attention(
     Parameters
     ----------
     q : Tensor of shape (..., n, d_q)
-        Float32 or float64, on the CPU or on a CUDA device.
+        Float32 or float64, on the CPU or on a CUDA device. Or a nested tensor of layout torch.jagged, of
+        shape (b, j, d_q) or, transposed from (b, j, h, d_q), (b, h, j, d_q); `k` and `v` are then jagged too,
+        and the result has the segments of `q`.
     k : Tensor of shape (..., m, d_k)
     v : Tensor of shape (..., m, d_v)
     phi, psi : FeatureMap, optional
@@ -233,6 +245,12 @@ def attention(
         Its gradient is computed if it requires one, summed over the dimensions along which it is broadcast.
     softcap : float, optional
         As in `relkernels.attention`.
+    enable_gqa : bool, default False
+        Grouped queries, as in ``torch.nn.functional.scaled_dot_product_attention``: the third dimension from
+        the end of `k` and `v` is a divisor of that of `q`, and each of their heads serves as many
+        consecutive heads of `q`. Keys and values are not repeated in memory.
+    q_offsets, k_offsets : Tensor of int64, optional
+        Of a ragged batch, as in `relkernels.attention`.
     return_lse : bool, default False
         Also return the log-sum-exp of each row's scores, with its gradient.
 
@@ -256,12 +274,40 @@ def attention(
     >>> attention(q, k, v, causal=True).shape
     torch.Size([2, 100, 16])
     """
+    if is_jagged(q):
+        for name, offsets in (("q_offsets", q_offsets), ("k_offsets", k_offsets)):
+            if offsets is not None:
+                raise TypeError(f"{name}: expected None with a jagged q, got {_tensors.kind(offsets)}")
+        if check.flag("return_lse", return_lse):
+            check.fail("return_lse", "False with a jagged q", repr(return_lse))
+        (rows, q_offsets), (keys, k_offsets), (values, of_v) = (
+            packed(name, a) for name, a in (("q", q), ("k", k), ("v", v))
+        )
+        if not torch.equal(of_v, k_offsets):
+            check.fail("v", "the segments of k", "others")
+        out = attention(
+            rows, keys, values, phi, psi, scale=scale, mask=mask, causal=causal, window=window, align=align,
+            bias=bias, softcap=softcap, enable_gqa=enable_gqa, q_offsets=q_offsets, k_offsets=k_offsets,
+        )  # fmt: skip
+        return nested_as(q, out)
     allowed = Allowed(None, causal, window, align)
     f, g, scoring = _attended(q, k, phi, psi, scale, mask, allowed, bias, softcap)
     v = _tensors.floats("v", v)
     check.same_dtype(("q", q), ("v", v))
-    both: tuple[Tensor, Tensor] = _attention.attention(f, g, v, *scoring)
-    return both if check.flag("return_lse", return_lse) else both[0]
+    for name, offsets in (("q_offsets", q_offsets), ("k_offsets", k_offsets)):
+        if offsets is not None:
+            _tensors.dense(name, offsets, "a vector of int64")
+    grouped = check.flag("enable_gqa", enable_gqa)
+    mask, *options, terms, cap = scoring
+    if grouped:
+        f, g, v, (mask, terms) = _groups(f, g, v, (("mask", mask), ("bias", terms)))
+    both: tuple[Tensor, Tensor] = _attention.attention(
+        f, g, v, mask, *options, terms, cap, q_offsets, k_offsets
+    )
+    out, lse = both
+    if grouped:
+        out, lse = out.flatten(-4, -3), lse.flatten(-3, -2)
+    return (out, lse) if check.flag("return_lse", return_lse) else out
 
 
 def attention_scores(
@@ -332,3 +378,25 @@ def _attended(
     causal, window, align = allowed.limits()
     cap = check.softcap(softcap, _NUMPY[q.dtype])
     return f, g, (mask, causal, *window, align, factor, bias, cap)
+
+
+def _groups(
+    f: Tensor, g: Tensor, v: Tensor, of_pairs: tuple[tuple[str, Tensor | None], ...]
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor | None]]:
+    """Return views in which heads of queries, (..., heads, group, n, d), broadcast against those of keys."""
+    for name, a in (("q", f), ("k", g), ("v", v)):
+        if a.ndim < 3:
+            check.fail(name, "at least 3 dimensions with enable_gqa, (..., heads, rows, d)", tuple(a.shape))
+    heads, of_q = g.shape[-3], f.shape[-3]
+    if v.shape[-3] != heads:
+        check.fail("v", f"{heads} heads, as many as k", tuple(v.shape))
+    if heads == 0 or of_q % heads:
+        check.fail("k", f"a number of heads that divides the {of_q} of q", tuple(g.shape))
+    views = []
+    for name, a in of_pairs:
+        if a is not None and a.ndim >= 3:
+            if a.shape[-3] not in (1, of_q):
+                check.fail(name, f"1 or {of_q} heads", tuple(a.shape))
+            a = a.unsqueeze(-3) if a.shape[-3] == 1 else a.unflatten(-3, (heads, of_q // heads))
+        views.append(a)
+    return f.unflatten(-3, (heads, of_q // heads)), g.unsqueeze(-3), v.unsqueeze(-3), views
