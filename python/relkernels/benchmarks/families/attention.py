@@ -1,6 +1,6 @@
-"""Attention with 64 features and values: full, causal, with a bias, in a window, of one query, in bfloat16.
+"""Attention with 64 features and values: full, causal, with a bias, in a window, of one query, grouped.
 
-Also its scores, and on a GPU.
+Also in bfloat16, its scores, and on a GPU.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ ONE_QUERY = 5e-5
 WINDOW = 256
 # Rows that NumPy processes at a time, as one would to fit the matrix of scores into memory.
 ROWS = 1024
+# Heads of keys, and heads of queries on each of them.
+HEADS, GROUP = 8, 4
 
 
 class Data(NamedTuple):
@@ -143,6 +145,30 @@ def with_keops(data: Data) -> Entry:
     return Entry(lambda: scores.sumsoftmaxweight(values, axis=1, backend="CPU"))
 
 
+def grouped_with_merged_rows(data: Data) -> Entry:
+    """Ours on the same work as one matrix of rows per head of keys: the floor of what grouping costs."""
+    q, k, v = data.q.reshape(HEADS, -1, D), data.k[:, 0], data.v[:, 0]
+    return Entry(lambda: attention(q, k, v), lambda out: [out.reshape(data.q.shape)])
+
+
+def grouped_with_repeated_keys(data: Data) -> Entry:
+    """Ours with keys and values repeated in memory for each head of queries."""
+    k, v = (np.repeat(a, GROUP, axis=1) for a in (data.k, data.v))
+    return Entry(lambda: attention(data.q, k, v, causal=data.causal))
+
+
+def grouped_with_torch(data: Data) -> Entry:
+    """scaled_dot_product_attention with enable_gqa."""
+    import torch
+
+    q, k, v = (torch.from_numpy(a.reshape(1, -1, *a.shape[-2:])) for a in data[:3])
+    attend = torch.nn.functional.scaled_dot_product_attention
+    return Entry(
+        lambda: attend(q, k, v, is_causal=data.causal, enable_gqa=True),
+        lambda out: [out.reshape(data.q.shape).numpy()],
+    )
+
+
 def scores_with_relkernels(data: Data) -> Entry:
     """Ours."""
     return Entry(lambda: attention_scores(data.q, data.k))
@@ -168,6 +194,12 @@ _CONTESTANTS = {
     "window": {OURS: with_relkernels_options, "torch": with_torch_masked},
     "bf16": {OURS: with_relkernels_bf16, "torch": with_torch_bf16},
     "one_query": {OURS: with_relkernels, "numpy": with_numpy, "torch": with_torch},
+    "grouped": {
+        OURS: with_relkernels,
+        "merged rows": grouped_with_merged_rows,
+        "repeated keys": grouped_with_repeated_keys,
+        "torch": grouped_with_torch,
+    },
     "scores": {OURS: scores_with_relkernels, "numpy": scores_with_numpy, "torch": scores_with_torch},
 }
 _SIZES = {
@@ -177,6 +209,7 @@ _SIZES = {
     "window": (4096, 16384),
     "bf16": (128, 4096),
     "one_query": (1024, 16384, 65536, 524288),
+    "grouped": (16, 128, 1024),
     "scores": (16, 128, 1024, 8192),
 }
 _TITLES = {
@@ -186,6 +219,7 @@ _TITLES = {
     "window": f"causal attention in a window of {WINDOW}, n = {{size}}",
     "bf16": "attention, bf16, n = {size}",
     "one_query": "attention of one query over {size} keys",
+    "grouped": "attention, 32 heads on 8 of keys, n = {size}",
     "scores": "attention scores, n = {size}",
 }
 _TARGETS: dict[tuple[str, int], dict[str, float]] = {
@@ -205,14 +239,23 @@ _AVX2_TARGETS = {
 _KEOPS_UP_TO = 4096
 
 
+def _grouped(size: int) -> Data:
+    q = points(HEADS * GROUP * size, seed=1)
+    k, v = (points(HEADS * size, seed=seed) for seed in (2, 3))
+    shared = (HEADS, 1, size, D)
+    return Data(q.reshape(HEADS, GROUP, size, D), k.reshape(shared), v.reshape(shared), False)
+
+
 def _workload(series: str, size: int) -> Workload:
     n, m = (1 if series == "one_query" else size), size
     causal = series in ("causal", "bias", "window")
+    keys = HEADS if series == "grouped" else 1
+    heads = keys * GROUP if series == "grouped" else 1
     pairs = n * (m + 1) / 2 if causal else float(n) * m
     if series == "window":
         pairs -= max(n - WINDOW, 0) * (n - WINDOW - 1) / 2
     width = 2 if series == "bf16" else 4
-    read = width * D * (float(n) + (1 if series == "scores" else 2) * m)
+    read = width * D * (float(n) * heads + (1 if series == "scores" else 2) * m * keys)
     read += 4.0 * pairs if series == "bias" else 0.0
     limit = {"bf16": "bf16_dot", "one_query": "read"}.get(series, "fma_float32")
     return Workload(
@@ -221,17 +264,21 @@ def _workload(series: str, size: int) -> Workload:
         size=size,
         axis="keys" if series == "one_query" else "n",
         title=_TITLES[series],
-        flops=(2 if series == "scores" else 4) * pairs * D,
+        flops=(2 if series == "scores" else 4) * pairs * D * heads,
         read=read,
-        written=4.0 * n * m if series == "scores" else float(width) * n * D,
+        written=4.0 * n * m if series == "scores" else float(width) * n * D * heads,
         limit=limit,
-        data=lambda: Data(
-            points(n, seed=1),
-            points(m, seed=2),
-            points(m, seed=3),
-            causal,
-            points(n, m, seed=4) if series == "bias" else None,
-            WINDOW if series == "window" else None,
+        data=lambda: (
+            _grouped(size)
+            if series == "grouped"
+            else Data(
+                points(n, seed=1),
+                points(m, seed=2),
+                points(m, seed=3),
+                causal,
+                points(n, m, seed=4) if series == "bias" else None,
+                WINDOW if series == "window" else None,
+            )
         ),
         contestants={
             who: prepare
