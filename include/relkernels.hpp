@@ -191,6 +191,13 @@ struct Window {
 // last column.
 enum class Align { upper_left, lower_right };
 
+// A ragged batch: rows of all segments are packed one after the other, and segment s has the rows offsets[s]
+// to offsets[s + 1] - 1. Of b segments b + 1 offsets, from 0 to the number of rows. Both are given or
+// neither.
+struct Ragged {
+    View<const std::int64_t> q_offsets, k_offsets;
+};
+
 struct AttentionOptions {
     std::optional<double> scale;  // by default 1 / sqrt(width of the features)
     Mask mask;
@@ -199,6 +206,9 @@ struct AttentionOptions {
     Align align = Align::upper_left;
     Precision precision = Precision::full;
     std::optional<double> softcap;  // c > 0: scores s become c tanh(s / c)
+    // Of attention and its gradient: queries attend to the keys of their segment, by its own diagonal;
+    // without mask and bias.
+    Ragged ragged;
 };
 
 // Scores are s_ij = cap(scale <phi(q_i), psi(k_j)> + bias_ij). bias broadcasts to (..., n, m) or is left out;
@@ -221,11 +231,13 @@ struct RetrieveOptions {
     Precision precision = Precision::full;
     // Columns that a row may not return, -1 for none: broadcast to (..., n, e).
     View<const std::int64_t> exclude = {};
+    // Queries search the keys of their segment, and indices count from its first; without mask and exclude.
+    Ragged ragged = {};
 };
 
 // values, indices <- the k largest <phi(q_i), psi(keys_j)> of each row and their j, best first, equal ones by
 // the lower index, NaN after every number: exact maximum inner products.  values and indices (..., n, k),
-// 1 <= k <= m. If mask and exclude leave fewer than k, the rest is -inf and -1.
+// 1 <= k <= m. If mask, exclude or the segment leave fewer than k, the rest is -inf and -1.
 template <class T>
 void retrieve(In<T> q, In<T> keys, Map<T> phi, Map<T> psi, View<T> values, View<std::int64_t> indices,
               const RetrieveOptions& options = {});

@@ -87,6 +87,24 @@ Shape Call::lead(std::initializer_list<Named> arguments) const {
     return all;
 }
 
+std::vector<std::int64_t> Call::offsets(const char* name, const View<const std::int64_t>& given,
+                                        std::int64_t rows) const {
+    array(name, given.shape(), 1, true);
+    std::vector<std::int64_t> all;
+    for (std::int64_t i = 0; i < given.shape()[0]; ++i) {
+        all.push_back(given.data()[i * given.strides()[0]]);
+        if (i > 0 && all[std::size_t(i)] < all[std::size_t(i) - 1])
+            fail(name, "offsets that do not decrease",
+                 std::to_string(all[std::size_t(i) - 1]) + " and then " + std::to_string(all.back()));
+    }
+    if (all.empty()) fail(name, "b + 1 offsets for b segments", "none");
+    if (all.front() != 0) fail(name, "0 as the first offset", std::to_string(all.front()));
+    if (all.back() != rows)
+        fail(name, std::to_string(rows) + " as the last offset, the number of rows",
+             std::to_string(all.back()));
+    return all;
+}
+
 void Call::finite(const char* name, double value, double least, bool or_equal) const {
     if (std::isfinite(value) && (or_equal ? value >= least : value > least)) return;
     fail(name, std::string("a finite number ") + (or_equal ? ">= " : "> ") + std::to_string(long(least)),
@@ -118,7 +136,7 @@ template double Call::scale_of<double>(Link, double, Precision) const;
 template <class T>
 Attended<T>::Attended(const Call& call, const View<const T>& q, const View<const T>& k, const char* k_name,
                       const View<const T>& v, const Mlp<T>* phi, const Mlp<T>* psi, const Mask& mask,
-                      const View<const T>& bias)
+                      const View<const T>& bias, const Ragged& ragged)
     : phi(phi), psi(psi ? psi : phi), one_map(!psi || psi == phi) {
     call.points("q", q.shape());
     call.points(k_name, k.shape());
@@ -130,6 +148,15 @@ Attended<T>::Attended(const Call& call, const View<const T>& q, const View<const
         if (v.shape()[v.ndim() - 2] != m)
             call.fail("v", std::to_string(m) + " rows, one for each row of k " + text(k.shape()),
                       "shape " + text(v.shape()));
+    }
+    if (!ragged.q_offsets.absent() || !ragged.k_offsets.absent()) {
+        q_offsets = call.offsets("q_offsets", ragged.q_offsets, n);
+        k_offsets = call.offsets("k_offsets", ragged.k_offsets, m);
+        if (k_offsets.size() != q_offsets.size())
+            call.fail("k_offsets", std::to_string(q_offsets.size()) + " offsets, as many as q_offsets",
+                      std::to_string(k_offsets.size()));
+        if (!mask.absent()) call.fail("mask", "none with q_offsets", "shape " + text(mask.shape()));
+        if (!bias.absent()) call.fail("bias", "none with q_offsets", "shape " + text(bias.shape()));
     }
     const Shape pairs = {n, m};
     const auto for_pairs = [&](const char* name, const Shape& shape) {
@@ -164,7 +191,8 @@ Shape Attended<T>::shape(std::initializer_list<std::int64_t> core) const {
 
 template <class T>
 rk::Scoring<T> Attended<T>::scoring(const Call& call, const AttentionOptions& options) const {
-    const long shift = options.align == Align::lower_right ? long(m - n) : 0;
+    const bool from_last = options.align == Align::lower_right, ragged = !q_offsets.empty();
+    const long shift = from_last && !ragged ? long(m - n) : 0;
     rk::Band band;
     for (const auto& [name, limit] :
          {std::pair("window.left", options.window.left), {"window.right", options.window.right}})
@@ -178,7 +206,7 @@ rk::Scoring<T> Attended<T>::scoring(const Call& call, const AttentionOptions& op
         call.fail("softcap", "a finite number > 0", std::to_string(cap));
     if (cap != 0 && (T(cap) < std::numeric_limits<T>::min() || std::isinf(T(cap))))
         call.fail("softcap", "a number that float can hold", std::to_string(cap));
-    return {{mask, band}, T(cap), bias};
+    return {{mask, band, from_last && ragged}, T(cap), bias};
 }
 
 template <class T>

@@ -74,6 +74,9 @@ class Call {
         return a;
     }
     Shape lead(std::initializer_list<Named> arguments) const;
+    // A copy of offsets that ascend from 0 to this number of rows.
+    std::vector<std::int64_t> offsets(const char* name, const View<const std::int64_t>& given,
+                                      std::int64_t rows) const;
     template <class T>
     T scale(double value) const;
     // The scale of a link: >= 0, and in full precision, for one of distances.
@@ -211,18 +214,23 @@ struct Attended {
     Shape lead;
     rk::Array<const T> q, k, bias;
     rk::Array<const std::uint8_t> mask;
+    std::vector<std::int64_t> q_offsets, k_offsets;  // of a ragged batch; else empty
 
     // v is absent for scores and retrieval.
     Attended(const Call& call, const View<const T>& q, const View<const T>& k, const char* k_name,
              const View<const T>& v, const Mlp<T>* phi, const Mlp<T>* psi, const Mask& mask,
-             const View<const T>& bias = {});
+             const View<const T>& bias = {}, const Ragged& ragged = {});
 
     // Shape of a result: leading dimensions, then these.
     Shape shape(std::initializer_list<std::int64_t> core) const;
     T scale(const Call& call, const std::optional<double>& wanted) const;
 
     rk::Relation<T> relation(Precision precision, T scale) const {
-        return {q, k, packed(phi), packed(psi), precision, scale};
+        return {q, k, packed(phi), packed(psi), precision, scale, segments()};
+    }
+    rk::Segments segments() const {
+        if (q_offsets.empty()) return {};
+        return {q_offsets.data(), k_offsets.data(), long(q_offsets.size()) - 1};
     }
     rk::Allowed allowed() const { return {mask, {}}; }
     rk::Scoring<T> scoring(const Call& call, const AttentionOptions& options) const;

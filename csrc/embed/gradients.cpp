@@ -227,7 +227,7 @@ MapGradients<T> attention_vjp(In<T> q, In<T> k, In<T> v, In<T> grad, Map<T> phi,
                               Out<T> grad_bias, In<T> grad_lse) {
     const Call call("attention_vjp");
     call.array("v", v.shape(), 2);
-    const Attended<T> a(call, q, k, "k", v, phi, psi, options.mask, bias);
+    const Attended<T> a(call, q, k, "k", v, phi, psi, options.mask, bias, options.ragged);
     const T scale = a.scale(call, options.scale);
     call.shape("grad", grad.shape(), a.shape({a.n, v.shape().back()}), "that of the attention");
     call.shape("grad_q", grad_q.shape(), q.shape(), "that of q");
@@ -239,8 +239,10 @@ MapGradients<T> attention_vjp(In<T> q, In<T> k, In<T> v, In<T> grad, Map<T> phi,
     const Output<T> to_bias(call, "grad_bias", grad_bias, Layout::contiguous);
 
     const Features<T> f(q, a.phi), g(k, a.psi);
-    const rk::Relation<T> features{
-        .rows = array(f.view(), a.lead, 2), .columns = array(g.view(), a.lead, 2), .scale = scale};
+    const rk::Relation<T> features{.rows = array(f.view(), a.lead, 2),
+                                   .columns = array(g.view(), a.lead, 2),
+                                   .scale = scale,
+                                   .segments = a.segments()};
     const rk::Scoring<T> scoring = a.scoring(call, options);
     const auto values = array(v, a.lead, 2);
     const Owned<T> out(a.shape({a.n, v.shape().back()})), lse(a.shape({a.n}));
@@ -265,6 +267,8 @@ MapGradients<T> attention_scores_vjp(In<T> q, In<T> k, In<T> grad, Map<T> phi, M
                                      View<T> grad_k, const AttentionOptions& options, In<T> bias,
                                      Out<T> grad_bias) {
     const Call call("attention_scores_vjp");
+    if (!options.ragged.q_offsets.absent()) call.fail("q_offsets", "none for scores", "offsets");
+    if (!options.ragged.k_offsets.absent()) call.fail("k_offsets", "none for scores", "offsets");
     const Attended<T> a(call, q, k, "k", {}, phi, psi, options.mask, bias);
     const T scale = a.scale(call, options.scale);
     call.shape("grad", grad.shape(), a.shape({a.n, a.m}), "that of the scores");

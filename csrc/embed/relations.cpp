@@ -44,6 +44,8 @@ template <class T>
 void attention_scores(In<T> q, In<T> k, Map<T> phi, Map<T> psi, View<T> out, const AttentionOptions& options,
                       In<T> bias) {
     const Call call("attention_scores");
+    if (!options.ragged.q_offsets.absent()) call.fail("q_offsets", "none for scores", "offsets");
+    if (!options.ragged.k_offsets.absent()) call.fail("k_offsets", "none for scores", "offsets");
     const Attended<T> a(call, q, k, "k", {}, phi, psi, options.mask, bias);
     const T scale = a.scale(call, options.scale);
     call.shape("out", out.shape(), a.shape({a.n, a.m}), "that of the scores");
@@ -58,7 +60,7 @@ void attention(In<T> q, In<T> k, In<T> v, Map<T> phi, Map<T> psi, View<T> out, O
                const AttentionOptions& options, In<T> bias) {
     const Call call("attention");
     call.array("v", v.shape(), 2);
-    const Attended<T> a(call, q, k, "k", v, phi, psi, options.mask, bias);
+    const Attended<T> a(call, q, k, "k", v, phi, psi, options.mask, bias, options.ragged);
     const T scale = a.scale(call, options.scale);
     call.shape("out", out.shape(), a.shape({a.n, v.shape().back()}), "that of the attention");
     if (!lse.absent()) call.shape("lse", lse.shape(), a.shape({a.n}), "one for each row of q");

@@ -68,7 +68,9 @@ template <class T>
 void retrieve(In<T> q, In<T> keys, Map<T> phi, Map<T> psi, View<T> values, View<std::int64_t> indices,
               const RetrieveOptions& options) {
     const Call call("retrieve");
-    const Attended<T> a(call, q, keys, "keys", {}, phi, psi, options.mask);
+    const Attended<T> a(call, q, keys, "keys", {}, phi, psi, options.mask, {}, options.ragged);
+    if (!options.exclude.absent() && a.segments().ragged())
+        call.fail("exclude", "none with q_offsets", "shape " + detail::text(options.exclude.shape()));
     call.array("values", values.shape(), 2);
     const std::int64_t k = values.shape().back();
     call.shape("values", values.shape(), a.shape({a.n, k}), "(..., n, k)");
