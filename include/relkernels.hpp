@@ -308,6 +308,14 @@ template <class T>
 MapGradients<T> relation_matrix_vjp(In<T> x, In<T> y, In<T> grad, Map<T> phi, Map<T> psi, View<T> grad_x,
                                     Out<T> grad_y = {}, const RelationOptions& options = {});
 
+// Gradients of sum(grad * relation_matvec(x, y, v, phi, psi)); the relation is formed again tile by tile.
+// grad has the shape of the product, grad_x, grad_y and grad_v those of x, y and v. Slopes at kinks are 0: of
+// relu at 0, and of matern12 between equal points.
+template <class T>
+MapGradients<T> relation_matvec_vjp(In<T> x, In<T> y, In<T> v, In<T> grad, Map<T> phi, Map<T> psi,
+                                    View<T> grad_x, View<T> grad_y, View<T> grad_v,
+                                    const MatvecOptions& options = {});
+
 // Gradients of sum(grad * attention(q, k, v, phi, psi)) + sum(grad_lse * lse); scores are recomputed tile by
 // tile. grad_lse (..., n) may be left out. grad_bias, of the shape of bias, is a sum over the dimensions that
 // are broadcast; it may be left out.

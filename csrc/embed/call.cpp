@@ -217,4 +217,37 @@ T Attended<T>::scale(const Call& call, const std::optional<double>& wanted) cons
 template struct Attended<float>;
 template struct Attended<double>;
 
+template <class T>
+Multiplied<T>::Multiplied(const Call& call, const View<const T>& x, const View<const T>& y,
+                          const View<const T>& v, Map<T> phi, Map<T> of_y, const MatvecOptions& options)
+    : psi(of_y ? of_y : phi), one_map(psi == phi) {
+    call.points("x", x.shape());
+    call.points("y", y.shape());
+    width = call.widths("x", x.shape(), phi, "y", y.shape(), psi, one_map);
+    scale = call.scale_of<T>(options.link, options.scale, options.precision);
+    call.array("v", v.shape(), 1);
+    n = x.shape()[x.ndim() - 2];
+    m = y.shape()[y.ndim() - 2];
+    single = v.ndim() < y.ndim();
+    columns = single ? as_column(v) : v;
+    if (columns.shape()[columns.ndim() - 2] != m) {
+        const std::string rows = std::to_string(m);
+        call.fail("v",
+                  "shape (..., " + rows + "), or (..., " + rows +
+                      ", c) with as many dimensions as y of shape " + text(y.shape()),
+                  "shape " + text(v.shape()));
+    }
+    lead = call.lead({{"x", x.shape(), 2}, {"y", y.shape(), 2}, {"v", columns.shape(), 2}});
+}
+
+template <class T>
+Shape Multiplied<T>::shape(std::initializer_list<std::int64_t> core) const {
+    Shape s = lead;
+    s.insert(s.end(), core);
+    return s;
+}
+
+template struct Multiplied<float>;
+template struct Multiplied<double>;
+
 }  // namespace relkernels::detail

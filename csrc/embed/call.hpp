@@ -236,5 +236,23 @@ struct Attended {
     rk::Scoring<T> scoring(const Call& call, const AttentionOptions& options) const;
 };
 
+// The checked arguments of relation_matvec and of its gradient.
+template <class T>
+struct Multiplied {
+    Map<T> psi;
+    bool one_map;
+    T scale;
+    bool single;            // v is vectors: it has fewer dimensions than y
+    View<const T> columns;  // v as (..., m, c)
+    Shape lead;
+    std::int64_t n, m, width;
+
+    Multiplied(const Call& call, const View<const T>& x, const View<const T>& y, const View<const T>& v,
+               Map<T> phi, Map<T> psi, const MatvecOptions& options);
+    // The leading dimensions and these.
+    Shape shape(std::initializer_list<std::int64_t> core) const;
+    Shape product() const { return single ? shape({n}) : shape({n, columns.shape().back()}); }
+};
+
 }  // namespace detail
 }  // namespace relkernels

@@ -128,6 +128,7 @@ using detail::Attended;
 using detail::Call;
 using detail::Features;
 using detail::Layout;
+using detail::Multiplied;
 using detail::Output;
 using detail::Owned;
 using detail::Sides;
@@ -222,6 +223,38 @@ void check_outputs(const Call& call, const AttentionOptions& options, const View
 }  // namespace
 
 template <class T>
+MapGradients<T> relation_matvec_vjp(In<T> x, In<T> y, In<T> v, In<T> grad, Map<T> phi, Map<T> psi,
+                                    View<T> grad_x, View<T> grad_y, View<T> grad_v,
+                                    const MatvecOptions& options) {
+    const Call call("relation_matvec_vjp");
+    const Multiplied<T> a(call, x, y, v, phi, psi, options);
+    if (options.precision != Precision::full) call.fail("precision", "full for gradients", "bf16");
+    call.shape("grad", grad.shape(), a.product(), "that of the product");
+    call.shape("grad_x", grad_x.shape(), x.shape(), "that of x");
+    call.shape("grad_y", grad_y.shape(), y.shape(), "that of y");
+    call.shape("grad_v", grad_v.shape(), v.shape(), "that of v");
+    for (const auto& [name, to] : {std::pair("grad_x", grad_x), {"grad_y", grad_y}, {"grad_v", grad_v}})
+        Output<T>(call, name, to, Layout::rows);
+
+    const Features<T> f(x, phi), g(y, a.psi);
+    const rk::Relation<T> features{
+        .rows = array(f.view(), a.lead, 2), .columns = array(g.view(), a.lead, 2), .scale = a.scale};
+    const View<const T> above = a.single ? detail::as_column<const T>(grad) : View<const T>(grad);
+    const std::int64_t c = a.columns.shape().back();
+    Owned<T> grad_f(a.shape({a.n, a.width})), grad_g(a.shape({a.m, a.width}));
+    Owned<T> grad_values(a.shape({a.m, c}));
+    std::vector<double> grad_scale(std::size_t(detail::count(a.shape({a.n}))));
+    rk::relation_matvec_vjp<T>(features, array(a.columns, a.lead, 2), array(above, a.lead, 2), options.link,
+                               {array(grad_f.view()), array(grad_g.view()), grad_scale.data()},
+                               array(grad_values.view()));
+    const View<T> of_values = a.single ? detail::as_column(grad_v) : grad_v;
+    detail::copy<T>(detail::summed_to(grad_values, of_values.shape()).view(), of_values);
+    MapGradients<T> maps = Sides<T>{x, y, phi, a.psi, a.one_map}.back(grad_f, grad_g, grad_x, grad_y);
+    maps.scale = detail::sum(grad_scale);
+    return maps;
+}
+
+template <class T>
 MapGradients<T> attention_vjp(In<T> q, In<T> k, In<T> v, In<T> grad, Map<T> phi, Map<T> psi, View<T> grad_q,
                               View<T> grad_k, View<T> grad_v, const AttentionOptions& options, In<T> bias,
                               Out<T> grad_bias, In<T> grad_lse) {
@@ -295,6 +328,8 @@ MapGradients<T> attention_scores_vjp(In<T> q, In<T> k, In<T> grad, Map<T> phi, M
     template MlpGradient<T> feature_map_vjp(In<T>, const Mlp<T>&, In<T>, Out<T>);                        \
     template MapGradients<T> relation_matrix_vjp(In<T>, In<T>, In<T>, Map<T>, Map<T>, View<T>, Out<T>,   \
                                                  const RelationOptions&);                                \
+    template MapGradients<T> relation_matvec_vjp(In<T>, In<T>, In<T>, In<T>, Map<T>, Map<T>, View<T>,    \
+                                                 View<T>, View<T>, const MatvecOptions&);                \
     template MapGradients<T> attention_vjp(In<T>, In<T>, In<T>, In<T>, Map<T>, Map<T>, View<T>, View<T>, \
                                            View<T>, const AttentionOptions&, In<T>, Out<T>, In<T>);      \
     template MapGradients<T> attention_scores_vjp(In<T>, In<T>, In<T>, Map<T>, Map<T>, View<T>, View<T>, \

@@ -9,6 +9,7 @@ using detail::array;
 using detail::Attended;
 using detail::Call;
 using detail::Layout;
+using detail::Multiplied;
 using detail::Output;
 using detail::packed;
 
@@ -75,34 +76,13 @@ template <class T>
 void relation_matvec(In<T> x, In<T> y, In<T> v, Map<T> phi, Map<T> psi, View<T> out,
                      const MatvecOptions& options) {
     const Call call("relation_matvec");
-    call.points("x", x.shape());
-    call.points("y", y.shape());
-    const bool one_map = !psi || psi == phi;
-    if (!psi) psi = phi;
-    call.widths("x", x.shape(), phi, "y", y.shape(), psi, one_map);
-    const T scale = call.scale_of<T>(options.link, options.scale, options.precision);
-    call.array("v", v.shape(), 1);
-    const std::int64_t n = x.shape()[x.ndim() - 2], m = y.shape()[y.ndim() - 2];
-    const bool single = v.ndim() < y.ndim();
-    // A vector is a matrix of one column.
-    const View<const T> columns = single ? detail::as_column(v) : v;
-    if (columns.shape()[columns.ndim() - 2] != m) {
-        const std::string rows = std::to_string(m);
-        call.fail("v",
-                  single ? "shape (..., " + rows + "), as v has fewer dimensions than y"
-                         : "shape (..., " + rows + ", c), as v has as many dimensions as y",
-                  "shape " + detail::text(v.shape()) + " (y of shape " + detail::text(y.shape()) + ")");
-    }
-    const Shape lead = call.lead({{"x", x.shape(), 2}, {"y", y.shape(), 2}, {"v", columns.shape(), 2}});
-    Shape shape = lead;
-    shape.push_back(n);
-    if (!single) shape.push_back(columns.shape().back());
-    call.shape("out", out.shape(), shape, "that of the product");
-    if (columns.shape().back() == 0) return;
-    const Output<T> to(call, "out", single ? detail::as_column(out) : out, Layout::rows);
-    rk::relation_matvec<T>({array(x, lead, 2), array(y, lead, 2), packed(phi), packed(psi),
-                            call.precision<T>(options.precision), scale},
-                           array(columns, lead, 2), options.link, to.array(2));
+    const Multiplied<T> a(call, x, y, v, phi, psi, options);
+    call.shape("out", out.shape(), a.product(), "that of the product");
+    if (a.columns.shape().back() == 0) return;
+    const Output<T> to(call, "out", a.single ? detail::as_column(out) : out, Layout::rows);
+    rk::relation_matvec<T>({array(x, a.lead, 2), array(y, a.lead, 2), packed(phi), packed(a.psi),
+                            call.precision<T>(options.precision), a.scale},
+                           array(a.columns, a.lead, 2), options.link, to.array(2));
     to.write_back();
 }
 

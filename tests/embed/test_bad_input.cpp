@@ -132,8 +132,15 @@ int main() {
     refused([&] { rk::retrieve_above(x, y, nullptr, nullptr, zero, found, limited); },
             "retrieve_above: limit: expected at least 70, the number of pairs at or above the threshold, got "
             "69");
-    refused([&] { rk::relation_matvec(x, y, View(p, {6}), nullptr, nullptr, View(p, {10})); },
-            "relation_matvec: v: expected (7,) or (..., 7, c), rows of y (7, 3), got shape (6,)");
+    refused(
+        [&] { rk::relation_matvec(x, y, View(p, {6}), nullptr, nullptr, View(p, {10})); },
+        "relation_matvec: v: expected shape (..., 7), or (..., 7, c) with as many dimensions as y of shape "
+        "(7, 3), got shape (6,)");
+    rk::MatvecOptions of_distance;
+    of_distance.link = rk::Link::gaussian;
+    of_distance.scale = -1;
+    refused([&] { rk::relation_matvec(x, y, View(p, {7}), nullptr, nullptr, View(p, {10}), of_distance); },
+            "relation_matvec: scale: expected a number >= 0 with a link of distances, got -1.000000");
 
     refused([&] { rk::feature_map_vjp<float>(x, phi, View(p, {10, 4}), {}); },
             "feature_map_vjp: grad: expected shape (10, 5), that of the features, got shape (10, 4)");

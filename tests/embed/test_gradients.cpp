@@ -138,6 +138,38 @@ static void test_relation_matrix(Problem p, Maps maps, bool one_input, Int heads
     if (maps == Maps::one) expect(g.psi.weights.empty(), "one map, one gradient");
 }
 
+static void test_relation_matvec(Problem p, Maps maps, rk::Link link, bool single) {
+    rk::MatvecOptions options;
+    options.link = link;
+    options.scale = 0.3;
+    const Shape ones(p.y.view.ndim() - 2, 1);
+    Tensor<T> v = normal<T>(p.random, single ? Shape{p.m} : Problem::join(ones, {p.m, 3}));
+    const Shape shape = single ? Problem::join(p.lead, {p.n}) : Problem::join(p.lead, {p.n, 3});
+    Tensor<T> out(p.random, shape), grad = normal<T>(p.random, shape);
+    const auto with_maps = [&](const auto& f) {
+        const rk::Mlp<T> phi = p.phi.mlp(), psi = p.psi.mlp();
+        return f(maps == Maps::none ? nullptr : &phi, maps == Maps::two ? &psi : nullptr);
+    };
+    const auto value = [&] {
+        with_maps([&](auto* phi, auto* psi) {
+            rk::relation_matvec(p.x.view, p.y.view, v.view, phi, psi, out.view, options);
+        });
+        return weighted(grad, out);
+    };
+    Tensor<T> grad_x(p.random, p.x.view.shape()), grad_y(p.random, p.y.view.shape());
+    Tensor<T> grad_v(p.random, v.view.shape());
+    const auto g = with_maps([&](auto* phi, auto* psi) {
+        return rk::relation_matvec_vjp(p.x.view, p.y.view, v.view, grad.view, phi, psi, grad_x.view,
+                                       grad_y.view, grad_v.view, options);
+    });
+    expect_slope(p.random, p.x, grad_x, value, "relation_matvec_vjp: x");
+    expect_slope(options.scale, g.scale, value, "relation_matvec_vjp: scale");
+    expect_slope(p.random, p.y, grad_y, value, "relation_matvec_vjp: y");
+    expect_slope(p.random, v, grad_v, value, "relation_matvec_vjp: v");
+    if (maps != Maps::none) expect_slope(p.random, p.phi, g.phi, value, "relation_matvec_vjp: phi");
+    if (maps == Maps::two) expect_slope(p.random, p.psi, g.psi, value, "relation_matvec_vjp: psi");
+}
+
 static void test_attention(Problem p, Maps maps, bool causal) {
     rk::AttentionOptions options;
     options.causal = causal;
@@ -315,6 +347,9 @@ int main() {
             test_relation_matrix(problem(), maps, false, 1);
             test_relation_matrix(problem(), maps, false, 4);
             test_relation_matrix(problem(), maps, true, 2);
+            for (const rk::Link link :
+                 {rk::Link::identity, rk::Link::exp, rk::Link::gaussian, rk::Link::matern52})
+                test_relation_matvec(problem(), maps, link, coin(random));
             test_attention(problem(), maps, coin(random));
             test_feature_map(problem());
             test_normalize(problem());

@@ -67,6 +67,21 @@ struct Case {
         }
         return r;
     }
+    // Squared distances of the features.
+    std::vector<std::vector<double>> distances(const Shape& at) const {
+        std::vector<std::vector<double>> columns, r;
+        for (Int j = 0; j < m; ++j) columns.push_back(features(y, at, j, plain_of_y()));
+        for (Int i = 0; i < n; ++i) {
+            const std::vector<double> f = features(x, at, i, plain_of_x());
+            r.emplace_back();
+            for (const auto& g : columns) {
+                double sum = 0;
+                for (std::size_t k = 0; k < f.size(); ++k) sum += (f[k] - g[k]) * (f[k] - g[k]);
+                r.back().push_back(sum);
+            }
+        }
+        return r;
+    }
 };
 
 template <class T>
@@ -229,6 +244,25 @@ void test_retrieve(Case<T>& c) {
     });
 }
 
+// A link of an inner product, or of a squared distance.
+static double linked(rk::Link link, double z) {
+    const double r = std::sqrt(std::max(z, 0.0));
+    switch (link) {
+        case rk::Link::exp: return std::exp(z);
+        case rk::Link::relu: return std::max(z, 0.0);
+        case rk::Link::square: return z * z;
+        case rk::Link::gaussian: return std::exp(-z / 2);
+        case rk::Link::matern12: return std::exp(-r);
+        case rk::Link::matern32: return (1 + std::sqrt(3.0) * r) * std::exp(-std::sqrt(3.0) * r);
+        case rk::Link::matern52: return (1 + std::sqrt(5.0) * r + 5 * z / 3) * std::exp(-std::sqrt(5.0) * r);
+        default: return z;
+    }
+}
+
+static const std::vector<rk::Link> kLinks = {rk::Link::identity, rk::Link::exp,      rk::Link::relu,
+                                             rk::Link::square,   rk::Link::gaussian, rk::Link::matern12,
+                                             rk::Link::matern32, rk::Link::matern52};
+
 template <class T>
 void test_searches(Case<T>& c) {
     const Rule<T> rule(c, false);
@@ -281,32 +315,43 @@ void test_searches(Case<T>& c) {
 }
 
 template <class T>
-void test_relation_matvec(Case<T>& c) {
-    const Int width = pick(c.random, {0, 1, 4});  // 0: one vector
+void test_links(Case<T>& c) {
+    const rk::Link link = kLinks[c.random() % kLinks.size()];
+    const bool of_distance = link >= rk::Link::gaussian;
+    // Vectors, or matrices of at least as many dimensions as y.
+    const Int width = pick(c.random, {0, 1, 4});
+    const Shape ones(c.lead_y.size(), 1);
+    const Tensor<T> v = normal<T>(c.random, width ? c.with(ones, {c.m, width}) : Shape{c.m});
+    Tensor<T> product(c.random, width ? c.with(c.lead, {c.n, width}) : c.with(c.lead, {c.n}));
+    Tensor<T> matrix(c.random, c.with(c.lead, {c.n, c.m}));
     rk::MatvecOptions options;
     options.scale = 0.1;
-    options.link = std::vector<rk::Link>{rk::Link::identity, rk::Link::exp, rk::Link::relu,
-                                         rk::Link::square}[c.random() % 4];
-    const Tensor<T> v = normal<T>(c.random, width ? Shape{c.m, width} : Shape{c.m});
-    Tensor<T> out(c.random, width ? c.with(c.lead, {c.n, width}) : c.with(c.lead, {c.n}));
-    rk::relation_matvec(c.x.view, c.y.view, v.view, c.phi(), c.psi(), out.view, options);
+    options.link = link;
+    rk::relation_matvec(c.x.view, c.y.view, v.view, c.phi(), c.psi(), product.view, options);
+    rk::RelationOptions of_matrix;
+    of_matrix.scale = 0.1;
+    of_matrix.link = link;
+    rk::relation_matrix(c.x.view, c.y.view, c.phi(), c.psi(), matrix.view, of_matrix);
+    // The slope of matern12 between equal features is infinite.
+    const double slack = link == rk::Link::matern12 ? 1e3 : 1;
     for_each_index(c.lead, [&](const Shape& at) {
-        const auto r = c.relation(at);
-        for (Int i = 0; i < c.n; ++i)
+        const auto r = of_distance ? c.distances(at) : c.relation(at);
+        for (Int i = 0; i < c.n; ++i) {
+            for (Int j = 0; j < c.m; ++j)
+                expect_close<T>(matrix.in(at, {i, j}), linked(link, 0.1 * r[std::size_t(i)][std::size_t(j)]),
+                                10 * slack + std::abs(linked(link, 0.1 * r[std::size_t(i)][std::size_t(j)])),
+                                "link of relation_matrix");
             for (Int k = 0; k < std::max<Int>(width, 1); ++k) {
                 double sum = 0, size = 0;
                 for (Int j = 0; j < c.m; ++j) {
-                    const double z = 0.1 * r[std::size_t(i)][std::size_t(j)];
-                    const double linked = options.link == rk::Link::exp      ? std::exp(z)
-                                          : options.link == rk::Link::relu   ? std::max(z, 0.0)
-                                          : options.link == rk::Link::square ? z * z
-                                                                             : z;
-                    sum += linked * double(width ? v({j, k}) : v({j}));
-                    size += std::abs(linked);
+                    const double value = linked(link, 0.1 * r[std::size_t(i)][std::size_t(j)]);
+                    sum += value * double(width ? v.in(at, {j, k}) : v({j}));
+                    size += std::abs(value);
                 }
-                expect_close<T>(width ? out.in(at, {i, k}) : out.in(at, {i}), sum, 10 + size,
-                                "relation_matvec");
+                expect_close<T>(width ? product.in(at, {i, k}) : product.in(at, {i}), sum,
+                                (10 + size) * slack, "relation_matvec");
             }
+        }
     });
 }
 
@@ -372,7 +417,7 @@ void test_all(Random& random) {
         test_attention(c);
         test_retrieve(c);
         test_searches(c);
-        test_relation_matvec(c);
+        test_links(c);
         test_bf16(c);
         test_nngp(c);
     }
