@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['ACTIVATIONS', 'DlpackTensor', 'Dual', 'FoundPairs', 'LINKS', 'LINKS_OF_DISTANCE', 'LOSSES', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_scores_vjp', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'encode_keys', 'feature_map', 'feature_map_backward', 'feature_map_forward', 'feature_map_vjp', 'find_openmp', 'get_num_threads', 'isa', 'measure_ceiling', 'narrow', 'nngp_diagonal', 'nngp_kernel', 'ordinary', 'philox', 'random_features', 'random_normals', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'relation_matvec_vjp', 'retrieve', 'retrieve_above', 'set_gradients_class', 'set_map_class', 'set_num_threads', 'sparse_feature_map', 'sparse_feature_map_vjp', 'use_openmp', 'vector_math']
+__all__: list[str] = ['ACTIVATIONS', 'DlpackTensor', 'Dual', 'FoundPairs', 'LINKS', 'LINKS_OF_DISTANCE', 'LOSSES', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_scores_vjp', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'encode_keys', 'feature_map', 'feature_map_backward', 'feature_map_forward', 'feature_map_vjp', 'find_openmp', 'get_num_threads', 'isa', 'measure_ceiling', 'narrow', 'nngp_diagonal', 'nngp_kernel', 'normalize', 'normalize_vjp', 'ordinary', 'philox', 'random_features', 'random_normals', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'relation_matvec_vjp', 'retrieve', 'retrieve_above', 'set_gradients_class', 'set_map_class', 'set_num_threads', 'sparse_feature_map', 'sparse_feature_map_vjp', 'use_openmp', 'vector_math']
 class DlpackTensor:
     """
     A tensor taken from a DLPack capsule, kept as long as this object.
@@ -63,15 +63,13 @@ class FoundPairs:
     @property
     def total(self) -> int:
         ...
-def attention(q: numpy.ndarray, k: numpy.ndarray, v: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, scale: typing.SupportsFloat | typing.SupportsIndex, mask: numpy.ndarray | None, band: tuple[int | None, int | None], bias: numpy.ndarray | None, softcap: typing.SupportsFloat | typing.SupportsIndex | None, out: numpy.ndarray, lse: numpy.ndarray | None) -> None:
-def attention(q: numpy.ndarray, k: numpy.ndarray, v: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, scale: typing.SupportsFloat | typing.SupportsIndex, mask: numpy.ndarray | None, band: tuple[int | None, int | None], out: numpy.ndarray, lse: numpy.ndarray | None, ragged: tuple[numpy.ndarray, numpy.ndarray, bool] | None = None) -> None:
+def attention(q: numpy.ndarray, k: numpy.ndarray, v: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, scale: typing.SupportsFloat | typing.SupportsIndex, mask: numpy.ndarray | None, band: tuple[int | None, int | None], bias: numpy.ndarray | None, softcap: typing.SupportsFloat | typing.SupportsIndex | None, out: numpy.ndarray, lse: numpy.ndarray | None, ragged: tuple[numpy.ndarray, numpy.ndarray, bool] | None = None) -> None:
     ...
 def attention_scores(q: numpy.ndarray, k: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, scale: typing.SupportsFloat | typing.SupportsIndex, mask: numpy.ndarray | None, band: tuple[int | None, int | None], bias: numpy.ndarray | None, softcap: typing.SupportsFloat | typing.SupportsIndex | None, out: numpy.ndarray) -> None:
     ...
 def attention_scores_vjp(f: numpy.ndarray, g: numpy.ndarray, mask: numpy.ndarray | None, band: tuple[int | None, int | None], bias: numpy.ndarray | None, softcap: typing.SupportsFloat | typing.SupportsIndex | None, scale: typing.SupportsFloat | typing.SupportsIndex, grad: numpy.ndarray, grad_f: numpy.ndarray, grad_g: numpy.ndarray, grad_bias: numpy.ndarray | None, grad_scale: numpy.ndarray | None) -> None:
     ...
-def attention_vjp(f: numpy.ndarray, g: numpy.ndarray, v: numpy.ndarray, mask: numpy.ndarray | None, band: tuple[int | None, int | None], bias: numpy.ndarray | None, softcap: typing.SupportsFloat | typing.SupportsIndex | None, scale: typing.SupportsFloat | typing.SupportsIndex, out: numpy.ndarray, lse: numpy.ndarray, grad: numpy.ndarray, grad_lse: numpy.ndarray | None, grad_f: numpy.ndarray, grad_g: numpy.ndarray, grad_v: numpy.ndarray, grad_bias: numpy.ndarray | None, grad_scale: numpy.ndarray | None) -> None:
-def attention_vjp(f: numpy.ndarray, g: numpy.ndarray, v: numpy.ndarray, mask: numpy.ndarray | None, band: tuple[int | None, int | None], scale: typing.SupportsFloat | typing.SupportsIndex, out: numpy.ndarray, lse: numpy.ndarray, grad: numpy.ndarray, grad_f: numpy.ndarray, grad_g: numpy.ndarray, grad_v: numpy.ndarray, grad_scale: numpy.ndarray | None = None, ragged: tuple[numpy.ndarray, numpy.ndarray, bool] | None = None) -> None:
+def attention_vjp(f: numpy.ndarray, g: numpy.ndarray, v: numpy.ndarray, mask: numpy.ndarray | None, band: tuple[int | None, int | None], bias: numpy.ndarray | None, softcap: typing.SupportsFloat | typing.SupportsIndex | None, scale: typing.SupportsFloat | typing.SupportsIndex, out: numpy.ndarray, lse: numpy.ndarray, grad: numpy.ndarray, grad_lse: numpy.ndarray | None, grad_f: numpy.ndarray, grad_g: numpy.ndarray, grad_v: numpy.ndarray, grad_bias: numpy.ndarray | None, grad_scale: numpy.ndarray | None, ragged: tuple[numpy.ndarray, numpy.ndarray, bool] | None = None) -> None:
     ...
 def available_isas() -> list[str]:
     """
@@ -136,9 +134,8 @@ def relation_matrix_vjp(f: numpy.ndarray, g: numpy.ndarray, grad: numpy.ndarray,
 def relation_matvec(x: numpy.ndarray, y: numpy.ndarray, v: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, link: str, scale: typing.SupportsFloat | typing.SupportsIndex, out: numpy.ndarray) -> None:
     ...
 def relation_matvec_vjp(f: numpy.ndarray, g: numpy.ndarray, v: numpy.ndarray, grad: numpy.ndarray, link: str, scale: typing.SupportsFloat | typing.SupportsIndex, grad_f: numpy.ndarray | None, grad_g: numpy.ndarray | None, grad_v: numpy.ndarray | None, grad_scale: numpy.ndarray | None = None) -> None:
-def retrieve(q: numpy.ndarray, keys: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, mask: numpy.ndarray | None, values: numpy.ndarray, indices: numpy.ndarray, codes: numpy.ndarray | None = None, terms: numpy.ndarray | None = None, ragged: tuple[numpy.ndarray, numpy.ndarray, bool] | None = None) -> None:
     ...
-def retrieve(q: numpy.ndarray, keys: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, mask: numpy.ndarray | None, values: numpy.ndarray, indices: numpy.ndarray, codes: numpy.ndarray | None = None, terms: numpy.ndarray | None = None, excluded: tuple[numpy.ndarray, numpy.ndarray, typing.SupportsInt | typing.SupportsIndex] | None = None) -> None:
+def retrieve(q: numpy.ndarray, keys: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, mask: numpy.ndarray | None, values: numpy.ndarray, indices: numpy.ndarray, codes: numpy.ndarray | None = None, terms: numpy.ndarray | None = None, excluded: tuple[numpy.ndarray, numpy.ndarray, typing.SupportsInt | typing.SupportsIndex] | None = None, ragged: tuple[numpy.ndarray, numpy.ndarray, bool] | None = None) -> None:
     ...
 def retrieve_above(q: numpy.ndarray, keys: numpy.ndarray, phi: Mlp, psi: Mlp, precision: str | None, mask: numpy.ndarray | None, thresholds: numpy.ndarray, limit: typing.SupportsInt | typing.SupportsIndex, codes: numpy.ndarray | None = None, terms: numpy.ndarray | None = None, excluded: tuple[numpy.ndarray, numpy.ndarray, typing.SupportsInt | typing.SupportsIndex] | None = None) -> FoundPairs:
     ...
