@@ -313,10 +313,10 @@ def test_backward_refuses_weights_that_have_changed_since():
 def sample_calls():
     x, y, v = normal(2, 5, 3, grad=True), normal(4, 3, grad=True), normal(4, 2, grad=True)
     phi = smooth_map([3, 5, 4])
-    parameters = (list(phi.weights), list(phi.biases), "tanh", None)
+    parameters = (list(phi.weights), list(phi.biases), "tanh", None, False)
     mask = torch.rand(5, 4) < 0.8
     yield OPS.feature_map, (x, *parameters)
-    yield OPS.feature_map, (x, parameters[0], [], "leaky_relu", 0.1)
+    yield OPS.feature_map, (x, parameters[0], [], "leaky_relu", 0.1, True)
     scale = scale_of(-0.5, grad=True)
     yield OPS.relation_matrix, (x, None, scale, 1)
     yield OPS.relation_matrix, (x, None, scale, 3)
@@ -338,7 +338,7 @@ def sample_calls():
     x, y, v, scale = (a.detach() for a in (x, y, v, scale))
     for wanted in ((True, True), (False, True)):
         yield OPS.relation_matvec_vjp, (x, y, v, scale, "exp", normal(2, 5, 2), *wanted)
-    parameters = ([w.detach() for w in phi.weights], [b.detach() for b in phi.biases], "tanh", None)
+    parameters = ([w.detach() for w in phi.weights], [b.detach() for b in phi.biases], "tanh", None, True)
     yield OPS.feature_map_vjp, (x, *parameters, normal(2, 5, 4))
     yield OPS.relation_matrix_vjp, (x, y, scale, 3, normal(2, 3, 5, 4), True, False, True)
     yield OPS.relation_matrix_vjp, (x, None, scale, 1, normal(2, 5, 5), True, False, False)
@@ -347,8 +347,8 @@ def sample_calls():
     out, lse = OPS.attention(x, y, v, mask, True, None, None, "upper_left", scale)
     rest = mask, True, None, None, "upper_left", scale, normal(4), 2.0
     yield OPS.relation_loss_vjp, (x, y, scale, normal(2, 5, 3), normal(4, 3), scale, normal(1)[0])
-    yield OPS.attention_vjp, (x, y, v, *rest, out, lse, normal(2, 5, 2), normal(2, 5), True)
-    yield OPS.attention_vjp, (x, y, v, *rest, out, lse, normal(2, 5, 2), None, False)
+    yield OPS.attention_vjp, (x, y, v, *rest, None, None, out, lse, normal(2, 5, 2), normal(2, 5), True)
+    yield OPS.attention_vjp, (x, y, v, *rest, None, None, out, lse, normal(2, 5, 2), None, False)
     yield OPS.attention_scores_vjp, (x, y, *rest, normal(2, 5, 4), True)
 
 

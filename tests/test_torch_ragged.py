@@ -69,9 +69,10 @@ def test_ragged_batches_have_gradients():
     assert torch.equal(out, torch.cat(parts, 1))
     for a, b in zip(gradients(out, q, k, v), gradients(torch.cat(parts, 1), q, k, v), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-13)
+    scale = torch.tensor(0.5, dtype=torch.float64)
     torch.library.opcheck(
         torch.ops.relkernels.attention.default,
-        (q, k, v, None, of_q, of_k, True, None, None, "upper_left", torch.tensor(0.5, dtype=torch.float64)),
+        (q, k, v, None, True, None, None, "upper_left", scale, None, None, of_q, of_k),
         test_utils=["test_schema", "test_faketensor"],
     )
 
