@@ -108,6 +108,7 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
 
     _losses: tuple[str, ...] = LOSSES
     _solvers: tuple[str, ...] = ("auto", *SOLVERS)
+    _has_auto_decay = False
 
     def _settings(self) -> dict[str, Any]:
         """Check the parameters, and return them as `_learn` reads them.
@@ -128,7 +129,7 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
             else check.integer("batch_size", self.batch_size, 2),
             "standardize": check.flag("standardize", self.standardize),
             "learning_rate": _between("learning_rate", self.learning_rate, 0, np.inf, closed=False),
-            "weight_decay": _between("weight_decay", self.weight_decay, 0, np.inf, closed=True),
+            "auto_decay": self._has_auto_decay and _is_auto(self.weight_decay),
             "tol": _between("tol", self.tol, 0, np.inf, closed=True),
             "early_stopping": check.flag("early_stopping", self.early_stopping),
             "validation_fraction": fraction,
@@ -137,12 +138,21 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
             "partial": False,
             "reset": True,
         }
+        settings["weight_decay"] = (
+            0.0
+            if settings["auto_decay"]
+            else _between("weight_decay", self.weight_decay, 0, np.inf, closed=True)
+        )
         if hasattr(self, "loss"):
             settings["loss"] = check.choice("loss", self.loss, self._losses)
         if settings["early_stopping"] and solver == "lbfgs":
             check.fail("early_stopping", "False with solver='lbfgs', which sees all pairs", True)
         if solver == "adamw" and settings["weight_decay"] == 0:
-            check.fail("weight_decay", "a number > 0 with solver='adamw', which is adam without it", 0.0)
+            check.fail(
+                "weight_decay",
+                "a number > 0 with solver='adamw', which is adam without it",
+                repr(self.weight_decay),
+            )
         hidden = [_hidden("hidden_widths", self.hidden_widths)]
         if hasattr(self, "hidden_widths_psi"):
             psi = self.hidden_widths if self.hidden_widths_psi is None else self.hidden_widths_psi

@@ -23,6 +23,10 @@ from .fitting.training import Problem
 # Widths of the hidden layer with hidden_widths="auto", and queries for each of its units.
 _NARROWEST, _WIDEST = 16, 128
 _QUERIES_PER_UNIT = 16
+# weight_decay="auto" is this divided by the number of choices: the precision of a normal prior on weights.
+# Held-out losses of the travellers in the study `quality` (126 choices) are 0.58, 0.37, 0.35 and 0.36 with 0,
+# 1.3, 3.8 and 12.6; on its other tables, 3 lowers them by at most 1 %.
+_PRECISION = 3.0
 
 
 class ChoiceTraining(TrainedEstimator[ChoiceSamples]):
@@ -30,6 +34,7 @@ class ChoiceTraining(TrainedEstimator[ChoiceSamples]):
 
     activation: str | Activation
     n_negatives: int | None
+    _has_auto_decay = True
 
     def _settings(self) -> dict[str, Any]:
         settings = super()._settings()
@@ -81,6 +86,8 @@ class ChoiceTraining(TrainedEstimator[ChoiceSamples]):
             return Trained(maps, [solved.loss], max(1, solved.n_iter), settled=solved.settled)
         if settings["max_iter"] is not None or settings["early_stopping"] or settings["solver"] == "lbfgs":
             return None
+        if settings["auto_decay"]:
+            settings = {**settings, "weight_decay": _PRECISION / len(samples)}
         penalty = penalties(samples, rng)
         fitted = held_out.fit(
             samples,

@@ -74,9 +74,10 @@ class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         chosen; None means all items.
     learning_rate : float, default 3e-3
         Step size of Adam at the start of `fit`; it falls to zero along a half cosine. `partial_fit` keeps it.
-    weight_decay : float, default 0.0
+    weight_decay : float or "auto", default "auto"
         Shrinks the weights, not the biases: "adamw" multiplies them by 1 - learning_rate * weight_decay in
-        each step; "adam" and "lbfgs" add ``weight_decay / 2 * |weights|^2`` to the loss.
+        each step; "adam" and "lbfgs" add ``weight_decay / 2 * |weights|^2`` to the loss. "auto" is 3 divided
+        by the number of choices where held-out choices select the length of the fit, otherwise 0.
     tol : float, default 1e-6
         Adam stops after 10 consecutive epochs that do not improve the loss by `tol`; L-BFGS stops when an
         iteration improves it by less than this fraction.
@@ -202,7 +203,7 @@ class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         batch_size: int | str = "auto",
         n_negatives: int | None = None,
         learning_rate: float = 3e-3,
-        weight_decay: float = 0.0,
+        weight_decay: float | str = "auto",
         tol: float = 1e-6,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
