@@ -49,7 +49,7 @@ class SymmetricRelation(
     all "auto", labels and values are fitted by regression on a layer of hidden units that is not trained:
 
     - Labels: the features are the probabilities of the classes, whose inner product is the probability of
-      equal labels. Ridge regression and, for up to 64 classes, logistic regression on 1,024 hidden units give
+      equal labels. Ridge regression and, for up to 16 classes, logistic regression on 1,024 hidden units give
       scores of the classes, and further layers compute their softmax. Penalties, the weights of both
       regressions and the temperature are those that predict left-out objects best. Up to a quarter of the
       units depend on single columns, the others on random combinations. If cross-validation favours it, these

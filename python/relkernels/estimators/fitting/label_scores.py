@@ -29,7 +29,7 @@ _PENALTIES = 10.0 ** np.arange(-1, -5.1, -1)
 _VALIDATED = 768
 _FITTED = 4096
 _COMPONENTS = 768
-_MOST_CLASSES = 64
+_MOST_CLASSES = 16
 _STEPS = 60
 # Cross-validation: folds, and the fewest distinct rows.
 FOLDS = 3
