@@ -21,7 +21,8 @@ def _seeded():
 
 def registered(x, phi):
     biases = [] if phi.biases is None else list(phi.biases)
-    return OPS.feature_map(x, list(phi.weights), biases, phi.activation.name, phi.activation.parameter)
+    activation = phi.activation
+    return OPS.feature_map(x, list(phi.weights), biases, activation.name, activation.parameter, False)
 
 
 def gradients(out, above, leaves):
