@@ -261,3 +261,39 @@ def test_bad_hilbert_cube():
     ]:
         with pytest.raises(ValueError, match=f"^{name}: "):
             bounds.hilbert_cube(*arguments)
+
+
+def test_zonal_exponents_stop_at_the_smoothness_of_the_activation():
+    exponents = [bounds.zonal(s, 2, 100).details for s in (2.0, 2.5, 6.0)]
+    assert exponents[0]["derived_exponent"] == pytest.approx(2 / 2 * 1.5 / 2.5)
+    assert exponents[1]["derived_exponent"] == exponents[2]["derived_exponent"] == pytest.approx(0.75)
+    assert exponents[1]["cited_exponent"] == exponents[2]["cited_exponent"] == pytest.approx(1.25)
+    # The value itself decays like that: r = 0.5, s = 6, beyond the saturation at 2.
+    bound = bounds.zonal(6.0, 2, 100, rk.relu_power(0.5))
+    low, high = bound.curve("n_neurons", [20_000, 80_000])
+    assert bound.details["derived_exponent"] == 0.5
+    assert math.log(low / high) / math.log(4) == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_modulus_must_be_subadditive():
+    def jump(t):
+        return 1.0 if t >= 0.25 else 0.0
+
+    # Objects at (0, 0) and (0, 1) with g = 0, 1 have this modulus, but the same first coordinate.
+    with pytest.raises(ValueError, match=r"^modulus_of_continuity: expected a subadditive function"):
+        bounds.hilbert_cube([0.5, 0.25], jump, 0.01)
+    with pytest.raises(ValueError, match=r"^modulus_of_continuity: expected a subadditive function"):
+        bounds.hilbert_cube("geometric", lambda t: t * t, 0.01)
+    with pytest.raises(ValueError, match=r"^modulus_of_continuity: expected a nondecreasing function"):
+        bounds.hilbert_cube("geometric", lambda t: max(1 - t, 0.75), 0.01)
+    for omega in (math.sqrt, lambda t: min(t, 0.1), lambda t: math.log1p(5 * t), lambda t: 0.3 * t):
+        bound = bounds.hilbert_cube("geometric", omega, 0.01)
+        assert "subadditive" in bound.assumptions[1].text
+        assert bound.assumptions[1].checked == "on a grid"
+
+
+def test_fewer_neurons_by_their_counts():
+    bound = bounds.random_features("relu", 1, 50.0, 0.5, dimension=3, barron_norm=0.1, decay=2.87)
+    assert bound.details["barron"] == 1 < bound.value
+    assert bound.details["fewer"] == "Barron"
+    assert bound.details["fewer_asymptotically"] == "random features"

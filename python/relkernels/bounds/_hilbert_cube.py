@@ -4,6 +4,10 @@ F(x) = (h_1(x), h_2(x), ...), coordinates in [0, 1], weights w_k with sum w_k^2 
 sum_k w_k^2 (h_k(x) - h_k(x'))^2, and a target g of F with modulus of continuity omega: |g(p) - g(p')| <=
 omega(d(p, p')). Replace the coordinates beyond N by 1/2. Each moves by at most 1/2, so the point moves by at
 most t_N / 2, t_N = (sum_{k>N} w_k^2)^(1/2), and the truncation costs at most omega(t_N / 2).
+
+The truncated point is in the cube, but need not be F(x') for any x'. So omega must hold on the cube, or on
+the image of F only and be nondecreasing and subadditive: then g extends to the cube with the same omega
+(McShane).
 """
 
 from __future__ import annotations
@@ -18,6 +22,8 @@ from .weights import tail_of_weights
 
 # The search stops at this many coordinates.
 _MOST = 10**9
+# Distances of the grid on which a modulus is checked.
+_GRID = 32
 
 
 def hilbert_cube(
@@ -32,8 +38,9 @@ def hilbert_cube(
     encoder : HilbertCubeEncoder, str or array-like
         The encoder, or its weights: "geometric" (2^-k), "harmonic" (1/k) or numbers.
     modulus_of_continuity : callable, float or pair of float
-        omega(t), nondecreasing; a Lipschitz constant L; or (L, a) for omega(t) = L t^a, 0 < a <= 1. It refers
-        to the distance (sum_k w_k^2 (h_k - h'_k)^2)^(1/2).
+        omega(t), nondecreasing and subadditive (omega(s + t) <= omega(s) + omega(t), as every concave omega
+        is), which is checked on a grid; a Lipschitz constant L; or (L, a) for omega(t) = L t^a, 0 < a <= 1.
+        It refers to the distance (sum_k w_k^2 (h_k - h'_k)^2)^(1/2).
     eps : float
         Accuracy, > 0.
 
@@ -64,6 +71,8 @@ def hilbert_cube(
             check.fail("modulus_of_continuity", "values >= 0", value)
         return value
 
+    if callable(modulus_of_continuity):
+        _check_subadditive(omega, tail(0))
     note = ""
     high = size if size else 1
     while not size and cost(high) > accuracy and high < _MOST:
@@ -89,6 +98,10 @@ def hilbert_cube(
         ),
         assumptions=(
             Assumption(f"the target has modulus of continuity {formula} in the weighted distance"),
+            Assumption(
+                "the modulus is nondecreasing and subadditive, so that the target extends to the cube",
+                "on a grid" if callable(modulus_of_continuity) else "by its form",
+            ),
             Assumption("the functionals separate the objects and take values in [0, 1]"),
         ),
         cited="Galimberti, arXiv 2406.09310: networks on the first N coordinates are universal on compact "
@@ -98,6 +111,38 @@ def hilbert_cube(
         arguments={"encoder": encoder, "modulus_of_continuity": modulus_of_continuity, "eps": eps},
         function=hilbert_cube,
     )
+
+
+def _check_subadditive(omega: Callable[[float], float], widest: float) -> None:
+    """Check omega(s + t) <= omega(s) + omega(t) and monotony at distances up to the diameter of the cube."""
+    scales = [widest * 2.0**-k for k in range(40)]
+    pairs = [(t / 2, t / 2) for t in scales]
+    pairs += [
+        (widest * i / _GRID, widest * j / _GRID) for i in range(1, _GRID) for j in range(1, _GRID - i + 1)
+    ]
+    at: dict[float, float] = {}
+
+    def value(t: float) -> float:
+        if t not in at:
+            with check.naming("modulus_of_continuity"):
+                at[t] = float(omega(t))
+        return at[t]
+
+    for s, t in pairs:
+        whole, parts = value(s + t), (value(s), value(t))
+        slack = 1e-9 * abs(whole)
+        if whole > sum(parts) + slack:
+            check.fail(
+                "modulus_of_continuity",
+                "a subadditive function, such as a concave one",
+                f"omega({s + t:.4g}) = {whole:.4g} > omega({s:.4g}) + omega({t:.4g}) = {sum(parts):.4g}",
+            )
+        if whole < max(parts) - slack:
+            check.fail(
+                "modulus_of_continuity",
+                "a nondecreasing function",
+                f"omega({s + t:.4g}) = {whole:.4g} < {max(parts):.4g} at a smaller distance",
+            )
 
 
 def _modulus(given: Any) -> tuple[Callable[[float], float], str]:

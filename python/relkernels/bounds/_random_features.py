@@ -3,7 +3,9 @@
 Layers of width N with normal weights (weight_std^2 / fan-in) and biases (bias_std^2); only the readout is
 trained. Its kernel K^, a mean over the last layer's neurons, tends to the NNGP kernel K^L of `nngp_kernel`.
 Let f be in the reproducing kernel Hilbert space (RKHS) of K^L with norm B. Errors are in L2 of a distribution
-of the inputs and hold in the mean over draws, so for some draw; least squares does no worse.
+of the inputs and hold in the mean over draws, so for some draw. The readout of least squares in this L2 does
+no worse; one fitted to a sample does, unless the sample is much larger than the number of features: with as
+many points as features its error can be many times the bound.
 
 One layer. f(x) = c bias_std + weight_std E[s(w) a(w.x)] with c^2 + E s^2 = B^2. The mean of N draws has a
 squared error of at most weight_std^2 E[s^2 a^2] / N: for |a| <= S0 at most (weight_std S0 B)^2 / N. relu is
@@ -96,13 +98,16 @@ def random_features(
         ``C = int ||w|| |F(w)| dw`` of the function: `details` then has Barron's count on the ball that
         contains the sphere.
     decay : float, optional
-        Exponent p of eigenvalues that decay like k^(-p), for the comparison with the threshold n + 2/3, below
-        which Takhanov's theorem guarantees fewer neurons than Barron's.
+        Exponent p of eigenvalues that decay like k^(-p), k the degree of the harmonics (not the rank among
+        the sorted eigenvalues, each repeated by its multiplicity), for the comparison with the threshold n +
+        2/3, below which Takhanov's theorem guarantees fewer neurons than Barron's for large k.
 
     Returns
     -------
     Bound
-        `value` is the width of every layer; `details` has the comparison.
+        `value` is the width of every layer. ``details["fewer"]`` compares it with the count of `barron_norm`,
+        ``details["fewer_asymptotically"]`` compares `decay` with the threshold; without `barron_norm` the
+        former is the latter.
 
     Raises
     ------
@@ -114,8 +119,8 @@ def random_features(
     >>> from relkernels import bounds
     >>> bounds.random_features("cos", 1, rkhs_norm=3.0, eps=0.5, dimension=4, weight_std=1.0).value
     36.0
-    >>> bounds.random_features("relu", 2, 1.0, 0.5, dimension=3, decay=2.0).details["fewer"]
-    'random features'
+    >>> bounds.random_features("relu", 2, 1.0, 0.5, dimension=3, decay=5.0).details["fewer_asymptotically"]
+    'Barron'
     """
     activation = getattr(kernel, "activation", kernel) if not isinstance(kernel, Activation) else kernel
     with check.naming("kernel"):
@@ -178,7 +183,8 @@ def random_features(
     if decay is not None:
         p = positive("decay", decay)
         constants.append(Constant("p", p, f"decay of the eigenvalues; threshold {threshold:.4g}"))
-        details["fewer"] = "random features" if p < threshold else "Barron"
+        details["fewer_asymptotically"] = "random features" if p < threshold else "Barron"
+        details.setdefault("fewer", details["fewer_asymptotically"])
     return Bound(
         "random_features",
         f"neurons in each of {layers} layer{'s' if layers > 1 else ''} that suffice",
@@ -195,7 +201,7 @@ def random_features(
         assumptions=(
             Assumption("the function is in the RKHS of the NNGP kernel with the norm given"),
             Assumption("inputs on the unit sphere" if relu else "any inputs"),
-            Assumption("the last layer is fitted by least squares; error in L2, for some draw"),
+            Assumption("error in L2 of the inputs' distribution, for some draw and the best last layer"),
         ),
         cited="Takhanov, arXiv 2404.17461: error of order B / sqrt(N); fewer neurons than Barron's theorem "
         f"on S^(n-1), two layers, where eigenvalues decay slower than k^(-n-2/3) (here k^-{threshold:.4g})",

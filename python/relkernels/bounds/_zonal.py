@@ -10,7 +10,8 @@ number of harmonics of degree k. So, in L2,
     ||f - network|| <= ||f||_s [(m + 2)^(-s) + max_{k<=m} (1 + k)^(-s)/|c_k| (sum_{k>M-m} c_k^2 N_k)^(1/2)].
 
 The product of Gauss rules is such a quadrature with (M + 1) ceil((M + 1)/2)^(q-1) points. The coefficients
-decay like k^(-r-(q+1)/2), so the best m gives N^(-(s/q) (r + 1/2)/(r + (q+1)/2)). If r is an integer,
+decay like k^(-r-(q+1)/2), so for s <= r + (q+1)/2 the best m gives N^(-(s/q) (r + 1/2)/(r + (q+1)/2)). For
+larger s the maximum over k is no longer at k = m, and the exponent stays at (r + 1/2)/q. If r is an integer,
 c_k = 0 for k > r with k - r even: f must have no such components.
 """
 
@@ -65,7 +66,8 @@ def zonal(
     -------
     Bound
         `value` is an L2 error (under the uniform distribution) that some network with that many units
-        does not exceed; `details` has the exponents of the derived and of the cited rate.
+        does not exceed; `details` has the exponents of the derived and of the expected rate, for smoothness
+        up to `saturation` = r + (q + 1)/2, beyond which neither improves.
 
     Raises
     ------
@@ -107,7 +109,10 @@ def zonal(
         note = "the function is not that smooth: the bound says nothing about it"
     elif errors[best] > 1:
         note = "no better than the zero network at this size"
-    derived_exponent = s / q * (r + 0.5) / (r + (q + 1) / 2)
+    # Smoothness beyond that of the activation does not help.
+    saturation = r + (q + 1) / 2
+    effective = min(s, saturation)
+    derived_exponent = effective / q * (r + 0.5) / saturation
     parity = r == round(r)
     return Bound(
         "zonal",
@@ -132,15 +137,16 @@ def zonal(
             ),
             Assumption("centres at the points of the quadrature, weights of the construction or better"),
         ),
-        cited=f"Mhaskar, arXiv 2305.03890: order N^(-s/q) = N^-{s / q:.4g} up to logarithms, uniform, in the "
-        f"range of s that r allows; the derived bound decays like N^-{derived_exponent:.4g}",
+        cited=f"expected after Mhaskar, arXiv 2305.03890: order N^(-s/q) up to logarithms for s up to "
+        f"{saturation:.4g}, here N^-{effective / q:.4g}; the derived bound decays like "
+        f"N^-{derived_exponent:.4g}",
         note=note,
         details={
             "degree": best,
             "exactness": exact,
             "derived_exponent": derived_exponent,
-            "cited_exponent": s / q,
-            "saturation": r + (q + 1) / 2,
+            "cited_exponent": effective / q,
+            "saturation": saturation,
         },
         arguments={
             "smoothness": smoothness,
