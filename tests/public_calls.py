@@ -293,11 +293,12 @@ def _of_numpy() -> dict[str, dict[str, Any]]:
 
 
 def _of_theory() -> dict[str, dict[str, Any]]:
-    eigen = {"eps": 0.5, "dimension": 2, "norm": 1.0}
+    eigen = {"eps": 0.5, "dimension": 2, "norm": 1.0, "eigenfunction_sup": 1.5}
     ranked = {"relevant": RELATED, "scores": (X, Y), "k": 3, "exclude": 1 - RELATED}
     return {
         "bounds.asymmetric": {
             "relation": [1.0, 0.1, 0.01], "eps": 0.5, "dimensions": (2, 2), "norms": (1.0, 1.0),
+            "function_sup": 1.5,
         },
         "bounds.attention": {"margin": 1.0, "n": 3, "diameter": 1.0, "eps": 0.5},
         "bounds.attention_error": {"margin": 1.0, "n": 3, "diameter": 1.0, "beta": 2.0},
@@ -309,6 +310,7 @@ def _of_theory() -> dict[str, dict[str, Any]]:
             "kernel": "relu", "depth": 1, "rkhs_norm": 1.0, "eps": 0.1, "dimension": 3,
         },
         "bounds.report": {"model": PHI, "X": X, "target": X @ X.T},
+        "bounds.section_gap": {"kernel": "gaussian", "points": X / np.abs(X).max()},
         "bounds.symmetric": {"kernel": [1.0, 0.1, 0.01], **eigen},
         "bounds.symmetric_floor": {"values": X @ X.T},
         "bounds.zonal": {"smoothness": 1.0, "dimension": 2, "n_neurons": 100},

@@ -11,20 +11,22 @@ from scipy.optimize import minimize
 
 def test_one_function_by_hand():
     # 2 M d + d^2 = eps with M = 1, eps = 0.21: d = 0.1. N = ceil((4 * 2 * V / d)^2) + 2.
-    bound = bounds.symmetric([1.0], 0.21, dimension=1, norm=[0.51])
+    bound = bounds.symmetric([1.0], 0.21, dimension=1, norm=[0.51], eigenfunction_sup=1)
     assert bound.value == math.ceil((8 * 0.51 / 0.1) ** 2) + 2
     assert bound.details["deltas"][0] == pytest.approx(0.1, rel=1e-9)
     # Barron's theorem in L2: sqrt(lambda) in place of M, (2 rho C / d)^2 neurons.
     barron = bounds.symmetric([1.0], 0.21, dimension=1, norm=[0.51], one_layer="barron", radius=3.0)
     assert barron.value == math.ceil((2 * 3 * 0.51 / 0.1) ** 2)
     # Klusowski & Barron with D = 1: c v max(1, sqrt(log N)) N^(-3/2) <= d at N = 3, not at 2.
-    kb = bounds.symmetric([1.0], 0.21, dimension=1, norm=[0.45], one_layer="klusowski-barron")
+    one = {"dimension": 1, "eigenfunction_sup": 1}
+    kb = bounds.symmetric([1.0], 0.21, norm=[0.45], one_layer="klusowski-barron", **one)
     assert 0.45 * math.sqrt(math.log(3)) * 3**-1.5 <= 0.1 < 0.45 * 2**-1.5
     assert kb.value == 3
-    own = bounds.symmetric([1.0], 0.21, dimension=1, norm=[0.51], one_layer=lambda v, d: 7)
+    own = bounds.symmetric([1.0], 0.21, norm=[0.51], one_layer=lambda v, d: 7, **one)
     assert own.value == 7
     # (A + B) d + d^2 = eps with A = B = 1.
-    two = bounds.asymmetric([1.0], 0.21, dimensions=(1, 1), norms=([0.51], [0.26]))
+    norms = [0.51], [0.26]
+    two = bounds.asymmetric([1.0], 0.21, dimensions=(1, 1), norms=norms, function_sup=1)
     assert two.value == math.ceil(40.8**2) + math.ceil(20.8**2) + 4
 
 
@@ -81,28 +83,27 @@ def assert_sorted(values):
 @pytest.mark.parametrize("one_layer", ["variation", "barron", "klusowski-barron"])
 def test_monotone_in_every_argument(one_layer):
     spectrum = 0.5 ** np.arange(12)
-    start = {"eps": 0.1, "dimension": 2, "norm": 1.0, "one_layer": one_layer}
+    start = {"eps": 0.1, "dimension": 2, "norm": 1.0, "one_layer": one_layer, "eigenfunction_sup": 1.0}
 
     def value(**changed):
         return bounds.symmetric(spectrum, **{**start, **changed}).value
 
     assert_sorted(bounds.symmetric(spectrum, **start).curve("eps", [1, 0.3, 0.1, 0.03, 0.01]))
     assert_sorted(bounds.symmetric(spectrum, **start).curve("norm", [0, 0.1, 1, 10, np.inf]))
-    assert_sorted(np.array([value(eigenfunction_sup=h) for h in (0.5, 1, 1.5, 2)]))
+    assert_sorted(np.array([value(eigenfunction_sup=h) for h in (1, 1.5, 2)]))
     assert_sorted(np.array([value(rest=t) for t in (0, 0.001, 0.01, 0.05, 0.2)]))
     if one_layer != "klusowski-barron":  # its exponent 1/2 + 1/D depends on the dimension
         assert_sorted(np.array([value(dimension=D) for D in (1, 2, 3, 8)]))
     assert_sorted(np.array([value(radius=t) for t in (0.5, 1, 2)]))
     assert_sorted(np.array([value(constant=t) for t in (0.5, 1, 2)]))
 
-    two = {"dimensions": (2, 1), "norms": (1.0, 2.0), "one_layer": one_layer}
+    two = {"dimensions": (2, 1), "norms": (1.0, 2.0), "one_layer": one_layer, "function_sup": 1.0}
     bound = bounds.asymmetric(spectrum, 0.1, **two)
     assert_sorted(bound.curve("eps", [1, 0.3, 0.1, 0.03, 0.01]))
     assert_sorted(bound.curve("norms", [(0, 0.1), (0.1, 0.1), (0.1, 1), (3, 1), (3, np.inf)]))
-    assert_sorted(
-        np.array([bounds.asymmetric(spectrum, 0.1, **two, function_sup=h).value for h in (0.5, 1, 2)])
-    )
-    assert_sorted(np.array([bounds.asymmetric(spectrum, 0.1, **two, rest=t).value for t in (0, 0.01, 0.2)]))
+    for argument, values in (("function_sup", (1, 1.5, 2)), ("rest", (0, 0.01, 0.2))):
+        changed = [bounds.asymmetric(spectrum, 0.1, **{**two, argument: v}).value for v in values]
+        assert_sorted(np.array(changed))
 
 
 class Ridge:
@@ -138,7 +139,8 @@ def test_drawn_networks_are_within_eps_symmetric(rng):
         if sup[-1] == 0:
             continue
         eps = 10 ** rng.uniform(-2, 0) * sup[0] ** 2
-        bound = bounds.symmetric(sup**2, eps, dimension=D, norm=[g.variation for g in functions])
+        norms = [g.variation for g in functions]
+        bound = bounds.symmetric(sup**2, eps, dimension=D, norm=norms, eigenfunction_sup=1)
         kept = bound.details["rank"]
         F = np.zeros((len(x), 0))
         if kept:
@@ -162,7 +164,7 @@ def test_drawn_networks_are_within_eps_asymmetric(rng):
         sup = np.maximum(np.abs(A).max(axis=0), np.abs(B).max(axis=0))
         eps = 10 ** rng.uniform(-2, 0) * sup[0] ** 2
         norms = [f.variation for f, _ in pairs], [g.variation for _, g in pairs]
-        bound = bounds.asymmetric(sup**2, eps, dimensions=(2, 3), norms=norms)
+        bound = bounds.asymmetric(sup**2, eps, dimensions=(2, 3), norms=norms, function_sup=1)
         kept = bound.details["rank"]
         F, G = np.zeros((40, kept)), np.zeros((50, kept))
         for i in range(kept):
@@ -191,13 +193,16 @@ def test_eigenfunctions_inherit_the_norm_of_the_kernel(rng):
 
 def test_a_vacuous_bound_is_infinite_and_says_so():
     norm = bounds.kernel_norm("laplace", 2)
-    assert "infinite" in bounds.symmetric([1.0, 0.5], 0.1, dimension=2, norm=norm).note
-    assert bounds.symmetric([1.0, 0.5], 0.1, dimension=2, norm=norm).value == math.inf
-    assert bounds.asymmetric([1.0], 0.1, dimensions=(1, 1), norms=(norm, 1.0)).value == math.inf
-    short = bounds.symmetric([1.0], 0.1, dimension=1, norm=1.0, rest=0.5)
+    vacuous = bounds.symmetric([1.0, 0.5], 0.1, dimension=2, norm=norm, eigenfunction_sup=1)
+    assert "infinite" in vacuous.note
+    assert vacuous.value == math.inf
+    two = {"dimensions": (1, 1), "function_sup": 1}
+    assert bounds.asymmetric([1.0], 0.1, norms=(norm, 1.0), **two).value == math.inf
+    one = {"dimension": 1, "norm": 1.0, "eigenfunction_sup": 1}
+    short = bounds.symmetric([1.0], 0.1, rest=0.5, **one)
     assert short.value == math.inf
     assert "leave a tail of 0.5" in short.note
-    assert bounds.symmetric([0.01], 0.1, dimension=1, norm=1.0).value == 0  # the zero function suffices
+    assert bounds.symmetric([0.01], 0.1, **one).value == 0  # the zero function suffices
 
 
 def indefinite(a, b):
@@ -217,6 +222,11 @@ BAD = [
     (([1.0], 0.1), {"one_layer": "bach"}, "one_layer"),
     (([1.0], 0.1), {"rest": -1}, "rest"),
     (([1.0], 0.1), {"eigenfunction_sup": 0}, "eigenfunction_sup"),
+    (([1.0], 0.1), {"eigenfunction_sup": 0.9}, "eigenfunction_sup: expected at least 1"),
+    (([1.0], 0.1), {"eigenfunction_sup": None}, "eigenfunction_sup: expected a bound"),
+    (([1.0], 0.1), {"section_gap": 0.1}, "section_gap: expected None unless points"),
+    ((indefinite, 0.1), {"points": [[50.0], [0.0]]}, "points: expected points in .*, got a coordinate of 50"),
+    ((indefinite, 0.1), {"points": np.zeros((3, 5))}, r"points: expected shape \(n, 1\)"),
     ((indefinite, 0.1), {}, "points: expected points"),
     ((indefinite, 0.1), {"points": np.eye(3)[:, :1]}, "kernel: .*smallest eigenvalue is -1.41"),
     ((lambda a, b: a + 0 * b.T, 0.1), {"points": np.eye(3)[:, :1]}, "kernel: .*differ by 1"),
@@ -229,7 +239,7 @@ BAD = [
 )
 def test_bad_arguments(arguments, changed, message):
     with pytest.raises(ValueError, match=f"^{message}"):
-        bounds.symmetric(*arguments, **{"dimension": 1, "norm": 1.0, **changed})
+        bounds.symmetric(*arguments, **{"dimension": 1, "norm": 1.0, "eigenfunction_sup": 1, **changed})
 
 
 def test_bad_arguments_of_asymmetric():
@@ -238,7 +248,118 @@ def test_bad_arguments_of_asymmetric():
     with pytest.raises(ValueError, match=r"^norms: expected a pair"):
         bounds.asymmetric([1.0], 0.1, dimensions=(1, 1), norms=1.0)
     with pytest.raises(ValueError, match=r"^norms\[1\]: expected 1 values"):
-        bounds.asymmetric([1.0], 0.1, dimensions=(1, 1), norms=(1.0, [1.0, 2.0]))
+        bounds.asymmetric([1.0], 0.1, dimensions=(1, 1), norms=(1.0, [1.0, 2.0]), function_sup=1)
+
+
+def test_hypotheses_are_checked_on_the_arguments(rng):
+    with pytest.raises(ValueError, match=r"^function_sup: expected a bound"):
+        bounds.asymmetric([1.0], 0.1, dimensions=(1, 1), norms=(1.0, 1.0))
+    with pytest.raises(ValueError, match=r"^points\[1\]: expected points in"):
+        bounds.asymmetric(
+            lambda a, b: a - b.T, 0.1, dimensions=(1, 1), norms=(1.0, 1.0), points=([[0.0]], [[2.0]])
+        )
+    sphere = spectra.mercer_sphere(lambda t: 1 + t, 3, 2)
+    with pytest.raises(ValueError, match=r"^dimension: expected 3"):
+        bounds.symmetric(sphere, 0.1, dimension=1, norm=1.0)
+    far = spectra.mercer(lambda a, b: 1 + a @ b.T, np.array([[-50.0], [50.0]]))
+    with pytest.raises(ValueError, match=r"^points: expected points in"):
+        bounds.symmetric(far, 0.1, dimension=1, norm=1.0)
+    # k = 0.6 cos(pi x) cos(pi y) has the eigenvalue 0.3 and an eigenfunction of sup sqrt(2), not 1.
+    cosine = bounds.symmetric([0.3], 0.4, dimension=1, norm=10.0, eigenfunction_sup=2**0.5)
+    assert cosine.value > 0
+    assert "at most 1.414" in str(cosine)
+    assert bounds.symmetric([0.3], 0.2, dimension=1, norm=10.0, one_layer="barron").value > 0  # none needed
+    # The constant of this theorem is not known, which the quantity says.
+    options = {"dimension": 1, "norm": 10.0, "eigenfunction_sup": 2**0.5, "one_layer": "klusowski-barron"}
+    assert "if the theorem's constant" in bounds.symmetric([0.3], 0.4, **options).quantity
+
+
+def test_what_holds_on_the_points_only_says_so():
+    x = np.random.default_rng(0).uniform(-1, 1, (3, 10))
+
+    def linear(a, b):
+        return 1 + a @ b.T
+
+    # Six relus cannot represent a relation of rank 11 on the cube, only on these three points.
+    bound = bounds.symmetric(linear, 0.1, dimension=10, norm=0.0, points=x)
+    assert bound.quantity == "neurons that suffice on the 3 points given"
+    both = bounds.asymmetric(linear, 0.1, dimensions=(10, 10), norms=(0.0, 0.0), points=(x, x))
+    assert both.quantity == "neurons that suffice, both maps on the 3 x 3 points given"
+
+
+@pytest.mark.parametrize(
+    ("name", "D", "n", "scale"),
+    [("gaussian", 1, 30, 0.5), ("matern32", 1, 60, 1.0), ("laplace", 1, 100, 1.0), ("gaussian", 2, 300, 1.0)],
+)
+def test_suprema_and_tails_extended_to_the_cube(name, D, n, scale):
+    """The tail of the functions of a sample, over the cube: above the sample's, at most the bound."""
+    rng = np.random.default_rng(n)
+    x = rng.uniform(-1, 1, (n, D))
+    kernel = KERNELS[name](scale)
+    gap = bounds.section_gap(name, x, length_scale=scale)
+    grid = rng.uniform(-1, 1, (3000, D))
+    grid[: 2**D] = np.stack(np.meshgrid(*[[-1, 1]] * D), axis=-1).reshape(-1, D)
+    found = spectra.mercer(kernel, x)
+    nearest = np.sqrt(np.maximum(2 - 2 * kernel(grid, x).max(axis=1), 0)).max()
+    assert nearest <= gap * (1 + 1e-9)
+    assert gap <= 1.3 * nearest
+    g = kernel(grid, x) @ found.vectors[:, :6] / n / np.sqrt(found.values[:6])
+    sample = bounds._symmetric.mercer_of(found)
+    cube = sample.on_cube(gap)
+    exceeded = 0
+    for d in (0, 1, 3, 6):
+        tail = (1 - (g[:, :d] ** 2).sum(axis=1)).max()
+        assert tail <= cube.tails[d] + 1e-9
+        exceeded += tail > sample.tails[d] * (1 + 1e-6)
+    assert exceeded
+    assert (np.abs(g).max(axis=0) <= cube.sup[:6] + 1e-9).all()
+    options = {"dimension": D, "norm": 10.0, "points": x}
+    narrow, wide = (bounds.symmetric(kernel, 0.5, section_gap=w, **options) for w in (None, gap))
+    assert narrow.value <= wide.value
+    assert narrow.quantity.endswith(f"on the {n} points given")
+    assert wide.quantity == "neurons that suffice"
+
+
+KERNELS = {
+    "gaussian": lambda s: lambda a, b: np.exp(-np.square(a[:, None] - b).sum(axis=2) / (2 * s * s)),
+    "laplace": lambda s: lambda a, b: np.exp(-np.sqrt(np.square(a[:, None] - b).sum(axis=2)) / s),
+    "matern32": lambda s: (
+        lambda a, b: (1 + 3**0.5 * np.abs(a - b.T) / s) * np.exp(-(3**0.5) * np.abs(a - b.T) / s)
+    ),
+}
+
+
+def test_section_gaps_by_hand():
+    # 51 points 0.04 apart: no point is farther than 0.02.
+    x = np.linspace(-1, 1, 51)[:, None]
+    got = bounds.section_gap("gaussian", x, length_scale=0.5)
+    assert 0.02 <= got / 2 * (1 + 1e-3) <= 0.0203
+    assert bounds.section_gap("laplace", [[0.0]]) == pytest.approx(math.sqrt(2 - 2 / math.e), rel=0.01)
+    assert bounds.section_gap("periodic", x, period=1.0) >= math.sqrt(
+        2 - 2 * math.exp(-2 * math.sin(0.02 * math.pi) ** 2)
+    )
+    assert bounds.section_gap("gaussian", np.zeros((1, 12))) <= math.sqrt(2)
+    with pytest.raises(ValueError, match=r"^points: expected points in"):
+        bounds.section_gap("gaussian", [[1.5]])
+    with pytest.raises(ValueError, match=r"^kernel: "):
+        bounds.section_gap("polynomial", x)
+
+
+def test_degrees_that_were_not_computed_count():
+    """1e-6 (1 + 3t) + 101 P_50(t): two degrees say nothing of the third of the norm that is all of it."""
+
+    def profile(t):
+        return 1e-6 * (1 + 3 * t) + 101 * np.polynomial.legendre.legval(t, np.eye(51)[50])
+
+    sphere = spectra.mercer_sphere(profile, 3, 2)
+    assert sphere.squared_norm == pytest.approx(101, rel=1e-9)
+    bound = bounds.symmetric(sphere, 0.5, dimension=3, norm=1.0, one_layer="barron")
+    assert bound.value == math.inf
+    assert "leave a tail of 10.05" in bound.note
+    old = spectra.SphereSpectrum(3, sphere.values, sphere.multiplicities, sphere.trace)
+    assert bounds.symmetric(old, 0.5, dimension=3, norm=1.0, one_layer="barron").value == math.inf
+    smooth = spectra.mercer_sphere(np.exp, 3, 12)
+    assert smooth.squared_norm == pytest.approx((smooth.values**2 * smooth.multiplicities).sum(), rel=1e-12)
 
 
 def test_no_symmetric_network_is_below_the_floor(rng):
@@ -310,3 +431,46 @@ def test_the_floor_in_l2_is_attained(rng):
     F = vectors * np.sqrt(np.maximum(values, 0))
     floor = bounds.symmetric_floor(r, "l2").value
     assert floor == pytest.approx(np.sqrt(((r - F @ F.T) ** 2).mean()), rel=1e-12)
+
+
+def test_the_floor_of_indefinite_relations():
+    """Relations whose diagonal is >= 0 and which no <phi, phi> comes near to."""
+    x = np.linspace(-1, 1, 41)
+    gap = np.abs(x[:, None] - x)
+    assert bounds.symmetric_floor(-gap).value == pytest.approx(1.0)  # attained by phi(x) = x
+    assert np.abs(-gap - np.outer(x, x)).max() <= 1 + 1e-12
+    assert bounds.symmetric_floor(-(gap**2)).value == pytest.approx(2.0)
+    root = bounds.symmetric_floor(-np.sqrt(gap))
+    assert root.value > 0.75  # two points give 0.707, the best matrix 0.899
+    assert root.details["statement"] == "eigenvector"
+    # Two points by hand: s(x,x) + s(y,y) - 2 s(x,y) >= 0.
+    assert bounds.symmetric_floor([[0.5, 2.0], [2.0, 0.5]]).value == pytest.approx((4 - 1) / 4)
+    # The antisymmetric part adds: at weights 1/4 each, errors 2 + (0, 1, 1, 0).
+    assert bounds.symmetric_floor([[-1.0, 4.0], [2.0, -1.0]]).value == pytest.approx((6 + 2 + 2) / 4)
+
+
+def test_the_floor_against_fitted_matrices(rng):
+    """Descend on the largest error of F F' directly: never below the floor, and near to it for few points."""
+    nearest = []
+    for _ in range(6):
+        n = int(rng.integers(2, 6))
+        r = rng.standard_normal((n, n))
+        floor = bounds.symmetric_floor(r).value
+
+        def soft(f, p, r=r, n=n):
+            F = f.reshape(n, n)
+            e = r - F @ F.T
+            size = np.abs(e)
+            value = (size**p).mean() ** (1 / p)
+            g = (size / value) ** (p - 1) * np.sign(e) / size.size
+            return value, -((g + g.T) @ F).ravel()
+
+        best = np.inf
+        for _ in range(2):
+            f = rng.standard_normal(n * n)
+            for p in (2, 8, 32, 64):
+                f = minimize(soft, f, args=(p,), jac=True, options={"maxiter": 100}).x
+            best = min(best, np.abs(r - f.reshape(n, n) @ f.reshape(n, n).T).max())
+        assert floor <= best + 1e-12
+        nearest.append(floor / best)
+    assert np.median(nearest) > 0.7

@@ -8,14 +8,16 @@ published rate.
 import sys as _sys
 
 from . import bound as _bound
-from ._asymmetric import asymmetric, symmetric_floor
+from ._asymmetric import asymmetric
 from ._attention import Margin, attention, attention_error, margin_of
 from ._certify import Certificate, certify
 from ._hilbert_cube import hilbert_cube
 from ._one_layer import kernel_norm
 from ._random_features import random_features
 from ._report import Comparison, Report, report
+from ._section_gap import section_gap
 from ._symmetric import symmetric
+from ._symmetric_floor import symmetric_floor
 from ._zonal import zonal
 from .bound import Assumption, Bound, Constant
 
@@ -36,6 +38,7 @@ __all__ = [
     "margin_of",
     "random_features",
     "report",
+    "section_gap",
     "symmetric",
     "symmetric_floor",
     "zonal",

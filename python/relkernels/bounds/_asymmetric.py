@@ -6,7 +6,9 @@ networks within delta_i of a_i and b_i. Then
 
     sup |r - <phi, psi>| <= tau(d) + sum_{i<=d} ((A_i + B_i) delta_i + delta_i^2).
 
-`symmetric_floor` bounds the error of a symmetric network on an asymmetric relation from below.
+The series converges in L2. For a relation that is only continuous it need not converge uniformly (for r(x -
+y) on the circle it is a Fourier series, which may diverge), so tau(d) need not tend to 0: then the bound is
+infinite at every rank, although two maps approximate the relation.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ from ..base.describe import described
 from ..spectra import SchmidtSpectrum, schmidt
 from ..spectra.operators import evaluate
 from ._one_layer import dimension_and_norms, one_layer_bound
+from ._section_gap import in_cube
 from ._split import cheapest
-from ._symmetric import spectrum, tails_of
+from ._symmetric import height_assumption, height_constant, spectrum, sup_of_orthonormal, tails_of, where
 from .bound import Assumption, Bound, Constant, non_negative, positive
 
 
@@ -40,6 +43,8 @@ class Schmidt:
     tails: np.ndarray  # (d + 1,)
     tails_l2: np.ndarray
     checked: str | None
+    n_points: tuple[int, int] | None = None  # suprema and tails are those of this many points
+    height: float = math.nan  # bound of |u_i| and |v_i|, if given
 
 
 def _of_values(values: np.ndarray, found: SchmidtSpectrum) -> Schmidt:
@@ -59,11 +64,15 @@ def _of_values(values: np.ndarray, found: SchmidtSpectrum) -> Schmidt:
         np.array(tails),
         np.sqrt(tails_of(s**2, float((residual**2).mean()))),
         f"singular values, suprema and tails on {n} x {m} points",
+        (n, m),
     )
 
 
-def schmidt_of(relation: Any, points: Any, function_sup: Any, rest: float) -> Schmidt:
-    """Return the pairs of functions of a relation on points, of a spectrum, or of bounded functions."""
+def schmidt_of(relation: Any, points: Any = None, function_sup: Any = None, rest: float = 0.0) -> Schmidt:
+    """Return the pairs of functions of a relation on points, of a spectrum, or of bounded functions.
+
+    Without a bound of the functions, suprema and uniform tails are NaN.
+    """
     if isinstance(relation, Schmidt):
         return relation
     if isinstance(relation, SchmidtSpectrum):
@@ -82,10 +91,10 @@ def schmidt_of(relation: Any, points: Any, function_sup: Any, rest: float) -> Sc
             check.fail("points", "at least one point on each side", values.shape)
         return _of_values(values, schmidt(values))
     s = spectrum("relation", relation)
-    height = positive("function_sup", function_sup)
+    height = sup_of_orthonormal("function_sup", function_sup)
     sup, ones = height * np.sqrt(s), np.ones_like(s)
     tails_l2 = np.sqrt(tails_of(s**2, rest**2))
-    return Schmidt(s, sup, sup, ones, ones, height**2 * tails_of(s, rest), tails_l2, None)
+    return Schmidt(s, sup, sup, ones, ones, height**2 * tails_of(s, rest), tails_l2, None, height=height)
 
 
 def asymmetric(
@@ -95,7 +104,7 @@ def asymmetric(
     dimensions: tuple[int, int],
     norms: tuple[Any, Any],
     points: Any = None,
-    function_sup: float = 1.0,
+    function_sup: float | None = None,
     rest: float = 0.0,
     one_layer: str | Callable[[float, float], float] = "variation",
     radius: float | None = None,
@@ -116,9 +125,11 @@ def asymmetric(
         Norm of x -> r(x, y), the largest over y, and of y -> r(x, y), the largest over x; or the norms of
         the functions a_i and of the b_i. May be infinite: the bound is then vacuous.
     points : pair of array-like, optional
-        Points at which the relation is evaluated, of shapes (n, d_x) and (m, d_y).
-    function_sup : float, default 1.0
-        Bound on all ``|u_i|`` and ``|v_i|``, if singular values are given.
+        Points of the cubes at which the relation is evaluated, of shapes (n, d_x) and (m, d_y). Suprema and
+        tails are over these points, and so is the accuracy.
+    function_sup : float, optional
+        Bound on all ``|u_i|`` and ``|v_i|``, >= 1; required if singular values are given, for a uniform
+        accuracy.
     rest : float, default 0.0
         Sum of the singular values beyond the given ones.
     one_layer, radius, constant
@@ -137,9 +148,10 @@ def asymmetric(
     Examples
     --------
     >>> from relkernels import bounds
-    >>> bound = bounds.asymmetric([0.5, 0.1, 0.001], 0.1, dimensions=(1, 1), norms=(1.0, 1.0))
+    >>> values, options = [0.5, 0.1, 0.001], {"dimensions": (1, 1), "norms": (1.0, 1.0)}
+    >>> bound = bounds.asymmetric(values, 0.1, function_sup=2**0.5, **options)
     >>> bound.details["rank"], bound.value
-    (2, 476958.0)
+    (2, 914026.0)
     """
     accuracy = positive("eps", eps)
     if not isinstance(dimensions, (tuple, list)) or len(dimensions) != 2:
@@ -154,6 +166,11 @@ def asymmetric(
     ]
     layers = [one_layer_bound(one_layer, D, radius, constant) for D, _ in sides]
     system = schmidt_of(relation, points, function_sup, non_negative("rest", rest))
+    if callable(relation):
+        for i, D in enumerate(dimensions):
+            in_cube(f"points[{i}]", points[i], D)
+    if layers[0].norm == "sup" and np.isnan(system.sup_x).any():
+        check.fail("function_sup", "a bound of all |u_i| and |v_i|, if singular values are given", None)
     roots = np.sqrt(system.singular_values)
     functions = []
     for (_, (section,)), mean, name in zip(
@@ -198,7 +215,7 @@ def asymmetric(
         }
     return Bound(
         "asymmetric",
-        "neurons that suffice, both maps",
+        f"neurons that suffice, both maps{where(system.n_points)}{layers[0].caveat}",
         math.inf if split is None else split.total,
         "sum_i n_i(delta_i) + n'_i(delta_i), tau(d) + sum_{i<=d} ((A_i + B_i) delta_i + delta_i^2) = eps",
         r"\min_{d,\delta} \sum_{i\le d} n_i(\delta_i) + n'_i(\delta_i) \text{ with } \tau(d) + \sum_{i\le d}"
@@ -208,12 +225,14 @@ def asymmetric(
             Constant("eps", accuracy, f"requested accuracy, {'uniform' if uniform else 'in L2'}"),
             Constant("d", details.get("rank", math.inf), "rank, minimised over"),
             Constant("tau(d)", details.get("tail", float(tails[-1])), "truncation error"),
+            *height_constant("|u_i|, |v_i|", system.height),
             *layers[0].constants,
         ),
         assumptions=(
             Assumption("the relation is continuous", system.checked),
             Assumption("inputs lie in cubes [-1, 1]^D", None),
             Assumption("the norms given bound those of the relation's sections (or of each function)", None),
+            *height_assumption("every singular function", system.height),
         ),
         cited=layers[0].cited,
         note=note,
@@ -228,70 +247,4 @@ def asymmetric(
             "constant": constant,
         },
         function=asymmetric,
-    )
-
-
-def symmetric_floor(values: Any, norm: str = "sup") -> Bound:
-    """Return a lower bound on the error of every symmetric network <phi, phi> on a relation.
-
-    Parameters
-    ----------
-    values : array-like of shape (n, n)
-        Relation values r(x_i, x_j).
-    norm : {"sup", "l2"}, default "sup"
-        Largest error, or root mean square over all pairs.
-
-    Returns
-    -------
-    Bound
-
-    Raises
-    ------
-    ValueError
-        If `values` is not a square matrix of finite numbers.
-
-    Notes
-    -----
-    Derived. s(x, y) = <phi(x), phi(y)> is symmetric, so
-    ``|r(x, y) - s| + |r(y, x) - s| >= |r(x, y) - r(y, x)|``, and one of the two errors is at least half of
-    that; on the diagonal s >= 0, so the error is at least -r(x, x). In L2 the antisymmetric and symmetric
-    parts are orthogonal, and s is positive semi-definite, so the squares add.
-
-    Examples
-    --------
-    >>> from relkernels import bounds
-    >>> bounds.symmetric_floor([[0.0, 1.0], [-1.0, 0.0]]).value
-    1.0
-    """
-    r = check.numbers("values", values)
-    if r.ndim != 2 or r.shape[0] != r.shape[1] or r.size == 0:
-        check.fail("values", "a square matrix", f"shape {r.shape}")
-    if not np.isfinite(r).all():
-        check.fail("values", "finite values", "NaN or infinity")
-    kind = check.choice("norm", norm, ("sup", "l2"))
-    skew = (r - r.T) / 2
-    eigenvalues = np.linalg.eigvalsh((r + r.T) / 2)
-    negative = np.minimum(eigenvalues, 0)
-    if kind == "sup":
-        floor = max(np.abs(skew).max(), -np.diag(r).min(), 0.0)
-    else:
-        floor = math.sqrt((skew**2).sum() + (negative**2).sum()) / len(r)
-    return Bound(
-        "symmetric_floor",
-        "error that no symmetric network can go below",
-        floor,
-        "max(sup |r(x,y) - r(y,x)| / 2, sup -r(x,x))"
-        if kind == "sup"
-        else "sqrt(||antisymmetric part||^2 + ||negative part||^2) / n",
-        r"\max\left(\tfrac12\sup|r(x,y)-r(y,x)|,\ \sup -r(x,x)\right)"
-        if kind == "sup"
-        else r"\tfrac1n\sqrt{\|r_-\|_F^2 + \sum_{\lambda_i<0}\lambda_i^2}",
-        source="derived: <phi, phi> is symmetric positive semi-definite, so these parts remain",
-        constants=(
-            Constant("antisymmetric", float(np.abs(skew).max()), "largest |r(x,y) - r(y,x)| / 2"),
-            Constant("lambda_min", float(eigenvalues[0]), "smallest eigenvalue of the symmetric part"),
-        ),
-        assumptions=(Assumption("values on the pairs given", f"{len(r)} x {len(r)} pairs"),),
-        arguments={"values": r, "norm": norm},
-        function=symmetric_floor,
     )

@@ -38,7 +38,8 @@ class OneLayer:
     """A one-layer bound: neurons for functions of given norms and given accuracies.
 
     `power` is the p of N ~ (norm / accuracy)^p that determines the split of the accuracy among functions;
-    `norm` is "sup" or "l2", the norm in which the accuracy holds.
+    `norm` is "sup" or "l2", the norm in which the accuracy holds. `caveat` is what "neurons that suffice"
+    must add.
     """
 
     name: str
@@ -47,6 +48,7 @@ class OneLayer:
     norm: str
     constants: tuple[Constant, ...]
     cited: str
+    caveat: str = ""
 
 
 def one_layer_bound(
@@ -120,6 +122,7 @@ def one_layer_bound(
         "sup",
         (Constant("c", c, "universal but not explicit in the theorem: the value is up to this factor"),),
         "Klusowski & Barron 2018: c v max(sqrt(D), sqrt(log N)) N^(-1/2 - 1/D), uniform",
+        f" if the theorem's constant, which is not known, is at most {c:.4g}",
     )
 
 

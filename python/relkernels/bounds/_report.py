@@ -17,9 +17,10 @@ import numpy as np
 
 from ..base import check
 from ..spectra import mercer
-from ._asymmetric import asymmetric, schmidt_of, symmetric_floor
+from ._asymmetric import asymmetric, schmidt_of
 from ._certify import Certificate, certify
 from ._symmetric import mercer_of, symmetric, tails_of
+from ._symmetric_floor import symmetric_floor
 from .bound import Assumption, Bound, Constant
 from .certificates.relations import relation_on_cells
 from .models import Relation, relation_of
@@ -359,14 +360,14 @@ def report(
                 check.fail(name, "inputs in [-1, 1]^D where norm is given", f"{np.abs(a).max():.4g}")
         values = truth[rows, rows]
         if is_symmetric:
-            system = mercer_of(mercer(values), None, 1.0, 0.0)
+            system = mercer_of(mercer(values))
             upper = _guaranteed(
                 lambda eps: symmetric(system, eps, dimension=X.shape[1], norm=norm),
                 neurons,
                 float(np.abs(truth).max()),
             )
         else:
-            schmidt = schmidt_of(lambda a, b: values, (X[rows], other[rows]), 1.0, 0.0)
+            schmidt = schmidt_of(lambda a, b: values, (X[rows], other[rows]))
             upper = _guaranteed(
                 lambda eps: asymmetric(
                     schmidt, eps, dimensions=(X.shape[1], other.shape[1]), norms=tuple(norm)

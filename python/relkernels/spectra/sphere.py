@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from ..base.describe import described
 _ROUNDING = 1e-14
 # Degrees, dimensions and nodes beyond which the quadrature would need hours and gigabytes.
 _MOST = 1_000_000
+# Nodes a piece at which the quadrature of the squared norm stops.
+_MOST_NODES = 1024
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,6 +33,8 @@ class SphereSpectrum:
         Number of independent harmonics of each degree (floats: they grow beyond 2^63).
     trace : float
         k(1), the sum of all eigenvalues with their multiplicities.
+    squared_norm : float
+        Mean of k(t)^2, the sum of the squares of all eigenvalues with their multiplicities; NaN if unknown.
 
     Examples
     --------
@@ -43,6 +47,7 @@ class SphereSpectrum:
     values: np.ndarray
     multiplicities: np.ndarray
     trace: float
+    squared_norm: float = field(default=math.nan)
 
     def expanded(self, count: int) -> np.ndarray:
         """Return the first `count` eigenvalues, each repeated by its multiplicity, largest first."""
@@ -151,6 +156,25 @@ def funk_hecke(
         raise TypeError(f"profile: expected a callable of an array, got {described(profile)}")
     n, count = check.integer("dimension", dimension, 2, _MOST), check.integer("degrees", degrees, 1, _MOST)
     nodes = 2 * count + 64 if n_nodes is None else check.integer("n_nodes", n_nodes, 2, _MOST)
+    t, weights = _nodes(n, breaks, nodes)
+    with check.naming("profile"):
+        values = check.numbers("profile", profile(t))
+    if values.shape != t.shape:
+        check.fail("profile", f"values of shape {t.shape}", f"shape {values.shape}")
+    if not np.isfinite(values).all():
+        check.fail("profile", "finite values between -1 and 1", "NaN or infinite ones")
+    weighted = values * weights
+    result = np.empty(count)
+    before, now = np.zeros_like(t), np.ones_like(t)
+    for k in range(count):
+        result[k] = weighted @ now
+        # (k + n - 2) P_(k+1) = (2k + n - 2) t P_k - k P_(k-1)
+        before, now = now, t if k == 0 else ((2 * k + n - 2) * t * now - k * before) / (k + n - 2)
+    return result
+
+
+def _nodes(n: int, breaks: Sequence[float], nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return values of t = <x, y> and weights, for means over the sphere with `nodes` nodes a piece."""
     jumps = sorted(check.numbers("breaks", breaks).ravel().tolist())
     if jumps and not (jumps[0] > -1 and jumps[-1] < 1):
         outside = next(t for t in jumps if not -1 < t < 1)
@@ -159,23 +183,28 @@ def funk_hecke(
     x, w = np.polynomial.legendre.leggauss(nodes)
     middle, half = (edges[1:] + edges[:-1]) / 2, (edges[1:] - edges[:-1]) / 2
     angle = (middle[:, None] + half[:, None] * x).ravel()
-    t = np.cos(angle)
-    with check.naming("profile"):
-        values = check.numbers("profile", profile(t))
-    if values.shape != t.shape:
-        check.fail("profile", f"values of shape {t.shape}", f"shape {values.shape}")
-    if not np.isfinite(values).all():
-        check.fail("profile", "finite values between -1 and 1", "NaN or infinite ones")
     # |S^(n-2)| / |S^(n-1)|
     ratio = math.exp(math.lgamma(n / 2) - math.lgamma((n - 1) / 2)) / math.sqrt(math.pi)
-    weighted = values * np.sin(angle) ** (n - 2) * (half[:, None] * w).ravel() * ratio
-    result = np.empty(count)
-    before, now = np.zeros_like(t), np.ones_like(t)
-    for k in range(count):
-        result[k] = weighted @ now
-        # (k + n - 2) P_(k+1) = (2k + n - 2) t P_k - k P_(k-1)
-        before, now = now, t if k == 0 else ((2 * k + n - 2) * t * now - k * before) / (k + n - 2)
-    return result
+    return np.cos(angle), np.sin(angle) ** (n - 2) * (half[:, None] * w).ravel() * ratio
+
+
+def _mean_square(
+    profile: Callable[[np.ndarray], np.ndarray], dimension: int, breaks: Sequence[float], nodes: int
+) -> float:
+    """Return the mean of profile(<x, y>)^2 over the sphere.
+
+    The nodes are doubled until two values agree; the difference of the last two is added.
+    """
+    nodes, before = min(max(nodes, 128), _MOST_NODES // 2), math.inf
+    while True:
+        t, weights = _nodes(dimension, breaks, nodes)
+        square = float(weights @ np.square(check.numbers("profile", profile(t))))
+        change = abs(square - before)
+        if change <= 1e-12 * square:
+            return square
+        if 2 * nodes > _MOST_NODES:
+            return square + (change if change < math.inf else 0.0)
+        nodes, before = 2 * nodes, square
 
 
 def mercer_sphere(
@@ -230,4 +259,5 @@ def mercer_sphere(
             f"one whose smallest eigenvalue is {smallest:.6g}, of degree {int(values.argmin())}",
         )
     many = np.array([float(multiplicity(n, k)) for k in range(len(values))])
-    return SphereSpectrum(n, np.where(values > rounding, values, 0.0), many, top)
+    square = _mean_square(profile, n, breaks, 2 * degrees + 64 if n_nodes is None else n_nodes)
+    return SphereSpectrum(n, np.where(values > rounding, values, 0.0), many, top, square)
