@@ -301,6 +301,10 @@ def _of_theory() -> dict[str, dict[str, Any]]:
             "function_sup": 1.5,
         },
         "bounds.attention": {"margin": 1.0, "n": 3, "diameter": 1.0, "eps": 0.5},
+        "bounds.attention_coverage": {
+            "margin": rk.bounds.margin_of([[0.0, 1.0]]), "diameter": 1.0, "eps": 0.5, "beta": 2.0,
+        },
+        "bounds.attention_regret": {"n": 3, "beta": 2.0},
         "bounds.attention_error": {"margin": 1.0, "n": 3, "diameter": 1.0, "beta": 2.0},
         "bounds.certify": {"phi": PHI, "relation": "gaussian", "box": [(-1, 1)] * D, "max_pairs": 1},
         "bounds.hilbert_cube": {"encoder": "geometric", "modulus_of_continuity": 1.0, "eps": 0.1},

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import relkernels as rk
 from relkernels import PreferenceRetriever, bounds
+from scipy.stats import binom
 from sklearn.exceptions import NotFittedError
 
 
@@ -207,3 +208,19 @@ def test_wrong_types_and_unfitted(data):
     ):
         with pytest.raises(NotFittedError):
             call(make())
+
+
+def test_a_temperature_for_new_sets(data, nearest):
+    Q, sets, _ = data
+    Q, sets = Q[400:], sets[400:]
+    needed = bounds.attention(bounds.margin_of(nearest.utility(Q, sets)), None, 1.0, 0.1).details["per_set"]
+    beta = nearest.temperature_for(0.1, 0.8, Q=Q, sets=sets, confidence=0.95)
+    k = int((needed <= beta).sum())
+    assert beta in needed
+    # P(at least k of n below the quantile) is at most 0.05 for this k, not for the one before.
+    assert binom.sf(k - 1, len(needed), 0.8) <= 0.05 < binom.sf(k - 2, len(needed), 0.8)
+    assert beta >= nearest.temperature_for(0.1, 0.8, Q=Q, sets=sets)
+    with pytest.raises(ValueError, match=r"^coverage: expected less, or more than"):
+        nearest.temperature_for(0.1, 0.999, Q=Q, sets=sets, confidence=0.95)
+    with pytest.raises(ValueError, match=r"^Q: expected queries and sets that were not used"):
+        nearest.temperature_for(0.1, 0.8, confidence=0.95)

@@ -9,7 +9,7 @@ import sys as _sys
 
 from . import bound as _bound
 from ._asymmetric import asymmetric
-from ._attention import Margin, attention, attention_error, margin_of
+from ._attention import attention, attention_coverage, attention_error, attention_regret
 from ._certify import Certificate, certify
 from ._hilbert_cube import hilbert_cube
 from ._one_layer import kernel_norm
@@ -20,6 +20,7 @@ from ._symmetric import symmetric
 from ._symmetric_floor import symmetric_floor
 from ._zonal import zonal
 from .bound import Assumption, Bound, Constant
+from .margins import Margin, margin_of
 
 __all__ = [
     "Assumption",
@@ -31,7 +32,9 @@ __all__ = [
     "Report",
     "asymmetric",
     "attention",
+    "attention_coverage",
     "attention_error",
+    "attention_regret",
     "certify",
     "hilbert_cube",
     "kernel_norm",

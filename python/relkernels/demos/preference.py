@@ -2,7 +2,7 @@
 
 Digits: from a set of 8 images, select the one with the largest digit, or the smallest, depending on the
 query. Attention over the same utilities approaches the selection as its inverse temperature increases; the
-bound of `relkernels.bounds.attention_error`, at each set's margin, guarantees how closely.
+bound of `relkernels.bounds.attention_error`, with each set's utilities, guarantees how closely.
 
 Travellers: 210 real choices among air, train, bus and car (statsmodels' modechoice), compared with a
 conditional logit with the same attributes and their products with income and party size. In these data the
@@ -89,12 +89,8 @@ def largest_digit(report: Callable[[str], None]) -> dict[str, Any]:
     attention = []
     for beta in _BETAS:
         attended = order.attend(largest, sets, values, beta)[:, 0]
-        bound = np.array(
-            [
-                bounds.attention_error(float(m), _SET, float(np.ptp(d)), beta, n_best=int(k)).value
-                for m, k, d in zip(margin.per_set, margin.n_best, digits, strict=True)
-            ]
-        )
+        share = bounds.attention_error(margin, _SET, 1.0, beta).details["per_set"]
+        bound = np.ptp(digits, axis=1) * share
         attention.append(
             {
                 "beta": beta,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import logsumexp
@@ -17,6 +17,9 @@ from .consistency import Continuity, Transitivity, continuity, transitivity
 from .fitting.choice_samples import chosen_items
 from .fitting.problems import Weight
 from .fitting.sets import ItemSets
+
+if TYPE_CHECKING:
+    from ..bounds import Margin
 
 # Queries per block of utilities in memory.
 _BLOCK = 256
@@ -34,6 +37,7 @@ class UtilityMixin:
     margins_: np.ndarray
     n_best_: np.ndarray
     set_sizes_: np.ndarray
+    _gaps: np.ndarray | None
     _weights: Callable[[Any, np.ndarray], Weight]
 
     def _read(
@@ -51,25 +55,31 @@ class UtilityMixin:
 
     def _keep_margins(self, Q: np.ndarray, sets: ItemSets, partial: bool) -> None:
         """Keep the margins of the sets of a fit; after `partial_fit` none hold for all batches."""
-        for name in ("margins_", "n_best_", "set_sizes_"):
+        for name in ("margins_", "n_best_", "set_sizes_", "_gaps"):
             self.__dict__.pop(name, None)
         if not partial:
-            self.margins_, self.n_best_, self.set_sizes_ = self._measured(Q, sets)
+            margin = self._measured(Q, sets)
+            self.margins_, self.n_best_, self.set_sizes_ = margin.per_set, margin.n_best, margin.sizes
+            self._gaps = margin.profile
 
-    def _measured(self, Q: np.ndarray, sets: ItemSets) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the margin of each set, the number of its best items, and its size."""
+    def _kept(self) -> Margin:
+        """Return the margins that the last fit kept."""
+        from ..bounds import Margin
+
+        least = float(self.margins_.min())
+        # Models pickled by earlier versions have no gaps.
+        return Margin(least, self.margins_, self.n_best_, self.set_sizes_, getattr(self, "_gaps", None))
+
+    def _measured(self, Q: np.ndarray, sets: ItemSets) -> Margin:
+        """Return the margins of sets."""
         from ..bounds import margin_of
+        from ..bounds.margins import joined
 
         measured = []
         for begin in range(0, len(Q), _BLOCK):
             rows = np.arange(begin, min(begin + _BLOCK, len(Q)))
             measured.append(margin_of(self._utilities(Q[rows], sets.select(rows))))
-        margins = np.concatenate([m.per_set for m in measured])
-        return (
-            margins,
-            np.concatenate([m.n_best for m in measured]),
-            np.concatenate([m.sizes for m in measured]),
-        )
+        return joined(measured)
 
     def _utilities(self, Q: np.ndarray, sets: ItemSets) -> Any:
         """Return (b, n) utilities, or a list of b arrays if the sets differ in size."""
@@ -233,11 +243,12 @@ class UtilityMixin:
         *,
         alternatives: Any = None,
         available: Any = None,
+        confidence: float | None = None,
     ) -> float:
         """Return the inverse temperature for which `attend` has accuracy `eps`.
 
         Attention then differs from the value of the most preferred item by at most `eps` times the diameter
-        of the values, on all of the sets (with `coverage` 1) and on others with such a margin.
+        of the values, on all of the sets (with `coverage` 1) and on others with such utilities.
 
         Parameters
         ----------
@@ -251,6 +262,9 @@ class UtilityMixin:
             None means the training sets of the last `fit`. Required after `partial_fit`, which sees one batch
             at a time and changes the utilities of earlier batches.
         alternatives, available : as in `fit`
+        confidence : float, optional
+            If given, `coverage` holds with this probability for new sets from the distribution of `sets`,
+            which are then required and must not have been used to fit. It needs `coverage` < 1 and many sets.
 
         Returns
         -------
@@ -259,9 +273,11 @@ class UtilityMixin:
 
         See Also
         --------
-        relkernels.bounds.attention : The bound, applied to each margin in `margins_`.
+        relkernels.bounds.attention : The bound, applied to the gaps of utility in each set.
+        relkernels.bounds.attention_coverage : The probability of such an error at a given temperature.
         """
         from ..bounds import attention as attention_bound
+        from ..bounds.margins import confidence_level, order_for
 
         check_is_fitted(self)
         share = check.real("coverage", coverage)
@@ -271,17 +287,21 @@ class UtilityMixin:
             check.fail("eps", "a fraction of the diameter in (0, 1)", repr(eps))
         if (Q is None) != (sets is None):
             check.fail("sets" if sets is None else "Q", "both Q and sets, or neither", "None")
+        if confidence is not None and Q is None:
+            check.fail("Q", "queries and sets that were not used to fit, for a confidence", "None")
         if Q is not None:
             measured = self._measured(*self._read(Q, sets, alternatives, available))
         elif hasattr(self, "margins_"):
-            measured = self.margins_, self.n_best_, self.set_sizes_
+            measured = self._kept()
         else:
             check.fail("Q", "queries and their sets after partial_fit, which keeps no margins", "None")
-        needed = [
-            attention_bound(float(margin), int(n), 1.0, float(eps), n_best=int(best)).value
-            for margin, best, n in zip(*measured, strict=True)
-        ]
-        return float(np.sort(needed)[int(np.ceil(share * len(needed))) - 1])
+        needed = np.sort(attention_bound(measured, None, 1.0, float(eps)).details["per_set"])
+        if confidence is None:
+            return float(needed[int(np.ceil(share * len(needed))) - 1])
+        order = order_for(len(needed), share, confidence_level("confidence", confidence))
+        if order is None:
+            check.fail("coverage", f"less, or more than {len(needed)} sets, for this confidence", share)
+        return float(needed[order - 1])
 
     def check_transitivity(
         self,

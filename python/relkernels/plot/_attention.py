@@ -44,7 +44,7 @@ def attention_against_beta(
         Inverse temperatures > 0; None means 0.1 to 1,000.
     error : array-like of shape (k,), or fitted PreferenceRetriever
         Values to plot. For a retriever, the mean distance between attention and the value of the preferred
-        item over the given sets, with the mean of `bounds.attention_error` at each set's margin.
+        item over the given sets, with the mean of `bounds.attention_error` of each set.
     queries, items, values : array-like, optional
         ``(b, d_q)``, ``(b, n, d_x)`` and ``(b, n, d_v)``: inputs of the retriever; only with a retriever.
     bound : array-like of shape (k,) or Bound, optional
@@ -157,10 +157,6 @@ def _measured(
     for i, beta in enumerate(at):
         attended = retriever.attend(queries, items, values, float(beta))
         errors[i] = np.linalg.norm(attended - chosen, axis=1).mean()
-        limits[i] = np.mean(
-            [
-                bounds.attention_error(float(m), int(n), d, float(beta), n_best=int(k)).value
-                for m, n, d, k in zip(margin.per_set, margin.sizes, diameters, margin.n_best, strict=True)
-            ]
-        )
+        share = bounds.attention_error(margin, None, 1.0, float(beta)).details["per_set"]
+        limits[i] = np.mean(share * diameters)
     return errors, limits

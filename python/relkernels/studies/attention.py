@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 CLAIM = (
     "If preferences are a continuous preorder for each query, Debreu's theorem gives a utility, inner "
     "products of two networks approximate it, and attention with inverse temperature beta is within "
-    "diam t/(1 + t), t = ((n - k)/k) exp(-beta (margin - 2 eta)), of the most preferred item (derived)."
+    "diam t/(1 + t) of the most preferred item, t = (1/k) sum over the others of exp(-beta (gap - 2 eta)) "
+    "(derived)."
 )
 # Parameters of the network that recovers a utility, with widths 2, 64 and 1.
 PARAMETERS = 2 * 64 + 64 + 64 + 1
