@@ -243,26 +243,6 @@ def test_gradcheck_of_relation_loss(symmetric):
     assert torch.autograd.gradcheck(value, (*inputs, *parameters))
 
 
-def test_second_derivatives_are_refused():
-    phi = smooth_map([3, 5, 4])
-    x, y, v = normal(3, 3, grad=True), normal(4, 3, grad=True), normal(4, 2, grad=True)
-    for f, inputs in (
-        (phi, (x,)),
-        (rkt.relation_matrix, (x, y)),
-        (rkt.relation_matrix, (x,)),
-        (rkt.relation_matvec, (x, y, v)),
-        (rkt.attention, (x, y, v)),
-        (lambda x: rkt.relation_loss(x, None, torch.arange(3)), (x,)),
-        (lambda x, y: rkt.relation_loss(x, y, torch.ones(3, 4, dtype=x.dtype)), (x, y)),
-    ):
-        with pytest.raises(RuntimeError, match="second derivatives are not provided"):
-            torch.autograd.gradgradcheck(f, inputs)
-    # Creating a graph is allowed; differentiating through it is not.
-    (grad,) = torch.autograd.grad(phi(x).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="second derivatives are not provided"):
-        grad.sum().backward()
-
-
 def test_gradients_only_where_they_are_wanted():
     phi, psi = smooth_map([3, 5, 4]), smooth_map([3, 5, 4])
     psi.requires_grad_(False)
@@ -346,7 +326,11 @@ def sample_calls():
     yield OPS.retrieve_vjp, (x, y, indices, normal(2, 5, 2), True, True)
     out, lse = OPS.attention(x, y, v, mask, True, None, None, "upper_left", scale)
     rest = mask, True, None, None, "upper_left", scale, normal(4), 2.0
-    yield OPS.relation_loss_vjp, (x, y, scale, normal(2, 5, 3), normal(4, 3), scale, normal(1)[0])
+    found = normal(2, 5, 3), normal(4, 3), scale
+    yield (
+        OPS.relation_loss_vjp,
+        (x, y, scale, torch.arange(5), torch.arange(4), None, "squared", *found, normal(1)[0]),
+    )
     yield OPS.attention_vjp, (x, y, v, *rest, None, None, out, lse, normal(2, 5, 2), normal(2, 5), True)
     yield OPS.attention_vjp, (x, y, v, *rest, None, None, out, lse, normal(2, 5, 2), None, False)
     yield OPS.attention_scores_vjp, (x, y, *rest, normal(2, 5, 4), True)

@@ -83,14 +83,6 @@ def test_a_single_query():
         torch.testing.assert_close(grad, keys[indices].sum(0))
 
 
-def test_second_derivatives_are_refused():
-    q = normal(3, 2, grad=True)
-    values, _ = rkt.retrieve(q, normal(5, 2), 2)
-    (grad,) = torch.autograd.grad(values.sum(), q, create_graph=True)
-    with pytest.raises(RuntimeError, match="second derivatives are not provided"):
-        grad.sum().backward()
-
-
 X = torch.ones(5, 4)
 
 

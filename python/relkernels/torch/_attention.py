@@ -9,7 +9,8 @@ from torch import Tensor
 
 from .. import gradients, ops
 from ..base import shapes
-from ._library import differentiable, differentiable_once, fake, operator
+from . import _formulas
+from ._library import differentiable, differentiable_by, fake, operator
 from ._ops import _given, _if, _number, _tensor
 
 _SCORING = "Tensor? mask, bool causal, SymInt? left, SymInt? right, str align, Tensor scale"
@@ -17,6 +18,7 @@ _TERMS = "Tensor? bias, float? softcap"
 _NO_TERMS = "Tensor? bias=None, float? softcap=None"
 _RAGGED = "Tensor? q_offsets, Tensor? k_offsets"
 _NOT_RAGGED = "Tensor? q_offsets=None, Tensor? k_offsets=None"
+_LEADING = {"f": 2, "g": 2, "mask": 2, "bias": 2}
 
 
 def _options(
@@ -46,7 +48,9 @@ def _lead(*arrays: Any) -> shapes.Shape:
 
 
 @operator(
-    f"attention(Tensor f, Tensor g, Tensor v, {_SCORING}, {_NO_TERMS}, {_NOT_RAGGED}) -> (Tensor, Tensor)"
+    f"attention(Tensor f, Tensor g, Tensor v, {_SCORING}, {_NO_TERMS}, {_NOT_RAGGED}) -> (Tensor, Tensor)",
+    **_LEADING,
+    v=2,
 )
 def attention(f: Tensor, g: Tensor, v: Tensor, *scoring: Any) -> tuple[Tensor, Tensor]:
     """Attention over features, and the log-sum-exp of each row of scores."""
@@ -109,14 +113,14 @@ def _attention_backward(ctx: Any, grad: Tensor | None, grad_lse: Tensor | None) 
     return *found, *(None,) * (1 + len(ctx.band)), grad_scale, bias_or_none, None, None, None
 
 
-differentiable(attention, _attention_backward, _save_attention)
-differentiable_once(attention_vjp)
+differentiable(attention, _attention_backward, _save_attention, _formulas.attention)
+differentiable_by(attention_vjp, _formulas.attention_vjp, "out", "lse")
 
 
 # ---- softmax_j(cap(scale <f_i, g_j> + bias_ij))
 
 
-@operator(f"attention_scores(Tensor f, Tensor g, {_SCORING}, {_TERMS}) -> Tensor")
+@operator(f"attention_scores(Tensor f, Tensor g, {_SCORING}, {_TERMS}) -> Tensor", **_LEADING)
 def attention_scores(f: Tensor, g: Tensor, *scoring: Any) -> Tensor:
     """Attention weights over features."""
     return _tensor(ops.attention_scores(_given(f), _given(g), **_options(*scoring)))
@@ -161,5 +165,5 @@ def _scores_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return *found, *(None,) * (1 + len(ctx.band)), grad_scale, grad_bias if of_bias else None, None
 
 
-differentiable(attention_scores, _scores_backward, _save_scores)
-differentiable_once(attention_scores_vjp)
+differentiable(attention_scores, _scores_backward, _save_scores, _formulas.attention_scores)
+differentiable_by(attention_scores_vjp, _formulas.attention_scores_vjp)

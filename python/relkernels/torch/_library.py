@@ -1,15 +1,19 @@
-"""Registration of the operators with PyTorch, and the derivatives they refuse.
+"""Registration of the operators with PyTorch: their kernels, derivatives and behaviour under transforms.
 
 `torch.library.custom_op` imports ``torch._dynamo`` at an operator's first call: 2 s and 70 MiB in the
 first request of a service that compiles nothing. The same registrations made through a `Library` do not.
 
-PyTorch drops the tangents of an operator that has no forward-mode derivative unless some input requires
-a gradient, and its message under `torch.func` does not say whose operator it is. Every call with a
-derivative therefore passes `_derivatives_provided` first.
-
 The dispatcher reaches a kernel registered from Python in 200 us, with a gradient in 500 us. Calls that need
 nothing of it, because no mode or transform is active and the tensors are plain ones on the CPU, go straight
 to the kernel, with a gradient by a `torch.autograd.Function` of 30 us (`Operator`).
+
+Derivatives that have no kernel come from an operator's formula in differentiable operations (`_formulas`):
+
+- forward-mode derivatives, and those of the transforms of `torch.func`: the formula is called instead of the
+  operator. PyTorch would drop tangents without a word, and does not support transforms of such operators.
+- second derivatives: the backward of an operator that is itself a derivative differentiates its formula.
+- `torch.vmap`: an operator's batching rule makes the batch a leading dimension and calls the kernel; where
+  the kernel has no leading dimensions for it, the formula is called.
 """
 
 from __future__ import annotations
@@ -20,42 +24,49 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch._functorch.autograd_function import custom_function_call_vmap_helper
+from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
+from torch._functorch.vmap import unwrap_batched
 from torch.autograd import forward_ad
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ._threads import on_pytorch_threads
 
 _NAMESPACE = "relkernels"
 
 
-def _derivatives_provided(arguments: tuple[Any, ...]) -> None:
-    """Refuse the derivatives that would be silently wrong, or fail with a message of PyTorch's."""
-    lists = (a if isinstance(a, list) else [a] for a in arguments)
-    tensors = [a for given in lists for a in given if isinstance(a, Tensor)]
-    if any(forward_ad.unpack_dual(a).tangent is not None for a in tensors):
-        raise NotImplementedError(
-            "relkernels.torch: forward-mode derivatives (torch.func.jvp, jacfwd and linearize, "
-            "torch.autograd.forward_ad) are not provided; use backward() or torch.autograd.grad"
-        )
-    if (
-        torch._C._are_functorch_transforms_active()
-        and torch.is_grad_enabled()
-        and any(a.requires_grad for a in tensors)
-    ):
-        raise NotImplementedError(
-            "relkernels.torch: torch.func.grad, vjp, jacrev and hessian are not provided (PyTorch does not "
-            "support them for operators registered from Python); use backward() or torch.autograd.grad"
-        )
+# Operator -> its formula.
+_FORMULAS: dict[str, Callable[..., Any]] = {}
+
+
+def _needs_formula(arguments: tuple[Any, ...]) -> bool:
+    """Whether a call needs derivatives that the autograd kernel of an operator would drop or refuse."""
+    tensors = [a for a in tree_flatten(arguments)[0] if isinstance(a, Tensor)]
+    if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(a).tangent is not None for a in tensors):
+        return True
+    transformed = torch._C._are_functorch_transforms_active() and torch.is_grad_enabled()
+    return transformed and any(a.requires_grad for a in tensors)
+
+
+def _is_transformed(arguments: tuple[Any, ...]) -> bool:
+    """Whether tensors belong to a transform, or have a forward-mode derivative, outside compiled code."""
+    if torch.compiler.is_compiling():
+        return False
+    tensors = [a for a in tree_flatten(arguments)[0] if isinstance(a, Tensor)]
+    return any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors)) or _needs_formula(arguments)
 
 
 class _Library(torch.library.Library):
-    """A library whose operators check the requested derivative before PyTorch's autograd kernel runs."""
+    """A library whose operators call their formula where PyTorch's autograd kernel would not do."""
 
     def impl(self, op_name: Any, fn: Any, dispatch_key: str = "", **options: Any) -> None:
         kernel = fn
         if dispatch_key == "Autograd":
+            name = op_name.split("::")[-1]
 
             def kernel(keyset: Any, *arguments: Any) -> Any:
-                _derivatives_provided(arguments)
+                if _needs_formula(arguments):
+                    return _FORMULAS[name](*arguments)
                 return fn(keyset, *arguments)
 
         # Not by super(): the documentation may be built without torch, and its stand-in has no such method.
@@ -106,14 +117,18 @@ def is_eager() -> bool:
 class Operator:
     """An operator registered with PyTorch, called directly where the dispatcher has nothing to do."""
 
-    def __init__(self, registered: Any, kernel: Callable[..., Any]) -> None:
+    def __init__(self, registered: Any, kernel: Callable[..., Any], leading: dict[int, int]) -> None:
         self.registered = registered
+        self.leading = leading  # arguments with leading dimensions -> how many dimensions follow them
         self._schema = registered._schema
         self._kernel = kernel
         self._function: Any = None
+        self.gradient: Callable[..., Any] | None = None  # the formula of an operator that is a derivative
 
     def __call__(self, *arguments: Any) -> Any:
         if not is_eager():
+            if self.gradient is not None and _is_transformed(arguments):
+                return self.gradient(*arguments)
             return self.registered(*arguments)
         needs_grad, grad_mode = False, torch.is_grad_enabled()
         for a in arguments:
@@ -145,29 +160,45 @@ class Operator:
         self._function = Direct
 
 
-def operator(schema: str) -> Callable[[Callable[..., Any]], Operator]:
-    """Make an operator of a function on tensors of any device that changes none of them."""
+def operator(schema: str, **leading: int) -> Callable[[Callable[..., Any]], Operator]:
+    """Make an operator of a function on tensors of any device that changes none of them.
+
+    `leading` names the arguments whose leading dimensions are broadcast to those of every result, with the
+    number of dimensions that follow them.
+    """
 
     def make(function: Callable[..., Any]) -> Operator:
         kernel = on_pytorch_threads(function)
         name = schema[: schema.index("(")]
         _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
         _LIBRARY.impl(name, _untraced(kernel), "CompositeExplicitAutograd")
-        if "Tensor[]" in schema:  # for the others PyTorch calls the operator once an item
-            for key in ("FuncTorchBatched", "Batched"):  # torch.vmap, and what torch.autograd uses
-                _LIBRARY.impl(name, _no_batches(name), key)
-        return Operator(getattr(getattr(torch.ops, _NAMESPACE), name).default, kernel)
+        registered = getattr(getattr(torch.ops, _NAMESPACE), name).default
+        places = {i: leading[a.name] for i, a in enumerate(registered._schema.arguments) if a.name in leading}
+        if "Tensor[]" in schema:
+            _LIBRARY.impl(name, _item_by_item(registered), "Batched")
+        return Operator(registered, kernel, places)
 
     return make
 
 
-def _no_batches(name: str) -> Callable[..., NoReturn]:
-    def batched(*arguments: Any) -> NoReturn:
-        raise NotImplementedError(
-            f"relkernels.torch: torch.vmap over {name} is not provided (PyTorch does not support it for "
-            "operators on lists of tensors); maps take batches as they are, of shape (..., n, d), and "
-            "torch.autograd.functional.jacobian works with vectorize=False"
-        )
+def _item_by_item(registered: Any) -> Callable[..., list[Tensor]]:
+    """Call a vjp once an item of a batch of torch.autograd, as PyTorch does if nothing is a list of tensors."""
+
+    def batched(*arguments: Any) -> Any:
+        level = torch._C._vmapmode_increment_nesting() - 1
+        torch._C._vmapmode_decrement_nesting()
+        leaves, structure = tree_flatten(arguments)
+        tensors = [i for i, a in enumerate(leaves) if isinstance(a, Tensor)]
+        size = max(len(torch._remove_batch_dim(leaves[i], level, 1, 0)) for i in tensors)
+        for i in tensors:
+            leaves[i] = torch._remove_batch_dim(leaves[i], level, size, 0).unbind()
+        found = [
+            registered(*tree_unflatten([a[i] if isinstance(a, tuple) else a for a in leaves], structure))
+            for i in range(size)
+        ]
+        if isinstance(found[0], Tensor):
+            return torch._add_batch_dim(torch.stack(found), 0, level)
+        return [torch._add_batch_dim(torch.stack(each), 0, level) for each in zip(*found, strict=True)]
 
     return batched
 
@@ -178,23 +209,99 @@ def fake(operator: Operator) -> Callable[[Callable[..., Any]], Any]:
 
 
 def differentiable(
-    operator: Operator, backward: Callable[..., Any], setup_context: Callable[..., None] | None = None
+    operator: Operator,
+    backward: Callable[..., Any],
+    setup_context: Callable[..., None],
+    formula: Callable[..., Any],
 ) -> None:
-    """Register an operator's backward."""
-    torch.library.register_autograd(
-        operator._schema.name, backward, setup_context=setup_context, lib=_LIBRARY
-    )
-    if setup_context is not None:
-        operator.differentiate(backward, setup_context)
+    """Register an operator's backward, and the formula for its other derivatives."""
+    name = _with_formula(operator, formula)
+    torch.library.register_autograd(name, backward, setup_context=setup_context, lib=_LIBRARY)
+    operator.differentiate(backward, setup_context)
 
 
-def differentiable_once(operator: Operator) -> None:
-    """Make an operator that is itself a derivative raise when it is differentiated."""
+def differentiable_by(operator: Operator, formula: Callable[..., Any], *found: str) -> None:
+    """Register the backward of an operator that is itself a derivative: that of its formula.
 
-    def backward(ctx: Any, *grads: Tensor) -> NoReturn:
-        raise RuntimeError(
-            "relkernels.torch: second derivatives are not provided; call backward or grad without "
-            "create_graph=True"
+    `found` names the arguments that the forward pass found: functions of the others, which the formula
+    does not read.
+    """
+
+    def refused(*arguments: Any) -> NoReturn:
+        raise NotImplementedError(
+            f"torch.ops.{operator.registered}: not provided under transforms, which the functions and modules of "
+            "relkernels.torch support"
         )
 
-    differentiable(operator, backward)
+    operator.gradient = formula
+    name = _with_formula(operator, refused)  # a formula of gradients is itself a transform: not in a kernel
+    unread = [a.name in found for a in operator._schema.arguments]
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        leaves, ctx.structure = tree_flatten(inputs)
+        ctx.constants = [None if isinstance(a, Tensor) else a for a in leaves]
+        ctx.save_for_backward(*(a if isinstance(a, Tensor) else None for a in leaves))
+        ctx.unread = [skip for skip, a in zip(unread, inputs, strict=True) for _ in tree_flatten(a)[0]]
+
+    def backward(ctx: Any, *grads: Any) -> Any:
+        saved = zip(ctx.saved_tensors, ctx.constants, strict=True)
+        leaves = [constant if tensor is None else tensor for tensor, constant in saved]
+        chosen = [
+            i
+            for i, (a, skip) in enumerate(zip(leaves, ctx.unread, strict=True))
+            if isinstance(a, Tensor) and a.requires_grad and not skip
+        ]
+
+        def of_chosen(*tensors: Tensor) -> tuple[Tensor, ...]:
+            given = list(leaves)
+            for i, a in zip(chosen, tensors, strict=True):
+                given[i] = a
+            return tuple(formula(*tree_unflatten(given, ctx.structure)))
+
+        pull = torch.func.vjp(of_chosen, *(leaves[i] for i in chosen))[1]
+        result: list[Tensor | None] = [None] * len(leaves)
+        above = tuple(tree_flatten(grads)[0])
+        for i, grad in zip(chosen, pull(above), strict=True):
+            result[i] = grad
+        return tuple(tree_unflatten(result, ctx.structure))
+
+    torch.library.register_autograd(name, backward, setup_context=setup_context, lib=_LIBRARY)
+
+
+def _with_formula(operator: Operator, formula: Callable[..., Any]) -> str:
+    """Register an operator's formula; return the operator's name."""
+    qualified = str(operator._schema.name)
+    name = qualified.split("::")[-1]
+    _FORMULAS[name] = formula
+
+    def batched(keyset: Any, *arguments: Any) -> Any:
+        interpreter = retrieve_current_functorch_interpreter()
+        in_dims = unwrap_batched(arguments, interpreter.level())[1]
+        if not _makes_leading(in_dims, operator.leading):
+            return formula(*arguments)
+        return custom_function_call_vmap_helper(interpreter, leading, operator.registered, *arguments)
+
+    def leading(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
+        """Call the operator with the batch as the first of all leading dimensions."""
+        given = list(arguments)
+        own = {
+            i: given[i].ndim - (in_dims[i] is not None) - after
+            for i, after in operator.leading.items()
+            if i < len(given) and given[i] is not None
+        }
+        most = max(0, *own.values())
+        for i, lead in own.items():
+            if in_dims[i] is not None:
+                a = given[i].movedim(in_dims[i], 0)
+                given[i] = a.reshape(a.shape[0], *(1,) * (most - lead), *a.shape[1:])
+        out = operator.registered(*given)
+        return out, tuple(0 for _ in out) if isinstance(out, tuple) else 0
+
+    _LIBRARY.impl(name, batched, "FuncTorchBatched", with_keyset=True)
+    return qualified
+
+
+def _makes_leading(in_dims: tuple[Any, ...], leading: dict[int, int]) -> bool:
+    """Whether the batched arguments are among those of which the kernel takes leading dimensions."""
+    others = (dims for i, dims in enumerate(in_dims) if i not in leading)
+    return all(dim is None for dims in others for dim in tree_flatten(dims)[0])

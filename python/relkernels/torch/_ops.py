@@ -4,8 +4,7 @@ Those of attention are in `_attention`.
 
 An operator calls the public function of the same name, on whatever device that function supports. It has a
 fake kernel that gives shapes (what `torch.compile` and `torch.export` trace with) and a backward that calls
-another operator, so that gradients are traced too. That other operator has a backward only to say that second
-derivatives are not provided.
+another operator, so that gradients are traced too. Other derivatives come from its formula (`_formulas`).
 
 The scale is a float64 tensor of no dimensions, of either sign, on any device. The functions take it as a
 number, so that reading one on a CUDA device waits for the device.
@@ -29,7 +28,8 @@ from ..arrays.engine import PROCESSOR
 from ..base import shapes
 from ..maps.activations import Activation
 from ..maps.mlp import MLP
-from ._library import differentiable, differentiable_once, fake, is_eager, is_plain, operator
+from . import _formulas
+from ._library import differentiable, differentiable_by, fake, is_eager, is_plain, operator
 from ._threads import on_pytorch_threads
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -79,7 +79,7 @@ def _mlp(
     return MLP([w.numpy(force=True) for w in weights], arrays, given, normalize=normalize)
 
 
-@operator(f"feature_map({_MAP}) -> Tensor")
+@operator(f"feature_map({_MAP}) -> Tensor", x=2)
 def feature_map(x: Tensor, *map_: Any) -> Tensor:
     """Features of the rows of x; no biases where the list is empty."""
     return _tensor(ops.feature_map(_given(x), _mlp(*map_)))
@@ -124,8 +124,8 @@ def _map_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return grad_x, rest[:n], rest[n:], None, None, None
 
 
-differentiable(feature_map, _map_backward, _save_map)
-differentiable_once(feature_map_vjp)
+differentiable(feature_map, _map_backward, _save_map, _formulas.feature_map)
+differentiable_by(feature_map_vjp, _formulas.feature_map_vjp)
 
 
 @on_pytorch_threads
@@ -251,7 +251,7 @@ def mapped(
 # equal their defaults out of calls of Python kernels.
 
 
-@operator(f"relation_matrix({_PAIRS}, int heads, str link='identity') -> Tensor")
+@operator(f"relation_matrix({_PAIRS}, int heads, str link='identity') -> Tensor", f=2, g=2)
 def relation_matrix(f: Tensor, g: Tensor | None, scale: Tensor, heads: int, link: str = "identity") -> Tensor:
     """Links of inner products or distances; g None stands for f, and the result is symmetric."""
     return _tensor(ops.relation_matrix(_given(f), _given(g), link=link, scale=float(scale), heads=heads))
@@ -308,14 +308,14 @@ def _pairs_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return *(a if need else None for a, need in zip(grads, needed, strict=True)), None, None
 
 
-differentiable(relation_matrix, _pairs_backward, _save_pairs)
-differentiable_once(relation_matrix_vjp)
+differentiable(relation_matrix, _pairs_backward, _save_pairs, _formulas.relation_matrix)
+differentiable_by(relation_matrix_vjp, _formulas.relation_matrix_vjp)
 
 
 # ---- sum_j link(scale <f_i, g_j>) v_j
 
 
-@operator("relation_matvec(Tensor f, Tensor g, Tensor v, Tensor scale, str link) -> Tensor")
+@operator("relation_matvec(Tensor f, Tensor g, Tensor v, Tensor scale, str link) -> Tensor", f=2, g=2, v=2)
 def relation_matvec(f: Tensor, g: Tensor, v: Tensor, scale: Tensor, link: str) -> Tensor:
     """Products with v of shape (..., m, c), of at least the dimensions of g."""
     return _tensor(ops.relation_matvec(_given(f), _given(g), _given(v), link=link, scale=float(scale)))
@@ -364,15 +364,19 @@ def _product_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return *(a if need else None for a, need in zip(grads, needed, strict=True)), None
 
 
-differentiable(relation_matvec, _product_backward, _save_product)
-differentiable_once(relation_matvec_vjp)
+differentiable(relation_matvec, _product_backward, _save_product, _formulas.relation_matvec)
+differentiable_by(relation_matvec_vjp, _formulas.relation_matvec_vjp)
 
 
 # ---- the k largest <f_i, g_j>
 
 
 @operator(
-    "retrieve(Tensor f, Tensor g, SymInt k, Tensor? mask, Tensor? exclude, bool pad) -> (Tensor, Tensor)"
+    "retrieve(Tensor f, Tensor g, SymInt k, Tensor? mask, Tensor? exclude, bool pad) -> (Tensor, Tensor)",
+    f=2,
+    g=2,
+    mask=2,
+    exclude=2,
 )
 def retrieve(f: Tensor, g: Tensor, k: int, *rest: Any) -> tuple[Tensor, Tensor]:
     """Best inner products of each row, and their columns, which have no gradient."""
@@ -433,8 +437,8 @@ def _retrieve_backward(ctx: Any, grad: Tensor, grad_indices: Any) -> tuple[Any, 
     return *(a if need else None for a, need in zip(grads, needed, strict=True)), None, None, None, None
 
 
-differentiable(retrieve, _retrieve_backward, _save_retrieve)
-differentiable_once(retrieve_vjp)
+differentiable(retrieve, _retrieve_backward, _save_retrieve, _formulas.retrieve)
+differentiable_by(retrieve_vjp, _formulas.retrieve_vjp)
 
 
 # ---- losses over all pairs
@@ -466,30 +470,32 @@ def _(f: Tensor, g: Tensor | None, scale: Tensor, *rest: Any) -> tuple[Tensor, .
 
 
 @operator(
-    f"relation_loss_vjp({_PAIRS}, Tensor grad_f, Tensor grad_g, Tensor grad_scale, Tensor grad) "
-    "-> (Tensor, Tensor, Tensor)"
+    f"relation_loss_vjp({_PAIRS}, Tensor target, Tensor? columns, Tensor? weight, str loss, Tensor grad_f, "
+    "Tensor grad_g, Tensor grad_scale, Tensor grad) -> (Tensor, Tensor, Tensor)"
 )
-def relation_loss_vjp(f: Tensor, g: Tensor | None, scale: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-    """All gradients times that of the loss; f, g and the scale tie second derivatives to their refusal."""
-    *grads, grad = rest
+def relation_loss_vjp(f: Tensor, g: Tensor | None, scale: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    """All gradients times that of the loss; second derivatives are those of the other arguments."""
+    _, _, _, _, *grads, grad = rest
     return tuple(a * grad for a in grads)
 
 
 @fake(relation_loss_vjp)
-def _(f: Tensor, g: Tensor | None, scale: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-    return tuple(a.new_empty(a.shape) for a in rest[:3])
+def _(f: Tensor, g: Tensor | None, scale: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    return tuple(a.new_empty(a.shape) for a in rest[4:7])
 
 
 def _save_loss(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, ctx.loss = inputs
     ctx.mark_non_differentiable(*output[1:])
-    ctx.save_for_backward(*inputs[:3], *output[1:])
+    ctx.save_for_backward(*tensors, *output[1:])
 
 
 def _loss_backward(ctx: Any, grad: Tensor, *others: Tensor) -> tuple[Any, ...]:
-    f, g, *rest = ctx.saved_tensors
-    of_f, of_g, of_scale = relation_loss_vjp(f, g, *rest, grad)
+    f, g, scale, target, columns, weight, *found = ctx.saved_tensors
+    constants = target, columns, weight, ctx.loss
+    of_f, of_g, of_scale = relation_loss_vjp(f, g, scale, *constants, *found, grad)
     return of_f, None if g is None else of_g, of_scale, None, None, None, None
 
 
-differentiable(relation_loss, _loss_backward, _save_loss)
-differentiable_once(relation_loss_vjp)
+differentiable(relation_loss, _loss_backward, _save_loss, _formulas.relation_loss)
+differentiable_by(relation_loss_vjp, _formulas.relation_loss_vjp, "grad_f", "grad_g", "grad_scale")

@@ -74,6 +74,7 @@ def retrieve(
     if exclude is not None:
         exclude = _tensors.dense("exclude", exclude, "a tensor of integer indices")
         exclude = (exclude if exclude.ndim else exclude[None])[..., None, :] if single else exclude
+        exclude = exclude[:, None] if exclude.ndim == 1 else exclude
     count = check.integer("k", k, 1, check.WIDEST)
     values, indices = _ops.retrieve(f, g, count, mask, exclude, check.flag("pad", pad))
     return (values[..., 0, :], indices[..., 0, :]) if single else (values, indices)
