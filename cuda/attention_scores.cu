@@ -1,5 +1,5 @@
 // Attention weights, each written once: one walk computes the log-sum-exp of each row, a second writes
-// exp(R - lse). Mirrors csrc/operations/attention_scores.cpp.
+// exp(S - lse). Mirrors csrc/operations/attention_scores.cpp.
 #include "attention.cuh"
 
 namespace rk::cuda {
@@ -12,14 +12,14 @@ struct StoreScores : Stateless {
     static constexpr int kProducts = 1, kValueTiles = 0;
     struct Parameters {
         Strided out;
-        Mask mask;
+        Scorer<Sum> scorer;
         Sum scale;
         const Sum* lse;
     };
 
     const Parameters& q;
     const long row0, rows, count, out;
-    const std::uint8_t* mask;
+    const typename Scorer<Sum>::Item scored;
     const Sum* lse;
 
     RK_DEVICE StoreScores(const Parameters& parameters, const Pairs<typename A::Factor>& p,
@@ -29,7 +29,7 @@ struct StoreScores : Stateless {
           rows(p.rows[0].count),
           count(p.columns[0].count),
           out(parameters.out.lead.offset(p.lead, place.item)),
-          mask(parameters.mask.of_item(p.lead, place.item)),
+          scored(parameters.scorer.of_item(p.lead, place.item)),
           lse(parameters.lse + place.item * p.rows[0].count) {}
     // All columns: pairs outside of the band are written, too (zeros).
     RK_DEVICE Span columns() const { return {0, count}; }
@@ -42,7 +42,8 @@ struct StoreScores : Stateless {
                 const long r = row0 + A::row_of(lane, i), c = tile * kTileColumns + A::column_of(lane, j);
                 if (r >= rows || c >= count) continue;
                 // In a row with nothing to attend to, no pair is allowed.
-                const Sum weight = q.mask.allows(mask, r, c) ? exp(q.scale * acc[0][i][j] - lse[r]) : Sum(0);
+                const Score<Sum> s = q.scorer.score(scored, q.scale * acc[0][i][j], r, c);
+                const Sum weight = s.allowed ? exp(s.value - exponent_origin(lse[r])) : Sum(0);
                 store_element(q.out.data, q.out.dtype, out + r * q.out.row + c * q.out.column, weight);
             }
     }
@@ -51,23 +52,23 @@ struct StoreScores : Stateless {
 }  // namespace
 
 template <class A>
-void attention_scores(const Context& context, const Relation<A>& relation, const Allowed& allowed,
+void attention_scores(const Context& context, const Relation<A>& relation, const Scoring& scoring,
                       const Array& out) {
     using Sum = typename A::Sum;
     using Consumer = StoreScores<A, 1, 4>;
     if (out.dim(1) == 0 || out.dim(2) == 0 || out.batch(2) == 0) return;
-    Attended<A> a(context, relation, {}, allowed, out);
+    Attended<A> a(context, relation, {}, scoring, out);
     Sum* lse = context.take<Sum>(a.pairs.lead.items() * relation.rows.dim(2));
     const WeightedOut<Sum> to = {a.out, 0, Sum(1), lse, nullptr, 0, 0, 0};
-    sum_weighted<A, 0, SoftmaxWeigher>(context, a.pairs, to, a.mask, relation.scale, {});
+    sum_weighted<A, 0, SoftmaxWeigher>(context, a.pairs, to, a.scorer, relation.scale, {});
     const Grid grid = grid_of_tiles(a.pairs.row_blocks * a.pairs.lead.items(), relation.columns.dim(2),
                                     context.multiprocessors);
-    launch_walk<A, 1, 4, Consumer>(context, a.pairs, grid, {a.out, a.mask, Sum(relation.scale), lse});
+    launch_walk<A, 1, 4, Consumer>(context, a.pairs, grid, {a.out, a.scorer, Sum(relation.scale), lse});
     check_launch("attention_scores");
 }
 
 #define RK_INSTANTIATE(A) \
-    template void attention_scores(const Context&, const Relation<A>&, const Allowed&, const Array&);
+    template void attention_scores(const Context&, const Relation<A>&, const Scoring&, const Array&);
 RK_FOR_EACH_ARITHMETIC(RK_INSTANTIATE)
 
 }  // namespace rk::cuda

@@ -24,7 +24,7 @@ template <class T>
 struct RowWeigher {
     using Parameters = GradientParameters<T>;
     static constexpr int kProducts = 2;
-    static constexpr bool kSoftmax = false;
+    static constexpr bool kSoftmax = false, kScores = true;
     static constexpr float kForbidden = 0;
     T lse[4], delta[4];
 
@@ -37,8 +37,8 @@ struct RowWeigher {
             delta[i] = row < rows ? q.delta[item * q.queries + row] : T(0);
         }
     }
-    RK_DEVICE T weigh(const Parameters&, T r, T dp, int i, long, long) const {
-        return exp(r - lse[i]) * (dp - delta[i]);
+    RK_DEVICE T weigh(const Parameters&, T s, T slope, T dp, int i, long, long) const {
+        return exp(s - lse[i]) * (dp - delta[i]) * slope;
     }
 };
 
@@ -47,7 +47,7 @@ template <class T, int Products>
 struct ColumnWeigher {
     using Parameters = GradientParameters<T>;
     static constexpr int kProducts = Products;
-    static constexpr bool kSoftmax = false;
+    static constexpr bool kSoftmax = false, kScores = true;
     static constexpr float kForbidden = 0;
     const T *lse, *delta;
 
@@ -56,10 +56,10 @@ struct ColumnWeigher {
         lse = q.lse + item * q.queries;
         delta = q.delta + item * q.queries;
     }
-    RK_DEVICE T weigh(const Parameters& q, T r, T dp, int, long, long column) const {
+    RK_DEVICE T weigh(const Parameters& q, T s, T slope, T dp, int, long, long column) const {
         const long at = min(column, q.queries - 1);  // columns past the edge have features of zeros
-        const T p = exp(r - lse[at]);
-        return Products == 2 ? p * (dp - delta[at]) : p;
+        const T p = exp(s - lse[at]);
+        return Products == 2 ? p * (dp - delta[at]) * slope : p;
     }
 };
 
@@ -88,7 +88,7 @@ struct Side {
 // One walk: the weights of all pairs times `values`, the sums times `factor`.
 template <class A, class Weigher>
 void walk(const Context& context, const Side& rows, const Side& columns, const Array& values,
-          const Allowed& allowed, double scale, double factor, const typename Weigher::Parameters& q,
+          const Scoring& scoring, double scale, double factor, const typename Weigher::Parameters& q,
           const Array& out) {
     using F = typename A::Factor;
     const std::vector<long> shape = leading(rows.features.shape, 2), none(shape.size(), 0);
@@ -101,8 +101,8 @@ void walk(const Context& context, const Side& rows, const Side& columns, const A
     std::vector<LeadStride> steps;
     Pairs<F> p;
     p.lead = collapse(shape,
-                      {f.lead, g.lead, f2.lead, g2.lead, v.lead,
-                       allowed.mask.empty() ? none : leading(allowed.mask.stride, 2), leading(out.stride, 2)},
+                      {f.lead, g.lead, f2.lead, g2.lead, v.lead, leading_strides(scoring.allowed.mask, shape),
+                       leading_strides(scoring.bias, shape), leading(out.stride, 2)},
                       steps);
     p.rows[0] = f.rows;
     p.rows[0].lead = steps[0];
@@ -114,13 +114,14 @@ void walk(const Context& context, const Side& rows, const Side& columns, const A
     p.columns[1].lead = steps[3];
     p.values = v.rows;
     p.values.lead = steps[4];
-    Mask mask = mask_of(allowed);
-    mask.lead = steps[5];
-    Strided to = strided(out);
-    to.lead = steps[6];
     using Sum = typename A::Sum;
+    Scorer<Sum> scorer = scorer_of<Sum>(scoring);
+    scorer.mask.lead = steps[5];
+    scorer.bias_lead = steps[6];
+    Strided to = strided(out);
+    to.lead = steps[7];
     const WeightedOut<Sum> result = {to, int(values.dim(1)), Sum(factor), nullptr, nullptr, 0, 0, 0};
-    sum_weighted_values<A, Weigher, false>(context, p, result, mask, scale, q);
+    sum_weighted_values<A, Weigher, false>(context, p, result, scorer, scale, q);
 }
 
 }  // namespace
@@ -147,11 +148,11 @@ void attention_vjp(const Context& context, const Relation<A>& relation, const Ar
     // lse is contiguous over the leading dimensions.
     const GradientParameters<Sum> q = {reinterpret_cast<const Sum*>(lse.data), delta, n};
     if (n > 0) {
-        walk<A, RowWeigher<Sum>>(context, {f, &grad}, {g, &values}, g, allowed, scale, 1.0, q, grad_f);
+        walk<A, RowWeigher<Sum>>(context, {f, &grad}, {g, &values}, g, {allowed}, scale, 1.0, q, grad_f);
         scale_gradient<Sum>(context, f, grad_f, scale, q.lse, grad_scale);
     }
     if (m > 0) {
-        const Allowed by_key = transposed(allowed);
+        const Scoring by_key = {transposed(allowed)};
         walk<A, ColumnWeigher<Sum, 2>>(context, {g, &values}, {f, &grad}, f, by_key, scale, scale, q, grad_g);
         if (width > 0)
             walk<A, ColumnWeigher<Sum, 1>>(context, {g, nullptr}, {f, nullptr}, grad, by_key, scale, 1.0, q,

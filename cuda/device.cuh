@@ -157,6 +157,8 @@ void launch(void (*kernel)(Parameters...), long blocks, long block_rows, int thr
 
 namespace rk::cuda {
 
+inline constexpr float kInfinity = __builtin_huge_valf();
+
 RK_DEVICE float widen(float x) { return x; }
 RK_DEVICE double widen(double x) { return x; }
 RK_DEVICE void narrow(float x, float& to) { to = x; }

@@ -5,8 +5,8 @@
 #pragma once
 
 #include "base/names.hpp"
-#include "masks.hpp"
 #include "mlp.cuh"
+#include "scoring.hpp"
 
 namespace rk::cuda {
 
@@ -30,13 +30,13 @@ template <class A>
 void relation_matrix(const Context& context, const Relation<A>& relation, long heads, const Array& out);
 
 template <class A>
-void attention_scores(const Context& context, const Relation<A>& relation, const Allowed& allowed,
+void attention_scores(const Context& context, const Relation<A>& relation, const Scoring& scoring,
                       const Array& out);
 
 // lse may be absent.
 template <class A>
 void attention(const Context& context, const Relation<A>& relation, const Array& values,
-               const Allowed& allowed, const Array& out, const Array& lse);
+               const Scoring& scoring, const Array& out, const Array& lse);
 
 // The relation's scale is not applied.
 template <class A>

@@ -25,11 +25,11 @@ struct LinkWeigher {
         Link link;
     };
     static constexpr int kProducts = 1;
-    static constexpr bool kSoftmax = false;
+    static constexpr bool kSoftmax = false, kScores = false;
     static constexpr float kForbidden = 0;
     template <class A, int G>
     RK_DEVICE void begin(const Parameters&, long, long, long) {}
-    RK_DEVICE T weigh(const Parameters& q, T r, T, int, long, long) const { return linked(q.link, r); }
+    RK_DEVICE T weigh(const Parameters& q, T r, T, T, int, long, long) const { return linked(q.link, r); }
 };
 
 // A single column: each thread adds up its columns of R; at the end of a chunk these sums are added over the
@@ -133,7 +133,8 @@ void relation_matvec(const Context& context, const Relation<A>& relation, const 
     if (width > 1) {
         Attended<P> a(context, relation, values.dim(2) > 0 ? values : Array{}, {}, out);
         const WeightedOut<Sum> to = {a.out, int(width), Sum(1), nullptr, nullptr, 0, 0, 0};
-        sum_weighted_values<P, LinkWeigher<Sum>, false>(context, a.pairs, to, a.mask, relation.scale, {link});
+        sum_weighted_values<P, LinkWeigher<Sum>, false>(context, a.pairs, to, a.scorer, relation.scale,
+                                                        {link});
         check_launch("relation_matvec");
         return;
     }

@@ -273,7 +273,7 @@ void retrieve_in_blocks(const Context& context, Attended<A>& a, int k, const Str
     }
     Entry<Sum>* lists = context.take<Entry<Sum>>(grid.parts * items * rows * 2 * k);
     launch_walk<A, 1, W, Consumer>(context, p, grid,
-                                   {k, a.mask, lists, grid.parts > 1, a.out, where, items, rows});
+                                   {k, a.scorer.mask, lists, grid.parts > 1, a.out, where, items, rows});
 }
 
 }  // namespace
@@ -284,7 +284,7 @@ void retrieve(const Context& context, const Relation<A>& relation, const Allowed
     if (relation.rows.dim(2) == 0 || relation.rows.batch(2) == 0) return;
     if (relation.columns.dim(2) > 0x7fffffffL)
         throw std::invalid_argument("keys: expected fewer than 2^31 rows");
-    Attended<A> a(context, relation, {}, allowed, values, leading(indices.stride, 2));
+    Attended<A> a(context, relation, {}, {allowed}, values, leading(indices.stride, 2));
     const int k = int(values.dim(1));
     Strided where = strided(indices);
     where.lead = a.more;

@@ -3,22 +3,32 @@
 //
 //   kProducts     inner products that it needs of a pair
 //   kSoftmax      its weights are exp(R - max), renormalized as the maximum grows
+//   kScores       whether a bias or a soft cap may make scores of the inner products
 //   kForbidden    the weight of a pair that may not attend
 //   begin(parameters, item, row0, rows)   reads what it needs of this thread's rows
-//   weigh(parameters, r, second, i, row, column)   the weight of pair (row, column) from its inner products,
-//                 the first times scale; i is the row's number in this thread
+//   weigh(parameters, s, slope, second, i, row, column)   the weight of pair (row, column) from its score,
+//                 the derivative of the soft cap there, and its second inner product; i is the row's number
+//                 in this thread
 //
 // State of a row: max and sum (softmax) and the weighted sum of the values. States are merged by merge_shares
 // and combine: those of chunks within a block (merge) and those of blocks that share rows (merge_parts), from
 // left to right, so that the bits do not depend on which of the two happens.
+//
+// A row with a score of +inf has max = +inf, weights of NaN, and a log-sum-exp of +inf unless it also has a
+// NaN: its sum is +inf, or NaN.
 #pragma once
 
-#include "masks.hpp"
 #include "pairs.cuh"
+#include "scoring.hpp"
 
 namespace rk::cuda {
 
-inline constexpr float kInfinity = __builtin_huge_valf();
+// The factor of a sum whose maximum was `max` when it is rescaled to `top`, a maximum that is no less.
+template <class Sum>
+RK_DEVICE Sum rescaling(Sum max, Sum top) {
+    if (max == Sum(kInfinity)) return Sum(1);
+    return exp(max - (top == Sum(-kInfinity) ? Sum(0) : top));
+}
 
 // The factors of two sums when both are rescaled to their common maximum.
 template <class Sum>
@@ -28,8 +38,7 @@ struct Shares {
 template <class Sum>
 RK_DEVICE Shares<Sum> merge_shares(Sum first, Sum second) {
     const Sum top = first > second ? first : second;
-    const Sum base = top == Sum(-kInfinity) ? Sum(0) : top;
-    return {top, exp(first - base), exp(second - base)};
+    return {top, rescaling(first, top), rescaling(second, top)};
 }
 template <class Sum>
 RK_DEVICE Sum combine(const Shares<Sum>& s, Sum first, Sum second) {
@@ -61,7 +70,7 @@ struct Weighted {
     static constexpr bool kOrderFree = false, kMerges = true;
     struct Parameters {
         WeightedOut<Sum> to;
-        Mask mask;
+        Scorer<Sum> scorer;
         Sum scale;
         bool split;  // each part has its own block
         typename Weigher::Parameters weigher;
@@ -72,7 +81,7 @@ struct Weighted {
     const Pairs<Factor>& p;
     const Place place;
     const long row0, rows, count;
-    const std::uint8_t* mask;
+    const typename Scorer<Sum>::Item scored;
     Weigher weigher;
     Sum max_[kRows], sum_[kRows];                  // of this chunk
     Sum run_max_[kRows], run_sum_[kRows];          // of the chunks before it
@@ -86,7 +95,7 @@ struct Weighted {
           row0(at.first_row + 16 * G * warp_index()),
           rows(pairs.rows[0].count),
           count(pairs.columns[0].count),
-          mask(parameters.mask.of_item(pairs.lead, at.item)) {
+          scored(parameters.scorer.of_item(pairs.lead, at.item)) {
         weigher.template begin<A, G>(q.weigher, at.item, row0, rows);
 #pragma unroll
         for (int i = 0; i < kRows; ++i) {
@@ -96,7 +105,7 @@ struct Weighted {
     }
 
     RK_DEVICE Span columns() const {
-        return q.mask.band.columns_of(place.first_row, min(place.first_row + 16 * G * W, rows));
+        return q.scorer.mask.band.columns_of(place.first_row, min(place.first_row + 16 * G * W, rows));
     }
 
     RK_DEVICE void init() {
@@ -113,24 +122,13 @@ struct Weighted {
 
     RK_DEVICE void accept(Sum (&r)[kProducts][kRows][A::kColumns], long tile, const char* values,
                           char* staged) {
-        const int lane = lane_index();
         const long column0 = tile * kTileColumns;
-        const bool masked =
-            mask != nullptr || !q.mask.band.contains(place.first_row, 16 * G * W, column0, kTileColumns);
-        const bool edge = masked || column0 + kTileColumns > count;
-#pragma unroll
-        for (int i = 0; i < kRows; ++i) {
-            const long row = row0 + A::row_of(lane, i);
-#pragma unroll
-            for (int j = 0; j < A::kColumns; ++j) {
-                const long column = column0 + A::column_of(lane, j);
-                const bool counts = !edge || allows(row, column);
-                Sum& weight = r[0][i][j];
-                weight = counts ? weigher.weigh(q.weigher, q.scale * weight, r[kProducts - 1][i][j], i, row,
-                                                column)
-                                : Weigher::kForbidden;
-            }
-        }
+        bool masked = scored.mask != nullptr ||
+                      !q.scorer.mask.band.contains(place.first_row, 16 * G * W, column0, kTileColumns);
+        if (!Weigher::kScores || q.scorer.plain())
+            weigh_products(r, column0, masked);
+        else if constexpr (Weigher::kScores)
+            masked = weigh_scores(r, column0) || masked;
         if constexpr (Weigher::kSoftmax) renormalize(r[0]);
         if constexpr (ValueTiles > 0) add_values(r[0], column0, masked, values, staged);
     }
@@ -185,8 +183,53 @@ struct Weighted {
     }
 
    private:
+    RK_DEVICE bool exists(long row, long column) const { return row < rows && column < count; }
     RK_DEVICE bool allows(long row, long column) const {
-        return row < rows && column < count && q.mask.allows(mask, row, column);
+        return exists(row, column) && q.scorer.allows(scored, row, column);
+    }
+
+    // Turns the inner products of a tile into weights, if they are the scores. `masked`: some pairs may be
+    // forbidden.
+    RK_DEVICE void weigh_products(Sum (&r)[kProducts][kRows][A::kColumns], long column0, bool masked) {
+        const int lane = lane_index();
+        const bool edge = masked || column0 + kTileColumns > count;
+#pragma unroll
+        for (int i = 0; i < kRows; ++i) {
+            const long row = row0 + A::row_of(lane, i);
+#pragma unroll
+            for (int j = 0; j < A::kColumns; ++j) {
+                const long column = column0 + A::column_of(lane, j);
+                const bool counts =
+                    !edge || (exists(row, column) && q.scorer.mask.allows(scored.mask, row, column));
+                Sum& weight = r[0][i][j];
+                weight = counts ? weigher.weigh(q.weigher, q.scale * weight, Sum(1), r[kProducts - 1][i][j],
+                                                i, row, column)
+                                : Weigher::kForbidden;
+            }
+        }
+    }
+
+    // The same with a bias or a cap. Returns whether the bias forbids a pair of the block's tile.
+    RK_DEVICE bool weigh_scores(Sum (&r)[kProducts][kRows][A::kColumns], long column0) {
+        const int lane = lane_index();
+        bool forbids = false;
+#pragma unroll
+        for (int i = 0; i < kRows; ++i) {
+            const long row = row0 + A::row_of(lane, i);
+#pragma unroll
+            for (int j = 0; j < A::kColumns; ++j) {
+                const long column = column0 + A::column_of(lane, j);
+                Sum& weight = r[0][i][j];
+                const bool inside = exists(row, column);
+                const Score<Sum> s = inside ? q.scorer.score(scored, q.scale * weight, row, column)
+                                            : Score<Sum>{false, Sum(0), Sum(0)};
+                forbids = forbids || (inside && !s.allowed);
+                weight = s.allowed ? weigher.weigh(q.weigher, s.value, s.slope, r[kProducts - 1][i][j], i,
+                                                   row, column)
+                                   : Weigher::kForbidden;
+            }
+        }
+        return any_in_block(forbids);
     }
 
     RK_DEVICE static Sum over_row(Sum value) {
@@ -210,15 +253,18 @@ struct Weighted {
             // A NaN does not become the maximum; it reaches the sum below.
             const Sum next = top > max_[i] ? top : max_[i];
             const Sum base = next == Sum(-kInfinity) ? Sum(0) : next;
-            const Sum kept = exp(max_[i] - base);
+            const Sum kept = rescaling(max_[i], next);
             max_[i] = next;
-            Sum sum = 0;
+            Sum sum = 0, infinite = 0;
+            if (next == Sum(kInfinity))
+#pragma unroll
+                for (int j = 0; j < A::kColumns; ++j) infinite += r[i][j] < Sum(kInfinity) ? Sum(0) : r[i][j];
 #pragma unroll
             for (int j = 0; j < A::kColumns; ++j) {
                 r[i][j] = exp(r[i][j] - base);
                 sum += r[i][j];
             }
-            sum_[i] = sum_[i] * kept + sum;
+            sum_[i] = sum_[i] * kept + (next == Sum(kInfinity) ? infinite : sum);
             if constexpr (ValueTiles > 0)
 #pragma unroll
                 for (int b = 0; b < kStored; ++b)
@@ -368,7 +414,8 @@ struct Weighted {
 // Runs a walk with a weighted consumer: cuts it and allocates its states.
 template <class A, int ValueTiles, class Weigher>
 void sum_weighted(const Context& context, Pairs<typename A::Factor>& p, WeightedOut<typename A::Sum> to,
-                  const Mask& mask, double scale, const typename Weigher::Parameters& weigher) {
+                  const Scorer<typename A::Sum>& scorer, double scale,
+                  const typename Weigher::Parameters& weigher) {
     using Sum = typename A::Sum;
     using Consumer = Weighted<A, 1, 4, ValueTiles, Weigher>;
     constexpr int kValueWidth = ValueTiles * kTileColumns;
@@ -383,19 +430,19 @@ void sum_weighted(const Context& context, Pairs<typename A::Factor>& p, Weighted
     if (grid.blocks == 0) return;
     if (ceil_div(p.columns[0].count, kTileColumns) > kChunkTiles)
         to.state = context.take<Sum>(grid.parts * p.value_blocks * to.items * to.rows * to.state_width);
-    launch_walk<A, 1, 4, Consumer>(context, p, grid, {to, mask, Sum(scale), grid.parts > 1, weigher});
+    launch_walk<A, 1, 4, Consumer>(context, p, grid, {to, scorer, Sum(scale), grid.parts > 1, weigher});
 }
 
 // Values 128 columns at a time, if there are more than 64 and shared memory has room for them.
 template <class A, class Weigher, bool Wide>
 void sum_weighted_values(const Context& context, Pairs<typename A::Factor>& p,
-                         const WeightedOut<typename A::Sum>& to, const Mask& mask, double scale,
-                         const typename Weigher::Parameters& weigher) {
+                         const WeightedOut<typename A::Sum>& to, const Scorer<typename A::Sum>& scorer,
+                         double scale, const typename Weigher::Parameters& weigher) {
     if constexpr (Wide)
         if (to.width > kTileColumns &&
             walk_bytes<A, 1, 4, Weighted<A, 1, 4, 2, Weigher>>(p, {}, false) <= context.shared_bytes)
-            return sum_weighted<A, 2, Weigher>(context, p, to, mask, scale, weigher);
-    sum_weighted<A, 1, Weigher>(context, p, to, mask, scale, weigher);
+            return sum_weighted<A, 2, Weigher>(context, p, to, scorer, scale, weigher);
+    sum_weighted<A, 1, Weigher>(context, p, to, scorer, scale, weigher);
 }
 
 }  // namespace rk::cuda

@@ -59,12 +59,12 @@ class Kernels:
 
     def attention(self, q, k, v, scale, mask, band, arithmetic, sums):
         out, lse = self.empty((*q.shape[:-1], v.shape[-1]), v.dtype), self.empty(q.shape[:-1], sums)
-        self.call("attention", q, k, v, None, None, arithmetic, scale, mask, band, out, lse)
+        self.call("attention", q, k, v, None, None, arithmetic, scale, mask, band, None, None, out, lse)
         return out, lse
 
     def attention_scores(self, q, k, scale, mask, band, arithmetic):
         out = self.empty((*q.shape[:-1], k.shape[-2]), q.dtype)
-        self.call("attention_scores", q, k, None, None, arithmetic, scale, mask, band, out)
+        self.call("attention_scores", q, k, None, None, arithmetic, scale, mask, band, None, None, out)
         return out
 
     def attention_vjp(self, f, g, v, scale, mask, band, out, lse, grad):

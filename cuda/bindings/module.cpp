@@ -108,6 +108,11 @@ Allowed allowed_by(const Maybe& mask, const Limits& band) {
             {clamped(band.first.value_or(-Band::kNoLimit)), clamped(band.second.value_or(Band::kNoLimit))}};
 }
 
+Scoring scored_by(const Maybe& mask, const Limits& band, const Maybe& bias,
+                  const std::optional<double>& softcap) {
+    return {allowed_by(mask, band), bias.value_or(Array{}), softcap.value_or(0.0)};
+}
+
 Array make_array(std::uintptr_t pointer, const std::vector<long>& shape, const std::vector<long>& strides,
                  const std::string& dtype) {
     if (shape.size() != strides.size()) throw std::invalid_argument("shape and strides differ in length");
@@ -209,22 +214,24 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
         run(context, arithmetic,
             [&]<class A>() { relation_matrix(context, relation_of<A>(x, y, phi, psi, scale), heads, out); });
     });
-    m.def("attention_scores", [](const Context& context, const Array& q, const Array& k, const MlpHandle* phi,
-                                 const MlpHandle* psi, const std::string& arithmetic, double scale,
-                                 const Maybe& mask, const Limits& band, const Array& out) {
-        run(context, arithmetic, [&]<class A>() {
-            attention_scores(context, relation_of<A>(q, k, phi, psi, scale), allowed_by(mask, band), out);
-        });
-    });
-    m.def("attention",
-          [](const Context& context, const Array& q, const Array& k, const Array& v, const MlpHandle* phi,
+    m.def("attention_scores",
+          [](const Context& context, const Array& q, const Array& k, const MlpHandle* phi,
              const MlpHandle* psi, const std::string& arithmetic, double scale, const Maybe& mask,
-             const Limits& band, const Array& out, const Maybe& lse) {
+             const Limits& band, const Maybe& bias, const std::optional<double>& softcap, const Array& out) {
               run(context, arithmetic, [&]<class A>() {
-                  attention(context, relation_of<A>(q, k, phi, psi, scale), v, allowed_by(mask, band), out,
-                            lse.value_or(Array{}));
+                  attention_scores(context, relation_of<A>(q, k, phi, psi, scale),
+                                   scored_by(mask, band, bias, softcap), out);
               });
           });
+    m.def("attention", [](const Context& context, const Array& q, const Array& k, const Array& v,
+                          const MlpHandle* phi, const MlpHandle* psi, const std::string& arithmetic,
+                          double scale, const Maybe& mask, const Limits& band, const Maybe& bias,
+                          const std::optional<double>& softcap, const Array& out, const Maybe& lse) {
+        run(context, arithmetic, [&]<class A>() {
+            attention(context, relation_of<A>(q, k, phi, psi, scale), v, scored_by(mask, band, bias, softcap),
+                      out, lse.value_or(Array{}));
+        });
+    });
     m.def("retrieve", [](const Context& context, const Array& q, const Array& keys, const MlpHandle* phi,
                          const MlpHandle* psi, const std::string& arithmetic, const Maybe& mask,
                          const Array& values, const Array& indices) {

@@ -39,8 +39,6 @@ KERNELS = {
 
 # Arguments that kernels for devices do not take yet: their places, and what messages call them.
 _REFUSED = {
-    "attention_scores": {8: "bias", 9: "softcap"},
-    "attention": {9: "bias", 10: "softcap"},
     "attention_vjp": {5: "bias", 6: "softcap", 11: "grad_lse", 15: "bias"},
 }
 

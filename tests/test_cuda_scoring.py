@@ -1,0 +1,95 @@
+"""Bias, soft cap and infinite scores of attention on a device, as tests/test_scoring.py has them for the CPU."""
+
+import numpy as np
+import pytest
+import reference
+from cuda_cases import (
+    BOUND,
+    F8,
+    MANY,
+    OF_ATTENTION,
+    Draw,
+    arithmetic,
+    assert_close,
+    cases,
+    exact,
+    largest_term,
+)
+from strategies import lay_out, normal
+
+
+def draw_bias(draw, lead, n, m):
+    """Return a bias that broadcasts to the scores; in some cases -inf forbids pairs."""
+    shape = (*draw.one_of([lead, ()]), draw.one_of([n, 1]), draw.one_of([m, 1]))
+    bias = normal(draw.rng, shape, draw.dtype)
+    bias[draw.rng.random(shape) < draw.one_of([0.0, 0.1, 0.8])] = -np.inf
+    return lay_out(bias, draw.one_of(["plain", "transposed", "sliced", "offset"]))
+
+
+def draw_scoring(draw, lead, n, m):
+    """Return the options that make scores of inner products."""
+    return {
+        "mask": draw.mask(lead, n, m),
+        "causal": draw.one_of([False, True]),
+        "window": draw.one_of([None, 40, (70, None)]),
+        "align": draw.one_of(["upper_left", "lower_right"]),
+        "bias": draw_bias(draw, lead, n, m) if draw.one_of([True, True, False]) else None,
+        "softcap": draw.one_of([None, 0.5, 30.0]),
+    }
+
+
+@arithmetic
+def test_equals_its_definition(device, dtype, precision):
+    def check(data, rng):
+        draw = Draw(device, data, rng, dtype)
+        lead_q, lead_k, lead_v = draw.leads(3)
+        n, m, width = draw.size(), draw.size(), draw.one_of([1, 8, 33])
+        q, k = draw.array(*lead_q, n, width), draw.array(*lead_k, m, width)
+        v = draw.array(*lead_v, m, draw.one_of([1, 3, 64, 130]))
+        lead = np.broadcast_shapes(lead_q, lead_k, lead_v)
+        options = {"scale": draw.one_of([None, -0.2]), **draw_scoring(draw, lead, n, m)}
+        out, lse = device.attention(q, k, v, return_lse=True, precision=precision, **options)
+        scores = device.attention_scores(q, k, precision=precision, **options)
+        expected, expected_lse = reference.attention(q, k, v, **options)
+        bound = OF_ATTENTION.get((dtype, precision), BOUND[dtype, precision])
+        bound *= 5 + largest_term(q, k, None, None)  # errors of scores are errors of exponents
+        assert out.dtype == scores.dtype == dtype
+        assert_close(out, expected, bound, v)
+        assert_close(lse, expected_lse, bound, np.sqrt(max(lse.size, 1)))
+        expected = reference.attention_scores(q, k, **options)
+        assert_close(scores, expected, bound, 0 if expected.size else 1)
+
+    cases(device, check)
+
+
+@exact
+@pytest.mark.parametrize("n", [40, 300], ids=["a block a chunk", "a block all chunks"])
+def test_a_score_of_infinity(device, n, dtype, rng):
+    q, k, v = (normal(rng, shape, dtype) for shape in ((n, 3), (MANY, 3), (MANY, 2)))
+    bias = normal(rng, (n, MANY), dtype)
+    bias[1, 4] = bias[2, 4] = bias[2, 4400] = bias[3, 3000] = np.inf
+    bias[3, 2900] = bias[4, 3] = np.nan
+    bias[5] = -np.inf
+    out, lse = device.attention(q, k, v, bias=bias, return_lse=True)
+    expected, expected_lse = reference.attention(q, k, v, bias=bias)
+    np.testing.assert_array_equal(lse[1:6], [np.inf, np.inf, np.nan, np.nan, -np.inf])
+    finite = np.r_[0, 5:n]
+    assert_close(lse[np.r_[0, 6:n]], expected_lse[np.r_[0, 6:n]], 1e-5, 0)
+    assert_close(out[finite], expected[finite], 1e-5, 0)
+    assert np.isnan(out[1:5]).all()
+    weights = device.attention_scores(q, k, bias=bias)
+    assert np.isnan(weights[1:5]).all()
+    assert (weights[5] == 0).all()
+    assert np.isfinite(weights[0]).all()
+    assert np.isfinite(device.attention(q[:3], k, v, bias=bias[:3], softcap=3.0)).all()
+
+
+def test_what_a_bias_forbids_reaches_nothing(device, rng):
+    q, k, v = (normal(rng, (100, 4), F8) for _ in range(3))
+    bias = normal(rng, (100, 100), F8)
+    bias[:, 7], bias[5] = -np.inf, -np.inf
+    options = {"bias": bias, "softcap": 2.0}
+    clean = device.attention(q, k, v, **options), device.attention_scores(q, k, **options)
+    k[7], v[7], q[5] = np.nan, np.inf, np.nan
+    np.testing.assert_array_equal(device.attention(q, k, v, **options), clean[0])
+    np.testing.assert_array_equal(device.attention_scores(q, k, **options), clean[1])
