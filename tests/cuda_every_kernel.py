@@ -38,6 +38,9 @@ def run(dtype, precision=None):
         for link in ("identity", "exp", "relu", "square"):
             cuda.call("relation_matvec", {"x": x, "y": y, "v": v, "link": link, **options})
         cuda.call("relation_matvec", {"x": x, "y": y, "v": v[:, 0], **options})
+        for link in rk.ops.LINKS_OF_DISTANCE if precision is None else ():
+            for values in (v, v[:, 0]):
+                cuda.call("relation_matvec", {"x": x, "y": y, "v": values, "phi": phi, "link": link})
         if precision or dtype not in (np.float32, np.float64):
             continue
         cuda.call("feature_map_vjp", {"x": x, "mlp": phi, "grad": array(n, 9, dtype=dtype)})

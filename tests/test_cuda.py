@@ -7,12 +7,15 @@ compiled for this processor, at small sizes.
 import numpy as np
 import pytest
 import reference
+import relkernels as rk
 from cuda_cases import (
     BF16,
     BOUND,
+    F4,
     F8,
     F16,
     LAYOUTS,
+    MANY,
     OF_ATTENTION,
     Draw,
     arithmetic,
@@ -259,9 +262,10 @@ def test_relation_matvec(device, link, dtype, precision):
         phi, psi = draw.maps(d, d, 4)
         lead_x, lead_y = draw.leads(2)
         x, y = draw.array(*lead_x, n, d), draw.array(*lead_y, m, d)
-        v = normal(rng, (m,) if c is None else (m, c), dtype)
+        lead_v = (1,) * len(lead_y)
+        v = normal(rng, (*lead_v, m) if c is None else (*lead_v, m, c), dtype)
         out = device.relation_matvec(x, y, v, phi, psi, link=link, scale=0.1, precision=precision)
-        v2 = v[:, None] if c is None else v
+        v2 = v[..., None] if c is None else v
         expected = reference.relation_matvec(x, y, v2, phi, psi, link, 0.1)
         grows = 1 + 0.1 * largest_term(x, y, phi, psi)
         bound = OF_ATTENTION.get((dtype, precision), BOUND[dtype, precision]) * grows
@@ -279,3 +283,49 @@ def test_relation_matvec(device, link, dtype, precision):
         )
 
     cases(device, check)
+
+
+@pytest.mark.parametrize("dtype", [F4, F8, BF16, F16], ids=["float32", "float64", "bfloat16", "float16"])
+@pytest.mark.parametrize("link", rk.ops.LINKS_OF_DISTANCE)
+def test_links_of_distances(device, link, dtype):
+    def check(data, rng):
+        draw = Draw(device, data, rng, dtype)
+        d, n, m, c = draw.width(), draw.size(), draw.size(), draw.one_of([None, 1, 2, 70])
+        phi, psi = draw.maps(d, d, 4) if dtype in (F4, F8) else (None, None)
+        lead_x, lead_y = draw.leads(2)
+        x, y = draw.array(*lead_x, n, d), draw.array(*lead_y, m, d)
+        v = normal(rng, (*lead_y, m) if c is None else (*lead_y, m, c), dtype)
+        out = device.relation_matvec(x, y, v, phi, psi, link=link, scale=0.7 / d)
+        assert out.dtype == dtype
+        v2 = v[..., None] if c is None else v
+        expected = reference.relation_matvec(x, y, v2, phi, psi, link, 0.7 / d)
+        bound = 1e-2 if dtype in (BF16, F16) else 20 * BOUND[dtype, None]
+        size = np.linalg.norm(reference.float64(v2)) * np.sqrt(max(n * m, 1)) + 1
+        assert_close(out, expected[..., 0] if c is None else expected, bound, size)
+
+    cases(device, check)
+
+
+@exact
+@pytest.mark.parametrize("link", rk.ops.LINKS_OF_DISTANCE)
+def test_distances_far_from_the_origin(device, link, dtype, rng):
+    x, y = normal(rng, (70, 5), dtype) + dtype(1e4), normal(rng, (MANY, 5), dtype) + dtype(1e4)
+    y[:70] = x
+    r = device.relation_matvec(x, y[:70], np.eye(70, dtype=dtype), link=link, scale=0.5)
+    np.testing.assert_allclose(np.diag(r), 1, rtol=0, atol=0)
+    np.testing.assert_allclose(
+        r, reference.linked_relation(x, y[:70], link_name=link, scale=0.5), atol=20 * BOUND[dtype, None]
+    )
+    v = normal(rng, (MANY, 2), dtype)
+    expected = reference.relation_matvec(x, y, v, link_name=link, scale=0.5)
+    out = device.relation_matvec(x, y, v, link=link, scale=0.5)
+    assert_close(out, expected, 20 * BOUND[dtype, None], np.abs(v).sum())
+    one = device.relation_matvec(x, y, v[:, 0], link=link, scale=0.5)
+    assert_close(one, expected[:, 0], 20 * BOUND[dtype, None], np.abs(v).sum())
+
+
+def test_links_of_distances_keep_infinity_and_nan(device):
+    x, y = np.array([[0.0], [np.inf], [np.nan]]), np.array([[0.0], [1e200]])
+    for link in rk.ops.LINKS_OF_DISTANCE:
+        out = device.relation_matvec(x, y, np.eye(2), link=link)
+        np.testing.assert_array_equal(out, [[1, 0], [0, 0], [np.nan, np.nan]])

@@ -56,6 +56,9 @@ REFUSED = [
      r"^out: .*float64$"),
     ("attention_vjp", lambda: {"q": put(X), "k": put(Y), "v": put(V), "grad": put(np.ones((5, 4), F4))},
      ValueError, r"^grad: .*\(5, 3\).*\(5, 4\)$"),
+    # Options without kernels.
+    ("relation_matrix", lambda: {"x": put(X), "y": put(Y), "link": "gaussian"}, ValueError,
+     r"^link: expected one of \('identity',\) for arrays on a CUDA device, got 'gaussian'$"),
     # 16 bits.
     ("relation_matrix", lambda: {"x": put(X.astype(BF16)), "y": put(Y)}, TypeError,
      r"^y: expected bfloat16, the dtype of x, got float32$"),

@@ -32,8 +32,8 @@
 namespace rk::cuda {
 
 // Defined for every floating-point type, as on the device.
-using std::exp, std::log, std::log1p, std::expm1, std::tanh, std::erf, std::erfc, std::pow, std::sin,
-    std::cos;
+using std::exp, std::log, std::log1p, std::expm1, std::tanh, std::erf, std::erfc, std::pow, std::sqrt,
+    std::sin, std::cos;
 using std::fabs, std::fma, std::isfinite, std::max, std::min;
 
 namespace emulation {

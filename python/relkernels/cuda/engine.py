@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import _core
 from ..arrays.engine import Engine, Map
 from ..arrays.half import HALVES
 from ..arrays.stand_ins import StandIn
@@ -44,7 +45,7 @@ _REFUSED = {
 
 
 # The links of each operation there, which are checked by `check_link` alone.
-_LINKS = {"relation_matvec": ("identity", "exp", "relu", "square")}
+_LINKS = {"relation_matvec": _core.LINKS}
 
 
 @functools.lru_cache(64)  # NumPy makes the name anew each time, which takes microseconds
