@@ -12,6 +12,7 @@ from ._asymmetric import asymmetric
 from ._attention import attention, attention_coverage, attention_error, attention_regret
 from ._certify import Certificate, certify
 from ._hilbert_cube import hilbert_cube
+from ._neurons import NeuronCount, neurons
 from ._one_layer import kernel_norm
 from ._random_features import random_features
 from ._report import Comparison, Report, report
@@ -29,6 +30,7 @@ __all__ = [
     "Comparison",
     "Constant",
     "Margin",
+    "NeuronCount",
     "Report",
     "asymmetric",
     "attention",
@@ -39,6 +41,7 @@ __all__ = [
     "hilbert_cube",
     "kernel_norm",
     "margin_of",
+    "neurons",
     "random_features",
     "report",
     "section_gap",

@@ -116,7 +116,7 @@ def _maps(phi: Any, psi: Any) -> tuple[MLP, MLP]:
     return first, second
 
 
-def _boxes(box: Any) -> tuple[np.ndarray, np.ndarray]:
+def boxes_of(box: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the boxes of x and y, arrays of shape (D, 2)."""
     box = check.sequence("box", box, "pairs of bounds, one per coordinate")
     if len(box) == 2 and all(
@@ -206,7 +206,7 @@ def certify(
     >>> round(found.found, 4), found.ratio < 1.02  # (x y + 1/2)^2 - x y = (x y)^2 + 1/4
     (1.25, True)
     """
-    maps, boxes = _maps(phi, psi), _boxes(box)
+    maps, boxes = _maps(phi, psi), boxes_of(box)
     sides = [MapOnCells(name, m, len(b)) for name, m, b in zip(("phi", "psi"), maps, boxes, strict=True)]
     promised = relation_on_cells(
         "relation", relation, (len(boxes[0]), len(boxes[1])), lipschitz, curvature, parameters
