@@ -30,8 +30,8 @@ for _module, _library in (("dask", "dask"), ("plot", "matplotlib"), ("torch", "t
 
 # Classes that users do not construct; their methods are swept nevertheless.
 RESULTS = {
-    "Assumption", "BarronNorm", "Bound", "Comparison", "Constant", "Decay", "Kind", "MLPGradient", "Margin",
-    "MercerSpectrum", "RKHSNorm", "Report", "SchmidtSpectrum", "SphereSpectrum", "Tensor",
+    "Assumption", "BarronNorm", "Bound", "Certificate", "Comparison", "Constant", "Decay", "Kind",
+    "MLPGradient", "Margin", "MercerSpectrum", "NeuronCount", "RKHSNorm", "Report", "SchmidtSpectrum", "SphereSpectrum", "Tensor",
 }  # fmt: skip
 # Plain records, checked where they are used.
 RECORDS = {"Above", "Activation", "LinkedSum", "SoftmaxAccumulate", "TopK"}
@@ -281,6 +281,7 @@ def _of_numpy() -> dict[str, dict[str, Any]]:
         "relation_matrix": pairs,
         "relation_matrix_vjp": {**pairs, "grad": grad},
         "relation_matvec": {**pairs, "v": V},
+        "relation_matvec_vjp": {**pairs, "v": V, "grad": rk.relation_matvec(**pairs, v=V)},
         "relu_power": {"r": 2.0},
         "retrieve": {"q": X, "keys": Y, "k": 3, "phi": PHI, "psi": PSI},
         "retrieve_above": {"q": X, "keys": Y, "threshold": 0.5, "phi": PHI, "psi": PSI},
@@ -307,6 +308,7 @@ def _of_theory() -> dict[str, dict[str, Any]]:
         "bounds.attention_regret": {"n": 3, "beta": 2.0},
         "bounds.attention_error": {"margin": 1.0, "n": 3, "diameter": 1.0, "beta": 2.0},
         "bounds.certify": {"phi": PHI, "relation": "gaussian", "box": [(-1, 1)] * D, "max_pairs": 1},
+        "bounds.neurons": {"relation": "gaussian", "eps": 0.5, "box": [(-1, 1)], "max_pairs": 1},
         "bounds.hilbert_cube": {"encoder": "geometric", "modulus_of_continuity": 1.0, "eps": 0.1},
         "bounds.kernel_norm": {"kernel": "gaussian", "dimension": 2},
         "bounds.margin_of": {"utility": [[0.0, 1.0], [2.0, 3.0]]},
@@ -358,6 +360,7 @@ def _of_methods() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         "relkernels.Keys.save": (rk.Keys(Y, PSI).save, {"path": _file("saved.keys")}),
         "relkernels.MLP.__call__": (PHI.__call__, {"x": X}),
         "relkernels.MLP.save": (PHI.save, {"path": _file("saved.safetensors")}),
+        "relkernels.bounds.Margin.above": (rk.bounds.margin_of([[0.0, 1.0]]).above, {"margin": 0.5}),
         "relkernels.bounds.Bound.curve": (bound.curve, {"argument": "eps", "values": [0.1, 0.2]}),
         "relkernels.spectra.Decay.predict": (decay.predict, {"k": 3.0}),
         "relkernels.spectra.MercerSpectrum.functions": (mercer.functions, {"x": X}),
@@ -440,6 +443,7 @@ def _of_torch() -> dict[str, tuple[Callable[..., Any] | None, dict[str, Any]]]:
         "relkernels.torch.feature_map": (None, {"x": x, "mlp": phi}),
         "relkernels.torch.relation_loss": (None, {**pairs, "target": torch.from_numpy(RELATED)}),
         "relkernels.torch.relation_matrix": (None, pairs),
+        "relkernels.torch.relation_matvec": (None, {**pairs, "v": v}),
     }
 
 

@@ -28,14 +28,14 @@ def test_what_a_kernel_is_given(recorder):
     out = cuda.call("relation_matrix", {"x": x, "y": y, "phi": PHI, "scale": 0.5, "heads": 2})
     ((name, context, arguments),) = recorder.calls
     assert (name, context.device, context.stream) == ("relation_matrix", 1, 77)
-    rows, columns, phi, psi, arithmetic, scale, heads, written = arguments
+    rows, columns, phi, psi, arithmetic, link, scale, heads, written = arguments
     assert rows == Array(x.array.ctypes.data, (3, 2, 5, 4), (40, 0, 8, 2), "float32")
     assert columns == Array(y.array.ctypes.data, (3, 2, 6, 4), (0, 24, 4, 1), "float32")
     assert phi is psi
     assert (phi.arithmetic, phi.activation, phi.parameter) == ("float32", "relu", 0.0)
     assert [(w.shape, w.dtype) for w in phi.weights] == [((4, 8), "float32"), ((8, 2), "float32")]
     assert [b.shape for b in phi.biases] == [(8,), (2,)]
-    assert (arithmetic, scale, heads) == ("float32", 0.5, 2)
+    assert (arithmetic, link, scale, heads) == ("float32", "identity", 0.5, 2)
     assert isinstance(out, DeviceArray)
     assert (out.shape, out.dtype, out.index) == ((3, 2, 2, 5, 6), F4, 1)
     assert written == Array(out.array.ctypes.data, out.shape, (120, 60, 30, 6, 1), "float32")

@@ -17,7 +17,7 @@ import numpy as np
 from ..base import check
 from ..maps.mlp import MLP
 from ..ops import relation_matrix
-from ._asymmetric import symmetric_floor
+from ._symmetric_floor import symmetric_floor
 from ._certify import Certificate, boxes_of, certify
 from .bound import positive
 from .certificates.relations import Function, Periodic, Polynomial, Radial, RelationOnCells, relation_on_cells
