@@ -1,12 +1,14 @@
 // Vector-Jacobian product of phi: given dF, the gradients of x, weights and biases. Mirrors
 // csrc/operations/feature_map_vjp.cpp.
 //
-//   dz_L = dF;   dW_l = h_{l-1}^T dz_l,   db_l = sum of rows of dz_l,   dz_{l-1} = act'(z_{l-1}) * dz_l W_l^T
+//   dz_L = dF, through the division by |z_L| of a map that normalizes
+//   dW_l = h_{l-1}^T dz_l,   db_l = sum of rows of dz_l,   dz_{l-1} = act'(z_{l-1}) * dz_l W_l^T
 //
 // Order of sums: rows are processed in slabs of kSlabRows; within a slab, gradients of parameters are summed
 // in parts of kPartRows, each a single chain. Both are cut at fixed places and added in order. Memory: the
 // layers of one slab.
 #include "activations.cuh"
+#include "normalize.cuh"
 #include "product.cuh"
 
 namespace rk::cuda {
@@ -146,6 +148,12 @@ void feature_map_vjp(const Context& context, const Array& x, const Mlp<A>& map, 
             }
             copy_matrices(context, {}, rows, map.outputs(), pitch.back(), strided(slab_grad),
                           strided(matrix(above, rows, pitch.back(), pitch.back())));
+            if (map.normalizes()) {
+                const Strided gradient = strided(matrix(above, rows, map.outputs(), pitch.back()));
+                normalize_rows_vjp(context, {}, rows, map.outputs(),
+                                   strided(matrix(z.back(), rows, map.outputs(), pitch.back())), gradient,
+                                   gradient);
+            }
             for (long l = depth - 1; l >= 0; --l) {
                 const Layer<A>& layer = map.layers()[std::size_t(l)];
                 const auto at = std::size_t(l + 1);

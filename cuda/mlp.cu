@@ -1,6 +1,7 @@
 #include "mlp.cuh"
 
 #include "activations.cuh"
+#include "normalize.cuh"
 
 namespace rk::cuda {
 
@@ -190,6 +191,13 @@ struct EndLayer : Stateless {
     }
 };
 
+// The strides of matrices of `elements` elements, one after the other.
+LeadStride row_major(const Lead& lead, long elements) {
+    LeadStride s;
+    for (int i = lead.dims; i-- > 0; elements *= lead.size[i]) s.step[i] = elements;
+    return s;
+}
+
 }  // namespace
 
 template <class A>
@@ -212,8 +220,8 @@ long Mlp<A>::place(const std::vector<long>& widths, char* memory, std::vector<La
 
 template <class A>
 Mlp<A>::Mlp(const Context& context, char* memory, const std::vector<Array>& weights,
-            const std::vector<Array>& biases, Activation activation, double parameter)
-    : activation_(activation), parameter_(typename A::Sum(parameter)) {
+            const std::vector<Array>& biases, Activation activation, double parameter, bool normalize)
+    : activation_(activation), parameter_(typename A::Sum(parameter)), normalize_(normalize) {
     using F = typename A::Factor;
     std::vector<long> widths = {weights.at(0).dim(2)};
     for (const Array& w : weights) widths.push_back(w.dim(1));
@@ -242,13 +250,27 @@ void Mlp<A>::forward(const Context& context, const Lead& lead, long rows, const 
                      const Strided& out, long padded) const {
     if (rows * lead.items() == 0) return;
     if (rows * lead.items() > 0x7fffffffL) throw std::invalid_argument("expected fewer than 2^31 rows");
+    if (normalize_) {
+        using Sum = typename A::Sum;
+        const Strided z = {context.take<Sum>(rows * lead.items() * outputs()), DtypeOf<Sum>::value, outputs(),
+                           1, row_major(lead, rows * outputs())};
+        forward_layers(context, lead, rows, x, z, outputs());
+        normalize_rows(context, lead, rows, outputs(), padded, z, out);
+    } else {
+        forward_layers(context, lead, rows, x, out, padded);
+    }
+    check_launch("feature_map");
+}
+
+template <class A>
+void Mlp<A>::forward_layers(const Context& context, const Lead& lead, long rows, const Strided& x,
+                            const Strided& out, long padded) const {
     int widest = 0;
     for (const Layer<A>& layer : layers_) widest = std::max(widest, layer.inputs);
     if (depth() <= kMaxLayers && fused_bytes<A>(16, widest) <= context.shared_bytes)
         forward_fused(context, lead, rows, x, out, padded);
     else
         forward_by_layers(context, lead, rows, x, out, padded);
-    check_launch("feature_map");
 }
 
 template <class A>
@@ -296,11 +318,8 @@ void Mlp<A>::forward_by_layers(const Context& context, const Lead& lead, long ro
     for (const Layer<A>& layer : layers_) widest = std::max(widest, padded_width<F>(layer.outputs));
     F* buffers[2] = {context.take<F>(total * widest), context.take<F>(total * widest)};
     Rows<F> h = {buffers[0], total, layers_.front().weights.pitch, layers_.front().weights.width, {}};
-    LeadStride row_major;
-    long step = rows * h.pitch;
-    for (int i = lead.dims; i-- > 0; step *= lead.size[i]) row_major.step[i] = step;
     copy_matrices(context, lead, rows, inputs(), h.pitch, x,
-                  {buffers[0], DtypeOf<F>::value, h.pitch, 1, row_major});
+                  {buffers[0], DtypeOf<F>::value, h.pitch, 1, row_major(lead, rows * h.pitch)});
     for (std::size_t l = 0; l < layers_.size(); ++l) {
         const Layer<A>& layer = layers_[l];
         const bool hidden = l + 1 < layers_.size();

@@ -4,6 +4,9 @@
 // A block takes 16 W rows through all layers. Their activations stay in shared memory, in two alternating
 // buffers, while weights are streamed in tiles of 64 outputs and 128 bytes of depth. Nets whose activations
 // do not fit, or of more than kMaxLayers layers, are computed layer by layer through global memory (mlp.cu).
+//
+// With `normalize`, phi(x) is divided by its length, in a second launch; the features before that are in the
+// workspace, in the dtype of the sums. Zero stays zero.
 #pragma once
 
 #include "base/names.hpp"
@@ -29,13 +32,14 @@ class Mlp {
 
     // Packs weights (in, out) and biases of any dtype into `memory`, which must outlive the map.
     Mlp(const Context& context, char* memory, const std::vector<Array>& weights,
-        const std::vector<Array>& biases, Activation activation, double parameter);
+        const std::vector<Array>& biases, Activation activation, double parameter, bool normalize);
 
     long inputs() const { return layers_.front().inputs; }
     long outputs() const { return layers_.back().outputs; }
     long depth() const { return long(layers_.size()); }
     bool has_bias() const { return layers_.front().bias != nullptr; }
     const std::vector<Layer<A>>& layers() const { return layers_; }
+    bool normalizes() const { return normalize_; }
     Activation activation() const { return activation_; }
     typename A::Sum parameter() const { return parameter_; }
 
@@ -44,6 +48,8 @@ class Mlp {
                  long padded) const;
 
    private:
+    void forward_layers(const Context& context, const Lead& lead, long rows, const Strided& x,
+                        const Strided& out, long padded) const;
     static long place(const std::vector<long>& widths, char* memory, std::vector<Layer<A>>* layers);
     void forward_fused(const Context& context, const Lead& lead, long rows, const Strided& x,
                        const Strided& out, long padded) const;
@@ -53,6 +59,7 @@ class Mlp {
     std::vector<Layer<A>> layers_;
     Activation activation_;
     typename A::Sum parameter_;
+    bool normalize_;
 };
 
 // The features of an array's rows, or the rows themselves without a map, as factors of A.

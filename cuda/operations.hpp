@@ -24,6 +24,9 @@ struct Relation {
 template <class A>
 void feature_map(const Context& context, const Array& x, const Mlp<A>& map, const Array& out);
 
+// out <- x / |x|, row by row, as the last step of a map that normalizes.
+void normalize(const Context& context, const Array& x, const Array& out);
+
 // Without columns, the symmetric relation of the rows with themselves through phi. out has three core
 // dimensions (heads, n, m) if heads > 1.
 template <class A>
@@ -57,6 +60,9 @@ template <class A>
 void feature_map_vjp(const Context& context, const Array& x, const Mlp<A>& map, const Array& grad,
                      const Array& grad_x, const std::vector<Array>& grad_weights,
                      const std::vector<Array>& grad_biases);
+
+// The gradient of normalize.
+void normalize_vjp(const Context& context, const Array& x, const Array& grad, const Array& grad_x);
 
 // grad_f, grad_g and grad_scale are overwritten. Absent ones are not computed; grad_scale is absent if grad_f
 // is.

@@ -20,6 +20,7 @@ def array(*shape, dtype):
 def run(dtype, precision=None):
     wide = np.float64 if dtype == np.float64 else np.float32
     phi = rk.MLP.random([6, 40, 9], "gelu", dtype=wide, random_state=0)
+    unit = rk.MLP.random([6, 40, 9], dtype=wide, random_state=0, normalize=True)
     deep = rk.MLP.random([6, 1500, 9], "relu", dtype=wide, random_state=0)
     options = {"phi": phi, "precision": precision}
     for n, m in [(70, 131), (1, 33), (17, 1)]:
@@ -41,6 +42,8 @@ def run(dtype, precision=None):
         for link in rk.ops.LINKS_OF_DISTANCE if precision is None else ():
             for values in (v, v[:, 0]):
                 cuda.call("relation_matvec", {"x": x, "y": y, "v": values, "phi": phi, "link": link})
+        cuda.call("feature_map", {"x": x, "mlp": unit, "precision": precision})
+        cuda.call("normalize", {"x": x})
         if precision or dtype not in (np.float32, np.float64):
             continue
         cuda.call("feature_map_vjp", {"x": x, "mlp": phi, "grad": array(n, 9, dtype=dtype)})

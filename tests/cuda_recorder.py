@@ -32,6 +32,7 @@ class Mlp:
     biases: list
     activation: str
     parameter: float
+    normalize: bool
     arithmetic: str
 
     @staticmethod

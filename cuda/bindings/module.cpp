@@ -53,11 +53,11 @@ class MlpHandle {
    public:
     MlpHandle(const Context& context, std::uintptr_t memory, const std::vector<Array>& weights,
               const std::vector<Array>& biases, const std::string& activation, double parameter,
-              const std::string& arithmetic) {
+              bool normalize, const std::string& arithmetic) {
         const DeviceGuard guard(context.device);
         with_arithmetic(arithmetic, [&]<class A>() {
             mlp_ = std::make_shared<Mlp<A>>(context, reinterpret_cast<char*>(memory), weights, biases,
-                                            activation_named(activation), parameter);
+                                            activation_named(activation), parameter, normalize);
         });
     }
     template <class A>
@@ -190,9 +190,9 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
     py::class_<MlpHandle>(m, "Mlp", "Packed weights of a multi-layer perceptron on a device.",
                           py::module_local())
         .def(py::init<const Context&, std::uintptr_t, const std::vector<Array>&, const std::vector<Array>&,
-                      const std::string&, double, const std::string&>(),
+                      const std::string&, double, bool, const std::string&>(),
              arg("context"), arg("memory"), arg("weights"), arg("biases"), arg("activation"),
-             arg("parameter"), arg("arithmetic"))
+             arg("parameter"), arg("normalize"), arg("arithmetic"))
         .def_static(
             "bytes",
             [](const std::vector<long>& widths, const std::string& arithmetic) {
@@ -208,7 +208,11 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
                             const std::string& arithmetic, const Array& out) {
         run(context, arithmetic, [&]<class A>() { feature_map(context, x, mlp.as<A>(), out); });
     });
-    m.def("relation_matrix", [](const Context& context, const Array& x, const Maybe& y, const MlpHandle* phi,
+    m.def("normalize", [](const Context& context, const Array& x, const Array& out) {
+        const DeviceGuard guard(context.device);
+        normalize(context, x, out);
+    });
+    m.def("relation_matrix", [(const Context& context, const Array& x, const Maybe& y, const MlpHandle* phi,
                                 const MlpHandle* psi, const std::string& arithmetic, const std::string&,
                                 double scale, long heads, const Array& out) {
         run(context, arithmetic,
@@ -218,10 +222,10 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
           [](const Context& context, const Array& q, const Array& k, const MlpHandle* phi,
              const MlpHandle* psi, const std::string& arithmetic, double scale, const Maybe& mask,
              const Limits& band, const Maybe& bias, const std::optional<double>& softcap, const Array& out) {
-              run(context, arithmetic, [&]<class A>() {
-                  attention_scores(context, relation_of<A>(q, k, phi, psi, scale),
-                                   scored_by(mask, band, bias, softcap), out);
-              });
+        run(context, arithmetic, [&]<class A>() {
+            attention_scores(context, relation_of<A>(q, k, phi, psi, scale),
+                             scored_by(mask, band, bias, softcap), out);
+        });
           });
     m.def("attention", [](const Context& context, const Array& q, const Array& k, const Array& v,
                           const MlpHandle* phi, const MlpHandle* psi, const std::string& arithmetic,
@@ -250,27 +254,32 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
           [](const Context& context, const Array& x, const MlpHandle& mlp, const Array& grad,
              const Array& grad_x, const std::vector<Array>& grad_weights,
              const std::vector<Array>& grad_biases) {
-              run_gradient(context, x.dtype, [&]<class A>() {
-                  feature_map_vjp(context, x, mlp.as<A>(), grad, grad_x, grad_weights, grad_biases);
-              });
+        run_gradient(context, x.dtype, [&]<class A>() {
+            feature_map_vjp(context, x, mlp.as<A>(), grad, grad_x, grad_weights, grad_biases);
+        });
+          });
+    m.def("normalize_vjp",
+          [](const Context& context, const Array& x, const Array& grad, const Array& grad_x) {
+        const DeviceGuard guard(context.device);
+        normalize_vjp(context, x, grad, grad_x);
           });
     m.def("relation_matrix_vjp",
           [](const Context& context, const Array& f, const Array& g, const Array& grad, const std::string&,
              double scale, long heads, const Maybe& grad_f, const Maybe& grad_g, const Maybe& grad_scale) {
-              run_gradient(context, f.dtype, [&]<class A>() {
-                  relation_matrix_vjp(context, relation_of<A>(f, g, nullptr, nullptr, scale), heads, grad,
-                                      grad_f.value_or(Array{}), grad_g.value_or(Array{}),
-                                      grad_scale.value_or(Array{}));
-              });
+        run_gradient(context, f.dtype, [&]<class A>() {
+            relation_matrix_vjp(context, relation_of<A>(f, g, nullptr, nullptr, scale), heads, grad,
+                                grad_f.value_or(Array{}), grad_g.value_or(Array{}),
+                                grad_scale.value_or(Array{}));
+        });
           });
     m.def("attention_vjp",
           [](const Context& context, const Array& f, const Array& g, const Array& v, const Maybe& mask,
              const Limits& band, double scale, const Array& out, const Array& lse, const Array& grad,
              const Array& grad_f, const Array& grad_g, const Array& grad_v, const Array& grad_scale) {
-              run_gradient(context, f.dtype, [&]<class A>() {
-                  attention_vjp(context, relation_of<A>(f, g, nullptr, nullptr, scale), v,
-                                allowed_by(mask, band), out, lse, grad, grad_f, grad_g, grad_v, grad_scale);
-              });
+        run_gradient(context, f.dtype, [&]<class A>() {
+            attention_vjp(context, relation_of<A>(f, g, nullptr, nullptr, scale), v, allowed_by(mask, band),
+                          out, lse, grad, grad_f, grad_g, grad_v, grad_scale);
+        });
           });
 }
 

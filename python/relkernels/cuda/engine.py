@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 # to write is not started.
 KERNELS = {
     "feature_map": 1,
+    "normalize": 1,
     "relation_matrix": 1,
     "attention_scores": 1,
     "attention": 2,
     "retrieve": 2,
     "relation_matvec": 1,
     "feature_map_vjp": 3,
+    "normalize_vjp": 1,
     "relation_matrix_vjp": 3,
     "attention_vjp": 5,
 }

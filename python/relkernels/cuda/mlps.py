@@ -49,11 +49,6 @@ def packed(engine: DeviceMemory, phi: Map, arithmetic: str) -> Any:
 
 def _pack(engine: DeviceMemory, phi: Map, arithmetic: str) -> _Packed:
     kind, device = engine.kind, engine.device
-    if phi.normalize:
-        raise TypeError(
-            f"relkernels.{engine.operation}: expected a map without normalize, as the kernels for CUDA "
-            f"devices do not divide features by their length, got {phi!r}"
-        )
     if kind.capturing(device):
         raise RuntimeError(
             f"relkernels.{engine.operation}: the weights of an MLP are brought to cuda:{device} by the first "
@@ -74,6 +69,7 @@ def _pack(engine: DeviceMemory, phi: Map, arithmetic: str) -> _Packed:
         arrays[len(phi.weights) :],
         phi.activation.name,
         phi.activation.parameter or 0.0,
+        phi.normalize,
         arithmetic,
     )
     kind.synchronize(device)
