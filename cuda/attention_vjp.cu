@@ -1,6 +1,7 @@
 // Gradients of attention (Dao et al. 2022, FlashAttention, algorithm 4), on features F, G and values v:
 //
-//   P = exp(R - lse),  dP_ij = <dO_i, v_j>,  D_i = <dO_i, O_i>,  dR = P * (dP - D)
+//   S = cap(R + bias),  P = exp(S - lse),  dP_ij = <dO_i, v_j>,  D_i = <dO_i, O_i> - dlse_i
+//   dR = P * (dP - D) * cap'(R + bias)
 //   dF = scale dR G,   dG = scale dR^T F,    dv = P^T dO,    dscale = sum_i <f_i, (dR G)_i>
 //
 // Mirrors csrc/operations/attention_vjp.cpp. There are three walks: over queries for dF, over keys for dG,
@@ -15,7 +16,7 @@ namespace {
 
 template <class Sum>
 struct GradientParameters {
-    const Sum *lse, *delta;  // of the queries, (items, queries)
+    const Sum *origin, *delta;  // of the queries, (items, queries): P = exp(S - origin), and D
     long queries;
 };
 
@@ -26,19 +27,19 @@ struct RowWeigher {
     static constexpr int kProducts = 2;
     static constexpr bool kSoftmax = false, kScores = true;
     static constexpr float kForbidden = 0;
-    T lse[4], delta[4];
+    T origin[4], delta[4];
 
     template <class A, int G>
     RK_DEVICE void begin(const Parameters& q, long item, long row0, long rows) {
 #pragma unroll
         for (int i = 0; i < A::kRows * G; ++i) {
             const long row = row0 + A::row_of(lane_index(), i);
-            lse[i] = row < rows ? q.lse[item * q.queries + row] : T(0);
+            origin[i] = row < rows ? q.origin[item * q.queries + row] : T(0);
             delta[i] = row < rows ? q.delta[item * q.queries + row] : T(0);
         }
     }
     RK_DEVICE T weigh(const Parameters&, T s, T slope, T dp, int i, long, long) const {
-        return exp(s - lse[i]) * (dp - delta[i]) * slope;
+        return exp(s - origin[i]) * (dp - delta[i]) * slope;
     }
 };
 
@@ -49,34 +50,52 @@ struct ColumnWeigher {
     static constexpr int kProducts = Products;
     static constexpr bool kSoftmax = false, kScores = true;
     static constexpr float kForbidden = 0;
-    const T *lse, *delta;
+    const T *origin, *delta;
 
     template <class A, int G>
     RK_DEVICE void begin(const Parameters& q, long item, long, long) {
-        lse = q.lse + item * q.queries;
+        origin = q.origin + item * q.queries;
         delta = q.delta + item * q.queries;
     }
     RK_DEVICE T weigh(const Parameters& q, T s, T slope, T dp, int, long, long column) const {
         const long at = min(column, q.queries - 1);  // columns past the edge have features of zeros
-        const T p = exp(s - lse[at]);
+        const T p = exp(s - origin[at]);
         return Products == 2 ? p * (dp - delta[at]) * slope : p;
     }
 };
 
 constexpr int kDeltaThreads = 128;
 
-// D_i = <dO_i, O_i>, one thread per row; a single chain of sums.
+// What a thread for each row reads and writes. `lse`, `origin` and `delta` are contiguous.
+template <class Sum>
+struct RowsOfQueries {
+    Lead lead;
+    long rows;
+    int width;                    // of the values
+    Strided out, grad, grad_lse;  // grad_lse: a null pointer if it is zero
+    const Sum* lse;
+    Sum *origin, *delta;
+};
+
+// D_i, whose inner product is a single chain of sums, and what is subtracted from scores.
 template <class Sum>
 RK_KERNEL(kDeltaThreads)
-row_products(const __grid_constant__ Lead lead, long rows, int width, const __grid_constant__ Strided a,
-             const __grid_constant__ Strided b, Sum* delta) {
+prepare_rows(const __grid_constant__ RowsOfQueries<Sum> q) {
     const long index = long(block_index()) * kDeltaThreads + thread_index();
-    if (index >= lead.items() * rows) return;
-    const Sum* x = static_cast<const Sum*>(a.data) + a.lead.offset(lead, index / rows) + index % rows * a.row;
-    const Sum* y = static_cast<const Sum*>(b.data) + b.lead.offset(lead, index / rows) + index % rows * b.row;
+    if (index >= q.lead.items() * q.rows) return;
+    const auto row_of = [&](const Strided& a) {
+        return static_cast<const Sum*>(a.data) + a.lead.offset(q.lead, unsigned(index / q.rows)) +
+               index % q.rows * a.row;
+    };
+    const Sum *x = row_of(q.grad), *y = row_of(q.out);
     double sum = 0;
-    for (int c = 0; c < width; ++c) sum = fma(double(x[c * a.column]), double(y[c * b.column]), sum);
-    delta[index] = Sum(sum);
+    for (int c = 0; c < q.width; ++c)
+        sum = fma(double(x[c * q.grad.column]), double(y[c * q.out.column]), sum);
+    q.delta[index] = Sum(sum);
+    if (q.grad_lse.data) q.delta[index] -= *row_of(q.grad_lse);
+    // exp(s - inf) = 0: nothing was attended.
+    const Sum lse = q.lse[index];
+    q.origin[index] = lse == Sum(-kInfinity) ? Sum(kInfinity) : exponent_origin(lse);
 }
 
 // One side of a walk: features, and the factors of the second inner product (null: only one product).
@@ -128,31 +147,45 @@ void walk(const Context& context, const Side& rows, const Side& columns, const A
 
 template <class A>
 void attention_vjp(const Context& context, const Relation<A>& relation, const Array& values,
-                   const Allowed& allowed, const Array& out, const Array& lse, const Array& grad,
-                   const Array& grad_f, const Array& grad_g, const Array& grad_v, const Array& grad_scale) {
+                   const Scoring& scoring, const Array& out, const Array& lse, const Array& grad,
+                   const Array& grad_lse, const Array& grad_f, const Array& grad_g, const Array& grad_v,
+                   const Array& grad_scale) {
     using Sum = typename A::Sum;
     const Array &f = relation.rows, &g = relation.columns;
     const double scale = relation.scale;
     const long n = f.dim(2), m = g.dim(2), items = f.batch(2), width = values.dim(1);
     if (items == 0) return;
-    std::vector<LeadStride> steps;
-    const Lead lead =
-        collapse(leading(grad.shape, 2), {leading(grad.stride, 2), leading(out.stride, 2)}, steps);
-    Strided a = strided(grad), b = strided(out);
-    a.lead = steps[0];
-    b.lead = steps[1];
-    Sum* delta = context.take<Sum>(items * std::max(1L, n));
-    if (n > 0)
-        launch(row_products<Sum>, ceil_div(items * n, kDeltaThreads), 1, kDeltaThreads, 0, context.stream,
-               lead, n, int(width), a, b, delta);
     // lse is contiguous over the leading dimensions.
-    const GradientParameters<Sum> q = {reinterpret_cast<const Sum*>(lse.data), delta, n};
+    const Sum* of_rows = reinterpret_cast<const Sum*>(lse.data);
+    Sum *origin = context.take<Sum>(items * n), *delta = context.take<Sum>(items * n);
     if (n > 0) {
-        walk<A, RowWeigher<Sum>>(context, {f, &grad}, {g, &values}, g, {allowed}, scale, 1.0, q, grad_f);
-        scale_gradient<Sum>(context, f, grad_f, scale, q.lse, grad_scale);
+        const std::vector<long> shape = leading(grad.shape, 2);
+        std::vector<LeadStride> steps;
+        RowsOfQueries<Sum> rows = {
+            .lead = collapse(
+                shape, {leading(out.stride, 2), leading(grad.stride, 2), leading_strides(grad_lse, shape, 1)},
+                steps),
+            .rows = n,
+            .width = int(width),
+            .out = strided(out),
+            .grad = strided(grad),
+            .grad_lse = grad_lse.empty() ? Strided{} : strided(grad_lse, 1),
+            .lse = of_rows,
+            .origin = origin,
+            .delta = delta};
+        rows.out.lead = steps[0];
+        rows.grad.lead = steps[1];
+        rows.grad_lse.lead = steps[2];
+        launch(prepare_rows<Sum>, ceil_div(items * n, kDeltaThreads), 1, kDeltaThreads, 0, context.stream,
+               rows);
+    }
+    const GradientParameters<Sum> q = {origin, delta, n};
+    if (n > 0) {
+        walk<A, RowWeigher<Sum>>(context, {f, &grad}, {g, &values}, g, scoring, scale, 1.0, q, grad_f);
+        scale_gradient<Sum>(context, f, grad_f, scale, of_rows, grad_scale);
     }
     if (m > 0) {
-        const Scoring by_key = {transposed(allowed)};
+        const Scoring by_key = transposed(scoring);
         walk<A, ColumnWeigher<Sum, 2>>(context, {g, &values}, {f, &grad}, f, by_key, scale, scale, q, grad_g);
         if (width > 0)
             walk<A, ColumnWeigher<Sum, 1>>(context, {g, nullptr}, {f, nullptr}, grad, by_key, scale, 1.0, q,
@@ -162,9 +195,9 @@ void attention_vjp(const Context& context, const Relation<A>& relation, const Ar
 }
 
 #define RK_INSTANTIATE(A)                                                                             \
-    template void attention_vjp(const Context&, const Relation<A>&, const Array&, const Allowed&,     \
+    template void attention_vjp(const Context&, const Relation<A>&, const Array&, const Scoring&,     \
                                 const Array&, const Array&, const Array&, const Array&, const Array&, \
-                                const Array&, const Array&);
+                                const Array&, const Array&, const Array&);
 RK_INSTANTIATE(Fma<float>)
 RK_INSTANTIATE(Fma<double>)
 

@@ -87,8 +87,8 @@ Scorer<Sum> scorer_of(const Scoring& scoring) {
 }
 
 // The strides of an optional array over the leading dimensions of a call.
-inline std::vector<long> leading_strides(const Array& a, const std::vector<long>& shape) {
-    return a.empty() ? std::vector<long>(shape.size(), 0) : leading(a.stride, 2);
+inline std::vector<long> leading_strides(const Array& a, const std::vector<long>& shape, int core = 2) {
+    return a.empty() ? std::vector<long>(shape.size(), 0) : leading(a.stride, core);
 }
 
 }  // namespace rk::cuda

@@ -34,6 +34,9 @@ def run(dtype, precision=None):
         cuda.call("attention_scores", {"q": x, "k": y, "mask": mask, **options})
         cuda.call("attention", {"q": x, "k": y, "v": v, "mask": mask, "return_lse": True, **options})
         cuda.call("attention", {"q": x, "k": y, "v": v, "causal": True, "precision": precision})
+        terms = {"bias": array(1, m, dtype=dtype), "softcap": 3.0, "precision": precision}
+        cuda.call("attention", {"q": x, "k": y, "v": v, "mask": mask, "return_lse": True, **terms})
+        cuda.call("attention_scores", {"q": x, "k": y, **terms})
         for k in {1, m}:
             cuda.call("retrieve", {"q": x, "keys": y, "k": k, "mask": mask, **options})
         for link in ("identity", "exp", "relu", "square"):
@@ -50,6 +53,10 @@ def run(dtype, precision=None):
         cuda.call("relation_matrix_vjp", {"x": x, "y": y, "grad": array(n, m, dtype=dtype), "phi": phi})
         grad = array(n, 7, dtype=dtype)
         cuda.call("attention_vjp", {"q": x, "k": y, "v": v, "grad": grad, "mask": mask, "phi": phi})
+        terms = {"bias": array(n, m, dtype=dtype), "softcap": 3.0, "grad_lse": grad[:, 0], "of_bias": False}
+        cuda.call("attention_vjp", {"q": x, "k": y, "v": v, "grad": grad, **terms})
+        cuda.call("feature_map_vjp", {"x": x, "mlp": unit, "grad": array(n, 9, dtype=dtype)})
+        cuda.call("normalize_vjp", {"x": x, "grad": x})
     sets = array(20, 32, 6, dtype=dtype)
     cuda.call("relation_matrix", {"x": sets, **options})
     cupy.cuda.Device().synchronize()

@@ -69,7 +69,7 @@ class Kernels:
 
     def attention_vjp(self, f, g, v, scale, mask, band, out, lse, grad):
         grads = [self.empty(a.shape, a.dtype) for a in (f, g, v, lse)]
-        self.call("attention_vjp", f, g, v, mask, band, scale, out, lse, grad, *grads)
+        self.call("attention_vjp", f, g, v, mask, band, None, None, scale, out, lse, grad, None, *grads)
         return grads
 
 

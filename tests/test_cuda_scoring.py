@@ -1,16 +1,19 @@
-"""Bias, soft cap and infinite scores of attention on a device, as tests/test_scoring.py has them for the CPU."""
+"""Bias, soft cap and infinite scores of attention on a device, forward and back (CPU: test_scoring.py)."""
 
 import numpy as np
 import pytest
 import reference
+import relkernels as rk
 from cuda_cases import (
     BOUND,
     F8,
+    GRADIENT_BOUND,
     MANY,
     OF_ATTENTION,
     Draw,
     arithmetic,
     assert_close,
+    assert_gradients,
     cases,
     exact,
     largest_term,
@@ -93,3 +96,51 @@ def test_what_a_bias_forbids_reaches_nothing(device, rng):
     k[7], v[7], q[5] = np.nan, np.inf, np.nan
     np.testing.assert_array_equal(device.attention(q, k, v, **options), clean[0])
     np.testing.assert_array_equal(device.attention_scores(q, k, **options), clean[1])
+
+
+@exact
+@pytest.mark.parametrize("softcap", [None, 1.5])
+def test_gradients_equal_those_of_the_cpu(device, softcap, dtype):
+    def check(data, rng):
+        draw = Draw(device, data, rng, dtype)
+        n, m, d = draw.size(1), draw.size(1), draw.one_of([1, 8, 33])
+        lead_q, lead_k, lead_v = draw.leads(3)
+        q, k = draw.array(*lead_q, n, d), draw.array(*lead_k, m, d)
+        v = draw.array(*lead_v, m, 5)
+        lead = np.broadcast_shapes(lead_q, lead_k, lead_v)
+        options = {**draw_scoring(draw, lead, n, m), "softcap": softcap}
+        lead = np.broadcast_shapes(lead, () if options["bias"] is None else options["bias"].shape[:-2])
+        grad, grad_lse = (
+            normal(rng, (*lead, n, 5), dtype),
+            draw.one_of([None, normal(rng, (*lead, n), dtype)]),
+        )
+        named = {**options, "grad_lse": grad_lse, "of_bias": False}
+        got = device.attention_vjp(q, k, v, grad, **named)
+        wide = {name: a.astype(F8) if getattr(a, "dtype", None) == dtype else a for name, a in named.items()}
+        expected = rk.attention_vjp(*(a.astype(F8) for a in (q, k, v, grad)), **wide)
+        bound = GRADIENT_BOUND[dtype] * (20 + 5 * largest_term(q, k, None, None))
+        assert_gradients(got[:3], expected[:3], dtype, bound)
+        assert got.grad_bias is None
+
+    cases(device, check)
+
+
+@exact
+def test_gradients_of_infinite_scores_and_empty_rows(device, dtype, rng):
+    q, k, v = (normal(rng, (n, 4), dtype) for n in (40, 70, 70))
+    bias = normal(rng, (40, 70), dtype)
+    bias[1, 4], bias[5] = np.inf, -np.inf
+    grad = np.ones((40, 4), dtype)
+    found = device.attention_vjp(q, k, v, grad, bias=bias, of_bias=False)
+    assert np.isnan(found.grad_q[1]).all()
+    assert (found.grad_q[5] == 0).all()
+    assert np.isfinite(np.delete(found.grad_q, 1, 0)).all()
+    assert np.isnan(found.grad_v).all()
+
+
+def test_the_gradient_of_a_bias_is_refused(device, rng):
+    q, bias, grad = normal(rng, (5, 4), F8), normal(rng, (5, 5), F8), normal(rng, (5, 4), F8)
+    with pytest.raises(
+        ValueError, match=r"^of_bias: expected False with a bias on a CUDA device, .* got True"
+    ):
+        device.attention_vjp(q, q, q, grad, bias=bias)

@@ -212,7 +212,7 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
         const DeviceGuard guard(context.device);
         normalize(context, x, out);
     });
-    m.def("relation_matrix", [(const Context& context, const Array& x, const Maybe& y, const MlpHandle* phi,
+    m.def("relation_matrix", [](const Context& context, const Array& x, const Maybe& y, const MlpHandle* phi,
                                 const MlpHandle* psi, const std::string& arithmetic, const std::string&,
                                 double scale, long heads, const Array& out) {
         run(context, arithmetic,
@@ -222,10 +222,10 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
           [](const Context& context, const Array& q, const Array& k, const MlpHandle* phi,
              const MlpHandle* psi, const std::string& arithmetic, double scale, const Maybe& mask,
              const Limits& band, const Maybe& bias, const std::optional<double>& softcap, const Array& out) {
-        run(context, arithmetic, [&]<class A>() {
-            attention_scores(context, relation_of<A>(q, k, phi, psi, scale),
-                             scored_by(mask, band, bias, softcap), out);
-        });
+              run(context, arithmetic, [&]<class A>() {
+                  attention_scores(context, relation_of<A>(q, k, phi, psi, scale),
+                                   scored_by(mask, band, bias, softcap), out);
+              });
           });
     m.def("attention", [](const Context& context, const Array& q, const Array& k, const Array& v,
                           const MlpHandle* phi, const MlpHandle* psi, const std::string& arithmetic,
@@ -254,32 +254,34 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
           [](const Context& context, const Array& x, const MlpHandle& mlp, const Array& grad,
              const Array& grad_x, const std::vector<Array>& grad_weights,
              const std::vector<Array>& grad_biases) {
-        run_gradient(context, x.dtype, [&]<class A>() {
-            feature_map_vjp(context, x, mlp.as<A>(), grad, grad_x, grad_weights, grad_biases);
-        });
+              run_gradient(context, x.dtype, [&]<class A>() {
+                  feature_map_vjp(context, x, mlp.as<A>(), grad, grad_x, grad_weights, grad_biases);
+              });
           });
     m.def("normalize_vjp",
           [](const Context& context, const Array& x, const Array& grad, const Array& grad_x) {
-        const DeviceGuard guard(context.device);
-        normalize_vjp(context, x, grad, grad_x);
+              const DeviceGuard guard(context.device);
+              normalize_vjp(context, x, grad, grad_x);
           });
     m.def("relation_matrix_vjp",
           [](const Context& context, const Array& f, const Array& g, const Array& grad, const std::string&,
              double scale, long heads, const Maybe& grad_f, const Maybe& grad_g, const Maybe& grad_scale) {
-        run_gradient(context, f.dtype, [&]<class A>() {
-            relation_matrix_vjp(context, relation_of<A>(f, g, nullptr, nullptr, scale), heads, grad,
-                                grad_f.value_or(Array{}), grad_g.value_or(Array{}),
-                                grad_scale.value_or(Array{}));
-        });
+              run_gradient(context, f.dtype, [&]<class A>() {
+                  relation_matrix_vjp(context, relation_of<A>(f, g, nullptr, nullptr, scale), heads, grad,
+                                      grad_f.value_or(Array{}), grad_g.value_or(Array{}),
+                                      grad_scale.value_or(Array{}));
+              });
           });
     m.def("attention_vjp",
           [](const Context& context, const Array& f, const Array& g, const Array& v, const Maybe& mask,
-             const Limits& band, double scale, const Array& out, const Array& lse, const Array& grad,
+             const Limits& band, const Maybe& bias, const std::optional<double>& softcap, double scale,
+             const Array& out, const Array& lse, const Array& grad, const Maybe& grad_lse,
              const Array& grad_f, const Array& grad_g, const Array& grad_v, const Array& grad_scale) {
-        run_gradient(context, f.dtype, [&]<class A>() {
-            attention_vjp(context, relation_of<A>(f, g, nullptr, nullptr, scale), v, allowed_by(mask, band),
-                          out, lse, grad, grad_f, grad_g, grad_v, grad_scale);
-        });
+              run_gradient(context, f.dtype, [&]<class A>() {
+                  attention_vjp(context, relation_of<A>(f, g, nullptr, nullptr, scale), v,
+                                scored_by(mask, band, bias, softcap), out, lse, grad,
+                                grad_lse.value_or(Array{}), grad_f, grad_g, grad_v, grad_scale);
+              });
           });
 }
 
