@@ -31,7 +31,8 @@ for _module, _library in (("dask", "dask"), ("plot", "matplotlib"), ("torch", "t
 # Classes that users do not construct; their methods are swept nevertheless.
 RESULTS = {
     "Assumption", "BarronNorm", "Bound", "Certificate", "Comparison", "Constant", "Decay", "Kind",
-    "MLPGradient", "Margin", "MercerSpectrum", "NeuronCount", "RKHSNorm", "Report", "SchmidtSpectrum", "SphereSpectrum", "Tensor",
+    "MLPGradient", "Margin", "MercerSpectrum", "NeuronCount", "RKHSNorm", "Report", "SchmidtSpectrum",
+    "SphereSpectrum", "Tensor",
 }  # fmt: skip
 # Plain records, checked where they are used.
 RECORDS = {"Above", "Activation", "LinkedSum", "SoftmaxAccumulate", "TopK"}

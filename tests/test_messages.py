@@ -28,6 +28,7 @@ AS_LONG_AS_TOLD = {
     ("relkernels.SymmetricRelation", "max_iter"),
     ("relkernels.PreferenceRetriever.check_continuity", "n_directions"),
     ("relkernels.bounds.certify", "max_pairs"),
+    ("relkernels.bounds.neurons", "max_pairs"),
     ("relkernels.bounds.random_features", "depth"),
     ("relkernels.bounds.zonal", "dimension"),
     ("relkernels.bounds.zonal", "n_neurons"),

@@ -44,7 +44,7 @@ MODULES = [
 ]
 MODULES += [f"spectra.{name}" for name in ("operators", "points", "rkhs", "sphere", "decay", "barron")]
 MODULES += [f"bounds._{name}" for name in ("attention", "one_layer", "symmetric", "asymmetric")]
-MODULES += [f"bounds._{name}" for name in ("random_features", "zonal", "hilbert_cube", "report", "certify")]
+MODULES += [f"bounds._{name}" for name in ("random_features", "zonal", "hilbert_cube", "report", "certify", "neurons")]
 MODULES += ["bounds.bound", "metrics.ranking", "metrics.scorers"]
 MODULES += ["estimators.zonal", "estimators.hilbert_cube", "cuda.devices"]
 MODULES += [f"plot._{name}" for name in ("attention", "relation", "roofline", "spectrum", "width")]

@@ -33,7 +33,7 @@ from ..certificates.relations import Function, Periodic, Polynomial, Radial, Rel
 
 Box = np.ndarray
 # Networks with more weights are counted but not built.
-MOST_WEIGHTS = 1 << 26
+MOST_WEIGHTS = 1 << 24
 
 
 class Interval(NamedTuple):

@@ -59,7 +59,8 @@ class Ridges(NamedTuple):
 
 def _circle(s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return m and E(s) for intervals of length s; E is infinite for s > pi."""
-    half = np.asarray(s, np.float64) / 2
+    # Beyond pi the values are not used.
+    half = np.minimum(s, 3.2) / 2
     b, a = np.cos(half), np.sinc(half / math.pi)
     across = (3 * a - b) * half**3 / 8
     m, rho = (1 + b) / 2, np.hypot((1 - b) / 2, across)
