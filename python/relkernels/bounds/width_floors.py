@@ -105,7 +105,7 @@ def _stretches(values: np.ndarray, eps: float) -> int:
 
 def kink_floor(relation: RelationOnCells, boxes: tuple[Box, Box], eps: float) -> tuple[int, int]:
     """Return the least numbers of relus of maps of x and of y with one hidden layer."""
-    found = []
+    found: list[int] = []
     for side in (0, 1):
         if side == 1 and relation.symmetric and np.array_equal(*boxes):
             return found[0], found[0]

@@ -439,9 +439,11 @@ def _sums_of_groups(a: Attended) -> tuple[Any, Any]:
     """
     lead = a.lead
     if isinstance(a.engine, Processor):
+        assert a.values is not None
         own = shapes.leading(a.y.shape, a.values.shape)
         lead = (1,) * (len(lead) - len(own)) + own
-    sums = tuple(a.engine.empty("attention_vjp", (*lead, *of.shape[-2:]), a.dtype) for of in (a.k, a.v))
+    shapes_of_sums = ((*lead, *of.shape[-2:]) for of in (a.k, a.v) if of is not None)
+    sums = tuple(a.engine.empty("attention_vjp", shape, a.dtype) for shape in shapes_of_sums)
     if 0 in a.lead:  # no item: the kernel writes nothing
         for of in sums:
             a.engine.fill(of, 0)

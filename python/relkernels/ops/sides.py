@@ -234,10 +234,10 @@ class Attended(Sides):
 
         Kernels would map the rows segment by segment, which is slow for short ones.
         """
-        if not self.ragged or self.phi is None or self.engine is not PROCESSOR:
+        if not self.ragged or self.phi is None or self.psi is None or self.engine is not PROCESSOR:
             return self
-        f, g = (feature_map(a, p, precision=precision) for a, p in ((self.x, self.phi), (self.y, self.psi)))
-        return self.of_features(f, g)
+        f = feature_map(self.x, self.phi, precision=precision)
+        return self.of_features(f, feature_map(self.y, self.psi, precision=precision))
 
     def of_features(self, f: np.ndarray, g: np.ndarray) -> Self:
         """Return the same attention with the features of both sides in place of points and maps."""

@@ -28,6 +28,6 @@ def packed(name: str, a: Any) -> tuple[Tensor, Tensor]:
     return a.values(), a.offsets().to(torch.int64)
 
 
-def nested_as(a: Tensor, rows: Tensor) -> Tensor:
+def nested_as(a: Any, rows: Tensor) -> Tensor:
     """Return packed rows as a jagged tensor with the segments of `a`."""
     return torch.nested.nested_tensor_from_jagged(rows, a.offsets(), jagged_dim=a.dim() - 2)

@@ -392,11 +392,13 @@ def _groups(
         check.fail("v", f"{heads} heads, as many as k", tuple(v.shape))
     if heads == 0 or of_q % heads:
         check.fail("k", f"a number of heads that divides the {of_q} of q", tuple(g.shape))
-    views = []
-    for name, a in of_pairs:
-        if a is not None and a.ndim >= 3:
-            if a.shape[-3] not in (1, of_q):
-                check.fail(name, f"1 or {of_q} heads", tuple(a.shape))
-            a = a.unsqueeze(-3) if a.shape[-3] == 1 else a.unflatten(-3, (heads, of_q // heads))
-        views.append(a)
+    views: list[Tensor | None] = []
+    for name, pairs in of_pairs:
+        if pairs is None or pairs.ndim < 3:
+            views.append(pairs)
+        elif pairs.shape[-3] in (1, of_q):
+            own = pairs.shape[-3] == of_q
+            views.append(pairs.unflatten(-3, (heads, of_q // heads)) if own else pairs.unsqueeze(-3))
+        else:
+            check.fail(name, f"1 or {of_q} heads", tuple(pairs.shape))
     return f.unflatten(-3, (heads, of_q // heads)), g.unsqueeze(-3), v.unsqueeze(-3), views
