@@ -22,7 +22,7 @@ LIMITS = [
     (r"walk_pairs<rk::cuda::Half<", {"sm_80": (224, 0), "sm_90a": (224, 0)}),
     (r"walk_pairs<rk::cuda::Tf32", {"sm_80": (208, 0), "sm_90a": (208, 0)}),
     (r"walk_pairs<[^,]*(Fma|Distances)<float>", {"sm_80": (255, 0), "sm_90a": (255, 0)}),
-    (r"walk_pairs<[^,]*(Fma|Distances)<double>.*Weighted<", {"sm_80": (255, 1200), "sm_90a": (255, 1200)}),
+    (r"walk_pairs<[^,]*(Fma|Distances)<double>.*Weighted<", {"sm_80": (255, 1300), "sm_90a": (255, 1300)}),
     (r"walk_pairs<[^,]*(Fma|Distances)<double>", {"sm_80": (208, 0), "sm_90a": (208, 0)}),
     (r"map_rows<", {"sm_80": (168, 0), "sm_90a": (168, 0)}),
     (r"", {"sm_80": (96, 0), "sm_90a": (96, 0)}),
