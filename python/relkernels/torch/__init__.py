@@ -5,8 +5,9 @@
 of the scale and of every parameter; `FeatureMap`, `InnerProductRelation` and `RelationAttention` are modules
 that hold the parameters. Tensors are float32 or float64, of any strides, on the CPU or, except for
 `relation_matvec` and `relation_loss`, on a CUDA device; on the CPU they are read and written without a copy.
-`torch.compile` and `torch.export` treat each operator as one node. Second derivatives, forward-mode
-derivatives and the transforms of `torch.func` are not provided and raise an error.
+`torch.compile` and `torch.export` treat each operator as one node. `torch.vmap` makes the batch a leading
+dimension. Forward-mode derivatives, second derivatives and the derivatives of `torch.func` are computed by
+formulas in PyTorch's own operations, which store the relation.
 
 The kernels run on the OpenMP threads of PyTorch's own operations, which spin for some milliseconds after each
 of them, on at most `relkernels.get_num_threads` of them. They use the threads of relkernels instead where

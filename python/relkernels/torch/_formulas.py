@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
@@ -20,7 +19,6 @@ from ..base import check
 from ..ops.allowed import Allowed
 from ..ops.links import LINKS_OF_DISTANCE
 from . import _check as _tensors
-from ._library import is_plain
 
 # ---- phi(x)
 
@@ -141,7 +139,7 @@ def relation_matrix(f: Tensor, g: Tensor | None, scale: Tensor, heads: int, link
         return _LINKS[link](scale * (f @ g.transpose(-1, -2)))
     squares = (f[..., :, None, :] - g[..., None, :, :]).square().sum(-1)
     # The kernels refuse a negative scale; its value is not known under torch.vmap.
-    return _LINKS[link](torch.where(scale < 0, math.nan, scale) * squares)
+    return _LINKS[link](scale * torch.where(scale < 0, math.nan, 1.0).to(f.dtype) * squares)
 
 
 def relation_matrix_vjp(
@@ -156,7 +154,7 @@ def relation_matrix_vjp(
     link: str = "identity",
 ) -> tuple[Tensor, ...]:
     """Gradients of f, of g and of the scale; one that is not wanted is empty."""
-    found = _pullback(lambda *pairs: relation_matrix(*pairs, heads, link), (f, g, scale), grad)
+    found = _pullback(lambda f, g, scale: relation_matrix(f, g, scale, heads, link), (f, g, scale), grad)
     wanted = zip((of_f, of_g, of_scale), found, (f, f, scale), strict=True)
     return tuple(_if(*each) for each in wanted)
 
@@ -171,7 +169,7 @@ def relation_matvec_vjp(
 ) -> tuple[Tensor, ...]:
     """Gradients of f, g, v and of the scale; those of the pairs, or that of v, are empty if not wanted."""
     inputs = f, g, v, scale
-    found = _pullback(lambda *a: relation_matvec(*a, link), inputs, grad)
+    found = _pullback(lambda f, g, v, scale: relation_matvec(f, g, v, scale, link), inputs, grad)
     wanted = of_pairs, of_pairs, of_pairs or of_v, of_pairs
     return tuple(_if(*each) for each in zip(wanted, found, inputs, strict=True))
 
@@ -179,24 +177,16 @@ def relation_matvec_vjp(
 # ---- softmax_j(cap(scale <f_i, g_j> + bias_ij)) v_j
 
 
-def _known(name: str, offsets: Tensor | None) -> Any:
-    """Return offsets as an array."""
-    if offsets is None:
-        return None
-    if not is_plain(offsets):
-        raise NotImplementedError(f"{name}: expected a tensor that no transform changes, got {offsets!r}")
-    return offsets.numpy()
-
-
-def _positions(f: Tensor, g: Tensor, allowed: Allowed) -> tuple[Tensor, Tensor]:
+def _positions(
+    n: int, m: int, align: str, offsets: list[Tensor | None], device: Any
+) -> tuple[Tensor, Tensor]:
     """Return the pairs of the same segment, and for each how far the key is ahead of the query."""
-    i, j = (torch.arange(a.shape[-2], device=a.device) for a in (f, g))
-    ragged = allowed.ragged(f, g, "k")
-    cuts = [np.array([0, len(i)]), np.array([0, len(j)])] if ragged is None else ragged[:2]
-    of_q, of_k = (torch.from_numpy(a).to(f.device) for a in cuts)
+    i, j = torch.arange(n, device=device), torch.arange(m, device=device)
+    whole = torch.tensor([0, n], device=device), torch.tensor([0, m], device=device)
+    of_q, of_k = (a if b is None else b for a, b in zip(whole, offsets, strict=True))
     of_i, of_j = (torch.searchsorted(a, at, right=True) - 1 for a, at in ((of_q, i), (of_k, j)))
     i = i - of_q[of_i]
-    if allowed.align == "lower_right":
+    if align == "lower_right":
         i = i + (of_k.diff() - of_q.diff())[of_i]
     return of_i[:, None] == of_j, j - of_k[of_j] - i[:, None]
 
@@ -222,10 +212,8 @@ def _weights(
         )
     r = relation_matrix(f, g, scale, 1)
     n, m = r.shape[-2:]
-    offsets = [_known(name, a) for name, a in (("q_offsets", q_offsets), ("k_offsets", k_offsets))]
-    allowed = Allowed(mask, causal, (left, right), align, 0, *offsets)
-    may, ahead = _positions(f, g, allowed)
-    least, most = allowed.band(0, 0)
+    may, ahead = _positions(n, m, align, [q_offsets, k_offsets], r.device)
+    least, most = Allowed(None, causal, (left, right), align).band(0, 0)
     may = may if least is None else may & (ahead >= least)
     may = may if most is None else may & (ahead <= most)
     may = may if mask is None else may & mask

@@ -182,7 +182,7 @@ def operator(schema: str, **leading: int) -> Callable[[Callable[..., Any]], Oper
 
 
 def _item_by_item(registered: Any) -> Callable[..., list[Tensor]]:
-    """Call a vjp once an item of a batch of torch.autograd, as PyTorch does if nothing is a list of tensors."""
+    """Return a loop over the batches of torch.autograd, as PyTorch makes for operators without lists."""
 
     def batched(*arguments: Any) -> Any:
         level = torch._C._vmapmode_increment_nesting() - 1
@@ -229,8 +229,8 @@ def differentiable_by(operator: Operator, formula: Callable[..., Any], *found: s
 
     def refused(*arguments: Any) -> NoReturn:
         raise NotImplementedError(
-            f"torch.ops.{operator.registered}: not provided under transforms, which the functions and modules of "
-            "relkernels.torch support"
+            f"torch.ops.{operator.registered}: not provided under transforms; the functions and modules of "
+            "relkernels.torch are"
         )
 
     operator.gradient = formula
@@ -275,7 +275,7 @@ def _with_formula(operator: Operator, formula: Callable[..., Any]) -> str:
     _FORMULAS[name] = formula
 
     def batched(keyset: Any, *arguments: Any) -> Any:
-        interpreter = retrieve_current_functorch_interpreter()
+        interpreter: Any = retrieve_current_functorch_interpreter()
         in_dims = unwrap_batched(arguments, interpreter.level())[1]
         if not _makes_leading(in_dims, operator.leading):
             return formula(*arguments)
@@ -291,9 +291,9 @@ def _with_formula(operator: Operator, formula: Callable[..., Any]) -> str:
         }
         most = max(0, *own.values())
         for i, lead in own.items():
-            if in_dims[i] is not None:
-                a = given[i].movedim(in_dims[i], 0)
-                given[i] = a.reshape(a.shape[0], *(1,) * (most - lead), *a.shape[1:])
+            a = given[i].unsqueeze(0) if in_dims[i] is None else given[i].movedim(in_dims[i], 0)
+            given[i] = a.reshape(a.shape[0], *(1,) * (most - lead), *a.shape[1:])
+        given[0] = given[0].expand(info.batch_size, *given[0].shape[1:])  # where only others are batched
         out = operator.registered(*given)
         return out, tuple(0 for _ in out) if isinstance(out, tuple) else 0
 

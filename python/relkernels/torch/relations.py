@@ -15,6 +15,7 @@ from ..ops.links import LINKS, as_columns
 from . import _attention, _ops
 from . import _check as _tensors
 from ._jagged import is_jagged, nested_as, packed
+from ._library import is_eager, is_plain
 from .maps import Map, check_map, mapped
 
 _NUMPY: dict[torch.dtype, np.dtype[Any]] = {
@@ -297,6 +298,8 @@ def attention(
     for name, offsets in (("q_offsets", q_offsets), ("k_offsets", k_offsets)):
         if offsets is not None:
             _tensors.dense(name, offsets, "a vector of int64")
+    if q_offsets is not None or k_offsets is not None:
+        _check_offsets(f, g, mask, q_offsets, k_offsets)
     grouped = check.flag("enable_gqa", enable_gqa)
     mask, *options, terms, cap = scoring
     if grouped:
@@ -378,6 +381,18 @@ def _attended(
     causal, window, align = allowed.limits()
     cap = check.softcap(softcap, _NUMPY[q.dtype])
     return f, g, (mask, causal, *window, align, factor, bias, cap)
+
+
+def _check_offsets(f: Any, g: Any, mask: Any, *offsets: Tensor | None) -> None:
+    """Check what the formula of attention cannot, before a transform hides values; the kernels do it too."""
+    if is_eager() or torch.compiler.is_compiling():
+        return
+    for name, a in zip(("q_offsets", "k_offsets"), offsets, strict=True):
+        if a is not None and not is_plain(a):
+            raise NotImplementedError(f"{name}: expected a plain tensor, which no transform or mode changes")
+    with torch._C._DisableFuncTorch():  # which makes every new tensor part of the transform, also a view
+        arrays = [None if a is None else a.numpy() for a in offsets]
+    Allowed(mask, False, None, "upper_left", 0, *arrays).ragged(f, g, "k")
 
 
 def _groups(
