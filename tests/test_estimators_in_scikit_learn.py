@@ -92,6 +92,7 @@ DESCRIBED_APART = {
     "n_features",
     "n_negatives",
     "solver",
+    "weight_decay",
 }
 
 

@@ -15,6 +15,7 @@ def calls(rng, dtype, lead):
     phi, psi = mlp(rng, [6, 20, 8], dtype, "gelu"), mlp(rng, [5, 8], dtype)
     x, y = normal(rng, (*lead, 7, 6), dtype), normal(rng, (9, 5), dtype)
     v, mask = normal(rng, (*lead, 9, 3), dtype), rng.random((7, 9)) < 0.8
+    of_v = np.broadcast_to(y, (*lead, *y.shape))  # vectors have one dimension less than the columns
     one = {
         "feature_map": lambda out=None: rk.feature_map(x, phi, out=out),
         "relation_matrix": lambda out=None: rk.relation_matrix(x, y, phi, psi, out=out),
@@ -23,7 +24,7 @@ def calls(rng, dtype, lead):
         "attention_scores": lambda out=None: rk.attention_scores(x, y, phi, psi, mask=mask, out=out),
         "attention": lambda out=None: rk.attention(x, y, v, phi, psi, mask=mask, out=out),
         "matvec": lambda out=None: rk.relation_matvec(x, y, v, phi, psi, out=out),
-        "matvec of a vector": lambda out=None: rk.relation_matvec(x, y, v[..., 0], phi, psi, out=out),
+        "matvec of a vector": lambda out=None: rk.relation_matvec(x, of_v, v[..., 0], phi, psi, out=out),
         "matvec of one column": lambda out=None: rk.relation_matvec(x, y, v[..., :1], phi, psi, out=out),
         "matvec of no column": lambda out=None: rk.relation_matvec(x, y, v[..., :0], phi, psi, out=out),
         "nngp_kernel": lambda out=None: rk.nngp_kernel(x, depth=2, out=out),

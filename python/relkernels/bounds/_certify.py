@@ -158,7 +158,7 @@ def certify(
     verbose: bool = False,
     **parameters: Any,
 ) -> Certificate:
-    """Return a rigorous bound of sup |r(x, y) - <phi(x), psi(y)>| over a box.
+    """Return a rigorous bound of ``sup |r(x, y) - <phi(x), psi(y)>|`` over a box.
 
     Parameters
     ----------

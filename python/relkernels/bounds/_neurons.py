@@ -204,7 +204,7 @@ def neurons(
     random_state: int = 0,
     **parameters: Any,
 ) -> NeuronCount:
-    """Return how many units |r(x, y) - <phi(x), psi(y)>| <= eps needs on a box: two bounds and a network.
+    """Return how many units ``|r(x, y) - <phi(x), psi(y)>| <= eps`` needs on a box, and a network.
 
     Parameters
     ----------

@@ -192,6 +192,8 @@ class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     __metadata_request__score = __metadata_request__partial_fit
     __metadata_request__transform = {"Q": UNUSED}  # noqa: RUF012
 
+    _saved = ("_n_features_out", "_gaps")
+
     def __init__(
         self,
         hidden_widths: Sequence[int] | str = "auto",

@@ -17,7 +17,7 @@ from .. import _core
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_core.find_openmp(torch._C.__file__)
+_core.find_openmp(str(torch._C.__file__))
 
 
 def on_pytorch_threads(function: Callable[P, R]) -> Callable[P, R]:
