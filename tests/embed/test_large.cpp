@@ -118,7 +118,7 @@ static double activation(rk::Activation a, double z) {
         case rk::Activation::sin: return std::sin(z);
         case rk::Activation::cos: return std::cos(z);
         case rk::Activation::gaussian: return std::exp(-z * z / 2);
-        case rk::Activation::sigma_1: return std::fmin(std::fmax(z, 0), 1);
+        case rk::Activation::sigma_1: return z < 0 ? 0 : z > 1 ? 1 : z;
     }
     return NAN;
 }
