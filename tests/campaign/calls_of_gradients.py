@@ -214,7 +214,8 @@ def states_of_blocks(draw: Draw) -> Call:
         parts = [slice(0, cut), slice(cut, m)]
         of_top = [top.accept(q, k[..., p, :], p.start, phi, psi) for p in parts]
         of_soft = [soft.accept(q, k[..., p, :], v[..., p, :], phi, psi) for p in parts]
-        of_sums = [sums.accept(q, k[..., p, :], v[..., p, :], phi, psi) for p in parts]
+        columns = v[(None,) * max(k.ndim - v.ndim, 0)]  # of as many dimensions as the keys
+        of_sums = [sums.accept(q, k[..., p, :], columns[..., p, :], phi, psi) for p in parts]
         return [s.finish(s.merge(*of)) for s, of in ((top, of_top), (soft, of_soft), (sums, of_sums))]
 
     def check(result: Any) -> None:

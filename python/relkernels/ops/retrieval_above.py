@@ -109,7 +109,7 @@ class Room:
     """
 
     def __init__(self, limit: Any, most: int | None, dtype: np.dtype) -> None:
-        self._limit = None if limit is None else check.integer("limit", limit, 1)
+        self._limit = None if limit is None else check.integer("limit", limit, 1, 2**63 - 1)
         # Of each pair an element of the list, an index and a value.
         self._per_pair = 2 * (8 + dtype.itemsize) + 8
         self._left = available() if most is None or most > _FEW else None
@@ -137,12 +137,13 @@ class Room:
 def found_above(a: Search, threshold: Any, room: Room) -> tuple[Any, Any, Any] | None:
     """Return offsets, indices and values of a search; None if they do not fit."""
     bars = row_thresholds(threshold, a.lead if a.single else (*a.lead, a.n), a.dtype)
+    # Before the search, so that results of too many rows are an error at once.
+    offsets = a.engine.empty_sums("retrieve_above", (math.prod(a.lead) * a.n + 1,), _INT64)
     found = a.run("retrieve_above", bars[..., None] if a.single else bars, room.left)
     fits = found.total <= room.left
     room.total += found.total
     if not fits:
         return None
-    offsets = a.engine.empty_sums("retrieve_above", (math.prod(a.lead) * a.n + 1,), _INT64)
     indices = a.engine.empty_sums("retrieve_above", (found.total,), _INT64)
     values = a.engine.empty("retrieve_above", (found.total,), a.dtype)
     found.write(offsets, indices, values)
