@@ -59,9 +59,13 @@ void attention_scores_vjp(const Relation<T>& features, const Scoring<T>& scoring
                                  .scale_parts = to.scale ? to.scale + item * n : nullptr,
                                  .of_scores = above,
                                  .to_bias = pair_matrix(bias, item)};
-        const AttentionGradient<T> gradient{
-            .members = {queries}, .g = keys, .v = none_of_keys, .scale = features.scale};
-        gradient.run(team, to.columns.item(item, 2), nullptr);
+        AttentionGradient<T> gradient{.members = {queries},
+                                      .g = keys,
+                                      .v = none_of_keys,
+                                      .scale = features.scale,
+                                      .to_keys = to.columns.item(item, 2),
+                                      .to_values = nullptr};
+        gradient.run(team);
     };
     const long items = features.rows.batch(2);
     if (bias.empty()) return for_each_item(items, work, compute);

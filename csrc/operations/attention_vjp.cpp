@@ -27,7 +27,9 @@ void attention_vjp(const Relation<T>& features, const Array<const T>& values, co
         AttentionGradient<T> gradient{.members = {},
                                       .g = points(columns_of(features.columns), 0),
                                       .v = points(columns_of(values), 0),
-                                      .scale = features.scale};
+                                      .scale = features.scale,
+                                      .to_keys = columns_of(to.columns).data,
+                                      .to_values = columns_of(to_values).data};
         const long n = queries.dim(2), items = queries.batch(2);
         if (items == 0) return;  // an empty batch, of which outputs may have no memory
         const Scoring<T> scoring_of_group = scoring.of_group(groups, group, n, gradient.g.count);
@@ -46,10 +48,9 @@ void attention_vjp(const Relation<T>& features, const Array<const T>& values, co
                                         .scoring = scoring_of_group.of_item(item),
                                         .to = to_rows.item(item, 2),
                                         .scale_parts = to.scale ? parts.item(item, 2) : nullptr,
-                                        .of_scores = {},
                                         .to_bias = pair_matrix(bias_of_group, item)});
         }
-        gradient.run(team, columns_of(to.columns).data, columns_of(to_values).data);
+        gradient.run(team);
     };
     if (bias.empty()) return for_each_item(groups.count(), work, compute);
     for_each_adding_item(

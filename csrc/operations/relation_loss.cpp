@@ -39,8 +39,8 @@ struct LossGradient {
 
     // F as values.
     long size_of_rows() const { return to_g ? kLaneRows * round_up(width(), k.nr) : 0; }
-    void pack_rows(long i, long n, T* to) const {
-        if (to_g) pack_values(f, i, n, to);
+    void pack_rows(const LaneBlock& b, T* to) const {
+        if (to_g) pack_values(f, b.first, b.rows, to);
     }
     // G as columns, and as values.
     long size_of_columns() const { return size_as_columns() + kLaneColumns * round_up(width(), k.nr); }
@@ -53,7 +53,9 @@ struct LossGradient {
         k.pack(p.at(first), p.row, p.col, count, p.dim, to, count * k.nr);
     }
 
-    void tile(State& s, bool first, long i, long n, long j, long m, const T* rows, const T* columns) const {
+    void tile(State& s, bool first, const LaneBlock& block, long j, long m, const T* rows,
+              const T* columns) const {
+        const long i = block.first, n = block.rows;
         constexpr long ld = kLaneColumns + 16;  // rows, read as columns too, would otherwise share sets of L1
         Arena::Scope scratch;
         T* r = scratch.take<T>(n * ld);
@@ -81,12 +83,14 @@ struct LossGradient {
         for (long i = 0; i < n; ++i) a.values[i] += b.values[i];
         k.add(a.grad, b.grad, n * width());
     }
-    void finish(const State& s, long i0, long n) const {
+    void finish(const State& s, const LaneBlock& block) const {
+        const long i0 = block.first, n = block.rows;
         std::copy_n(s.values, n, values + i0);
         for (long i = 0; to_scale && i < n; ++i)
             to_scale[i0 + i] = product_with(f, i0 + i, s.grad + i * width());
         for (long i = 0; i < n * width(); ++i) to_f[i0 * width() + i] = scale * s.grad[i];
     }
+    void merge_columns(long, long, long) const {}  // one part
     void finish_columns(long j, long m) const {
         for (long c = j * width(); to_g && c < (j + m) * width(); ++c) to_g[c] *= scale;
     }
@@ -109,7 +113,7 @@ void relation_loss(const Relation<T>& features, const PairTargets<T>& given, Los
         targets.lse = lse.get();
     }
     walk_lanes<T>(
-        team, rows.count, cols.count,
+        team, {rows.count}, cols.count, 1,
         LossGradient<T>{rows, cols, targets, loss, scale, values, to.rows.data, to.columns.data, to.scale});
     if (loss == Loss::softmax)
         for (long i = 0; i < rows.count; ++i) {
