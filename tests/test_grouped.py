@@ -5,6 +5,7 @@ import pytest
 import relkernels as rk
 from hypothesis import given
 from hypothesis import strategies as st
+from campaign.drawing import beside_fence
 from strategies import mlp, normal, seeds
 
 # Leading dimensions of queries and of keys and values.
@@ -124,3 +125,19 @@ def test_keys_that_repeat_in_memory_have_gradients_of_their_own(rng):
     )
     same(found[:3], expected[:3])
     assert found.grad_k.shape == (3, 11, 4)
+
+
+def test_empty_batches_read_no_keys(rng):
+    # Without items there is no memory behind the keys: here they begin at a page that must not be read.
+    k = beside_fence(0, True).view(np.float32).reshape(0, 17, 4)
+    v = beside_fence(0, True).view(np.float32).reshape(0, 17, 2)
+    for q in (rng.normal(size=(1, 3, 4)), rng.normal(size=(5, 0, 3, 4))):
+        q = q.astype(np.float32)
+        lead = np.broadcast_shapes(q.shape[:-2], (0,))
+        assert rk.relation_matrix(q, k).shape == (*lead, 3, 17)
+        assert rk.relation_matvec(q, k, v, link="exp").shape == (*lead, 3, 2)
+        assert rk.attention(q, k, v).shape == (*lead, 3, 2)
+        assert rk.attention_scores(q, k).shape == (*lead, 3, 17)
+        assert rk.retrieve(q, k, k=2)[0].shape == (*lead, 3, 2)
+        gradients = rk.attention_vjp(q, k, v, np.empty((*lead, 3, 2), np.float32))
+        assert not gradients.grad_q.any() and gradients.grad_k.shape == k.shape

@@ -38,7 +38,8 @@ class Groups {
         }
     }
 
-    long count() const { return items_ * segments_.count; }
+    // None if the batch is empty: its columns may have no memory.
+    long count() const { return members_ == 0 ? 0 : items_ * segments_.count; }
 
     // Joins the members of each group to one matrix if the rows of all these arrays, absent ones aside,
     // continue from member to member.

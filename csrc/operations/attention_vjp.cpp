@@ -31,7 +31,6 @@ void attention_vjp(const Relation<T>& features, const Array<const T>& values, co
                                       .to_keys = columns_of(to.columns).data,
                                       .to_values = columns_of(to_values).data};
         const long n = queries.dim(2), items = queries.batch(2);
-        if (items == 0) return;  // an empty batch, of which outputs may have no memory
         const Scoring<T> scoring_of_group = scoring.of_group(groups, group, n, gradient.g.count);
         const Buffer<T> deltas(items * n);
         for (long item = 0; item < items; ++item) {

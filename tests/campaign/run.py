@@ -22,6 +22,11 @@ TESTS = Path(__file__).parents[1]
 _FOREVER = 2**62
 
 
+def _ends(text: str, most: int = 4000) -> str:
+    """Return the start and the end of a long text: a sanitizer names the fault first, Python prints it last."""
+    return text if len(text) <= 2 * most else f"{text[:most]}\n...\n{text[-most:]}"
+
+
 class Child:
     """A process that makes every `step`-th call from `first` on, restarted after a call that killed it."""
 
@@ -77,7 +82,7 @@ class Child:
             fault = f"ended with status {status}"
         self._errors.seek(0)
         text = self._errors.read().decode(errors="replace")
-        self.findings.append({"call": seen[0], "what": "the process", "fault": f"{fault}\n{text[-4000:]}"})
+        self.findings.append({"call": seen[0], "what": "the process", "fault": f"{fault}\n{_ends(text)}"})
         self.first = max(seen[0], self.first) + self.step
         ended = seen[0] < 0  # sanitizers report when the process exits
         if ended or len(self.findings) >= 20 or now >= self.until or self.first >= self.end:
