@@ -100,11 +100,11 @@ inline constexpr Named<Dual> kClosedDuals[] = {RK_CLOSED_DUALS(RK_NAMED)};
 inline constexpr NamedActivation kActivations[] = {RK_ACTIVATIONS(RK_NAMED)};
 #undef RK_NAMED
 
-// False for an integer that was cast to the enumeration and is no member of it.
-// True for functions of the squared distance of the features; the others are functions of their inner
+// True for functions of the squared distance between features; the others are functions of their inner
 // product.
 constexpr bool is_of_distance(Link link) { return link >= Link::gaussian; }
 
+// False for an integer that was cast to the enumeration and is no member of it.
 #define RK_CASE(Enum, member, ...) case Enum::member:
 constexpr bool is_member(Link link) {
     switch (link) {

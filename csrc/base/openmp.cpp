@@ -10,9 +10,9 @@ namespace rk {
 
 namespace {
 
-// What compilers make of `#pragma omp parallel`, in libgomp and, for GCC's programs, in LLVM's and Intel's
-// libraries. With 0 threads asked for, the team is the one that the calling thread's other regions have: a
-// team of another size would end threads, or start some.
+// GOMP_parallel, to which GCC compiles `#pragma omp parallel`; LLVM's and Intel's libraries have it too. With
+// `threads` 0 the team has the size of the calling thread's other regions: a team of another size would end
+// threads or start new ones.
 using Parallel = void (*)(void (*f)(void*), void* data, unsigned threads, unsigned flags);
 using MaxThreads = int (*)();
 
@@ -20,7 +20,7 @@ std::atomic<Parallel> parallel{nullptr};
 std::atomic<MaxThreads> max_threads{nullptr};
 thread_local bool used = false;
 
-// The dynamic linker's own order: the global scope, then the library with those that it needs.
+// Searches as the dynamic linker does: the global scope, then the library and its dependencies.
 template <class Function>
 Function symbol(void* library, const char* name) {
     void* found = dlsym(RTLD_DEFAULT, name);
@@ -32,13 +32,13 @@ Function symbol(void* library, const char* name) {
 bool find_openmp(const char* path) {
 #if defined(__SANITIZE_THREAD__)
     (void)path;
-    return false;  // the sanitizer does not see that its barriers order anything
+    return false;  // the sanitizer does not know the synchronisation of OpenMP's barriers
 #else
     void* library = dlopen(path, RTLD_LAZY | RTLD_NOLOAD);
     if (!library) return false;
     const auto run = symbol<Parallel>(library, "GOMP_parallel");
     const auto most = symbol<MaxThreads>(library, "omp_get_max_threads");
-    dlclose(library);  // it stays loaded by whoever loaded it
+    dlclose(library);  // whoever loaded it keeps it loaded
     if (!run || !most) return false;
     // A forked child has none of the team's threads, and the library waits for them.
     static std::once_flag registered;

@@ -1,22 +1,23 @@
-// The threads of an OpenMP library that another library of this process uses (PyTorch's).
+// Calls on the OpenMP threads of another library in this process (PyTorch).
 //
-// They spin for some milliseconds after each parallel region, on processors that our pool's threads need for
-// a call made in between. Such a call is faster on the spinning threads themselves.
+// These threads spin for some milliseconds after each parallel region, on processors that our own pool would
+// need for a call made between two regions. Such a call is faster on the spinning threads themselves.
 #pragma once
 
 namespace rk {
 
-// Finds the OpenMP library that the library at `path`, which must be loaded, was linked with. False, and
-// nothing changes, if there is none that can be used.
+// Finds the OpenMP library with which the library at `path`, already loaded, was linked. Returns false, and
+// changes nothing, if there is none that can be used.
 bool find_openmp(const char* path);
 
-// Whether calls made by the current thread run on its OpenMP threads; returns what it was before.
+// Sets whether calls made by the current thread run on its OpenMP threads; returns the previous setting.
 bool use_openmp(bool use);
 
-// Whether the current thread's calls run on OpenMP threads, of which there are at least `threads`.
+// Whether the current thread's calls run on OpenMP threads and there are at least `threads` of them.
 bool has_openmp_team(int threads);
 
-// f(data) on each of these threads, the caller among them; returns once all have returned. f may not throw.
+// Calls f(data) on each of these threads, including the caller; returns when all have finished. f may not
+// throw.
 void run_on_openmp_team(void (*f)(void*), void* data);
 
 }  // namespace rk

@@ -29,11 +29,11 @@ using Clock = std::chrono::steady_clock;
 constexpr auto kPollInterval = std::chrono::milliseconds(50);
 // Threads that wait spin this long before they sleep: the gap between two short calls.
 constexpr auto kSpin = std::chrono::microseconds(30);
-// On OpenMP's threads, as these do: a caller that slept would lose its processor where others are waiting for
-// it.
+// With OpenMP's threads the caller spins for about as long as they do: a caller that slept would lose its
+// processor to another thread that is waiting for one.
 constexpr auto kSpinOnOpenmp = std::chrono::milliseconds(2);
-// A thread gets at least this many multiply-adds, some 15 microseconds, and at least those that take as long
-// as to wake it.
+// A thread gets at least this many multiply-adds (some 15 microseconds), and at least as many as take the
+// time that waking it takes.
 constexpr double kWorkOfThread = 500e3, kWorkOfNanosecond = 40;
 constexpr std::size_t kAlignment = 64;
 constexpr std::size_t kArenaBlock = std::size_t(1) << 20;

@@ -1,5 +1,5 @@
-// Threads: our own pool (OpenMP's hangs in a forked child; openmp.hpp says where it is used), scratch memory
-// for each thread, and interruption of long calls by the user.
+// Threads: our own pool (OpenMP's hangs in a forked child; calls from PyTorch run on its threads all the
+// same, see openmp.hpp), scratch memory for each thread, and interruption of long calls by the user.
 //
 // No result depends on what happens here: kernels fix the order of every sum by the shape of the data
 // (walk/pairs.hpp), and a loop may run on any number of threads or on the caller's alone.

@@ -12,9 +12,9 @@
 //   E[u erf v erf] = c E[erf erf] + D (p q sin^2 + c^2 k),   k = 1/(1 + 2 b_i^2 p) + 1/(1 + 2 b_j^2 q)
 // (Stein's lemma twice, as for gelu), and the mean of the integrals of erf is the product of their means plus
 // the integral of (2/pi) asin over c. 1 - s^2 is a sum of positive terms, and none overflows before c does.
-//   sigmoid(z) = 1/2 + tanh(z/2) / 2,  silu(z) = z/2 + z tanh(z/2) / 2,  softplus(z) = z/2 + log(2
-//   cosh(z/2)):
-// here is the part behind the plus, that of one parity.
+//   sigmoid(z) = 1/2 + tanh(z/2) / 2,  silu(z) = z/2 + z tanh(z/2) / 2,
+//   softplus(z) = z/2 + log(2 cosh(z/2)):
+// what is computed here is the second summand, which is odd for sigmoid and even for the other two.
 #pragma once
 
 #include "kernels/dual.hpp"

@@ -12,8 +12,8 @@
 
 namespace rk {
 
-// The bar that a row's values must exceed to be at or above a threshold. NaN, which stands for -infinity, is
-// exceeded by every number.
+// The bar that a row's values must exceed to be at or above a threshold. For -infinity it is NaN, since no
+// number is <= NaN.
 template <class T>
 T bar_of(T threshold) {
     constexpr T kInfinity = std::numeric_limits<T>::infinity();
@@ -26,11 +26,11 @@ struct Above {
     static constexpr bool kOrderFree = true;  // merge appends; the walk keeps the order of columns
     static constexpr bool kFixedBar = true;
     static constexpr long kRowBlock = rk::kRowBlock;
-    const T* bars;  // of each row of the item
+    const T* bars;  // one for each row of the item
     Searched searched;
     FoundPairs<T>* found;
     long first_of_item;  // the item's first row among those of the batch
-    // The first pair of the walk.
+    // Where the walk begins in the item.
     long first_row = 0, first_column = 0;
 
     struct State {

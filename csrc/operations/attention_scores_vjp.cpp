@@ -7,7 +7,7 @@ namespace rk {
 
 namespace {
 
-// The log-sum-exp of a row and, in place of a weighted sum of values, that of the row's dA.
+// The log-sum-exp of a row, and sum_j A_ij dA_ij in place of the weighted sum of values.
 template <class T>
 struct SoftmaxDot : SoftmaxAccumulate<T> {
     PairMatrix<const T> grad;

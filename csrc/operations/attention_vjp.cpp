@@ -6,12 +6,12 @@ template <class T>
 void attention_vjp(const Relation<T>& features, const Array<const T>& values, const Scoring<T>& scoring,
                    const AttentionResult<T>& result, const AttentionResult<T>& grad,
                    const RelationGradient<T>& to, const Array<T>& to_values, const Array<T>& to_bias) {
-    // Where gradients of columns are separate, items are.
+    // Items whose gradients of columns are separate are in separate groups.
     const Groups groups(features.segments, features.columns, values, to.columns, to_values);
     const Array<T> bias = cleared(to_bias, features);
     const Array<const T> log_sums = result.lse.as_columns(), of_log_sums = grad.lse.as_columns();
     const Array<double> scale_parts{to.scale, log_sums.shape, log_sums.stride};
-    // Two walks: R and dP, then what sums them, in each.
+    // R and dP take d + d_v multiply-adds a pair, and the sums 2 d + d_v.
     const auto work = [&](long group) {
         return 3 * features.work_of(groups, group, double(values.dim(1)) + scoring.work());
     };

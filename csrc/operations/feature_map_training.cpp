@@ -47,7 +47,7 @@ Strided<const T> strided(const Array<const T>& a) {
     return {a.data, a.step(2), a.step(1)};
 }
 
-// f(first, rows) of blocks of the rows, on the threads if there is enough to do.
+// Calls f(first, rows) for blocks of the rows, on all threads if there are enough values.
 template <class F>
 void for_rows(const Team& team, long rows, long cols, const F& f) {
     constexpr long kRows = 96;

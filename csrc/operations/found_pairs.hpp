@@ -1,4 +1,4 @@
-// The pairs of a search whose number is not known in advance (operations/above.hpp).
+// The pairs that a search finds, whose number is not known in advance (operations/above.hpp).
 //
 // Each block of rows collects its pairs in a PairList; FoundPairs keeps the lists of all blocks and writes
 // them to arrays of the right size. The lists take 16 bytes per pair (24 for double) besides the result.
@@ -24,8 +24,8 @@ struct FoundPair {
     std::int64_t column;
 };
 
-// Pairs in the order in which they were added. The list grows by pieces: nothing is moved, and at most half
-// of the room, or 64 Ki pairs, is unused.
+// Pairs in the order in which they were added. The list grows by pieces: no pair is moved, and at most half
+// of its memory, or 64 Ki pairs, is unused.
 template <class T>
 class PairList {
    public:
@@ -71,8 +71,8 @@ class FoundPairs {
     // Adds to the number of pairs; false if it exceeds the limit.
     bool count(long more) { return total_.fetch_add(more, std::memory_order_relaxed) + more <= limit_; }
 
-    // Keeps the pairs of a block of rows. Those of one row may come in several lists, of which the one with
-    // the lower `first_column` precedes the others.
+    // Keeps the pairs of a block of rows. The pairs of one row may come in several lists; lists are ordered
+    // by `first_column`.
     void keep(long first_row, long first_column, PairList<T>&& pairs) {
         if (pairs.empty() || !complete()) return;
         const std::lock_guard<std::mutex> lock(mutex_);

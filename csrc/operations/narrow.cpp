@@ -1,4 +1,4 @@
-// Floats rounded to 16 bits: the results of calls whose arrays are stored so.
+// Rounds floats to 16 bits: the results of calls with 16-bit arrays.
 #include <algorithm>
 
 #include "base/arrays.hpp"

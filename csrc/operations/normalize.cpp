@@ -1,4 +1,5 @@
-// Rows of unit length and their gradient: what ends a map that normalizes, for rows that come without one.
+// Rows divided by their length, and the gradient: the last step of a map that normalizes, for rows without a
+// map.
 #include "base/batches.hpp"
 #include "operations/operations.hpp"
 #include "walk/pairs.hpp"
@@ -17,8 +18,8 @@ Points<T> unit_stride(const Points<T>& p, Arena::Scope& scratch) {
     return {space, p.count, p.dim, p.dim, 1};
 }
 
-// f(rows, item, first, to) for blocks of the rows of each item: the rows, of unit stride, the place of the
-// first among them, and where its result begins.
+// Calls f(rows, item, first, to) for blocks of the rows of each item. The rows have unit stride; `first` is
+// the number of the first in the item, and `to` is where its result begins.
 template <class T, class F>
 void for_row_blocks(const Array<const T>& x, const Array<T>& out, const F& f) {
     constexpr double kWork = 4;  // multiply-adds an element (base/threads.hpp)

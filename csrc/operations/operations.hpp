@@ -150,9 +150,9 @@ struct MapGradient {
 // Gradients with respect to both sides of a relation and to its scale, each overwritten. Absent ones are not
 // computed; `scale` is null if `rows` is absent.
 //
-// scale: each row's part of the derivative, (items, n) contiguous. With H_i = sum_j dR_ij g_j, of which the
-// gradient of f_i is `scale` times, it is <f_i, H_i>; of link(R), sum_j dR_ij R_ij / scale, without the
-// division.
+// scale: each row's part of the derivative, (items, n) contiguous. For R it is <f_i, H_i> with
+// H_i = sum_j dR_ij g_j, so that the gradient of f_i is scale H_i. For link(R) it is sum_j dR_ij r_ij with R
+// = scale r, computed without a division by the scale.
 template <class T>
 struct RelationGradient {
     Array<T> rows, columns;
@@ -188,9 +188,8 @@ struct Layers {
 };
 
 // feature_map of a matrix with the same bits, and its gradients. `hidden`, of hidden_size values, receives
-// the hidden layers for feature_map_backward (and the output before its division by its length, if the map
-// normalizes); null: they are not kept. Gradients that are null or empty are
-// not computed.
+// the hidden layers for feature_map_backward (and, if the map normalizes, the output before it is divided by
+// its length); null: they are not kept. Gradients that are null or empty are not computed.
 template <class T>
 long hidden_size(const Layers<T>& map, long rows);
 
@@ -216,8 +215,8 @@ void relation_matvec_vjp(const Relation<T>& features, const Array<const T>& valu
                          const Array<const T>& grad, Link link, const RelationGradient<T>& to,
                          const Array<T>& to_values);
 
-// The gradients are contiguous, and none is absent but the scale's and the bias's. The latter has the bias's
-// dimensions of 1, over which it is a sum, in the order of the items and of the tiles.
+// The gradients are contiguous; only the scale's and the bias's may be absent. The gradient of the bias has
+// the bias's shape: along dimensions of 1 it is a sum, in the order of the items and of the tiles.
 template <class T>
 void attention_vjp(const Relation<T>& features, const Array<const T>& values, const Scoring<T>& scoring,
                    const AttentionResult<T>& result, const AttentionResult<T>& grad,

@@ -1,5 +1,5 @@
-// Masks of attention and retrieval: made from arrays, transposed, and cut to tiles; lists of excluded
-// columns.
+// Which pairs attention and retrieval may use: masks and bands, transposed and cut to tiles; lists of columns
+// excluded per row.
 #pragma once
 
 #include <algorithm>
@@ -34,12 +34,12 @@ struct Allowed {
     }
 };
 
-// The columns that a search may not return, as a list per row: those of row i are columns[ranges(i, 0)] up to
-// columns[ranges(i, 1)], ascending.
+// The columns that a search may not return, as a list per row: row i has the elements ranges(i, 0) to
+// ranges(i, 1) - 1 of `columns`, ascending.
 struct Excluded {
     Array<const std::int64_t> ranges;  // (..., n, 2)
     const std::int64_t* columns = nullptr;
-    std::int64_t first = 0;  // the number that the list has for the first column
+    std::int64_t first = 0;  // added to a column's number before it is looked up in the list
 
     bool none() const { return ranges.empty(); }
 };

@@ -86,7 +86,8 @@ class PairWalk {
     using State = typename Consumer::State;
     using Members = std::span<const Member<T, Consumer>>;
 
-    // Members differ only in their rows' memory and number, and in where their consumers read and write.
+    // Members differ only in the memory and the number of their rows, and in where their consumers read and
+    // write.
     PairWalk(const Team& team, Members members, const std::vector<Operand<A>>& operands, T scale, long heads)
         : team_(team), members_(members), operands_(operands), scale_(scale), heads_(heads) {
         for (const Operand<A>& o : operands_) tile_stride_ += o.tile_size();

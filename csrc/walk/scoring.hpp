@@ -1,5 +1,5 @@
-// From inner products to the scores of attention, s_ij = cap(r_ij + bias_ij) with cap(s) = c tanh(s / c), and
-// which pairs have one.
+// The scores of attention from inner products, s_ij = cap(r_ij + bias_ij) with cap(s) = c tanh(s / c), and
+// the pairs that have a score.
 #pragma once
 
 #include <limits>
@@ -22,9 +22,9 @@ struct ItemScoring {
     long bias_row = 0, bias_col = 0;
     Storage bias_storage = Storage::own;
 
-    // Turns rows x cols inner products at r, of pairs from (i0, j0) on, into scores; slope as in
-    // kernels/table.hpp. Returns the mask of these pairs, whose scores are not valid where it forbids them:
-    // its pair (0, 0) is (i0, j0), its memory from `scratch` or the caller's.
+    // Replaces rows x cols inner products at r, of the pairs from (i0, j0) on, by their scores; slope as in
+    // kernels/table.hpp. Returns the mask of these pairs, whose pair (0, 0) is (i0, j0); scores of pairs that
+    // it forbids are not valid. It points into `scratch` or into the caller's mask.
     Mask score(T* r, long ld, long i0, long rows, long j0, long cols, T* slope, Arena::Scope& scratch) const {
         Mask here = mask_in(mask, i0, rows, j0, cols);
         if (here.data) here.data += i0 * here.row_stride + j0 * here.col_stride;
@@ -47,7 +47,8 @@ struct ItemScoring {
     }
 
    private:
-    // The terms of a tile: in place, or widened. A term that all rows or columns share is read once.
+    // The bias of a tile: in place, or widened from 16 bits. An element that all rows or all columns share is
+    // widened once.
     Bias<T> bias_of(long i0, long rows, long j0, long cols, Arena::Scope& scratch) const {
         if (!bias) return {};
         const T* first = advanced(bias, i0 * bias_row + j0 * bias_col, bias_storage);
