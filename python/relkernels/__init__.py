@@ -2,9 +2,9 @@
 
 The relation of two objects is ``r(x, y) = <phi(x), psi(y)>``, where phi and psi are multi-layer perceptrons
 (`MLP`). Compiled kernels compute its matrix (`relation_matrix`) or work with it without storing it:
-`attention`, `retrieve`, `relation_matvec` and `relation_loss`. `SymmetricRelation`, `AsymmetricRelation` and
-`PreferenceRetriever` learn relations from data. `relkernels.torch` and `relkernels.dask` are imported
-separately.
+`attention`, `retrieve`, `retrieve_above`, `relation_matvec` and `relation_loss`; functions that end in
+``_vjp`` are their gradients. `SymmetricRelation`, `AsymmetricRelation` and `PreferenceRetriever` learn
+relations from data. `relkernels.torch` and `relkernels.dask` are imported separately.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""`neurons`: how many units an accuracy needs, between a network that has it and what none can do.
+"""`neurons`: lower and upper bounds of the number of units that an accuracy needs, and a network.
 
-Above: networks built by `constructions.knots` and `constructions.ridges`, whose proofs give the first count.
-Smaller ones of the same families are then tried in increasing order until `certify` bounds their error by
-eps. Below: `width_floors`.
+Upper bound: networks built by `constructions.knots` and `constructions.ridges`, whose proofs give the first
+count. Smaller networks of the same families are then tried in increasing order until `certify` bounds the
+error of one by eps. Lower bound: `width_floors`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from .certificates.relations import Function, Periodic, Polynomial, Radial, Rela
 from .constructions import knots, quadrature, ridges
 from .width_floors import kink_floor, rank_floor
 
-# Cells are too many in more dimensions.
+# More dimensions have too many cells.
 _MOST_CERTIFIED = 2
 # Random directions instead of products of rules from this dimension on.
 _RANDOM = 6
 # Errors for which ridges are tried, relative to eps, and their ratio.
 _LOOSEST, _STEP = 4.0, 2 ** (1 / 12)
-# Networks whose error on a sample is closer to eps would take too many cells.
+# Networks whose error on a sample is closer to eps are not tried: they would take too many cells.
 _MARGIN = 0.98
 
 

@@ -1,7 +1,7 @@
 """From points to the whole cube: how far the sections of a kernel are from those of given points.
 
-In the space of the kernel, k_x = k(x, .) has ||k_x - k_y||^2 = k(x, x) - 2 k(x, y) + k(y, y), for a kernel of
-x - y with k(x, x) = 1 that is 2 - 2 k(x, y). If every x has a point x_i of the sample within the fill
+In the space of the kernel, k_x = k(x, .) has ||k_x - k_y||^2 = k(x, x) - 2 k(x, y) + k(y, y), which is
+2 - 2 k(x, y) for a kernel of x - y with k(x, x) = 1. If every x has a point x_i of the sample within the fill
 distance h, every section is within w = sup_{|x - y| <= h} ||k_x - k_y|| of one of the sample.
 
 Fill distance: the distance to the nearest point changes by at most the step, so in a cell with centre c and
@@ -34,8 +34,8 @@ def section_gap(kernel: str, points: Any, *, length_scale: float = 1.0, period: 
     kernel : {"gaussian", "matern32", "laplace", "periodic"}
         As in `kernel_norm`.
     points : array-like of shape (n, D)
-        Points in [-1, 1]^D. In more than three dimensions it takes very many to come near to every point of
-        the cube.
+        Points in [-1, 1]^D. In more than three dimensions, very many are needed for one to be near every
+        point of the cube.
     length_scale : float, default 1.0
     period : float, default 2.0
 

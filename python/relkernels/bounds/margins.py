@@ -1,8 +1,9 @@
-"""Margins of sets of items: how far the others are below the best, and how many of them how far.
+"""Margins of sets of items: how far the other items are below the best ones.
 
 The profile of a set has its gaps D_j = u_* - u_j in increasing order. A set of a million items would need a
-million numbers; gaps are therefore grouped, each group with its smallest gap and its size, which only raises
-the mass that a bound allows to the others: the first 32 one by one, then groups that grow by an eighth.
+million numbers. Gaps are therefore grouped, the first 32 one by one, then in groups that grow by an eighth,
+and a group is stored as its smallest gap. This can only increase the weight that a bound gives to the other
+items, so the bound stays valid.
 """
 
 from __future__ import annotations
@@ -160,7 +161,7 @@ def others_of(margin: Margin) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return gaps and numbers (b, g) of the items that are not best, and the least weight of the best.
 
     The weight is in units of exp(beta u_*): each of k best items has weight 1, but if they are best only
-    within `tie`, one of them is sure to.
+    within `tie`, only one of them is certain to have it.
     """
     sizes, best = margin.sizes[:, None], margin.n_best[:, None]
     if margin.profile is None:
@@ -196,8 +197,8 @@ def margin_of(
         The sets; required if `utility` is callable.
     queries : array-like of b queries, optional
     tie : float, default 0.0
-        Utilities within this distance of the largest count as largest. The bounds then know only of one item
-        that it has the largest.
+        Utilities within this distance of the largest count as largest. The bounds then use only that one item
+        has the largest utility.
 
     Returns
     -------

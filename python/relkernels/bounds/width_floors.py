@@ -1,4 +1,4 @@
-"""Lower bounds of the number of units: what no network of this form can do with fewer.
+"""Lower bounds of the number of units: no network of this form with fewer has the accuracy.
 
 *Rank.* The features of N units and a constant are combinations of N + 1 functions of x, so that the matrix of
 <phi(x_i), psi(y_j)> has a rank of at most N + 1. If its errors are at most eps, then for all weights a_i, b_j
@@ -13,7 +13,7 @@ by d, one of three errors is at least d / 2. So the points from s to the first t
 differs by more than 2 eps from a chord cannot be between two kinks; the search goes on from t, and each such
 stretch has a kink.
 
-Both hold for the relation at points alone: no grid is too coarse for a lower bound.
+Both use only values of the relation at points, so a lower bound is valid however coarse the grid is.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Relations on Dask arrays, for data larger than memory and for several machines.
 
-`feature_map`, `relation_matrix`, `relation_matvec`, `attention`, `retrieve` and `nngp_kernel` take and return
-Dask arrays, lazily; names and arguments are those of the functions in `relkernels`, except for ``out``. `fit`
-trains estimators on Dask arrays block by block. `keys` prepares keys for `retrieve` once. `from_npy` returns
-an array of the rows of a ``.npy`` file that each worker maps itself.
+`feature_map`, `relation_matrix`, `relation_matvec`, `attention`, `retrieve`, `retrieve_above` and
+`nngp_kernel` take and return Dask arrays, lazily; names and arguments are those of the functions in
+`relkernels`, without ``out``, ``limit`` and offsets of ragged batches. `fit` trains estimators on Dask arrays
+block by block. `keys` prepares keys for both searches once. `from_npy` returns an array of the rows of a
+``.npy`` file that each worker maps itself.
 
-Operations that sum over columns (`retrieve`, `retrieve_above`, `attention`, `relation_matvec`) compute a
+Operations that reduce over columns (`retrieve`, `retrieve_above`, `attention`, `relation_matvec`) compute a
 mergeable state for each pair of blocks (``relkernels.states``: the same states that threads of one machine
 merge) and merge the states of a block of rows in a tree. A task holds one block of rows, one of columns and a
 state. A map's weights are one value of the graph, which is sent once to each worker, however many tasks need

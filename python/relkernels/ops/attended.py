@@ -188,10 +188,10 @@ def attention(
     softcap : float, optional
         Scores s become ``softcap * tanh(s / softcap)``.
     q_offsets, k_offsets : ndarray of int64 of shape (b + 1,), optional
-        Of a ragged batch of b segments, whose rows are packed one after the other: queries q_offsets[s] to
+        A ragged batch of b segments, whose rows are packed one after the other: queries q_offsets[s] to
         q_offsets[s + 1] - 1 attend to keys k_offsets[s] to k_offsets[s + 1] - 1. `causal`, `window` and
         `align` then apply within each segment, n and m being its numbers of rows; `mask` and `bias` must be
-        None.
+        None. For arrays in main memory.
     return_lse : bool, default False
         Also return the log-sum-exp of each row's scores.
     precision : {"bf16"}, optional

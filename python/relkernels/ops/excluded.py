@@ -23,8 +23,8 @@ class Excluded(NamedTuple):
         Of the leading dimensions of the search; strides may be 0.
     columns : ndarray of int64 of shape (entries,)
     first : int
-        The number that the lists have for the first column of the search: a search of some columns of a
-        larger whole has the lists of the whole.
+        The number of the search's first column in the lists: a search of a part of the columns uses the lists
+        of all columns.
     """
 
     ranges: np.ndarray
@@ -59,7 +59,7 @@ def excluded(value: Any, n: int | None, m: int | None, *, ids: bool = False) -> 
     n, m : int
         Indices are from -1 to m - 1; of any size if `m` is None.
     ids : bool
-        Whether indices are ids, of which there may be more than keys: a sparse matrix has any width.
+        Whether indices are ids of `Keys`. A sparse matrix may then have fewer than m columns.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Links: functions of the entries of a relation, and the vectors that it is multiplied by."""
+"""Links, the functions applied to the entries of a relation, and the vectors that a relation multiplies."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Linked(NamedTuple):
         if link in LINKS_OF_DISTANCE:
             if factor < 0:
                 check.fail("scale", f"a number >= 0 with link {link!r}", repr(scale))
-            # Bfloat16 arrays imply a precision; it is not the caller's.
+            # The precision of bfloat16 arrays may be implied, not the caller's.
             if precision is not None and getattr(sides.x, "element", None) != "bfloat16":
                 given = option(precision)
                 check.fail("precision", f"None with link {link!r}, of distances in the arrays' dtype", given)

@@ -18,7 +18,7 @@ from .allowed import Allowed
 from .keys import Keys
 from .search import Search
 
-# The results of this many pairs need no look at the memory that is left.
+# Up to this many pairs, the memory that is left is not checked.
 _FEW = 1 << 20
 _INT64 = np.dtype(np.int64)
 
@@ -76,7 +76,7 @@ def retrieve_above(
 
     Notes
     -----
-    Takes the memory of about three times the result, and at most some 30 MiB besides.
+    Takes about three times the memory of the result, and at most some 30 MiB more.
 
     Examples
     --------
@@ -96,7 +96,7 @@ def retrieve_above(
 
 
 class Room:
-    """How many pairs a search may return, and how many it has found; it counts also those beyond.
+    """How many pairs a search may return, and how many it has found, including those beyond the limit.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ class Room:
 
     def __init__(self, limit: Any, most: int | None, dtype: np.dtype) -> None:
         self._limit = None if limit is None else check.integer("limit", limit, 1, 2**63 - 1)
-        # Of each pair an element of the list, an index and a value.
+        # A pair takes an element of the list, an index and a value.
         self._per_pair = 2 * (8 + dtype.itemsize) + 8
         self._left = available() if most is None or most > _FEW else None
         bounds = (self._limit, most, None if self._left is None else self._left // self._per_pair)

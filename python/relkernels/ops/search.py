@@ -21,7 +21,7 @@ from .sparse import mapped_points, mapped_sides
 
 
 class Search(Attended):
-    """The checked arguments of a search for the rows of `keys`; parameters as those of `retrieve`.
+    """The checked arguments of a search among the rows of `keys`; parameters as of `retrieve`.
 
     Attributes
     ----------

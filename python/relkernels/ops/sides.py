@@ -148,7 +148,7 @@ class Attended(Sides):
         Least and greatest j - i of the pairs that may attend; None: no limit.
     softcap : float or None
     ragged : tuple
-        Of a ragged batch, one tuple: what `Allowed.ragged` returns, the last argument of kernels. Otherwise
+        For a ragged batch, one element: what `Allowed.ragged` returns, the last argument of kernels; else
         empty.
     precision
         As the engine names it.

@@ -3,15 +3,16 @@
 `feature_map`, `relation_matrix`, `relation_matvec`, `attention`, `attention_scores`, `retrieve` and
 `relation_loss` compute what the functions of the same names in `relkernels` do, with gradients of the inputs,
 of the scale and of every parameter; `FeatureMap`, `InnerProductRelation` and `RelationAttention` are modules
-that hold the parameters. Tensors are float32 or float64, of any strides, on the CPU or, except for
-`relation_matvec` and `relation_loss`, on a CUDA device; on the CPU they are read and written without a copy.
-`torch.compile` and `torch.export` treat each operator as one node. `torch.vmap` makes the batch a leading
-dimension. Forward-mode derivatives, second derivatives and the derivatives of `torch.func` are computed by
-formulas in PyTorch's own operations, which store the relation.
+that hold the parameters. Tensors are float32 or float64, with any strides, on the CPU, where they are read
+and written without a copy, or on a CUDA device. What has no CUDA kernel raises an error there:
+`relation_loss`, and the gradients of `attention_scores`, of the points and the scale of `relation_matvec`,
+and of a bias. `torch.compile` and `torch.export` treat each operator as one node. `torch.vmap` makes the
+batch a leading dimension. Forward-mode derivatives, second derivatives and the derivatives of `torch.func`
+are computed by formulas in PyTorch's own operations, which store the relation.
 
-The kernels run on the OpenMP threads of PyTorch's own operations, which spin for some milliseconds after each
-of them, on at most `relkernels.get_num_threads` of them. They use the threads of relkernels instead where
-PyTorch has fewer threads than that, is not built with OpenMP, or was forked (`_threads.py`).
+The kernels run on PyTorch's OpenMP threads, which spin for some milliseconds after each operation, and use at
+most `relkernels.get_num_threads` of them. They use the threads of relkernels instead if PyTorch has fewer
+threads than that, is not built with OpenMP, or was forked (`_threads.py`).
 """
 
 from __future__ import annotations

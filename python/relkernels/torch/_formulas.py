@@ -1,8 +1,8 @@
-"""The operators in differentiable operations of PyTorch, for the derivatives that have no kernel.
+"""The operators written in differentiable operations of PyTorch, for derivatives that have no kernel.
 
-Each function takes the arguments of the operator of the same name. They are used under `torch.func`, for
-tensors with a forward-mode derivative and for second derivatives. They store the relation, and those of a
-link of distances all differences of features, (n, m, d) numbers.
+Each function takes the arguments of the operator of the same name. They serve `torch.func`, forward-mode
+derivatives and second derivatives. They store the relation, and with a link of distances all differences of
+features, (n, m, d) numbers.
 """
 
 from __future__ import annotations

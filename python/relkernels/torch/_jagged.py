@@ -1,4 +1,4 @@
-"""Jagged nested tensors of PyTorch: packed rows and offsets, as the operations take ragged batches."""
+"""Jagged nested tensors of PyTorch as packed rows with offsets, the form in which operations take them."""
 
 from __future__ import annotations
 

@@ -3,14 +3,14 @@
 `torch.library.custom_op` imports ``torch._dynamo`` at an operator's first call: 2 s and 70 MiB in the
 first request of a service that compiles nothing. The same registrations made through a `Library` do not.
 
-The dispatcher reaches a kernel registered from Python in 200 us, with a gradient in 500 us. Calls that need
-nothing of it, because no mode or transform is active and the tensors are plain ones on the CPU, go straight
-to the kernel, with a gradient by a `torch.autograd.Function` of 30 us (`Operator`).
+The dispatcher takes 200 us to reach a kernel registered from Python, and 500 us with a gradient. Calls that
+do not need it, because no mode or transform is active and all tensors are plain ones on the CPU, go straight
+to the kernel, with a gradient through a `torch.autograd.Function` that takes 30 us (`Operator`).
 
 Derivatives that have no kernel come from an operator's formula in differentiable operations (`_formulas`):
 
 - forward-mode derivatives, and those of the transforms of `torch.func`: the formula is called instead of the
-  operator. PyTorch would drop tangents without a word, and does not support transforms of such operators.
+  operator. PyTorch would drop tangents silently, and does not support transforms of such operators.
 - second derivatives: the backward of an operator that is itself a derivative differentiates its formula.
 - `torch.vmap`: an operator's batching rule makes the batch a leading dimension and calls the kernel; where
   the kernel has no leading dimensions for it, the formula is called.
@@ -57,7 +57,7 @@ def _is_transformed(arguments: tuple[Any, ...]) -> bool:
 
 
 class _Library(torch.library.Library):
-    """A library whose operators call their formula where PyTorch's autograd kernel would not do."""
+    """A library whose operators call their formula where PyTorch's autograd kernel would fail."""
 
     def impl(self, op_name: Any, fn: Any, dispatch_key: str = "", **options: Any) -> None:
         kernel = fn

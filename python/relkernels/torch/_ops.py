@@ -247,8 +247,8 @@ def mapped(
 
 # ---- link(scale <f_i, g_j>)
 #
-# The link has a default for the sake of exported programs that do not name one. PyTorch leaves arguments that
-# equal their defaults out of calls of Python kernels.
+# The link has a default so that exported programs that do not name one still run. PyTorch omits arguments
+# that equal their defaults when it calls a Python kernel.
 
 
 @operator(f"relation_matrix({_PAIRS}, int heads, str link='identity') -> Tensor", f=2, g=2)
@@ -474,7 +474,7 @@ def _(f: Tensor, g: Tensor | None, scale: Tensor, *rest: Any) -> tuple[Tensor, .
     "Tensor grad_g, Tensor grad_scale, Tensor grad) -> (Tensor, Tensor, Tensor)"
 )
 def relation_loss_vjp(f: Tensor, g: Tensor | None, scale: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    """All gradients times that of the loss; second derivatives are those of the other arguments."""
+    """All gradients times that of the loss. Second derivatives are with respect to the other arguments."""
     _, _, _, _, *grads, grad = rest
     return tuple(a * grad for a in grads)
 

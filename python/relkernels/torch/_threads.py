@@ -1,7 +1,7 @@
-"""Kernels on the threads that PyTorch's own operations run on.
+"""Runs kernels on the threads of PyTorch's own operations.
 
-They are OpenMP's, and spin for some milliseconds after each operation, on processors that the threads of our
-pool would need next: with few processors, a training step then took nearly twice as long.
+These are OpenMP threads. They spin for some milliseconds after each operation, on processors that the threads
+of our pool would need next: on few processors, a training step on our pool took nearly twice as long.
 """
 
 from __future__ import annotations

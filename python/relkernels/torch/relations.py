@@ -114,7 +114,7 @@ def relation_matvec(
     Parameters
     ----------
     x : Tensor of shape (..., n, d_x)
-        Float32 or float64, on the CPU.
+        Float32 or float64, on the CPU or on a CUDA device, where only `v` may require a gradient.
     y : Tensor of shape (..., m, d_y)
     v : Tensor of shape (..., m) or (..., m, c)
         A tensor of fewer dimensions than `y` is one vector (..., m) per relation; any other is (..., m, c).
@@ -136,7 +136,7 @@ def relation_matvec(
 
     Notes
     -----
-    If `v` alone requires a gradient, that is one product with the transposed relation.
+    If only `v` requires a gradient, it is computed as one product with the transposed relation.
 
     Examples
     --------
@@ -243,7 +243,8 @@ def attention(
     window : int or (int or None, int or None), optional
     align : {"upper_left", "lower_right"}, default "upper_left"
     bias : Tensor, optional
-        Its gradient is computed if it requires one, summed over the dimensions along which it is broadcast.
+        Its gradient is computed if it requires one, summed over the dimensions along which it is broadcast;
+        not on a CUDA device.
     softcap : float, optional
         As in `relkernels.attention`.
     enable_gqa : bool, default False
@@ -251,7 +252,7 @@ def attention(
         the end of `k` and `v` is a divisor of that of `q`, and each of their heads serves as many
         consecutive heads of `q`. Keys and values are not repeated in memory.
     q_offsets, k_offsets : Tensor of int64, optional
-        Of a ragged batch, as in `relkernels.attention`.
+        Segments of a ragged batch, as in `relkernels.attention`, on the CPU only.
     return_lse : bool, default False
         Also return the log-sum-exp of each row's scores, with its gradient.
 
@@ -332,7 +333,7 @@ def attention_scores(
     Parameters
     ----------
     q, k, phi, psi, scale, mask, causal, window, align, bias, softcap
-        As in `attention`.
+        As in `attention`. There is no gradient on a CUDA device.
 
     Returns
     -------

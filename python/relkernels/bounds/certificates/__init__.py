@@ -1,1 +1,1 @@
-"""What `certify` computes with: cells, and maps, relations and errors on them."""
+"""The parts of `certify`: cells of a box, and enclosures of activations, maps and relations on them."""

@@ -1,4 +1,4 @@
-"""Relations on pairs of cells: value and slopes at the centres, and what is left.
+"""Relations on pairs of cells: value and slopes at the centres, and a bound of the remainder.
 
 On the cells a + delta, |delta_i| <= h_i, and b + eta, |eta_j| <= k_j, with zeta the vector (delta, eta),
 

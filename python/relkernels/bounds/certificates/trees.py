@@ -1,7 +1,7 @@
 """A box cut in halves, coordinate by coordinate, and a feature map on the cells of each depth.
 
 The cells of depth t are numbered 0 .. 2^t - 1 and have equal sizes; the halves of cell i are 2 i and 2 i + 1.
-The side to cut next is the longest, in units in which the map moves as much along each.
+The next cut is across the longest side, after each coordinate is scaled by the map's slope along it.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Factors(NamedTuple):
 class CellTree:
     """The cells of one side, with the factors of its map.
 
-    `other` is the last layer of the other side's map. The side that is `first` leaves the product of both
-    maps' errors to the other.
+    `other` is the last layer of the other side's map. Of the two sides, the one that is not `first` includes
+    the product of both maps' errors.
     """
 
     def __init__(
