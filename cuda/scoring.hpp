@@ -1,5 +1,5 @@
-// From inner products to the scores of attention, s_ij = cap(r_ij + bias_ij) with cap(s) = c tanh(s / c), and
-// which pairs have one. Mirrors csrc/walk/scoring.hpp.
+// The scores of attention from inner products, s_ij = cap(r_ij + bias_ij) with cap(s) = c tanh(s / c), and
+// the pairs that have a score. Mirrors csrc/walk/scoring.hpp.
 #pragma once
 
 #include "masks.hpp"
@@ -13,7 +13,7 @@ struct Scoring {
     double cap = 0;   // 0: none
 };
 
-// The same of the transposed relation.
+// The scoring of the transposed relation.
 inline Scoring transposed(const Scoring& s) {
     return {transposed(s.allowed), s.bias.empty() ? s.bias : transposed(s.bias), s.cap};
 }
@@ -25,7 +25,7 @@ struct Score {
     Sum value, slope;
 };
 
-// The same in the form that kernels read.
+// A Scoring in the form that kernels read.
 template <class Sum>
 struct Scorer {
     // Where the values of an item begin.

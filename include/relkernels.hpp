@@ -191,9 +191,9 @@ struct Window {
 // last column.
 enum class Align { upper_left, lower_right };
 
-// A ragged batch: rows of all segments are packed one after the other, and segment s has the rows offsets[s]
-// to offsets[s + 1] - 1. Of b segments b + 1 offsets, from 0 to the number of rows. Both are given or
-// neither.
+// A ragged batch: the rows of b segments are packed one after the other, and segment s has the rows
+// offsets[s] to offsets[s + 1] - 1. There are b + 1 offsets, from 0 to the number of rows. Give both arrays
+// or neither.
 struct Ragged {
     View<const std::int64_t> q_offsets, k_offsets;
 };
@@ -206,8 +206,8 @@ struct AttentionOptions {
     Align align = Align::upper_left;
     Precision precision = Precision::full;
     std::optional<double> softcap;  // c > 0: scores s become c tanh(s / c)
-    // Of attention and its gradient: queries attend to the keys of their segment, by its own diagonal;
-    // without mask and bias.
+    // For attention and its gradient: queries attend to the keys of their segment, with the diagonal of the
+    // segment. Mask and bias must be absent.
     Ragged ragged;
 };
 
@@ -231,7 +231,8 @@ struct RetrieveOptions {
     Precision precision = Precision::full;
     // Columns that a row may not return, -1 for none: broadcast to (..., n, e).
     View<const std::int64_t> exclude = {};
-    // Queries search the keys of their segment, and indices count from its first; without mask and exclude.
+    // Queries search the keys of their segment, and indices count from its first key. Mask and exclude must
+    // be absent.
     Ragged ragged = {};
 };
 
@@ -254,12 +255,13 @@ struct RetrieveAboveOptions {
     Mask mask;
     Precision precision = Precision::full;
     View<const std::int64_t> exclude = {};  // as in RetrieveOptions
-    // More pairs are counted, but not stored, and are an error whose message has their number.
+    // If there are more pairs, they are counted but not stored, and the error's message has the number of
+    // all.
     std::int64_t limit = INT64_MAX;
 };
 
 // found <- all pairs with <phi(q_i), psi(keys_j)> >= thresholds_i. thresholds broadcast to (..., n), none
-// NaN; rows of a batch are numbered through. NaN is not above any threshold.
+// NaN; rows of a batch are numbered consecutively. NaN is not above any threshold.
 template <class T>
 void retrieve_above(In<T> q, In<T> keys, Map<T> phi, Map<T> psi, In<T> thresholds, Pairs<T>& found,
                     const RetrieveAboveOptions& options = {});

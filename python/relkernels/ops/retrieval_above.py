@@ -57,7 +57,7 @@ def retrieve_above(
     -------
     offsets : ndarray of int64 of shape (rows + 1,)
         Row i of the result has the elements from ``offsets[i]`` to ``offsets[i + 1] - 1`` of the other
-        arrays. Rows of a batch are numbered through, as in ``q.reshape(-1, d_q)``.
+        arrays. Rows of a batch are numbered consecutively, as in ``q.reshape(-1, d_q)``.
     indices : ndarray of int64 of shape (pairs,)
         Rows of `keys` (ids of `Keys`), ascending within each row.
     values : ndarray of shape (pairs,)
