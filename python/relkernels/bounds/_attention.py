@@ -159,7 +159,7 @@ def attention(
         Least difference of utility between the best items and the others, > 0. Or the result of `margin_of`:
         the bound then holds for each of its sets and uses all of their gaps, which requires less.
     n : int or None
-        Number of items, at least 1. None with a `Margin`, which knows.
+        Number of items, at least 1. None with a `Margin`, which contains it.
     diameter : float
         Largest distance between two values, >= 0.
     eps : float
@@ -265,7 +265,7 @@ def attention_error(
         Least difference of utility between the best items and the others, > 0. Or the result of `margin_of`:
         the bound then holds for each of its sets and uses all of their gaps, which makes it smaller.
     n : int or None
-        Number of items, at least 1. None with a `Margin`, which knows.
+        Number of items, at least 1. None with a `Margin`, which contains it.
     diameter : float
         Largest distance between two values, >= 0.
     beta : float
