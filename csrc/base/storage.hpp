@@ -12,7 +12,7 @@ using bfloat16 = std::uint16_t;
 
 inline float to_float(bfloat16 x) { return std::bit_cast<float>(std::uint32_t(x) << 16); }
 
-// IEEE 754 binary16. A type of its own, so that the kernels' loads can be overloaded.
+// IEEE 754 binary16. A separate type, so that the kernels' loads can be overloaded.
 struct float16 {
     std::uint16_t bits;
 };

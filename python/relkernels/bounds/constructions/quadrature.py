@@ -17,7 +17,7 @@ kernel have slopes of at most the mean of |w| over the draws, S, and over the la
 
     sup_h |...| <= t + 2 (S + S_0) / G     with probability 1 - G^D exp(-M t^2 / (1 + 4 t / 3)),
 
-where -h needs no test of its own, and |w| = sum_j |w_j| (high_j - low_j) / 2.
+where -h need not be tested separately, and |w| = sum_j |w_j| (high_j - low_j) / 2.
 """
 
 from __future__ import annotations
