@@ -24,7 +24,7 @@
 
 namespace rk {
 
-// A value for each pair, of any strides.
+// A value for each pair, with any strides.
 template <class T>
 struct PairMatrix {
     T* data = nullptr;
