@@ -26,10 +26,11 @@ except ModuleNotFoundError as error:
 
     raise ImportError(f"relkernels.torch needs PyTorch: {install('torch')}") from None
 
+from .attentions import attention, attention_scores
 from .losses import relation_loss
 from .maps import FeatureMap, feature_map
 from .modules import InnerProductRelation, RelationAttention
-from .relations import attention, attention_scores, relation_matrix, relation_matvec
+from .relations import relation_matrix, relation_matvec
 from .search import retrieve
 
 __all__ = [
