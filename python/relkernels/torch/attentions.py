@@ -90,7 +90,8 @@ def attention(
     Parameters
     ----------
     q : Tensor of shape (..., n, d_q)
-        Float32 or float64, on the CPU or on a CUDA device. Or a nested tensor of layout torch.jagged, of
+        Float32 or float64, or 16-bit floats, which are computed in float32; on the CPU or on a CUDA device.
+        Or a nested tensor of layout torch.jagged, of
         shape (b, j, d_q) or, transposed from (b, j, h, d_q), (b, h, j, d_q); `k` and `v` are then jagged too,
         and the result has the segments of `q`.
     k : Tensor of shape (..., m, d_k)
@@ -157,11 +158,12 @@ def attention(
         return nested_as(q, out)
     allowed = Allowed(None, causal, window, align)
     f, g, scoring = _attended(q, k, phi, psi, scale, mask, allowed, bias, softcap)
-    v = _tensors.floats("v", v)
-    check.same_dtype(("q", q), ("v", v))
+    _tensors.alike(("q", q), ("v", _tensors.floats("v", v)))
+    v = _tensors.widened(v)
     for name, offsets in (("q_offsets", q_offsets), ("k_offsets", k_offsets)):
         if offsets is not None:
             _tensors.dense(name, offsets, "a vector of int64")
+            _tensors.on_one_device(("q", q), (name, offsets))
     if q_offsets is not None or k_offsets is not None:
         _check_offsets(f, g, mask, q_offsets, k_offsets)
     grouped = check.flag("enable_gqa", enable_gqa)
@@ -171,7 +173,7 @@ def attention(
     both: tuple[Tensor, Tensor] = _attention.attention(
         f, g, v, mask, *options, terms, cap, q_offsets, k_offsets
     )
-    out, lse = both
+    out, lse = both[0].to(q.dtype), both[1]
     if grouped:
         out, lse = out.flatten(-4, -3), lse.flatten(-3, -2)
     return (out, lse) if check.flag("return_lse", return_lse) else out
@@ -218,7 +220,63 @@ def attention_scores(
     allowed = Allowed(None, causal, window, align)
     f, g, scoring = _attended(q, k, phi, psi, scale, mask, allowed, bias, softcap)
     weights: Tensor = _attention.attention_scores(f, g, *scoring)
-    return weights
+    return weights.to(q.dtype)
+
+
+def scaled_dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Return what ``torch.nn.functional.scaled_dot_product_attention`` does, by `attention`.
+
+    Parameters
+    ----------
+    query : Tensor of shape (..., n, d)
+    key : Tensor of shape (..., m, d)
+    value : Tensor of shape (..., m, d_v)
+    attn_mask : Tensor, optional
+        Of bool, True = may attend; or of floats, added to the scores. Broadcasts to (..., n, m).
+    dropout_p : float, default 0.0
+        Only 0: there is no dropout.
+    is_causal : bool, default False
+        Query i attends to keys 0 to i. Only without `attn_mask`.
+    scale : float, optional
+        None is 1 / sqrt(d).
+    enable_gqa : bool, default False
+        As in `attention`.
+
+    Returns
+    -------
+    Tensor of shape (..., n, d_v)
+        A row that may attend to nothing is zero.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above; the message names it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from relkernels.torch import scaled_dot_product_attention
+    >>> q, k, v = torch.randn(3, 2, 4, 100, 16)
+    >>> scaled_dot_product_attention(q, k, v, is_causal=True).shape
+    torch.Size([2, 4, 100, 16])
+    """
+    if check.real("dropout_p", dropout_p) != 0:
+        check.fail("dropout_p", "0, as there is no dropout", repr(dropout_p))
+    causal = check.flag("is_causal", is_causal)
+    if causal and attn_mask is not None:
+        check.fail("attn_mask", "None with is_causal", _tensors.kind(attn_mask))
+    added = isinstance(attn_mask, Tensor) and attn_mask.dtype.is_floating_point
+    terms = {"bias" if added else "mask": attn_mask}
+    return attention(query, key, value, causal=causal, scale=scale, enable_gqa=enable_gqa, **terms)
 
 
 def _attended(
@@ -239,11 +297,13 @@ def _attended(
     assert g is not None
     if mask is not None:
         _tensors.dense("mask", mask, "a boolean tensor (True = may be attended)")
+        _tensors.on_one_device(("q", q), ("mask", mask))
     if bias is not None:
-        check.same_dtype(("q", q), ("bias", _tensors.floats("bias", bias, 0)))
-    factor = _tensors.scale(1 / math.sqrt(f.shape[-1]) if scale is None else scale)
+        _tensors.alike(("q", q), ("bias", _tensors.floats("bias", bias, 0)))
+        bias = _tensors.widened(bias)
+    factor = _tensors.scale(1 / math.sqrt(f.shape[-1]) if scale is None else scale, ("q", q))
     causal, window, align = allowed.limits()
-    cap = check.softcap(softcap, _NUMPY[q.dtype])
+    cap = check.softcap(softcap, _NUMPY[f.dtype])
     return f, g, (mask, causal, *window, align, factor, bias, cap)
 
 

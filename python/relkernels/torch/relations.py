@@ -14,16 +14,19 @@ from .maps import Map, check_map, mapped
 def both_features(
     x: Tensor, y: Tensor | None, phi: Map | None, psi: Map | None, names: tuple[str, str] = ("x", "y")
 ) -> tuple[Tensor, Tensor | None]:
-    """Check the sides of a relation and map them; None for the second if it is the first."""
+    """Check the sides of a relation and map them, 16-bit features widened.
+
+    The second is None if it is the first.
+    """
     x_name, y_name = names if y is not None else (names[0], names[0])
     x = _tensors.features(x_name, x)
     other = x if y is None else _tensors.features(y_name, y)
-    check.same_dtype((x_name, x), (y_name, other))
+    _tensors.alike((x_name, x), (y_name, other))
     phi, psi = check_map("phi", phi), check_map("psi", psi)
-    f = mapped(x_name, x, "phi", phi)
+    f = _tensors.widened(mapped(x_name, x, "phi", phi))
     if psi is not None and psi is not phi:
-        return f, mapped(y_name, other, "psi", psi)
-    return f, None if y is None else mapped(y_name, other, "phi", phi)
+        return f, _tensors.widened(mapped(y_name, other, "psi", psi))
+    return f, None if y is None else _tensors.widened(mapped(y_name, other, "phi", phi))
 
 
 def relation_matrix(
@@ -41,7 +44,7 @@ def relation_matrix(
     Parameters
     ----------
     x : Tensor of shape (..., n, d_x)
-        Float32 or float64, on the CPU or on a CUDA device.
+        Float32 or float64, or 16-bit floats, which are computed in float32; on the CPU or on a CUDA device.
     y : Tensor of shape (..., m, d_y), optional
         None stands for `x`; the relation is then symmetric to the last bit unless `psi` differs from
         `phi`, and half of it is computed.
@@ -82,8 +85,8 @@ def relation_matrix(
     """
     f, g = both_features(x, y, phi, psi)
     link, h = check.choice("link", link, LINKS), check.heads(heads, f.shape[-1])
-    relation: Tensor = _ops.relation_matrix(f, g, _tensors.scale(scale), h, link)
-    return relation
+    relation: Tensor = _ops.relation_matrix(f, g, _tensors.scale(scale, ("x", x)), h, link)
+    return relation.to(x.dtype)
 
 
 def relation_matvec(
@@ -101,7 +104,8 @@ def relation_matvec(
     Parameters
     ----------
     x : Tensor of shape (..., n, d_x)
-        Float32 or float64, on the CPU or on a CUDA device, where only `v` may require a gradient.
+        Float32 or float64, or 16-bit floats, which are computed in float32; on the CPU, or on a CUDA device,
+        where only `v` may require a gradient.
     y : Tensor of shape (..., m, d_y)
     v : Tensor of shape (..., m) or (..., m, c)
         A tensor of fewer dimensions than `y` is one vector (..., m) per relation; any other is (..., m, c).
@@ -140,9 +144,8 @@ def relation_matvec(
     if y is None:  # not shorthand for x here
         _tensors.features("y", y)
     f, g = both_features(x, y, phi, psi)
-    v = _tensors.floats("v", v, 1)
-    check.same_dtype(("x", x), ("v", v))
-    columns, single = as_columns(v, y)
+    _tensors.alike(("x", x), ("v", _tensors.floats("v", v, 1)))
+    columns, single = as_columns(_tensors.widened(v), y)
     link = check.choice("link", link, LINKS)
-    out: Tensor = _ops.relation_matvec(f, g, columns, _tensors.scale(scale), link)
+    out: Tensor = _ops.relation_matvec(f, g, columns, _tensors.scale(scale, ("x", x)), link).to(x.dtype)
     return out[..., 0] if single else out
