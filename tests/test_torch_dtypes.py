@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 import relkernels.torch as rkt  # noqa: E402
 from torch import nn  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
+from torch.nn import functional  # noqa: E402
 
 FeatureMap = rkt.FeatureMap
 
@@ -89,7 +89,7 @@ def test_autocast_may_mix_and_others_may_not():
         assert mapped.dtype == torch.float32
         features = linear(x).float()
     torch.testing.assert_close(mapped, features @ features.T)
-    with pytest.raises(TypeError, match="y: expected torch.float32, the dtype of x, got torch.bfloat16"):
+    with pytest.raises(TypeError, match=r"y: expected torch\.float32, the dtype of x, got torch\.bfloat16"):
         rkt.relation_matrix(x, y)
 
 
@@ -173,7 +173,7 @@ def test_sdpa_is_pytorchs(options):
         k, v = k[:, :2], v[:, :2]
     torch.testing.assert_close(
         rkt.scaled_dot_product_attention(q, k, v, **options),
-        F.scaled_dot_product_attention(q, k, v, **options),
+        functional.scaled_dot_product_attention(q, k, v, **options),
     )
 
 
@@ -182,7 +182,7 @@ def test_sdpa_takes_both_kinds_of_masks():
     for mask in (torch.rand(5, 7) < 0.7, torch.randn(2, 1, 5, 7)):
         torch.testing.assert_close(
             rkt.scaled_dot_product_attention(q, k, v, mask),
-            F.scaled_dot_product_attention(q, k, v, mask),
+            functional.scaled_dot_product_attention(q, k, v, mask),
         )
     for wrong, options in (
         ("dropout_p", {"dropout_p": 0.1}),

@@ -275,8 +275,10 @@ def scaled_dot_product_attention(
     if causal and attn_mask is not None:
         check.fail("attn_mask", "None with is_causal", _tensors.kind(attn_mask))
     added = isinstance(attn_mask, Tensor) and attn_mask.dtype.is_floating_point
-    terms = {"bias" if added else "mask": attn_mask}
-    return attention(query, key, value, causal=causal, scale=scale, enable_gqa=enable_gqa, **terms)
+    mask, bias = (None, attn_mask) if added else (attn_mask, None)
+    return attention(
+        query, key, value, causal=causal, mask=mask, bias=bias, scale=scale, enable_gqa=enable_gqa
+    )
 
 
 def _attended(
