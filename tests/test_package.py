@@ -26,6 +26,7 @@ MODULES = [
     "ops.keys",
     "ops.retrieval",
     "gradients.vjp",
+    "gradients.attention",
     "gradients.loss",
     "maps.mlp",
     "maps.activations",
