@@ -13,7 +13,7 @@ from ..base.describe import described
 from ..maps.activations import Activation, resolve
 from ..maps.mlp import MLP, initial_deviation
 from . import _check as _tensors
-from . import _ops
+from . import _feature_map
 
 # What maps (..., n, d_in) to (..., n, d): a FeatureMap, any other module, or a function.
 Map = Callable[[Tensor], Tensor]
@@ -223,7 +223,7 @@ class FeatureMap(nn.Module):
                 )
         name, parameter = self.activation.name, self.activation.parameter
         weights, biases = ([_tensors.widened(a) for a in of] for of in (weights, biases))
-        features = _ops.mapped(_tensors.widened(x), weights, biases, name, parameter, self.normalize)
+        features = _feature_map.mapped(_tensors.widened(x), weights, biases, name, parameter, self.normalize)
         return features.to(x.dtype)
 
     def get_extra_state(self) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..base import check
 from . import _check as _tensors
-from . import _ops
+from . import _retrieval
 from .maps import Map
 from .relations import both_features
 
@@ -79,6 +79,6 @@ def retrieve(
         exclude = (exclude if exclude.ndim else exclude[None])[..., None, :] if single else exclude
         exclude = exclude[:, None] if exclude.ndim == 1 else exclude
     count = check.integer("k", k, 1, check.WIDEST)
-    values, indices = _ops.retrieve(f, g, count, mask, exclude, check.flag("pad", pad))
+    values, indices = _retrieval.retrieve(f, g, count, mask, exclude, check.flag("pad", pad))
     values = values.to(q.dtype)
     return (values[..., 0, :], indices[..., 0, :]) if single else (values, indices)
