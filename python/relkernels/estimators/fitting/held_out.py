@@ -27,7 +27,8 @@ _ENOUGH = 500
 _LENGTHS = (60, 200, 600, 2000)
 # Utilities of held-out items in memory, at most, for each fold.
 _UTILITIES = 10_000_000
-# If all held-out choices are predicted, the best scale is infinite.
+# If all held-out choices are predicted, the best scale is infinite. It may be zero, which has no logarithm.
+_LEAST_SCALE = 1e-6
 _LARGEST_SCALE = 2.0
 # A fit of the greatest length has settled if that lowered the held-out loss by less than this share.
 _SETTLED = 0.02
@@ -40,12 +41,15 @@ class Fitted:
     Attributes
     ----------
     maps : list of MLP
+    numbers : list of float
+        The logarithm of the scale of the utilities: 0 unless the maps normalize.
     curve : list of float
         Loss of each epoch of the last training.
     held_out : HeldOut
     """
 
     maps: list[MLP]
+    numbers: list[float]
     curve: list[float]
     held_out: HeldOut
 
@@ -81,10 +85,12 @@ class _Run(NamedTuple):
     held: ChoiceSamples
 
     def utilities(self, flat: np.ndarray) -> np.ndarray:
-        """Return the utilities of the held-out items, set by set."""
-        phi, psi = self.problem.parameters.split(flat)[0]
+        """Return the utilities of the held-out items, set by set, times the scale that is trained."""
+        (phi, psi), numbers = self.problem.parameters.split(flat)
         rows, sets = self.held.queries, self.held.sets
         f = feature_map(self.held.Q[rows], phi)
+        if len(numbers):
+            f *= np.exp(numbers[0])
         if sets.shared:
             return (f @ feature_map(sets.items, psi).T).ravel()
         g = feature_map(sets.items[sets.places(rows)], psi)
@@ -119,7 +125,7 @@ class _Judge:
 
 def fit(
     samples: ChoiceSamples,
-    start: Callable[[ChoiceSamples], list[MLP]],
+    start: Callable[[ChoiceSamples], Parameters],
     problem_of: Callable[[Parameters, ChoiceSamples], Problem],
     settings: dict[str, Any],
     rng: np.random.RandomState,
@@ -129,7 +135,7 @@ def fit(
     After an interrupt of the search the start is returned.
     """
     found = _select(samples, start, problem_of, settings, rng)
-    problem = problem_of(Parameters(start(samples)), samples)
+    problem = problem_of(start(samples), samples)
     flat = problem.parameters.start
     curve: list[float] = []
     if found.epochs and not isinstance(found.stopped_by, KeyboardInterrupt):
@@ -137,8 +143,11 @@ def fit(
         flat, curve, found.stopped_by = trained.flat, trained.curve, trained.stopped_by
     if not curve:
         curve = [problem.evaluate(flat, problem.whole(rng)).loss]
-    phi, psi = problem.parameters.split(flat)[0]
-    return Fitted([_scaled(phi, found.scale), psi], curve, found)
+    (phi, psi), numbers = problem.parameters.split(flat)
+    if len(numbers):
+        log_scale = float(numbers[0]) + math.log(max(found.scale, _LEAST_SCALE))
+        return Fitted([phi, psi], [log_scale], curve, found)
+    return Fitted([_scaled(phi, found.scale), psi], [0.0], curve, found)
 
 
 def _scaled(mlp: MLP, scale: float) -> MLP:
@@ -151,7 +160,7 @@ def _scaled(mlp: MLP, scale: float) -> MLP:
 
 def _select(
     samples: ChoiceSamples,
-    start: Callable[[ChoiceSamples], list[MLP]],
+    start: Callable[[ChoiceSamples], Parameters],
     problem_of: Callable[[Parameters, ChoiceSamples], Problem],
     settings: dict[str, Any],
     rng: np.random.RandomState,
@@ -185,7 +194,7 @@ def _select(
 
 def _runs(
     samples: ChoiceSamples,
-    start: Callable[[ChoiceSamples], list[MLP]],
+    start: Callable[[ChoiceSamples], Parameters],
     problem_of: Callable[[Parameters, ChoiceSamples], Problem],
     rng: np.random.RandomState,
 ) -> list[_Run]:
@@ -197,7 +206,7 @@ def _runs(
         judged += len(held) if samples.groups is None else len(np.unique(samples.groups[held]))
         rest = samples.select(training)
         held = held[: max(1, _UTILITIES // int(samples.sets.sizes.max()))]
-        runs.append(_Run(problem_of(Parameters(start(rest)), rest), samples.select(held)))
+        runs.append(_Run(problem_of(start(rest), rest), samples.select(held)))
     return runs
 
 
