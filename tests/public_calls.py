@@ -384,6 +384,7 @@ def _of_dask() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         "from_npy": {"path": _file("keys.npy"), "rows": 3},
         "keys": {"keys": y, "psi": PSI, "dtype": "float64"},
         "nngp_kernel": {"x": x, "y": y, "depth": 1},
+        "normalize": {"x": x},
         "relation_matrix": pairs,
         "relation_matvec": {**pairs, "v": v},
         "retrieve": {"q": x, "keys": y, "k": 3, "phi": PHI, "psi": PSI},
