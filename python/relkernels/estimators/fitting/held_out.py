@@ -1,4 +1,4 @@
-"""Training of a utility for as many epochs as held-out choices select, with a scale that calibrates it."""
+"""Training of a utility for the number of epochs with the least held-out loss, and its calibration."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Fitted:
 
 @dataclass
 class HeldOut:
-    """What held-out choices select.
+    """The length of a training and the scale that held-out choices select.
 
     Attributes
     ----------

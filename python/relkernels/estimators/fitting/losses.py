@@ -44,6 +44,9 @@ class Evaluated(NamedTuple):
     of_numbers: list[float]
 
 
+# The logarithm of a scale, or nothing.
+Numbers = Sequence[float] | np.ndarray
+
 # A loss of features and its gradients with respect to both sides.
 _OfFeatures = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray, np.ndarray]]
 
@@ -119,7 +122,7 @@ def _loss(
 
 
 def _of_scaled(
-    loss: _OfFeatures, f: np.ndarray, g: np.ndarray, numbers: Sequence[float]
+    loss: _OfFeatures, f: np.ndarray, g: np.ndarray, numbers: Numbers
 ) -> tuple[float, np.ndarray, np.ndarray, list[float]]:
     """Return the loss of inner products times a scale, and its gradients.
 
@@ -139,7 +142,7 @@ def symmetric_loss(
     phi: MLP,
     loss: str,
     count: np.ndarray | None = None,
-    numbers: Sequence[float] = (),
+    numbers: Numbers = (),
 ) -> Evaluated:
     """Return the loss over all pairs of rows of `x`, each of which counts `count` times."""
     f = feature_map(x, phi)
@@ -157,7 +160,7 @@ def asymmetric_loss(
     psi: MLP,
     loss: str,
     count: np.ndarray | None = None,
-    numbers: Sequence[float] = (),
+    numbers: Numbers = (),
 ) -> Evaluated:
     """Return the loss over all pairs of a row of `x`, which counts `count` times, and one of `y`."""
     value, grad_f, grad_g, slopes = _of_scaled(
@@ -221,7 +224,7 @@ def preference_loss(
     phi: MLP,
     psi: MLP,
     weight: np.ndarray | None = None,
-    numbers: Sequence[float] = (),
+    numbers: Numbers = (),
 ) -> Evaluated:
     """Return `listwise_loss` of the features of queries and of their items."""
     value, grad_f, grad_g, slopes = _of_scaled(
@@ -285,7 +288,7 @@ def pair_loss(
     loss: str,
     count_x: np.ndarray | None = None,
     count_y: np.ndarray | None = None,
-    numbers: Sequence[float] = (),
+    numbers: Numbers = (),
 ) -> Evaluated:
     """Return the loss over the listed pairs of rows of `x` and of `y` (None: of `x`, through `phi`).
 
