@@ -316,7 +316,15 @@ def _of_theory() -> dict[str, dict[str, Any]]:
         "bounds.random_features": {
             "kernel": "relu", "depth": 1, "rkhs_norm": 1.0, "eps": 0.1, "dimension": 3,
         },
+        "bounds.random_features_error": {
+            "kernel": "relu", "depth": 1, "rkhs_norm": 1.0, "n_features": 3, "dimension": 3,
+        },
         "bounds.report": {"model": PHI, "X": X, "target": X @ X.T},
+        "bounds.drawn_features_error": {
+            "features": rk.MultiLayerRandomFeatures([4], random_state=0).fit(np.eye(3)),
+            "centers": np.eye(3),
+            "coefficients": np.ones(3),
+        },
         "bounds.section_gap": {"kernel": "gaussian", "points": X / np.abs(X).max()},
         "bounds.symmetric": {"kernel": [1.0, 0.1, 0.01], **eigen},
         "bounds.symmetric_floor": {"values": X @ X.T},
