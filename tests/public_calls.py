@@ -30,7 +30,7 @@ for _module, _library in (("dask", "dask"), ("plot", "matplotlib"), ("torch", "t
 
 # Classes that users do not construct; their methods are swept nevertheless.
 RESULTS = {
-    "Assumption", "BarronNorm", "Bound", "Certificate", "Comparison", "Constant", "Decay", "Kind",
+    "Assumption", "BarronNorm", "Bound", "Certificate", "Comparison", "Constant", "Decay", "Gamma2", "Kind",
     "MLPGradient", "Margin", "MercerSpectrum", "NeuronCount", "RKHSNorm", "Report", "SchmidtSpectrum",
     "SphereSpectrum", "Tensor",
 }  # fmt: skip
@@ -342,6 +342,7 @@ def _of_theory() -> dict[str, dict[str, Any]]:
         "spectra.fit_decay": {"values": 1 / np.arange(1.0, 9)},
         "spectra.funk_hecke": {"profile": np.exp, "dimension": 3, "degrees": 4},
         "spectra.kernel_operator": {"kernel": _gauss, "x": X, "y": Y},
+        "spectra.gamma2": {"relation": _gauss, "x": X, "y": Y},
         "spectra.mercer": {"kernel": _gauss, "x": X, "k": 3},
         "spectra.mercer_sphere": {"profile": np.exp, "dimension": 3, "degrees": 4},
         "spectra.multiplicity": {"dimension": 3, "degree": 2},
