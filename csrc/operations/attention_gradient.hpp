@@ -141,11 +141,11 @@ struct AttentionGradient {
             k.mask_tile(p, ld, n, m, here, 0, 0, T(0));
             k.mask_tile(dp, ld, n, m, here, 0, 0, T(0));
         }
-        add(dp, ld, 1, n, m, g_values, width(), here, s.queries);
-        add(dp, 1, ld, m, n, queries, width(), transposed(here), keys_of(block.part, j));
+        add_products(dp, ld, 1, n, m, g_values, m * k.nr, width(), here, s.queries);
+        add_products(dp, 1, ld, m, n, queries, n * k.nr, width(), transposed(here), keys_of(block.part, j));
         if (values_width() > 0)
-            add(p, 1, ld, m, n, queries + kLaneRows * round_up(width(), k.nr), values_width(),
-                transposed(here), values_of(block.part, j));
+            add_products(p, 1, ld, m, n, queries + kLaneRows * round_up(width(), k.nr), n * k.nr,
+                         values_width(), transposed(here), values_of(block.part, j));
         if (to_bias.data) add_to_bias(to_bias, dp, ld, i, n, j, m, s.bias);
     }
     void merge(State& a, const State& b, long n) const {
@@ -185,31 +185,6 @@ struct AttentionGradient {
         }
         if (to_bias.row == 0) return k.add_column_sums(dp, ld, n, m, to_bias.at(0, j));
         for (long r = 0; r < n; ++r) k.add(to_bias.at(i + r, j), dp + r * ld, m);
-    }
-
-    // to(r, :) += sum_c weights(r, c) values(c, :). Pairs that the mask forbids contribute nothing, even
-    // where their values are NaN or infinite.
-    void add(const T* weights, long row, long col, long rows, long count, const T* values, long columns,
-             const Mask& allowed, T* to) const {
-        bool clean = allowed.empty();
-        for (long c = 0; !clean; c += k.nr) {
-            if (c >= columns)
-                clean = true;
-            else if (!k.all_finite(values + c * count, count * k.nr))
-                break;
-        }
-        if (clean)
-            return k.product(weights, row, col, values, count * k.nr, rows, columns, count, to, columns,
-                             {.accumulate = true});
-        Arena::Scope scratch;
-        if (col != 1) {
-            T* turned = scratch.take<T>(rows * count);
-            k.transpose(weights, col, count, rows, turned, count, false);
-            weights = turned;
-            row = count;
-        }
-        k.masked_product(weights, row, values, count * k.nr, rows, columns, count, to, columns, allowed, 0,
-                         0);
     }
 
     void run(const Team& team) {

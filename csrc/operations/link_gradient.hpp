@@ -81,9 +81,10 @@ struct LinkGradient {
         kernels<T>().link_vjp(link, scale, t.r, upstream, t.ld, t.rows, t.cols, s.totals + t.first,
                               s.slopes + t.first);
         const std::size_t values = q.given ? 1 : 2;
-        add_weighted(upstream, t.ld, t, values, f.dim, Mask{}, s.features + t.first * f.dim);
+        add_weighted(upstream, t.ld, t, values, f.dim, Mask{}, s.features + t.first * f.dim, f.dim);
         if (above_width())
-            add_weighted(t.r, t.ld, t, values + 1, above_width(), Mask{}, s.above + t.first * above_width());
+            add_weighted(t.r, t.ld, t, values + 1, above_width(), Mask{}, s.above + t.first * above_width(),
+                         above_width());
     }
     void merge(State& a, const State& b, long rows) const {
         const Kernels<T>& k = kernels<T>();

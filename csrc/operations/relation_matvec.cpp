@@ -35,7 +35,7 @@ struct LinkedSum {
             kernels<T>().link_dot(link, t.r, t.ld, t.rows, t.cols, vector + t.j0, acc);
         } else {
             kernels<T>().link(link, t.r, t.ld, t.rows, t.cols);
-            add_weighted(t.r, t.ld, t, 1, width, Mask{}, acc);
+            add_weighted(t.r, t.ld, t, 1, width, Mask{}, acc, width);
         }
     }
     void merge(State& a, const State& b, long rows) const { kernels<T>().add(a.sums, b.sums, rows * width); }

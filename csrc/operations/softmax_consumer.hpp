@@ -44,7 +44,7 @@ struct SoftmaxAccumulate {
         const State s = state.from(t.first, width);
         const Mask mask = scoring.apply(t, scratch);
         kernels<T>().softmax_accept(t.r, t.ld, t.rows, t.cols, s.max, s.sum, s.acc, width, width);
-        if (width > 0) add_weighted(t.r, t.ld, t, 1, width, mask, s.acc);
+        if (width > 0) add_weighted(t.r, t.ld, t, 1, width, mask, s.acc, width);
     }
     void merge(State& a, const State& b, long rows) const {
         kernels<T>().softmax_merge(a.max, a.sum, a.acc, b.max, b.sum, b.acc, rows, width);

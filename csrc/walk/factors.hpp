@@ -201,6 +201,15 @@ struct Tile {
     long first;  // place of the strip in its block of rows: consumers' states are for whole blocks
     long head;
     const TileOperand<A>* operands;
+    long stride = 0;  // from a product to the next, for consumers that receive them together
+
+    // The tile of product p.
+    Tile of_product(long p) const {
+        Tile t = *this;
+        t.r += p * stride;
+        t.head = p;
+        return t;
+    }
 };
 
 // Panels, in scratch memory, of values that are read in place by an arithmetic that converts.
@@ -219,16 +228,20 @@ const typename A::Factor* packed_values(const typename A::Factor* values, long r
 
 // acc(i, :) += sum_j p(i, j) values(j, :) for a strip p and an operand of values. Pairs that the mask forbids
 // contribute nothing, even where their values are NaN or infinite; its pair (0, 0) is the first of the strip.
+// acc_row: `width`, except in full precision.
 template <class A>
 void add_weighted(const typename A::Value* p, long ld, const Tile<A>& t, std::size_t operand, long width,
-                  const Mask& mask, typename A::Value* acc) {
+                  const Mask& mask, typename A::Value* acc, long acc_row) {
     using Factor = typename A::Factor;
     const TileOperand<A>& o = t.operands[operand];
     const Factor* values = o.data;
     if constexpr (!A::kConverts)
-        if (!o.packed)
-            return kernels<typename A::Value>().weighted_rows(p, ld, values, o.storage, o.stride, t.rows,
-                                                              t.cols, width, acc, mask, 0, 0);
+        if (!o.packed) {
+            for (long i = 0; i < t.rows; ++i)
+                kernels<typename A::Value>().weighted_rows(p + i * ld, ld, values, o.storage, o.stride, 1,
+                                                           t.cols, width, acc + i * acc_row, mask, i, 0);
+            return;
+        }
     long stride = o.stride;
     Arena::Scope scratch;
     const Factor* a;
@@ -247,8 +260,8 @@ void add_weighted(const typename A::Value* p, long ld, const Tile<A>& t, std::si
     bool clean = mask.empty();
     for (long j = 0; !clean && j < width; j += A::nr())
         if (!A::all_finite(values + j / A::nr() * stride, A::padded(t.cols) * A::nr()))
-            return A::masked_product(a, ld, values, stride, t.rows, width, t.cols, acc, width, mask, 0, 0);
-    A::product(a, ld, 1, values, stride, t.rows, width, t.cols, acc, width, {.accumulate = true});
+            return A::masked_product(a, ld, values, stride, t.rows, width, t.cols, acc, acc_row, mask, 0, 0);
+    A::product(a, ld, 1, values, stride, t.rows, width, t.cols, acc, acc_row, {.accumulate = true});
 }
 
 }  // namespace rk

@@ -39,6 +39,28 @@ namespace rk {
 inline constexpr long kLaneRows = 128, kLaneColumns = 128;  // of a tile: with its operands in L2
 inline constexpr long kMostLanes = 32;
 
+// to(r, :) += sum_c weights(r, c) values(c, :), of `count` packed rows of values. Pairs that the mask forbids
+// contribute nothing, even where their values are NaN or infinite.
+template <class T>
+void add_products(const T* weights, long row, long col, long rows, long count, const T* values,
+                  long panel_stride, long columns, const Mask& allowed, T* to) {
+    const Kernels<T>& k = kernels<T>();
+    bool clean = true;
+    for (long c = 0; clean && !allowed.empty() && c < columns; c += k.nr)
+        clean = k.all_finite(values + c / k.nr * panel_stride, count * k.nr);
+    if (clean)
+        return k.product(weights, row, col, values, panel_stride, rows, columns, count, to, columns,
+                         {.accumulate = true});
+    Arena::Scope scratch;
+    if (col != 1) {
+        T* turned = scratch.take<T>(rows * count);
+        k.transpose(weights, col, count, rows, turned, count, false);
+        weights = turned;
+        row = count;
+    }
+    k.masked_product(weights, row, values, panel_stride, rows, columns, count, to, columns, allowed, 0, 0);
+}
+
 // Rows of a member.
 struct LaneBlock {
     long member, first, rows, part;

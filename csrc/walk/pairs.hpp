@@ -16,6 +16,12 @@
 //   finish(state, i0, rows)    writes the result of a block of rows
 //   kOrderFree                 merge and accept commute exactly (store, top-k)
 //   kRowBlock                  the most rows of a block
+//   kTogether (optional)       true: accept receives all products of a strip in one tile
+//
+// Products: a strip and a tile have one product, or one for each head, equal groups of the features of both
+// sides, which accept receives one after the other. With kTogether each member has one or more sets of rows,
+// features that are read in place; set p is multiplied with operand p, and accept receives product p as
+// tile.of_product(p). In both cases destination is called for each product, numbered by tile.head.
 //
 // Tiles: blocks of at most kRowBlock rows against kTileColumns packed columns (256 x 64 floats: 64 KiB, in
 // L2), in strips of one to four micro-tiles' rows (table.hpp): a panel of columns comes from L2 once a strip.
@@ -37,7 +43,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <span>
 #include <vector>
@@ -71,12 +76,17 @@ class Space {
     long used_ = 0;
 };
 
-// A set of rows that the walk multiplies with its columns.
+// A set of rows that the walk multiplies with its columns; `more`: the sets of products 1, 2, ... of a
+// consumer with kTogether.
 template <class T, class Consumer>
 struct Member {
     Points<T> rows;
     Consumer consumer;
+    std::vector<Points<T>> more = {};
 };
+
+template <class Consumer>
+inline constexpr bool kReceivesTogether = requires { Consumer::kTogether; };
 
 template <class A, class Consumer>
 class PairWalk {
@@ -138,7 +148,6 @@ class PairWalk {
 
    private:
     static constexpr long kTilesOfChunk = kChunk / kTileColumns;
-    static constexpr std::size_t kMaxOperands = 4;
 
     // Rows of a member; `before`: those of all blocks before it.
     struct Block {
@@ -317,25 +326,50 @@ class PairWalk {
             const long cols = std::min(kTileColumns, end - t);
             if (block.met(j + t, cols).empty()) continue;
             Arena::Scope scratch;
+            const long products = kReceivesTogether<Consumer> ? 1 + long(block.member->more.size()) : 1;
             const Factor* tile = packed ? packed + t / kTileColumns * tile_stride_ : nullptr;
             if (!packed) {
                 Factor* own = scratch.take<Factor>(tile_stride_);
                 pack_tile(j + t, cols, own, rows);
                 tile = own;
             }
-            std::array<TileOperand<A>, kMaxOperands> of_tile{};
+            const long count = long(operands_.size());
+            auto* of_tile = scratch.take<TileOperand<A>>(count);
+            auto* operands = scratch.take<TileOperand<A>>(count);
             for (std::size_t o = 0; o < operands_.size(); tile += operands_[o++].tile_size())
                 of_tile[o] = operands_[o].in_tile(tile, !packed && operands_[o].read_in_place(rows), j + t);
-            T* space = scratch.take<T>(strip * kTileColumns);
+            T* space = scratch.take<T>(products * strip * kTileColumns);
             for (long r0 = 0; r0 < rows; r0 += strip) {
                 const long n = std::min(strip, rows - r0);
                 const Span met = whole_panels(consumer.met(i0 + r0, n, j + t, cols), cols);
                 if (met.empty()) continue;
-                std::array<TileOperand<A>, kMaxOperands> operands{};
-                for (std::size_t o = 0; o < operands_.size(); ++o) operands[o] = of_tile[o].from(met.begin);
+                for (long o = 0; o < count; ++o) operands[o] = of_tile[o].from(met.begin);
+                const auto of_strip = [&](T* to, long ld, long h) -> Tile<A> {
+                    return {to,
+                            ld,
+                            i0 + r0,
+                            n,
+                            j + t + met.begin,
+                            met.end - met.begin,
+                            r0,
+                            h,
+                            operands,
+                            strip * kTileColumns};
+                };
+                if constexpr (kReceivesTogether<Consumer>) {
+                    for (long p = 0; p < products; ++p) {
+                        Tile<A> r = of_strip(space + p * strip * kTileColumns, kTileColumns, p);
+                        Finish<T> finish{.scale = scale_};
+                        consumer.destination(r, finish);
+                        const Points<T>& rows_of_p = p == 0 ? block.member->rows : block.member->more[p - 1];
+                        operands[p].product(rows_of_p.at(i0 + r0), rows_of_p.row, rows_of_p.col, 0, n, r.cols,
+                                            rows_of_p.dim, r.r, r.ld, finish);
+                    }
+                    consumer.accept(state, of_strip(space, kTileColumns, 0));
+                    continue;
+                }
                 for (long h = 0; h < heads_; ++h) {
-                    Tile<A> r{nullptr, 0, i0 + r0,        n, j + t + met.begin, met.end - met.begin,
-                              r0,      h, operands.data()};
+                    Tile<A> r = of_strip(nullptr, 0, h);
                     Finish<T> finish{.scale = scale_};
                     consumer.destination(r, finish);
                     if (!r.r) {
