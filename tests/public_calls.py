@@ -105,6 +105,8 @@ Y = _RNG.standard_normal((8, D))
 V = _RNG.standard_normal((8, 2))
 LABELS = np.arange(N) % 3
 RELATED = (LABELS[:, None] == np.arange(8) % 3).astype(np.float64)
+# Heads of queries, keys and values, and relations.
+RELATIONAL = {"q": X[None], "k": Y[None], "q_rel": X[None], "k_rel": Y[None], "v": V[None]}
 SETS = _RNG.standard_normal((N, 4, 2))
 CHOSEN = np.arange(N) % 4
 SPHERE = X / np.linalg.norm(X, axis=1, keepdims=True)
@@ -258,6 +260,7 @@ def _of_numpy() -> dict[str, dict[str, Any]]:
     grad = _RNG.standard_normal((N, 8))
     pairs = {"x": X, "y": Y, "phi": PHI, "psi": PSI}
     attended = {"q": X, "k": Y, "v": V, "phi": PHI, "psi": PSI}
+    relations, values = rk.relational_attention(**RELATIONAL)
     return {
         "RelationValues": {"values": RELATED, "Y": Y},
         "RowPairs": {"pairs": [[0, 1], [2, 3]], "X": X, "Y": Y},
@@ -282,6 +285,8 @@ def _of_numpy() -> dict[str, dict[str, Any]]:
         "relation_matrix": pairs,
         "relation_matrix_vjp": {**pairs, "grad": grad},
         "relation_matvec": {**pairs, "v": V},
+        "relational_attention": RELATIONAL,
+        "relational_attention_vjp": {**RELATIONAL, "grad_relations": relations, "grad_values": values},
         "relation_matvec_vjp": {**pairs, "v": V, "grad": rk.relation_matvec(**pairs, v=V)},
         "relu_power": {"r": 2.0},
         "retrieve": {"q": X, "keys": Y, "k": 3, "phi": PHI, "psi": PSI},

@@ -165,6 +165,20 @@ def attention(q, k, v, phi=None, psi=None, **options):
     return out, np.broadcast_to(lse, out.shape[:-1])
 
 
+def relational_attention(q, k, q_rel, k_rel, v, rel_activation="identity", rel_scale=None, **options):
+    """Return the relations (..., h, n, R), the values (..., h, n, d_v) and the log-sum-exp (..., h, n)."""
+    weights, lse = scores_and_lse(q, k, **options)
+    f, g = float64(q_rel), float64(k_rel)
+    z = (1 / np.sqrt(f.shape[-1]) if rel_scale is None else rel_scale) * f @ np.swapaxes(g, -1, -2)
+    known = rel_activation in ("exp", "square")
+    r = link(rel_activation, z) if known else activation(rel_activation, z, 0.01)
+    relations = np.einsum("...hij,...rij->...hir", weights, r)
+    values = weights @ float64(v)
+    lead = np.broadcast_shapes(relations.shape[:-1], values.shape[:-1])
+    return tuple(np.broadcast_to(a, lead + a.shape[len(a.shape) - more :]) for a, more in
+                 ((relations, 1), (values, 1), (lse, 0)))  # fmt: skip
+
+
 def segments(q_offsets, k_offsets):
     """Return the slices of queries and of keys of each segment of a ragged batch."""
     cuts = zip(q_offsets, q_offsets[1:], k_offsets, k_offsets[1:], strict=False)

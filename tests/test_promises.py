@@ -307,6 +307,9 @@ def test_a_memory_error_leaves_the_library_usable():
         "rk.relation_matvec(x, y, y, link='exp')",
         "rk.relation_matvec(x, y, y, phi, link='exp')",
         "rk.attention_vjp(x, y, y, x)",
+        "rk.relational_attention(x[None], y[None], x[None], y[None], y[None], rel_activation='relu')",
+        "rk.relational_attention_vjp(x[None], y[None, :4000], x[None], y[None, :4000], y[None, :4000], "
+        "x[None, :, :1], x[None])",
         "rk.relation_loss(x, y, (np.arange(16000), np.arange(20000)), phi)",
         "rk.feature_map_vjp(y, phi, y)",
     ],

@@ -18,6 +18,7 @@
 #include "base/batches.hpp"
 #include "base/names.hpp"
 #include "base/threads.hpp"
+#include "operations/operations.hpp"
 #include "walk/masks.hpp"
 #include "walk/mlp.hpp"
 #include "walk/scoring.hpp"
@@ -171,6 +172,17 @@ SparseRows<T> sparse_rows(const py::array& values, const py::array& columns, con
     return {contiguous<T>(values), narrow ? contiguous<std::int32_t>(columns) : nullptr,
             narrow ? nullptr : contiguous<std::int64_t>(columns), contiguous<std::int64_t>(offsets),
             long(offsets.shape(0)) - 1};
+}
+
+// Arrays (..., heads or relations, rows, columns); a name is that of a link, else of an activation.
+template <class T>
+RelationalSides<T> relational_sides(const py::array& q, const py::array& k, const py::array& q_rel,
+                                    const py::array& k_rel, const py::array& v, const std::string& activation,
+                                    double parameter, double scale, double rel_scale) {
+    return {view<const T>(q),     view<const T>(k),
+            view<const T>(q_rel), view<const T>(k_rel),
+            view<const T>(v),     T(scale),
+            T(rel_scale),         RelationActivation::named(activation, parameter)};
 }
 
 template <class T>

@@ -170,6 +170,39 @@ void attention_scores_vjp(const py::array& f, const py::array& g, const Maybe& m
     });
 }
 
+// result and grad: relations, values and their log-sum-exp. to: of q, k, q_rel, k_rel and v.
+using Results = std::tuple<py::array, py::array, py::array>;
+using MaybeResults = std::tuple<py::array, py::array, Maybe>;
+using Gradients = std::tuple<py::array, py::array, py::array, py::array, py::array>;
+
+void relational_attention_vjp(const py::array& q, const py::array& k, const py::array& q_rel,
+                              const py::array& k_rel, const py::array& v, const std::string& activation,
+                              double parameter, double scale, double rel_scale, const Maybe& mask,
+                              const Limits& band, const Results& result, const MaybeResults& grad,
+                              const Gradients& to, const py::array& grad_scale,
+                              const py::array& grad_rel_scale) {
+    with_dtype(q, [&]<class T>() {
+        const auto sides =
+            relational_sides<T>(q, k, q_rel, k_rel, v, activation, parameter, scale, rel_scale);
+        const auto allowed = allowed_of(mask, band);
+        const auto& [relations, values, lse] = result;
+        const auto& [of_relations, of_values, of_lse] = grad;
+        const RelationalResult<Array<const T>> found{view<const T>(relations), view<const T>(values),
+                                                     view<const T>(lse)};
+        const RelationalResult<Array<const T>> above{view<const T>(of_relations), view<const T>(of_values),
+                                                     view_or_none<const T>(of_lse)};
+        const auto& [to_q, to_k, to_q_rel, to_k_rel, to_v] = to;
+        const RelationalGradient<T> gradient{view<T>(to_q),
+                                             view<T>(to_k),
+                                             view<T>(to_q_rel),
+                                             view<T>(to_k_rel),
+                                             view<T>(to_v),
+                                             view<double>(grad_scale).data,
+                                             view<double>(grad_rel_scale).data};
+        without_gil([&] { rk::relational_attention_vjp<T>(sides, allowed, found, above, gradient); });
+    });
+}
+
 void relation_loss(const py::array& f, const py::array& g, const Maybe& target, const Maybe& labels_f,
                    const Maybe& labels_g, const Maybe& weight, const Maybe& row_scale,
                    const std::string& loss, const py::array& values, const py::array& grad_f,
@@ -227,6 +260,10 @@ void register_gradients(py::module_& m) {
     m.def("attention_scores_vjp", &attention_scores_vjp, arg("f"), arg("g"), arg("mask"), arg("band"),
           arg("bias"), arg("softcap"), arg("scale"), arg("grad"), arg("grad_f"), arg("grad_g"),
           arg("grad_bias"), arg("grad_scale"));
+    m.def("relational_attention_vjp", &relational_attention_vjp, arg("q"), arg("k"), arg("q_rel"),
+          arg("k_rel"), arg("v"), arg("activation"), arg("parameter"), arg("scale"), arg("rel_scale"),
+          arg("mask"), arg("band"), arg("result"), arg("grad"), arg("to"), arg("grad_scale"),
+          arg("grad_rel_scale"));
     m.def("relation_loss", &relation_loss, arg("f"), arg("g"), arg("target"), arg("labels_f"),
           arg("labels_g"), arg("weight"), arg("row_scale"), arg("loss"), arg("values"), arg("grad_f"),
           arg("grad_g"), arg("scale") = 1.0, arg("grad_scale") = py::none());

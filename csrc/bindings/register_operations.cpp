@@ -89,6 +89,20 @@ void attention(const py::array& q, const py::array& k, const py::array& v, const
     });
 }
 
+void relational_attention(const py::array& q, const py::array& k, const py::array& q_rel,
+                          const py::array& k_rel, const py::array& v, const std::string& activation,
+                          double parameter, double scale, double rel_scale, const Maybe& mask,
+                          const Limits& band, const py::array& relations, const py::array& values,
+                          const Maybe& lse) {
+    with_dtype(q, [&]<class T>() {
+        const auto sides =
+            relational_sides<T>(q, k, q_rel, k_rel, v, activation, parameter, scale, rel_scale);
+        const auto allowed = allowed_of(mask, band);
+        const RelationalResult<Array<T>> to{view<T>(relations), view<T>(values), view_or_none<T>(lse)};
+        without_gil([&] { rk::relational_attention<T>(sides, allowed, to); });
+    });
+}
+
 // Codes of at least m keys of d features, as encode_keys writes them.
 void check_codes(const py::array& codes, const py::array& terms, long m, long d) {
     const long panels = ceil_div(m, kCodeLanes);
@@ -232,6 +246,9 @@ void register_operations(py::module_& m) {
     m.def("attention", &attention, arg("q"), arg("k"), arg("v"), arg("phi").none(true), arg("psi").none(true),
           arg("precision"), arg("scale"), arg("mask"), arg("band"), arg("bias"), arg("softcap"), arg("out"),
           arg("lse"), arg("ragged") = py::none());
+    m.def("relational_attention", &relational_attention, arg("q"), arg("k"), arg("q_rel"), arg("k_rel"),
+          arg("v"), arg("activation"), arg("parameter"), arg("scale"), arg("rel_scale"), arg("mask"),
+          arg("band"), arg("relations"), arg("values"), arg("lse"));
     m.def("encode_keys", &encode_keys, arg("features"), arg("first"), arg("codes"), arg("terms"));
     m.def("retrieve", &retrieve, arg("q"), arg("keys"), arg("phi").none(true), arg("psi").none(true),
           arg("precision"), arg("mask"), arg("values"), arg("indices"), arg("codes") = py::none(),

@@ -8,6 +8,7 @@
 #include "kernels/links.hpp"
 #include "kernels/losses.hpp"
 #include "kernels/micro_kernel.hpp"
+#include "kernels/mixing.hpp"
 #include "kernels/nngp.hpp"
 #include "kernels/normalize.hpp"
 #include "kernels/pack.hpp"
@@ -52,7 +53,9 @@ namespace rk::RK_ISA {
       .link = link<T>,                                                                        \
       .link_dot = link_dot<T>,                                                                \
       .link_vjp = link_vjp<T>,                                                                \
-      .loss_vjp = loss_vjp<T>},                                                               \
+      .loss_vjp = loss_vjp<T>,                                                                \
+      .dot_rows = dot_rows<T>,                                                                \
+      .mix_rows = mix_rows<T>},                                                               \
      {.nngp_tile = nngp_tile<T>, .nngp_variances = nngp_variances, .nngp_layer = nngp_layer}, \
      {.philox = philox, .random_panels = random_panels<T>},                                   \
      {.encode = encode, .screen = screen},                                                    \

@@ -230,6 +230,13 @@ struct Tiles {
     // targets is that of the tile.
     void (*loss_vjp)(Loss loss, T* r, long ld, long rows, long cols, const PairTargets<T>& targets,
                      double* values);
+
+    // sums(r, c) += <a_r, b_c> over n values: rows of a with rows of b (kernels/mixing.hpp).
+    void (*dot_rows)(const T* a, long a_row, long rows, const T* b, long b_row, long count, long n, T* sums,
+                     long sums_row);
+    // out(r, :) += sum over c of w(r, c) in(c, :), rows of n values.
+    void (*mix_rows)(const T* w, long w_row, long w_col, long rows, long count, const T* in, long in_row,
+                     long n, T* out, long out_row);
 };
 
 // The recursion of nngp_kernel.

@@ -3,6 +3,8 @@
 // Definitions: the Python functions of the same names.
 #pragma once
 
+#include <optional>
+
 #include "base/arrays.hpp"
 #include "base/batches.hpp"
 #include "kernels/table.hpp"
@@ -82,6 +84,49 @@ void attention_scores(const Relation<T>& relation, const Scoring<T>& scoring, co
 template <class T>
 void attention(const Relation<T>& relation, const Array<const T>& values, const Scoring<T>& scoring,
                const Array<T>& out, const Array<T>& lse);
+
+// The function on the relations of relational attention: a link of inner products, else an activation.
+struct RelationActivation {
+    std::optional<Link> link;
+    Activation activation = Activation::identity;
+    double parameter = 0;
+
+    static RelationActivation named(const std::string& name, double parameter) {
+        for (const Named<Link>& row : kLinks)
+            if (name == row.name && !is_of_distance(row.value)) return {.link = row.value};
+        return {.link = {}, .activation = activation_named(name), .parameter = parameter};
+    }
+    bool is_identity() const { return link ? *link == Link::identity : activation == Activation::identity; }
+};
+
+// Arrays of equal leading dimensions: q and k (..., h, n or m, d), v (..., h, m, d_v), and q_rel and k_rel
+// (..., R, n or m, d_r), read in place.
+template <class T>
+struct RelationalSides {
+    Array<const T> q, k, q_rel, k_rel, v;
+    T scale = T(1), rel_scale = T(1);
+    RelationActivation activation = {};
+
+    long heads() const { return q.dim(3); }
+    long relations() const { return q_rel.dim(3); }
+    // Of an item, in multiply-adds (base/threads.hpp).
+    double work() const {
+        const double h = double(heads()), count = double(relations());
+        const double of_relation = double(q_rel.dim(1)) + h + (activation.is_identity() ? 0 : kWorkOfExp);
+        return double(q.dim(2)) * double(k.dim(2)) *
+               (h * (double(q.dim(1) + v.dim(1)) + kWorkOfExp) + count * of_relation);
+    }
+};
+
+// (..., h, n, R), (..., h, n, d_v) and (..., h, n). lse is contiguous and may be absent.
+template <class Values>
+struct RelationalResult {
+    Values relations, values, lse;
+};
+
+template <class T>
+void relational_attention(const RelationalSides<T>& sides, const Allowed& allowed,
+                          const RelationalResult<Array<T>>& out);
 
 // Codes of float32 features of keys (kernels/table.hpp), in memory of the caller: codes (panels, groups,
 // kCodeLanes, 4) and terms (panels, kCodeTerms, kCodeLanes) for at least as many keys.
@@ -221,6 +266,20 @@ template <class T>
 void attention_vjp(const Relation<T>& features, const Array<const T>& values, const Scoring<T>& scoring,
                    const AttentionResult<T>& result, const AttentionResult<T>& grad,
                    const RelationGradient<T>& to, const Array<T>& to_values, const Array<T>& to_bias);
+
+// Gradients with respect to each of the arrays, of their full shapes and without gaps, and each row's part of
+// the derivatives with respect to both scales, (items, h, n) and (items, R, n).
+template <class T>
+struct RelationalGradient {
+    Array<T> q, k, q_rel, k_rel, v;
+    double *scale, *rel_scale;
+};
+
+// Of `grad`, gradients with respect to `result`, which relational_attention returned.
+template <class T>
+void relational_attention_vjp(const RelationalSides<T>& sides, const Allowed& allowed,
+                              const RelationalResult<Array<const T>>& result,
+                              const RelationalResult<Array<const T>>& grad, const RelationalGradient<T>& to);
 
 // As for attention_vjp. grad: of the shape of the scores.
 template <class T>

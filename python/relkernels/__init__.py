@@ -32,6 +32,7 @@ from .gradients import (
     relation_loss,
     relation_matrix_vjp,
     relation_matvec_vjp,
+    relational_attention_vjp,
 )
 from .maps import MLP, Activation, leaky_relu, relu_power
 from .ops import (
@@ -42,6 +43,7 @@ from .ops import (
     normalize,
     relation_matrix,
     relation_matvec,
+    relational_attention,
     retrieve,
     retrieve_above,
 )
@@ -100,6 +102,8 @@ __all__ = [
     "relation_matrix_vjp",
     "relation_matvec",
     "relation_matvec_vjp",
+    "relational_attention",
+    "relational_attention_vjp",
     "relu_power",
     "retrieve",
     "retrieve_above",

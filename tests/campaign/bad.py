@@ -12,11 +12,13 @@ from .calls import Call
 from .drawing import Draw, arrays_in
 
 # The kind of a parameter, by name.
-ARRAYS = {"x", "y", "q", "k", "v", "keys", "grad"}
+ARRAYS = {
+    "x", "y", "q", "k", "v", "keys", "grad", "q_rel", "k_rel", "grad_relations", "grad_values",
+}  # fmt: skip
 INTEGERS = {"heads", "depth", "n", "rows", "limit"}
-REALS = {"scale", "softcap", "weight_std", "bias_std", "r", "slope"}
+REALS = {"scale", "rel_scale", "softcap", "weight_std", "bias_std", "r", "slope"}
 FLAGS = {"causal", "return_lse", "bias", "normalize", "of_bias", "pad"}
-CHOICES = {"link", "loss", "kind", "precision", "activation", "dtype", "align", "of"}
+CHOICES = {"link", "loss", "kind", "precision", "activation", "rel_activation", "dtype", "align", "of"}
 MAPS = {"phi", "psi", "mlp"}
 
 

@@ -219,6 +219,41 @@ def attention_scores_vjp(
     return _of_weights(rules, q, k, rules.take(grad), 0, phi, psi, scale, bias, softcap, allowed)
 
 
+def relational_attention_vjp(
+    rules, q, k, q_rel, k_rel, v, grad_relations, grad_values, rel_activation, grad_lse=None, scale=None,
+    rel_scale=None, **allowed,
+):  # fmt: skip
+    """Return the gradients of the five arrays and of both scales."""
+    weights = reference.attention_scores(q, k, scale=scale, **allowed)
+    f, g = rules.take(q_rel), rules.take(k_rel)
+    factor = 1 / np.sqrt(q.shape[-1]) if scale is None else scale
+    rel_factor = 1 / np.sqrt(q_rel.shape[-1]) if rel_scale is None else rel_scale
+    z = rel_factor * float64(q_rel) @ np.swapaxes(float64(k_rel), -1, -2)
+    r, of_z = reference.activation(rel_activation, z), slope(rel_activation, z, None)
+    if rules.absolute:
+        factor, rel_factor = abs(factor), abs(rel_factor)
+        size = rel_factor * f @ np.swapaxes(g, -1, -2)
+        r, of_z = np.abs(r) + size, np.abs(of_z) + 1.2 * (1 + size)
+    of_relations, of_values = rules.take(grad_relations), rules.take(grad_values)
+    of_lse = 0 if grad_lse is None else rules.take(grad_lse)[..., None]
+    above = of_values @ np.swapaxes(rules.take(v), -1, -2)
+    above = above + np.einsum("...hir,...rij->...hij", of_relations, r)
+    mean = (weights * above).sum(-1, keepdims=True)
+    below = weights * (above + mean + of_lse if rules.absolute else above - mean + of_lse)
+    of_r = np.einsum("...hir,...hij->...rij", of_relations, weights) * of_z
+    x, y = rules.take(q), rules.take(k)
+    grads = (
+        factor * below @ y,
+        factor * np.swapaxes(below, -1, -2) @ x,
+        rel_factor * of_r @ g,
+        rel_factor * np.swapaxes(of_r, -1, -2) @ f,
+        np.swapaxes(weights, -1, -2) @ of_values,
+    )
+    summed = (summed_to(grad, a.shape) for grad, a in zip(grads, (q, k, q_rel, k_rel, v), strict=True))
+    scales = (below * (x @ np.swapaxes(y, -1, -2))).sum(), (of_r * (f @ np.swapaxes(g, -1, -2))).sum()
+    return *summed, *scales
+
+
 def relation_loss(rules, x, y, target, phi=None, psi=None, loss="squared", weight=None, scale=1.0):
     """Return (grad_x, grad_y, grad_phi, grad_psi, grad_scale); target (n, m), weight (n,) or (n, m)."""
     r = reference.relation_matrix(x, y, phi, psi, scale)

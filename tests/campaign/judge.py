@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import relkernels as rk
 
-from . import calls_of_gradients, calls_of_objects  # noqa: F401  (they register their generators)
+from . import calls_of_gradients, calls_of_objects, calls_of_relational  # noqa: F401  (they register)
 from .bad import spoiled
 from .calls import GENERATORS, Call
 from .checks import WrongResultError, flat, same_bits
@@ -190,7 +190,7 @@ def _half(draw: Draw, call: Call) -> None:
 _OF_ARRAYS = (
     "feature_map", "normalize", "relation_matrix", "attention", "attention_scores", "relation_matvec",
     "retrieve", "retrieve_above", "nngp_kernel", "feature_map_vjp", "normalize_vjp", "relation_matrix_vjp",
-    "attention_vjp", "attention_scores_vjp",
+    "attention_vjp", "attention_scores_vjp", "relational_attention", "relational_attention_vjp",
 )  # fmt: skip
 HALF = {getattr(rk, name) for name in _OF_ARRAYS}
 

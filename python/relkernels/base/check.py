@@ -170,14 +170,14 @@ def offsets(name: str, value: Any, rows_name: str, rows: np.ndarray) -> np.ndarr
     return np.require(value, requirements=("C", "A"))
 
 
-def scale(value: Any, dtype: np.dtype, default: float | None = None) -> float:
+def scale(value: Any, dtype: np.dtype, default: float | None = None, name: str = "scale") -> float:
     """Return a finite factor for arrays of `dtype`; None stands for `default`, if given."""
     if value is None and default is not None:
         return default
-    number = real("scale", value)
+    number = real(name, value)
     if not -math.inf < number < math.inf:  # which torch.compile can trace, unlike math.isfinite
-        fail("scale", "a finite number", repr(value))
-    return held("scale", number, dtype)
+        fail(name, "a finite number", repr(value))
+    return held(name, number, dtype)
 
 
 def held(name: str, number: float, dtype: np.dtype) -> float:

@@ -38,3 +38,8 @@ def relation(lead: Shape, n: int, m: int, heads: int = 1) -> Shape:
 def attention(lead: Shape, n: int, width: int) -> tuple[Shape, Shape]:
     """Return the shapes of attention over values of this width, and of its log-sum-exp."""
     return (*lead, n, width), (*lead, n)
+
+
+def relational(lead: Shape, heads: int, n: int, relations: int, width: int) -> tuple[Shape, Shape, Shape]:
+    """Return the shapes of the relations and values of relational attention, and of its log-sum-exp."""
+    return (*lead, heads, n, relations), (*lead, heads, n, width), (*lead, heads, n)

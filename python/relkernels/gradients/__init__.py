@@ -8,6 +8,7 @@ threads.
 
 from .attention import attention_scores_vjp, attention_vjp
 from .loss import LOSSES, feature_loss, relation_loss
+from .relational import relational_attention_vjp
 from .results import (
     AttentionGradients,
     AttentionScoresGradients,
@@ -15,6 +16,7 @@ from .results import (
     LossGradients,
     MatvecGradients,
     MLPGradient,
+    RelationalGradients,
     RelationGradients,
 )
 from .vjp import feature_map_vjp, normalize_vjp, relation_matrix_vjp, relation_matvec_vjp
@@ -28,6 +30,7 @@ __all__ = [
     "MLPGradient",
     "MatvecGradients",
     "RelationGradients",
+    "RelationalGradients",
     "attention_scores_vjp",
     "attention_vjp",
     "feature_loss",
@@ -36,4 +39,5 @@ __all__ = [
     "relation_loss",
     "relation_matrix_vjp",
     "relation_matvec_vjp",
+    "relational_attention_vjp",
 ]

@@ -164,6 +164,34 @@ class AttentionScoresGradients(Result, tuple[Array, Array, OfMap, OfMap], Generi
     grad_bias: Array | None
 
 
+class RelationalGradients(Result, tuple[Array, Array, Array, Array, Array], Generic[Array], unpacked=5):
+    """Result of `relational_attention_vjp`: unpacks into ``grad_q, grad_k, grad_q_rel, grad_k_rel, grad_v``.
+
+    Attributes
+    ----------
+    grad_q, grad_k, grad_q_rel, grad_k_rel, grad_v : ndarray
+        Of the shapes of the arguments.
+    grad_scale, grad_rel_scale : float
+        Derivatives with respect to `scale` and `rel_scale`, also where these were left to their defaults.
+
+    Examples
+    --------
+    >>> import numpy as np, relkernels as rk
+    >>> one, two = np.ones((1, 1, 1)), np.array([[[0.0], [1.0]]])
+    >>> gradients = rk.relational_attention_vjp(one, two, one, two, two, one, one, scale=0.0)
+    >>> gradients.grad_q_rel, gradients.grad_scale, gradients.grad_rel_scale
+    (array([[[0.5]]]), 0.5, 0.5)
+    """
+
+    grad_q: Array
+    grad_k: Array
+    grad_q_rel: Array
+    grad_k_rel: Array
+    grad_v: Array
+    grad_scale: Any
+    grad_rel_scale: Any
+
+
 class LossGradients(Result, tuple[float, OfMap, OfMap], Generic[Array], unpacked=3):
     """Result of `relation_loss`: unpacks into ``value, grad_phi, grad_psi``.
 

@@ -12,6 +12,7 @@ from .attended import attention, attention_scores
 from .keys import Keys
 from .links import LINKS, LINKS_OF_DISTANCE
 from .normalize import normalize
+from .relational import relational_attention
 from .relations import relation_matrix, relation_matvec
 from .retrieval import retrieve
 from .retrieval_above import retrieve_above
@@ -26,6 +27,7 @@ __all__ = [
     "normalize",
     "relation_matrix",
     "relation_matvec",
+    "relational_attention",
     "retrieve",
     "retrieve_above",
 ]
