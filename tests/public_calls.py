@@ -352,6 +352,7 @@ def _of_theory() -> dict[str, dict[str, Any]]:
         "spectra.mercer_sphere": {"profile": np.exp, "dimension": 3, "degrees": 4},
         "spectra.multiplicity": {"dimension": 3, "degree": 2},
         "spectra.rkhs_norm": {"kernel": _gauss, "f": X[:, 0], "x": X},
+        "spectra.mercer_sphere_series": {"coefficients": [1.0, 0.5], "dimension": 3, "degrees": 2},
         "spectra.schmidt": {"relation": _gauss, "x": X, "y": Y, "k": 3},
         "plot.attention_against_beta": {"beta": POSITIVE, "error": 1 / POSITIVE},
         "plot.error_against_width": {"widths": POSITIVE, "errors": 1 / POSITIVE},

@@ -169,3 +169,16 @@ def test_bad_objects():
 def test_what_the_functionals_do_not_take_is_refused(parameters, name):
     with pytest.raises(ValueError, match=f"^{name}: expected None with functionals="):
         HilbertCubeEncoder(**parameters).fit([np.ones(5)])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_coordinates_do_not_depend_on_how_many_there_are(name, rng):
+    objects = FAMILIES[name](rng)
+    few, many = (
+        HilbertCubeEncoder(name, n, kernel=strings if name == "kernel" else None, random_state=0)
+        .fit(objects)
+        .transform(objects)
+        for n in (3, 18)
+    )
+    # Products of different widths round differently.
+    np.testing.assert_allclose(many[:, :3], few, rtol=0, atol=1e-12)

@@ -375,3 +375,40 @@ def test_results_print_in_one_line():
         assert "\n" not in str(result)
         with pytest.raises(AttributeError):
             result.values = None
+
+
+def test_power_series_keep_their_relative_accuracy():
+    from math import factorial
+
+    from scipy.special import gamma, iv
+
+    # exp(t): mu_k = G(n/2) 2^(n/2 - 1) I_(k + n/2 - 1)(1).
+    a = [1 / factorial(j) for j in range(150)]
+    for n in (2, 3, 5, 10):
+        found = spectra.mercer_sphere_series(a, n, 40)
+        k = np.arange(40)
+        np.testing.assert_allclose(
+            found.values, gamma(n / 2) * 2 ** (n / 2 - 1) * iv(k + n / 2 - 1, 1.0), rtol=1e-12, atol=0
+        )
+        assert found.trace == pytest.approx(np.e)
+        assert found.squared_norm == pytest.approx(float(found.multiplicities @ found.values**2))
+    # As by quadrature, for degrees far above rounding; t^j has no degrees beyond j.
+    some = [0.5, 0, 2.0, 1.0]
+    by_quadrature = spectra.mercer_sphere(lambda t: 0.5 + 2 * t**2 + t**3, 4, 6).values
+    np.testing.assert_allclose(spectra.mercer_sphere_series(some, 4, 6).values, by_quadrature, atol=1e-14)
+    assert spectra.mercer_sphere_series(some, 4, 6).values[4:].tolist() == [0, 0]
+    for wrong in ([1.0, -0.1], [[1.0]], [], [np.inf]):
+        with pytest.raises(ValueError, match=r"^coefficients: "):
+            spectra.mercer_sphere_series(wrong, 3, 3)
+
+
+@pytest.mark.parametrize(("power", "offset"), [(5.0, 1.0), (3.0, -0.4), (6.0, 2.5), (2.0, 0.0)])
+def test_drift_contains_the_limit_where_the_interval_does_not(power, offset):
+    k = np.arange(6.0, 60, 2)
+    found = spectra.fit_decay((k + offset) ** -power, indices=k)
+    assert found.drift[0] - 1e-9 <= power <= found.drift[1] + 1e-9
+    assert found.drift[0] <= found.rate <= found.drift[1]
+    if offset:
+        assert not found.interval[0] <= power <= found.interval[1]
+    few = spectra.fit_decay(k[:5] ** -power, indices=k[:5])
+    assert few.drift == few.interval

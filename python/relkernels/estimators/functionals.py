@@ -9,6 +9,7 @@ coordinates.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -128,11 +129,14 @@ class Characteristic:
         everything = np.concatenate(self._checked(samples))
         spread = everything.std(axis=0)
         pairs = (self.count + 1) // 2
-        bits = max(1, int(np.ceil(np.log2(pairs))))
-        sobol = qmc.Sobol(self.dimension_, seed=int(rng.randint(2**31))).random_base2(bits)[:pairs]
+        bits = max(2, int(np.ceil(np.log2(pairs))))
+        sobol = qmc.Sobol(self.dimension_, seed=int(rng.randint(2**31))).random_base2(bits)
         normal = ndtri(np.clip(sobol, 1e-9, 1 - 1e-9))
-        # From low to high frequencies: the first coordinates are the most informative.
-        normal = normal[np.argsort(np.linalg.norm(normal, axis=1), kind="stable")]
+        # From low to high frequencies, as the first coordinates are the most informative; in blocks of 4,
+        # 4, 8, 16, ..., so that the sequence does not depend on how many coordinates are used.
+        size, starts = np.linalg.norm(normal, axis=1), [0, *(2**b for b in range(2, bits + 1))]
+        blocks = [low + np.argsort(size[low:high], kind="stable") for low, high in itertools.pairwise(starts)]
+        normal = normal[np.concatenate(blocks)[:pairs]]
         self.center_ = everything.mean(axis=0)
         self.frequencies_ = 1.5 * normal / np.where(spread > 0, spread, 1)
 
@@ -195,7 +199,7 @@ class Landmarks:
         """Choose the landmarks."""
         if len(objects) < self.count:
             check.fail("X", f"at least n_coordinates = {self.count} objects for landmarks", len(objects))
-        self.landmarks_ = [objects[i] for i in np.sort(rng.permutation(len(objects))[: self.count])]
+        self.landmarks_ = [objects[i] for i in rng.permutation(len(objects))[: self.count]]
         self.norms_ = self._norms(self.landmarks_)
 
     def _norms(self, objects: Sequence[Any]) -> np.ndarray:

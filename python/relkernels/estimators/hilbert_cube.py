@@ -25,8 +25,9 @@ class HilbertCubeEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     networks on the first coordinates are universal for continuous functions on its compact sets (Galimberti,
     arXiv 2406.09310). After this transformer, any model of this package learns relations between such
     objects. Unbounded values are mapped to (0, 1) by ``1/2 + arctan((value - center) / scale) / pi``, with
-    the median and the spread of the training objects (moments and quantiles share one scale, so that
-    coordinates keep their proportions). The map is injective: no information is lost.
+    the median and the spread of the training objects (of moments and quantiles, the largest spread so far, so
+    that small variations are not magnified). The map is injective: no information is lost. The coordinates
+    are one fixed sequence: the first of them do not depend on `n_coordinates`.
 
     Parameters
     ----------
@@ -150,11 +151,12 @@ class HilbertCubeEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         if not family.unit:
             self.center_ = np.median(values, axis=0)
             spread = np.median(np.abs(values - self.center_), axis=0)
-            # The mean distance if most objects agree; any scale if all do. Coordinates with the same unit
-            # share one scale, so that small variations, such as the errors of the grids, are not magnified.
+            # The mean distance if most objects agree; any scale if all do. A coordinate with the same unit as
+            # those before it has at least their scale, so that small variations, such as the errors of the
+            # grids, are not magnified, and coordinates do not depend on how many there are.
             spread = np.where(spread > 0, spread, np.abs(values - self.center_).mean(axis=0))
             if family.one_unit:
-                spread = np.full_like(spread, spread.max())
+                spread = np.maximum.accumulate(spread)
             self.scale_ = np.where(spread > 0, spread, 1.0)
         self.family_ = family
         self._n_features_out = values.shape[1]

@@ -18,6 +18,7 @@ from .decay import Decay, fit_decay
 from .factorisation import Gamma2, gamma2
 from .operators import kernel_operator
 from .points import MercerSpectrum, SchmidtSpectrum, mercer, schmidt
+from .power_series import mercer_sphere_series
 from .rkhs import RKHSNorm, rkhs_norm
 from .sphere import SphereSpectrum, funk_hecke, mercer_sphere, multiplicity
 
@@ -40,6 +41,7 @@ __all__ = [
     "kernel_operator",
     "mercer",
     "mercer_sphere",
+    "mercer_sphere_series",
     "multiplicity",
     "rkhs_norm",
     "schmidt",
