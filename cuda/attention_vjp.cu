@@ -22,33 +22,10 @@ struct GradientParameters {
     long queries;
 };
 
-// dR with queries as rows: for dF.
-template <class T>
-struct RowWeigher {
-    using Parameters = GradientParameters<T>;
-    static constexpr int kProducts = 2;
-    static constexpr bool kSoftmax = false, kScores = true;
-    static constexpr float kForbidden = 0;
-    T origin[4], delta[4];
-
-    template <class A, int G>
-    RK_DEVICE void begin(const Parameters& q, const Place& place, long row0) {
-        const long first = place.item * q.queries + place.row_begin;
-#pragma unroll
-        for (int i = 0; i < A::kRows * G; ++i) {
-            const long row = row0 + A::row_of(lane_index(), i);
-            origin[i] = row < place.rows ? q.origin[first + row] : T(0);
-            delta[i] = row < place.rows ? q.delta[first + row] : T(0);
-        }
-    }
-    RK_DEVICE T weigh(const Parameters&, T s, T slope, T dp, int i, long, long) const {
-        return exp(s - origin[i]) * (dp - delta[i]) * slope;
-    }
-};
-
-// With queries as columns: dR for dG, or P for dv.
-template <class T, int Products>
-struct ColumnWeigher {
+// With two products dR, with one P; the queries are the walk's rows (for dF) or its columns (for dG and dv).
+// What it needs of a query is read for each pair: float64 has no registers left to keep it in.
+template <class T, int Products, bool ByQuery>
+struct GradientWeigher {
     using Parameters = GradientParameters<T>;
     static constexpr int kProducts = Products;
     static constexpr bool kSoftmax = false, kScores = true;
@@ -57,13 +34,14 @@ struct ColumnWeigher {
 
     template <class A, int G>
     RK_DEVICE void begin(const Parameters& q, const Place& place, long) {
-        const long first = place.item * q.queries + place.column_begin;
+        const long first = place.item * q.queries + (ByQuery ? place.row_begin : place.column_begin);
         origin = q.origin + first;
         delta = q.delta + first;
     }
-    RK_DEVICE T weigh(const Parameters&, T s, T slope, T dp, int, long, long column) const {
-        const T p = exp(s - origin[column]);
-        return Products == 2 ? p * (dp - delta[column]) * slope : p;
+    RK_DEVICE T weigh(const Parameters&, T s, T slope, T dp, int, long row, long column) const {
+        const long query = ByQuery ? row : column;
+        const T p = exp(s - origin[query]);
+        return Products == 2 ? p * (dp - delta[query]) * slope : p;
     }
 };
 
@@ -160,7 +138,8 @@ void attention_vjp(const Context& context, const Relation<A>& relation, const Ar
     if (items == 0) return;
     // lse is contiguous over the leading dimensions.
     const Sum* of_rows = reinterpret_cast<const Sum*>(lse.data);
-    Sum *origin = context.take<Sum>(items * n), *delta = context.take<Sum>(items * n);
+    // A block of 64 rows also reads those past the last query; their results are not used.
+    Sum *origin = context.take<Sum>(items * n + 64), *delta = context.take<Sum>(items * n + 64);
     if (n > 0) {
         const std::vector<long> shape = leading(grad.shape, 2);
         std::vector<LeadStride> steps;
@@ -188,20 +167,20 @@ void attention_vjp(const Context& context, const Relation<A>& relation, const Ar
     const Factors<F> of_f = factors<F>(context, f), of_g = factors<F>(context, g),
                      of_v = factors<F>(context, values), of_grad = factors<F>(context, grad);
     if (n > 0) {
-        walk<A, RowWeigher<Sum>>(context, {of_f, &of_grad}, {of_g, &of_v}, of_g, scoring, segments, scale,
-                                 1.0, q, grad_f);
+        walk<A, GradientWeigher<Sum, 2, true>>(context, {of_f, &of_grad}, {of_g, &of_v}, of_g, scoring,
+                                               segments, scale, 1.0, q, grad_f);
         scale_gradient<Sum>(context, f, grad_f, scale, of_rows, grad_scale);
     }
     if (m > 0) {
         const Scoring by_key = transposed(scoring);
         const SegmentTable of_keys = transposed(segments);
         const Array to_g = parts_of<Sum>(context, grad_g), to_v = parts_of<Sum>(context, grad_v);
-        walk<A, ColumnWeigher<Sum, 2>>(context, {of_g, &of_v}, {of_f, &of_grad}, of_f, by_key, of_keys, scale,
-                                       scale, q, to_g);
+        walk<A, GradientWeigher<Sum, 2, false>>(context, {of_g, &of_v}, {of_f, &of_grad}, of_f, by_key,
+                                                of_keys, scale, scale, q, to_g);
         add_parts<Sum>(context, to_g, grad_g);
         if (width > 0)
-            walk<A, ColumnWeigher<Sum, 1>>(context, {of_g, nullptr}, {of_f, nullptr}, of_grad, by_key,
-                                           of_keys, scale, 1.0, q, to_v);
+            walk<A, GradientWeigher<Sum, 1, false>>(context, {of_g, nullptr}, {of_f, nullptr}, of_grad,
+                                                    by_key, of_keys, scale, 1.0, q, to_v);
         add_parts<Sum>(context, to_v, grad_v);
     }
     check_launch("attention_vjp");
