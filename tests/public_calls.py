@@ -30,7 +30,7 @@ for _module, _library in (("dask", "dask"), ("plot", "matplotlib"), ("torch", "t
 
 # Classes that users do not construct; their methods are swept nevertheless.
 RESULTS = {
-    "Assumption", "BarronNorm", "Bound", "Certificate", "Comparison", "Constant", "Decay", "Kind",
+    "Assumption", "BarronNorm", "Bound", "Certificate", "Comparison", "Constant", "Decay", "Gamma2", "Kind",
     "MLPGradient", "Margin", "MercerSpectrum", "NeuronCount", "RKHSNorm", "Report", "SchmidtSpectrum",
     "SphereSpectrum", "Tensor",
 }  # fmt: skip
@@ -316,7 +316,15 @@ def _of_theory() -> dict[str, dict[str, Any]]:
         "bounds.random_features": {
             "kernel": "relu", "depth": 1, "rkhs_norm": 1.0, "eps": 0.1, "dimension": 3,
         },
+        "bounds.random_features_error": {
+            "kernel": "relu", "depth": 1, "rkhs_norm": 1.0, "n_features": 3, "dimension": 3,
+        },
         "bounds.report": {"model": PHI, "X": X, "target": X @ X.T},
+        "bounds.drawn_features_error": {
+            "features": rk.MultiLayerRandomFeatures([4], random_state=0).fit(np.eye(3)),
+            "centers": np.eye(3),
+            "coefficients": np.ones(3),
+        },
         "bounds.section_gap": {"kernel": "gaussian", "points": X / np.abs(X).max()},
         "bounds.symmetric": {"kernel": [1.0, 0.1, 0.01], **eigen},
         "bounds.symmetric_floor": {"values": X @ X.T},
@@ -334,6 +342,7 @@ def _of_theory() -> dict[str, dict[str, Any]]:
         "spectra.fit_decay": {"values": 1 / np.arange(1.0, 9)},
         "spectra.funk_hecke": {"profile": np.exp, "dimension": 3, "degrees": 4},
         "spectra.kernel_operator": {"kernel": _gauss, "x": X, "y": Y},
+        "spectra.gamma2": {"relation": _gauss, "x": X, "y": Y},
         "spectra.mercer": {"kernel": _gauss, "x": X, "k": 3},
         "spectra.mercer_sphere": {"profile": np.exp, "dimension": 3, "degrees": 4},
         "spectra.multiplicity": {"dimension": 3, "degree": 2},
@@ -384,6 +393,7 @@ def _of_dask() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         "from_npy": {"path": _file("keys.npy"), "rows": 3},
         "keys": {"keys": y, "psi": PSI, "dtype": "float64"},
         "nngp_kernel": {"x": x, "y": y, "depth": 1},
+        "normalize": {"x": x},
         "relation_matrix": pairs,
         "relation_matvec": {**pairs, "v": v},
         "retrieve": {"q": x, "keys": y, "k": 3, "phi": PHI, "psi": PSI},

@@ -52,7 +52,14 @@ def test_learns_yes_and_no(tables, loss):
     assert relation.score(X, Y, yes) > 0.9
 
 
-@pytest.mark.parametrize("loss", ["squared", "logistic", "softmax"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        pytest.param("squared", marks=pytest.mark.slow),
+        "logistic",
+        pytest.param("softmax", marks=pytest.mark.slow),
+    ],
+)
 def test_learns_observed_pairs_from_negatives(tables, loss):
     X, Y, R = tables
     observed = sparse.csr_array((R > 0.8) & (np.random.default_rng(1).random(R.shape) < 0.5))

@@ -64,6 +64,37 @@ def test_feature_map(data, dtype, n, d, seed):
     same(rd.feature_map(data.draw(cut(x)), phi), rk.feature_map(x, phi))
 
 
+@settings(max_examples=10)
+@given(st.data(), dtypes, rows, seeds)
+def test_features_of_unit_length(data, dtype, n, seed):
+    rng = np.random.default_rng(seed)
+    x = normal(rng, (2, n, 5), dtype)
+    x[rng.random(x.shape[:-1]) < 0.2] = 0
+    same(rd.normalize(data.draw(cut(x))), rk.normalize(x))
+    same(rd.normalize(data.draw(cut(x[0]))), rk.normalize(x[0]))
+    phi = rk.MLP.random([5, 7, 4], random_state=seed, dtype=dtype, normalize=True)
+    y = normal(rng, (9, 5), dtype)
+    lazy = data.draw(cut(x)), data.draw(cut(y))
+    same(rd.feature_map(lazy[0], phi), rk.feature_map(x, phi))
+    same(rd.relation_matrix(*lazy, phi), rk.relation_matrix(x, y, phi))
+    for ours, expected in zip(rd.retrieve(*lazy, 3, phi), rk.retrieve(x, y, 3, phi), strict=True):
+        np.testing.assert_array_equal(ours.compute(), expected)
+
+
+def test_normalize_of_a_single_row_of_halves_and_of_bad_arguments():
+    row = np.array([3.0, 4.0])
+    same(rd.normalize(da.from_array(row, chunks=1)), rk.normalize(row))
+    for dtype in (np.float16, ml_dtypes.bfloat16):
+        x = np.array([[3, 4], [1, 2]], dtype)
+        same(rd.normalize(da.from_array(x, chunks=1)), rk.normalize(x))
+    with pytest.raises(TypeError, match="x: expected"):
+        rd.normalize(da.ones((3, 2), dtype=int))
+    with pytest.raises(TypeError, match="x: expected a Dask array"):
+        rd.normalize([[1.0]])
+    with pytest.raises(TypeError, match=r"x: .*dask"):
+        rk.normalize(da.ones((3, 2)))
+
+
 @few
 @given(st.data(), dtypes, rows, rows, widths, seeds)
 def test_relation_matrix(data, dtype, n, m, d, seed):

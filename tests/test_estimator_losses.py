@@ -37,6 +37,10 @@ def maps():
     )
 
 
+def joined(parameters, found):
+    return found.value, parameters.join(found.of_maps, found.of_numbers)
+
+
 def check_gradient(parameters, evaluate):
     """Check value and gradient of `evaluate(flat)` by directional derivatives in ten random directions."""
     rng = np.random.default_rng(5)
@@ -63,8 +67,7 @@ def test_symmetric_loss(loss, weighted, by_label, maps, rng):
 
     def evaluate(flat):
         (mlp,), _ = parameters.split(flat)
-        value, gradient = losses.symmetric_loss(x, labels if by_label else t, mlp, loss, count)
-        return value, parameters.join([gradient])
+        return joined(parameters, losses.symmetric_loss(x, labels if by_label else t, mlp, loss, count))
 
     ones = np.ones(5) if count is None else count
     r = rk.relation_matrix(x, phi=phi)
@@ -82,8 +85,7 @@ def test_asymmetric_loss(loss, weighted, maps, rng):
 
     def evaluate(flat):
         (phi, psi), _ = parameters.split(flat)
-        value, *gradients = losses.asymmetric_loss(x, y, t, phi, psi, loss, count)
-        return value, parameters.join(gradients)
+        return joined(parameters, losses.asymmetric_loss(x, y, t, phi, psi, loss, count))
 
     r = rk.relation_matrix(x, y, *maps)
     ones = np.ones(5) if count is None else count
@@ -99,8 +101,7 @@ def test_contrastive_loss_and_its_temperature(weighted, maps, rng):
 
     def evaluate(flat):
         (phi, psi), (log_scale,) = parameters.split(flat)
-        value, *gradients, slope = losses.contrastive_loss(x, y, phi, psi, log_scale, count)
-        return value, parameters.join(gradients, [slope])
+        return joined(parameters, losses.contrastive_loss(x, y, phi, psi, log_scale, count))
 
     r = np.exp(0.3) * rk.relation_matrix(x, y, *maps)
     c = np.ones(5) if count is None else count
@@ -118,13 +119,14 @@ def test_a_weight_is_a_number_of_repetitions(loss, maps, rng):
         # Copies of a repeated row are its negatives, as if they were other rows.
         weighted = losses.contrastive_loss(x, y, *maps, 0.1, count)
         repeated = losses.contrastive_loss(x[again], y[again], *maps, 0.1)
-        first = [*weighted[1].weights, *weighted[2].weights, weighted[0], weighted[3]]
-        second = [*repeated[1].weights, *repeated[2].weights, repeated[0], repeated[3]]
     else:
         labels = np.array([0, 1, 0, 2, 1])
         weighted = losses.symmetric_loss(x, labels, maps[0], loss, count)
         repeated = losses.symmetric_loss(x[again], labels[again], maps[0], loss)
-        first, second = [*weighted[1].weights, weighted[0]], [*repeated[1].weights, repeated[0]]
+    first, second = (
+        [found.value, *found.of_numbers, *(w for gradient in found.of_maps for w in gradient.weights)]
+        for found in (weighted, repeated)
+    )
     for a, b in zip(first, second, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
@@ -141,8 +143,7 @@ def test_preference_loss(weighted, maps, rng):
 
     def evaluate(flat):
         (phi, psi), _ = parameters.split(flat)
-        value, *gradients = losses.preference_loss(q, items, sizes, target, phi, psi, weight)
-        return value, parameters.join(gradients)
+        return joined(parameters, losses.preference_loss(q, items, sizes, target, phi, psi, weight))
 
     r = rk.relation_matrix(q, items, *maps)
     expected = [logsumexp(r[i, owner == i]) - target[owner == i] @ r[i, owner == i] for i in range(5)]
@@ -172,8 +173,8 @@ def test_pair_loss(loss, symmetric, maps, rng):
     def evaluate(flat):
         (phi, *psi), _ = parameters.split(flat)
         count_y = count if symmetric else None
-        value, *gradients = losses.pair_loss(x, y, pairs, phi, *(psi or [None]), loss, count, count_y)
-        return value, parameters.join([g for g in gradients if g])
+        found = losses.pair_loss(x, y, pairs, phi, *(psi or [None]), loss, count, count_y)
+        return joined(parameters, found)
 
     r = rk.relation_matrix(x, y, maps[0], None if symmetric else maps[1])[owner, partners]
     if loss == "softmax":
@@ -185,4 +186,49 @@ def test_pair_loss(loss, symmetric, maps, rng):
         weight = count[owner] * (count[partners] if symmetric else 1)
         wanted = np.average(elementwise(loss, r, pairs.targets), weights=weight)
     assert evaluate(parameters.start)[0] == pytest.approx(wanted, rel=1e-10)
+    check_gradient(parameters, evaluate)
+
+
+def _cases(rng):
+    """Losses as functions of rows of both sides, maps and numbers."""
+    labels = np.array([0, 1, 0, 2, 1])
+    t = rng.random((5, 6))
+    target = np.full(6, 0.5)
+    pairs = losses.PairBatch(
+        np.array([0, 3, 4]), np.array([2, 1, 2]), np.array([1, 5, 0, 2, 3]), rng.random(5)
+    )
+    return {
+        "symmetric": lambda x, y, maps, numbers: losses.symmetric_loss(
+            x, labels, maps[0], "logistic", WEIGHT, numbers
+        ),
+        "asymmetric": lambda x, y, maps, numbers: losses.asymmetric_loss(
+            x, y, t, *maps, "softmax", WEIGHT, numbers
+        ),
+        "preference": lambda x, y, maps, numbers: losses.preference_loss(
+            x[:3], y, np.array([2, 2, 2]), target, *maps, WEIGHT[:3], numbers
+        ),
+        "pairs": lambda x, y, maps, numbers: losses.pair_loss(
+            x, y, pairs, *maps, "softmax", WEIGHT, None, numbers
+        ),
+    }
+
+
+@pytest.mark.parametrize("kind", ["symmetric", "asymmetric", "preference", "pairs"])
+def test_a_learned_scale_of_cosines(kind, maps, rng):
+    x, y = rng.standard_normal((5, 3)), rng.standard_normal((6, 2))
+    loss = _cases(rng)[kind]
+    unit = [rk.MLP(m.weights, m.biases, m.activation, normalize=True) for m in maps]
+    parameters = Parameters(unit[:1] if kind == "symmetric" else unit, [0.7])
+
+    def evaluate(flat):
+        split, numbers = parameters.split(flat)
+        assert all(m.normalize for m in split)
+        return joined(parameters, loss(x, y, split, numbers))
+
+    f, g = (rk.normalize(m(rows)) for m, rows in zip(maps, (x, y), strict=True))
+    identity = [rk.MLP([np.eye(4)], [np.zeros(4)])] * 2
+    root = np.exp(0.35)  # of the scale, for both sides
+    assert evaluate(parameters.start)[0] == pytest.approx(
+        loss(root * f, root * g, identity, ()).value, rel=1e-12
+    )
     check_gradient(parameters, evaluate)

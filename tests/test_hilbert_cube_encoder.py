@@ -102,6 +102,7 @@ def test_own_functionals():
         HilbertCubeEncoder([lambda s: np.nan]).fit(["a"])
 
 
+@pytest.mark.slow
 def test_a_relation_between_functions_is_learned(rng):
     """Inner products of curves on unequal grids, by an encoder followed by a symmetric relation."""
     objects, c = curves(rng, 120)

@@ -61,7 +61,7 @@ def test_precomputed_matrices_in_ridge_and_svc(kernel, digits):
 
 @pytest.mark.parametrize("kernel", [
     lambda phi: rk.RelationKernel(phi, scale=0.5),
-    lambda phi: rk.NNGPKernel(2),
+    pytest.param(lambda phi: rk.NNGPKernel(2), marks=pytest.mark.slow),
 ], ids=["relation", "nngp"])  # fmt: skip
 def test_kernel_objects_do_what_precomputed_ones_do(kernel, digits, phi):
     X, digit, X_new, digit_new = digits

@@ -70,6 +70,7 @@ def test_hyperparameters():
     assert (kernel + WhiteKernel()).theta.shape == (3,)
 
 
+@pytest.mark.slow
 def test_a_gaussian_process_finds_its_hyperparameters(rng):
     x = rng.standard_normal((60, 2))
     true = NNGPKernel(2, "erf", 2.0, 0.5)

@@ -37,6 +37,7 @@ def test_learns_choices(data, nearest):
     np.testing.assert_array_equal(nearest.select(Q, sets), nearest.utility(Q, sets).argmax(axis=1))
 
 
+@pytest.mark.slow
 def test_learns_pairs_and_grades(data):
     Q, sets, u = data
     chosen = u.argmax(axis=1)
@@ -81,6 +82,7 @@ def test_sets_of_many_sizes(data):
     assert (model.set_sizes_ == sizes).all()
 
 
+@pytest.mark.slow
 def test_one_set_for_all(data):
     Q, _, _ = data
     items = np.random.default_rng(2).standard_normal((30, 2))

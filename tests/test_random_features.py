@@ -162,6 +162,7 @@ def test_one_layer_has_the_deviation_of_the_theory(rng):
     assert np.std(got) == pytest.approx(want, rel=0.2)
 
 
+@pytest.mark.slow
 def test_ridge_behind_it_learns_digits():
     X, y = load_digits(return_X_y=True)
     X = X / 16 - 0.3

@@ -288,6 +288,7 @@ def test_hidden_weights_and_biases_are_independent():
     assert abs(np.corrcoef(start.weights[0][0], start.biases[0])[0, 1]) < 0.2
 
 
+@pytest.mark.slow
 def test_fits_of_the_studies_fit(rng):
     X = rng.uniform(-1, 1, (150, 1))
     values = np.tanh(2 * (X.T - X))
@@ -297,6 +298,7 @@ def test_fits_of_the_studies_fit(rng):
     assert np.abs(function(X, y, 32, "tanh")(X)[:, 0] - y).max() < 0.01
 
 
+@pytest.mark.slow
 def test_spectra_lie_on_the_sides_of_the_threshold_that_theory_says():
     """Arc-cosine kernels of order p decay like k^(-n-2p), smooth activations exponentially."""
     module = study.study("random-features")

@@ -1,5 +1,6 @@
 """`relkernels.torch`: values and gradients compared with plain PyTorch, gradcheck, operators, compilation."""
 
+import pickle
 import shutil
 
 import numpy as np
@@ -79,6 +80,25 @@ def test_a_window_is_a_mask(window, align):
     attend = rkt.RelationAttention(phi, window=window, align=align)
     assert torch.equal(attend(q, k, v), rkt.attention(q, k, v, phi, window=window, align=align))
     assert f"window={window}" in repr(attend)
+
+
+def test_a_module_attends_with_a_bias_and_a_cap():
+    phi, psi = smooth_map([4, 8, 6]), smooth_map([3, 6])
+    q, k, v = normal(2, 9, 4, grad=True), normal(15, 3, grad=True), normal(15, 3, grad=True)
+    bias, mask = normal(9, 15, grad=True), torch.rand(9, 15) < 0.6
+    attend = RelationAttention(phi, psi, softcap=2.0, causal=True)
+    leaves = [q, k, v, bias, *phi.parameters(), *psi.parameters()]
+    options = {"mask": mask, "bias": bias, "softcap": 2.0, "causal": True}
+    agree(attend(q, k, v, mask, bias=bias), rkt.attention(q, k, v, phi, psi, **options), leaves)
+    scale = phi.widths[-1] ** -0.5
+    scores = 2 * torch.tanh((scale * plain_relation(q, k, phi, psi) + bias) / 2)
+    allowed = mask & torch.ones(9, 15, dtype=torch.bool).tril()
+    weights = torch.softmax(scores.masked_fill(~allowed, -torch.inf), -1).nan_to_num()
+    torch.testing.assert_close(attend(q, k, v, mask, bias=bias), weights @ v)
+    assert "softcap=2" in repr(attend)
+    old = RelationAttention(phi, psi)
+    del old.softcap  # a module that was pickled before there was the option
+    assert torch.equal(pickle.loads(pickle.dumps(old))(q, k, v), rkt.attention(q, k, v, phi, psi))
 
 
 @pytest.mark.parametrize("loss", ["squared", "logistic", "hinge", "softmax"])

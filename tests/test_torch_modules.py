@@ -275,6 +275,7 @@ def test_bad_modules_are_named():
         (ValueError, "heads: expected a divisor", lambda: InnerProductRelation(phi, heads=3)),
         (ValueError, "scale: expected a finite", lambda: RelationAttention(phi, scale=math.inf)),
         (TypeError, "causal: expected True", lambda: RelationAttention(phi, causal="yes")),
+        (ValueError, "softcap: expected a finite number > 0", lambda: RelationAttention(phi, softcap=0)),
         (TypeError, "widths: expected a sequence", lambda: FeatureMap(3)),
         (ValueError, "widths: expected at least an input", lambda: FeatureMap([3])),
         (ValueError, r"widths\[1\]: expected an integer >= 1", lambda: FeatureMap([3, 0])),

@@ -77,6 +77,8 @@ def advice(name: str, value: Any) -> str:
         return f": use {cast}" if value.dtype.kind in "fiub" else ""
     if isinstance(value, type):
         return ""
+    if type(value).__module__.partition(".")[0] == "dask":
+        return f": use a function of relkernels.dask, or {name}.compute()"
     if hasattr(value, "toarray"):
         return f": use {name}.toarray()"
     if hasattr(value, "to_numpy"):

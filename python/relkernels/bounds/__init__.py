@@ -14,10 +14,12 @@ from ._attention import attention, attention_error
 from ._attention_coverage import attention_coverage
 from ._attention_regret import attention_regret
 from ._certify import Certificate, certify
+from ._drawn_features import drawn_features_error
 from ._hilbert_cube import hilbert_cube
 from ._neurons import NeuronCount, neurons
 from ._one_layer import kernel_norm
 from ._random_features import random_features
+from ._random_features_error import random_features_error
 from ._report import Comparison, Report, report
 from ._section_gap import section_gap
 from ._symmetric import symmetric
@@ -41,11 +43,13 @@ __all__ = [
     "attention_error",
     "attention_regret",
     "certify",
+    "drawn_features_error",
     "hilbert_cube",
     "kernel_norm",
     "margin_of",
     "neurons",
     "random_features",
+    "random_features_error",
     "report",
     "section_gap",
     "symmetric",

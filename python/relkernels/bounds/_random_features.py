@@ -10,7 +10,9 @@ many points as features its error can be many times the bound.
 One layer. f(x) = c bias_std + weight_std E[s(w) a(w.x)] with c^2 + E s^2 = B^2. The mean of N draws has a
 squared error of at most weight_std^2 E[s^2 a^2] / N: for |a| <= S0 at most (weight_std S0 B)^2 / N. relu is
 homogeneous: draw only the direction of w, and replace s by E[s |w|] given the direction and S0^2 by
-E|w|^2 K^0(x, x).
+E|w|^2 K^0(x, x). For inputs that are uniform on the sphere, `random_units` bounds the error of the best
+readout degree by degree, which needs far fewer units; and S0^2 may be replaced by the largest mean of a^2
+over inputs, which is 2n times smaller for relu.
 
 L layers. With T the integral operator of K, T^ that of K^ and D = (E ||K - K^||^2)^(1/2) in L2(mu x mu), take
 T^ (T + g)^(-1) f: ||f - T (T + g)^(-1) f|| <= B sqrt(g)/2 and ||(T + g)^(-1) f|| <= B / (2 sqrt(g)), so the
@@ -30,8 +32,9 @@ import math
 from typing import Any
 
 from ..base import check
-from ..maps.activations import Activation, resolve
+from ..maps.activations import Activation
 from .bound import Assumption, Bound, Constant, non_negative, positive
+from .random_units import checked_dimension, named, random_units, smooth_or_homogeneous
 
 # sup |a|, sup |a'|, sup |a''|.
 _SUPREMA = {
@@ -43,9 +46,52 @@ _SUPREMA = {
     "sigmoid": (1.0, 0.25, 1 / (6 * math.sqrt(3))),
     "gaussian": (1.0, math.exp(-0.5), 1.0),
 }
+_FORMULAS = {
+    "mean of N draws": (
+        "N = weight_std^2 E[w^2] sup a^2 B^2 / eps^2",
+        r"N = \sigma_w^2\,\sup a^2\, B^2/\varepsilon^2",
+    ),
+    "expected projection, degree by degree": (
+        "N with max_k mu_k q_k(N) <= (eps / B)^2, q_k <- q_k - E[c_k^2 / sum_j c_j^2 N_j q_j] q_k^2",
+        r"\max_k \mu_k q_k(N) \le (\varepsilon/B)^2,\quad q_k \leftarrow q_k - "
+        r"\mathbb{E}\Bigl[\frac{c_k^2}{\sum_j c_j^2 N_j q_j}\Bigr] q_k^2",
+    ),
+    "": (
+        "N with D_L(N) <= (eps / B)^2, D_(l+1) = weight_std^2 (Lip D_l + sqrt(C_l / N))",
+        r"D_L(N) \le (\varepsilon/B)^2,\quad "
+        r"D_{l+1} = \sigma_w^2\left(\mathrm{Lip}\,D_l + \sqrt{C_l/N}\right)",
+    ),
+}
 _LIP_RELU = 0.5 + math.sqrt(2) / (2 * math.pi)
 # Larger neuron counts are treated as infinite.
 _MOST = 1e300
+
+
+def layers_error(
+    activation: Any, depth: int, width: float, dimension: int, weight_std: float, bias_std: float
+) -> tuple[float, float]:
+    """Return D after two or more layers of this width, and an upper bound of K(x, x)."""
+    name = _layered(activation, depth)
+    w2, b2 = weight_std**2, bias_std**2
+    q = b2 + w2 / dimension
+    suprema = _SUPREMA.get(name, (0.0, 0.0, 0.0))
+    error = _layers_error(width, depth, name == "relu", suprema, w2, b2, q)
+    top = q
+    for _ in range(depth):
+        top = b2 + w2 * (top / 2 if name == "relu" else suprema[0] ** 2)
+    return error, top
+
+
+def _layered(activation: Any, depth: int) -> str:
+    """Return the name of an activation with known suprema."""
+    with check.naming("kernel"):
+        name = named(activation).name
+    names = ("relu", *_SUPREMA)
+    if name not in names:
+        check.fail("kernel", f"an activation among {', '.join(names)}", repr(name))
+    if name == "step" and depth > 1:
+        check.fail("depth", "1 for step, whose derivative is not bounded", depth)
+    return name
 
 
 def _layers_error(
@@ -74,6 +120,7 @@ def random_features(
     dimension: int,
     weight_std: float = math.sqrt(2),
     bias_std: float = 0.0,
+    inputs: str = "any",
     barron_norm: float | None = None,
     decay: float | None = None,
 ) -> Bound:
@@ -94,6 +141,9 @@ def random_features(
         Dimension n of the inputs, on the sphere S^(n-1) for relu.
     weight_std, bias_std : float
         As in `nngp_kernel`; taken from `kernel` if it has these attributes.
+    inputs : {"any", "uniform"}, default "any"
+        Distribution of the inputs: any, or uniform on the unit sphere (in at most 500 dimensions, for one
+        layer, without biases for step and relu), for which far fewer neurons suffice.
     barron_norm : float, optional
         ``C = int ||w|| |F(w)| dw`` of the function: `details` then has Barron's count on the ball that
         contains the sphere.
@@ -121,22 +171,23 @@ def random_features(
     36.0
     >>> bounds.random_features("relu", 2, 1.0, 0.5, dimension=3, decay=5.0).details["fewer_asymptotically"]
     'Barron'
+    >>> bounds.random_features("relu", 1, 1.0, 0.01, dimension=4).value
+    40000.0
+    >>> bounds.random_features("relu", 1, 1.0, 0.01, dimension=4, inputs="uniform").value
+    105.0
     """
     activation = getattr(kernel, "activation", kernel) if not isinstance(kernel, Activation) else kernel
-    with check.naming("kernel"):
-        name = "step" if isinstance(activation, str) and activation == "step" else resolve(activation).name
-    names = ("relu", *_SUPREMA)
-    if name not in names:
-        check.fail("kernel", f"an activation among {', '.join(names)}", repr(name))
     layers = check.integer("depth", depth, 1)
+    name = _layered(activation, layers)
     norm = non_negative("rkhs_norm", rkhs_norm, finite=False)
     accuracy = positive("eps", eps)
     n = check.integer("dimension", dimension, 2, 10**9)
     w_std = positive("weight_std", getattr(kernel, "weight_std", weight_std))
     b_std = non_negative("bias_std", getattr(kernel, "bias_std", bias_std))
     w2, b2 = w_std**2, b_std**2
-    if name == "step" and layers > 1:
-        check.fail("depth", "1 for step, whose derivative is not bounded", layers)
+    uniform = check.choice("inputs", inputs, ("any", "uniform")) == "uniform"
+    if uniform and layers > 1:
+        check.fail("inputs", "'any' for more than one layer", repr(inputs))
     relu = name == "relu"
     suprema = _SUPREMA.get(name, (0.0, 0.0, 0.0))
     q = b2 + w2 / n  # K^0(x, x) on the unit sphere
@@ -151,6 +202,15 @@ def random_features(
         ratio = accuracy / norm
         if layers == 1:
             width, how = math.ceil(w2 * moment / ratio**2 * (1 - 1e-12)), "mean of N draws"
+        if uniform:
+            random = random_units(
+                smooth_or_homogeneous(activation, b_std), checked_dimension(dimension), w_std, b_std
+            )
+            few = random.enough(ratio**2)
+            if len(random.squares) == 1:  # q_k mu_k <= weight_std^2 E a^2 / N for every degree
+                few = min(few, math.ceil(w2 * float(random.squares[0]) / ratio**2))
+            if few < width:
+                width, how = few, "expected projection, degree by degree"
         low, high = 1.0, _MOST if name == "step" else 2.0
         while high < _MOST and _layers_error(high, layers, relu, suprema, w2, b2, q) > ratio**2:
             high *= 2
@@ -189,18 +249,18 @@ def random_features(
         "random_features",
         f"neurons in each of {layers} layer{'s' if layers > 1 else ''} that suffice",
         width,
-        "N = weight_std^2 E[w^2] sup a^2 B^2 / eps^2"
-        if how == "mean of N draws"
-        else "N with D_L(N) <= (eps / B)^2, D_(l+1) = weight_std^2 (Lip D_l + sqrt(C_l / N))",
-        r"N = \sigma_w^2\,\sup a^2\, B^2/\varepsilon^2"
-        if how == "mean of N draws"
-        else r"D_L(N) \le (\varepsilon/B)^2,\quad D_{l+1} = \sigma_w^2\left(\mathrm{Lip}\,D_l + "
-        r"\sqrt{C_l/N}\right)",
+        *_FORMULAS.get(how, _FORMULAS[""]),
         source="derived: " + (how or "regularised inverse of the kernel's operator"),
         constants=tuple(constants),
         assumptions=(
             Assumption("the function is in the RKHS of the NNGP kernel with the norm given"),
-            Assumption("inputs on the unit sphere" if relu else "any inputs"),
+            Assumption(
+                "inputs uniform on the unit sphere"
+                if uniform
+                else "inputs on the unit sphere"
+                if relu
+                else "any inputs"
+            ),
             Assumption("error in L2 of the inputs' distribution, for some draw and the best last layer"),
         ),
         cited="Takhanov, arXiv 2404.17461: error of order B / sqrt(N); fewer neurons than Barron's theorem "
@@ -215,6 +275,7 @@ def random_features(
             "dimension": dimension,
             "weight_std": weight_std,
             "bias_std": bias_std,
+            "inputs": inputs,
             "barron_norm": barron_norm,
             "decay": decay,
         },

@@ -1,7 +1,7 @@
 """Relations on Dask arrays, for data larger than memory and for several machines.
 
-`feature_map`, `relation_matrix`, `relation_matvec`, `attention`, `retrieve`, `retrieve_above` and
-`nngp_kernel` take and return Dask arrays, lazily; names and arguments are those of the functions in
+`feature_map`, `normalize`, `relation_matrix`, `relation_matvec`, `attention`, `retrieve`, `retrieve_above`
+and `nngp_kernel` take and return Dask arrays, lazily; names and arguments are those of the functions in
 `relkernels`, without ``out``, ``limit`` and offsets of ragged batches. `fit` trains estimators on Dask arrays
 block by block. `keys` prepares keys for both searches once. `from_npy` returns an array of the rows of a
 ``.npy`` file that each worker maps itself.
@@ -34,7 +34,7 @@ from .arrays import from_npy
 from .estimators import fit
 from .key_blocks import keys
 from .reductions import attention, relation_matvec, retrieve
-from .relations import feature_map, nngp_kernel, relation_matrix
+from .relations import feature_map, nngp_kernel, normalize, relation_matrix
 
 __all__ = [
     "attention",
@@ -43,6 +43,7 @@ __all__ = [
     "from_npy",
     "keys",
     "nngp_kernel",
+    "normalize",
     "relation_matrix",
     "relation_matvec",
     "retrieve",

@@ -75,6 +75,39 @@ def features(x: da.Array, mlp: MLP | None, precision: str | None) -> da.Array:
     )
 
 
+def normalize(x: Any) -> da.Array:
+    """Return the rows of `x` divided by their Euclidean length: `relkernels.normalize` block by block.
+
+    Parameters
+    ----------
+    x : dask.array.Array of shape (..., n, d), or (d,) for a single row
+        Floats, chunked in any way, except that features are rechunked into one chunk.
+
+    Returns
+    -------
+    dask.array.Array of the shape of `x`
+        With its chunks; bit-identical to the result in memory.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above, or has unknown chunks; the message names it.
+
+    Examples
+    --------
+    >>> import dask.array as da, numpy as np
+    >>> from relkernels.dask import normalize
+    >>> normalize(da.from_array(np.array([[3.0, 4.0], [0.0, 2.0]]), chunks=1)).compute()
+    array([[0.6, 0.8],
+           [0. , 1. ]])
+    """
+    (x,), dtype, _ = widened(None, ("x", array("x", x)))
+    check.features("x", stand_in(x), 1)
+    x = features(x, None, None)
+    meta = np.empty((0,) * x.ndim, x.dtype)
+    return da.map_blocks(ops.normalize, x, meta=meta, token="normalize").astype(dtype, copy=False)
+
+
 def relation_matrix(
     x: Any,
     y: Any = None,

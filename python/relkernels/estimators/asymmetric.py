@@ -25,7 +25,8 @@ from .fitting.problems import blocks_of_pairs, drawn_pairs, matched_rows
 from .fitting.sampling import ObservedPairs
 from .fitting.spectral_start import schmidt_start
 from .fitting.table_samples import TableSamples
-from .fitting.training import SOLVERS, Problem
+from .fitting.training import SOLVERS, ClosedForm, Problem
+from .fitting.unit_length import START, check_values
 from .retrieval import RetrievalMixin
 from .scores import pair_weights, score_of_pairs, score_of_values
 from .tables import check_array, equal_rows
@@ -71,8 +72,8 @@ class AsymmetricRelation(
         Loss between relation and R, as in `relation_loss`. "auto" is "squared" with R and "softmax" without:
         InfoNCE is the only loss for matched rows.
     temperature : float, optional
-        Initial value of the learned temperature of InfoNCE; None is 1 / sqrt(n_features). Only for fits
-        without R.
+        Initial value of the learned temperature of InfoNCE; None is 1 / sqrt(n_features), or 0.1 with
+        `normalize`. Only for fits without R.
     solver : {"auto", "als", "adam", "adamw", "lbfgs"}, default "auto"
         Adam or AdamW on mini-batches, L-BFGS on all pairs, or alternating least squares ("als") for a sparse
         R of observed pairs, whose values are their confidences. "als" fits linear maps, without hidden
@@ -116,13 +117,18 @@ class AsymmetricRelation(
     standardize : bool, default True
         Train on columns of mean 0 and standard deviation 1. The maps take the columns as given: the change of
         units is part of their first layers. Constant columns and sparse tables keep their units.
+    normalize : bool, default False
+        Learn features of unit length, so that relation values are cosines. Matched rows are then fitted in
+        closed form, too; values, which the squared loss requires to be from -1 to 1, by Adam. The losses
+        "logistic" and "softmax" divide the cosines by a learned temperature.
 
     Attributes
     ----------
     phi_, psi_ : MLP
         The feature maps.
     temperature_ : float
-        The learned temperature of InfoNCE; only after a fit without R.
+        The learned temperature, by which the loss divides relation values: of InfoNCE, after a fit without R,
+        and with `normalize` of the losses "logistic" and "softmax".
     features_fit_ : ndarray of shape (n_samples_y, n_features)
         Features of the rows of Y, which `retrieve` searches; absent after `partial_fit`.
     loss_ : float
@@ -187,6 +193,7 @@ class AsymmetricRelation(
         random_state: RandomStateLike = None,
         verbose: bool = False,
         standardize: bool = True,
+        normalize: bool = False,
     ) -> None:
         self.hidden_widths = hidden_widths
         self.hidden_widths_psi = hidden_widths_psi
@@ -207,6 +214,7 @@ class AsymmetricRelation(
         self.random_state = random_state
         self.verbose = verbose
         self.standardize = standardize
+        self.normalize = normalize
 
     def fit(self, X: Any, y: Any, R: Any = None, sample_weight: Any = None) -> AsymmetricRelation:
         """Learn the relation between two tables.
@@ -257,7 +265,7 @@ class AsymmetricRelation(
     def _settings(self) -> dict[str, Any]:
         settings = super()._settings()
         self._n_negatives(0, settings["loss"])
-        settings["temperature"] = settings["n_features"] ** -0.5
+        settings["temperature"] = START if settings["normalize"] else settings["n_features"] ** -0.5
         if self.temperature is not None:
             settings["temperature"] = check.real("temperature", self.temperature)
             if not 0 < settings["temperature"] < np.inf:
@@ -276,13 +284,15 @@ class AsymmetricRelation(
         settings["loss"] = self._loss_for(R)
         if R is not None:
             R = relation_values(R, (X.shape[0], Y.shape[0]), X.dtype, settings["loss"])
+            if settings["normalize"] and settings["loss"] == "squared":
+                check_values("R", R)
         settings["solver"] = self._solver_for(X, Y, R, settings)
         return TableSamples(X, Y, R, weight)
 
     def _solver_for(self, X: Any, Y: Any, R: Any, settings: dict[str, Any]) -> str:
         """Return the solver to use; refuse "als" with parameters that it does not have."""
         without: dict[str, tuple[Any, ...]] = {"loss": ("auto", "squared"), "n_negatives": ("auto",)}
-        without |= {"early_stopping": (False,), "warm_start": (False,)}
+        without |= {"early_stopping": (False,), "warm_start": (False,), "normalize": (False,)}
         other = [name for name, values in without.items() if getattr(self, name) not in values]
         if not settings["auto_hidden"] and any(settings["hidden_widths"]):
             other.append("hidden_widths")
@@ -308,7 +318,8 @@ class AsymmetricRelation(
         fit = fit_linear(samples.X, samples.Y, samples.R, samples.weight, settings, rng)
         self.phi_, self.psi_ = fit.maps
         self._n_features_out = settings["n_features"]
-        self._keep(given, np.empty(0), settings)
+        self.__dict__.pop("temperature_", None)
+        self._keep(given, settings)
         self._keep_curves(fit.curve, len(fit.curve))
         if fit.stopped_by is not None:
             raise fit.stopped_by
@@ -339,16 +350,17 @@ class AsymmetricRelation(
 
     def _closed_form(
         self, samples: TableSamples, settings: dict[str, Any], rng: np.random.RandomState
-    ) -> tuple[list[MLP], float] | None:
-        n_features = settings["n_features"]
-        return samples.closed_form(n_features, self.activation, rng, auto=settings["auto_features"])
+    ) -> ClosedForm | None:
+        return samples.closed_form(
+            settings["n_features"],
+            self.activation,
+            rng,
+            auto=settings["auto_features"],
+            normalize=settings["normalize"],
+        )
 
-    def _start_numbers(self, samples: TableSamples, settings: dict[str, Any], continued: bool) -> list[float]:
-        """Return the logarithm of the scale of InfoNCE, which is one over its temperature."""
-        if samples.R is not None:
-            return []
-        temperature = getattr(self, "temperature_", None) if continued else None
-        return [-np.log(temperature or settings["temperature"])]
+    def _has_temperature(self, samples: TableSamples, settings: dict[str, Any]) -> bool:
+        return samples.R is None or super()._has_temperature(samples, settings)
 
     def _problem(self, parameters: Parameters, samples: TableSamples, settings: dict[str, Any]) -> Problem:
         X, Y, R, weight = samples.X, samples.Y, samples.R, samples.weight
@@ -361,10 +373,7 @@ class AsymmetricRelation(
         sampler = ObservedPairs(R, n_negatives)
         return drawn_pairs(parameters, X, Y, sampler, n_negatives, weight, loss, size or AUTO_PAIRS)
 
-    def _keep(self, samples: TableSamples, numbers: np.ndarray, settings: dict[str, Any]) -> None:
-        self.__dict__.pop("temperature_", None)
-        if samples.R is None:
-            self.temperature_ = float(np.exp(-np.float64(numbers[0])))
+    def _keep(self, samples: TableSamples, settings: dict[str, Any]) -> None:
         self._keep_table(samples.Y, self.psi_, settings["partial"])
 
     def transform(self, X: Any, y: Any = None) -> np.ndarray | tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,8 @@ from .files import SavedEstimator
 from .fitting.parameters import Parameters
 from .fitting.problems import Weight
 from .fitting.scaling import Scaling
-from .fitting.training import SOLVERS, Adam, Fit, Problem, minimize
+from .fitting.training import SOLVERS, Adam, ClosedForm, Fit, Problem, minimize
+from .fitting.unit_length import START, needs_temperature
 from .tables import check_sample_weight, validate_data
 
 # Hidden layers with hidden_widths="auto", where the fit has no closed form.
@@ -67,6 +68,7 @@ class Trained(NamedTuple):
 
     maps: list[MLP]
     curve: list[float]
+    numbers: Sequence[float] = (0.0,)
     n_iter: int = 1
     validation_curve: Sequence[float] = ()
     settled: bool = True
@@ -109,6 +111,7 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
     _losses: tuple[str, ...] = LOSSES
     _solvers: tuple[str, ...] = ("auto", *SOLVERS)
     _has_auto_decay = False
+    normalize: bool = False  # of estimators pickled before there was the parameter
 
     def _settings(self) -> dict[str, Any]:
         """Check the parameters, and return them as `_learn` reads them.
@@ -128,6 +131,7 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
             if _is_auto(self.batch_size)
             else check.integer("batch_size", self.batch_size, 2),
             "standardize": check.flag("standardize", self.standardize),
+            "normalize": check.flag("normalize", self.normalize),
             "learning_rate": _between("learning_rate", self.learning_rate, 0, np.inf, closed=False),
             "auto_decay": self._has_auto_decay and _is_auto(self.weight_decay),
             "tol": _between("tol", self.tol, 0, np.inf, closed=True),
@@ -231,10 +235,13 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
             self.column_means_ = [scaling.mean for scaling in scalings]
             self.column_scales_ = [scaling.scale for scaling in scalings]
             self._n_features_out = maps[0].widths[-1]
-            self._keep(given, numbers, settings)
+            self.__dict__.pop("temperature_", None)
+            if self._has_temperature(given, settings):
+                self.temperature_ = float(np.exp(-np.float64(numbers[0])))
+            self._keep(given, settings)
 
         if known is None and (trained := self._own_fit(samples, settings, rng)) is not None:
-            keep(trained.maps, np.zeros(1))
+            keep(trained.maps, np.asarray(trained.numbers))
             self._keep_curves(trained.curve, trained.n_iter, trained.validation_curve)
             self._finish(trained)
             return self
@@ -243,7 +250,7 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
             maps = self._start(training, settings, rng)
         else:
             maps = [scaling.unfolded(mlp) for scaling, mlp in zip(scalings, known, strict=True)]
-        parameters = Parameters(maps, self._start_numbers(samples, settings, known is not None))
+        parameters = Parameters(maps, self._start_numbers(maps, samples, settings, known is not None))
         problem = self._problem(parameters, training, settings)
         if held_out is not None:
             judge = self._problem(parameters, held_out, settings)
@@ -255,12 +262,12 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
     def _own_fit(self, samples: S, settings: dict[str, Any], rng: np.random.RandomState) -> Trained | None:
         """Return maps that are not fitted by one run of a solver; None if these settings need one."""
         closed = self._closed_form(samples, settings, rng) if settings["closed_form"] else None
-        return None if closed is None else Trained(closed[0], [closed[1]])
+        return None if closed is None else Trained(closed.maps, [closed.loss], [closed.log_scale])
 
     def _closed_form(
         self, samples: S, settings: dict[str, Any], rng: np.random.RandomState
-    ) -> tuple[list[MLP], float] | None:
-        """Return maps that are fitted without a solver, and their loss; None if these settings need one."""
+    ) -> ClosedForm | None:
+        """Return maps that are fitted without a solver; None if these settings need one."""
         return None
 
     def _scalings(self, samples: S, settings: dict[str, Any], known: Any) -> list[Scaling]:
@@ -282,11 +289,13 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
                 widths = (widths[0], *mlp.widths[1:-1], widths[-1])
             if settings["auto_features"]:
                 widths = (*widths[:-1], mlp.widths[-1])
-            if (mlp.widths, mlp.activation, mlp.dtype) != (widths, activation, dtype):
+            wanted = widths, activation, dtype, settings["normalize"]
+            if (mlp.widths, mlp.activation, mlp.dtype, mlp.normalize) != wanted:
+                normalized = ", normalized" if settings["normalize"] else ""
                 check.fail(
                     "partial_fit" if settings["partial"] else "warm_start",
                     f"parameters and tables that {name} fits, {mlp!r}",
-                    f"widths {widths}, {activation}, {dtype}; fit a clone to begin anew",
+                    f"widths {widths}, {activation}, {dtype}{normalized}; fit a clone to begin anew",
                 )
         return known
 
@@ -295,11 +304,31 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
         dtype = samples.tables[0].dtype
         maps = [MLP.random(widths, self.activation, rng, dtype) for widths in map_widths(samples, settings)]
         shrink = dtype.type(settings["n_features"] ** -0.5)
-        return [MLP([*m.weights[:-1], m.weights[-1] * shrink], m.biases, m.activation) for m in maps]
+        return [
+            MLP(
+                [*m.weights[:-1], m.weights[-1] * shrink],
+                m.biases,
+                m.activation,
+                normalize=settings["normalize"],
+            )
+            for m in maps
+        ]
 
-    def _start_numbers(self, samples: S, settings: dict[str, Any], continued: bool) -> list[float]:
-        """Return the first values of the numbers that are trained beside the maps."""
-        return []
+    def _has_temperature(self, samples: S, settings: dict[str, Any]) -> bool:
+        """Return whether the loss is of relation values divided by a learned temperature."""
+        return settings["normalize"] and needs_temperature(settings.get("loss", "softmax"))
+
+    def _start_numbers(
+        self, maps: Sequence[MLP], samples: S, settings: dict[str, Any], continued: bool
+    ) -> list[float]:
+        """Return the first values of the numbers that are trained beside the maps.
+
+        That is the logarithm of one over the temperature, if there is one.
+        """
+        if not self._has_temperature(samples, settings):
+            return []
+        temperature = getattr(self, "temperature_", None) if continued else None
+        return [-np.log(temperature or settings.get("temperature", START))]
 
     def _split(self, samples: S, settings: dict[str, Any], rng: np.random.RandomState) -> tuple[S, S | None]:
         """Return the samples to train on and those to validate on, if any."""
@@ -316,7 +345,7 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
         """Return the loss over these samples and its batches."""
         raise NotImplementedError
 
-    def _keep(self, samples: S, numbers: np.ndarray, settings: dict[str, Any]) -> None:
+    def _keep(self, samples: S, settings: dict[str, Any]) -> None:
         """Keep what depends on the trained maps; `samples` include those of weight zero."""
         raise NotImplementedError
 

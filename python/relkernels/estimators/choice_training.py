@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -14,7 +15,15 @@ from .base import Trained, TrainedEstimator, map_widths
 from .fitting import held_out
 from .fitting.choice_samples import ChoiceSamples
 from .fitting.folds import folds
-from .fitting.linear_utility import coefficients, inference, maps_of, maximum_likelihood, penalties
+from .fitting.linear_utility import (
+    coefficients,
+    inference,
+    maps_of,
+    maximum_likelihood,
+    on_sphere,
+    penalties,
+    scale_of,
+)
 from .fitting.parameters import Parameters
 from .fitting.problems import choices
 from .fitting.sets import ItemSets
@@ -40,6 +49,8 @@ class ChoiceTraining(TrainedEstimator[ChoiceSamples]):
         settings = super()._settings()
         if self.n_negatives is not None:
             check.integer("n_negatives", self.n_negatives, 1)
+        if settings["normalize"] and not any(settings["hidden_widths"]):
+            check.fail("normalize", "False with hidden_widths=(): a linear utility is not bounded", True)
         return settings
 
     def _samples(
@@ -83,7 +94,7 @@ class ChoiceTraining(TrainedEstimator[ChoiceSamples]):
                 min(1 + n_columns[0], n_columns[1]) if settings["auto_features"] else settings["n_features"]
             )
             maps = maps_of(solved.coefficients, [(n, n_features) for n in n_columns], activation, rng, dtype)
-            return Trained(maps, [solved.loss], max(1, solved.n_iter), settled=solved.settled)
+            return Trained(maps, [solved.loss], n_iter=max(1, solved.n_iter), settled=solved.settled)
         if settings["max_iter"] is not None or settings["early_stopping"] or settings["solver"] == "lbfgs":
             return None
         if settings["auto_decay"]:
@@ -91,14 +102,21 @@ class ChoiceTraining(TrainedEstimator[ChoiceSamples]):
         penalty = penalties(samples, rng)
         fitted = held_out.fit(
             samples,
-            lambda part: self._linear_start(part, penalty, settings, rng),
+            lambda part: self._first_parameters(part, penalty, settings, rng),
             lambda parameters, part: self._problem(parameters, part, settings),
             settings,
             rng,
         )
         found = fitted.held_out
-        n_iter = max(1, found.epochs)
-        return Trained(fitted.maps, fitted.curve, n_iter, found.curve, found.settled, found.stopped_by)
+        return Trained(
+            fitted.maps,
+            fitted.curve,
+            fitted.numbers,
+            max(1, found.epochs),
+            found.curve,
+            found.settled,
+            found.stopped_by,
+        )
 
     def _start(
         self, samples: ChoiceSamples, settings: dict[str, Any], rng: np.random.RandomState
@@ -117,7 +135,27 @@ class ChoiceTraining(TrainedEstimator[ChoiceSamples]):
         """Return maps that begin with the conditional logit of these choices."""
         widths = map_widths(samples, settings)
         linear = coefficients(samples, penalty, rng)
-        return maps_of(linear, widths, resolve(self.activation), rng, samples.Q.dtype)
+        maps = maps_of(linear, widths, resolve(self.activation), rng, samples.Q.dtype)
+        return on_sphere(maps, samples) if settings["normalize"] else maps
+
+    def _first_parameters(
+        self,
+        samples: ChoiceSamples,
+        penalty: np.ndarray,
+        settings: dict[str, Any],
+        rng: np.random.RandomState,
+    ) -> Parameters:
+        maps = self._linear_start(samples, penalty, settings, rng)
+        return Parameters(maps, self._start_numbers(maps, samples, settings, False))
+
+    def _start_numbers(
+        self, maps: Sequence[MLP], samples: ChoiceSamples, settings: dict[str, Any], continued: bool
+    ) -> list[float]:
+        """Return the logarithm of the scale, at a new start that of the conditional logit."""
+        numbers = super()._start_numbers(maps, samples, settings, continued)
+        if numbers and not continued and not settings["partial"]:
+            numbers = [np.log(scale_of(maps, samples))]
+        return numbers
 
     def _split(
         self, samples: ChoiceSamples, settings: dict[str, Any], rng: np.random.RandomState
@@ -140,7 +178,7 @@ class ChoiceTraining(TrainedEstimator[ChoiceSamples]):
         needed = min(1 + samples.Q.shape[1], samples.sets.items.shape[1])
         return settings["auto_features"] or settings["n_features"] >= needed
 
-    def _keep(self, samples: ChoiceSamples, numbers: np.ndarray, settings: dict[str, Any]) -> None:
+    def _keep(self, samples: ChoiceSamples, settings: dict[str, Any]) -> None:
         self._keep_margins(samples.Q, samples.sets, settings["partial"])
         for name in ("coefficients_", "standard_errors_"):
             self.__dict__.pop(name, None)

@@ -44,8 +44,9 @@ class Continuity(NamedTuple):
         Largest change of a utility, divided by the radius.
     slope_bound : float
         Upper bound of every slope: the product of the spectral norms of phi's weights, of the slopes of its
-        activations and of the largest norm of the features of the items. Infinite for relu_power(r) with r
-        other than 1; `note` then gives the reason.
+        activations and of the largest norm of the features of the items. If phi normalizes, it is divided by
+        a lower bound of the length of its features before that. Infinite for relu_power(r) with r other than
+        1, or if that length may be 0; `note` then gives the reason.
     changed : float
         Fraction of the moved queries whose most preferred item changed.
     secured : float
@@ -95,12 +96,21 @@ def transitivity(
     return Transitivity(n_triples, int(violated.sum()), int(incomparable.sum()))
 
 
-def slope_bound(phi: MLP, psi: MLP, items: np.ndarray) -> float:
-    """Return the largest slope that utilities of these items can have in the query."""
+def slope_bound(phi: MLP, psi: MLP, q: np.ndarray, items: np.ndarray, radius: float) -> float:
+    """Return the largest slope that utilities of these items can have near the queries, within the radius.
+
+    Features f of phi before they are normalized change by at most L per distance. Normalized, they change by
+    at most L / |f|, and |f| is at least that at the query minus L times the radius.
+    """
     slope = lipschitz(phi.activation)
     norms = [float(np.linalg.norm(w.astype(np.float64), 2)) for w in phi.weights]
     hidden = slope ** (len(norms) - 1) if len(norms) > 1 else 1.0
-    return float(np.prod(norms)) * hidden * float(np.linalg.norm(feature_map(items, psi), axis=1).max())
+    of_phi = float(np.prod(norms)) * hidden
+    if phi.normalize:
+        lengths = np.linalg.norm(MLP(phi.weights, phi.biases, phi.activation)(q), axis=1)
+        shortest = float(lengths.min()) - of_phi * radius
+        of_phi = of_phi / shortest if shortest > 0 else np.inf
+    return of_phi * float(np.linalg.norm(feature_map(items, psi), axis=1).max())
 
 
 def continuity(
@@ -137,11 +147,13 @@ def continuity(
         changed += int((after.argmax(axis=1) != before.argmax(axis=1)).sum())
         secured += int((margin > 2 * change).sum())
     total = n_directions * len(q)
-    bound = slope_bound(phi, psi, sets.items)
+    bound = slope_bound(phi, psi, q, sets.items, radius)
     note = ""
     if np.isinf(bound) and not np.isfinite(lipschitz(phi.activation)):
         note = (
             f"relu_power({phi.activation.parameter:g}) has no Lipschitz constant on the whole line: its "
             "slope is unbounded, so the weights guarantee no bound"
         )
+    elif np.isinf(bound) and phi.normalize:
+        note = "features of moved queries may have length 0 before they are normalized: lower radius"
     return Continuity(radius, largest, largest / radius, bound, changed / total, secured / total, note)

@@ -96,12 +96,18 @@ class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     standardize : bool, default True
         Train on columns of mean 0 and standard deviation 1. The maps take the columns as given: the change of
         units is part of their first layers. Constant columns and sparse tables keep their units.
+    normalize : bool, default False
+        Learn features of unit length, so that utilities are cosines. A choice then has the probability that
+        is the softmax of the utilities divided by `temperature_`, which is learned. Not with
+        ``hidden_widths=()``: a linear utility is not bounded.
 
     Attributes
     ----------
     phi_, psi_ : MLP
         The maps of queries and of items.
         Items have a further column for each alternative.
+    temperature_ : float
+        The learned temperature; only with `normalize`.
     alternatives_ : ndarray of shape (n_alternatives,)
         Names of the alternatives, sorted. Only if the fit had them.
     coefficients_, standard_errors_ : ndarray of shape (1 + n_features_in, d_x + n_alternatives)
@@ -213,6 +219,7 @@ class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         random_state: RandomStateLike = None,
         verbose: bool = False,
         standardize: bool = True,
+        normalize: bool = False,
     ) -> None:
         self.hidden_widths = hidden_widths
         self.hidden_widths_psi = hidden_widths_psi
@@ -231,6 +238,7 @@ class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         self.random_state = random_state
         self.verbose = verbose
         self.standardize = standardize
+        self.normalize = normalize
 
     def fit(
         self,
@@ -261,7 +269,8 @@ class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         available : array-like of bool of shape (b, n), optional
             Which items of sets of one size are available: the others cannot be chosen.
         groups : array-like of shape (b,), optional
-            Who chooses. With groups, choices of one person are never on both sides of a validation split.
+            Who chooses. With groups, choices of one person are never on both sides of a validation split, and
+            all 5 folds are used unless 500 persons are held out sooner: a fit to few persons takes longer.
 
         Returns
         -------

@@ -26,7 +26,8 @@ from .fitting.object_samples import ObjectSamples
 from .fitting.parameters import Parameters
 from .fitting.problems import all_pairs, drawn_pairs
 from .fitting.sampling import LabelPairs, ObservedPairs, PairSampler, ValuePairs
-from .fitting.training import Problem
+from .fitting.training import ClosedForm, Problem
+from .fitting.unit_length import check_cosines
 from .retrieval import RetrievalMixin
 from .scores import (
     determination,
@@ -113,6 +114,10 @@ class SymmetricRelation(
     standardize : bool, default True
         Train on columns of mean 0 and standard deviation 1. The maps take the columns as given: the change of
         units is part of their first layers. Constant columns and sparse tables keep their units.
+    normalize : bool, default False
+        Learn features of unit length, so that relation values are cosines. Values or a kernel are then fitted
+        with the squared loss only if r(x, x) = 1 for all x. The losses "logistic" and "softmax" divide the
+        cosines by a learned temperature.
 
     Attributes
     ----------
@@ -122,6 +127,9 @@ class SymmetricRelation(
         Features of the training objects, which `retrieve` searches; absent after `partial_fit`.
     classes_ : ndarray
         The labels; only if y was labels.
+    temperature_ : float
+        The learned temperature, by which the loss divides relation values; only with `normalize` and the
+        losses "logistic" and "softmax".
     loss_ : float
         Loss of the last epoch or iteration; with early stopping, the best validation loss.
     loss_curve_ : list of float
@@ -177,6 +185,7 @@ class SymmetricRelation(
         random_state: RandomStateLike = None,
         verbose: bool = False,
         standardize: bool = True,
+        normalize: bool = False,
     ) -> None:
         self.hidden_widths = hidden_widths
         self.n_features = n_features
@@ -196,6 +205,7 @@ class SymmetricRelation(
         self.random_state = random_state
         self.verbose = verbose
         self.standardize = standardize
+        self.normalize = normalize
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> SymmetricRelation:
         """Learn the relation.
@@ -256,6 +266,8 @@ class SymmetricRelation(
         X = self._rows(X, reset=settings["reset"], ensure_min_samples=2)
         weight = self._weights(sample_weight, X)
         targets = self._checked_targets(y, X, one_class=settings["partial"])
+        if settings["normalize"] and settings["loss"] == "squared":
+            check_cosines("y", targets, X)
         samples = ObjectSamples(X, targets, weight, X)
         if self.loss == "auto" and not settings["partial"] and samples.n_classes > MOST_CLASSES:
             settings["loss"] = "softmax"
@@ -271,9 +283,14 @@ class SymmetricRelation(
 
     def _closed_form(
         self, samples: ObjectSamples, settings: dict[str, Any], rng: np.random.RandomState
-    ) -> tuple[list[MLP], float] | None:
-        n_features = settings["n_features"]
-        return samples.closed_form(n_features, self.activation, rng, auto=settings["auto_features"])
+    ) -> ClosedForm | None:
+        return samples.closed_form(
+            settings["n_features"],
+            self.activation,
+            rng,
+            auto=settings["auto_features"],
+            normalize=settings["normalize"],
+        )
 
     def _problem(self, parameters: Parameters, samples: ObjectSamples, settings: dict[str, Any]) -> Problem:
         X, y, weight = samples.X, samples.y, samples.weight
@@ -289,7 +306,7 @@ class SymmetricRelation(
             )
         return all_pairs(parameters, X, samples.targets(), weight, loss, size or auto_batch(len(samples)))
 
-    def _keep(self, samples: ObjectSamples, numbers: np.ndarray, settings: dict[str, Any]) -> None:
+    def _keep(self, samples: ObjectSamples, settings: dict[str, Any]) -> None:
         self._keep_table(samples.X, self.phi_, settings["partial"])
 
     def _pair_sampler(self, y: Any, dtype: np.dtype, loss: str) -> tuple[PairSampler, int]:

@@ -103,7 +103,8 @@ class UtilityMixin:
         Returns
         -------
         ndarray of shape (b, n), or a list of b arrays of shape (n_i,)
-            -inf for items that are not `available`. The probability of a choice is the softmax over its set.
+            -inf for items that are not `available`. The probability of a choice is the softmax over its set,
+            with `normalize` of utilities divided by `temperature_`.
         """
         Q, sets = self._read(Q, X, alternatives, available, name="X")
         return sets.as_given(self._utilities(Q, sets))
@@ -171,6 +172,8 @@ class UtilityMixin:
     ) -> float:
         """Return the mean negative log-likelihood of choices: probabilities are the softmax of utilities.
 
+        With `normalize`, utilities are divided by `temperature_` first.
+
         Parameters
         ----------
         Q, sets, chosen : as in `fit`
@@ -188,8 +191,9 @@ class UtilityMixin:
         """
         Q, sets = self._read(Q, sets, alternatives, available)
         index = chosen_items(sets, chosen, Q)
+        temperature = getattr(self, "temperature_", 1.0)
         rows = zip(self._utilities(Q, sets), index, strict=True)
-        losses = [float(logsumexp(row) - row[i]) for row, i in rows]
+        losses = [float(logsumexp(row / temperature) - row[i] / temperature) for row, i in rows]
         return float(np.average(losses, weights=self._weights(sample_weight, Q)))
 
     def attend(

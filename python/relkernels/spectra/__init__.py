@@ -2,7 +2,8 @@
 
 `mercer` returns eigenvalues and eigenfunctions of a kernel on points, `mercer_sphere` those of a zonal kernel
 on the sphere, `schmidt` the singular spectrum of an asymmetric relation; `fit_decay` estimates how fast a
-spectrum decays. `rkhs_norm` and the functions `barron_norm...` compute norms of functions.
+spectrum decays, `gamma2` the length of the feature maps that a relation needs. `rkhs_norm` and the functions
+`barron_norm...` compute norms of functions.
 """
 
 from .barron import (
@@ -14,6 +15,7 @@ from .barron import (
     barron_norm_trigonometric,
 )
 from .decay import Decay, fit_decay
+from .factorisation import Gamma2, gamma2
 from .operators import kernel_operator
 from .points import MercerSpectrum, SchmidtSpectrum, mercer, schmidt
 from .rkhs import RKHSNorm, rkhs_norm
@@ -22,6 +24,7 @@ from .sphere import SphereSpectrum, funk_hecke, mercer_sphere, multiplicity
 __all__ = [
     "BarronNorm",
     "Decay",
+    "Gamma2",
     "MercerSpectrum",
     "RKHSNorm",
     "SchmidtSpectrum",
@@ -33,6 +36,7 @@ __all__ = [
     "barron_norm_trigonometric",
     "fit_decay",
     "funk_hecke",
+    "gamma2",
     "kernel_operator",
     "mercer",
     "mercer_sphere",

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..base import check
 from ..base.describe import described
+from .gegenbauer import polynomials, quadrature
 
 # Eigenvalues within this fraction of the kernel's largest value are the quadrature's rounding.
 _ROUNDING = 1e-14
@@ -156,7 +157,7 @@ def funk_hecke(
         raise TypeError(f"profile: expected a callable of an array, got {described(profile)}")
     n, count = check.integer("dimension", dimension, 2, _MOST), check.integer("degrees", degrees, 1, _MOST)
     nodes = 2 * count + 64 if n_nodes is None else check.integer("n_nodes", n_nodes, 2, _MOST)
-    t, weights = _nodes(n, breaks, nodes)
+    t, weights = quadrature(n, breaks, nodes)
     with check.naming("profile"):
         values = check.numbers("profile", profile(t))
     if values.shape != t.shape:
@@ -164,28 +165,7 @@ def funk_hecke(
     if not np.isfinite(values).all():
         check.fail("profile", "finite values between -1 and 1", "NaN or infinite ones")
     weighted = values * weights
-    result = np.empty(count)
-    before, now = np.zeros_like(t), np.ones_like(t)
-    for k in range(count):
-        result[k] = weighted @ now
-        # (k + n - 2) P_(k+1) = (2k + n - 2) t P_k - k P_(k-1)
-        before, now = now, t if k == 0 else ((2 * k + n - 2) * t * now - k * before) / (k + n - 2)
-    return result
-
-
-def _nodes(n: int, breaks: Sequence[float], nodes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return values of t = <x, y> and weights, for means over the sphere with `nodes` nodes a piece."""
-    jumps = sorted(check.numbers("breaks", breaks).ravel().tolist())
-    if jumps and not (jumps[0] > -1 and jumps[-1] < 1):
-        outside = next(t for t in jumps if not -1 < t < 1)
-        check.fail("breaks", "numbers between -1 and 1", outside)
-    edges = np.array([0.0, *np.arccos(jumps[::-1]), np.pi])
-    x, w = np.polynomial.legendre.leggauss(nodes)
-    middle, half = (edges[1:] + edges[:-1]) / 2, (edges[1:] - edges[:-1]) / 2
-    angle = (middle[:, None] + half[:, None] * x).ravel()
-    # |S^(n-2)| / |S^(n-1)|
-    ratio = math.exp(math.lgamma(n / 2) - math.lgamma((n - 1) / 2)) / math.sqrt(math.pi)
-    return np.cos(angle), np.sin(angle) ** (n - 2) * (half[:, None] * w).ravel() * ratio
+    return np.array([weighted @ P for P in polynomials(t, n, count)])
 
 
 def _mean_square(
@@ -197,7 +177,7 @@ def _mean_square(
     """
     nodes, before = min(max(nodes, 128), _MOST_NODES // 2), math.inf
     while True:
-        t, weights = _nodes(dimension, breaks, nodes)
+        t, weights = quadrature(dimension, breaks, nodes)
         square = float(weights @ np.square(check.numbers("profile", profile(t))))
         change = abs(square - before)
         if change <= 1e-12 * square:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,12 +19,12 @@ from .relations import relation_matrix
 
 
 def _width(phi: nn.Module) -> int | None:
-    """Return the number of features that a map gives, where that is known without calling it."""
+    """Return the number of features of a map, if it is known without calling it."""
     return phi.widths[-1] if isinstance(phi, FeatureMap) and computes_mlp(phi) else None
 
 
 class _Relation(nn.Module):
-    """What both modules hold: phi, psi where it is another map, and the scale."""
+    """The parts of both modules: phi, psi if it is another map, and the scale."""
 
     psi: nn.Module | None
     log_scale: nn.Parameter
@@ -71,7 +72,7 @@ class _Relation(nn.Module):
 
     @property
     def scale(self) -> Any:
-        """The factor of the relation: a number, or a tensor where it was given as one or is learned."""
+        """The factor of the relation: a number, or a tensor if it was given as one or is learned."""
         if "log_scale" in self._parameters:
             return self.log_scale.exp()
         for held in (self._parameters, self._buffers):
@@ -128,12 +129,12 @@ class _Relation(nn.Module):
         return cls(copied, None if psi is None or psi is phi else FeatureMap._copied("psi", psi), **options)
 
     def to_mlp(self) -> tuple[MLP, MLP]:
-        """Return phi and psi as they are now; where one map serves both sides, it is returned twice.
+        """Return phi and psi as they are now; if one map serves both sides, it is returned twice.
 
         Returns
         -------
         phi, psi : relkernels.MLP
-            Copies, as `relkernels.relation_matrix` and the others take them.
+            Copies, for `relkernels.relation_matrix` and the other functions.
 
         Raises
         ------
@@ -168,7 +169,7 @@ class InnerProductRelation(_Relation):
         Train the scale, from the positive number given: its logarithm is the parameter `log_scale`, so that
         the factor, ``module.scale``, stays positive.
     heads : int, default 1
-        Number of relations that share the features out, a divisor of their width.
+        Number of relations, among which the features are divided; a divisor of their width.
 
     Raises
     ------
@@ -216,9 +217,9 @@ class InnerProductRelation(_Relation):
 class RelationAttention(_Relation):
     """Relational cross-attention ``softmax_j(scale * <phi(q_i), psi(k_j)>) @ v`` with trainable maps.
 
-    Attention weights come from relations between objects alone; what is averaged are values of their
-    own, for example symbols that name the objects (Altabaa et al., arXiv 2304.00195). Nothing of the
-    objects passes but their relations.
+    Attention weights depend only on the relations between objects. The values that they average come from
+    another table, for example symbols that name the objects (Altabaa et al., arXiv 2304.00195), so that only
+    relations between objects reach the output.
 
     Parameters
     ----------
@@ -235,6 +236,7 @@ class RelationAttention(_Relation):
     causal : bool, default False
     window : int or (int or None, int or None), optional
     align : {"upper_left", "lower_right"}, default "upper_left"
+    softcap : float, optional
         As in `relkernels.attention`.
 
     Raises
@@ -252,6 +254,8 @@ class RelationAttention(_Relation):
     torch.Size([4, 10, 5])
     """
 
+    softcap: float | None = None  # of modules pickled before there was the option
+
     def __init__(
         self,
         phi: nn.Module,
@@ -262,18 +266,30 @@ class RelationAttention(_Relation):
         causal: bool = False,
         window: Window = None,
         align: str = "upper_left",
+        softcap: float | None = None,
     ) -> None:
         super().__init__(phi, psi, scale, learn_scale)
-        Allowed(None, causal, window, align).limits()  # refuses what is not as above
+        Allowed(None, causal, window, align).limits()  # raises an error if one is not as above
         self.causal, self.window, self.align = causal, window, align
+        self.softcap = check.softcap(softcap, np.dtype(np.float64))
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the attended values: `attention` with this module's maps, scale, causal rule and window."""
-        allowed: dict[str, Any] = {"causal": self.causal, "window": self.window, "align": self.align}
-        return attention(q, k, v, self.phi, self.psi, scale=self.scale, mask=mask, **allowed)
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None = None,
+        *,
+        bias: Tensor | None = None,
+    ) -> Tensor:
+        """Return the attended values: `attention` with this mask, bias and the module's maps and options."""
+        options: dict[str, Any] = {"causal": self.causal, "window": self.window, "align": self.align}
+        options |= {"mask": mask, "bias": bias, "softcap": self.softcap}
+        return attention(q, k, v, self.phi, self.psi, scale=self.scale, **options)
 
     def extra_repr(self) -> str:
         """Return the options in the module's representation."""
         window = "" if self.window is None else f", window={self.window}"
         align = "" if self.align == "upper_left" else f", align={self.align!r}"
-        return f"scale={self._scale_text()}, causal={self.causal}{window}{align}"
+        softcap = "" if self.softcap is None else f", softcap={self.softcap:g}"
+        return f"scale={self._scale_text()}, causal={self.causal}{window}{align}{softcap}"

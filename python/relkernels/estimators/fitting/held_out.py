@@ -1,4 +1,4 @@
-"""Training of a utility for as many epochs as held-out choices want, with a scale that calibrates it."""
+"""Training of a utility for the number of epochs with the least held-out loss, and its calibration."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from .problems import Problem
 from .sets import ItemSets
 from .training import Fit, minimize
 
-# Folds are used one after the other until this number of choices is held out.
+# Folds are used one after the other until this number of choices is held out or, with groups, of groups: the
+# choices of one person are alike, and many choices of few persons say little about other persons.
 _FOLDS = 5
 _ENOUGH = 500
 # Lengths of a training that are tried, in steps of Adam, from the shortest, while held-out choices improve.
 _LENGTHS = (60, 200, 600, 2000)
 # Utilities of held-out items in memory, at most, for each fold.
 _UTILITIES = 10_000_000
-# If all held-out choices are foreseen, the best scale is infinite.
+# If all held-out choices are predicted, the best scale is infinite. It may be zero, which has no logarithm.
+_LEAST_SCALE = 1e-6
 _LARGEST_SCALE = 2.0
 # A fit of the greatest length has settled if that lowered the held-out loss by less than this share.
 _SETTLED = 0.02
@@ -39,19 +41,22 @@ class Fitted:
     Attributes
     ----------
     maps : list of MLP
+    numbers : list of float
+        The logarithm of the scale of the utilities: 0 unless the maps normalize.
     curve : list of float
         Loss of each epoch of the last training.
     held_out : HeldOut
     """
 
     maps: list[MLP]
+    numbers: list[float]
     curve: list[float]
     held_out: HeldOut
 
 
 @dataclass
 class HeldOut:
-    """What held-out choices select.
+    """The length of a training and the scale that held-out choices select.
 
     Attributes
     ----------
@@ -80,10 +85,12 @@ class _Run(NamedTuple):
     held: ChoiceSamples
 
     def utilities(self, flat: np.ndarray) -> np.ndarray:
-        """Return the utilities of the held-out items, set by set."""
-        phi, psi = self.problem.parameters.split(flat)[0]
+        """Return the utilities of the held-out items, set by set, times the scale that is trained."""
+        (phi, psi), numbers = self.problem.parameters.split(flat)
         rows, sets = self.held.queries, self.held.sets
         f = feature_map(self.held.Q[rows], phi)
+        if len(numbers):
+            f *= np.exp(numbers[0])
         if sets.shared:
             return (f @ feature_map(sets.items, psi).T).ravel()
         g = feature_map(sets.items[sets.places(rows)], psi)
@@ -118,7 +125,7 @@ class _Judge:
 
 def fit(
     samples: ChoiceSamples,
-    start: Callable[[ChoiceSamples], list[MLP]],
+    start: Callable[[ChoiceSamples], Parameters],
     problem_of: Callable[[Parameters, ChoiceSamples], Problem],
     settings: dict[str, Any],
     rng: np.random.RandomState,
@@ -128,7 +135,7 @@ def fit(
     After an interrupt of the search the start is returned.
     """
     found = _select(samples, start, problem_of, settings, rng)
-    problem = problem_of(Parameters(start(samples)), samples)
+    problem = problem_of(start(samples), samples)
     flat = problem.parameters.start
     curve: list[float] = []
     if found.epochs and not isinstance(found.stopped_by, KeyboardInterrupt):
@@ -136,8 +143,11 @@ def fit(
         flat, curve, found.stopped_by = trained.flat, trained.curve, trained.stopped_by
     if not curve:
         curve = [problem.evaluate(flat, problem.whole(rng)).loss]
-    phi, psi = problem.parameters.split(flat)[0]
-    return Fitted([_scaled(phi, found.scale), psi], curve, found)
+    (phi, psi), numbers = problem.parameters.split(flat)
+    if len(numbers):
+        log_scale = float(numbers[0]) + math.log(max(found.scale, _LEAST_SCALE))
+        return Fitted([phi, psi], [log_scale], curve, found)
+    return Fitted([_scaled(phi, found.scale), psi], [0.0], curve, found)
 
 
 def _scaled(mlp: MLP, scale: float) -> MLP:
@@ -150,7 +160,7 @@ def _scaled(mlp: MLP, scale: float) -> MLP:
 
 def _select(
     samples: ChoiceSamples,
-    start: Callable[[ChoiceSamples], list[MLP]],
+    start: Callable[[ChoiceSamples], Parameters],
     problem_of: Callable[[Parameters, ChoiceSamples], Problem],
     settings: dict[str, Any],
     rng: np.random.RandomState,
@@ -184,7 +194,7 @@ def _select(
 
 def _runs(
     samples: ChoiceSamples,
-    start: Callable[[ChoiceSamples], list[MLP]],
+    start: Callable[[ChoiceSamples], Parameters],
     problem_of: Callable[[Parameters, ChoiceSamples], Problem],
     rng: np.random.RandomState,
 ) -> list[_Run]:
@@ -193,10 +203,10 @@ def _runs(
     for training, held in splits(folds(len(samples), _FOLDS, samples.groups, rng)):
         if judged >= _ENOUGH:
             break
-        judged += len(held)
+        judged += len(held) if samples.groups is None else len(np.unique(samples.groups[held]))
         rest = samples.select(training)
         held = held[: max(1, _UTILITIES // int(samples.sets.sizes.max()))]
-        runs.append(_Run(problem_of(Parameters(start(rest)), rest), samples.select(held)))
+        runs.append(_Run(problem_of(start(rest), rest), samples.select(held)))
     return runs
 
 

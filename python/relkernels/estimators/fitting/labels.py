@@ -48,6 +48,8 @@ def label_map(
     n_features: int | None,
     activation: str | Activation,
     rng: np.random.RandomState,
+    *,
+    normalize: bool = False,
 ) -> tuple[MLP, float]:
     """Return the map, and the mean squared difference of its relation from equality of labels.
 
@@ -60,6 +62,8 @@ def label_map(
     n_features : int, optional
         None is the number of classes. With fewer, the probabilities minus their means are projected onto the
         subspace that keeps most of their inner products.
+    normalize : bool
+        Divide the probabilities, or their projections, by their length.
     """
     n_classes = int(codes.max()) + 1
     count = np.ones(len(codes)) if weight is None else weight.astype(np.float64)
@@ -81,6 +85,7 @@ def label_map(
         [layer.weights[0], *(weight.astype(X.dtype) for weight in weights)],
         [layer.biases[0], *(bias.astype(X.dtype) for bias in biases)],
         activation,
+        normalize=normalize,
     )
     judged = slice(0, _JUDGED)
     p = feature_map(X[judged], mlp)

@@ -31,6 +31,9 @@ _CROSSED = (1000.0, 100.0, 10.0, 1.0, 0.1)
 # Penalties without enough queries to compare any.
 _UNKNOWN = (1.0, 1.0, 10.0, 10.0)
 
+# Size of the constant feature of maps that normalize, in units of the length of the others.
+_CONSTANT = 3.0
+
 # Hidden units h(s x) and h(-s x) carry a linear function x: h(s x) - h(-s x) = gain * x, exactly with s = 1,
 # and nearly with a small s where h is odd about a point.
 _CARRIERS = {
@@ -172,6 +175,49 @@ def maps_of(
             _carry(weights, biases, w, b, activation)
         maps.append(MLP([a.astype(dtype) for a in weights], [a.astype(dtype) for a in biases], activation))
     return maps
+
+
+def on_sphere(maps: Sequence[MLP], samples: ChoiceSamples) -> list[MLP]:
+    """Return maps to features of unit length with nearly the inner products of `maps`, divided by `scale_of`.
+
+    A constant feature of each map, where the other has none, is large beside its other features, so that all
+    lengths are nearly equal. It needs two features that the linear part leaves free. Without them, lengths
+    differ, and items of different lengths are compared by direction only.
+    """
+    phi, _ = maps
+    assert phi.biases is not None
+    free = np.flatnonzero(~(phi.weights[-1].any(axis=0) | (phi.biases[-1] != 0)))[:2]
+    found = []
+    for i, (mlp, table) in enumerate(zip(maps, _some_rows(samples), strict=True)):
+        assert mlp.biases is not None
+        output, bias = mlp.weights[-1].copy(), mlp.biases[-1].copy()
+        if len(free) == 2:
+            output[:, free] = 0.0
+            others = MLP([*mlp.weights[:-1], output], mlp.biases, mlp.activation)
+            bias[free[i]] = _CONSTANT * max(_length(others, table), 1.0)
+        weights, biases = [*mlp.weights[:-1], output], [*mlp.biases[:-1], bias]
+        found.append(MLP(weights, biases, mlp.activation, normalize=True))
+    return found
+
+
+def scale_of(maps: Sequence[MLP], samples: ChoiceSamples) -> float:
+    """Return the product of the lengths that features of both maps have before they are normalized."""
+    lengths = [
+        _length(MLP(mlp.weights, mlp.biases, mlp.activation), table)
+        for mlp, table in zip(maps, _some_rows(samples), strict=True)
+    ]
+    return max(lengths[0] * lengths[1], 1.0)
+
+
+def _some_rows(samples: ChoiceSamples) -> list[np.ndarray]:
+    """Return some queries and some items."""
+    tables = samples.Q[samples.queries], samples.sets.items
+    return [t[np.linspace(0, len(t) - 1, min(len(t), _QUERIES)).astype(int)] for t in tables]
+
+
+def _length(mlp: MLP, table: np.ndarray) -> float:
+    """Return the root of the mean squared length of features."""
+    return float(np.sqrt(np.square(mlp(table), dtype=np.float64).sum(axis=1).mean()))
 
 
 def _carry(

@@ -1,10 +1,12 @@
 """Losses of the estimators, from `feature_loss` over pairs of features and the chain rule through maps.
 
-Each returns its value and the gradient with respect to each map (and to a number, if it has one).
+Each returns its value, the gradient with respect to each map, and that with respect to each of its `numbers`:
+either none, or the logarithm of a scale by which inner products are multiplied, one over the temperature.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +34,21 @@ class PairBatch(NamedTuple):
     sizes: np.ndarray
     partners: np.ndarray
     targets: np.ndarray
+
+
+class Evaluated(NamedTuple):
+    """A loss, and its gradients with respect to each map and each number."""
+
+    value: float
+    of_maps: list[MLPGradient]
+    of_numbers: list[float]
+
+
+# The logarithm of a scale, or nothing.
+Numbers = Sequence[float] | np.ndarray
+
+# A loss of features and its gradients with respect to both sides.
+_OfFeatures = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray, np.ndarray]]
 
 
 def _back(x: np.ndarray, mlp: MLP, gradient: np.ndarray) -> MLPGradient:
@@ -104,13 +121,35 @@ def _loss(
     return counted_loss(f, g, target, loss, count_f, count_g)
 
 
+def _of_scaled(
+    loss: _OfFeatures, f: np.ndarray, g: np.ndarray, numbers: Numbers
+) -> tuple[float, np.ndarray, np.ndarray, list[float]]:
+    """Return the loss of inner products times a scale, and its gradients.
+
+    The scale multiplies the features `f`, so its gradient follows from theirs.
+    """
+    if not len(numbers):
+        return *loss(f, g), []
+    scale = f.dtype.type(np.exp(float(numbers[0])))
+    scaled = f * scale
+    value, grad_f, grad_g = loss(scaled, g)
+    return value, grad_f * scale, grad_g, [float(np.vdot(grad_f, scaled))]
+
+
 def symmetric_loss(
-    x: np.ndarray, target: np.ndarray, phi: MLP, loss: str, count: np.ndarray | None = None
-) -> tuple[float, MLPGradient]:
+    x: np.ndarray,
+    target: np.ndarray,
+    phi: MLP,
+    loss: str,
+    count: np.ndarray | None = None,
+    numbers: Numbers = (),
+) -> Evaluated:
     """Return the loss over all pairs of rows of `x`, each of which counts `count` times."""
     f = feature_map(x, phi)
-    value, grad_f, grad_g = _loss(f, f, target, loss, count, count)
-    return value, _back(x, phi, grad_f + grad_g)
+    value, grad_f, grad_g, slopes = _of_scaled(
+        lambda f, g: _loss(f, g, target, loss, count, count), f, f, numbers
+    )
+    return Evaluated(value, [_back(x, phi, grad_f + grad_g)], slopes)
 
 
 def asymmetric_loss(
@@ -121,10 +160,13 @@ def asymmetric_loss(
     psi: MLP,
     loss: str,
     count: np.ndarray | None = None,
-) -> tuple[float, MLPGradient, MLPGradient]:
+    numbers: Numbers = (),
+) -> Evaluated:
     """Return the loss over all pairs of a row of `x`, which counts `count` times, and one of `y`."""
-    value, grad_f, grad_g = _loss(feature_map(x, phi), feature_map(y, psi), target, loss, count, None)
-    return value, _back(x, phi, grad_f), _back(y, psi, grad_g)
+    value, grad_f, grad_g, slopes = _of_scaled(
+        lambda f, g: _loss(f, g, target, loss, count, None), feature_map(x, phi), feature_map(y, psi), numbers
+    )
+    return Evaluated(value, [_back(x, phi, grad_f), _back(y, psi, grad_g)], slopes)
 
 
 def contrastive_loss(
@@ -134,22 +176,22 @@ def contrastive_loss(
     psi: MLP,
     log_scale: float,
     count: np.ndarray | None = None,
-) -> tuple[float, MLPGradient, MLPGradient, float]:
+) -> Evaluated:
     """Return InfoNCE in both directions, row i of `x` matched to row i of `y`, and its gradients.
 
-    The logits are ``exp(log_scale) * <phi(x_i), psi(y_j)>`` (Radford et al. 2021). The scale multiplies the
-    features of `x`, so its gradient follows from theirs. The last result is the gradient with respect to
-    `log_scale`.
+    The logits are ``exp(log_scale) * <phi(x_i), psi(y_j)>`` (Radford et al. 2021).
     """
-    f, g = feature_map(x, phi), feature_map(y, psi)
-    scale = f.dtype.type(np.exp(log_scale))
-    f *= scale
-    own = np.arange(len(f))
-    forth, forth_f, forth_g = _loss(f, g, (own, own), "softmax", count, count)
-    back, back_g, back_f = _loss(g, f, (own, own), "softmax", count, count)
-    grad_f, grad_g = (forth_f + back_f) / 2, (forth_g + back_g) / 2
-    grad_log_scale = float(np.vdot(grad_f, f))
-    return (forth + back) / 2, _back(x, phi, grad_f * scale), _back(y, psi, grad_g), grad_log_scale
+    own = np.arange(len(x))
+
+    def both_ways(f: np.ndarray, g: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        forth, forth_f, forth_g = _loss(f, g, (own, own), "softmax", count, count)
+        back, back_g, back_f = _loss(g, f, (own, own), "softmax", count, count)
+        return (forth + back) / 2, (forth_f + back_f) / 2, (forth_g + back_g) / 2
+
+    value, grad_f, grad_g, slopes = _of_scaled(
+        both_ways, feature_map(x, phi), feature_map(y, psi), [log_scale]
+    )
+    return Evaluated(value, [_back(x, phi, grad_f), _back(y, psi, grad_g)], slopes)
 
 
 def listwise_loss(
@@ -182,10 +224,16 @@ def preference_loss(
     phi: MLP,
     psi: MLP,
     weight: np.ndarray | None = None,
-) -> tuple[float, MLPGradient, MLPGradient]:
+    numbers: Numbers = (),
+) -> Evaluated:
     """Return `listwise_loss` of the features of queries and of their items."""
-    value, grad_f, grad_g = listwise_loss(feature_map(q, phi), feature_map(items, psi), sizes, target, weight)
-    return value, _back(q, phi, grad_f), _back(items, psi, grad_g)
+    value, grad_f, grad_g, slopes = _of_scaled(
+        lambda f, g: listwise_loss(f, g, sizes, target, weight),
+        feature_map(q, phi),
+        feature_map(items, psi),
+        numbers,
+    )
+    return Evaluated(value, [_back(q, phi, grad_f), _back(items, psi, grad_g)], slopes)
 
 
 def _pairs_of_features(
@@ -240,7 +288,8 @@ def pair_loss(
     loss: str,
     count_x: np.ndarray | None = None,
     count_y: np.ndarray | None = None,
-) -> tuple[float, MLPGradient, MLPGradient | None]:
+    numbers: Numbers = (),
+) -> Evaluated:
     """Return the loss over the listed pairs of rows of `x` and of `y` (None: of `x`, through `phi`).
 
     Only rows that occur in pairs are mapped. Under softmax, each anchor chooses among its partners.
@@ -254,11 +303,15 @@ def pair_loss(
         objects, at = np.unique(np.concatenate([pairs.anchors, pairs.partners]), return_inverse=True)
         local = pairs._replace(anchors=at[: len(pairs.anchors)], partners=at[len(pairs.anchors) :])
         f = feature_map(x[objects], phi)
-        value, grad_f, grad_g = _pairs_of_features(f, f, local, loss, weight)
-        return value, _back(x[objects], phi, grad_f + grad_g), None
+        value, grad_f, grad_g, slopes = _of_scaled(
+            lambda f, g: _pairs_of_features(f, g, local, loss, weight), f, f, numbers
+        )
+        return Evaluated(value, [_back(x[objects], phi, grad_f + grad_g)], slopes)
     rows, anchors = np.unique(pairs.anchors, return_inverse=True)
     columns, partners = np.unique(pairs.partners, return_inverse=True)
     local = pairs._replace(anchors=anchors, partners=partners)
     f, g = feature_map(x[rows], phi), feature_map(y[columns], psi)
-    value, grad_f, grad_g = _pairs_of_features(f, g, local, loss, weight)
-    return value, _back(x[rows], phi, grad_f), _back(y[columns], psi, grad_g)
+    value, grad_f, grad_g, slopes = _of_scaled(
+        lambda f, g: _pairs_of_features(f, g, local, loss, weight), f, g, numbers
+    )
+    return Evaluated(value, [_back(x[rows], phi, grad_f), _back(y[columns], psi, grad_g)], slopes)

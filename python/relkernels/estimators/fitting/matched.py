@@ -36,6 +36,8 @@ _FLOOR = 0.01
 _UNITS, _FEWEST, _MOST = 2048, 6, 32
 # The second layer is exact up to this multiple of the largest coordinate.
 _REACH = 1.2
+# Radius of the sphere of features of unit length, in units of the length of the coordinates.
+_RADIUS = 1.0
 # Most features by default. Terms of little size tell rows apart too, so that none is left out below that.
 _MOST_FEATURES = 128
 
@@ -56,8 +58,8 @@ def matched_maps(
     n_features: int | None,
     activation: str | Activation,
     rng: np.random.RandomState,
-) -> tuple[MLP, MLP]:
-    """Return the maps of two tables whose columns have mean 0 and deviation 1.
+) -> tuple[MLP, MLP, float]:
+    """Return the maps of two tables whose columns have mean 0 and deviation 1, and the log of their scale, 0.
 
     Parameters
     ----------
@@ -67,6 +69,52 @@ def matched_maps(
     n_features : int, optional
         None means all terms of the relation, at most 128.
     """
+    of_x, of_y, f, g, count = _both_sides(X, Y, weight, activation, rng)
+    squares = 2 if n_features is None or n_features > 2 else 0
+    kept_f, kept_g = _leading(f.values, g.values, count, (n_features or _MOST_FEATURES) - squares)
+    return (
+        of_x.mlp(f, kept_f, n_features, first=False),
+        of_y.mlp(g, kept_g, n_features, first=True),
+        0.0,
+    )
+
+
+def matched_on_sphere(
+    X: np.ndarray,
+    Y: np.ndarray,
+    weight: np.ndarray | None,
+    n_features: int | None,
+    activation: str | Activation,
+    rng: np.random.RandomState,
+) -> tuple[MLP, MLP, float]:
+    """Return maps to features of unit length, and the logarithm of one over their temperature.
+
+    Arguments are those of `matched_maps`. A constant beside the coordinates f and g of both sides puts them
+    on a sphere of about its radius r, where cosines rank pairs nearly as distances do: ``1 - |f - g|^2 / 2
+    r^2`` if r is large. In units of the errors, such a distance is minus twice the log-likelihood.
+    """
+    of_x, of_y, f, g, count = _both_sides(X, Y, weight, activation, rng)
+    wanted = n_features or _MOST_FEATURES
+    kept = _balanced(f.values, g.values, count, wanted - 1 if wanted > 1 else wanted)
+    sides = [values @ axes for values, axes in zip((f.values, g.values), kept, strict=True)]
+    radius = _RADIUS * np.sqrt(np.mean([count @ np.square(side).sum(axis=1) for side in sides]) / count.sum())
+    radius = max(float(radius), 1e-6)
+    constant = radius if wanted > 1 else 0.0
+    phi, psi = (
+        side.on_sphere(coordinates, axes, n_features, constant)
+        for side, coordinates, axes in zip((of_x, of_y), (f, g), kept, strict=True)
+    )
+    return phi, psi, 2 * np.log(radius)
+
+
+def _both_sides(
+    X: np.ndarray,
+    Y: np.ndarray,
+    weight: np.ndarray | None,
+    activation: str | Activation,
+    rng: np.random.RandomState,
+) -> tuple[_Design, _Design, _Coordinates, _Coordinates, np.ndarray]:
+    """Return the hidden features and the coordinates of both tables, and the counts of their rows."""
     rows = np.arange(len(X))
     if len(X) > _FITTED:
         rows = np.sort(rng.choice(len(X), _FITTED, replace=False))
@@ -76,11 +124,7 @@ def matched_maps(
     y_predicted, y_own = _coordinates(of_x, of_y, axes_y, count)
     x_predicted, x_own = _coordinates(of_y, of_x, axes_x, count)
     f, g = _joined(y_predicted, x_own), _joined(y_own, x_predicted)
-    kept_f, kept_g = _leading(f.values, g.values, count, n_features)
-    return (
-        of_x.mlp(f, kept_f, n_features, first=False),
-        of_y.mlp(g, kept_g, n_features, first=True),
-    )
+    return of_x, of_y, f, g, count
 
 
 class _Design:
@@ -117,16 +161,7 @@ class _Design:
 
         Both sides are divided by the square root of two, since the relation is the mean of two.
         """
-        assert self._layer.biases is not None
-        weight, bias = self._layer.weights[0], self._layer.biases[0]
-        read, levels = coordinates.weights, coordinates.levels
-        if self._slope:
-            n_columns = self.table.shape[1]
-            eye = np.eye(n_columns)
-            weight = np.column_stack([weight, eye, -eye])
-            bias = np.concatenate([bias, np.zeros(2 * n_columns)])
-            linear = read[-n_columns:] * (_LINEAR / self._slope)
-            read = np.concatenate([read[:-n_columns], linear, -linear])
+        weight, bias, read, levels = self._units(coordinates)
         reach = _REACH * np.maximum(np.abs(coordinates.values).max(axis=0), 1e-6)
         n_units = int(np.clip(_UNITS // len(reach), _FEWEST, _MOST))
         knots, of_line, of_square = _line_and_square(self._layer.activation, n_units)
@@ -145,6 +180,34 @@ class _Design:
         dtype = self._layer.dtype
         weights, biases = (weight, inner, outer), (bias, shift, level)
         return MLP([w.astype(dtype) for w in weights], [b.astype(dtype) for b in biases], self.activation)
+
+    def _units(self, coordinates: _Coordinates) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return a hidden layer, and the weights and levels that give the coordinates from its units."""
+        assert self._layer.biases is not None
+        weight, bias, read = self._layer.weights[0], self._layer.biases[0], coordinates.weights
+        if self._slope:
+            n_columns = self.table.shape[1]
+            eye = np.eye(n_columns)
+            weight = np.column_stack([weight, eye, -eye])
+            bias = np.concatenate([bias, np.zeros(2 * n_columns)])
+            linear = read[-n_columns:] * (_LINEAR / self._slope)
+            read = np.concatenate([read[:-n_columns], linear, -linear])
+        return weight, bias, read, coordinates.levels
+
+    def on_sphere(
+        self, coordinates: _Coordinates, kept: np.ndarray, n_features: int | None, constant: float
+    ) -> MLP:
+        """Return the map of this table to ``coordinates @ kept`` and a constant, divided by their length."""
+        weight, bias, read, levels = self._units(coordinates)
+        outer, level = read @ kept, levels @ kept
+        if constant:
+            outer, level = np.pad(outer, ((0, 0), (0, 1))), np.append(level, constant)
+        missing = max((n_features or 0) - len(level), 0)
+        outer, level = np.pad(outer, ((0, 0), (0, missing))), np.pad(level, (0, missing))
+        weights, biases = (
+            [a.astype(self._layer.dtype) for a in pair] for pair in ((weight, outer), (bias, level))
+        )
+        return MLP(weights, biases, self.activation, normalize=True)
 
 
 def _odd_slope(activation: Activation) -> float:
@@ -211,14 +274,19 @@ def _joined(one: _Coordinates, other: _Coordinates) -> _Coordinates:
     return _Coordinates(*(np.concatenate(parts, axis=-1) for parts in zip(one, other, strict=True)))
 
 
-def _leading(
-    f: np.ndarray, g: np.ndarray, count: np.ndarray, n_features: int | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _leading(f: np.ndarray, g: np.ndarray, count: np.ndarray, kept: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the matrices that take features f and g to fewer ones with about the same inner products."""
-    wanted = n_features or _MOST_FEATURES
-    kept = wanted - 2 if wanted > 2 else wanted
     if f.shape[1] <= kept:
         return np.eye(f.shape[1]), np.eye(f.shape[1])
+    return _balanced(f, g, count, kept)
+
+
+def _balanced(f: np.ndarray, g: np.ndarray, count: np.ndarray, kept: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the matrices that take f and g to uncorrelated features of equal size on both sides.
+
+    They are the leading ones of the sum of inner products. What one side does not predict of the other is
+    small then.
+    """
     roots, inverses = [], []
     for features in (f, g):
         values, vectors = np.linalg.eigh(features.T @ (count[:, None] * features))

@@ -20,6 +20,7 @@ from .problems import Weight, part
 from .random_layer import auto_width
 from .scaling import Scaling
 from .spectral_start import mercer_start
+from .training import ClosedForm
 
 # Rows whose pairs give the loss of a fit in closed form: their matrix of values takes 32 MiB.
 _JUDGED = 2048
@@ -70,23 +71,31 @@ class ObjectSamples:
         return mercer_start(mlp, self.X, values, rng, self.unscaled, auto=auto)
 
     def closed_form(
-        self, n_features: int, activation: str | Activation, rng: np.random.RandomState, *, auto: bool
-    ) -> tuple[list[MLP], float] | None:
-        """Return a map that is fitted without a solver, and its loss; None if there is no such fit.
+        self,
+        n_features: int,
+        activation: str | Activation,
+        rng: np.random.RandomState,
+        *,
+        auto: bool,
+        normalize: bool,
+    ) -> ClosedForm | None:
+        """Return a map that is fitted without a solver; None if there is no such fit.
 
-        With `auto`, the targets decide on the number of features.
+        With `auto`, the targets determine the number of features.
         """
         X = self.X
         if self.gives_values and self.weight is None:
             widths = (X.shape[1], auto_width(X.shape[1]), n_features)
-            phi = self.spectral_map(MLP.random(widths, activation, rng, X.dtype), rng, auto=auto)
+            start = MLP.random(widths, activation, rng, X.dtype, normalize=normalize)
+            phi = self.spectral_map(start, rng, auto=auto)
             rows = np.arange(min(len(self), _JUDGED))
             features = feature_map(X[rows], phi)
-            return [phi], feature_loss(features, features, self.targets()(rows), "squared")[0]
+            return ClosedForm([phi], feature_loss(features, features, self.targets()(rows), "squared")[0])
         if not 0 < self.n_classes <= MOST_CLASSES:
             return None
-        phi, loss = label_map(X, self.y, self.weight, None if auto else n_features, activation, rng)
-        return [phi], loss
+        wanted = None if auto else n_features
+        phi, loss = label_map(X, self.y, self.weight, wanted, activation, rng, normalize=normalize)
+        return ClosedForm([phi], loss)
 
     def scalings(self) -> list[Scaling]:
         """Return the scaling of the columns."""

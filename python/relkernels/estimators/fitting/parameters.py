@@ -23,11 +23,14 @@ class Parameters:
     start : ndarray of shape (n_parameters,)
     is_weight : ndarray of bool
         True for the weights of an MLP, to which weight decay applies, and False for biases and numbers.
+    normalize : bool
+        Whether the features of the MLPs have unit length.
     """
 
     def __init__(self, maps: Sequence[MLP], numbers: Sequence[float] = ()) -> None:
         self.dtype = maps[0].dtype
-        self._activations = [m.activation for m in maps]
+        self.normalize = maps[0].normalize
+        self._kinds = [(m.activation, m.normalize) for m in maps]
         self._shapes = [[a.shape for a in _arrays(m)] for m in maps]
         self._n_numbers = len(numbers)
         arrays = [a for m in maps for a in _arrays(m)]
@@ -42,13 +45,13 @@ class Parameters:
         """Return the MLPs and the numbers of a vector."""
         flat = flat.astype(self.dtype, copy=False)
         maps, at = [], 0
-        for activation, shapes in zip(self._activations, self._shapes, strict=True):
+        for (activation, normalize), shapes in zip(self._kinds, self._shapes, strict=True):
             parts = []
             for shape in shapes:
                 size = int(np.prod(shape))
                 parts.append(flat[at : at + size].reshape(shape))
                 at += size
-            maps.append(MLP(parts[0::2], parts[1::2], activation))
+            maps.append(MLP(parts[0::2], parts[1::2], activation, normalize=normalize))
         return maps, flat[at:]
 
     def with_output(self, flat: np.ndarray, factor: float) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from . import losses
 from .losses import PairBatch, asymmetric_loss, contrastive_loss, pair_loss, preference_loss, symmetric_loss
 from .parameters import Parameters
 from .sampling import PairSampler, block_batches, object_batches, pair_batches
@@ -23,6 +24,11 @@ def part(values: Any, rows: np.ndarray) -> Any:
     return None if values is None else values[rows]
 
 
+def _evaluated(parameters: Parameters, found: losses.Evaluated, pairs: int) -> Evaluated:
+    """Return a loss with its gradients as one vector."""
+    return Evaluated(found.value, parameters.join(found.of_maps, found.of_numbers), pairs)
+
+
 def all_pairs(
     parameters: Parameters,
     X: np.ndarray,
@@ -35,9 +41,9 @@ def all_pairs(
 
     def evaluate(flat: np.ndarray, batch: tuple[np.ndarray, Any]) -> Evaluated:
         rows, target = batch
-        (phi,), _ = parameters.split(flat)
-        value, gradient = symmetric_loss(X[rows], target, phi, loss, part(weight, rows))
-        return Evaluated(value, parameters.join([gradient]), len(rows) ** 2)
+        (phi,), numbers = parameters.split(flat)
+        found = symmetric_loss(X[rows], target, phi, loss, part(weight, rows), numbers)
+        return _evaluated(parameters, found, len(rows) ** 2)
 
     def epoch(rng: np.random.RandomState) -> Iterator[tuple[Any, float]]:
         for rows, share in object_batches(X.shape[0], size, rng):
@@ -53,10 +59,8 @@ def matched_rows(parameters: Parameters, X: np.ndarray, Y: np.ndarray, weight: W
 
     def evaluate(flat: np.ndarray, rows: np.ndarray) -> Evaluated:
         (phi, psi), numbers = parameters.split(flat)
-        value, grad_phi, grad_psi, slope = contrastive_loss(
-            X[rows], Y[rows], phi, psi, float(numbers[0]), part(weight, rows)
-        )
-        return Evaluated(value, parameters.join([grad_phi, grad_psi], [slope]), len(rows) ** 2)
+        found = contrastive_loss(X[rows], Y[rows], phi, psi, float(numbers[0]), part(weight, rows))
+        return _evaluated(parameters, found, len(rows) ** 2)
 
     def epoch(rng: np.random.RandomState) -> Iterator[tuple[np.ndarray, float]]:
         for rows, share in object_batches(X.shape[0], size, rng):
@@ -73,11 +77,11 @@ def blocks_of_pairs(
 
     def evaluate(flat: np.ndarray, block: tuple[np.ndarray, np.ndarray]) -> Evaluated:
         rows, columns = block
-        (phi, psi), _ = parameters.split(flat)
-        value, grad_phi, grad_psi = asymmetric_loss(
-            X[rows], Y[columns], R[np.ix_(rows, columns)], phi, psi, loss, part(weight, rows)
+        (phi, psi), numbers = parameters.split(flat)
+        found = asymmetric_loss(
+            X[rows], Y[columns], R[np.ix_(rows, columns)], phi, psi, loss, part(weight, rows), numbers
         )
-        return Evaluated(value, parameters.join([grad_phi, grad_psi]), len(rows) * len(columns))
+        return _evaluated(parameters, found, len(rows) * len(columns))
 
     def epoch(rng: np.random.RandomState) -> Iterator[tuple[Any, float]]:
         for rows, columns in block_batches(X.shape[0], Y.shape[0], size, rng):
@@ -105,10 +109,10 @@ def drawn_pairs(
     """Pairs drawn by the sampler; without Y, both are rows of X."""
 
     def evaluate(flat: np.ndarray, pairs: PairBatch) -> Evaluated:
-        (phi, *others), _ = parameters.split(flat)
+        (phi, *others), numbers = parameters.split(flat)
         psi, weight_y = (others[0], None) if others else (None, weight)
-        value, *gradients = pair_loss(X, Y, pairs, phi, psi, loss, weight, weight_y)
-        return Evaluated(value, parameters.join([g for g in gradients if g]), len(pairs.partners))
+        found = pair_loss(X, Y, pairs, phi, psi, loss, weight, weight_y, numbers)
+        return _evaluated(parameters, found, len(pairs.partners))
 
     return Problem(
         parameters,
@@ -137,21 +141,20 @@ def choices(
 
     def own(flat: np.ndarray, batch: tuple[np.ndarray, None]) -> Evaluated:
         rows, _ = batch
-        (phi, psi), _ = parameters.split(flat)
+        (phi, psi), numbers = parameters.split(flat)
         places = sets.places(rows)
-        value, *gradients = preference_loss(
-            Q[rows], sets.items[places], sets.sizes[rows], target[places], phi, psi, part(weight, rows)
-        )
-        return Evaluated(value, parameters.join(gradients), len(places))
+        items, sizes = sets.items[places], sets.sizes[rows]
+        found = preference_loss(Q[rows], items, sizes, target[places], phi, psi, part(weight, rows), numbers)
+        return _evaluated(parameters, found, len(places))
 
     def of_shared(flat: np.ndarray, batch: tuple[np.ndarray, np.ndarray]) -> Evaluated:
         rows, columns = batch
-        (phi, psi), _ = parameters.split(flat)
+        (phi, psi), numbers = parameters.split(flat)
         wanted = (target[rows], columns) if target.ndim == 1 else target[rows]
-        value, *gradients = asymmetric_loss(
-            Q[rows], sets.items[columns], wanted, phi, psi, "softmax", part(weight, rows)
+        found = asymmetric_loss(
+            Q[rows], sets.items[columns], wanted, phi, psi, "softmax", part(weight, rows), numbers
         )
-        return Evaluated(value, parameters.join(gradients), len(rows) * len(columns))
+        return _evaluated(parameters, found, len(rows) * len(columns))
 
     everything = np.arange(len(sets.items))
 

@@ -63,4 +63,5 @@ class Scaling(NamedTuple):
 def _with_first_layer(mlp: MLP, weight: np.ndarray, shift: np.ndarray) -> MLP:
     assert mlp.biases is not None
     weights = [weight.astype(mlp.dtype), *mlp.weights[1:]]
-    return MLP(weights, [(mlp.biases[0] + shift).astype(mlp.dtype), *mlp.biases[1:]], mlp.activation)
+    biases = [(mlp.biases[0] + shift).astype(mlp.dtype), *mlp.biases[1:]]
+    return MLP(weights, biases, mlp.activation, normalize=mlp.normalize)

@@ -131,7 +131,7 @@ def _with_features(mlp: MLP, n_features: int) -> MLP:
     assert mlp.biases is not None
     output = np.zeros((mlp.widths[-2], n_features), mlp.dtype)
     biases = [*mlp.biases[:-1], np.zeros(n_features, mlp.dtype)]
-    return MLP([*mlp.weights[:-1], output], biases, mlp.activation)
+    return MLP([*mlp.weights[:-1], output], biases, mlp.activation, normalize=mlp.normalize)
 
 
 def _with_fresh_points(X: Any, arguments: Any, rng: np.random.RandomState) -> tuple[Any, Any]:
@@ -187,7 +187,7 @@ def _with_fitted_output(mlp: MLP, X: Any, functions: np.ndarray, rng: np.random.
     output[:, : functions.shape[1]] = coefficients
     bias = np.zeros(mlp.widths[-1], mlp.dtype)
     bias[: functions.shape[1]] = intercepts
-    return MLP([*mlp.weights[:-1], output], [*biases, bias], mlp.activation)
+    return MLP([*mlp.weights[:-1], output], [*biases, bias], mlp.activation, normalize=mlp.normalize)
 
 
 def _hidden_layer(X: Any, weights: np.ndarray, bias: np.ndarray, mlp: MLP) -> np.ndarray:

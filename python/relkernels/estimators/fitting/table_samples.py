@@ -14,11 +14,12 @@ from ...maps.activations import Activation
 from ...maps.mlp import MLP
 from ...ops import feature_map
 from .losses import contrastive_loss
-from .matched import matched_maps
+from .matched import matched_maps, matched_on_sphere
 from .problems import Weight, part
 from .random_layer import auto_width
 from .scaling import Scaling
 from .spectral_start import schmidt_start
+from .training import ClosedForm
 
 # Rows of each table whose pairs give the loss of a fit in closed form.
 _JUDGED = 2048
@@ -53,16 +54,23 @@ class TableSamples:
         return int(self.X.shape[0])
 
     def closed_form(
-        self, n_features: int, activation: str | Activation, rng: np.random.RandomState, *, auto: bool
-    ) -> tuple[list[MLP], float] | None:
-        """Return maps that are fitted without a solver, and their loss; None if there is no such fit.
+        self,
+        n_features: int,
+        activation: str | Activation,
+        rng: np.random.RandomState,
+        *,
+        auto: bool,
+        normalize: bool,
+    ) -> ClosedForm | None:
+        """Return maps that are fitted without a solver; None if there is no such fit.
 
-        With `auto`, the samples decide on the number of features.
+        With `auto`, the samples determine the number of features. Relation values have no closed form with
+        features of unit length: singular functions have other lengths.
         """
         X, Y, R = self.X, self.Y, self.R
         if R is None:
-            return self._matched(None if auto else n_features, activation, rng)
-        if sparse.issparse(R) or self.weight is not None:
+            return self._matched(None if auto else n_features, activation, rng, normalize)
+        if sparse.issparse(R) or self.weight is not None or normalize:
             return None
         ends = [(table.shape[1], auto_width(table.shape[1]), n_features) for table in (X, Y)]
         phi, psi = (MLP.random(widths, activation, rng, X.dtype) for widths in ends)
@@ -71,19 +79,24 @@ class TableSamples:
         loss, *_ = feature_loss(
             feature_map(X[some], phi), feature_map(Y[some], psi), R[some, some], "squared"
         )
-        return [phi, psi], loss
+        return ClosedForm([phi, psi], loss)
 
     def _matched(
-        self, n_features: int | None, activation: str | Activation, rng: np.random.RandomState
-    ) -> tuple[list[MLP], float] | None:
+        self,
+        n_features: int | None,
+        activation: str | Activation,
+        rng: np.random.RandomState,
+        normalize: bool,
+    ) -> ClosedForm | None:
         """Return the maps of matched rows in closed form, and the loss of InfoNCE."""
         X, Y, weight = self.X, self.Y, self.weight
         if sparse.issparse(X) or sparse.issparse(Y):
             return None
-        phi, psi = matched_maps(X, Y, weight, n_features, activation, rng)
+        matched = matched_on_sphere if normalize else matched_maps
+        phi, psi, log_scale = matched(X, Y, weight, n_features, activation, rng)
         rows = np.arange(min(len(self), _JUDGED))
-        loss, *_ = contrastive_loss(X[rows], Y[rows], phi, psi, 0.0, part(weight, rows))
-        return [phi, psi], loss
+        found = contrastive_loss(X[rows], Y[rows], phi, psi, log_scale, part(weight, rows))
+        return ClosedForm([phi, psi], found.value, log_scale)
 
     def scalings(self) -> list[Scaling]:
         """Return the scaling of the columns of each table."""

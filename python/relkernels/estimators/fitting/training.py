@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...maps.mlp import MLP
 from .parameters import Parameters
 from .progress import progress_bar
 
@@ -94,6 +95,14 @@ class Fit:
     settled: bool = True
     worse_than: str | None = None
     stopped_by: BaseException | None = None
+
+
+class ClosedForm(NamedTuple):
+    """Maps that are fitted without a solver, their loss, and the logarithm of one over their temperature."""
+
+    maps: list[MLP]
+    loss: float
+    log_scale: float = 0.0
 
 
 class Adam:
@@ -272,7 +281,7 @@ def _best_of(problem: Problem, last: np.ndarray) -> tuple[np.ndarray, str | None
 
     parameters = problem.parameters
     loss, best = np.inf, last
-    for factor in _OUTPUT_FACTORS:
+    for factor in (1.0,) if parameters.normalize else _OUTPUT_FACTORS:
         smaller = parameters.with_output(last, factor)
         if (found := judge(smaller)) < loss:
             loss, best = found, smaller
