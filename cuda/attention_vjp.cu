@@ -6,8 +6,10 @@
 //
 // Mirrors csrc/operations/attention_vjp.cpp. There are three walks: over queries for dF, over keys for dG,
 // and over keys for dv. In each, one block owns a result, so no sum depends on the order in which blocks run.
-// Each walk recomputes R: 8 products instead of the 5 of a single walk with shared sums.
+// Each walk recomputes R: 8 products instead of the 5 of a single walk with shared sums. Gradients of keys
+// that items share are sums over the items (member_sums.cuh).
 #include "attention.cuh"
+#include "member_sums.cuh"
 #include "product.cuh"
 
 namespace rk::cuda {
@@ -20,32 +22,10 @@ struct GradientParameters {
     long queries;
 };
 
-// dR with queries as rows: for dF.
-template <class T>
-struct RowWeigher {
-    using Parameters = GradientParameters<T>;
-    static constexpr int kProducts = 2;
-    static constexpr bool kSoftmax = false, kScores = true;
-    static constexpr float kForbidden = 0;
-    T origin[4], delta[4];
-
-    template <class A, int G>
-    RK_DEVICE void begin(const Parameters& q, long item, long row0, long rows) {
-#pragma unroll
-        for (int i = 0; i < A::kRows * G; ++i) {
-            const long row = row0 + A::row_of(lane_index(), i);
-            origin[i] = row < rows ? q.origin[item * q.queries + row] : T(0);
-            delta[i] = row < rows ? q.delta[item * q.queries + row] : T(0);
-        }
-    }
-    RK_DEVICE T weigh(const Parameters&, T s, T slope, T dp, int i, long, long) const {
-        return exp(s - origin[i]) * (dp - delta[i]) * slope;
-    }
-};
-
-// With queries as columns: dR for dG, or P for dv.
-template <class T, int Products>
-struct ColumnWeigher {
+// With two products dR, with one P; the queries are the walk's rows (for dF) or its columns (for dG and dv).
+// What it needs of a query is read for each pair: float64 has no registers left to keep it in.
+template <class T, int Products, bool ByQuery>
+struct GradientWeigher {
     using Parameters = GradientParameters<T>;
     static constexpr int kProducts = Products;
     static constexpr bool kSoftmax = false, kScores = true;
@@ -53,14 +33,15 @@ struct ColumnWeigher {
     const T *origin, *delta;
 
     template <class A, int G>
-    RK_DEVICE void begin(const Parameters& q, long item, long, long) {
-        origin = q.origin + item * q.queries;
-        delta = q.delta + item * q.queries;
+    RK_DEVICE void begin(const Parameters& q, const Place& place, long) {
+        const long first = place.item * q.queries + (ByQuery ? place.row_begin : place.column_begin);
+        origin = q.origin + first;
+        delta = q.delta + first;
     }
-    RK_DEVICE T weigh(const Parameters& q, T s, T slope, T dp, int, long, long column) const {
-        const long at = min(column, q.queries - 1);  // columns past the edge have features of zeros
-        const T p = exp(s - origin[at]);
-        return Products == 2 ? p * (dp - delta[at]) * slope : p;
+    RK_DEVICE T weigh(const Parameters&, T s, T slope, T dp, int, long row, long column) const {
+        const long query = ByQuery ? row : column;
+        const T p = exp(s - origin[query]);
+        return Products == 2 ? p * (dp - delta[query]) * slope : p;
     }
 };
 
@@ -99,24 +80,23 @@ prepare_rows(const __grid_constant__ RowsOfQueries<Sum> q) {
 }
 
 // One side of a walk: features, and the factors of the second inner product (null: only one product).
+template <class F>
 struct Side {
-    const Array& features;
-    const Array* partners;
+    const Factors<F>& features;
+    const Factors<F>* partners;
 };
 
-// One walk: the weights of all pairs times `values`, the sums times `factor`.
-template <class A, class Weigher>
-void walk(const Context& context, const Side& rows, const Side& columns, const Array& values,
-          const Scoring& scoring, double scale, double factor, const typename Weigher::Parameters& q,
-          const Array& out) {
-    using F = typename A::Factor;
-    const std::vector<long> shape = leading(rows.features.shape, 2), none(shape.size(), 0);
-    const Factors<F> f = factors<F>(context, rows.features), g = factors<F>(context, columns.features),
-                     v = factors<F>(context, values);
+// One walk: the weights of all pairs times the values v, the sums times `factor`.
+template <class A, class Weigher, class F = typename A::Factor>
+void walk(const Context& context, const Side<F>& rows, const Side<F>& columns, const Factors<F>& v,
+          const Scoring& scoring, const SegmentTable& segments, double scale, double factor,
+          const typename Weigher::Parameters& q, const Array& out) {
+    const std::vector<long> shape = leading(out.shape, 2), none(shape.size(), 0);
+    const Factors<F>&f = rows.features, &g = columns.features;
     Factors<F> f2, g2;
     f2.lead = g2.lead = none;
-    if (rows.partners) f2 = factors<F>(context, *rows.partners);
-    if (columns.partners) g2 = factors<F>(context, *columns.partners);
+    if (rows.partners) f2 = *rows.partners;
+    if (columns.partners) g2 = *columns.partners;
     std::vector<LeadStride> steps;
     Pairs<F> p;
     p.lead = collapse(shape,
@@ -133,13 +113,14 @@ void walk(const Context& context, const Side& rows, const Side& columns, const A
     p.columns[1].lead = steps[3];
     p.values = v.rows;
     p.values.lead = steps[4];
+    p.segments = segments;
     using Sum = typename A::Sum;
     Scorer<Sum> scorer = scorer_of<Sum>(scoring);
     scorer.mask.lead = steps[5];
     scorer.bias_lead = steps[6];
     Strided to = strided(out);
     to.lead = steps[7];
-    const WeightedOut<Sum> result = {to, int(values.dim(1)), Sum(factor), nullptr, nullptr, 0, 0, 0};
+    const WeightedOut<Sum> result = {to, int(out.dim(1)), Sum(factor), nullptr, nullptr, 0, 0, 0};
     sum_weighted_values<A, Weigher, false>(context, p, result, scorer, scale, q);
 }
 
@@ -157,7 +138,8 @@ void attention_vjp(const Context& context, const Relation<A>& relation, const Ar
     if (items == 0) return;
     // lse is contiguous over the leading dimensions.
     const Sum* of_rows = reinterpret_cast<const Sum*>(lse.data);
-    Sum *origin = context.take<Sum>(items * n), *delta = context.take<Sum>(items * n);
+    // A block of 64 rows also reads those past the last query; their results are not used.
+    Sum *origin = context.take<Sum>(items * n + 64), *delta = context.take<Sum>(items * n + 64);
     if (n > 0) {
         const std::vector<long> shape = leading(grad.shape, 2);
         std::vector<LeadStride> steps;
@@ -180,16 +162,26 @@ void attention_vjp(const Context& context, const Relation<A>& relation, const Ar
                rows);
     }
     const GradientParameters<Sum> q = {origin, delta, n};
+    const SegmentTable segments = table_of(context, relation.segments);
+    using F = typename A::Factor;
+    const Factors<F> of_f = factors<F>(context, f), of_g = factors<F>(context, g),
+                     of_v = factors<F>(context, values), of_grad = factors<F>(context, grad);
     if (n > 0) {
-        walk<A, RowWeigher<Sum>>(context, {f, &grad}, {g, &values}, g, scoring, scale, 1.0, q, grad_f);
+        walk<A, GradientWeigher<Sum, 2, true>>(context, {of_f, &of_grad}, {of_g, &of_v}, of_g, scoring,
+                                               segments, scale, 1.0, q, grad_f);
         scale_gradient<Sum>(context, f, grad_f, scale, of_rows, grad_scale);
     }
     if (m > 0) {
         const Scoring by_key = transposed(scoring);
-        walk<A, ColumnWeigher<Sum, 2>>(context, {g, &values}, {f, &grad}, f, by_key, scale, scale, q, grad_g);
+        const SegmentTable of_keys = transposed(segments);
+        const Array to_g = parts_of<Sum>(context, grad_g), to_v = parts_of<Sum>(context, grad_v);
+        walk<A, GradientWeigher<Sum, 2, false>>(context, {of_g, &of_v}, {of_f, &of_grad}, of_f, by_key,
+                                                of_keys, scale, scale, q, to_g);
+        add_parts<Sum>(context, to_g, grad_g);
         if (width > 0)
-            walk<A, ColumnWeigher<Sum, 1>>(context, {g, nullptr}, {f, nullptr}, grad, by_key, scale, 1.0, q,
-                                           grad_v);
+            walk<A, GradientWeigher<Sum, 1, false>>(context, {of_g, nullptr}, {of_f, nullptr}, of_grad,
+                                                    by_key, of_keys, scale, 1.0, q, to_v);
+        add_parts<Sum>(context, to_v, grad_v);
     }
     check_launch("attention_vjp");
 }

@@ -116,7 +116,8 @@ def attention(
         the end of `k` and `v` is a divisor of that of `q`, and each of their heads serves as many
         consecutive heads of `q`. Keys and values are not repeated in memory.
     q_offsets, k_offsets : Tensor of int64, optional
-        Segments of a ragged batch, as in `relkernels.attention`, on the CPU only.
+        Segments of a ragged batch, as in `relkernels.attention`. With the other tensors on a CUDA device they
+        may be on the CPU, which avoids reading them back.
     return_lse : bool, default False
         Also return the log-sum-exp of each row's scores, with its gradient.
 
@@ -162,8 +163,8 @@ def attention(
     v = _tensors.widened(v)
     for name, offsets in (("q_offsets", q_offsets), ("k_offsets", k_offsets)):
         if offsets is not None:
-            _tensors.dense(name, offsets, "a vector of int64")
-            _tensors.on_one_device(("q", q), (name, offsets))
+            if not _tensors.dense(name, offsets, "a vector of int64").is_cpu:
+                _tensors.on_one_device(("q", q), (name, offsets))
     if q_offsets is not None or k_offsets is not None:
         _check_offsets(f, g, mask, q_offsets, k_offsets)
     grouped = check.flag("enable_gqa", enable_gqa)
