@@ -59,6 +59,12 @@ class _CuPy(Kind):
     def upload(self, a: np.ndarray, device: int) -> Any:
         return cupy.asarray(a)
 
+    def download(self, a: Any) -> np.ndarray:
+        return a.get()
+
+    def any_nan(self, a: Any) -> bool:
+        return bool((a != a).any())
+
     def stream(self, device: int) -> int:
         return cupy.cuda.get_current_stream(device).ptr
 
