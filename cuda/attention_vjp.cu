@@ -30,12 +30,13 @@ struct RowWeigher {
     T origin[4], delta[4];
 
     template <class A, int G>
-    RK_DEVICE void begin(const Parameters& q, long item, long row0, long rows) {
+    RK_DEVICE void begin(const Parameters& q, const Place& place, long row0) {
+        const long first = place.item * q.queries + place.row_begin;
 #pragma unroll
         for (int i = 0; i < A::kRows * G; ++i) {
             const long row = row0 + A::row_of(lane_index(), i);
-            origin[i] = row < rows ? q.origin[item * q.queries + row] : T(0);
-            delta[i] = row < rows ? q.delta[item * q.queries + row] : T(0);
+            origin[i] = row < place.rows ? q.origin[first + row] : T(0);
+            delta[i] = row < place.rows ? q.delta[first + row] : T(0);
         }
     }
     RK_DEVICE T weigh(const Parameters&, T s, T slope, T dp, int i, long, long) const {
@@ -53,14 +54,14 @@ struct ColumnWeigher {
     const T *origin, *delta;
 
     template <class A, int G>
-    RK_DEVICE void begin(const Parameters& q, long item, long, long) {
-        origin = q.origin + item * q.queries;
-        delta = q.delta + item * q.queries;
+    RK_DEVICE void begin(const Parameters& q, const Place& place, long) {
+        const long first = place.item * q.queries + place.column_begin;
+        origin = q.origin + first;
+        delta = q.delta + first;
     }
-    RK_DEVICE T weigh(const Parameters& q, T s, T slope, T dp, int, long, long column) const {
-        const long at = min(column, q.queries - 1);  // columns past the edge have features of zeros
-        const T p = exp(s - origin[at]);
-        return Products == 2 ? p * (dp - delta[at]) * slope : p;
+    RK_DEVICE T weigh(const Parameters&, T s, T slope, T dp, int, long, long column) const {
+        const T p = exp(s - origin[column]);
+        return Products == 2 ? p * (dp - delta[column]) * slope : p;
     }
 };
 
@@ -107,8 +108,8 @@ struct Side {
 // One walk: the weights of all pairs times `values`, the sums times `factor`.
 template <class A, class Weigher>
 void walk(const Context& context, const Side& rows, const Side& columns, const Array& values,
-          const Scoring& scoring, double scale, double factor, const typename Weigher::Parameters& q,
-          const Array& out) {
+          const Scoring& scoring, const SegmentTable& segments, double scale, double factor,
+          const typename Weigher::Parameters& q, const Array& out) {
     using F = typename A::Factor;
     const std::vector<long> shape = leading(rows.features.shape, 2), none(shape.size(), 0);
     const Factors<F> f = factors<F>(context, rows.features), g = factors<F>(context, columns.features),
@@ -133,6 +134,7 @@ void walk(const Context& context, const Side& rows, const Side& columns, const A
     p.columns[1].lead = steps[3];
     p.values = v.rows;
     p.values.lead = steps[4];
+    p.segments = segments;
     using Sum = typename A::Sum;
     Scorer<Sum> scorer = scorer_of<Sum>(scoring);
     scorer.mask.lead = steps[5];
@@ -180,16 +182,20 @@ void attention_vjp(const Context& context, const Relation<A>& relation, const Ar
                rows);
     }
     const GradientParameters<Sum> q = {origin, delta, n};
+    const SegmentTable segments = table_of(context, relation.segments);
     if (n > 0) {
-        walk<A, RowWeigher<Sum>>(context, {f, &grad}, {g, &values}, g, scoring, scale, 1.0, q, grad_f);
+        walk<A, RowWeigher<Sum>>(context, {f, &grad}, {g, &values}, g, scoring, segments, scale, 1.0, q,
+                                 grad_f);
         scale_gradient<Sum>(context, f, grad_f, scale, of_rows, grad_scale);
     }
     if (m > 0) {
         const Scoring by_key = transposed(scoring);
-        walk<A, ColumnWeigher<Sum, 2>>(context, {g, &values}, {f, &grad}, f, by_key, scale, scale, q, grad_g);
+        const SegmentTable of_keys = transposed(segments);
+        walk<A, ColumnWeigher<Sum, 2>>(context, {g, &values}, {f, &grad}, f, by_key, of_keys, scale, scale, q,
+                                       grad_g);
         if (width > 0)
-            walk<A, ColumnWeigher<Sum, 1>>(context, {g, nullptr}, {f, nullptr}, grad, by_key, scale, 1.0, q,
-                                           grad_v);
+            walk<A, ColumnWeigher<Sum, 1>>(context, {g, nullptr}, {f, nullptr}, grad, by_key, of_keys, scale,
+                                           1.0, q, grad_v);
     }
     check_launch("attention_vjp");
 }

@@ -19,6 +19,7 @@ struct Relation {
     Array rows, columns;
     const Mlp<A>*phi = nullptr, *psi = nullptr;
     double scale = 1;
+    Segments segments{};  // of attention and retrieval
 };
 
 template <class A>

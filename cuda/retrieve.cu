@@ -157,8 +157,8 @@ struct TopK {
           p(pairs),
           place(at),
           row0(at.first_row + 16 * G * warp_index()),
-          rows(pairs.rows[0].count),
-          count(pairs.columns[0].count),
+          rows(at.rows),
+          count(at.columns),
           searched(parameters.searched.of_item(pairs.lead, at.item)) {
         constexpr int kBlock = 16 * G * W;
         const int first = 16 * G * warp_index();
@@ -212,9 +212,9 @@ struct TopK {
                     for (int e = lane_index(); e < q.k; e += 32) list(r, 0)[e] = best[e];
                 continue;
             }
-            write_row<Sum>(q.values, q.indices,
-                           q.values.lead.offset(p.lead, place.item) + (row0 + r) * q.values.row,
-                           q.indices.lead.offset(p.lead, place.item) + (row0 + r) * q.indices.row, best, q.k);
+            const long row = place.row_begin + row0 + r;
+            write_row<Sum>(q.values, q.indices, q.values.lead.offset(p.lead, place.item) + row * q.values.row,
+                           q.indices.lead.offset(p.lead, place.item) + row * q.indices.row, best, q.k);
         }
     }
 
@@ -237,7 +237,10 @@ struct TopK {
    private:
     RK_DEVICE Entry<Sum>* list(int r, int which) const {
         return q.lists +
-               ((((q.split ? place.part : 0) * q.items + place.item) * rows + row0 + r) * 2 + which) * q.k;
+               ((((q.split ? place.part : 0) * q.items + place.item) * q.rows + place.row_begin + row0 + r) *
+                    2 +
+                which) *
+                   q.k;
     }
     RK_DEVICE void empty_buffer(int r) {
         Entry<Sum>* buffer = buffers + r * kBuffer;
@@ -261,14 +264,14 @@ void retrieve_in_blocks(const Context& context, Search<A>& search, int k, const 
     using Sum = typename A::Sum;
     using Consumer = TopK<A, 1, W>;
     Pairs<typename A::Factor>& p = search.pairs;
-    p.row_blocks = unsigned(ceil_div(p.rows[0].count, 16L * W));
+    p.row_blocks = p.blocks_of(16 * W);
     const long items = p.lead.items(), rows = p.rows[0].count;
     // The result is exact however columns are cut. Parts of at least 4 k columns, since smaller ones would
     // mostly add entries to merge.
-    Grid grid = grid_of_tiles(long(p.row_blocks) * items, p.columns[0].count, context.multiprocessors);
+    Grid grid = grid_of_tiles(long(p.row_blocks) * items, p.most_columns(), context.multiprocessors);
     const long least = std::max<long>(kChunkTiles / 4, ceil_div(4L * k, kTileColumns));
     if (grid.tiles_per_part < least) {
-        const long tiles = ceil_div(p.columns[0].count, kTileColumns);
+        const long tiles = ceil_div(p.most_columns(), kTileColumns);
         grid.tiles_per_part = std::max(1L, std::min(least, tiles));
         grid.parts = std::max(1L, ceil_div(tiles, grid.tiles_per_part));
     }

@@ -46,8 +46,8 @@ struct Above {
         : q(parameters),
           place(at),
           row0(at.first_row + 16 * G * warp_index()),
-          rows(p.rows[0].count),
-          count(p.columns[0].count),
+          rows(at.rows),
+          count(at.columns),
           first_place((at.item * rows + row0) * parameters.parts + at.part),
           searched(parameters.searched.of_item(p.lead, at.item)),
           lead(p.lead) {
@@ -151,7 +151,7 @@ FoundPairs retrieve_above(const Context& context, const Relation<A>& relation, c
     std::vector<LeadStride> leads;
     Search<A> search(context, relation, searchable, {leading(thresholds.stride, 1)}, leads);
     Pairs<typename A::Factor>& pairs = search.pairs;
-    pairs.row_blocks = unsigned(ceil_div(pairs.rows[0].count, 64));
+    pairs.row_blocks = pairs.blocks_of(64);
     const long rows = relation.rows.batch(2) * pairs.rows[0].count;
     const Grid grid = grid_of_tiles(pairs.row_blocks * relation.rows.batch(2), pairs.columns[0].count,
                                     context.multiprocessors);

@@ -27,6 +27,7 @@ struct Search {
         strides.insert(strides.end(), more.begin(), more.end());
         pairs.rows[0] = f.rows;
         pairs.columns[0] = g.rows;
+        pairs.segments = table_of(context, relation.segments);
         pairs.lead = collapse(shape, strides, fused);
         pairs.rows[0].lead = fused[0];
         pairs.columns[0].lead = fused[1];

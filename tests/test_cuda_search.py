@@ -1,4 +1,4 @@
-"""Searches on a device: excluded indices, and all pairs at or above a threshold, to the last bit."""
+"""Searches on a device, to the last bit: excluded indices, pairs at or above a threshold, ragged batches."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import reference
 from cuda_arrays import KIND
 from cuda_cases import BF16, F4, F8, F16, Draw, arithmetic, cases, exact
 from scipy import sparse
-from strategies import normal
+from strategies import mlp, normal
 
 
 def assert_same(got, expected):
@@ -156,3 +156,52 @@ def test_a_result_too_large_for_the_device(device, monkeypatch):
     ):
         device.retrieve_above(q, keys, 0.0)
     assert device.retrieve_above(q[:9], keys, 0.0)[0][-1] == 900
+
+
+LENGTHS = [0, 1, 2, 17, 63, 64, 65, 129]
+
+
+def offsets_of(lengths):
+    return np.cumsum([0, *lengths]).astype(np.int64)
+
+
+@exact
+def test_segments_of_a_ragged_batch_are_searches_of_their_own(device, dtype):
+    def check(data, rng):
+        draw = Draw(device, data, rng, dtype)
+        lengths = [(draw.one_of(LENGTHS), draw.one_of(LENGTHS)) for _ in range(draw.one_of([0, 1, 2, 3]))]
+        of_q, of_k = (offsets_of([pair[side] for pair in lengths]) for side in (0, 1))
+        phi, psi = draw.maps(6, 6, 6)
+        lead_q, lead_k = draw.one_of([((), ()), ((2,), (1,)), ((2, 2), (2, 1))])
+        q, keys = draw.array(*lead_q, of_q[-1], 6), draw.array(*lead_k, of_k[-1], 6)
+        k = draw.one_of([1, 7, 70])
+        given = {"q_offsets": of_q, "k_offsets": draw.one_of([of_k, device.put(of_k)])}
+        values, indices = device.retrieve(q, keys, k, phi, psi, pad=True, **given)
+        assert values.shape == indices.shape == (*lead_q, of_q[-1], k)
+        for s in range(len(lengths)):
+            of_rows, of_columns = slice(*of_q[s : s + 2]), slice(*of_k[s : s + 2])
+            alone = device.retrieve(q[..., of_rows, :], keys[..., of_columns, :], k, phi, psi, pad=True)
+            assert_same((values[..., of_rows, :], indices[..., of_rows, :]), alone)
+
+    cases(device, check)
+
+
+def test_a_long_segment_is_cut_into_parts(device, rng):
+    q, keys = normal(rng, (5, 3), F4), normal(rng, (1500, 3), F4)
+    of_q, of_k = np.array([0, 2, 5]), np.array([0, 1470, 1500])
+    values, indices = device.retrieve(q, keys, 3, q_offsets=of_q, k_offsets=of_k)
+    for rows, columns in [(slice(0, 2), slice(0, 1470)), (slice(2, 5), slice(1470, 1500))]:
+        assert_same((values[rows], indices[rows]), device.retrieve(q[rows], keys[columns], 3))
+
+
+def test_keys_of_grouped_queries_are_mapped_once(device, rng, monkeypatch):
+    """Their features take 26 KB, and four times as much if each row had its own."""
+    if "Emulated" not in type(device).__name__:
+        pytest.skip("memory is short in the emulator only")
+    phi = mlp(rng, [4, 16], F4, "relu")
+    q, keys = normal(rng, (4, 1, 4), F4), normal(rng, (1, 400, 4), F4)
+    monkeypatch.setattr(KIND, "limit", 60_000)
+    values, indices = device.retrieve(q, keys, 2, phi)
+    assert_same((values[3], indices[3]), device.retrieve(q[3], keys[0], 2, phi))
+    got = device.retrieve_above(q, keys, float(values[3, 0, 0]), phi)
+    assert got[0][4] - got[0][3] == 1

@@ -105,6 +105,29 @@ def test_attention(causal, masked, put):
     torch.testing.assert_close(got, expected)
 
 
+def test_retrieve_without_excluded_keys(put):
+    q, keys = leaf(put, 2, 9, 4), leaf(put, 13, 4)
+    exclude = put(torch.randint(-1, 13, (9, 5)))
+    may = torch.ones(9, 14, dtype=torch.bool).scatter(1, exclude.cpu() % 14, value=False)[:, :13]
+    values, indices = rkt.retrieve(q, keys, 3, exclude=exclude)
+    expected = (q @ keys.T).masked_fill(~put(may), -torch.inf).topk(3)
+    assert torch.equal(indices, expected.indices)
+    agree(values, expected.values, [q, keys])
+
+
+def test_ragged_batches(put):
+    q, k, v = leaf(put, 2, 9, 4), leaf(put, 2, 11, 4), leaf(put, 2, 11, 3)
+    of_q, of_k = torch.tensor([0, 4, 4, 9]), torch.tensor([0, 5, 7, 11])
+    cuts = list(zip(of_q[:-1], of_q[1:], of_k[:-1], of_k[1:], strict=True))
+    parts = [plain_attention(q[:, a:b], k[:, c:d], v[:, c:d], causal=True) for a, b, c, d in cuts]
+    ours = rkt.attention(q, k, v, causal=True, q_offsets=put(of_q), k_offsets=put(of_k))
+    agree(ours, torch.cat(parts, 1), [q, k, v])
+    rows = leaf(put, 9, 4)
+    jagged = torch.nested.nested_tensor_from_jagged(rows, put(of_q))
+    parts = [plain_attention(*(rows[a:b],) * 3) for a, b in zip(of_q[:-1], of_q[1:], strict=True)]
+    agree(rkt.attention(jagged, jagged, jagged).values(), torch.cat(parts), [rows])
+
+
 def test_modules_train(put):
     relation = put(InnerProductRelation(smooth_map([3, 5, 4]), learn_scale=True))
     attend = put(RelationAttention(relation.phi, window=2))

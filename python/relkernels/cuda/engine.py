@@ -41,6 +41,10 @@ KERNELS = {
 }
 
 
+# Operations of ragged batches: the segments are the last argument of their kernels, None without.
+_RAGGED = ("attention", "attention_vjp")
+
+
 # Arguments that kernels for devices do not take: their places, what messages call them, and what is expected.
 _REFUSED = {
     "attention_vjp": {
@@ -140,6 +144,10 @@ class CudaEngine(DeviceMemory, Engine[StandIn]):
         """Start a kernel unless all that it would write is empty."""
         if name == "retrieve_above":
             return FoundPairs(self, arguments[:-1], options)  # without the limit: nothing is stored yet
+        ragged: tuple[Any, ...] = ()
+        if name in _RAGGED:
+            *rest, last = arguments
+            arguments, ragged = (tuple(rest), (last,)) if isinstance(last, tuple) else (arguments, (None,))
         outputs = arguments[-KERNELS[name] :]
         if all(isinstance(out, np.ndarray) and out.size == 0 for out in outputs if out is not None):
             return None
@@ -150,7 +158,7 @@ class CudaEngine(DeviceMemory, Engine[StandIn]):
         arguments = tuple(a for i, a in enumerate(arguments) if i not in refused)
         if name == "feature_map_vjp" and arguments[-1] is None:
             arguments = (*arguments[:-1], [])  # a map without biases has none to write
-        self.started(name, arguments, options)
+        self.started(name, (*arguments, *ragged), options)
         return None
 
     def started(

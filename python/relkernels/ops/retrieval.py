@@ -57,7 +57,8 @@ def retrieve(
     q_offsets, k_offsets : ndarray of int64 of shape (b + 1,), optional
         A ragged batch of b segments, whose rows are packed one after the other: queries q_offsets[s] to
         q_offsets[s + 1] - 1 search keys k_offsets[s] to k_offsets[s + 1] - 1, and indices count from the
-        first of these. `mask` and `exclude` must be None, and `keys` an array in main memory.
+        first of these. `mask` and `exclude` must be None, and `keys` an array. With arrays on a CUDA device,
+        also of NumPy: offsets on the device are read back first.
     pad : bool, default False
         Accept `k` above m and fill the places without a key. False raises instead.
     precision : {"bf16"}, optional

@@ -252,7 +252,8 @@ def attention(
         the end of `k` and `v` is a divisor of that of `q`, and each of their heads serves as many
         consecutive heads of `q`. Keys and values are not repeated in memory.
     q_offsets, k_offsets : Tensor of int64, optional
-        Segments of a ragged batch, as in `relkernels.attention`, on the CPU only.
+        Segments of a ragged batch, as in `relkernels.attention`. With the other tensors on a CUDA device they
+        may be on the CPU, which avoids reading them back.
     return_lse : bool, default False
         Also return the log-sum-exp of each row's scores, with its gradient.
 
