@@ -55,7 +55,7 @@ nitpick_ignore_regex = [
     ("py:obj", r"[a-z_]+"),
     # Names of other libraries, whose documentation is not fetched.
     ("cpp:identifier", r"(std|detail|Precision)(::.*)?|T"),
-    ("py:(class|obj)", r"(cupy|dask|matplotlib|numpy|pandas|scipy|sklearn|torch)\..*"),
+    ("py:(class|obj)", r"(cupy|dask|jax|matplotlib|numpy|pandas|scipy|sklearn|torch)\..*"),
 ]
 
 plot_working_directory = str(HERE)

@@ -359,6 +359,20 @@ def test_groups_of_persons_are_held_out_whole(monkeypatch):
     assert held[0] < 1.1 * np.log(3) < held[1]
 
 
+@pytest.mark.parametrize(("n_persons", "n_folds"), [(None, 2), (1500, 2), (750, 4), (60, 5), (1, 0)])
+def test_choices_of_few_persons_are_held_out_in_every_fold(monkeypatch, n_persons, n_folds):
+    """Folds are added until 500 persons are held out: choices of one person are not independent."""
+    monkeypatch.setattr(held_out, "_LENGTHS", (1, 2))
+    judge, n_runs = held_out._Judge, []
+    monkeypatch.setattr(held_out, "_Judge", lambda runs: n_runs.append(len(runs)) or judge(runs))
+    rng = np.random.default_rng(0)
+    Q, sets, chosen = np.ones((1500, 1)), rng.standard_normal((1500, 2, 1)), rng.integers(2, size=1500)
+    groups = None if n_persons is None else np.arange(1500) % n_persons
+    model = PreferenceRetriever((4,), n_features=4, random_state=0)
+    settle(model.fit, Q, sets, chosen, groups=groups)
+    assert n_runs == ([n_folds] if n_folds else [])
+
+
 def test_cross_validation_of_alternatives(table):
     Q, sets, available, chosen = table
     person = np.arange(400) // 4

@@ -13,7 +13,7 @@ import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
 NEEDED = ("sphinx", "furo", "myst_parser", "numpydoc", "sphinx_copybutton")
-MODULES = ("", ".bounds", ".spectra", ".torch", ".dask", ".plot", ".cuda")
+MODULES = ("", ".bounds", ".spectra", ".torch", ".jax", ".dask", ".plot", ".cuda")
 
 PAGE = '<a id="here" href="other.html#there">x</a><a href="#here">y</a><img src="a.png"><math></math>'
 OTHER = '<p id="there"><a href="page.html">z</a><a href="https://example.org/">w</a></p>'
@@ -148,6 +148,8 @@ assert "torch" in reference.MISSING
 with mock(["torch"]):
     import relkernels.torch as rt
     found = reference._signature(None, "class", "", rt.InnerProductRelation, {}, "(*args, **kwargs)", None)
+with mock(["jax"]):
+    import relkernels.jax
 print(found[0])
 """
     done = subprocess.run([sys.executable, "-c", code, str(DOCS / "_ext")], capture_output=True, text=True)

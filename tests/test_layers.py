@@ -16,7 +16,7 @@ LAYERS = [
     ["cuda"],
     ["ops", "spectra", "config", "samples"],
     ["gradients", "states", "bounds", "metrics"],
-    ["estimators", "torch", "plot"],
+    ["estimators", "torch", "jax", "plot"],
     ["dask", "demos", "studies", "benchmarks"],
     ["relkernels"],  # __init__.py
     ["cli"],

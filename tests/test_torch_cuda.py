@@ -14,7 +14,14 @@ import relkernels.torch as rkt  # noqa: E402
 from plain_torch import agree, normal, plain_attention, plain_map, plain_relation, smooth_map  # noqa: E402
 from relkernels import cuda  # noqa: E402
 from relkernels.arrays import dispatch, kinds  # noqa: E402
-from relkernels.torch import InnerProductRelation, RelationAttention, _attention, _ops  # noqa: E402
+from relkernels.torch import (  # noqa: E402
+    InnerProductRelation,
+    RelationAttention,
+    _attention,
+    _feature_map,
+    _ops,
+    _retrieval,
+)
 
 
 @pytest.fixture(params=[pytest.param("emulated", marks=pytest.mark.slow), "real"])
@@ -39,7 +46,7 @@ def put(request, monkeypatch):
     for name, claim in claims.items():
         monkeypatch.setattr(_torch.KIND, name, claim, raising=False)
     monkeypatch.setattr(dispatch, "place_of", lambda name, a: kinds.Place("torch", (2, 0)))
-    for module in (_ops, _attention):
+    for module in (_feature_map, _ops, _retrieval, _attention):
         monkeypatch.setattr(module, "_given", lambda a: None if a is None else a.detach().resolve_neg())
     with in_place_of_the_extension(emulated_kernels()):
         yield lambda a: a

@@ -18,10 +18,10 @@ from sphinx.util.inspect import stringify_signature
 from sphinx.util.nodes import make_refnode
 
 # In this order. Missing modules are skipped.
-MODULES = ("", "bounds", "spectra", "metrics", "torch", "dask", "plot", "cuda")
+MODULES = ("", "bounds", "spectra", "metrics", "torch", "jax", "dask", "plot", "cuda")
 # Optional libraries that are not installed: they are mocked, so that the docstrings can be read.
 MISSING = [
-    name for name in ("torch", "dask", "distributed", "cupy") if importlib.util.find_spec(name) is None
+    name for name in ("torch", "jax", "dask", "distributed", "cupy") if importlib.util.find_spec(name) is None
 ]
 
 # Titles of the groups of `relkernels`, in order, by the module that defines a name.

@@ -4,7 +4,7 @@ The relation of two objects is ``r(x, y) = <phi(x), psi(y)>``, where phi and psi
 (`MLP`). Compiled kernels compute its matrix (`relation_matrix`) or work with it without storing it:
 `attention`, `retrieve`, `retrieve_above`, `relation_matvec` and `relation_loss`; functions that end in
 ``_vjp`` are their gradients. `SymmetricRelation`, `AsymmetricRelation` and `PreferenceRetriever` learn
-relations from data. `relkernels.torch` and `relkernels.dask` are imported separately.
+relations from data. `relkernels.torch`, `relkernels.jax` and `relkernels.dask` are imported separately.
 """
 
 from __future__ import annotations

@@ -261,7 +261,8 @@ class PreferenceRetriever(UtilityMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         available : array-like of bool of shape (b, n), optional
             Which items of sets of one size are available: the others cannot be chosen.
         groups : array-like of shape (b,), optional
-            Who chooses. With groups, choices of one person are never on both sides of a validation split.
+            Who chooses. With groups, choices of one person are never on both sides of a validation split, and
+            all 5 folds are used unless 500 persons are held out sooner: a fit to few persons takes longer.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Training of a utility for as many epochs as held-out choices want, with a scale that calibrates it."""
+"""Training of a utility for as many epochs as held-out choices select, with a scale that calibrates it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from .problems import Problem
 from .sets import ItemSets
 from .training import Fit, minimize
 
-# Folds are used one after the other until this number of choices is held out.
+# Folds are used one after the other until this number of choices is held out or, with groups, of groups: the
+# choices of one person are alike, and many choices of few persons say little about other persons.
 _FOLDS = 5
 _ENOUGH = 500
 # Lengths of a training that are tried, in steps of Adam, from the shortest, while held-out choices improve.
 _LENGTHS = (60, 200, 600, 2000)
 # Utilities of held-out items in memory, at most, for each fold.
 _UTILITIES = 10_000_000
-# If all held-out choices are foreseen, the best scale is infinite.
+# If all held-out choices are predicted, the best scale is infinite.
 _LARGEST_SCALE = 2.0
 # A fit of the greatest length has settled if that lowered the held-out loss by less than this share.
 _SETTLED = 0.02
@@ -193,7 +194,7 @@ def _runs(
     for training, held in splits(folds(len(samples), _FOLDS, samples.groups, rng)):
         if judged >= _ENOUGH:
             break
-        judged += len(held)
+        judged += len(held) if samples.groups is None else len(np.unique(samples.groups[held]))
         rest = samples.select(training)
         held = held[: max(1, _UTILITIES // int(samples.sets.sizes.max()))]
         runs.append(_Run(problem_of(Parameters(start(rest)), rest), samples.select(held)))
