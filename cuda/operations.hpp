@@ -85,8 +85,8 @@ void relation_matrix_vjp(const Context& context, const Relation<A>& relation, lo
                          const Array& grad_f, const Array& grad_g, const Array& grad_scale);
 
 // grad_f, grad_g, grad_v and grad_scale are overwritten; out and lse are what attention() gave, lse
-// contiguous. grad and grad_lse are the gradients of out and lse; grad_lse may be absent. The gradient of the
-// bias is not computed.
+// contiguous. grad_g and grad_v are summed over the items along which their strides are 0. grad and grad_lse
+// are the gradients of out and lse; grad_lse may be absent. The gradient of the bias is not computed.
 template <class A>
 void attention_vjp(const Context& context, const Relation<A>& relation, const Array& values,
                    const Scoring& scoring, const Array& out, const Array& lse, const Array& grad,

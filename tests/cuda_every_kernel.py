@@ -37,6 +37,8 @@ def run(dtype, precision=None):
         terms = {"bias": array(1, m, dtype=dtype), "softcap": 3.0, "precision": precision}
         cuda.call("attention", {"q": x, "k": y, "v": v, "mask": mask, "return_lse": True, **terms})
         cuda.call("attention_scores", {"q": x, "k": y, **terms})
+        ragged = {"q_offsets": np.array([0, n // 2, n]), "k_offsets": np.array([0, m, m])}
+        cuda.call("attention", {"q": x, "k": y, "v": v, "return_lse": True, **ragged, **options})
         for k in {1, m}:
             cuda.call("retrieve", {"q": x, "keys": y, "k": k, "mask": mask, **options})
         ragged = {"q_offsets": np.array([0, 0, n]), "k_offsets": np.array([0, m // 2, m])}
@@ -60,6 +62,9 @@ def run(dtype, precision=None):
         cuda.call("attention_vjp", {"q": x, "k": y, "v": v, "grad": grad, "mask": mask, "phi": phi})
         terms = {"bias": array(n, m, dtype=dtype), "softcap": 3.0, "grad_lse": grad[:, 0], "of_bias": False}
         cuda.call("attention_vjp", {"q": x, "k": y, "v": v, "grad": grad, **terms})
+        cuda.call("attention_vjp", {"q": x, "k": y, "v": v, "grad": grad, **ragged})
+        heads = array(3, n, 6, dtype=dtype)  # gradients of the keys are added over them
+        cuda.call("attention_vjp", {"q": heads, "k": y, "v": v, "grad": array(3, n, 7, dtype=dtype)})
         cuda.call("feature_map_vjp", {"x": x, "mlp": unit, "grad": array(n, 9, dtype=dtype)})
         cuda.call("normalize_vjp", {"x": x, "grad": x})
     sets = array(20, 32, 6, dtype=dtype)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, operation
-from ..arrays.engine import Processor
 from ..base import check, shapes
 from ..base.describe import described
 from ..maps.mlp import MLP
@@ -192,13 +191,11 @@ def _bias_gradient(what: str, a: Attended, bias: Any, wanted: bool) -> tuple[Any
 def _sums_of_groups(a: Attended) -> tuple[Any, Any]:
     """Return outputs for the gradients of keys and values.
 
-    The CPU's kernel sums over leading dimensions along which both are broadcast: outputs have size 1 there.
+    Kernels sum over leading dimensions along which both are broadcast: outputs have size 1 there.
     """
-    lead = a.lead
-    if isinstance(a.engine, Processor):
-        assert a.values is not None
-        own = shapes.leading(a.y.shape, a.values.shape)
-        lead = (1,) * (len(lead) - len(own)) + own
+    assert a.values is not None
+    own = shapes.leading(a.y.shape, a.values.shape)
+    lead = (1,) * (len(a.lead) - len(own)) + own
     shapes_of_sums = ((*lead, *of.shape[-2:]) for of in (a.k, a.v) if of is not None)
     sums = tuple(a.engine.empty("attention_vjp", shape, a.dtype) for shape in shapes_of_sums)
     if 0 in a.lead:  # no item: the kernel writes nothing

@@ -23,7 +23,7 @@ def spread(a: np.ndarray, lead: tuple[int, ...], core: int, writeable: bool = Fa
     if a.shape == shape:
         return a
     view = np.broadcast_to(a, shape)
-    return np.lib.stride_tricks.as_strided(a, shape, view.strides) if writeable else view
+    return np.lib.stride_tricks.as_strided(a, shape, view.strides, subok=True) if writeable else view
 
 
 class Sides:
