@@ -77,7 +77,8 @@ class DeviceMemory:
         copied = self.within_memory(
             f"{self.operation}: a copy of an argument", once.nbytes, self.kind.upload, once, self.device
         )
-        return np.broadcast_to(self.stand_in(copied), a.shape)
+        broadcast: Any = np.broadcast_to(self.stand_in(copied), a.shape)
+        return broadcast
 
     def any_nan(self, a: StandIn) -> bool:
         """Return whether any element is NaN, which waits for the device."""
