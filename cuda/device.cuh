@@ -70,6 +70,12 @@ RK_DEVICE T shuffle(T value, int lane) {
 // Increments a counter in shared memory and returns its previous value. Integers only: no floating-point sum
 // may depend on the order of threads.
 RK_DEVICE int count_up(int* counter) { return atomicAdd(counter, 1); }
+// Sets bits of a word in shared memory that several threads write to.
+RK_DEVICE void set_bits(std::uint64_t* word, std::uint64_t bits) {
+    static_assert(sizeof(unsigned long long) == sizeof(std::uint64_t));
+    atomicOr(reinterpret_cast<unsigned long long*>(word), bits);
+}
+RK_DEVICE int count_bits(std::uint64_t word) { return __popcll(word); }
 
 // ---- Asynchronous copies from global to shared memory, 16 bytes per thread
 

@@ -1,4 +1,5 @@
-// Masks of attention and retrieval: which pairs (i, j) may attend. Mirrors csrc/walk/masks.hpp.
+// Which pairs attention and retrieval may use: masks and bands, and lists of columns excluded per row.
+// Mirrors csrc/walk/masks.hpp.
 #pragma once
 
 #include "arrays.hpp"
@@ -70,6 +71,72 @@ inline Mask mask_of(const Allowed& allowed) {
     m.row = allowed.mask.step(2);
     m.column = allowed.mask.step(1);
     return m;
+}
+
+// The columns that a search may not return, as a list per row: row i has the elements ranges(i, 0) to
+// ranges(i, 1) - 1 of `columns`, ascending.
+struct Excluded {
+    Array ranges;    // (..., n, 2) of int64; absent: none is excluded
+    Array columns;   // a contiguous vector of int64
+    long first = 0;  // added to a column's number before it is looked up in the list
+};
+
+// The pairs that a search may return, as an argument.
+struct Searchable {
+    Allowed allowed;
+    Excluded excluded = {};
+};
+
+// The same in the form that kernels read.
+struct Searched {
+    // Where the mask and the ranges of an item begin.
+    struct Item {
+        const std::uint8_t* mask;
+        const std::int64_t* ranges;
+    };
+
+    Mask mask;
+    const std::int64_t* ranges = nullptr;  // null: none is excluded
+    long row = 0, end = 0;
+    LeadStride ranges_lead;
+    const std::int64_t* columns = nullptr;
+    long first = 0;
+
+    RK_DEVICE Item of_item(const Lead& batch, unsigned item) const {
+        return {mask.of_item(batch, item), ranges ? ranges + ranges_lead.offset(batch, item) : nullptr};
+    }
+    RK_DEVICE bool allows(const Item& item, long i, long j) const {
+        return mask.allows(item.mask, i, j) &&
+               (item.ranges == nullptr || !excludes(item.ranges + i * row, j));
+    }
+
+   private:
+    RK_DEVICE bool excludes(const std::int64_t* range, long j) const {
+        const std::int64_t wanted = j + first;
+        std::int64_t low = range[0], high = range[end];
+        while (low < high) {
+            const std::int64_t middle = low + (high - low) / 2;
+            if (columns[middle] < wanted)
+                low = middle + 1;
+            else
+                high = middle;
+        }
+        return low < range[end] && columns[low] == wanted;
+    }
+};
+
+// The strides of the leading dimensions are set later, with those of the other arrays of the call.
+inline Searched searched_of(const Searchable& searchable) {
+    Searched s;
+    s.mask = mask_of(searchable.allowed);
+    const Excluded& excluded = searchable.excluded;
+    if (excluded.ranges.empty()) return s;
+    s.ranges = reinterpret_cast<const std::int64_t*>(excluded.ranges.data);
+    s.row = excluded.ranges.step(2);
+    s.end = excluded.ranges.step(1);
+    s.columns = reinterpret_cast<const std::int64_t*>(excluded.columns.data);
+    s.first = excluded.first;
+    return s;
 }
 
 }  // namespace rk::cuda

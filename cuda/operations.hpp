@@ -44,8 +44,21 @@ void attention(const Context& context, const Relation<A>& relation, const Array&
 
 // The relation's scale is not applied.
 template <class A>
-void retrieve(const Context& context, const Relation<A>& relation, const Allowed& allowed,
+void retrieve(const Context& context, const Relation<A>& relation, const Searchable& searchable,
               const Array& values, const Array& indices);
+
+// The pairs at or above the thresholds, counted but not stored: a second walk writes them.
+struct FoundPairs {
+    // offsets (rows + 1), indices and values (total) are contiguous. The workspace of the search must still
+    // be valid.
+    std::function<void(const Array& offsets, const Array& indices, const Array& values)> write;
+};
+
+// thresholds (..., n) has the dtype of the sums. `total`, one element, receives the number of pairs. The
+// relation's scale is not applied.
+template <class A>
+FoundPairs retrieve_above(const Context& context, const Relation<A>& relation, const Searchable& searchable,
+                          const Array& thresholds, const Array& total);
 
 template <class A>
 void relation_matvec(const Context& context, const Relation<A>& relation, const Array& values, Link link,

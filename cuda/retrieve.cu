@@ -6,7 +6,7 @@
 // memory. When a buffer is full, the row's warp sorts it and merges it into the row's list, k entries in
 // global memory (which stay in the caches); the same merge joins the lists of blocks that share a row.
 // Entries are ordered by value, then by index, so the result does not depend on the order of threads.
-#include "attention.cuh"
+#include "search.cuh"
 
 namespace rk::cuda {
 
@@ -130,7 +130,7 @@ struct TopK {
     static constexpr bool kOrderFree = true, kMerges = true;
     struct Parameters {
         int k;
-        Mask mask;
+        Searched searched;
         Entry<Sum>* lists;  // (parts, items, rows, 2, k)
         bool split;
         Strided values, indices;
@@ -144,7 +144,7 @@ struct TopK {
     const Pairs<typename A::Factor>& p;
     const Place place;
     const long row0, rows, count;
-    const std::uint8_t* mask;
+    const Searched::Item searched;
     // For each of the warp's rows: its buffer, the key of the k-th best so far, the number of entries waiting
     // in the buffer, and which of its two lists is current.
     Entry<Sum>* buffers;
@@ -157,9 +157,9 @@ struct TopK {
           p(pairs),
           place(at),
           row0(at.first_row + 16 * G * warp_index()),
-          rows(pairs.rows[0].count),
-          count(pairs.columns[0].count),
-          mask(parameters.mask.of_item(pairs.lead, at.item)) {
+          rows(at.rows),
+          count(at.columns),
+          searched(parameters.searched.of_item(pairs.lead, at.item)) {
         constexpr int kBlock = 16 * G * W;
         const int first = 16 * G * warp_index();
         buffers = reinterpret_cast<Entry<Sum>*>(memory) + first * kBuffer;
@@ -169,7 +169,7 @@ struct TopK {
         current = reinterpret_cast<int*>(after + kBlock * (sizeof(Key) + 4)) + first;
     }
     RK_DEVICE Span columns() const {
-        return q.mask.band.columns_of(place.first_row, min(place.first_row + 16 * G * W, rows));
+        return q.searched.mask.band.columns_of(place.first_row, min(place.first_row + 16 * G * W, rows));
     }
     RK_DEVICE void init() {
         for (int r = lane_index(); r < 16 * G; r += 32) {
@@ -193,7 +193,7 @@ struct TopK {
                 const Key key = key_of(acc[0][i][j]);
                 // Among equal values the earlier column wins.
                 if (key <= bar || row0 + r >= rows || column >= count) continue;
-                if (!q.mask.allows(mask, row0 + r, column)) continue;
+                if (!q.searched.allows(searched, row0 + r, column)) continue;
                 buffers[r * kBuffer + count_up(waiting + r)] = {key, std::int32_t(column)};
             }
         }
@@ -212,9 +212,9 @@ struct TopK {
                     for (int e = lane_index(); e < q.k; e += 32) list(r, 0)[e] = best[e];
                 continue;
             }
-            write_row<Sum>(q.values, q.indices,
-                           q.values.lead.offset(p.lead, place.item) + (row0 + r) * q.values.row,
-                           q.indices.lead.offset(p.lead, place.item) + (row0 + r) * q.indices.row, best, q.k);
+            const long row = place.row_begin + row0 + r;
+            write_row<Sum>(q.values, q.indices, q.values.lead.offset(p.lead, place.item) + row * q.values.row,
+                           q.indices.lead.offset(p.lead, place.item) + row * q.indices.row, best, q.k);
         }
     }
 
@@ -237,7 +237,10 @@ struct TopK {
    private:
     RK_DEVICE Entry<Sum>* list(int r, int which) const {
         return q.lists +
-               ((((q.split ? place.part : 0) * q.items + place.item) * rows + row0 + r) * 2 + which) * q.k;
+               ((((q.split ? place.part : 0) * q.items + place.item) * q.rows + place.row_begin + row0 + r) *
+                    2 +
+                which) *
+                   q.k;
     }
     RK_DEVICE void empty_buffer(int r) {
         Entry<Sum>* buffer = buffers + r * kBuffer;
@@ -256,51 +259,55 @@ struct TopK {
 };
 
 template <class A, int W>
-void retrieve_in_blocks(const Context& context, Attended<A>& a, int k, const Strided& where) {
+void retrieve_in_blocks(const Context& context, Search<A>& search, int k, const Strided& values,
+                        const Strided& indices) {
     using Sum = typename A::Sum;
     using Consumer = TopK<A, 1, W>;
-    Pairs<typename A::Factor>& p = a.pairs;
-    p.row_blocks = unsigned(ceil_div(p.rows[0].count, 16L * W));
+    Pairs<typename A::Factor>& p = search.pairs;
+    p.row_blocks = p.blocks_of(16 * W);
     const long items = p.lead.items(), rows = p.rows[0].count;
     // The result is exact however columns are cut. Parts of at least 4 k columns, since smaller ones would
     // mostly add entries to merge.
-    Grid grid = grid_of_tiles(long(p.row_blocks) * items, p.columns[0].count, context.multiprocessors);
+    Grid grid = grid_of_tiles(long(p.row_blocks) * items, p.most_columns(), context.multiprocessors);
     const long least = std::max<long>(kChunkTiles / 4, ceil_div(4L * k, kTileColumns));
     if (grid.tiles_per_part < least) {
-        const long tiles = ceil_div(p.columns[0].count, kTileColumns);
+        const long tiles = ceil_div(p.most_columns(), kTileColumns);
         grid.tiles_per_part = std::max(1L, std::min(least, tiles));
         grid.parts = std::max(1L, ceil_div(tiles, grid.tiles_per_part));
     }
     Entry<Sum>* lists = context.take<Entry<Sum>>(grid.parts * items * rows * 2 * k);
     launch_walk<A, 1, W, Consumer>(context, p, grid,
-                                   {k, a.scorer.mask, lists, grid.parts > 1, a.out, where, items, rows});
+                                   {k, search.searched, lists, grid.parts > 1, values, indices, items, rows});
 }
 
 }  // namespace
 
 template <class A>
-void retrieve(const Context& context, const Relation<A>& relation, const Allowed& allowed,
+void retrieve(const Context& context, const Relation<A>& relation, const Searchable& searchable,
               const Array& values, const Array& indices) {
     if (relation.rows.dim(2) == 0 || relation.rows.batch(2) == 0) return;
     if (relation.columns.dim(2) > 0x7fffffffL)
         throw std::invalid_argument("keys: expected fewer than 2^31 rows");
-    Attended<A> a(context, relation, {}, {allowed}, values, leading(indices.stride, 2));
+    std::vector<LeadStride> leads;
+    Search<A> search(context, relation, searchable, {leading(values.stride, 2), leading(indices.stride, 2)},
+                     leads);
     const int k = int(values.dim(1));
-    Strided where = strided(indices);
-    where.lead = a.more;
+    Strided best = strided(values), where = strided(indices);
+    best.lead = leads[0];
+    where.lead = leads[1];
     // Blocks of 64 rows if shared memory has room for their buffers.
     if constexpr (sizeof(typename A::Sum) == 4)
-        if (walk_bytes<A, 1, 4, TopK<A, 1, 4>>(a.pairs, {}, false) <= context.shared_bytes) {
-            retrieve_in_blocks<A, 4>(context, a, k, where);
+        if (walk_bytes<A, 1, 4, TopK<A, 1, 4>>(search.pairs, {}, false) <= context.shared_bytes) {
+            retrieve_in_blocks<A, 4>(context, search, k, best, where);
             check_launch("retrieve");
             return;
         }
-    retrieve_in_blocks<A, 2>(context, a, k, where);
+    retrieve_in_blocks<A, 2>(context, search, k, best, where);
     check_launch("retrieve");
 }
 
 #define RK_INSTANTIATE(A) \
-    template void retrieve(const Context&, const Relation<A>&, const Allowed&, const Array&, const Array&);
+    template void retrieve(const Context&, const Relation<A>&, const Searchable&, const Array&, const Array&);
 RK_FOR_EACH_ARITHMETIC(RK_INSTANTIATE)
 
 }  // namespace rk::cuda

@@ -118,6 +118,9 @@ class Emulated(libraries.Kind):
     def download(self, a):
         return a.array.copy()
 
+    def any_nan(self, a):
+        return bool((a.array != a.array).any())
+
     def stream(self, device):
         return self.current_stream
 

@@ -41,6 +41,11 @@ def run(dtype, precision=None):
         cuda.call("attention", {"q": x, "k": y, "v": v, "return_lse": True, **ragged, **options})
         for k in {1, m}:
             cuda.call("retrieve", {"q": x, "keys": y, "k": k, "mask": mask, **options})
+        ragged = {"q_offsets": np.array([0, 0, n]), "k_offsets": np.array([0, m // 2, m])}
+        cuda.call("retrieve", {"q": x, "keys": y, "k": m, "pad": True, **ragged, **options})
+        for more in ({"mask": mask}, {"exclude": rng.integers(-1, m, (n, 3))}):
+            cuda.call("retrieve", {"q": x, "keys": y, "k": 1, **more, **options})
+            cuda.call("retrieve_above", {"q": x, "keys": y, "threshold": 0.0, **more, **options})
         for link in ("identity", "exp", "relu", "square"):
             cuda.call("relation_matvec", {"x": x, "y": y, "v": v, "link": link, **options})
         cuda.call("relation_matvec", {"x": x, "y": y, "v": v[:, 0], **options})

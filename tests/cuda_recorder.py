@@ -52,12 +52,12 @@ class Recorder:
     Array, Context, Mlp = Array, Context, Mlp
 
     def __getattr__(self, name):
-        def kernel(context, *arguments):
+        def kernel(context, *arguments, **options):
             if self.workspace:
                 assert context.allocate(self.workspace) % 256 == 0
             if self.error is not None:
                 raise self.error
-            self.calls.append((name, context, arguments))
+            self.calls.append((name, context, (*arguments, *options.values())))
 
         if name not in KERNELS:
             raise AttributeError(name)

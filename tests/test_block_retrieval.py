@@ -10,6 +10,7 @@ import pytest
 import relkernels as rk
 from hypothesis import given
 from hypothesis import strategies as st
+from relkernels.arrays.engine import Processor
 from scipy import sparse
 from strategies import cuts, normal, parts, seeds
 
@@ -87,7 +88,7 @@ def test_pairs_above_a_threshold_are_counted_over_all_blocks(monkeypatch):
         with pytest.raises(ValueError, match=f"limit: expected at least 32, .* got {limit}$"):
             rk.retrieve_above_blocks(x, blocks, 1.0, limit=limit)
     assert [a.tolist() for a in rk.retrieve_above_blocks(x, iter(()), 1.0)] == [[0] * 5, [], []]
-    monkeypatch.setattr(rk.ops.retrieval_above, "available", lambda: 400)
+    monkeypatch.setattr(Processor, "available", staticmethod(lambda: 400))
     with pytest.raises(MemoryError, match="32 pairs at or above the threshold need 1280 bytes; 400 bytes"):
         rk.retrieve_above_blocks(x, blocks, 1.0)
 

@@ -360,3 +360,27 @@ def test_arrays_of_jax_go_by_way_of_another_library(recorder, monkeypatch):
     word, result = cuda.call("relation_matrix", {"x": given, "y": given})
     assert word == "back"
     assert type(result) is DeviceArray
+
+
+def test_excluded_lists_are_copied_once_and_broadcast(recorder):
+    q, keys, lists = ones(2, 5, 4), ones(6, 4), np.array([[3], [-1], [0], [5], [1]])
+    for exclude in (lists, put(lists)):
+        cuda.call("retrieve", {"q": q, "keys": keys, "k": 1, "exclude": exclude})
+        ranges, columns, first = recorder.calls[-1][2][-1]
+        assert (ranges.shape, ranges.strides, ranges.dtype) == ((2, 5, 2), (0, 2, 1), "int64")
+        assert (columns.shape, columns.dtype, first) == ((5,), "int64", 0)
+        assert recorder.calls[-1][2][5] is None
+
+
+def test_a_graph_cannot_capture_what_waits(recorder):
+    KIND.capture = True
+    q, keys, lists = ones(5, 4), ones(6, 4), np.arange(5)
+    for name, words, more in [
+        ("retrieve", "an argument in main memory is copied to cuda:0 and", {"k": 1, "exclude": lists}),
+        ("retrieve", "exclude is read from cuda:0 and", {"k": 1, "exclude": put(lists)}),
+        ("retrieve_above", "a threshold is checked on cuda:0 and", {"threshold": ones(5)}),
+        ("retrieve_above", "an argument in main memory", {"threshold": 1.0}),
+    ]:
+        with pytest.raises(RuntimeError, match=rf"^relkernels.{name}: {words}.* a graph cannot capture$"):
+            cuda.call(name, {"q": q, "keys": keys, **more})
+    assert recorder.calls == []

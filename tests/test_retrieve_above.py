@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from libraries import Library
 from relkernels import _core
+from relkernels.arrays.engine import Processor
 from scipy import sparse
 from strategies import dtypes, lay_out, layouts, leads, maps, normal, rows, seeds, some_columns, widths
 
@@ -195,7 +196,7 @@ def test_arrays_of_another_library():
 
 def test_more_than_fits_in_memory(monkeypatch):
     x = np.ones((1200, 1), np.float32)
-    monkeypatch.setattr(rk.ops.retrieval_above, "available", lambda: 10_000_000)
+    monkeypatch.setattr(Processor, "available", staticmethod(lambda: 10_000_000))
     with pytest.raises(MemoryError, match=r"retrieve_above: 1440000 pairs .* need 46080000 bytes; 10000000"):
         rk.retrieve_above(x, x, 0.0)
 

@@ -112,6 +112,16 @@ def test_attention(causal, masked, put):
     torch.testing.assert_close(got, expected)
 
 
+def test_retrieve_without_excluded_keys(put):
+    q, keys = leaf(put, 2, 9, 4), leaf(put, 13, 4)
+    exclude = put(torch.randint(-1, 13, (9, 5)))
+    may = torch.ones(9, 14, dtype=torch.bool).scatter(1, exclude.cpu() % 14, value=False)[:, :13]
+    values, indices = rkt.retrieve(q, keys, 3, exclude=exclude)
+    expected = (q @ keys.T).masked_fill(~put(may), -torch.inf).topk(3)
+    assert torch.equal(indices, expected.indices)
+    agree(values, expected.values, [q, keys])
+
+
 def test_ragged_batches(put):
     q, k, v = leaf(put, 2, 9, 4), leaf(put, 2, 11, 4), leaf(put, 2, 11, 3)
     of_q, of_k = torch.tensor([0, 4, 4, 9]), torch.tensor([0, 5, 7, 11])

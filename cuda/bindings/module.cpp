@@ -135,6 +135,29 @@ Scoring scored_by(const Maybe& mask, const Limits& band, const Maybe& bias,
     return scoring;
 }
 
+// Ranges, columns and the number of the first column, as ops/excluded.py makes them.
+using Exclusions = std::optional<std::tuple<Array, Array, long>>;
+
+Searchable searchable_by(const Maybe& mask, const Exclusions& excluded) {
+    Searchable s{allowed_by(mask, {})};
+    if (excluded) {
+        const auto& [ranges, columns, first] = *excluded;
+        s.excluded = {ranges, columns, first};
+    }
+    return s;
+}
+
+// What retrieve_above found, until it is written.
+struct FoundPairsHandle {
+    int device;
+    FoundPairs pairs;
+
+    void write(const Array& offsets, const Array& indices, const Array& values) const {
+        const DeviceGuard guard(device);
+        pairs.write(offsets, indices, values);
+    }
+};
+
 Array make_array(std::uintptr_t pointer, const std::vector<long>& shape, const std::vector<long>& strides,
                  const std::string& dtype) {
     if (shape.size() != strides.size()) throw std::invalid_argument("shape and strides differ in length");
@@ -225,7 +248,7 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
     m.def("device_info", &device_info, arg("device"));
     m.def("build_info", &build_info);
 
-    // The operations take their arguments by position.
+    // The operations take their arguments by position, options without which most calls are made by name.
     m.def("feature_map", [](const Context& context, const Array& x, const MlpHandle& mlp,
                             const std::string& arithmetic, const Array& out) {
         run(context, arithmetic, [&]<class A>() { feature_map(context, x, mlp.as<A>(), out); });
@@ -261,13 +284,35 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
                             lse.value_or(Array{}));
               });
           });
-    m.def("retrieve", [](const Context& context, const Array& q, const Array& keys, const MlpHandle* phi,
-                         const MlpHandle* psi, const std::string& arithmetic, const Maybe& mask,
-                         const Array& values, const Array& indices) {
-        run(context, arithmetic, [&]<class A>() {
-            retrieve(context, relation_of<A>(q, keys, phi, psi, 1.0), allowed_by(mask, {}), values, indices);
-        });
-    });
+    m.def(
+        "retrieve",
+        [](const Context& context, const Array& q, const Array& keys, const MlpHandle* phi,
+           const MlpHandle* psi, const std::string& arithmetic, const Maybe& mask, const Array& values,
+           const Array& indices, const Exclusions& excluded, const Ragged& ragged) {
+            run(context, arithmetic, [&]<class A>() {
+                Relation<A> relation = relation_of<A>(q, keys, phi, psi, 1.0);
+                relation.segments = segments_of(ragged, q, keys);
+                retrieve(context, relation, searchable_by(mask, excluded), values, indices);
+            });
+        },
+        arg("context"), arg("q"), arg("keys"), arg("phi").none(true), arg("psi").none(true),
+        arg("arithmetic"), arg("mask"), arg("values"), arg("indices"), arg("excluded") = py::none(),
+        arg("ragged") = py::none());
+    py::class_<FoundPairsHandle>(m, "FoundPairs", py::module_local()).def("write", &FoundPairsHandle::write);
+    m.def(
+        "retrieve_above",
+        [](const Context& context, const Array& q, const Array& keys, const MlpHandle* phi,
+           const MlpHandle* psi, const std::string& arithmetic, const Maybe& mask, const Array& thresholds,
+           const Array& total, const Exclusions& excluded) {
+            FoundPairsHandle found{context.device, {}};
+            run(context, arithmetic, [&]<class A>() {
+                found.pairs = retrieve_above(context, relation_of<A>(q, keys, phi, psi, 1.0),
+                                             searchable_by(mask, excluded), thresholds, total);
+            });
+            return found;
+        },
+        arg("context"), arg("q"), arg("keys"), arg("phi").none(true), arg("psi").none(true),
+        arg("arithmetic"), arg("mask"), arg("thresholds"), arg("total"), arg("excluded") = py::none());
     m.def("relation_matvec", [](const Context& context, const Array& x, const Array& y, const Array& v,
                                 const MlpHandle* phi, const MlpHandle* psi, const std::string& arithmetic,
                                 const std::string& link, double scale, const Array& out) {

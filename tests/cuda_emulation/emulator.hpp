@@ -9,6 +9,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -288,6 +289,8 @@ T shuffle_xor(T value, int mask) {
     return shuffle(value, lane_index() ^ mask);
 }
 inline int count_up(int* counter) { return (*counter)++; }
+inline void set_bits(std::uint64_t* word, std::uint64_t bits) { *word |= bits; }
+inline int count_bits(std::uint64_t word) { return std::popcount(word); }
 
 // ---- Asynchronous copies
 

@@ -15,7 +15,7 @@ import numpy as np
 from .. import _core
 from ..base import check
 from ..base.describe import option
-from .allocate import empty
+from .allocate import available, empty
 
 
 class Map(Protocol):
@@ -73,8 +73,20 @@ class Engine(Protocol[A]):
     def packed(self, phi: Map | None, precision: str | None = None) -> Any:
         """Return the weights of a map as kernels take them; None for the identity."""
 
-    def run(self, name: str, *arguments: Any) -> Any:
-        """Run a kernel; its last arguments are its outputs, or it returns an object that holds them."""
+    def available(self) -> int | None:
+        """Return how many bytes an output may take; None if only its allocation will show."""
+
+    def upload(self, a: np.ndarray) -> np.ndarray:
+        """Return an array in main memory as kernels can read it."""
+
+    def any_nan(self, a: A) -> bool:
+        """Return whether any element is NaN; waits for a device."""
+
+    def run(self, name: str, *arguments: Any, **options: Any) -> Any:
+        """Run a kernel.
+
+        Its last positional arguments are its outputs, or it returns an object that holds them.
+        """
 
     def copy(self, out: A, a: A) -> None:
         """Copy an array into one of the same shape and any strides."""
@@ -96,6 +108,7 @@ class Processor(Engine[np.ndarray]):
 
     empty = staticmethod(empty)
     empty_sums = staticmethod(empty)
+    available = staticmethod(available)
     precision = staticmethod(precision)
 
     @staticmethod
@@ -123,9 +136,19 @@ class Processor(Engine[np.ndarray]):
         return None if phi is None else phi._handle
 
     @staticmethod
-    def run(name: str, *arguments: Any) -> Any:
+    def upload(a: np.ndarray) -> np.ndarray:
+        """Return the array itself."""
+        return a
+
+    @staticmethod
+    def any_nan(a: np.ndarray) -> bool:
+        """Return whether any element is NaN."""
+        return bool(np.isnan(a).any())
+
+    @staticmethod
+    def run(name: str, *arguments: Any, **options: Any) -> Any:
         """Call the function of `_core`."""
-        return getattr(_core, name)(*arguments)
+        return getattr(_core, name)(*arguments, **options)
 
     @staticmethod
     def copy(out: np.ndarray, a: np.ndarray) -> None:

@@ -36,9 +36,10 @@ class StoredProcessor(Processor):
     __slots__ = ()
 
     @staticmethod
-    def run(name: str, *arguments: Any) -> Any:
+    def run(name: str, *arguments: Any, **options: Any) -> Any:
         """Call the function of `_core` with the arrays themselves in place of their stand-ins."""
-        return Processor.run(name, *(_itself(a) if isinstance(a, StandIn) else a for a in arguments))
+        stored = (_itself(a) if isinstance(a, StandIn) else a for a in arguments)
+        return Processor.run(name, *stored, **options)
 
 
 STORED_PROCESSOR = StoredProcessor()

@@ -30,7 +30,8 @@ def call(name: str, arguments: Mapping[str, Any]) -> Any:
     ----------
     name : str
         A function of the package: feature_map, normalize, relation_matrix, attention_scores, attention,
-        retrieve, relation_matvec, feature_map_vjp, normalize_vjp, relation_matrix_vjp or attention_vjp.
+        retrieve, retrieve_above, relation_matvec, feature_map_vjp, normalize_vjp, relation_matrix_vjp or
+        attention_vjp.
     arguments : mapping
         Its arguments by name; those left out take their defaults. Arrays are of one kind (CuPy's, PyTorch's
         or JAX's) and on one device. Offsets of ragged batches may also be NumPy's; on the device they are
@@ -95,6 +96,11 @@ def run(operation: Operation, given: dict[str, Any]) -> Any:
                 given[label] = _read(name, label, kind, arrays.pop(label), device)
         found = {label: kind.describe(kind.readable(label, part)) for label, part in arrays.items()}
         engine = CudaEngine(extension, name, kind, device, _element(name, found))
+        exclude = given.get("exclude")
+        lists = libraries.kind_of(exclude)
+        if lists is not None and lists.device(exclude) is not None:
+            engine.refuse_capture("exclude is read from")
+            given["exclude"] = lists.download(exclude)  # lists are checked and sorted in main memory
         standing = {label: stand_in(engine, part, *found[label]) for label, part in arrays.items()}
         for n in operation.names:
             if n in given:

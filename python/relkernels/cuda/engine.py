@@ -23,8 +23,8 @@ from .memory import DeviceMemory
 if TYPE_CHECKING:
     from .libraries import Kind
 
-# Operations with kernels for devices, and how many of their last arguments they write. A kernel with nothing
-# to write is not started.
+# Operations with kernels for devices, and how many of their last positional arguments they write. A kernel
+# with nothing to write is not started. What `retrieve_above` writes is allocated when its size is known.
 KERNELS = {
     "feature_map": 1,
     "normalize": 1,
@@ -32,6 +32,7 @@ KERNELS = {
     "attention_scores": 1,
     "attention": 2,
     "retrieve": 2,
+    "retrieve_above": 1,
     "relation_matvec": 1,
     "feature_map_vjp": 3,
     "normalize_vjp": 1,
@@ -136,15 +137,20 @@ class CudaEngine(DeviceMemory, Engine[StandIn]):
         """Return the weights of a map on this device."""
         return None if phi is None else mlps.packed(self, phi, precision or self.element)
 
-    def run(self, name: str, *arguments: Any) -> None:
+    def available(self) -> None:
+        """Return None: the arrays' library says so if memory is short."""
+
+    def run(self, name: str, *arguments: Any, **options: Any) -> FoundPairs | None:
         """Start a kernel unless all that it would write is empty."""
+        if name == "retrieve_above":
+            return FoundPairs(self, arguments[:-1], options)  # without the limit: nothing is stored yet
         ragged: tuple[Any, ...] = ()
         if name in _RAGGED:
             *rest, last = arguments
             arguments, ragged = (tuple(rest), (last,)) if isinstance(last, tuple) else (arguments, (None,))
         outputs = arguments[-KERNELS[name] :]
         if all(isinstance(out, np.ndarray) and out.size == 0 for out in outputs if out is not None):
-            return
+            return None
         refused = _REFUSED.get(name, {})
         for place, (argument, expected) in refused.items():
             if arguments[place] is not None:
@@ -152,8 +158,17 @@ class CudaEngine(DeviceMemory, Engine[StandIn]):
         arguments = tuple(a for i, a in enumerate(arguments) if i not in refused)
         if name == "feature_map_vjp" and arguments[-1] is None:
             arguments = (*arguments[:-1], [])  # a map without biases has none to write
+        self.started(name, (*arguments, *ragged), options)
+        return None
+
+    def started(
+        self, name: str, arguments: tuple[Any, ...], options: dict[str, Any]
+    ) -> tuple[Any, list[Any]]:
+        """Start a kernel and return what the extension returns, and the workspaces."""
+        named = {option: self.argument(value) for option, value in options.items()}
         try:
-            getattr(self.extension, name)(self.context, *map(self.argument, arguments), *ragged)
+            handle = getattr(self.extension, name)(self.context, *map(self.argument, arguments), **named)
+            return handle, self.kept.copy()
         finally:
             self.kept.clear()
 
@@ -174,3 +189,33 @@ class CudaEngine(DeviceMemory, Engine[StandIn]):
     def sum(self, a: StandIn, axes: tuple[int, ...]) -> StandIn:
         """Return the sum over axes, which stay as ones."""
         return self.stand_in(self.within_memory("a sum", a.nbytes, self.kind.sum, self.array(a), axes))
+
+
+class FoundPairs:
+    """What `retrieve_above` found on a device, until it is written to arrays of the right size.
+
+    Parameters
+    ----------
+    engine : CudaEngine
+    arguments, options
+        Of the kernel that counts the pairs, which is waited for.
+
+    Attributes
+    ----------
+    total : int
+        The number of pairs.
+    """
+
+    __slots__ = ("_engine", "_handle", "_workspaces", "total")
+
+    def __init__(self, engine: CudaEngine, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+        engine.refuse_capture("pairs are counted on")
+        total = engine.empty_sums(engine.operation, (1,), np.dtype(np.int64))
+        self._engine = engine
+        self._handle, self._workspaces = engine.started("retrieve_above", (*arguments, total), options)
+        self.total = int(engine.kind.download(engine.array(total))[0])
+
+    def write(self, *outputs: StandIn) -> None:
+        """Start the kernel that writes offsets, indices and values; once."""
+        self._handle.write(*map(self._engine.argument, outputs))
+        self._workspaces.clear()

@@ -61,9 +61,37 @@ class DeviceMemory:
         """Return an argument as the extension takes it."""
         if isinstance(value, StandIn):
             return self.extension.Array(value.address, value.shape, value.steps, value.element)
-        if isinstance(value, list):
-            return [self.argument(item) for item in value]
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(self.argument, value))
         return value
+
+    def upload(self, a: np.ndarray) -> StandIn:
+        """Return the stand-in for a copy of an array in main memory, with strides of 0 where it has them.
+
+        A stand-in is returned as it is.
+        """
+        if isinstance(a, StandIn):
+            return a
+        self.refuse_capture("an argument in main memory is copied to")
+        once = a[tuple(slice(1) if step == 0 else slice(None) for step in a.strides)]
+        copied = self.within_memory(
+            f"{self.operation}: a copy of an argument", once.nbytes, self.kind.upload, once, self.device
+        )
+        broadcast: Any = np.broadcast_to(self.stand_in(copied), a.shape)
+        return broadcast
+
+    def any_nan(self, a: StandIn) -> bool:
+        """Return whether any element is NaN, which waits for the device."""
+        self.refuse_capture("a threshold is checked on")
+        return self.kind.any_nan(self.array(a))
+
+    def refuse_capture(self, what: str) -> None:
+        """Raise a RuntimeError if a graph captures the current stream."""
+        if self.kind.capturing(self.device):
+            raise RuntimeError(
+                f"relkernels.{self.operation}: {what} cuda:{self.device} and waited for, which a graph "
+                "cannot capture"
+            )
 
     def allocate_array(self, what: str, shape: tuple[int, ...], element: str) -> Any:
         """Return an uninitialized array of the kind, or raise a MemoryError that names the bytes."""

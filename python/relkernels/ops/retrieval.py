@@ -53,11 +53,12 @@ def retrieve(
         Indices that a row may not return, -1 for none; of a sparse matrix the stored entries, for instance
         the items that each user has seen. ``exclude=np.arange(n)`` excludes each row itself. For a single
         query of shape () or (..., e). With `Keys`, indices are ids, also of keys that were removed. Of any
-        library, in main memory, as must be `q` and `keys`.
+        library, in main memory or, like `q`, on a CUDA device.
     q_offsets, k_offsets : ndarray of int64 of shape (b + 1,), optional
         A ragged batch of b segments, whose rows are packed one after the other: queries q_offsets[s] to
         q_offsets[s + 1] - 1 search keys k_offsets[s] to k_offsets[s + 1] - 1, and indices count from the
-        first of these. `mask` and `exclude` must be None, and `keys` an array in main memory.
+        first of these. `mask` and `exclude` must be None, and `keys` an array. With arrays on a CUDA device,
+        also of NumPy: offsets on the device are read back first.
     pad : bool, default False
         Accept `k` above m and fill the places without a key. False raises instead.
     precision : {"bf16"}, optional

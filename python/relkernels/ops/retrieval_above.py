@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, operation
-from ..arrays.allocate import available
-from ..arrays.engine import engine_of
+from ..arrays.engine import PROCESSOR, Engine, engine_of
+from ..arrays.stand_ins import StandIn
 from ..arrays.stored import STORED_PROCESSOR, widened
 from ..base import check
 from ..base.describe import described
@@ -91,7 +91,7 @@ def retrieve_above(
            [0. , 0.6, 0. ]])
     """
     a = Search(q, keys, phi, psi, Allowed(mask), exclude, precision)
-    room = Room(limit, math.prod(a.lead) * a.n * a.m, a.dtype)
+    room = Room(limit, math.prod(a.lead) * a.n * a.m, a.dtype, a.engine)
     return room.checked(found_above(a, threshold, room))
 
 
@@ -106,13 +106,17 @@ class Room:
         The number of all pairs; None if it is not known.
     dtype : dtype
         Of the values.
+    engine : Engine
+        Allocates the result.
     """
 
-    def __init__(self, limit: Any, most: int | None, dtype: np.dtype) -> None:
+    def __init__(
+        self, limit: Any, most: int | None, dtype: np.dtype, engine: Engine[Any] = PROCESSOR
+    ) -> None:
         self._limit = None if limit is None else check.integer("limit", limit, 1, 2**63 - 1)
         # A pair takes an element of the list, an index and a value.
         self._per_pair = 2 * (8 + dtype.itemsize) + 8
-        self._left = available() if most is None or most > _FEW else None
+        self._left = engine.available() if most is None or most > _FEW else None
         bounds = (self._limit, most, None if self._left is None else self._left // self._per_pair)
         self.total, self._room = 0, min((b for b in bounds if b is not None), default=2**62)
 
@@ -139,7 +143,7 @@ def found_above(a: Search, threshold: Any, room: Room) -> tuple[Any, Any, Any] |
     bars = row_thresholds(threshold, a.lead if a.single else (*a.lead, a.n), a.dtype)
     # Before the search, so that results of too many rows are an error at once.
     offsets = a.engine.empty_sums("retrieve_above", (math.prod(a.lead) * a.n + 1,), _INT64)
-    found = a.run("retrieve_above", bars[..., None] if a.single else bars, room.left)
+    found = a.run("retrieve_above", a.engine.upload(bars[..., None] if a.single else bars), room.left)
     fits = found.total <= room.left
     room.total += found.total
     if not fits:
@@ -156,15 +160,15 @@ def row_thresholds(value: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.nd
     """Return the threshold of each row of a search; `shape` is that of an array with one per row."""
     if engine_of(value) is STORED_PROCESSOR:
         value = widened(value)
-    if isinstance(value, np.ndarray) and value.ndim > 0:
+    if isinstance(value, np.ndarray) and (value.ndim > 0 or isinstance(value, StandIn)):
         if isinstance(value, np.ma.MaskedArray) or value.dtype.kind != "f":
             raise TypeError(f"threshold: expected a number, or an array of {dtype}, got {described(value)}")
         if value.dtype != dtype:
             check.different_dtype(
                 "threshold", "q", str(dtype), str(value.dtype), f"threshold.astype(np.{dtype})"
             )
-        bars = check.floats("threshold", value, 1)
-        if np.isnan(bars).any():
+        bars = check.floats("threshold", value, 0)
+        if engine_of(bars).any_nan(bars):
             check.fail("threshold", "numbers", "NaN")
         try:
             return np.broadcast_to(bars, shape)

@@ -57,17 +57,11 @@ class Search(Attended):
         super().__init__(
             q, keys, None, phi, psi, 1.0, Scoring(allowed), precision, keys_name="keys", least_ndim=1
         )
-        if self.ragged and not isinstance(self.engine, type(PROCESSOR)):
-            raise TypeError(
-                f"q_offsets: expected None for arrays on a device, got {described(allowed.q_offsets)}"
-            )
         if exclude is not None and self.ragged:
             raise TypeError(f"exclude: expected None with q_offsets, got {described(exclude)}")
         self.excluded = None if exclude is None else self._excluded(exclude)
 
     def _excluded(self, exclude: Any) -> Excluded | None:
-        if not isinstance(self.engine, type(PROCESSOR)):
-            raise TypeError("exclude: expected None for arrays on a device, use mask")
         n, stored = None if self.single else self.n, self.stored
         lists = excluded(exclude, n, self.m if stored is None else stored.next_id, ids=stored is not None)
         if lists is None:
@@ -78,23 +72,26 @@ class Search(Attended):
         both = zip(reversed(lead), reversed(self.lead), strict=False)
         if len(lead) > len(self.lead) or any(size not in (1, whole) for size, whole in both):
             check.fail("exclude", f"leading dimensions that broadcast to {self.lead}", lead)
-        return lists.spread(self.lead, self.n)
+        lists = lists.spread(self.lead, self.n)
+        upload = self.engine.upload
+        return lists._replace(ranges=upload(lists.ranges), columns=upload(lists.columns))
 
     def run(self, name: str, *arguments: Any) -> Any:
         """Run the kernel of a search on its two sides and the arguments that follow the mask."""
         keys, maps, mask = self.k, self.maps(self.precision), self.mask
-        rest: tuple[Any, ...] = ()
+        options: dict[str, Any] = {}
         if self.stored is not None:
             stored, mask = self.stored, self.stored.allowed(self)
-            keys, rest = stored.features[: stored.rows], stored.codes_for(self.precision)
-            if not rest:
+            keys, codes = stored.features[: stored.rows], stored.codes_for(self.precision)
+            options.update(zip(("codes", "terms"), codes, strict=False))
+            if not codes:
                 keys = np.broadcast_to(keys, (*self.lead, *keys.shape))
         if self.excluded is not None:
-            rest = (*(rest or (None, None)), tuple(self.excluded))
+            options["excluded"] = tuple(self.excluded)
         if self.ragged:
-            rest = (None, None, None, *self.ragged)
+            (options["ragged"],) = self.ragged
         engine = self.engine if self.stored is None else PROCESSOR
-        return engine.run(name, self.q, keys, *maps, self.precision, mask, *arguments, *rest)
+        return engine.run(name, self.q, keys, *maps, self.precision, mask, *arguments, **options)
 
 
 def _features_and_rows(

@@ -36,8 +36,8 @@ def retrieve(
     mask : Tensor of bool, optional
         True = may be retrieved; broadcast to (..., n, m), or to (..., m) for a single query.
     exclude : Tensor of int64 of shape (n,) or (..., n, e), optional
-        Indices that a row may not return, -1 for none; for a single query of shape () or (..., e). Not on a
-        CUDA device.
+        Indices that a row may not return, -1 for none; for a single query of shape () or (..., e). On a CUDA
+        device they are read back first.
     pad : bool, default False
         Accept `k` above m and fill the places without a key. False raises instead.
 

@@ -67,6 +67,9 @@ class Kind(Protocol):
     def download(self, a: Any) -> np.ndarray:
         """Return a copy of an array, of a dtype of NumPy, in main memory; waits for it."""
 
+    def any_nan(self, a: Any) -> bool:
+        """Return whether any element is NaN; waits for it."""
+
     def stream(self, device: int) -> int:
         """Return the handle of the current stream."""
 

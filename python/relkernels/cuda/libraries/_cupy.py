@@ -62,6 +62,11 @@ class _CuPy(Kind):
     def download(self, a: Any) -> np.ndarray:
         return a.get()
 
+    def any_nan(self, a: Any) -> bool:
+        if a.dtype.name == "bfloat16":  # which CuPy does not compare
+            return bool(((a.view(np.uint16) & 0x7FFF) > 0x7F80).any())
+        return bool(cupy.isnan(a).any())
+
     def stream(self, device: int) -> int:
         return cupy.cuda.get_current_stream(device).ptr
 

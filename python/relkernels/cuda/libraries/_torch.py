@@ -63,6 +63,9 @@ class _PyTorch(Kind):
     def download(self, a: Any) -> np.ndarray:
         return a.detach().cpu().numpy()
 
+    def any_nan(self, a: Any) -> bool:
+        return bool(a.isnan().any())
+
     def stream(self, device: int) -> int:
         return torch.cuda.current_stream(device).cuda_stream
 
