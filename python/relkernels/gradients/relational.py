@@ -12,7 +12,7 @@ from ..base.describe import described
 from ..ops.allowed import Allowed, Window
 from ..ops.relational import Related
 from .results import RelationalGradients
-from .vjp import _summed_to
+from .vjp import summed_to
 
 
 @operation("q", "k", "q_rel", "k_rel", "v", "grad_relations", "grad_values", "mask", "grad_lse", "result")
@@ -94,7 +94,7 @@ def relational_attention_vjp(
     grads = tuple(engine.empty(name, a.shape, related.dtype) for a in related.arrays)
     parts = tuple(engine.empty_parts(name, a.shape[:-1], related.dtype) for a in (grads[0], grads[2]))
     engine.run(name, *related.arrays, *related.options, found, tuple(above), grads, *parts)
-    summed = (_summed_to(grad, a.shape) for grad, a in zip(grads, related.given, strict=True))
+    summed = (summed_to(grad, a.shape) for grad, a in zip(grads, related.given, strict=True))
     return RelationalGradients(*summed, *map(engine.total, parts))
 
 
