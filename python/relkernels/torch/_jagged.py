@@ -19,7 +19,7 @@ def is_jagged(a: Any) -> bool:
 def packed(name: str, a: Any) -> tuple[Tensor, Tensor]:
     """Return the rows of a jagged tensor, of shape (..., rows, d), and the offsets of its segments.
 
-    The offsets are on the CPU, where they are checked: those on a GPU would be read back forward and backward.
+    The offsets are on the CPU, where they are checked: on a GPU they would be read forward and back.
     """
     if not is_jagged(a):
         raise TypeError(f"{name}: expected a nested tensor of layout torch.jagged, as q is, got {kind(a)}")

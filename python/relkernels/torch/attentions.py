@@ -163,8 +163,8 @@ def attention(
     v = _tensors.widened(v)
     for name, offsets in (("q_offsets", q_offsets), ("k_offsets", k_offsets)):
         if offsets is not None:
-            if not _tensors.dense(name, offsets, "a vector of int64").is_cpu:
-                _tensors.on_one_device(("q", q), (name, offsets))
+            _tensors.dense(name, offsets, "a vector of int64")
+            _tensors.on_one_device(("q", q), (name, offsets))
     if q_offsets is not None or k_offsets is not None:
         _check_offsets(f, g, mask, q_offsets, k_offsets)
     grouped = check.flag("enable_gqa", enable_gqa)
