@@ -344,6 +344,7 @@ def test_folds_keep_groups_together():
     assert list(splits(folds(3, 5, np.zeros(3), rng))) == []
 
 
+@pytest.mark.slow
 def test_groups_of_persons_are_held_out_whole(monkeypatch):
     """Each person always takes the same place: only others' choices show that places mean nothing."""
     monkeypatch.setattr(held_out, "_LENGTHS", (60, 200))

@@ -61,8 +61,15 @@ def best_of_columns(X, Y, pairs, V, weight, penalties=PENALTIES):
 TABLES = {"ids": (ids(30), ids(20)), "side features": (side_features(30), side_features(20, 1))}
 
 
-@pytest.mark.parametrize("tables", TABLES)
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("tables", "weighted"),
+    [
+        ("ids", False),
+        ("side features", True),
+        pytest.param("ids", True, marks=pytest.mark.slow),
+        pytest.param("side features", False, marks=pytest.mark.slow),
+    ],
+)
 def test_reaches_the_minimum(tables, weighted, monkeypatch):
     monkeypatch.setattr(implicit_solvers, "_STEPS", 60)
     X, Y = TABLES[tables]
