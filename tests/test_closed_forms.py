@@ -172,7 +172,7 @@ def test_a_quarter_of_the_units_look_at_single_columns(rng):
 
 def test_many_classes_are_trained_by_pairs():
     X = np.repeat(np.random.default_rng(0).standard_normal((300, 3)), 2, axis=0)
-    relation = SymmetricRelation(max_iter="auto", batch_size=300, random_state=0)
+    relation = SymmetricRelation(max_iter="auto", batch_size=300, tol=10.0, random_state=0)  # a short fit
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         relation.fit(X, np.repeat(np.arange(300), 2))

@@ -68,7 +68,7 @@ def test_sets_of_many_sizes(data):
     sizes = np.random.default_rng(1).integers(1, 7, size=500)
     ragged = [s[:n] for s, n in zip(sets, sizes, strict=True)]
     chosen = np.array([row[:n].argmax() for row, n in zip(u, sizes, strict=True)])
-    model = make(max_iter=100).fit(Q, ragged, chosen)
+    model = make(max_iter=40).fit(Q, ragged, chosen)
     assert model.score(Q, ragged, chosen) > 0.85
     utilities = model.utility(Q, ragged)
     assert [len(row) for row in utilities] == list(sizes)
