@@ -461,6 +461,10 @@ def _of_torch() -> dict[str, tuple[Callable[..., Any] | None, dict[str, Any]]]:
         "relkernels.torch.relation_loss": (None, {**pairs, "target": torch.from_numpy(RELATED)}),
         "relkernels.torch.relation_matrix": (None, pairs),
         "relkernels.torch.relation_matvec": (None, {**pairs, "v": v}),
+        "relkernels.torch.relational_attention": (
+            None,
+            {name: torch.from_numpy(a) for name, a in RELATIONAL.items()},
+        ),
     }
 
 

@@ -326,6 +326,9 @@ def sample_calls():
     bias = normal(5, 4).requires_grad_()
     yield OPS.attention, (x, y, v, None, True, None, None, "upper_left", scale, bias, 2.0)
     yield OPS.attention_scores, (x, y, mask, True, None, None, "upper_left", scale, bias, 2.0)
+    of_heads, of_keys, values = (a[None] for a in (normal(5, 3).requires_grad_(), y, v))
+    how = None, True, None, None, "upper_left", scale, scale_of(0.5), "relu"
+    yield OPS.relational_attention, (of_heads, of_keys, of_heads, of_keys, values, *how)
     yield OPS.relation_loss, (y, None, scale, torch.arange(4), None, None, "squared")
     yield OPS.retrieve, (x, y, 3, None, torch.arange(5) - 1, False)
     yield OPS.retrieve, (y, y, 6, mask[:4, :4], None, True)

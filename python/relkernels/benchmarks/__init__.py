@@ -18,6 +18,7 @@ FAMILIES = (
     "retrieve",
     "retrieve_above",
     "relation_matvec",
+    "relational",
     "gradients",
     "nngp_kernel",
 )

@@ -74,12 +74,11 @@ def relational_attention_vjp(
     allowed = Allowed(mask, causal, window, align)
     related = Related(q, k, q_rel, k_rel, v, rel_activation, scale, rel_scale, allowed)
     shapes = related.shapes()
-    above = [
-        _checked(name, a, shape, related)
-        for name, a, shape in zip(("grad_relations", "grad_values"), (grad_relations, grad_values), shapes,
-                                  strict=False)
-    ]  # fmt: skip
-    above.append(None if grad_lse is None else _checked("grad_lse", grad_lse, shapes[2], related))
+    above = (
+        _checked("grad_relations", grad_relations, shapes[0], related),
+        _checked("grad_values", grad_values, shapes[1], related),
+        None if grad_lse is None else _checked("grad_lse", grad_lse, shapes[2], related),
+    )
     if result is not None:
         if not isinstance(result, tuple) or len(result) != 3:
             got = f"a tuple of {len(result)}" if isinstance(result, tuple) else described(result)
@@ -93,7 +92,7 @@ def relational_attention_vjp(
     engine, name = related.engine, "relational_attention_vjp"
     grads = tuple(engine.empty(name, a.shape, related.dtype) for a in related.arrays)
     parts = tuple(engine.empty_parts(name, a.shape[:-1], related.dtype) for a in (grads[0], grads[2]))
-    engine.run(name, *related.arrays, *related.options, found, tuple(above), grads, *parts)
+    engine.run(name, *related.arrays, *related.options, found, above, grads, *parts)
     summed = (summed_to(grad, a.shape) for grad, a in zip(grads, related.given, strict=True))
     return RelationalGradients(*summed, *map(engine.total, parts))
 

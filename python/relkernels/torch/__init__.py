@@ -1,16 +1,17 @@
 """Relations inside PyTorch: the kernels as differentiable operators on tensors, and modules of them.
 
-`feature_map`, `relation_matrix`, `relation_matvec`, `attention`, `attention_scores`, `retrieve` and
-`relation_loss` compute what the functions of the same names in `relkernels` do, with gradients of the
-inputs, of the scale and of every parameter; `FeatureMap`, `InnerProductRelation` and `RelationAttention` are
-modules that hold the parameters; `scaled_dot_product_attention` is `attention` with PyTorch's signature.
-Tensors are float32 or float64, with any strides, on the CPU, where they are read and written without a copy,
-or on a CUDA device. Bfloat16 and float16, also those of autocast, are computed in float32 and give results
-of their dtype. What has no CUDA kernel raises an error there: `relation_loss`, and the gradients of
-`attention_scores`, of the points and the scale of `relation_matvec`, and of a bias.
-`torch.compile` and `torch.export` treat each operator as one node. `torch.vmap` makes the
-batch a leading dimension. Forward-mode derivatives, second derivatives and the derivatives of `torch.func`
-are computed by formulas in PyTorch's own operations, which store the relation.
+`feature_map`, `relation_matrix`, `relation_matvec`, `attention`, `attention_scores`, `relational_attention`,
+`retrieve` and `relation_loss` compute what the functions of the same names in `relkernels` do, with
+gradients of the inputs, of the scale and of every parameter; `scaled_dot_product_attention` is `attention`
+with PyTorch's signature. `FeatureMap`, `InnerProductRelation` and `RelationAttention` are modules that hold
+the parameters; `RelationalAttention`, `DualAttention` and modules of symbols are layers of relational
+networks. Tensors are float32 or float64, with any strides, on the CPU, where they are read and written
+without a copy, or on a CUDA device. Bfloat16 and float16, also those of autocast, are computed in float32
+and give results of their dtype. What has no CUDA kernel raises an error there: `relation_loss`,
+`relational_attention`, and the gradients of `attention_scores`, of the points and the scale of
+`relation_matvec`, and of a bias. `torch.compile` and `torch.export` treat each operator as one node.
+`torch.vmap` makes the batch a leading dimension. Forward-mode derivatives, second derivatives and the
+derivatives of `torch.func` are computed by formulas in PyTorch's own operations, which store the relation.
 
 The kernels run on PyTorch's OpenMP threads, which spin for some milliseconds after each operation, and use at
 most `relkernels.get_num_threads` of them. They use the threads of relkernels instead if PyTorch has fewer
@@ -32,6 +33,7 @@ from .attentions import attention, attention_scores, scaled_dot_product_attentio
 from .losses import relation_loss
 from .maps import FeatureMap, feature_map
 from .modules import InnerProductRelation, RelationAttention
+from .relational import relational_attention
 from .relations import relation_matrix, relation_matvec
 from .search import retrieve
 
@@ -45,6 +47,7 @@ __all__ = [
     "relation_loss",
     "relation_matrix",
     "relation_matvec",
+    "relational_attention",
     "retrieve",
     "scaled_dot_product_attention",
 ]

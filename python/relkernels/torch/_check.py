@@ -97,20 +97,20 @@ def features(name: str, value: Any) -> Tensor:
     return value
 
 
-def scale(value: Any, beside: tuple[str, Tensor] | None = None) -> Tensor:
+def scale(value: Any, beside: tuple[str, Tensor] | None = None, name: str = "scale") -> Tensor:
     """Return a finite factor of either sign as a float64 tensor of no dimensions.
 
     The operations check the value of a tensor, when they read it.
     """
     if isinstance(value, Tensor):
-        value = floats("scale", value, 0)
+        value = floats(name, value, 0)
         if value.numel() != 1:
-            check.fail("scale", "a number or a tensor of one element", f"shape {tuple(value.shape)}")
+            check.fail(name, "a number or a tensor of one element", f"shape {tuple(value.shape)}")
         if beside is not None:
-            on_one_device(beside, ("scale", value))
+            on_one_device(beside, (name, value))
         return value.reshape(()).to(torch.float64)
-    number = check.real("scale", value)
+    number = check.real(name, value)
     if not math.isfinite(number):
-        check.fail("scale", "a finite number", repr(value))
+        check.fail(name, "a finite number", repr(value))
     # In 5 us; torch.tensor takes 20 between other work.
     return torch.scalar_tensor(number, dtype=torch.float64, device="cpu")

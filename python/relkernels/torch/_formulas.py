@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from ..base import check
+from ..maps.activations import NAMES
 from ..ops.allowed import Allowed
 from ..ops.links import LINKS_OF_DISTANCE
 from . import _check as _tensors
@@ -275,6 +276,46 @@ def attention_scores_vjp(f: Tensor, g: Tensor, *rest: Any) -> tuple[Tensor, ...]
 
     *found, of_terms = _pullback(scores, (f, g, scale, bias), grad)
     return *found, _if(of_bias, of_terms, f)
+
+
+# ---- sum_j softmax_j(scale <q_i, k_j>) of act(rel_scale <q_rel_i, k_rel_j>) and of v_j
+
+
+def activated(r: Tensor, activation: str) -> Tensor:
+    """Relations through an activation without a required parameter, or a link of inner products."""
+    return _ACTIVATIONS[activation](r, NAMES[activation]) if activation in NAMES else _LINKS[activation](r)
+
+
+def attended_relations(
+    weights: Tensor, q_rel: Tensor, k_rel: Tensor, rel_scale: Tensor, activation: str
+) -> Tensor:
+    """Averages (..., h, n, R) of the relations with attention weights (..., h, n, m)."""
+    r = activated(relation_matrix(q_rel, k_rel, rel_scale, 1), activation)
+    return torch.einsum("...hij,...rij->...hir", weights, r)
+
+
+def relational_attention(
+    q: Tensor, k: Tensor, q_rel: Tensor, k_rel: Tensor, v: Tensor, *how: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Relations, values, and the log-sum-exp of each row of scores."""
+    mask, causal, left, right, align, scale, rel_scale, activation = how
+    weights, lse = _weights(q, k, mask, causal, left, right, align, scale)
+    relations, values = attended_relations(weights, q_rel, k_rel, rel_scale, activation), weights @ v
+    lead = torch.broadcast_shapes(relations.shape[:-1], values.shape[:-1])
+    return relations.expand(*lead, -1), values.expand(*lead, -1), lse.expand(lead)
+
+
+def relational_attention_vjp(*arguments: Any) -> tuple[Tensor, ...]:
+    """Gradients of the sides and of both scales; relations, values and lse are functions of the others."""
+    sides, allowed, (scale, rel_scale, activation, *rest) = arguments[:5], arguments[5:10], arguments[10:]
+    *_, of_relations, of_values, of_lse = rest
+
+    def attended(*inputs: Tensor) -> Any:
+        found = relational_attention(*inputs[:5], *allowed, *inputs[5:], activation)
+        return found if of_lse is not None else found[:2]
+
+    above = (of_relations, of_values) if of_lse is None else (of_relations, of_values, of_lse)
+    return _pullback(attended, (*sides, scale, rel_scale), above)
 
 
 # ---- the k largest <f_i, g_j>
