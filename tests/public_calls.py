@@ -433,6 +433,7 @@ def _table() -> dict[str, tuple[Callable[..., Any] | None, dict[str, Any]]]:
 
 def _of_torch() -> dict[str, tuple[Callable[..., Any] | None, dict[str, Any]]]:
     import torch
+    from relkernels import torch as rt
     from relkernels.torch import FeatureMap, InnerProductRelation, RelationAttention
     from torch import nn
 
@@ -442,7 +443,39 @@ def _of_torch() -> dict[str, tuple[Callable[..., Any] | None, dict[str, Any]]]:
     attended = {"q": x, "k": y, "v": v}
     attention, relation = RelationAttention(phi, psi), InnerProductRelation(phi, psi)
     maps = {"phi": PHI, "psi": PSI}
+    objects = torch.ones(2, 5, 8)
+    of_objects = {"x": objects, "symbols": objects}
+    of_heads = {"d_model": 8, "n_heads": 2}
+    dual = {"d_model": 8, "n_heads_sa": 1, "n_heads_ra": 1}
     return {
+        "relkernels.torch.DualAttention": (None, dual),
+        "relkernels.torch.DualAttention.forward": (rt.DualAttention(8, 1, 1).forward, of_objects),
+        "relkernels.torch.DualAttentionBlock": (None, dual),
+        "relkernels.torch.DualAttentionBlock.forward": (rt.DualAttentionBlock(8, 1, 1).forward, of_objects),
+        "relkernels.torch.MultiDimensionalRelation": (None, {"object_dim": 8, "rel_dim": 2}),
+        "relkernels.torch.MultiDimensionalRelation.forward": (
+            rt.MultiDimensionalRelation(8, 2).forward,
+            {"left_objects": objects},
+        ),
+        "relkernels.torch.PositionRelativeSymbolRetriever": (None, {"symbol_dim": 4, "max_rel_pos": 3}),
+        "relkernels.torch.PositionRelativeSymbolRetriever.forward": (
+            rt.PositionRelativeSymbolRetriever(4, 3).forward,
+            {"x": objects},
+        ),
+        "relkernels.torch.PositionalSymbolRetriever": (None, {"symbol_dim": 4, "max_length": 9}),
+        "relkernels.torch.PositionalSymbolRetriever.forward": (
+            rt.PositionalSymbolRetriever(4, 9).forward,
+            {"x": objects},
+        ),
+        "relkernels.torch.RelationalAttention": (None, of_heads),
+        "relkernels.torch.RelationalAttention.forward": (rt.RelationalAttention(8, 2).forward, of_objects),
+        "relkernels.torch.RelationalCrossAttention": (None, of_heads),
+        "relkernels.torch.RelationalCrossAttention.forward": (
+            rt.RelationalCrossAttention(8, 2).forward,
+            of_objects,
+        ),
+        "relkernels.torch.SymbolicAttention": (None, {**of_heads, "n_symbols": 3}),
+        "relkernels.torch.SymbolicAttention.forward": (rt.SymbolicAttention(8, 2, 3).forward, {"x": objects}),
         "relkernels.MLP.from_torch": (None, {"sequential": nn.Sequential(nn.Linear(3, 2))}),
         "relkernels.torch.FeatureMap": (None, {"widths": [3, 4, 2]}),
         "relkernels.torch.FeatureMap.from_torch": (None, {"sequential": nn.Sequential(nn.Linear(3, 2))}),

@@ -30,17 +30,28 @@ except ModuleNotFoundError as error:
     raise ImportError(f"relkernels.torch needs PyTorch: {install('torch')}") from None
 
 from .attentions import attention, attention_scores, scaled_dot_product_attention
+from .dual_attention import DualAttention, DualAttentionBlock
 from .losses import relation_loss
 from .maps import FeatureMap, feature_map
 from .modules import InnerProductRelation, RelationAttention
+from .networks import MultiDimensionalRelation, RelationalAttention, RelationalCrossAttention
 from .relational import relational_attention
 from .relations import relation_matrix, relation_matvec
 from .search import retrieve
+from .symbols import PositionalSymbolRetriever, PositionRelativeSymbolRetriever, SymbolicAttention
 
 __all__ = [
+    "DualAttention",
+    "DualAttentionBlock",
     "FeatureMap",
     "InnerProductRelation",
+    "MultiDimensionalRelation",
+    "PositionRelativeSymbolRetriever",
+    "PositionalSymbolRetriever",
     "RelationAttention",
+    "RelationalAttention",
+    "RelationalCrossAttention",
+    "SymbolicAttention",
     "attention",
     "attention_scores",
     "feature_map",

@@ -73,8 +73,8 @@ def relational_attention(
     Parameters
     ----------
     q : Tensor of shape (..., h, n, d)
-        Float32 or float64, or 16-bit floats, which are computed in float32; on the CPU. A dimension of one head, or of one relation, broadcasts as leading
-        dimensions do.
+        Float32 or float64, or 16-bit floats, which are computed in float32; on the CPU. A dimension of one
+        head, or of one relation, broadcasts as leading dimensions do.
     k : Tensor of shape (..., h, m, d)
     q_rel : Tensor of shape (..., R, n, d_r)
     k_rel : Tensor of shape (..., R, m, d_r)
@@ -134,8 +134,9 @@ def relational_attention(
     rel_factor = _tensors.scale(
         1 / math.sqrt(q_rel.shape[-1]) if rel_scale is None else rel_scale, ("q", q), "rel_scale"
     )
+    wide = map(_tensors.widened, sides.values())
     relations, values, lse = _relational.relational_attention(
-        *map(_tensors.widened, sides.values()), mask, causal, *window, align, factor, rel_factor, rel_activation
+        *wide, mask, causal, *window, align, factor, rel_factor, rel_activation
     )
     found = relations.to(q.dtype), values.to(q.dtype)
     return (*found, lse) if wanted else found
