@@ -58,8 +58,8 @@ def matched_maps(
     n_features: int | None,
     activation: str | Activation,
     rng: np.random.RandomState,
-) -> tuple[MLP, MLP, float]:
-    """Return the maps of two tables whose columns have mean 0 and deviation 1, and the log of their scale, 0.
+) -> tuple[MLP, MLP]:
+    """Return the maps of two tables whose columns have mean 0 and deviation 1.
 
     Parameters
     ----------
@@ -75,7 +75,6 @@ def matched_maps(
     return (
         of_x.mlp(f, kept_f, n_features, first=False),
         of_y.mlp(g, kept_g, n_features, first=True),
-        0.0,
     )
 
 

@@ -92,8 +92,8 @@ class TableSamples:
         X, Y, weight = self.X, self.Y, self.weight
         if sparse.issparse(X) or sparse.issparse(Y):
             return None
-        matched = matched_on_sphere if normalize else matched_maps
-        phi, psi, log_scale = matched(X, Y, weight, n_features, activation, rng)
+        given = X, Y, weight, n_features, activation, rng
+        phi, psi, log_scale = matched_on_sphere(*given) if normalize else (*matched_maps(*given), 0.0)
         rows = np.arange(min(len(self), _JUDGED))
         found = contrastive_loss(X[rows], Y[rows], phi, psi, log_scale, part(weight, rows))
         return ClosedForm([phi, psi], found.value, log_scale)
