@@ -32,6 +32,7 @@ def calls(phi):
         "attention_scores": lambda x, y: rkt.attention_scores(x, y, phi, causal=True),
         "relation_loss": lambda x, y: rkt.relation_loss(x, y, x.detach() @ y.detach().T, phi),
         "retrieve": lambda x, y: rkt.retrieve(x, y, 2, phi)[0],
+        "relational": lambda x, y: rkt.relational_attention(x[None], y[None], x[None], y[None], y[None])[0],
         "sdpa": lambda x, y: rkt.scaled_dot_product_attention(x, y, y),
     }
 

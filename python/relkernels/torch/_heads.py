@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from ..base import check
 from . import _check as _tensors
-from .relations import attention_scores
+from .attentions import attention_scores
 
 
 class Heads(nn.Module):

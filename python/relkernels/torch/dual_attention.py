@@ -19,8 +19,8 @@ from ..maps.activations import NAMES
 from . import _check as _tensors
 from . import _formulas
 from ._heads import Heads, flags, mask_of, probability, size
+from .attentions import attention
 from .networks import RelationalAttention, RelationalCrossAttention
-from .relations import attention
 
 RA_TYPES = ("relational_attention", "rca")
 NORMS = ("layernorm", "rmsnorm", "none")

@@ -19,8 +19,9 @@ from ..ops.relational import REL_ACTIVATIONS
 from . import _check as _tensors
 from . import _formulas
 from ._heads import Heads, flags, mask_of, size
+from .attentions import attention
 from .relational import relational_attention
-from .relations import attention, relation_matrix, relation_matvec
+from .relations import relation_matrix, relation_matvec
 
 
 class RelationalAttention(Heads):

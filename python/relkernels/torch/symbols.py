@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..base import check
 from . import _check as _tensors
 from ._heads import Heads, size
-from .relations import attention
+from .attentions import attention
 
 
 class SymbolicAttention(Heads):
