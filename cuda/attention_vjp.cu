@@ -7,7 +7,7 @@
 // Mirrors csrc/operations/attention_vjp.cpp. There are three walks: over queries for dF, over keys for dG,
 // and over keys for dv. In each, one block owns a result, so no sum depends on the order in which blocks run.
 // Each walk recomputes R: 8 products instead of the 5 of a single walk with shared sums.
-#include "attention.cuh"
+#include "bias_gradient.cuh"
 #include "product.cuh"
 
 namespace rk::cuda {
@@ -20,34 +20,12 @@ struct GradientParameters {
     long queries;
 };
 
-// dR with queries as rows: for dF.
-template <class T>
-struct RowWeigher {
+// With two products dR, with one P; the queries are the walk's rows (for dF) or its columns (for dG and dv).
+// What it needs of a query is read for each pair: float64 has no registers left to keep it in.
+template <class T, int Products, bool ByQuery>
+struct GradientWeigher {
     using Parameters = GradientParameters<T>;
-    static constexpr int kProducts = 2;
-    static constexpr bool kSoftmax = false, kScores = true;
-    static constexpr float kForbidden = 0;
-    T origin[4], delta[4];
-
-    template <class A, int G>
-    RK_DEVICE void begin(const Parameters& q, long item, long row0, long rows) {
-#pragma unroll
-        for (int i = 0; i < A::kRows * G; ++i) {
-            const long row = row0 + A::row_of(lane_index(), i);
-            origin[i] = row < rows ? q.origin[item * q.queries + row] : T(0);
-            delta[i] = row < rows ? q.delta[item * q.queries + row] : T(0);
-        }
-    }
-    RK_DEVICE T weigh(const Parameters&, T s, T slope, T dp, int i, long, long) const {
-        return exp(s - origin[i]) * (dp - delta[i]) * slope;
-    }
-};
-
-// With queries as columns: dR for dG, or P for dv.
-template <class T, int Products>
-struct ColumnWeigher {
-    using Parameters = GradientParameters<T>;
-    static constexpr int kProducts = Products;
+    static constexpr int kProducts = Products, kSums = 0;
     static constexpr bool kSoftmax = false, kScores = true;
     static constexpr float kForbidden = 0;
     const T *origin, *delta;
@@ -57,10 +35,10 @@ struct ColumnWeigher {
         origin = q.origin + item * q.queries;
         delta = q.delta + item * q.queries;
     }
-    RK_DEVICE T weigh(const Parameters& q, T s, T slope, T dp, int, long, long column) const {
-        const long at = min(column, q.queries - 1);  // columns past the edge have features of zeros
-        const T p = exp(s - origin[at]);
-        return Products == 2 ? p * (dp - delta[at]) * slope : p;
+    RK_DEVICE T weigh(const Parameters& q, T s, T slope, T dp, int, long row, long column) const {
+        const long query = min(ByQuery ? row : column, q.queries - 1);  // results past the edge are not used
+        const T p = exp(s - origin[query]);
+        return Products == 2 ? p * (dp - delta[query]) * slope : p;
     }
 };
 
@@ -93,9 +71,7 @@ prepare_rows(const __grid_constant__ RowsOfQueries<Sum> q) {
         sum = fma(double(x[c * q.grad.column]), double(y[c * q.out.column]), sum);
     q.delta[index] = Sum(sum);
     if (q.grad_lse.data) q.delta[index] -= *row_of(q.grad_lse);
-    // exp(s - inf) = 0: nothing was attended.
-    const Sum lse = q.lse[index];
-    q.origin[index] = lse == Sum(-kInfinity) ? Sum(kInfinity) : exponent_origin(lse);
+    q.origin[index] = gradient_origin(q.lse[index]);
 }
 
 // One side of a walk: features, and the factors of the second inner product (null: only one product).
@@ -149,16 +125,15 @@ template <class A>
 void attention_vjp(const Context& context, const Relation<A>& relation, const Array& values,
                    const Scoring& scoring, const Array& out, const Array& lse, const Array& grad,
                    const Array& grad_lse, const Array& grad_f, const Array& grad_g, const Array& grad_v,
-                   const Array& grad_scale) {
+                   const Array& grad_bias, const Array& grad_scale) {
     using Sum = typename A::Sum;
     const Array &f = relation.rows, &g = relation.columns;
     const double scale = relation.scale;
     const long n = f.dim(2), m = g.dim(2), items = f.batch(2), width = values.dim(1);
-    if (items == 0) return;
     // lse is contiguous over the leading dimensions.
     const Sum* of_rows = reinterpret_cast<const Sum*>(lse.data);
     Sum *origin = context.take<Sum>(items * n), *delta = context.take<Sum>(items * n);
-    if (n > 0) {
+    if (items * n > 0) {
         const std::vector<long> shape = leading(grad.shape, 2);
         std::vector<LeadStride> steps;
         RowsOfQueries<Sum> rows = {
@@ -180,16 +155,23 @@ void attention_vjp(const Context& context, const Relation<A>& relation, const Ar
                rows);
     }
     const GradientParameters<Sum> q = {origin, delta, n};
-    if (n > 0) {
-        walk<A, RowWeigher<Sum>>(context, {f, &grad}, {g, &values}, g, scoring, scale, 1.0, q, grad_f);
+    if (items * n > 0) {
+        walk<A, GradientWeigher<Sum, 2, true>>(context, {f, &grad}, {g, &values}, g, scoring, scale, 1.0, q,
+                                               grad_f);
         scale_gradient<Sum>(context, f, grad_f, scale, of_rows, grad_scale);
     }
-    if (m > 0) {
+    if (items * m > 0) {
         const Scoring by_key = transposed(scoring);
-        walk<A, ColumnWeigher<Sum, 2>>(context, {g, &values}, {f, &grad}, f, by_key, scale, scale, q, grad_g);
+        walk<A, GradientWeigher<Sum, 2, false>>(context, {g, &values}, {f, &grad}, f, by_key, scale, scale, q,
+                                                grad_g);
         if (width > 0)
-            walk<A, ColumnWeigher<Sum, 1>>(context, {g, nullptr}, {f, nullptr}, grad, by_key, scale, 1.0, q,
-                                           grad_v);
+            walk<A, GradientWeigher<Sum, 1, false>>(context, {g, nullptr}, {f, nullptr}, grad, by_key, scale,
+                                                    1.0, q, grad_v);
+    }
+    if (!grad_bias.empty()) {
+        Array subtracted = lse;
+        subtracted.data = reinterpret_cast<char*>(delta);
+        bias_gradient<A, 2>(context, {f, g, scoring, lse, subtracted, grad, values, {}, grad_bias}, scale);
     }
     check_launch("attention_vjp");
 }
@@ -197,7 +179,7 @@ void attention_vjp(const Context& context, const Relation<A>& relation, const Ar
 #define RK_INSTANTIATE(A)                                                                             \
     template void attention_vjp(const Context&, const Relation<A>&, const Array&, const Scoring&,     \
                                 const Array&, const Array&, const Array&, const Array&, const Array&, \
-                                const Array&, const Array&, const Array&);
+                                const Array&, const Array&, const Array&, const Array&);
 RK_INSTANTIATE(Fma<float>)
 RK_INSTANTIATE(Fma<double>)
 

@@ -64,7 +64,7 @@ def relation_matrix(
     psi : FeatureMap, optional
         Map of `y`; None, or `phi` itself, is `phi`.
     link : str, default "identity"
-        As in `relkernels.relation_matvec`. On a CUDA device only "identity".
+        As in `relkernels.relation_matvec`.
     scale : float or Tensor of one element, default 1.0
         Any finite number; at least 0 with a link of distances. A tensor's gradient is computed without
         storing the relation.
@@ -114,7 +114,7 @@ def relation_matvec(
     Parameters
     ----------
     x : Tensor of shape (..., n, d_x)
-        Float32 or float64, on the CPU or on a CUDA device, where only `v` may require a gradient.
+        Float32 or float64, on the CPU or on a CUDA device.
     y : Tensor of shape (..., m, d_y)
     v : Tensor of shape (..., m) or (..., m, c)
         A tensor of fewer dimensions than `y` is one vector (..., m) per relation; any other is (..., m, c).
@@ -243,8 +243,7 @@ def attention(
     window : int or (int or None, int or None), optional
     align : {"upper_left", "lower_right"}, default "upper_left"
     bias : Tensor, optional
-        Its gradient is computed if it requires one, summed over the dimensions along which it is broadcast;
-        not on a CUDA device.
+        Its gradient is computed if it requires one, summed over the dimensions along which it is broadcast.
     softcap : float, optional
         As in `relkernels.attention`.
     enable_gqa : bool, default False
@@ -333,7 +332,7 @@ def attention_scores(
     Parameters
     ----------
     q, k, phi, psi, scale, mask, causal, window, align, bias, softcap
-        As in `attention`. There is no gradient on a CUDA device.
+        As in `attention`.
 
     Returns
     -------
