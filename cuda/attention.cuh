@@ -31,6 +31,7 @@ struct Attended {
         pairs.rows[0] = f.rows;
         pairs.columns[0] = g.rows;
         pairs.values = v.rows;
+        pairs.segments = table_of(context, relation.segments);
         std::vector<LeadStride> steps;
         pairs.lead = collapse(shape,
                               {f.lead, g.lead, v.lead, leading_strides(scoring.allowed.mask, shape),
@@ -54,7 +55,7 @@ struct SoftmaxWeigher {
     static constexpr bool kSoftmax = true, kScores = true;
     static constexpr float kForbidden = -kInfinity;
     template <class A, int G>
-    RK_DEVICE void begin(const Parameters&, long, long, long) {}
+    RK_DEVICE void begin(const Parameters&, const Place&, long) {}
     template <class Sum>
     RK_DEVICE Sum weigh(const Parameters&, Sum s, Sum, Sum, int, long, long) const {
         return s;

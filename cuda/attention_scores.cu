@@ -29,7 +29,7 @@ struct StoreScores : Stateless {
           rows(p.rows[0].count),
           count(p.columns[0].count),
           out(parameters.out.lead.offset(p.lead, place.item)),
-          scored(parameters.scorer.of_item(p.lead, place.item)),
+          scored(parameters.scorer.of_item(p.lead, place.item, rows, count)),
           lse(parameters.lse + place.item * p.rows[0].count) {}
     // All columns: pairs outside of the band are written, too (zeros).
     RK_DEVICE Span columns() const { return {0, count}; }

@@ -32,10 +32,10 @@ struct ScoresGradientWeigher {
     const T *grad, *lse, *delta;
 
     template <class A, int G>
-    RK_DEVICE void begin(const Parameters& q, long item, long, long) {
-        grad = static_cast<const T*>(q.grad.data) + q.grad.lead.offset(q.lead, unsigned(item));
-        lse = q.lse + item * q.queries;
-        delta = q.delta + item * q.queries;
+    RK_DEVICE void begin(const Parameters& q, const Place& place, long) {
+        grad = static_cast<const T*>(q.grad.data) + q.grad.lead.offset(q.lead, place.item);
+        lse = q.lse + place.item * q.queries;
+        delta = q.delta + place.item * q.queries;
     }
     RK_DEVICE T weigh(const Parameters& q, T s, T slope, T, int i, long row, long column) {
         row = min(row, q.rows - 1);  // the sums of rows past the edge are not written

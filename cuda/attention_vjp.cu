@@ -6,8 +6,10 @@
 //
 // Mirrors csrc/operations/attention_vjp.cpp. There are three walks: over queries for dF, over keys for dG,
 // and over keys for dv. In each, one block owns a result, so no sum depends on the order in which blocks run.
-// Each walk recomputes R: 8 products instead of the 5 of a single walk with shared sums.
+// Each walk recomputes R: 8 products instead of the 5 of a single walk with shared sums. Gradients of keys
+// that items share are sums over the items (member_sums.cuh).
 #include "bias_gradient.cuh"
+#include "member_sums.cuh"
 #include "product.cuh"
 
 namespace rk::cuda {
@@ -29,14 +31,17 @@ struct GradientWeigher {
     static constexpr bool kSoftmax = false, kScores = true;
     static constexpr float kForbidden = 0;
     const T *origin, *delta;
+    long last;
 
     template <class A, int G>
-    RK_DEVICE void begin(const Parameters& q, long item, long, long) {
-        origin = q.origin + item * q.queries;
-        delta = q.delta + item * q.queries;
+    RK_DEVICE void begin(const Parameters& q, const Place& place, long) {
+        const long first = place.item * q.queries + (ByQuery ? place.row_begin : place.column_begin);
+        origin = q.origin + first;
+        delta = q.delta + first;
+        last = place.rows - 1;
     }
-    RK_DEVICE T weigh(const Parameters& q, T s, T slope, T dp, int, long row, long column) const {
-        const long query = min(ByQuery ? row : column, q.queries - 1);  // results past the edge are not used
+    RK_DEVICE T weigh(const Parameters&, T s, T slope, T dp, int, long row, long column) const {
+        const long query = ByQuery ? min(row, last) : column;  // results past the edge are not used
         const T p = exp(s - origin[query]);
         return Products == 2 ? p * (dp - delta[query]) * slope : p;
     }
@@ -75,24 +80,23 @@ prepare_rows(const __grid_constant__ RowsOfQueries<Sum> q) {
 }
 
 // One side of a walk: features, and the factors of the second inner product (null: only one product).
+template <class F>
 struct Side {
-    const Array& features;
-    const Array* partners;
+    const Factors<F>& features;
+    const Factors<F>* partners;
 };
 
-// One walk: the weights of all pairs times `values`, the sums times `factor`.
-template <class A, class Weigher>
-void walk(const Context& context, const Side& rows, const Side& columns, const Array& values,
-          const Scoring& scoring, double scale, double factor, const typename Weigher::Parameters& q,
-          const Array& out) {
-    using F = typename A::Factor;
-    const std::vector<long> shape = leading(rows.features.shape, 2), none(shape.size(), 0);
-    const Factors<F> f = factors<F>(context, rows.features), g = factors<F>(context, columns.features),
-                     v = factors<F>(context, values);
+// One walk: the weights of all pairs times the values v, the sums times `factor`.
+template <class A, class Weigher, class F = typename A::Factor>
+void walk(const Context& context, const Side<F>& rows, const Side<F>& columns, const Factors<F>& v,
+          const Scoring& scoring, const SegmentTable& segments, double scale, double factor,
+          const typename Weigher::Parameters& q, const Array& out) {
+    const std::vector<long> shape = leading(out.shape, 2), none(shape.size(), 0);
+    const Factors<F>&f = rows.features, &g = columns.features;
     Factors<F> f2, g2;
     f2.lead = g2.lead = none;
-    if (rows.partners) f2 = factors<F>(context, *rows.partners);
-    if (columns.partners) g2 = factors<F>(context, *columns.partners);
+    if (rows.partners) f2 = *rows.partners;
+    if (columns.partners) g2 = *columns.partners;
     std::vector<LeadStride> steps;
     Pairs<F> p;
     p.lead = collapse(shape,
@@ -109,13 +113,14 @@ void walk(const Context& context, const Side& rows, const Side& columns, const A
     p.columns[1].lead = steps[3];
     p.values = v.rows;
     p.values.lead = steps[4];
+    p.segments = segments;
     using Sum = typename A::Sum;
     Scorer<Sum> scorer = scorer_of<Sum>(scoring);
     scorer.mask.lead = steps[5];
     scorer.bias_lead = steps[6];
     Strided to = strided(out);
     to.lead = steps[7];
-    const WeightedOut<Sum> result = {to, int(values.dim(1)), Sum(factor), nullptr, nullptr, 0, 0, 0};
+    const WeightedOut<Sum> result = {to, int(out.dim(1)), Sum(factor), nullptr, nullptr, 0, 0, 0};
     sum_weighted_values<A, Weigher, false>(context, p, result, scorer, scale, q);
 }
 
@@ -155,18 +160,26 @@ void attention_vjp(const Context& context, const Relation<A>& relation, const Ar
                rows);
     }
     const GradientParameters<Sum> q = {origin, delta, n};
+    const SegmentTable segments = table_of(context, relation.segments);
+    using F = typename A::Factor;
+    const Factors<F> of_f = factors<F>(context, f), of_g = factors<F>(context, g),
+                     of_v = factors<F>(context, values), of_grad = factors<F>(context, grad);
     if (items * n > 0) {
-        walk<A, GradientWeigher<Sum, 2, true>>(context, {f, &grad}, {g, &values}, g, scoring, scale, 1.0, q,
-                                               grad_f);
+        walk<A, GradientWeigher<Sum, 2, true>>(context, {of_f, &of_grad}, {of_g, &of_v}, of_g, scoring,
+                                               segments, scale, 1.0, q, grad_f);
         scale_gradient<Sum>(context, f, grad_f, scale, of_rows, grad_scale);
     }
     if (items * m > 0) {
         const Scoring by_key = transposed(scoring);
-        walk<A, GradientWeigher<Sum, 2, false>>(context, {g, &values}, {f, &grad}, f, by_key, scale, scale, q,
-                                                grad_g);
+        const SegmentTable of_keys = transposed(segments);
+        const Array to_g = parts_of<Sum>(context, grad_g), to_v = parts_of<Sum>(context, grad_v);
+        walk<A, GradientWeigher<Sum, 2, false>>(context, {of_g, &of_v}, {of_f, &of_grad}, of_f, by_key,
+                                                of_keys, scale, scale, q, to_g);
+        add_parts<Sum>(context, to_g, grad_g);
         if (width > 0)
-            walk<A, GradientWeigher<Sum, 1, false>>(context, {g, nullptr}, {f, nullptr}, grad, by_key, scale,
-                                                    1.0, q, grad_v);
+            walk<A, GradientWeigher<Sum, 1, false>>(context, {of_g, nullptr}, {of_f, nullptr}, of_grad,
+                                                    by_key, of_keys, scale, 1.0, q, to_v);
+        add_parts<Sum>(context, to_v, grad_v);
     }
     if (!grad_bias.empty()) {
         Array subtracted = lse;

@@ -73,7 +73,7 @@ struct StoreScoreGradient : Stateless {
           row0(place.first_row + 16 * G * warp_index()),
           rows(p.rows[0].count),
           count(p.columns[0].count),
-          scored(parameters.scorer.of_item(p.lead, place.item)),
+          scored(parameters.scorer.of_item(p.lead, place.item, rows, count)),
           out(parameters.out + place.item * rows * count),
           lse(item_of(parameters.lse, p.lead, place.item)),
           delta(item_of(parameters.delta, p.lead, place.item)),
@@ -157,8 +157,8 @@ add_pairs(const __grid_constant__ PairSums<Sum> q) {
 
 // The gradient of a part that fits the workspace.
 template <class A, int Products>
-void add_part(const Context& context, const BiasGradient& call, double scale, bool more,
-              typename A::Sum* pairs) {
+void add_bias_part(const Context& context, const BiasGradient& call, double scale, bool more,
+                   typename A::Sum* pairs) {
     using Sum = typename A::Sum;
     using F = typename A::Factor;
     const std::vector<long> shape = leading(call.f.shape, 2), none(shape.size(), 0);
@@ -234,17 +234,17 @@ void add_part(const Context& context, const BiasGradient& call, double scale, bo
 }
 
 template <class A, int Products>
-void add_parts(const Context& context, const BiasGradient& call, double scale, bool more,
-               typename A::Sum* pairs) {
+void add_bias_gradient(const Context& context, const BiasGradient& call, double scale, bool more,
+                       typename A::Sum* pairs) {
     const long most = kPairsBytes / long(sizeof(typename A::Sum));
     for (int dim = 0; dim < call.f.ndim() - 1; ++dim) {
         const long size = call.f.shape[std::size_t(dim)], half = size / 2;
         if (size == 1 || call.f.batch(1) * call.g.dim(2) <= most) continue;
-        add_parts<A, Products>(context, call.part(dim, 0, half), scale, more, pairs);
+        add_bias_gradient<A, Products>(context, call.part(dim, 0, half), scale, more, pairs);
         more = more || call.out.shape[std::size_t(dim)] == 1;
-        return add_parts<A, Products>(context, call.part(dim, half, size - half), scale, more, pairs);
+        return add_bias_gradient<A, Products>(context, call.part(dim, half, size - half), scale, more, pairs);
     }
-    add_part<A, Products>(context, call, scale, more, pairs);
+    add_bias_part<A, Products>(context, call, scale, more, pairs);
 }
 
 // Overwrites call.out. Products: 2 if dA is a product, 1 if it is given.
@@ -253,7 +253,7 @@ void bias_gradient(const Context& context, const BiasGradient& call, double scal
     using Sum = typename A::Sum;
     const long m = call.g.dim(2), most = std::max(kPairsBytes / long(sizeof(Sum)), m);
     Sum* pairs = context.take<Sum>(std::min(call.f.batch(1) * m, most));
-    add_parts<A, Products>(context, call, scale, false, pairs);
+    add_bias_gradient<A, Products>(context, call, scale, false, pairs);
 }
 
 }  // namespace rk::cuda

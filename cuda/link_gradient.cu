@@ -32,8 +32,8 @@ struct LinkGradientWeigher {
     const T* given;
 
     template <class A, int G>
-    RK_DEVICE void begin(const Parameters& q, long item, long, long) {
-        if (Given) given = static_cast<const T*>(q.given.data) + q.given.lead.offset(q.lead, unsigned(item));
+    RK_DEVICE void begin(const Parameters& q, const Place& place, long) {
+        if (Given) given = static_cast<const T*>(q.given.data) + q.given.lead.offset(q.lead, place.item);
     }
     RK_DEVICE T weigh(const Parameters& q, T r, T, T upstream, int i, long row, long column) {
         // Rows past the edge read the last one; their sums are not written.

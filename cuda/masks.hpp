@@ -26,15 +26,19 @@ struct Band {
 
 inline Band transposed(const Band& band) { return {-band.greatest, -band.least}; }
 
-// Which pairs may attend, as an argument: those of the mask (absent: all) that are in the band.
+// Which pairs may attend, as an argument: those of the mask (absent: all) that are in the band. In a ragged
+// batch the band is that of each segment, with `from_last` relative to the diagonal that ends at its last row
+// and column.
 struct Allowed {
     Array mask;
     Band band;
+    bool from_last = false;
 };
 
 // The same pairs of the transposed relation.
 inline Allowed transposed(const Allowed& allowed) {
-    return {allowed.mask.empty() ? allowed.mask : transposed(allowed.mask), transposed(allowed.band)};
+    return {allowed.mask.empty() ? allowed.mask : transposed(allowed.mask), transposed(allowed.band),
+            allowed.from_last};
 }
 
 // The same in the form that kernels read.
@@ -43,13 +47,16 @@ struct Mask {
     long row = 0, column = 0;
     LeadStride lead;
     Band band;
+    bool from_last = false;
 
     // The matrix of an item.
     RK_DEVICE const std::uint8_t* of_item(const Lead& batch, unsigned item) const {
         return data ? data + lead.offset(batch, item) : nullptr;
     }
-    RK_DEVICE bool allows(const std::uint8_t* item, long i, long j) const {
-        return band.contains(i, j) && (item == nullptr || item[i * row + j * column] != 0);
+    // What is added to the rows of a segment before they are looked up in the band.
+    RK_DEVICE long shift(long rows, long columns) const { return from_last ? columns - rows : 0; }
+    RK_DEVICE bool allows(const std::uint8_t* item, long i, long j, long shift = 0) const {
+        return band.contains(i + shift, j) && (item == nullptr || item[i * row + j * column] != 0);
     }
 };
 
@@ -57,6 +64,7 @@ struct Mask {
 inline Mask mask_of(const Allowed& allowed) {
     Mask m;
     m.band = allowed.band;
+    m.from_last = allowed.from_last;
     if (allowed.mask.empty()) return m;
     m.data = reinterpret_cast<const std::uint8_t*>(allowed.mask.data);
     m.row = allowed.mask.step(2);

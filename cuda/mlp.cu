@@ -70,7 +70,7 @@ map_rows(const __grid_constant__ FusedMlp<A> net) {
     const auto issue = [&](const Cursor<A>& at, int count) {
         const Layer<A>& layer = net.layers[at.layer];
         load_depth(stages + count % 2 * kTileColumns * kStagePitch, kStagePitch, layer.weights,
-                   layer.weights.data, long(at.tile) * kTileColumns, kTileColumns,
+                   layer.weights.data, layer.weights.count, long(at.tile) * kTileColumns, kTileColumns,
                    long(at.step) * kDepthBytes);
         commit_copies();
     };

@@ -19,6 +19,7 @@ struct Relation {
     Array rows, columns;
     const Mlp<A>*phi = nullptr, *psi = nullptr;
     double scale = 1;
+    Segments segments{};  // of attention and retrieval
 };
 
 template <class A>
@@ -79,8 +80,9 @@ void relation_matvec_vjp(const Context& context, const Relation<A>& relation, co
                          const Array& grad_v, const Array& grad_scale);
 
 // grad_f, grad_g, grad_v and grad_scale are overwritten; out and lse are what attention() gave, lse
-// contiguous. grad and grad_lse are the gradients of out and lse; grad_lse may be absent. grad_bias has the
-// bias's shape, with sizes of 1 where it was broadcast; absent: it is not computed.
+// contiguous. grad_g and grad_v are summed over the items along which their strides are 0. grad and grad_lse
+// are the gradients of out and lse; grad_lse may be absent. grad_bias has the bias's shape, with sizes of 1
+// where it was broadcast; absent: it is not computed.
 template <class A>
 void attention_vjp(const Context& context, const Relation<A>& relation, const Array& values,
                    const Scoring& scoring, const Array& out, const Array& lse, const Array& grad,

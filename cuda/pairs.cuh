@@ -21,13 +21,15 @@
 //
 // Sums over columns are cut into chunks of 2,048 (kChunkTiles) at fixed places and merged from left to
 // right, whether one block processes them all or each has its own block: the bits are the same.
+//
+// In a ragged batch each block of rows is in one segment and only processes its columns. Rows, columns, tiles
+// and chunks are counted from the beginning of the segment.
 #pragma once
 
 #include <type_traits>
 
 #include "arithmetic.cuh"
-#include "arrays.hpp"
-#include "context.hpp"
+#include "batches.hpp"
 
 namespace rk::cuda {
 
@@ -50,9 +52,15 @@ struct Pairs {
     Lead lead;
     Rows<F> rows[2], columns[2];  // one for each inner product
     Rows<F> values;
+    SegmentTable segments;
     unsigned row_blocks = 0, value_blocks = 1;
     long tiles_per_part = 0;  // of columns; the parts are the second dimension of the grid
     bool resident = false;
+
+    // Blocks of `size` rows of an item.
+    unsigned blocks_of(long size) const { return unsigned(segments.blocks(rows[0].count, size)); }
+    // The most columns that a row is compared with.
+    long most_columns() const { return segments.ragged() ? segments.most_columns : columns[0].count; }
 };
 
 // The layout of a block's shared memory: offsets, sizes and pitches in bytes.
@@ -96,14 +104,15 @@ struct SharedLayout {
 };
 
 // Starts copies of 128 bytes, from byte `from` of the depth, of `rows` rows beginning with `first`, to rows
-// `pitch` bytes apart. Values past the last row or the end of the depth are zeros.
+// `pitch` bytes apart. Values past the last of the `count` rows at `item` or past the end of the depth are
+// zeros.
 template <class F>
-RK_DEVICE void load_depth(char* to, long pitch, const Rows<F>& source, const F* item, long first, int rows,
-                          long from) {
+RK_DEVICE void load_depth(char* to, long pitch, const Rows<F>& source, const F* item, long count, long first,
+                          int rows, long from) {
     const long end = source.width * long(sizeof(F));
     for (int piece = thread_index(); piece < rows * 8; piece += block_threads()) {
         const int r = piece / 8, c = piece % 8 * 16;
-        const bool inside = first + r < source.count && from + c < end;
+        const bool inside = first + r < count && from + c < end;
         const char* at = reinterpret_cast<const char*>(item + (inside ? (first + r) * source.pitch : 0));
         copy16_async(to + r * pitch + c, at + (inside ? from + c : 0), inside ? 16 : 0);
     }
@@ -111,23 +120,25 @@ RK_DEVICE void load_depth(char* to, long pitch, const Rows<F>& source, const F* 
 
 // The same for a tile of values: 64 rows, and `tiles` times 64 columns from element `from` on.
 template <class A, class F>
-RK_DEVICE void load_values(char* to, int tiles, const Rows<F>& source, const F* item, long first, int from) {
+RK_DEVICE void load_values(char* to, int tiles, const Rows<F>& source, const F* item, long count, long first,
+                           int from) {
     const long pitch = SharedLayout::value_pitch<A>(tiles) * long(sizeof(F));
     const long end = source.width * long(sizeof(F)), begin = from * long(sizeof(F));
     const int pieces = kTileColumns * tiles * int(sizeof(F)) / 16;
     for (int piece = thread_index(); piece < kTileColumns * pieces; piece += block_threads()) {
         const int r = piece / pieces;
         const long c = piece % pieces * 16;
-        const bool inside = first + r < source.count && begin + c < end;
+        const bool inside = first + r < count && begin + c < end;
         const char* at = reinterpret_cast<const char*>(item + (inside ? (first + r) * source.pitch : 0));
         copy16_async(to + r * pitch + c, at + (inside ? begin + c : 0), inside ? 16 : 0);
     }
 }
 
-// The position of a block in the walk.
+// The position of a block in the walk: its segment, and its first row there.
 struct Place {
     unsigned item;
     int value_block, part;
+    long row_begin, rows, column_begin, columns;  // where the segment begins, and its size
     long first_row;
 };
 
@@ -146,6 +157,18 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p,
     place.first_row = long(block % p.row_blocks) * kBlockRows;
     place.item = block / p.row_blocks;
     place.part = int(block_row());
+    place.row_begin = place.column_begin = 0;
+    place.rows = p.rows[0].count;
+    place.columns = p.columns[0].count;
+    if (p.segments.ragged()) {
+        const SegmentTable::Block found = p.segments.find(block % p.row_blocks, kBlockRows);
+        place.first_row = found.number * kBlockRows;
+        place.row_begin = found.rows.begin;
+        place.rows = found.rows.end - found.rows.begin;
+        place.column_begin = found.columns.begin;
+        place.columns = found.columns.end - found.columns.begin;
+        if (place.first_row >= place.rows) return;
+    }
 
     const int width[2] = {p.rows[0].width, p.rows[1].width};
     const bool resident = p.resident;
@@ -155,17 +178,21 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p,
     int steps_of[2] = {0, 0};
 #pragma unroll
     for (int k = 0; k < kProducts; ++k) {
-        rows[k] = p.rows[k].data + p.rows[k].lead.offset(p.lead, place.item);
-        columns[k] = p.columns[k].data + p.columns[k].lead.offset(p.lead, place.item);
+        rows[k] =
+            p.rows[k].data + p.rows[k].lead.offset(p.lead, place.item) + place.row_begin * p.rows[k].pitch;
+        columns[k] = p.columns[k].data + p.columns[k].lead.offset(p.lead, place.item) +
+                     place.column_begin * p.columns[k].pitch;
         steps_of[k] = int(ceil_div(width[k] * long(sizeof(F)), kDepthBytes));
     }
-    const F* values = C::kValueTiles ? p.values.data + p.values.lead.offset(p.lead, place.item) : nullptr;
+    const F* values = C::kValueTiles ? p.values.data + p.values.lead.offset(p.lead, place.item) +
+                                           place.column_begin * p.values.pitch
+                                     : nullptr;
 
     C consumer(parameters, p, place, memory + at.consumer);
     const Span used = consumer.columns();
     const long part = place.part * p.tiles_per_part;
     const long first = max(part, used.begin / kTileColumns);
-    const long last = min(part + p.tiles_per_part, ceil_div(min(used.end, p.columns[0].count), kTileColumns));
+    const long last = min(part + p.tiles_per_part, ceil_div(min(used.end, place.columns), kTileColumns));
     consumer.init();
 
     // Resident rows are copied together with the first stage.
@@ -174,7 +201,7 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p,
         for (int k = 0; k < kProducts; ++k)
             for (int s = 0; s < steps_of[k]; ++s)
                 load_depth(memory + at.rows[k] + s * kDepthBytes, at.row_pitch[k], p.rows[k], rows[k],
-                           place.first_row, kBlockRows, long(s) * kDepthBytes);
+                           place.rows, place.first_row, kBlockRows, long(s) * kDepthBytes);
 
     const int steps = steps_of[0] + steps_of[1];
     // The arrays of two elements are indexed by constants only; otherwise the compiler puts them in local
@@ -182,10 +209,11 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p,
     const auto issue_side = [&](auto side, char* stage, long tile, int step) {
         constexpr int k = decltype(side)::value;
         const long from = long(step) * kDepthBytes;
-        load_depth(stage, kStagePitch, p.columns[k], columns[k], tile * kTileColumns, kTileColumns, from);
+        load_depth(stage, kStagePitch, p.columns[k], columns[k], place.columns, tile * kTileColumns,
+                   kTileColumns, from);
         if (!resident)
-            load_depth(stage + kTileColumns * kStagePitch, kStagePitch, p.rows[k], rows[k], place.first_row,
-                       kBlockRows, from);
+            load_depth(stage + kTileColumns * kStagePitch, kStagePitch, p.rows[k], rows[k], place.rows,
+                       place.first_row, kBlockRows, from);
     };
     const auto issue = [&](long tile, int step) {
         char* stage = memory + at.stage + (int(tile - first) * steps + step) % 2 * at.stage_bytes;
@@ -195,7 +223,7 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p,
             issue_side(std::integral_constant<int, kProducts - 1>{}, stage, tile, step - steps_of[0]);
         if (C::kValueTiles && step == 0)
             load_values<A>(memory + at.values + int(tile - first) % 2 * at.values_bytes, C::kValueTiles,
-                           p.values, values, tile * kTileColumns,
+                           p.values, values, place.columns, tile * kTileColumns,
                            place.value_block * C::kValueTiles * kTileColumns);
         commit_copies();
     };

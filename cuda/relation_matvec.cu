@@ -23,7 +23,7 @@ struct LinkWeigher {
     static constexpr bool kSoftmax = false, kScores = false;
     static constexpr float kForbidden = 0;
     template <class A, int G>
-    RK_DEVICE void begin(const Parameters&, long, long, long) {}
+    RK_DEVICE void begin(const Parameters&, const Place&, long) {}
     RK_DEVICE T weigh(const Parameters& q, T r, T, T, int, long, long) const {
         return linked<Distance>(q.link, r);
     }

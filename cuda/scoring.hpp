@@ -28,10 +28,10 @@ struct Score {
 // A Scoring in the form that kernels read.
 template <class Sum>
 struct Scorer {
-    // Where the values of an item begin.
+    // Where the values of an item begin, and the shift of its segment's band.
     struct Item {
         const std::uint8_t* mask;
-        long bias;
+        long bias, shift;
     };
 
     Mask mask;
@@ -43,15 +43,18 @@ struct Scorer {
 
     // Whether scores are the inner products.
     RK_DEVICE bool plain() const { return bias == nullptr && cap == Sum(0); }
-    RK_DEVICE Item of_item(const Lead& batch, unsigned item) const {
-        return {mask.of_item(batch, item), bias_lead.offset(batch, item)};
+    RK_DEVICE Item of_item(const Lead& batch, unsigned item, long rows, long columns) const {
+        return {mask.of_item(batch, item), bias_lead.offset(batch, item), mask.shift(rows, columns)};
+    }
+    RK_DEVICE bool in_mask(const Item& item, long i, long j) const {
+        return mask.allows(item.mask, i, j, item.shift);
     }
     // A bias of -inf forbids a pair.
     RK_DEVICE bool allows(const Item& item, long i, long j) const {
-        return mask.allows(item.mask, i, j) && (bias == nullptr || term(item, i, j) != Sum(-kInfinity));
+        return in_mask(item, i, j) && (bias == nullptr || term(item, i, j) != Sum(-kInfinity));
     }
     RK_DEVICE Score<Sum> score(const Item& item, Sum r, long i, long j) const {
-        Score<Sum> s = {mask.allows(item.mask, i, j), r, Sum(1)};
+        Score<Sum> s = {in_mask(item, i, j), r, Sum(1)};
         if (bias && s.allowed) {
             const Sum b = term(item, i, j);
             s.allowed = b != Sum(-kInfinity);

@@ -6,7 +6,7 @@
 //   kScores       whether a bias or a soft cap may make scores of the inner products
 //   kForbidden    the weight of a pair that may not attend
 //   kSums         further sums over the pairs of a row, at most 2: weigh adds to sums[k][i] of the weigher
-//   begin(parameters, item, row0, rows)   reads what it needs of this thread's rows
+//   begin(parameters, place, row0)   reads what it needs of this thread's rows, which begin with row0
 //   weigh(parameters, s, slope, second, i, row, column)   the weight of pair (row, column) from its score,
 //                 the derivative of the soft cap there, and its second inner product; i is the row's number
 //                 in this thread
@@ -97,10 +97,10 @@ struct Weighted {
           p(pairs),
           place(at),
           row0(at.first_row + 16 * G * warp_index()),
-          rows(pairs.rows[0].count),
-          count(pairs.columns[0].count),
-          scored(parameters.scorer.of_item(pairs.lead, at.item)) {
-        weigher.template begin<A, G>(q.weigher, at.item, row0, rows);
+          rows(at.rows),
+          count(at.columns),
+          scored(parameters.scorer.of_item(pairs.lead, at.item, rows, count)) {
+        weigher.template begin<A, G>(q.weigher, place, row0);
 #pragma unroll
         for (int i = 0; i < kRows; ++i) {
             run_max_[i] = Sum(-kInfinity);
@@ -109,7 +109,8 @@ struct Weighted {
     }
 
     RK_DEVICE Span columns() const {
-        return q.scorer.mask.band.columns_of(place.first_row, min(place.first_row + 16 * G * W, rows));
+        const long end = min(place.first_row + 16 * G * W, rows);
+        return q.scorer.mask.band.columns_of(place.first_row + scored.shift, end + scored.shift);
     }
 
     RK_DEVICE void init() {
@@ -128,8 +129,9 @@ struct Weighted {
     RK_DEVICE void accept(Sum (&r)[kProducts][kRows][A::kColumns], long tile, const char* values,
                           char* staged) {
         const long column0 = tile * kTileColumns;
-        bool masked = scored.mask != nullptr ||
-                      !q.scorer.mask.band.contains(place.first_row, 16 * G * W, column0, kTileColumns);
+        bool masked =
+            scored.mask != nullptr ||
+            !q.scorer.mask.band.contains(place.first_row + scored.shift, 16 * G * W, column0, kTileColumns);
         if (!Weigher::kScores || q.scorer.plain())
             weigh_products(r, column0, masked);
         else if constexpr (Weigher::kScores)
@@ -240,8 +242,7 @@ struct Weighted {
 #pragma unroll
             for (int j = 0; j < A::kColumns; ++j) {
                 const long column = column0 + A::column_of(lane, j);
-                const bool counts =
-                    !edge || (exists(row, column) && q.scorer.mask.allows(scored.mask, row, column));
+                const bool counts = !edge || (exists(row, column) && q.scorer.in_mask(scored, row, column));
                 Sum& weight = r[0][i][j];
                 weight = counts ? weigher.weigh(q.weigher, q.scale * weight, Sum(1), r[kProducts - 1][i][j],
                                                 i, row, column)
@@ -372,8 +373,8 @@ struct Weighted {
         }
     }
     RK_DEVICE Sum* state_of(long row) const {
-        return q.to.state +
-               q.to.slot(q.split ? place.part : 0, place.value_block, p.value_blocks, place.item, row);
+        return q.to.state + q.to.slot(q.split ? place.part : 0, place.value_block, p.value_blocks, place.item,
+                                      place.row_begin + row);
     }
 
     // Merges this chunk into the state of the chunks before it. Only this thread accesses the state; max and
@@ -427,7 +428,7 @@ struct Weighted {
 
     RK_DEVICE void write_result() {
         const bool merged = q.to.state != nullptr;
-        const long out = q.to.out.lead.offset(p.lead, place.item);
+        const long out = q.to.out.lead.offset(p.lead, place.item) + place.row_begin * q.to.out.row;
         each_row([&](int i, long row) {
             const Sum top = merged ? run_max_[i] : max_[i], sum = merged ? run_sum_[i] : sum_[i];
             if constexpr (ValueTiles > 0)
@@ -442,13 +443,14 @@ struct Weighted {
                         write_value(q.to, out, row, c, value, sum);
                     }
             if (Weigher::kSoftmax && lane_index() % A::kRowLanes == 0 && place.value_block == 0)
-                write_lse(q.to, place.item, row, top, sum);
+                write_lse(q.to, place.item, place.row_begin + row, top, sum);
             if constexpr (kSums > 0) {
                 if (place.value_block) return;
                 Sum sums[kSums];
                 each_sum_of(i, [&](int k, Sum sum) {
                     sums[k] = !merged ? sum : closed_ ? state_of(row)[q.to.state_width - 2 + k] : Sum(0);
-                    if (k == kSums - 1) Weigher::write_sums(q.weigher, place.item * q.to.rows + row, sums);
+                    if (k == kSums - 1)
+                        Weigher::write_sums(q.weigher, place.item * q.to.rows + place.row_begin + row, sums);
                 });
             }
         });
@@ -473,16 +475,16 @@ void sum_weighted(const Context& context, Pairs<typename A::Factor>& p, Weighted
     using Sum = typename A::Sum;
     using Consumer = Weighted<A, 1, 4, ValueTiles, Weigher>;
     constexpr int kValueWidth = ValueTiles * kTileColumns;
-    p.row_blocks = unsigned(ceil_div(p.rows[0].count, 64));
+    p.row_blocks = p.blocks_of(64);
     p.value_blocks = ValueTiles ? unsigned(std::max(1L, ceil_div(to.width, long(kValueWidth)))) : 1;
     to.rows = p.rows[0].count;
     to.items = p.lead.items();
     to.state_width = kValueWidth + 2;
     to.state = nullptr;
-    const Grid grid = grid_of_chunks(long(p.row_blocks) * p.value_blocks * to.items, p.columns[0].count,
+    const Grid grid = grid_of_chunks(long(p.row_blocks) * p.value_blocks * to.items, p.most_columns(),
                                      context.multiprocessors);
     if (grid.blocks == 0) return;
-    if (ceil_div(p.columns[0].count, kTileColumns) > kChunkTiles)
+    if (ceil_div(p.most_columns(), kTileColumns) > kChunkTiles)
         to.state = context.take<Sum>(grid.parts * p.value_blocks * to.items * to.rows * to.state_width);
     launch_walk<A, 1, 4, Consumer>(context, p, grid, {to, scorer, Sum(scale), grid.parts > 1, weigher});
 }

@@ -59,7 +59,7 @@ class Kernels:
 
     def attention(self, q, k, v, scale, mask, band, arithmetic, sums):
         out, lse = self.empty((*q.shape[:-1], v.shape[-1]), v.dtype), self.empty(q.shape[:-1], sums)
-        self.call("attention", q, k, v, None, None, arithmetic, scale, mask, band, None, None, out, lse)
+        self.call("attention", q, k, v, None, None, arithmetic, scale, mask, band, None, None, out, lse, None)
         return out, lse
 
     def attention_scores(self, q, k, scale, mask, band, arithmetic):
@@ -69,7 +69,8 @@ class Kernels:
 
     def attention_vjp(self, f, g, v, scale, mask, band, out, lse, grad):
         grads = [self.empty(a.shape, a.dtype) for a in (f, g, v, lse)]
-        self.call("attention_vjp", f, g, v, mask, band, None, None, scale, out, lse, grad, None, *grads)
+        operands = f, g, v, mask, band, None, None, scale, out, lse, grad, None
+        self.call("attention_vjp", *operands, *grads, None)
         return grads
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import relkernels as rk
+from campaign.drawing import beside_fence
 from hypothesis import given
 from hypothesis import strategies as st
-from campaign.drawing import beside_fence
 from strategies import mlp, normal, seeds
 
 # Leading dimensions of queries and of keys and values.
@@ -128,16 +128,18 @@ def test_keys_that_repeat_in_memory_have_gradients_of_their_own(rng):
 
 
 def test_empty_batches_read_no_keys(rng):
-    # Without items there is no memory behind the keys: here they begin at a page that must not be read.
-    k = beside_fence(0, True).view(np.float32).reshape(0, 17, 4)
-    v = beside_fence(0, True).view(np.float32).reshape(0, 17, 2)
-    for q in (rng.normal(size=(1, 3, 4)), rng.normal(size=(5, 0, 3, 4))):
-        q = q.astype(np.float32)
+    # Without items there is no memory behind the keys: here they begin at a page that must not be read. NumPy
+    # gives arrays without elements strides of 0, as to items that share their keys.
+    page = beside_fence(0, True).view(np.float32)
+    k, v = (np.lib.stride_tricks.as_strided(page, (0, 17, d), (0, 0, 0)) for d in (4, 1))
+    maps = rk.MLP.random([4, 6], seed=0), rk.MLP.random([4, 6], seed=1)
+    for q in (normal(rng, (1, 3, 4), np.float32), normal(rng, (5, 0, 3, 4), np.float32)):
         lead = np.broadcast_shapes(q.shape[:-2], (0,))
-        assert rk.relation_matrix(q, k).shape == (*lead, 3, 17)
-        assert rk.relation_matvec(q, k, v, link="exp").shape == (*lead, 3, 2)
-        assert rk.attention(q, k, v).shape == (*lead, 3, 2)
-        assert rk.attention_scores(q, k).shape == (*lead, 3, 17)
-        assert rk.retrieve(q, k, k=2)[0].shape == (*lead, 3, 2)
-        gradients = rk.attention_vjp(q, k, v, np.empty((*lead, 3, 2), np.float32))
-        assert not gradients.grad_q.any() and gradients.grad_k.shape == k.shape
+        assert rk.relation_matrix(q, k, *maps).shape == (*lead, 3, 17)
+        assert rk.relation_matvec(q, k, v, *maps, link="exp").shape == (*lead, 3, 1)
+        assert rk.attention(q, k, v, *maps).shape == (*lead, 3, 1)
+        assert rk.attention_scores(q, k, *maps).shape == (*lead, 3, 17)
+        assert rk.retrieve(q, k, 2, *maps)[0].shape == (*lead, 3, 2)
+        gradients = rk.attention_vjp(q, k, v, np.empty((*lead, 3, 1), np.float32), *maps)
+        assert not gradients.grad_q.any()
+        assert gradients.grad_k.shape == k.shape

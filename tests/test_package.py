@@ -26,6 +26,7 @@ MODULES = [
     "ops.keys",
     "ops.retrieval",
     "gradients.vjp",
+    "gradients.attention",
     "gradients.loss",
     "maps.mlp",
     "maps.activations",
@@ -45,7 +46,7 @@ MODULES = [
 MODULES += [f"spectra.{name}" for name in ("operators", "points", "rkhs", "sphere", "decay", "barron")]
 MODULES += [f"bounds._{name}" for name in ("attention", "one_layer", "symmetric", "asymmetric")]
 MODULES += [f"bounds._{name}" for name in ("random_features", "zonal", "hilbert_cube", "report")]
-MODULES += ["bounds._certify", "bounds._neurons"]
+MODULES += ["bounds._attention_coverage", "bounds._attention_regret", "bounds._certify", "bounds._neurons"]
 MODULES += ["bounds.bound", "metrics.ranking", "metrics.scorers"]
 MODULES += ["estimators.zonal", "estimators.hilbert_cube", "cuda.devices"]
 MODULES += [f"plot._{name}" for name in ("attention", "relation", "roofline", "spectrum", "width")]
@@ -214,6 +215,8 @@ def test_files_name_no_machine():
         ("relkernels.linear_operator", "as_linear_operator", "relkernels"),
         ("relkernels.estimators.training", "Adam", "relkernels.estimators.fitting.training"),
         ("relkernels.bounds._bound", "Bound", "relkernels.bounds"),
+        ("relkernels.bounds._attention", "attention_regret", "relkernels.bounds"),
+        ("relkernels.bounds._attention", "attention_coverage", "relkernels.bounds"),
     ],
 )
 def test_modules_are_found_by_the_names_that_pickles_have(old, name, new):

@@ -14,7 +14,15 @@ import relkernels.torch as rkt  # noqa: E402
 from plain_torch import agree, normal, plain_attention, plain_map, plain_relation, smooth_map  # noqa: E402
 from relkernels import cuda  # noqa: E402
 from relkernels.arrays import dispatch, kinds  # noqa: E402
-from relkernels.torch import InnerProductRelation, RelationAttention, _attention, _formulas, _ops  # noqa: E402
+from relkernels.torch import (  # noqa: E402
+    InnerProductRelation,
+    RelationAttention,
+    _attention,
+    _feature_map,
+    _formulas,
+    _ops,
+    _retrieval,
+)
 
 
 @pytest.fixture(params=[pytest.param("emulated", marks=pytest.mark.slow), "real"])
@@ -39,7 +47,7 @@ def put(request, monkeypatch):
     for name, claim in claims.items():
         monkeypatch.setattr(_torch.KIND, name, claim, raising=False)
     monkeypatch.setattr(dispatch, "place_of", lambda name, a: kinds.Place("torch", (2, 0)))
-    for module in (_ops, _attention):
+    for module in (_feature_map, _ops, _retrieval, _attention):
         monkeypatch.setattr(module, "_given", lambda a: None if a is None else a.detach().resolve_neg())
     with in_place_of_the_extension(emulated_kernels()):
         yield lambda a: a
@@ -126,6 +134,19 @@ def test_bias_and_scores(shape, put):
 
     agree(rkt.attention_scores(q, k, **options), weights(), [q, k, bias])
     agree(rkt.attention(q, k, v, **options), weights() @ v, [q, k, v, bias])
+
+
+def test_ragged_batches(put):
+    q, k, v = leaf(put, 2, 9, 4), leaf(put, 2, 11, 4), leaf(put, 2, 11, 3)
+    of_q, of_k = torch.tensor([0, 4, 4, 9]), torch.tensor([0, 5, 7, 11])
+    cuts = list(zip(of_q[:-1], of_q[1:], of_k[:-1], of_k[1:], strict=True))
+    parts = [plain_attention(q[:, a:b], k[:, c:d], v[:, c:d], causal=True) for a, b, c, d in cuts]
+    ours = rkt.attention(q, k, v, causal=True, q_offsets=put(of_q), k_offsets=put(of_k))
+    agree(ours, torch.cat(parts, 1), [q, k, v])
+    rows = leaf(put, 9, 4)
+    jagged = torch.nested.nested_tensor_from_jagged(rows, put(of_q))
+    parts = [plain_attention(*(rows[a:b],) * 3) for a, b in zip(of_q[:-1], of_q[1:], strict=True)]
+    agree(rkt.attention(jagged, jagged, jagged).values(), torch.cat(parts), [rows])
 
 
 def test_modules_train(put):

@@ -86,14 +86,14 @@ def test_only_needed_gradients_are_computed(kind, dims, bias, monkeypatch):
         assert not phi(x).requires_grad
         return
     computed = []
-    inner = rkt._ops._core.feature_map_backward
+    inner = rkt._feature_map._core.feature_map_backward
 
     def backward(*arguments):
         of_x, of_weights, of_biases = arguments[-3:]
         computed.extend(a for a in (of_x, *of_weights, *of_biases) if a is not None)
         return inner(*arguments)
 
-    monkeypatch.setattr(rkt._ops._core, "feature_map_backward", backward)
+    monkeypatch.setattr(rkt._feature_map._core, "feature_map_backward", backward)
     found = torch.autograd.grad(phi(x).square().sum(), chosen[kind])
     assert len(computed) == len(chosen[kind])
     for a, b in zip(found, torch.autograd.grad(plain_map(x, phi).square().sum(), chosen[kind]), strict=True):

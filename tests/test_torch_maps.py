@@ -156,7 +156,7 @@ def test_functions_may_be_maps():
             TypeError,
             r"phi\(x\): expected torch.float32, the dtype of x, got torch.float64",
         ),
-        (lambda x: x.bfloat16(), TypeError, r"phi\(x\): expected float32 or float64, got .*bfloat16"),
+        (lambda x: x.bfloat16(), TypeError, r"phi\(x\): expected torch.float32.* of x, got torch.bfloat16"),
         (lambda x: x[:2], ValueError, r"phi\(x\): expected shape \(6, d\), one row.*got \(2, 3\)"),
         (lambda x: x.sum(-1), ValueError, r"phi\(x\): expected at least 2 dimensions"),
         (lambda x: x[:, :0], ValueError, r"phi\(x\): expected rows of at least one feature"),

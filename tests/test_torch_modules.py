@@ -174,18 +174,13 @@ def test_bad_tensors_are_named():
     double = FeatureMap([3, 6, 4], dtype=torch.float64)
     cases = [
         (TypeError, "x: expected a torch.Tensor.*an array", lambda: phi(x.numpy())),
-        (
-            TypeError,
-            r"x: expected a tensor on the CPU or on a CUDA device, got .*\(5, 3\) on meta",
-            lambda: phi(x.to("meta")),
-        ),
-        (TypeError, "x: expected float32 or float64, got .*float16", lambda: phi(x.half())),
-        (TypeError, "x: expected float32 or float64, got .*int64", lambda: phi(x.long())),
+        (ValueError, r"mlp\.weights\[0\]: expected a tensor on meta, as x is", lambda: phi(x.to("meta"))),
+        (TypeError, "x: expected float32, float64, bfloat16 or float16, got .*int64", lambda: phi(x.long())),
         (TypeError, "x: expected a dense tensor, got .*sparse", lambda: phi(x.to_sparse())),
         (TypeError, r"mlp\.weights\[0\]: expected torch.float32.*of x, got torch.float64", lambda: double(x)),
         (
-            TypeError,
-            r"mlp\.weights\[0\]: expected a tensor on the CPU",
+            ValueError,
+            r"mlp\.weights\[0\]: expected a tensor on cpu, as x is, got one on meta",
             lambda: copy.deepcopy(phi).to("meta")(x),
         ),
         (
@@ -229,7 +224,7 @@ def test_bad_tensors_are_named():
         ),
         (
             TypeError,
-            "mask: expected a tensor on the CPU",
+            "mask: expected a tensor on cpu, as q is",
             lambda: rkt.attention(x, y, v, mask=torch.ones(5, 7, dtype=torch.bool, device="meta")),
         ),
         (TypeError, "causal: expected True or False", lambda: rkt.attention(x, y, v, causal=1)),
@@ -249,7 +244,7 @@ def test_bad_arguments_of_the_loss_are_named():
     cases = [
         (TypeError, "target: expected a torch.Tensor, got list", lambda: loss([1, 2])),
         (TypeError, r"target\[1\]: expected a torch.Tensor", lambda: loss((labels, 1), y)),
-        (TypeError, "target: expected a tensor on the CPU", lambda: loss(labels.to("meta"))),
+        (TypeError, "target: expected a tensor on cpu, as x is", lambda: loss(labels.to("meta"))),
         (TypeError, "target: expected .* no gradient", lambda: loss(values.requires_grad_(), y)),
         (TypeError, "target: expected float32", lambda: loss(values.detach().double(), y)),
         (ValueError, r"target: expected labels of shape \(5,\), got \(3,\)", lambda: loss(labels[:3])),
@@ -307,8 +302,6 @@ def test_bad_modules_are_named():
         None,
         object(),
         torch.zeros(3, 4, dtype=torch.int64),
-        torch.zeros(3, 4, dtype=torch.float16),
-        torch.zeros(3, 4, device="meta"),
         torch.zeros(3, 4, dtype=torch.complex64),
         torch.zeros(3, 4).to_sparse(),
         rk.MLP.random([3, 4], seed=0),

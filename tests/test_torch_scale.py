@@ -239,12 +239,12 @@ def test_bad_scales_are_named():
         ),
         (
             TypeError,
-            "scale: expected float32 or float64",
+            "scale: expected float32, float64",
             lambda: rkt.relation_matrix(x, scale=torch.tensor(2)),
         ),
         (
             TypeError,
-            "scale: expected a tensor on the CPU",
+            "scale: expected a tensor on cpu, as x is",
             lambda: rkt.relation_matrix(x, scale=torch.ones((), device="meta")),
         ),
         (TypeError, "scale: expected a number", lambda: InnerProductRelation(phi, scale=None)),

@@ -90,7 +90,7 @@ X = torch.ones(5, 4)
     ("call", "error", "words"),
     [
         (lambda: rkt.retrieve(X, None, 1), TypeError, "^keys: expected a torch.Tensor"),
-        (lambda: rkt.retrieve(X.half(), X.half(), 1), TypeError, "^q: expected float32 or float64"),
+        (lambda: rkt.retrieve(X.long(), X.long(), 1), TypeError, "^q: expected float32, float64"),
         (lambda: rkt.retrieve(X, X, 0), ValueError, "^k: expected an integer"),
         (lambda: rkt.retrieve(X, X, 6), ValueError, "^k: expected at most 5"),
         (lambda: rkt.retrieve(X, X, 1, pad=1), TypeError, "^pad: expected True or False"),

@@ -4,8 +4,8 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
-#include <vector>
 
+#include "base/dims.hpp"
 #include "base/storage.hpp"
 
 namespace rk {
@@ -17,7 +17,7 @@ inline long ceil_div(long n, long by) { return (n + by - 1) / by; }
 template <class T>
 struct Array {
     T* data = nullptr;
-    std::vector<long> shape, stride;
+    Dims shape, stride;
     Storage storage = Storage::own;
 
     bool empty() const { return data == nullptr; }
@@ -61,7 +61,7 @@ struct Array {
         return true;
     }
     // With dimensions of 1 repeated: `as` has as many dimensions.
-    Array repeated(const std::vector<long>& as) const {
+    Array repeated(const Dims& as) const {
         Array a{data, as, stride, storage};
         for (std::size_t i = 0; i < as.size(); ++i)
             if (shape[i] == 1) a.stride[i] = 0;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bitset>
 #include <concepts>
 #include <cstdint>
 #include <map>
@@ -32,8 +33,9 @@ class Groups {
     template <class... Arrays>
     explicit Groups(const Segments& segments, const Arrays&... columns) : segments_(segments) {
         const auto& shape = std::get<0>(std::tie(columns...)).shape;
-        for (std::size_t i = 0; i + 2 < shape.size(); ++i) {
-            shared_.push_back(shape[i] == 1 || ((columns.stride[i] == 0) && ...));
+        lead_ = shape.size() - 2;
+        for (std::size_t i = 0; i < lead_; ++i) {
+            shared_[i] = shape[i] == 1 || ((columns.stride[i] == 0) && ...);
             (shared_[i] ? members_ : items_) *= shape[i];
         }
     }
@@ -74,7 +76,7 @@ class Groups {
         const Range range = this->range(segments_.rows, group, a.dim(2));
         Array<T> part{first(a, group, range), {}, {}, a.storage};
         for (std::size_t i = 0; i < a.shape.size(); ++i)
-            if (i >= shared_.size() || shared_[i]) {
+            if (i >= lead_ || shared_[i]) {
                 part.shape.push_back(a.shape[i]);
                 part.stride.push_back(a.stride[i]);
             }
@@ -101,7 +103,7 @@ class Groups {
     T* first(const Array<T>& a, long group, const Range& range) const {
         if (!a.data) return nullptr;
         long offset = range.begin * a.step(2), item = group / segments_.count;
-        for (std::size_t i = shared_.size(); i-- > 0;)
+        for (std::size_t i = lead_; i-- > 0;)
             if (!shared_[i]) {
                 offset += item % a.shape[i] * a.stride[i];
                 item /= a.shape[i];
@@ -110,8 +112,9 @@ class Groups {
     }
 
     const Segments segments_;
-    std::vector<bool> shared_;  // of the leading dimensions: whether the columns are the same along it
-    long items_ = 1;            // without those dimensions
+    std::size_t lead_;                 // how many leading dimensions there are,
+    std::bitset<Dims::kMost> shared_;  // and along which of them the columns are the same
+    long items_ = 1;                   // without those dimensions
     long members_ = 1;
     bool joined_ = false;
 };

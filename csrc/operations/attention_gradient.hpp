@@ -245,7 +245,7 @@ struct AttentionGradient {
 template <class T>
 Array<T> cleared(const Array<T>& to_bias, const Relation<T>& features) {
     if (to_bias.empty()) return to_bias;
-    std::vector<long> shape = features.rows.shape;
+    Dims shape = features.rows.shape;
     shape.back() = features.columns.dim(2);
     std::fill_n(to_bias.data, to_bias.batch(0), T(0));
     return to_bias.repeated(shape);

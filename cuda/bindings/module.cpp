@@ -3,6 +3,7 @@
 // Names, defaults, checks and messages belong to Python (python/relkernels/cuda/). Calls put work on a stream
 // and return. They hold the GIL because they allocate memory through Python; they never wait for the device.
 #include <pybind11/functional.h>
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -10,6 +11,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <variant>
 
 #include "base/names.hpp"
@@ -99,6 +101,24 @@ Relation<A> relation_of(const Array& rows, const Maybe& columns, const MlpHandle
             scale};
 }
 
+// The offsets of rows and of columns of a ragged batch, in main memory, and whether a band is relative to the
+// last row and column of a segment (python/relkernels/ops/allowed.py).
+using Offsets = py::array_t<std::int64_t, py::array::c_style>;
+using Ragged = std::optional<std::tuple<Offsets, Offsets, bool>>;
+
+Segments segments_of(const Ragged& ragged, const Array& rows, const Array& columns) {
+    if (!ragged) return {};
+    const auto& [of_rows, of_columns, from_last] = *ragged;
+    const Segments s{of_rows.data(), of_columns.data(), long(of_rows.size()) - 1};
+    const auto covers = [&](const std::int64_t* offsets, long size) {
+        return offsets[0] == 0 && offsets[s.count] == size && std::is_sorted(offsets, offsets + s.count + 1);
+    };
+    if (s.count < 0 || of_columns.size() != of_rows.size() || !covers(s.rows, rows.dim(2)) ||
+        !covers(s.columns, columns.dim(2)))
+        throw std::invalid_argument("offsets do not cover the rows of a ragged batch");
+    return s;
+}
+
 // The least and the greatest j - i of the pairs (i, j) that may attend; None: no limit.
 using Limits = std::pair<std::optional<long>, std::optional<long>>;
 
@@ -109,8 +129,10 @@ Allowed allowed_by(const Maybe& mask, const Limits& band) {
 }
 
 Scoring scored_by(const Maybe& mask, const Limits& band, const Maybe& bias,
-                  const std::optional<double>& softcap) {
-    return {allowed_by(mask, band), bias.value_or(Array{}), softcap.value_or(0.0)};
+                  const std::optional<double>& softcap, const Ragged& ragged = {}) {
+    Scoring scoring{allowed_by(mask, band), bias.value_or(Array{}), softcap.value_or(0.0)};
+    scoring.allowed.from_last = ragged && std::get<bool>(*ragged);
+    return scoring;
 }
 
 Array make_array(std::uintptr_t pointer, const std::vector<long>& shape, const std::vector<long>& strides,
@@ -228,15 +250,18 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
                                    scored_by(mask, band, bias, softcap), out);
               });
           });
-    m.def("attention", [](const Context& context, const Array& q, const Array& k, const Array& v,
-                          const MlpHandle* phi, const MlpHandle* psi, const std::string& arithmetic,
-                          double scale, const Maybe& mask, const Limits& band, const Maybe& bias,
-                          const std::optional<double>& softcap, const Array& out, const Maybe& lse) {
-        run(context, arithmetic, [&]<class A>() {
-            attention(context, relation_of<A>(q, k, phi, psi, scale), v, scored_by(mask, band, bias, softcap),
-                      out, lse.value_or(Array{}));
-        });
-    });
+    m.def("attention",
+          [](const Context& context, const Array& q, const Array& k, const Array& v, const MlpHandle* phi,
+             const MlpHandle* psi, const std::string& arithmetic, double scale, const Maybe& mask,
+             const Limits& band, const Maybe& bias, const std::optional<double>& softcap, const Array& out,
+             const Maybe& lse, const Ragged& ragged) {
+              run(context, arithmetic, [&]<class A>() {
+                  Relation<A> relation = relation_of<A>(q, k, phi, psi, scale);
+                  relation.segments = segments_of(ragged, q, k);
+                  attention(context, relation, v, scored_by(mask, band, bias, softcap, ragged), out,
+                            lse.value_or(Array{}));
+              });
+          });
     m.def("retrieve", [](const Context& context, const Array& q, const Array& keys, const MlpHandle* phi,
                          const MlpHandle* psi, const std::string& arithmetic, const Maybe& mask,
                          const Array& values, const Array& indices) {
@@ -282,18 +307,20 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
                                       link_named(link), grad_f, grad_g, grad_v, grad_scale);
               });
           });
-    m.def("attention_vjp", [](const Context& context, const Array& f, const Array& g, const Array& v,
-                              const Maybe& mask, const Limits& band, const Maybe& bias,
-                              const std::optional<double>& softcap, double scale, const Array& out,
-                              const Array& lse, const Array& grad, const Maybe& grad_lse, const Array& grad_f,
-                              const Array& grad_g, const Array& grad_v, const Maybe& grad_bias,
-                              const Array& grad_scale) {
-        run_gradient(context, f.dtype, [&]<class A>() {
-            attention_vjp(context, relation_of<A>(f, g, nullptr, nullptr, scale), v,
-                          scored_by(mask, band, bias, softcap), out, lse, grad, grad_lse.value_or(Array{}),
-                          grad_f, grad_g, grad_v, grad_bias.value_or(Array{}), grad_scale);
-        });
-    });
+    m.def("attention_vjp",
+          [](const Context& context, const Array& f, const Array& g, const Array& v, const Maybe& mask,
+             const Limits& band, const Maybe& bias, const std::optional<double>& softcap, double scale,
+             const Array& out, const Array& lse, const Array& grad, const Maybe& grad_lse,
+             const Array& grad_f, const Array& grad_g, const Array& grad_v, const Maybe& grad_bias,
+             const Array& grad_scale, const Ragged& ragged) {
+              run_gradient(context, f.dtype, [&]<class A>() {
+                  Relation<A> features = relation_of<A>(f, g, nullptr, nullptr, scale);
+                  features.segments = segments_of(ragged, f, g);
+                  attention_vjp(context, features, v, scored_by(mask, band, bias, softcap, ragged), out, lse,
+                                grad, grad_lse.value_or(Array{}), grad_f, grad_g, grad_v,
+                                grad_bias.value_or(Array{}), grad_scale);
+              });
+          });
     m.def("attention_scores_vjp",
           [](const Context& context, const Array& f, const Array& g, const Maybe& mask, const Limits& band,
              const Maybe& bias, const std::optional<double>& softcap, double scale, const Array& grad,

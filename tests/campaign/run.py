@@ -23,7 +23,7 @@ _FOREVER = 2**62
 
 
 def _ends(text: str, most: int = 4000) -> str:
-    """Return the start and the end of a long text: a sanitizer names the fault first, Python prints it last."""
+    """Return the start and the end of a long text: sanitizers name the fault first, Python last."""
     return text if len(text) <= 2 * most else f"{text[:most]}\n...\n{text[-most:]}"
 
 

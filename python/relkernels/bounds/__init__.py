@@ -7,9 +7,12 @@ published rate.
 
 import sys as _sys
 
+from . import _attention
 from . import bound as _bound
 from ._asymmetric import asymmetric
-from ._attention import attention, attention_coverage, attention_error, attention_regret
+from ._attention import attention, attention_error
+from ._attention_coverage import attention_coverage
+from ._attention_regret import attention_regret
 from ._certify import Certificate, certify
 from ._hilbert_cube import hilbert_cube
 from ._neurons import NeuronCount, neurons
@@ -50,5 +53,7 @@ __all__ = [
     "zonal",
 ]
 
-# Pickles of bounds name their module as it was called before.
+# Pickles of bounds name modules and functions by where they were before.
 _sys.modules[f"{__name__}._bound"] = _bound
+for _function in (attention_coverage, attention_regret):
+    setattr(_attention, _function.__name__, _function)

@@ -17,14 +17,6 @@ distance from the former is at most diam(V) t / (1 + t). With one best item the 
 
 Smallest beta: log S is convex in beta, so Newton's method from beta = 0 rises to the first root of t = eps /
 (diam - eps), or finds that there is none.
-
-Utility, with no margin at all: a maximises sum_j a_j s_j + H(a) / beta over all weights (Gibbs), the maximum
-is log(sum_j exp(beta s_j)) / beta >= max_j s_j, and H(a) <= log n. So sum_j a_j s_j >= max_j s_j - log(n) /
-beta, and
-
-    u_* - sum_j a_j u_j <= log(n) / beta + 2 eta;
-
-if k items share u_*, the maximum is at least u_* - eta + log(k) / beta.
 """
 
 from __future__ import annotations
@@ -36,7 +28,7 @@ import numpy as np
 
 from ..base import check
 from .bound import Assumption, Bound, Constant, non_negative, positive
-from .margins import Margin, confidence_level, lower_limit, others_of
+from .margins import Margin, others_of
 
 _SOURCE = "derived: softmax mass outside the best items; existence of the utility: Debreu's theorem"
 _CITED = (
@@ -340,154 +332,4 @@ def attention_error(
         },
         function=attention_error,
         **stated,
-    )
-
-
-def attention_regret(n: int, beta: float, relation_error: float = 0.0, *, n_best: int = 1) -> Bound:
-    """Return how much utility attention at inverse temperature `beta` can lose, whatever the margin.
-
-    Parameters
-    ----------
-    n : int
-        Number of items, at least 1.
-    beta : float
-        Inverse temperature, >= 0; may be infinite.
-    relation_error : float, default 0.0
-        Largest error of the scores as utilities, >= 0.
-    n_best : int, default 1
-        Number of items that share the largest utility.
-
-    Returns
-    -------
-    Bound
-        `value` bounds the largest utility minus the mean utility under attention's weights.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as above.
-
-    Examples
-    --------
-    >>> from relkernels import bounds
-    >>> round(bounds.attention_regret(1024, beta=1000.0).value, 4)  # log(1024) / 1000
-    0.0069
-    """
-    items = check.integer("n", n, 1, 2**63 - 1)
-    inverse_temperature = non_negative("beta", beta, finite=False)
-    eta = non_negative("relation_error", relation_error)
-    best = check.integer("n_best", n_best, 1)
-    if best > items:
-        check.fail("n_best", f"at most n = {items}", best)
-    spread = math.log(items / best)
-    lost = 0.0 if spread == 0 else math.inf if inverse_temperature == 0 else spread / inverse_temperature
-    return Bound(
-        "attention_regret",
-        "largest loss of utility under attention",
-        lost + 2 * eta,
-        "u_* - sum_j a_j u_j <= log(n/k) / beta + 2 eta",
-        r"u_* - \sum_j a_j u_j \le \frac{\log(n/k)}{\beta} + 2\eta",
-        source="derived: Gibbs' variational principle",
-        constants=(
-            Constant("n", items, "number of items"),
-            Constant("k", best, "number of best items"),
-            Constant("beta", inverse_temperature, "inverse temperature used"),
-            Constant("eta", eta, "largest error of the scores"),
-        ),
-        assumptions=(Assumption("scores lie within eta of the utility, up to a constant per query"),),
-        note="without sharpening only the range of the utility bounds the loss" if lost == math.inf else "",
-        arguments={"n": n, "beta": beta, "relation_error": relation_error, "n_best": n_best},
-        function=attention_regret,
-    )
-
-
-def attention_coverage(
-    margin: Margin,
-    diameter: float,
-    eps: float,
-    beta: float,
-    relation_error: float = 0.0,
-    *,
-    confidence: float = 0.95,
-) -> Bound:
-    """Return a probability with which attention over a new set has an error of at most `eps`.
-
-    The least margin of ever more sets tends to 0. Instead of a bound for all sets, this one is for most: from
-    the fraction of measured sets whose bound is at most `eps`.
-
-    Parameters
-    ----------
-    margin : Margin
-        Measured on independent draws of sets, other than those from which utility or `beta` were chosen.
-    diameter : float
-        Largest distance between two values, >= 0.
-    eps : float
-        Accuracy, > 0.
-    beta : float
-        Inverse temperature, >= 0; may be infinite.
-    relation_error : float, default 0.0
-        Largest error of the scores as utilities, >= 0.
-    confidence : float, default 0.95
-        Probability, over draws of the measured sets, that the value is a lower bound.
-
-    Returns
-    -------
-    Bound
-        `value` is the lower limit of Clopper & Pearson; ``details["fraction"]`` is that of the measured sets.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as above.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from relkernels import bounds
-    >>> margin = bounds.margin_of(np.random.default_rng(0).uniform(size=(1000, 8)))
-    >>> bound = bounds.attention_coverage(margin, diameter=1.0, eps=0.05, beta=100.0)
-    >>> bound.details["fraction"], round(bound.value, 3)
-    (0.799, 0.777)
-    """
-    if not isinstance(margin, Margin):
-        raise TypeError(f"margin: expected the result of margin_of, got {type(margin).__name__}")
-    diam = non_negative("diameter", diameter)
-    accuracy = positive("eps", eps)
-    inverse_temperature = non_negative("beta", beta, finite=False)
-    eta = non_negative("relation_error", relation_error)
-    level = confidence_level("confidence", confidence)
-    errors = diam * others_mass(margin, inverse_temperature, eta)
-    count = int((errors <= accuracy).sum())
-    return Bound(
-        "attention_coverage",
-        f"probability of an error of at most {accuracy:.4g}",
-        lower_limit(count, len(margin), level),
-        "quantile 1 - confidence of Beta(c, b - c + 1)",
-        r"F^{-1}_{\mathrm{Beta}(c,\, b - c + 1)}(1 - \text{confidence})",
-        source="derived: bound of attention_error in each set; lower limit of Clopper & Pearson 1934",
-        constants=(
-            Constant("c", count, "sets whose error is at most eps"),
-            Constant("b", len(margin), "sets measured"),
-            Constant("eps", accuracy, "requested accuracy"),
-            Constant("beta", inverse_temperature, "inverse temperature used"),
-            Constant("diam", diam, "diameter of the values"),
-            Constant("eta", eta, "largest error of the scores"),
-            Constant("confidence", level, "requested"),
-        ),
-        assumptions=(
-            Assumption("the sets measured and the new one are independent draws from one distribution"),
-            Assumption("utility and beta were chosen without the sets measured"),
-            Assumption("scores lie within eta of the utility, up to a constant per query"),
-            Assumption("values lie within diam of one another"),
-        ),
-        details={"fraction": count / len(margin), "per_set": errors},
-        arguments={
-            "margin": margin,
-            "diameter": diameter,
-            "eps": eps,
-            "beta": beta,
-            "relation_error": relation_error,
-            "confidence": confidence,
-        },
-        function=attention_coverage,
     )

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ..arrays.dispatch import OPERATIONS, Operation, labelled, replaced
+from ..arrays.dispatch import OFFSETS, OPERATIONS, Operation, labelled, replaced
 from ..arrays.half import HALVES
 from ..arrays.stand_ins import StandIn, stand_in
 from ..base.check import FLOATS
@@ -19,8 +19,8 @@ from .libraries import Description
 # Dtypes that have a stand-in: NumPy's numbers, and 16-bit floats.
 _KNOWN = {np.dtype(code).name for code in "?" + np.typecodes["AllInteger"] + "fdFD"}.union(HALVES)
 
-# Masks are boolean, offsets integers; a second output holds indices or sums, which stay as they are.
-_NOT_FLOATS = ("mask", "q_offsets", "k_offsets", "out[1]")
+# Masks are boolean; a second output holds indices or sums, which stay as they are.
+_NOT_FLOATS = ("mask", "out[1]")
 
 
 def call(name: str, arguments: Mapping[str, Any]) -> Any:
@@ -34,7 +34,8 @@ def call(name: str, arguments: Mapping[str, Any]) -> Any:
         attention_vjp or attention_scores_vjp.
     arguments : mapping
         Its arguments by name; those left out take their defaults. Arrays are of one kind (CuPy's, PyTorch's
-        or JAX's) and on one device.
+        or JAX's) and on one device. Offsets of ragged batches may also be NumPy's; on the device they are
+        read, which waits for it.
 
     Returns
     -------
@@ -80,6 +81,8 @@ def run(operation: Operation, given: dict[str, Any]) -> Any:
     kind, device = libraries.kind_of(a), libraries.device_of(a)
     assert kind is not None
     assert device is not None
+    in_memory = {n: a for n, a in arrays.items() if n in OFFSETS and isinstance(a, np.ndarray)}
+    arrays = {label: a for label, a in arrays.items() if label not in in_memory}
     for label, other in arrays.items():
         if (libraries.kind_of(other), libraries.device_of(other)) != (kind, device):
             expected, got = libraries.place(a), libraries.place(other)
@@ -88,6 +91,9 @@ def run(operation: Operation, given: dict[str, Any]) -> Any:
         return kind.through(call, name, given, tuple(arrays))
     extension = devices.require(name, device)
     with kind.guard(device):
+        for label in OFFSETS:
+            if label in arrays:
+                given[label] = _read(name, label, kind, arrays.pop(label), device)
         found = {label: kind.describe(kind.readable(label, part)) for label, part in arrays.items()}
         engine = CudaEngine(extension, name, kind, device, _element(name, found))
         standing = {label: stand_in(engine, part, *found[label]) for label, part in arrays.items()}
@@ -95,6 +101,16 @@ def run(operation: Operation, given: dict[str, Any]) -> Any:
             if n in given:
                 given[n] = replaced(n, given[n], lambda label, part: standing.get(label, part))
         return _of_the_kind(operation.call(**given), engine)
+
+
+def _read(name: str, label: str, kind: libraries.Kind, offsets: Any, device: int) -> np.ndarray:
+    """Return offsets on the device as an array in main memory, where they are checked."""
+    if kind.capturing(device):
+        raise RuntimeError(
+            f"relkernels.{name}: {label} on cuda:{device} would be read, which a graph cannot capture: "
+            "pass a NumPy array"
+        )
+    return kind.download(offsets)
 
 
 def _arrays(given: Mapping[str, Any], names: tuple[str, ...]) -> Iterator[tuple[str, Any]]:

@@ -41,6 +41,10 @@ KERNELS = {
 }
 
 
+# Operations of ragged batches: the segments are the last argument of their kernels, None without.
+_RAGGED = ("attention", "attention_vjp")
+
+
 @functools.lru_cache(64)  # NumPy makes the name anew each time, which takes microseconds
 def _name(dtype: np.dtype) -> str:
     return dtype.name
@@ -117,13 +121,17 @@ class CudaEngine(DeviceMemory, Engine[StandIn]):
 
     def run(self, name: str, *arguments: Any) -> None:
         """Start a kernel unless all that it would write is empty."""
+        ragged: tuple[Any, ...] = ()
+        if name in _RAGGED:
+            *rest, last = arguments
+            arguments, ragged = (tuple(rest), (last,)) if isinstance(last, tuple) else (arguments, (None,))
         outputs = arguments[-KERNELS[name] :]
         if all(isinstance(out, np.ndarray) and out.size == 0 for out in outputs if out is not None):
             return
         if name == "feature_map_vjp" and arguments[-1] is None:
             arguments = (*arguments[:-1], [])  # a map without biases has none to write
         try:
-            getattr(self.extension, name)(self.context, *map(self.argument, arguments))
+            getattr(self.extension, name)(self.context, *map(self.argument, arguments), *ragged)
         finally:
             self.kept.clear()
 

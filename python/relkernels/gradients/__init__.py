@@ -6,7 +6,7 @@ Sums are taken in an order fixed by the shapes: results are the same to the last
 threads.
 """
 
-from .attention_scores import attention_scores_vjp
+from .attention import attention_scores_vjp, attention_vjp
 from .loss import LOSSES, feature_loss, relation_loss
 from .results import (
     AttentionGradients,
@@ -17,7 +17,7 @@ from .results import (
     MLPGradient,
     RelationGradients,
 )
-from .vjp import attention_vjp, feature_map_vjp, normalize_vjp, relation_matrix_vjp, relation_matvec_vjp
+from .vjp import feature_map_vjp, normalize_vjp, relation_matrix_vjp, relation_matvec_vjp
 
 __all__ = [
     "LOSSES",

@@ -191,7 +191,7 @@ def attention(
         A ragged batch of b segments, whose rows are packed one after the other: queries q_offsets[s] to
         q_offsets[s + 1] - 1 attend to keys k_offsets[s] to k_offsets[s + 1] - 1. `causal`, `window` and
         `align` then apply within each segment, n and m being its numbers of rows; `mask` and `bias` must be
-        None. For arrays in main memory.
+        None. With arrays on a CUDA device, also of NumPy: offsets on the device are read back first.
     return_lse : bool, default False
         Also return the log-sum-exp of each row's scores.
     precision : {"bf16"}, optional

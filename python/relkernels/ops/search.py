@@ -57,6 +57,10 @@ class Search(Attended):
         super().__init__(
             q, keys, None, phi, psi, 1.0, Scoring(allowed), precision, keys_name="keys", least_ndim=1
         )
+        if self.ragged and not isinstance(self.engine, type(PROCESSOR)):
+            raise TypeError(
+                f"q_offsets: expected None for arrays on a device, got {described(allowed.q_offsets)}"
+            )
         if exclude is not None and self.ragged:
             raise TypeError(f"exclude: expected None with q_offsets, got {described(exclude)}")
         self.excluded = None if exclude is None else self._excluded(exclude)

@@ -8,9 +8,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..arrays.engine import PROCESSOR, Processor, engine_of
+from ..arrays.engine import PROCESSOR, engine_of
 from ..base import check
-from ..base.describe import described
 from ..maps.mlp import MLP, check_mlp, feature_map, features, mapped_width
 from .scoring import Scoring
 
@@ -24,7 +23,7 @@ def spread(a: np.ndarray, lead: tuple[int, ...], core: int, writeable: bool = Fa
     if a.shape == shape:
         return a
     view = np.broadcast_to(a, shape)
-    return np.lib.stride_tricks.as_strided(a, shape, view.strides) if writeable else view
+    return np.lib.stride_tricks.as_strided(a, shape, view.strides, subok=True) if writeable else view
 
 
 class Sides:
@@ -196,9 +195,6 @@ class Attended(Sides):
         queries = self.x[None] if self.single else self.x
         self.n, self.m = queries.shape[-2], keys.shape[-2]
         allowed = scoring.allowed
-        if allowed.q_offsets is not None and not isinstance(self.engine, Processor):
-            got = described(allowed.q_offsets)
-            raise TypeError(f"q_offsets: expected None for arrays on a device, got {got}")
         ragged = allowed.ragged(queries, keys, keys_name)
         mask = check.mask(allowed.mask, None if self.single else self.n, self.m)
         self.band = allowed.band(self.n, self.m) if ragged is None else allowed.band(0, 0)

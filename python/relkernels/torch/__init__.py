@@ -1,13 +1,15 @@
 """Relations inside PyTorch: the kernels as differentiable operators on tensors, and modules of them.
 
 `feature_map`, `relation_matrix`, `relation_matvec`, `attention`, `attention_scores`, `retrieve` and
-`relation_loss` compute what the functions of the same names in `relkernels` do, with gradients of the inputs,
-of the scale and of every parameter; `FeatureMap`, `InnerProductRelation` and `RelationAttention` are modules
-that hold the parameters. Tensors are float32 or float64, with any strides, on the CPU, where they are read
-and written without a copy, or on a CUDA device, where all but `relation_loss` compute, forward and backward.
-`torch.compile` and `torch.export` treat each operator as one node. `torch.vmap` makes the batch a leading
-dimension. Forward-mode derivatives, second derivatives and the derivatives of `torch.func` are computed by
-formulas in PyTorch's own operations, which store the relation.
+`relation_loss` compute what the functions of the same names in `relkernels` do, with gradients of the
+inputs, of the scale and of every parameter; `FeatureMap`, `InnerProductRelation` and `RelationAttention` are
+modules that hold the parameters; `scaled_dot_product_attention` is `attention` with PyTorch's signature.
+Tensors are float32 or float64, with any strides, on the CPU, where they are read and written without a copy,
+or on a CUDA device, where all but `relation_loss` compute, forward and backward. Bfloat16 and float16, also
+those of autocast, are computed in float32 and give results of their dtype. `torch.compile` and `torch.export`
+treat each operator as one node. `torch.vmap` makes the batch a leading dimension. Forward-mode derivatives,
+second derivatives and the derivatives of `torch.func` are computed by formulas in PyTorch's own operations,
+which store the relation.
 
 The kernels run on PyTorch's OpenMP threads, which spin for some milliseconds after each operation, and use at
 most `relkernels.get_num_threads` of them. They use the threads of relkernels instead if PyTorch has fewer
@@ -25,10 +27,11 @@ except ModuleNotFoundError as error:
 
     raise ImportError(f"relkernels.torch needs PyTorch: {install('torch')}") from None
 
+from .attentions import attention, attention_scores, scaled_dot_product_attention
 from .losses import relation_loss
 from .maps import FeatureMap, feature_map
 from .modules import InnerProductRelation, RelationAttention
-from .relations import attention, attention_scores, relation_matrix, relation_matvec
+from .relations import relation_matrix, relation_matvec
 from .search import retrieve
 
 __all__ = [
@@ -42,4 +45,5 @@ __all__ = [
     "relation_matrix",
     "relation_matvec",
     "retrieve",
+    "scaled_dot_product_attention",
 ]

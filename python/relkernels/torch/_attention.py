@@ -1,4 +1,4 @@
-"""The operators of attention and of its weights, made as those of `_ops`."""
+"""The operators of attention and of its weights, built like those of `_ops`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 from .. import gradients, ops
 from ..base import shapes
 from . import _formulas
+from ._conversions import _given, _if, _number, _tensor
 from ._library import differentiable, differentiable_by, fake, operator
-from ._ops import _given, _if, _number, _tensor
 
 _SCORING = "Tensor? mask, bool causal, SymInt? left, SymInt? right, str align, Tensor scale"
 _TERMS = "Tensor? bias, float? softcap"

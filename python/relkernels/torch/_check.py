@@ -11,6 +11,10 @@ from torch import Tensor
 from ..base import check
 from ..base.describe import described
 
+# Computed in float32, with results of the dtype of the first argument.
+_HALVES = (torch.bfloat16, torch.float16)
+_FLOATS = "float32, float64, bfloat16 or float16"
+
 
 def kind(value: object) -> str:
     """Describe a value that was given instead of a tensor, briefly however large it is."""
@@ -20,11 +24,11 @@ def kind(value: object) -> str:
 
 
 def dense(name: str, value: Any, wanted: str = "a torch.Tensor") -> Tensor:
-    """Return `value` if it is a dense tensor on the CPU or on a CUDA device."""
+    """Return `value` if it is a dense tensor on the CPU, on a CUDA device or on the meta device."""
     if not isinstance(value, Tensor):
         hint = "; torch.as_tensor makes one of it" if hasattr(value, "__array__") else ""
         raise TypeError(f"{name}: expected {wanted}, got {kind(value)}{hint}")
-    if value.device.type not in ("cpu", "cuda"):
+    if value.device.type not in ("cpu", "cuda", "meta"):
         raise TypeError(f"{name}: expected a tensor on the CPU or on a CUDA device, got {kind(value)}")
     if value.layout != torch.strided:
         raise TypeError(f"{name}: expected a dense tensor, got one of layout {value.layout}")
@@ -42,13 +46,47 @@ def constant(name: str, value: Any) -> Tensor:
 
 
 def floats(name: str, value: Any, ndim: int = 2) -> Tensor:
-    """Return `value` if it is a dense float32 or float64 tensor of `ndim` dimensions or more."""
-    value = dense(name, value, f"a torch.Tensor of {check.FLOATS}")
-    if value.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"{name}: expected {check.FLOATS}, got {kind(value)}")
+    """Return `value` if it is a dense tensor of floats with `ndim` dimensions or more."""
+    value = dense(name, value, f"a torch.Tensor of {_FLOATS}")
+    if value.dtype not in (torch.float32, torch.float64, *_HALVES):
+        raise TypeError(f"{name}: expected {_FLOATS}, got {kind(value)}")
     if value.ndim < ndim:
         check.fail(name, f"at least {ndim} dimension{'s' * (ndim != 1)}", f"shape {tuple(value.shape)}")
     return value
+
+
+def arithmetic(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype in which floats of `dtype` are computed."""
+    return torch.float32 if dtype in _HALVES else dtype
+
+
+def widened(value: Tensor) -> Tensor:
+    """Return 16-bit floats as float32, other tensors as they are."""
+    return value.float() if value.dtype in _HALVES else value
+
+
+def alike(first: tuple[str, Tensor], *others: tuple[str, Tensor]) -> None:
+    """Refuse tensors that differ in dtype, or of which only some are on the meta device.
+
+    Under autocast, 16-bit and float32 tensors may be mixed.
+    """
+    a = first[1]
+    for other, b in others:
+        on_one_device(first, (other, b))
+        if a.dtype != b.dtype and not (arithmetic(a.dtype) == arithmetic(b.dtype) and _autocasts(a)):
+            check.same_dtype(first, (other, b))
+
+
+def _autocasts(a: Tensor) -> bool:
+    return not a.is_meta and torch.is_autocast_enabled(a.device.type)
+
+
+def on_one_device(first: tuple[str, Tensor], *others: tuple[str, Tensor]) -> None:
+    """Refuse tensors of which only some are on the meta device; the kernels check other devices."""
+    name, a = first
+    for other, b in others:
+        if b.is_meta != a.is_meta:
+            raise TypeError(f"{other}: expected a tensor on {a.device}, as {name} is, got {kind(b)}")
 
 
 def features(name: str, value: Any) -> Tensor:
@@ -59,7 +97,7 @@ def features(name: str, value: Any) -> Tensor:
     return value
 
 
-def scale(value: Any) -> Tensor:
+def scale(value: Any, beside: tuple[str, Tensor] | None = None) -> Tensor:
     """Return a finite factor of either sign as a float64 tensor of no dimensions.
 
     The operations check the value of a tensor, when they read it.
@@ -68,6 +106,8 @@ def scale(value: Any) -> Tensor:
         value = floats("scale", value, 0)
         if value.numel() != 1:
             check.fail("scale", "a number or a tensor of one element", f"shape {tuple(value.shape)}")
+        if beside is not None:
+            on_one_device(beside, ("scale", value))
         return value.reshape(()).to(torch.float64)
     number = check.real("scale", value)
     if not math.isfinite(number):

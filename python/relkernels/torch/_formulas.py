@@ -183,7 +183,7 @@ def _positions(
     """Return the pairs of the same segment, and for each how far the key is ahead of the query."""
     i, j = torch.arange(n, device=device), torch.arange(m, device=device)
     whole = torch.tensor([0, n], device=device), torch.tensor([0, m], device=device)
-    of_q, of_k = (a if b is None else b for a, b in zip(whole, offsets, strict=True))
+    of_q, of_k = (a if b is None else b.to(device) for a, b in zip(whole, offsets, strict=True))
     of_i, of_j = (torch.searchsorted(a, at, right=True) - 1 for a, at in ((of_q, i), (of_k, j)))
     i = i - of_q[of_i]
     if align == "lower_right":

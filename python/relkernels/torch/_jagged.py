@@ -17,7 +17,10 @@ def is_jagged(a: Any) -> bool:
 
 
 def packed(name: str, a: Any) -> tuple[Tensor, Tensor]:
-    """Return the rows of a jagged tensor, of shape (..., rows, d), and the offsets of its segments."""
+    """Return the rows of a jagged tensor, of shape (..., rows, d), and the offsets of its segments.
+
+    The offsets are on the CPU, where they are checked: those on a GPU would be read back forward and backward.
+    """
     if not is_jagged(a):
         raise TypeError(f"{name}: expected a nested tensor of layout torch.jagged, as q is, got {kind(a)}")
     if a._ragged_idx != a.dim() - 2:
@@ -25,7 +28,8 @@ def packed(name: str, a: Any) -> tuple[Tensor, Tensor]:
         check.fail(name, f"{expected}: use {name}.transpose(1, 2)", f"shape {tuple(a.shape)}")
     if a.lengths() is not None:
         check.fail(name, "a contiguous jagged tensor", "one with lengths beside its offsets")
-    return a.values(), a.offsets().to(torch.int64)
+    offsets = a.offsets()
+    return a.values(), (offsets.cpu() if offsets.is_cuda else offsets).to(torch.int64)
 
 
 def nested_as(a: Any, rows: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from ..base import check
@@ -32,7 +34,8 @@ def relation_loss(
     Parameters
     ----------
     x : Tensor of shape (n, d_x)
-        Float32 or float64, on the CPU: there is no CUDA kernel of the loss.
+        Float32 or float64, or 16-bit floats, which are computed in float32; on the CPU: there is no CUDA
+        kernel of the loss.
     y : Tensor of shape (m, d_y) or None
         None stands for `x`.
     target : Tensor or tuple
@@ -72,7 +75,15 @@ def relation_loss(
     rows, columns = target if isinstance(target, tuple) and len(target) == 2 else (target, None)
     name = "target" if columns is None else "target[0]"
     optional = {"target[1]": columns, "sample_weight": sample_weight}
-    constants = [None if a is None else _tensors.constant(label, a) for label, a in optional.items()]
-    factor, kind = _tensors.scale(scale), check.choice("loss", loss, LOSSES)
-    total: Tensor = _ops.relation_loss(f, g, factor, _tensors.constant(name, rows), *constants, kind)[0]
-    return total
+    goal = _constant(name, rows, x)
+    constants = [None if a is None else _constant(label, a, x) for label, a in optional.items()]
+    factor, kind = _tensors.scale(scale, ("x", x)), check.choice("loss", loss, LOSSES)
+    total: Tensor = _ops.relation_loss(f, g, factor, goal, *constants, kind)[0]
+    return total.to(x.dtype)
+
+
+def _constant(name: str, value: Any, x: Tensor) -> Tensor:
+    """Return a target or weights, which have no gradient, 16-bit floats widened."""
+    value = _tensors.constant(name, value)
+    _tensors.on_one_device(("x", x), (name, value))
+    return _tensors.widened(value)

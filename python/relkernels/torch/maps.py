@@ -13,7 +13,7 @@ from ..base.describe import described
 from ..maps.activations import Activation, resolve
 from ..maps.mlp import MLP, initial_deviation
 from . import _check as _tensors
-from . import _ops
+from . import _feature_map
 
 # What maps (..., n, d_in) to (..., n, d): a FeatureMap, any other module, or a function.
 Map = Callable[[Tensor], Tensor]
@@ -32,7 +32,10 @@ class FeatureMap(nn.Module):
     normalize : bool, default False
         Divide the features of each row by their length, as `relkernels.MLP` does.
     dtype : torch.dtype, optional
-        torch.float32 or torch.float64; None is PyTorch's default dtype.
+        torch.float32 or torch.float64; None is PyTorch's default dtype. After ``module.bfloat16()`` or
+        ``module.half()`` parameters are widened to float32 in each call.
+    device : torch.device or str, optional
+        Of the parameters; None is PyTorch's default device.
 
     Attributes
     ----------
@@ -78,6 +81,7 @@ class FeatureMap(nn.Module):
         bias: bool = True,
         normalize: bool = False,
         dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
         sizes = check.widths("widths", widths)
@@ -87,8 +91,9 @@ class FeatureMap(nn.Module):
         if not isinstance(kind, torch.dtype) or kind not in (torch.float32, torch.float64):
             got = repr(kind) if isinstance(kind, torch.dtype) else described(kind)
             raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {got}")
-        weights = [torch.empty(shape, dtype=kind) for shape in zip(sizes, sizes[1:], strict=False)]
-        biases = [torch.empty(n, dtype=kind) for n in sizes[1:]] if check.flag("bias", bias) else None
+        made: dict[str, Any] = {"dtype": kind, "device": device}
+        weights = [torch.empty(shape, **made) for shape in zip(sizes, sizes[1:], strict=False)]
+        biases = [torch.empty(n, **made) for n in sizes[1:]] if check.flag("bias", bias) else None
         self._hold(weights, biases, resolve(activation), check.flag("normalize", normalize))
         self.reset_parameters()
 
@@ -216,8 +221,10 @@ class FeatureMap(nn.Module):
                     "list is not called (older weight_norm, spectral_norm and pruning rely on them); use "
                     "torch.nn.utils.parametrizations"
                 )
-        activation = self.activation
-        return _ops.mapped(x, weights, biases, activation.name, activation.parameter, self.normalize)
+        name, parameter = self.activation.name, self.activation.parameter
+        weights, biases = ([_tensors.widened(a) for a in of] for of in (weights, biases))
+        features = _feature_map.mapped(_tensors.widened(x), weights, biases, name, parameter, self.normalize)
+        return features.to(x.dtype)
 
     def get_extra_state(self) -> Tensor:
         """Return the rest of the state dict, the activation and `normalize`, as bytes of text."""
@@ -274,11 +281,13 @@ def check_map(name: str, value: Any, optional: bool = True, module: bool = False
 def _check_input(x_name: str, x: Tensor, name: str, weights: list[Tensor], biases: list[Tensor]) -> None:
     for kind, parameters in (("weights", weights), ("biases", biases)):
         for i, parameter in enumerate(parameters):
-            if parameter.dtype == x.dtype and parameter.device == x.device and parameter.ndim > 0:
+            fits = parameter.dtype in (x.dtype, _tensors.arithmetic(x.dtype))
+            if fits and parameter.device == x.device and parameter.ndim > 0:
                 continue
             at = f"{name}.{kind}[{i}]"
             _tensors.floats(at, parameter, 1)
-            check.same_dtype((x_name, x), (at, parameter))
+            if not fits:
+                check.same_dtype((x_name, x), (at, parameter))
             if parameter.device != x.device:
                 check.fail(at, f"a tensor on {x.device}, as {x_name} is", f"one on {parameter.device}")
     if x.shape[-1] != weights[0].shape[0]:
@@ -289,7 +298,7 @@ def _check_input(x_name: str, x: Tensor, name: str, weights: list[Tensor], biase
 
 
 def mapped(x_name: str, x: Tensor, name: str, phi: Map | None) -> Tensor:
-    """Return the features of a checked `x`; `phi` None is the identity map.
+    """Return the features of a checked `x`; `phi` None is the identity map. A FeatureMap's are not rounded.
 
     Maps are called, so that a user's forward method or hook takes effect.
     """
@@ -298,9 +307,10 @@ def mapped(x_name: str, x: Tensor, name: str, phi: Map | None) -> Tensor:
     if isinstance(phi, FeatureMap) and computes_mlp(phi) and not phi._forward_pre_hooks:
         # The same checks as in forward, with the names of this call.
         _check_input(x_name, x, name, list(phi.weights), list(phi.biases or ()))
+        x = _tensors.widened(x)
     result = f"{name}({x_name})"
     features = _tensors.features(result, phi(x))
-    check.same_dtype((x_name, x), (result, features))
+    _tensors.alike((x_name, x), (result, features))
     if features.shape[:-1] != x.shape[:-1]:
         leading = ", ".join(str(n) for n in x.shape[:-1])
         check.fail(result, f"shape ({leading}, d), one row for each of {x_name}", tuple(features.shape))
@@ -313,7 +323,7 @@ def feature_map(x: Tensor, mlp: Map) -> Tensor:
     Parameters
     ----------
     x : Tensor of shape (..., n, d_x)
-        Float32 or float64, of the map's dtype, device and input width.
+        Of the map's dtype, device and input width; bfloat16 or float16 with a FeatureMap of float32 also.
     mlp : FeatureMap
         Or another module or callable from (..., n, d_x) to (..., n, d), of the same dtype.
 
@@ -336,4 +346,4 @@ def feature_map(x: Tensor, mlp: Map) -> Tensor:
     torch.Size([3, 8])
     """
     x = _tensors.features("x", x)
-    return mapped("x", x, "mlp", check_map("mlp", mlp, optional=False))
+    return mapped("x", x, "mlp", check_map("mlp", mlp, optional=False)).to(x.dtype)

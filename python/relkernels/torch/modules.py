@@ -12,8 +12,9 @@ from ..base import check
 from ..maps.mlp import MLP
 from ..ops.allowed import Allowed, Window
 from . import _check as _tensors
+from .attentions import attention
 from .maps import FeatureMap, check_map, computes_mlp
-from .relations import attention, relation_matrix
+from .relations import relation_matrix
 
 
 def _width(phi: nn.Module) -> int | None:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..base import check
 from . import _check as _tensors
-from . import _ops
+from . import _retrieval
 from .maps import Map
 from .relations import both_features
 
@@ -27,7 +27,7 @@ def retrieve(
     Parameters
     ----------
     q : Tensor of shape (..., n, d_q), or (d_q,) for a single query
-        Float32 or float64, on the CPU or on a CUDA device.
+        Float32 or float64, or 16-bit floats, which are computed in float32; on the CPU or on a CUDA device.
     keys : Tensor of shape (..., m, d_k)
     k : int
         How many to return for each row, at least 1; at most m unless `pad` is true.
@@ -71,11 +71,14 @@ def retrieve(
     f, g = both_features(q[None] if single else q, keys, phi, psi, ("q", "keys"))
     if mask is not None:
         mask = _tensors.dense("mask", mask, "a boolean tensor (True = may be retrieved)")
+        _tensors.on_one_device(("q", q), ("mask", mask))
         mask = mask[..., None, :] if single and mask.ndim else mask
     if exclude is not None:
         exclude = _tensors.dense("exclude", exclude, "a tensor of integer indices")
+        _tensors.on_one_device(("q", q), ("exclude", exclude))
         exclude = (exclude if exclude.ndim else exclude[None])[..., None, :] if single else exclude
         exclude = exclude[:, None] if exclude.ndim == 1 else exclude
     count = check.integer("k", k, 1, check.WIDEST)
-    values, indices = _ops.retrieve(f, g, count, mask, exclude, check.flag("pad", pad))
+    values, indices = _retrieval.retrieve(f, g, count, mask, exclude, check.flag("pad", pad))
+    values = values.to(q.dtype)
     return (values[..., 0, :], indices[..., 0, :]) if single else (values, indices)

@@ -64,6 +64,9 @@ class Kind(Protocol):
     def upload(self, a: np.ndarray, device: int) -> Any:
         """Return a copy of an array in main memory."""
 
+    def download(self, a: Any) -> np.ndarray:
+        """Return a copy of an array, of a dtype of NumPy, in main memory; waits for it."""
+
     def stream(self, device: int) -> int:
         """Return the handle of the current stream."""
 

@@ -59,6 +59,9 @@ class _CuPy(Kind):
     def upload(self, a: np.ndarray, device: int) -> Any:
         return cupy.asarray(a)
 
+    def download(self, a: Any) -> np.ndarray:
+        return a.get()
+
     def stream(self, device: int) -> int:
         return cupy.cuda.get_current_stream(device).ptr
 

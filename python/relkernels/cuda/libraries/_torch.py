@@ -60,6 +60,9 @@ class _PyTorch(Kind):
     def upload(self, a: np.ndarray, device: int) -> Any:
         return torch.tensor(a, device=self.where(device))
 
+    def download(self, a: Any) -> np.ndarray:
+        return a.detach().cpu().numpy()
+
     def stream(self, device: int) -> int:
         return torch.cuda.current_stream(device).cuda_stream
 
