@@ -32,6 +32,12 @@ struct alignas(sizeof(T) * N) Pack {
     T v[N];
 };
 
+// The arithmetic of the second inner product of a pair.
+template <class A>
+struct SecondProduct {
+    using Type = A;
+};
+
 template <class T>
 struct Fma {
     using Factor = T;

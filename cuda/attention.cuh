@@ -51,7 +51,7 @@ struct Attended {
 // Weights of attention: the scores themselves, until their maximum is known.
 struct SoftmaxWeigher {
     struct Parameters {};
-    static constexpr int kProducts = 1;
+    static constexpr int kProducts = 1, kSums = 0;
     static constexpr bool kSoftmax = true, kScores = true;
     static constexpr float kForbidden = -kInfinity;
     template <class A, int G>
@@ -67,6 +67,12 @@ struct SoftmaxWeigher {
 template <class Sum>
 RK_DEVICE Sum exponent_origin(Sum lse) {
     return lse == Sum(kInfinity) ? Sum(__builtin_nanf("")) : lse;
+}
+
+// The same for gradients, where a row that attended to nothing has weights of zero.
+template <class Sum>
+RK_DEVICE Sum gradient_origin(Sum lse) {
+    return lse == Sum(-kInfinity) ? Sum(kInfinity) : exponent_origin(lse);
 }
 
 }  // namespace rk::cuda

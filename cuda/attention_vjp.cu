@@ -8,7 +8,7 @@
 // and over keys for dv. In each, one block owns a result, so no sum depends on the order in which blocks run.
 // Each walk recomputes R: 8 products instead of the 5 of a single walk with shared sums. Gradients of keys
 // that items share are sums over the items (member_sums.cuh).
-#include "attention.cuh"
+#include "bias_gradient.cuh"
 #include "member_sums.cuh"
 #include "product.cuh"
 
@@ -27,10 +27,11 @@ struct GradientParameters {
 template <class T, int Products, bool ByQuery>
 struct GradientWeigher {
     using Parameters = GradientParameters<T>;
-    static constexpr int kProducts = Products;
+    static constexpr int kProducts = Products, kSums = 0;
     static constexpr bool kSoftmax = false, kScores = true;
     static constexpr float kForbidden = 0;
     const T *origin, *delta;
+    long last;
 
     template <class A, int G>
     RK_DEVICE void begin(const Parameters& q, const Place& place, long) {
@@ -74,9 +75,7 @@ prepare_rows(const __grid_constant__ RowsOfQueries<Sum> q) {
         sum = fma(double(x[c * q.grad.column]), double(y[c * q.out.column]), sum);
     q.delta[index] = Sum(sum);
     if (q.grad_lse.data) q.delta[index] -= *row_of(q.grad_lse);
-    // exp(s - inf) = 0: nothing was attended.
-    const Sum lse = q.lse[index];
-    q.origin[index] = lse == Sum(-kInfinity) ? Sum(kInfinity) : exponent_origin(lse);
+    q.origin[index] = gradient_origin(q.lse[index]);
 }
 
 // One side of a walk: features, and the factors of the second inner product (null: only one product).
@@ -130,17 +129,16 @@ template <class A>
 void attention_vjp(const Context& context, const Relation<A>& relation, const Array& values,
                    const Scoring& scoring, const Array& out, const Array& lse, const Array& grad,
                    const Array& grad_lse, const Array& grad_f, const Array& grad_g, const Array& grad_v,
-                   const Array& grad_scale) {
+                   const Array& grad_bias, const Array& grad_scale) {
     using Sum = typename A::Sum;
     const Array &f = relation.rows, &g = relation.columns;
     const double scale = relation.scale;
     const long n = f.dim(2), m = g.dim(2), items = f.batch(2), width = values.dim(1);
-    if (items == 0) return;
     // lse is contiguous over the leading dimensions.
     const Sum* of_rows = reinterpret_cast<const Sum*>(lse.data);
     // A block of 64 rows also reads those past the last query; their results are not used.
     Sum *origin = context.take<Sum>(items * n + 64), *delta = context.take<Sum>(items * n + 64);
-    if (n > 0) {
+    if (items * n > 0) {
         const std::vector<long> shape = leading(grad.shape, 2);
         std::vector<LeadStride> steps;
         RowsOfQueries<Sum> rows = {
@@ -166,12 +164,12 @@ void attention_vjp(const Context& context, const Relation<A>& relation, const Ar
     using F = typename A::Factor;
     const Factors<F> of_f = factors<F>(context, f), of_g = factors<F>(context, g),
                      of_v = factors<F>(context, values), of_grad = factors<F>(context, grad);
-    if (n > 0) {
+    if (items * n > 0) {
         walk<A, GradientWeigher<Sum, 2, true>>(context, {of_f, &of_grad}, {of_g, &of_v}, of_g, scoring,
                                                segments, scale, 1.0, q, grad_f);
         scale_gradient<Sum>(context, f, grad_f, scale, of_rows, grad_scale);
     }
-    if (m > 0) {
+    if (items * m > 0) {
         const Scoring by_key = transposed(scoring);
         const SegmentTable of_keys = transposed(segments);
         const Array to_g = parts_of<Sum>(context, grad_g), to_v = parts_of<Sum>(context, grad_v);
@@ -183,13 +181,18 @@ void attention_vjp(const Context& context, const Relation<A>& relation, const Ar
                                                     by_key, of_keys, scale, 1.0, q, to_v);
         add_parts<Sum>(context, to_v, grad_v);
     }
+    if (!grad_bias.empty()) {
+        Array subtracted = lse;
+        subtracted.data = reinterpret_cast<char*>(delta);
+        bias_gradient<A, 2>(context, {f, g, scoring, lse, subtracted, grad, values, {}, grad_bias}, scale);
+    }
     check_launch("attention_vjp");
 }
 
 #define RK_INSTANTIATE(A)                                                                             \
     template void attention_vjp(const Context&, const Relation<A>&, const Array&, const Scoring&,     \
                                 const Array&, const Array&, const Array&, const Array&, const Array&, \
-                                const Array&, const Array&, const Array&);
+                                const Array&, const Array&, const Array&, const Array&);
 RK_INSTANTIATE(Fma<float>)
 RK_INSTANTIATE(Fma<double>)
 

@@ -28,10 +28,11 @@ void feature_map(const Context& context, const Array& x, const Mlp<A>& map, cons
 // out <- x / |x|, row by row, as the last step of a map that normalizes.
 void normalize(const Context& context, const Array& x, const Array& out);
 
-// Without columns, the symmetric relation of the rows with themselves through phi. out has three core
-// dimensions (heads, n, m) if heads > 1.
+// link(R). Without columns, the symmetric relation of the rows with themselves through phi. out has three
+// core dimensions (heads, n, m) if heads > 1.
 template <class A>
-void relation_matrix(const Context& context, const Relation<A>& relation, long heads, const Array& out);
+void relation_matrix(const Context& context, const Relation<A>& relation, Link link, long heads,
+                     const Array& out);
 
 template <class A>
 void attention_scores(const Context& context, const Relation<A>& relation, const Scoring& scoring,
@@ -66,8 +67,9 @@ void relation_matvec(const Context& context, const Relation<A>& relation, const 
 
 // Gradients, of float32 and float64. The rows and columns of the relations are features: their maps are null.
 //
-// grad_scale (items, n), contiguous, receives each row's part of the derivative with respect to `scale`:
-// <f_i, H_i>, where H_i = sum_j dR_ij g_j (the gradient of f_i is `scale` times H_i).
+// grad_scale (items, n), contiguous, receives each row's part of the derivative with respect to `scale`. For
+// R it is <f_i, H_i>, where H_i = sum_j dR_ij g_j (the gradient of f_i is `scale` times H_i). For link(R) it
+// is sum_j dR_ij r_ij with R = scale r.
 
 // grad_x, grad_weights and grad_biases are overwritten. grad_biases is empty for a map without biases.
 template <class A>
@@ -81,16 +83,29 @@ void normalize_vjp(const Context& context, const Array& x, const Array& grad, co
 // grad_f, grad_g and grad_scale are overwritten. Absent ones are not computed; grad_scale is absent if grad_f
 // is.
 template <class A>
-void relation_matrix_vjp(const Context& context, const Relation<A>& relation, long heads, const Array& grad,
-                         const Array& grad_f, const Array& grad_g, const Array& grad_scale);
+void relation_matrix_vjp(const Context& context, const Relation<A>& relation, Link link, long heads,
+                         const Array& grad, const Array& grad_f, const Array& grad_g,
+                         const Array& grad_scale);
+
+template <class A>
+void relation_matvec_vjp(const Context& context, const Relation<A>& relation, const Array& values,
+                         const Array& grad, Link link, const Array& grad_f, const Array& grad_g,
+                         const Array& grad_v, const Array& grad_scale);
 
 // grad_f, grad_g, grad_v and grad_scale are overwritten; out and lse are what attention() gave, lse
 // contiguous. grad_g and grad_v are summed over the items along which their strides are 0. grad and grad_lse
-// are the gradients of out and lse; grad_lse may be absent. The gradient of the bias is not computed.
+// are the gradients of out and lse; grad_lse may be absent. grad_bias has the bias's shape, with sizes of 1
+// where it was broadcast; absent: it is not computed.
 template <class A>
 void attention_vjp(const Context& context, const Relation<A>& relation, const Array& values,
                    const Scoring& scoring, const Array& out, const Array& lse, const Array& grad,
                    const Array& grad_lse, const Array& grad_f, const Array& grad_g, const Array& grad_v,
-                   const Array& grad_scale);
+                   const Array& grad_bias, const Array& grad_scale);
+
+// grad: of the shape of the scores.
+template <class A>
+void attention_scores_vjp(const Context& context, const Relation<A>& relation, const Scoring& scoring,
+                          const Array& grad, const Array& grad_f, const Array& grad_g, const Array& grad_bias,
+                          const Array& grad_scale);
 
 }  // namespace rk::cuda

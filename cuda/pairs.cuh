@@ -253,9 +253,14 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p,
                 const long a_pitch = resident ? at.row_pitch[k] : kStagePitch;
                 const int left = width[k] - s * (kDepthBytes / int(sizeof(F)));
                 const int depth = min(kDepthBytes / int(sizeof(F)), int(round_up(left, A::kStep)));
-                A::template multiply<G>(acc[k], reinterpret_cast<const F*>(a), int(a_pitch / long(sizeof(F))),
-                                        reinterpret_cast<const F*>(stage), kStagePitch / int(sizeof(F)),
-                                        depth);
+                const F *from = reinterpret_cast<const F*>(a), *to = reinterpret_cast<const F*>(stage);
+                const int from_pitch = int(a_pitch / long(sizeof(F))),
+                          to_pitch = kStagePitch / int(sizeof(F));
+                if (k == 0)
+                    A::template multiply<G>(acc[k], from, from_pitch, to, to_pitch, depth);
+                else
+                    SecondProduct<A>::Type::template multiply<G>(acc[k], from, from_pitch, to, to_pitch,
+                                                                 depth);
             }
         }
         consumer.accept(

@@ -1,7 +1,8 @@
-// R = scale F G^T, each value written once. Mirrors csrc/operations/relation_matrix.cpp.
+// R = scale F G^T, or a link of it, each value written once. Mirrors csrc/operations/relation_matrix.cpp.
 //
 // Flops: 2 n m d. Bytes: the output, and the features once per block of rows. The symmetric relation computes
 // the tiles on and above the diagonal and writes each value twice.
+#include "links.cuh"
 #include "product.cuh"
 #include "relation_matrix_wgmma.hpp"
 
@@ -9,7 +10,8 @@ namespace rk::cuda {
 
 namespace {
 
-template <class A, int G, int W>
+// HasLink: values are links, chosen at run time.
+template <class A, int G, int W, bool HasLink>
 struct Store : Stateless {
     using Sum = typename A::Sum;
     static constexpr int kProducts = 1, kValueTiles = 0;
@@ -17,6 +19,7 @@ struct Store : Stateless {
         Strided out;
         Sum scale;
         bool symmetric;
+        Link link;
     };
 
     const Parameters& q;
@@ -39,7 +42,8 @@ struct Store : Stateless {
             for (int j = 0; j < A::kColumns; ++j) {
                 const long r = row0 + A::row_of(lane, i), c = tile * kTileColumns + A::column_of(lane, j);
                 if (r >= rows || c >= count || (q.symmetric && c < r)) continue;
-                const Sum value = q.scale * acc[0][i][j];
+                Sum value = q.scale * acc[0][i][j];
+                if constexpr (HasLink) value = linked<has_distances<A>>(q.link, value);
                 store_element(q.out.data, q.out.dtype, out + r * q.out.row + c * q.out.column, value);
                 if (q.symmetric && c > r)
                     store_element(q.out.data, q.out.dtype, out + c * q.out.row + r * q.out.column, value);
@@ -47,20 +51,21 @@ struct Store : Stateless {
     }
 };
 
-template <class A, int G, int W>
+template <class A, int G, int W, bool HasLink>
 void store(const Context& context, Pairs<typename A::Factor>& p, const Strided& out, double scale,
-           bool symmetric) {
+           bool symmetric, Link link) {
     p.row_blocks = unsigned(ceil_div(p.rows[0].count, 16L * G * W));
     const Grid grid =
         grid_of_tiles(long(p.row_blocks) * p.lead.items(), p.columns[0].count, context.multiprocessors);
-    launch_walk<A, G, W, Store<A, G, W>>(context, p, grid, {out, typename A::Sum(scale), symmetric});
+    launch_walk<A, G, W, Store<A, G, W, HasLink>>(context, p, grid,
+                                                  {out, typename A::Sum(scale), symmetric, link});
 }
 
 // Fuses the leading dimensions and chooses the shape of the blocks.
-template <class A>
+template <class A, bool HasLink>
 void store_products(const Context& context, const std::vector<long>& shape,
                     const Factors<typename A::Factor>& f, const Factors<typename A::Factor>& g,
-                    const Array& out, double scale, bool symmetric) {
+                    const Array& out, double scale, bool symmetric, Link link) {
     Pairs<typename A::Factor> p;
     p.rows[0] = f.rows;
     p.columns[0] = g.rows;
@@ -70,35 +75,48 @@ void store_products(const Context& context, const std::vector<long>& shape,
     p.columns[0].lead = steps[1];
     Strided to = strided(out);
     to.lead = steps[2];
-    if constexpr (sizeof(typename A::Factor) == 2)
+    if constexpr (sizeof(typename A::Factor) == 2 && !HasLink)
         if (relation_matrix_wgmma(context, p, to, scale, symmetric)) return;
     // Few rows: blocks of 32 rows, so that a batch of small relations wastes little. The bits are the same.
     if (p.rows[0].count <= 32)
-        store<A, 1, 2>(context, p, to, scale, symmetric);
-    else if constexpr (sizeof(typename A::Sum) == 8)
-        store<A, 1, 4>(context, p, to, scale, symmetric);
+        store<A, 1, 2, HasLink>(context, p, to, scale, symmetric, link);
+    else if constexpr (sizeof(typename A::Sum) == 8 || HasLink)
+        store<A, 1, 4, HasLink>(context, p, to, scale, symmetric, link);
     else
-        store<A, 2, 4>(context, p, to, scale, symmetric);
+        store<A, 2, 4, HasLink>(context, p, to, scale, symmetric, link);
 }
 
-}  // namespace
-
-template <class A>
-void relation_matrix(const Context& context, const Relation<A>& relation, long heads, const Array& out) {
-    using F = typename A::Factor;
-    if (out.dim(1) == 0 || out.dim(2) == 0 || out.batch(2) == 0) return;
+// The relation of one side with the other, or with itself, in the arithmetic P.
+template <class P, bool HasLink, class A>
+void store_relation(const Context& context, const Relation<A>& relation, Link link, long heads,
+                    const Array& out) {
+    using F = typename P::Factor;
     const Array &x = relation.rows, &y = relation.columns;
     const bool symmetric = y.empty();
     std::vector<long> shape = leading(x.shape, 2);
     const long width = relation.phi ? relation.phi->outputs() : x.dim(1);
-    Factors<F> f = features<A>(context, x, relation.phi), g = f;
-    if (!symmetric) g = features<A>(context, y, relation.psi);
+    Factors<F> f = features<P>(context, x, relation.phi), g = f;
+    if (!symmetric) g = features<P>(context, y, relation.psi);
     if (heads > 1) {
         f = split_heads(context, f, shape, width, heads);
         g = symmetric ? f : split_heads(context, g, shape, width, heads);
         shape.push_back(heads);
     }
-    store_products<A>(context, shape, f, g, out, relation.scale, symmetric);
+    store_products<P, HasLink>(context, shape, f, g, out, relation.scale, symmetric, link);
+}
+
+}  // namespace
+
+template <class A>
+void relation_matrix(const Context& context, const Relation<A>& relation, Link link, long heads,
+                     const Array& out) {
+    if (out.dim(1) == 0 || out.dim(2) == 0 || out.batch(2) == 0) return;
+    if (link == Link::identity)
+        store_relation<A, false>(context, relation, link, heads, out);
+    else if (is_of_distance(link))
+        store_relation<Distances<typename A::Sum>, true>(context, relation, link, heads, out);
+    else
+        store_relation<A, true>(context, relation, link, heads, out);
     check_launch("relation_matrix");
 }
 
@@ -130,13 +148,14 @@ void multiply(const Context& context, const Array& a, const Array& b, double sca
     for (long first = 0; first < a.dim(2); first += slab) {
         const long count = std::min(slab, a.dim(2) - first);
         const Factors<F> rows = factors<F>(reusing, row_slab(a, first, count));
-        store_products<A>(context, shape, rows, columns, row_slab(c, first, count), scale, false);
+        store_products<A, false>(context, shape, rows, columns, row_slab(c, first, count), scale, false,
+                                 Link::identity);
     }
     check_launch(call);
 }
 
 #define RK_INSTANTIATE(A) \
-    template void relation_matrix(const Context&, const Relation<A>&, long, const Array&);
+    template void relation_matrix(const Context&, const Relation<A>&, Link, long, const Array&);
 RK_FOR_EACH_ARITHMETIC(RK_INSTANTIATE)
 
 #define RK_INSTANTIATE_PRODUCT(A) \

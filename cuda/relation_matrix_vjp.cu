@@ -2,7 +2,9 @@
 // csrc/operations/relation_matrix_vjp.cpp.
 //
 // Both are products with the gradient as rows and the transposed features as columns. If the gradient must be
-// copied or transposed, that happens one slab of rows at a time, which bounds the workspace.
+// copied or transposed, that happens one slab of rows at a time, which bounds the workspace. With a link, dR
+// is formed in a walk over the pairs (link_gradient.hpp).
+#include "link_gradient.hpp"
 #include "product.cuh"
 
 namespace rk::cuda {
@@ -29,6 +31,19 @@ scale_rows(const __grid_constant__ Lead lead, long rows, int width, const __grid
     parts[index] = lse && lse[index] == -Sum(__builtin_huge_val()) ? Sum(0) : Sum(sum);
 }
 
+// to (items, rows) <- the sums of `from` (items, heads, rows) over heads, both contiguous; one thread per
+// row.
+template <class Sum>
+RK_KERNEL(kRowThreads)
+add_heads(long items, long heads, long rows, const Sum* from, Sum* to) {
+    const long index = long(block_index()) * kRowThreads + thread_index();
+    if (index >= items * rows) return;
+    from += index / rows * heads * rows + index % rows;
+    Sum sum = 0;
+    for (long h = 0; h < heads; ++h) sum += from[h * rows];
+    to[index] = sum;
+}
+
 }  // namespace
 
 template <class Sum>
@@ -46,8 +61,9 @@ void scale_gradient(const Context& context, const Array& f, const Array& grad_f,
 }
 
 template <class A>
-void relation_matrix_vjp(const Context& context, const Relation<A>& relation, long heads, const Array& grad,
-                         const Array& grad_f, const Array& grad_g, const Array& grad_scale) {
+void relation_matrix_vjp(const Context& context, const Relation<A>& relation, Link link, long heads,
+                         const Array& grad, const Array& grad_f, const Array& grad_g,
+                         const Array& grad_scale) {
     using Sum = typename A::Sum;
     // Heads become the last leading dimension.
     const auto by_head = [&](const Array& a) {
@@ -61,19 +77,31 @@ void relation_matrix_vjp(const Context& context, const Relation<A>& relation, lo
     };
     const double scale = relation.scale;
     const Array rows = by_head(relation.rows), columns = by_head(relation.columns);
-    if (!grad_f.empty()) {
+    const Upstream upstream = {{}, {}, grad};
+    if (!grad_f.empty() && link == Link::identity) {
         multiply<A>(context, grad, transposed(columns), 1.0, by_head(grad_f), "relation_matrix_vjp");
         scale_gradient<Sum>(context, relation.rows, grad_f, scale, nullptr, grad_scale);
+    } else if (!grad_f.empty()) {
+        const long items = relation.rows.batch(2), n = relation.rows.dim(2);
+        Sum* parts = reinterpret_cast<Sum*>(grad_scale.data);
+        Sum* by_heads = heads == 1 ? parts : context.take<Sum>(items * heads * n);
+        link_gradient<Sum>(context, link, scale, rows, columns, upstream, by_head(grad_f), by_heads);
+        if (heads > 1 && items * n > 0)
+            launch(add_heads<Sum>, ceil_div(items * n, kRowThreads), 1, kRowThreads, 0, context.stream, items,
+                   heads, n, by_heads, parts);
     }
-    if (!grad_g.empty())
+    if (!grad_g.empty() && link == Link::identity)
         multiply<A>(context, transposed(grad), transposed(rows), scale, by_head(grad_g),
                     "relation_matrix_vjp");
+    else if (!grad_g.empty())
+        link_gradient<Sum>(context, link, scale, columns, rows, upstream.transposed(), by_head(grad_g),
+                           nullptr);
     check_launch("relation_matrix_vjp");
 }
 
-#define RK_INSTANTIATE(A)                                                                                   \
-    template void relation_matrix_vjp(const Context&, const Relation<A>&, long, const Array&, const Array&, \
-                                      const Array&, const Array&);
+#define RK_INSTANTIATE(A)                                                                           \
+    template void relation_matrix_vjp(const Context&, const Relation<A>&, Link, long, const Array&, \
+                                      const Array&, const Array&, const Array&);
 RK_INSTANTIATE(Fma<float>)
 RK_INSTANTIATE(Fma<double>)
 

@@ -3,91 +3,30 @@
 // Flops: 2 n m (d + c), and n m links. Bytes: the features, from L2. With a single column, each thread
 // multiplies the sums that it holds by v; more columns take a second product. Float16 is multiplied in Tf32,
 // which represents it exactly, because the result of a link may exceed float16's range.
-//
-// Links of distances: squared distances are sums of squared differences, as on the CPU, which lose no digits
-// where points are far from the origin. They are not products of matrices, so they take multiply-adds in the
-// dtype of the sums, also for 16-bit arrays.
 #include "attention.cuh"
+#include "links.cuh"
 
 namespace rk::cuda {
 
 namespace {
 
-// Squared distances in place of inner products.
-template <class T>
-struct Distances : Fma<T> {
-    using Vector = typename Fma<T>::Vector;
-
-    template <int G>
-    RK_DEVICE static void multiply(T (&acc)[4 * G][8], const T* a, int a_pitch, const T* b, int b_pitch,
-                                   int depth) {
-        constexpr int kVector = Fma<T>::kVector;
-        const int lane = lane_index();
-        b += lane % 8 * b_pitch;
-        for (int k = 0; k < depth; k += kVector) {
-            Vector x[4 * G];
-#pragma unroll
-            for (int i = 0; i < 4 * G; ++i)
-                x[i] = *reinterpret_cast<const Vector*>(a + Fma<T>::row_of(lane, i) * a_pitch + k);
-#pragma unroll
-            for (int j = 0; j < 8; ++j) {
-                const Vector y = *reinterpret_cast<const Vector*>(b + 8 * j * b_pitch + k);
-#pragma unroll
-                for (int v = 0; v < kVector; ++v)
-#pragma unroll
-                    for (int i = 0; i < 4 * G; ++i) {
-                        const T difference = x[i].v[v] - y.v[v];
-                        acc[i][j] = fma(difference, difference, acc[i][j]);
-                    }
-            }
-        }
-    }
-};
-
 // The arithmetic of inner products of factors of A.
 template <class A>
 using Products = std::conditional_t<std::is_same_v<A, Half<float16>>, Tf32, A>;
 
-// s = sqrt(factor t), at most 1e4, where exp(-s) is 0: an infinite s would make s exp(-s) NaN.
-template <class Sum>
-RK_DEVICE Sum root(Sum t, double factor) {
-    const Sum square = t * Sum(factor);
-    return sqrt(square > Sum(1e8) ? Sum(1e8) : square);
-}
-
-// As csrc/kernels/links.hpp defines them: r is an inner product, or a squared distance.
-template <class Sum>
-RK_DEVICE Sum linked(Link link, Sum r) {
-    switch (link) {
-        case Link::exp: return exp(r);
-        case Link::relu: return r < Sum(0) ? Sum(0) : r;
-        case Link::square: return r * r;
-        case Link::gaussian: return exp(r * Sum(-0.5));
-        case Link::matern12: return exp(-root(r, 1));
-        case Link::matern32: {
-            const Sum s = root(r, 3);
-            return (s + Sum(1)) * exp(-s);
-        }
-        case Link::matern52: {
-            const Sum s = root(r, 5);
-            return fma(s * s, Sum(1.0 / 3), s + Sum(1)) * exp(-s);
-        }
-        case Link::identity: return r;
-    }
-    return r;
-}
-
-template <class T>
+template <class T, bool Distance>
 struct LinkWeigher {
     struct Parameters {
         Link link;
     };
-    static constexpr int kProducts = 1;
+    static constexpr int kProducts = 1, kSums = 0;
     static constexpr bool kSoftmax = false, kScores = false;
     static constexpr float kForbidden = 0;
     template <class A, int G>
     RK_DEVICE void begin(const Parameters&, const Place&, long) {}
-    RK_DEVICE T weigh(const Parameters& q, T r, T, T, int, long, long) const { return linked(q.link, r); }
+    RK_DEVICE T weigh(const Parameters& q, T r, T, T, int, long, long) const {
+        return linked<Distance>(q.link, r);
+    }
 };
 
 // A single column: each thread adds up its columns of R; at the end of a chunk these sums are added over the
@@ -140,7 +79,7 @@ struct LinkedDot {
             const Sum value = v[c];
 #pragma unroll
             for (int i = 0; i < kRows; ++i)
-                sum_[i] = fma(linked(q.link, q.scale * acc[0][i][j]), value, sum_[i]);
+                sum_[i] = fma(linked<has_distances<A>>(q.link, q.scale * acc[0][i][j]), value, sum_[i]);
         }
     }
     RK_DEVICE void merge() {
@@ -188,8 +127,8 @@ void multiply_linked(const Context& context, const Relation<A>& relation, const 
     if (width > 1) {
         Attended<P> a(context, relation, values.dim(2) > 0 ? values : Array{}, {}, out);
         const WeightedOut<Sum> to = {a.out, int(width), Sum(1), nullptr, nullptr, 0, 0, 0};
-        sum_weighted_values<P, LinkWeigher<Sum>, false>(context, a.pairs, to, a.scorer, relation.scale,
-                                                        {link});
+        sum_weighted_values<P, LinkWeigher<Sum, has_distances<P>>, false>(context, a.pairs, to, a.scorer,
+                                                                          relation.scale, {link});
         return;
     }
     // The vector with unit stride, in the dtype of the sums.

@@ -5,14 +5,16 @@
 //   kSoftmax      its weights are exp(R - max), renormalized as the maximum grows
 //   kScores       whether a bias or a soft cap may make scores of the inner products
 //   kForbidden    the weight of a pair that may not attend
+//   kSums         further sums over the pairs of a row, at most 2: weigh adds to sums[k][i] of the weigher
 //   begin(parameters, place, row0)   reads what it needs of this thread's rows, which begin with row0
 //   weigh(parameters, s, slope, second, i, row, column)   the weight of pair (row, column) from its score,
 //                 the derivative of the soft cap there, and its second inner product; i is the row's number
 //                 in this thread
+//   write_sums(parameters, row, sums)   stores those further sums; row counts the rows of all items
 //
-// State of a row: max and sum (softmax) and the weighted sum of the values. States are merged by merge_shares
-// and combine: those of chunks within a block (merge) and those of blocks that share rows (merge_parts), from
-// left to right, so that the bits do not depend on which of the two happens.
+// State of a row: max and sum (softmax) or the further sums, and the weighted sum of the values. States are
+// merged by merge_shares and combine: those of chunks within a block (merge) and those of blocks that share
+// rows (merge_parts), from left to right, so that the bits do not depend on which of the two happens.
 //
 // A row with a score of +inf has max = +inf, weights of NaN, and a log-sum-exp of +inf unless it also has a
 // NaN: its sum is +inf, or NaN.
@@ -45,7 +47,8 @@ RK_DEVICE Sum combine(const Shares<Sum>& s, Sum first, Sum second) {
     return first * s.first + second * s.second;
 }
 
-// Where results are written, and partial states until then: rows of `width` weighted sums, then max and sum.
+// Where results are written, and partial states until then: rows of `width` weighted sums, then two more
+// numbers: max and sum, or the further sums.
 template <class Sum>
 struct WeightedOut {
     Strided out;
@@ -54,7 +57,7 @@ struct WeightedOut {
     Sum* lse;    // (items, rows), contiguous; may be null
     Sum* state;  // null: all columns are one chunk
     long rows, items;
-    int state_width;  // the weighted sums of a block of values, max and sum
+    int state_width;  // the weighted sums of a block of values and two more
 
     RK_HOST_DEVICE long slot(long part, long value_block, long value_blocks, long item, long row) const {
         return (((part * value_blocks + value_block) * items + item) * rows + row) * state_width;
@@ -65,7 +68,8 @@ template <class A, int G, int W, int ValueTiles, class Weigher>
 struct Weighted {
     using Sum = typename A::Sum;
     using Factor = typename A::Factor;
-    static constexpr int kProducts = Weigher::kProducts, kValueTiles = ValueTiles;
+    static constexpr int kProducts = Weigher::kProducts, kValueTiles = ValueTiles, kSums = Weigher::kSums;
+    static_assert(kSums <= 2 && !(kSums && Weigher::kSoftmax));
     static constexpr int kRows = A::kRows * G, kStored = ValueTiles > 0 ? ValueTiles : 1;
     static constexpr bool kOrderFree = false, kMerges = true;
     struct Parameters {
@@ -119,6 +123,7 @@ struct Weighted {
 #pragma unroll
                 for (int j = 0; j < A::kColumns; ++j) acc_[b][i][j] = 0;
         }
+        each_sum([](Sum& sum) { sum = 0; });
     }
 
     RK_DEVICE void accept(Sum (&r)[kProducts][kRows][A::kColumns], long tile, const char* values,
@@ -139,6 +144,7 @@ struct Weighted {
         if constexpr (Weigher::kSoftmax)
 #pragma unroll
             for (int i = 0; i < kRows; ++i) sum_[i] = over_row(sum_[i]);
+        each_sum([](Sum& sum) { sum = over_row(sum); });
         if (q.to.state && !q.split) {
             merge_into_state();
             init();
@@ -162,6 +168,8 @@ struct Weighted {
         const long item = index / (to.width + 1) / to.rows;
         if (item >= to.items) return;
         const bool last = column == to.width;
+        if constexpr (kSums > 0)
+            if (last) return merge_sums(q, p, parts, item, row);
         const long block = last ? 0 : column / kValueWidth, at = last ? 0 : column % kValueWidth;
         const Sum* state = to.state + to.slot(0, block, p.value_blocks, item, row);
         Sum top = Weigher::kSoftmax ? state[to.state_width - 2] : Sum(0),
@@ -185,6 +193,39 @@ struct Weighted {
     }
 
    private:
+    // Calls f(sum) for each of this chunk's further sums.
+    template <class F>
+    RK_DEVICE void each_sum(const F& f) {
+        if constexpr (kSums > 0) {
+#pragma unroll
+            for (int k = 0; k < kSums; ++k)
+#pragma unroll
+                for (int i = 0; i < kRows; ++i) f(weigher.sums[k][i]);
+        }
+    }
+    // Calls f(k, sum) for those of this thread's row i, on one of the threads that have them.
+    template <class F>
+    RK_DEVICE void each_sum_of(int i, const F& f) const {
+        if constexpr (kSums > 0) {
+            if (lane_index() % A::kRowLanes) return;
+#pragma unroll
+            for (int k = 0; k < kSums; ++k) f(k, weigher.sums[k][i]);
+        }
+    }
+    RK_DEVICE static void merge_sums(const Parameters& q, const Pairs<Factor>& p, long parts, long item,
+                                     long row) {
+        const auto state = [&](long part) {
+            return q.to.state + q.to.slot(part, 0, p.value_blocks, item, row) + q.to.state_width - 2;
+        };
+        Sum sums[kSums];
+#pragma unroll
+        for (int k = 0; k < kSums; ++k) {
+            sums[k] = state(0)[k];
+            for (long part = 1; part < parts; ++part) sums[k] += state(part)[k];
+        }
+        Weigher::write_sums(q.weigher, item * q.to.rows + row, sums);
+    }
+
     RK_DEVICE bool exists(long row, long column) const { return row < rows && column < count; }
     RK_DEVICE bool allows(long row, long column) const {
         return exists(row, column) && q.scorer.allows(scored, row, column);
@@ -360,6 +401,10 @@ struct Weighted {
                 run_max_[i] = s.max;
                 run_sum_[i] = combine(s, run_sum_[i], sum_[i]);
             }
+            each_sum_of(i, [&](int k, Sum sum) {
+                Sum& kept = state[q.to.state_width - 2 + k];
+                kept = closed_ ? kept + sum : sum;
+            });
         });
         closed_ = true;
     }
@@ -377,6 +422,7 @@ struct Weighted {
                 state[q.to.state_width - 2] = max_[i];
                 state[q.to.state_width - 1] = sum_[i];
             }
+            each_sum_of(i, [&](int k, Sum sum) { state[q.to.state_width - 2 + k] = sum; });
         });
     }
 
@@ -398,6 +444,15 @@ struct Weighted {
                     }
             if (Weigher::kSoftmax && lane_index() % A::kRowLanes == 0 && place.value_block == 0)
                 write_lse(q.to, place.item, place.row_begin + row, top, sum);
+            if constexpr (kSums > 0) {
+                if (place.value_block) return;
+                Sum sums[kSums];
+                each_sum_of(i, [&](int k, Sum sum) {
+                    sums[k] = !merged ? sum : closed_ ? state_of(row)[q.to.state_width - 2 + k] : Sum(0);
+                    if (k == kSums - 1)
+                        Weigher::write_sums(q.weigher, place.item * q.to.rows + place.row_begin + row, sums);
+                });
+            }
         });
     }
 

@@ -48,8 +48,10 @@ def run(dtype, precision=None):
             cuda.call("retrieve_above", {"q": x, "keys": y, "threshold": 0.0, **more, **options})
         for link in ("identity", "exp", "relu", "square"):
             cuda.call("relation_matvec", {"x": x, "y": y, "v": v, "link": link, **options})
+            cuda.call("relation_matrix", {"x": x, "y": y, "link": link, **options})
         cuda.call("relation_matvec", {"x": x, "y": y, "v": v[:, 0], **options})
         for link in rk.ops.LINKS_OF_DISTANCE if precision is None else ():
+            cuda.call("relation_matrix", {"x": x, "phi": phi, "link": link})
             for values in (v, v[:, 0]):
                 cuda.call("relation_matvec", {"x": x, "y": y, "v": values, "phi": phi, "link": link})
         cuda.call("feature_map", {"x": x, "mlp": unit, "precision": precision})
@@ -60,8 +62,17 @@ def run(dtype, precision=None):
         cuda.call("relation_matrix_vjp", {"x": x, "y": y, "grad": array(n, m, dtype=dtype), "phi": phi})
         grad = array(n, 7, dtype=dtype)
         cuda.call("attention_vjp", {"q": x, "k": y, "v": v, "grad": grad, "mask": mask, "phi": phi})
-        terms = {"bias": array(n, m, dtype=dtype), "softcap": 3.0, "grad_lse": grad[:, 0], "of_bias": False}
-        cuda.call("attention_vjp", {"q": x, "k": y, "v": v, "grad": grad, **terms})
+        of_pairs = array(n, m, dtype=dtype)
+        for shape in ((n, m), (1, m)):
+            terms = {"bias": array(*shape, dtype=dtype), "softcap": 3.0}
+            more = {"grad": grad, "grad_lse": grad[:, 0]}
+            cuda.call("attention_vjp", {"q": x, "k": y, "v": v, **more, **terms})
+            cuda.call("attention_scores_vjp", {"q": x, "k": y, "grad": of_pairs, **terms})
+        for link in rk.ops.LINKS:
+            cuda.call("relation_matvec_vjp", {"x": x, "y": y, "v": v, "grad": grad, "link": link})
+            cuda.call("relation_matrix_vjp", {"x": x, "y": y, "grad": of_pairs, "link": link})
+            of_heads = array(3, n, m, dtype=dtype)
+            cuda.call("relation_matrix_vjp", {"x": x, "y": y, "grad": of_heads, "link": link, "heads": 3})
         cuda.call("attention_vjp", {"q": x, "k": y, "v": v, "grad": grad, **ragged})
         heads = array(3, n, 6, dtype=dtype)  # gradients of the keys are added over them
         cuda.call("attention_vjp", {"q": heads, "k": y, "v": v, "grad": array(3, n, 7, dtype=dtype)})

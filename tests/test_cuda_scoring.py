@@ -41,6 +41,13 @@ def draw_scoring(draw, lead, n, m):
     }
 
 
+def assert_bias_gradient(got, expected, dtype, bound):
+    assert (got.grad_bias is None) == (expected.grad_bias is None)
+    if got.grad_bias is not None:
+        assert got.grad_bias.shape == expected.grad_bias.shape
+        assert_gradients([got.grad_bias], [expected.grad_bias], dtype, bound)
+
+
 @arithmetic
 def test_equals_its_definition(device, dtype, precision):
     def check(data, rng):
@@ -114,15 +121,89 @@ def test_gradients_equal_those_of_the_cpu(device, softcap, dtype):
             normal(rng, (*lead, n, 5), dtype),
             draw.one_of([None, normal(rng, (*lead, n), dtype)]),
         )
-        named = {**options, "grad_lse": grad_lse, "of_bias": False}
+        named = {**options, "grad_lse": grad_lse, "of_bias": draw.one_of([True, True, False])}
         got = device.attention_vjp(q, k, v, grad, **named)
         wide = {name: a.astype(F8) if getattr(a, "dtype", None) == dtype else a for name, a in named.items()}
         expected = rk.attention_vjp(*(a.astype(F8) for a in (q, k, v, grad)), **wide)
         bound = GRADIENT_BOUND[dtype] * (20 + 5 * largest_term(q, k, None, None))
         assert_gradients(got[:3], expected[:3], dtype, bound)
-        assert got.grad_bias is None
+        assert_bias_gradient(got, expected, dtype, bound)
 
     cases(device, check)
+
+
+@exact
+@pytest.mark.parametrize("softcap", [None, 1.5])
+def test_gradients_of_scores_equal_those_of_the_cpu(device, softcap, dtype):
+    def check(data, rng):
+        draw = Draw(device, data, rng, dtype)
+        n, m, d = draw.size(), draw.size(), draw.one_of([1, 8, 33, 65])
+        lead_q, lead_k = draw.leads(2)
+        q, k = draw.array(*lead_q, n, d), draw.array(*lead_k, m, d)
+        lead = np.broadcast_shapes(lead_q, lead_k)
+        options = {**draw_scoring(draw, lead, n, m), "softcap": softcap, "scale": draw.one_of([None, -0.3])}
+        grad = lay_out(
+            normal(rng, rk.attention_scores(q, k, **options).shape, dtype),
+            draw.one_of(["plain", "transposed", "sliced"]),
+        )
+        got = device.attention_scores_vjp(q, k, grad, **options)
+        wide = {
+            name: a.astype(F8) if getattr(a, "dtype", None) == dtype else a for name, a in options.items()
+        }
+        expected = rk.attention_scores_vjp(*(a.astype(F8) for a in (q, k, grad)), **wide)
+        bound = GRADIENT_BOUND[dtype] * (20 + 5 * largest_term(q, k, None, None))
+        assert_gradients(got, expected, dtype, bound)
+        assert_gradients([got.grad_scale], [np.array(expected.grad_scale)], dtype, 4 * bound)
+        assert_bias_gradient(got, expected, dtype, bound)
+
+    cases(device, check)
+
+
+@exact
+@pytest.mark.parametrize(("n", "m"), [(5, MANY), (300, MANY), (MANY, 5)])
+def test_gradients_of_scores_over_several_chunks(device, n, m, dtype, rng):
+    q, k, grad = (normal(rng, shape, dtype) for shape in ((n, 4), (m, 4), (n, m)))
+    options = {"window": (3000, 2900), "softcap": 3.0}
+    got = device.attention_scores_vjp(q, k, grad, **options)
+    expected = rk.attention_scores_vjp(*(a.astype(F8) for a in (q, k, grad)), **options)
+    assert_gradients(got, expected, dtype, 20 * GRADIENT_BOUND[dtype])
+    if n == 300:  # a block a chunk computes the same bits as a block all chunks
+        few = device.attention_scores_vjp(q[:5], k, grad[:5], **options)
+        np.testing.assert_array_equal(few.grad_q, got.grad_q[:5])
+
+
+def test_gradients_of_scores_do_not_read_what_is_forbidden(device, rng):
+    q, k, grad = (normal(rng, shape, F8) for shape in ((70, 4), (90, 4), (70, 90)))
+    mask = rng.random((70, 90)) < 0.5
+    mask[3] = False
+    clean = device.attention_scores_vjp(q, k, grad, mask=mask)
+    again = device.attention_scores_vjp(q, k, np.where(mask, grad, np.nan), mask=mask)
+    for a, b in zip(clean[:2], again[:2], strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert (clean.grad_q[3] == 0).all()
+
+
+@exact
+@pytest.mark.parametrize(
+    "shape",
+    [(2, 3, 37, 51), (3, 1, 1), (2, 1, 37, 51), (3, 37, 1), (37, 51), (2, 1, 1, 51), (51,), (37, 1), ()],
+)
+def test_gradients_of_a_bias_add_up_what_it_reached(device, shape, dtype, rng):
+    q, k, v = (normal(rng, of, dtype) for of in ((2, 3, 37, 4), (3, 51, 4), (2, 1, 51, 2)))
+    grad, of_weights = normal(rng, (2, 3, 37, 2), dtype), normal(rng, (2, 3, 37, 51), dtype)
+    bias = np.array(normal(rng, shape, dtype))
+    options = {"bias": bias, "window": (20, 30)}
+    wide = {"bias": bias.astype(F8), "window": (20, 30)}
+    for name, arguments in (("attention_vjp", (q, k, v, grad)), ("attention_scores_vjp", (q, k, of_weights))):
+        got = getattr(device, name)(*arguments, **options)
+        expected = getattr(rk, name)(*(a.astype(F8) for a in arguments), **wide)
+        assert_bias_gradient(got, expected, dtype, 30 * GRADIENT_BOUND[dtype])
+        again = getattr(device, name)(*arguments, **options)
+        np.testing.assert_array_equal(got.grad_bias, again.grad_bias)
+    for empty in (np.s_[:, :, :0], np.s_[:0]):
+        if bias.ndim < 4 and (bias.ndim < 2 or bias.shape[-2] == 1):
+            found = device.attention_scores_vjp(q[empty], k, of_weights[empty], **options)
+            assert (found.grad_bias == 0).all()
 
 
 @exact
@@ -136,11 +217,3 @@ def test_gradients_of_infinite_scores_and_empty_rows(device, dtype, rng):
     assert (found.grad_q[5] == 0).all()
     assert np.isfinite(np.delete(found.grad_q, 1, 0)).all()
     assert np.isnan(found.grad_v).all()
-
-
-def test_the_gradient_of_a_bias_is_refused(device, rng):
-    q, bias, grad = normal(rng, (5, 4), F8), normal(rng, (5, 5), F8), normal(rng, (5, 4), F8)
-    with pytest.raises(
-        ValueError, match=r"^of_bias: expected False with a bias on a CUDA device, .* got True"
-    ):
-        device.attention_vjp(q, q, q, grad, bias=bias)

@@ -19,6 +19,7 @@ from relkernels.torch import (  # noqa: E402
     RelationAttention,
     _attention,
     _feature_map,
+    _formulas,
     _ops,
     _retrieval,
 )
@@ -120,6 +121,29 @@ def test_retrieve_without_excluded_keys(put):
     expected = (q @ keys.T).masked_fill(~put(may), -torch.inf).topk(3)
     assert torch.equal(indices, expected.indices)
     agree(values, expected.values, [q, keys])
+
+
+@pytest.mark.parametrize("link", ["exp", "relu", "gaussian", "matern52"])
+def test_links(link, put):
+    x, y, v = leaf(put, 2, 9, 3), leaf(put, 7, 3), leaf(put, 2, 7, 4)
+    scale = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    ours = rkt.relation_matrix(x, y, link=link, scale=scale)
+    agree(ours, _formulas.relation_matrix(x, y, scale, 1, link), [x, y, scale])
+    for leaves in ([x, y, v, scale], [v]):
+        ours = rkt.relation_matvec(x, y, v, link=link, scale=scale)
+        agree(ours, _formulas.relation_matvec(x, y, v, scale, link), leaves)
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 15), (9, 1), (15,), (1, 1)])
+def test_bias_and_scores(shape, put):
+    q, k, v, bias = leaf(put, 2, 9, 4), leaf(put, 15, 4), leaf(put, 15, 3), leaf(put, *shape)
+    options = {"scale": 0.4, "bias": bias, "softcap": 1.5}
+
+    def weights():
+        return (1.5 * torch.tanh((0.4 * q @ k.mT + bias) / 1.5)).softmax(-1)
+
+    agree(rkt.attention_scores(q, k, **options), weights(), [q, k, bias])
+    agree(rkt.attention(q, k, v, **options), weights() @ v, [q, k, v, bias])
 
 
 def test_ragged_batches(put):

@@ -258,10 +258,11 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
         normalize(context, x, out);
     });
     m.def("relation_matrix", [](const Context& context, const Array& x, const Maybe& y, const MlpHandle* phi,
-                                const MlpHandle* psi, const std::string& arithmetic, const std::string&,
+                                const MlpHandle* psi, const std::string& arithmetic, const std::string& link,
                                 double scale, long heads, const Array& out) {
-        run(context, arithmetic,
-            [&]<class A>() { relation_matrix(context, relation_of<A>(x, y, phi, psi, scale), heads, out); });
+        run(context, arithmetic, [&]<class A>() {
+            relation_matrix(context, relation_of<A>(x, y, phi, psi, scale), link_named(link), heads, out);
+        });
     });
     m.def("attention_scores",
           [](const Context& context, const Array& q, const Array& k, const MlpHandle* phi,
@@ -333,28 +334,48 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
               const DeviceGuard guard(context.device);
               normalize_vjp(context, x, grad, grad_x);
           });
-    m.def("relation_matrix_vjp",
-          [](const Context& context, const Array& f, const Array& g, const Array& grad, const std::string&,
-             double scale, long heads, const Maybe& grad_f, const Maybe& grad_g, const Maybe& grad_scale) {
+    m.def("relation_matrix_vjp", [](const Context& context, const Array& f, const Array& g, const Array& grad,
+                                    const std::string& link, double scale, long heads, const Maybe& grad_f,
+                                    const Maybe& grad_g, const Maybe& grad_scale) {
+        run_gradient(context, f.dtype, [&]<class A>() {
+            relation_matrix_vjp(context, relation_of<A>(f, g, nullptr, nullptr, scale), link_named(link),
+                                heads, grad, grad_f.value_or(Array{}), grad_g.value_or(Array{}),
+                                grad_scale.value_or(Array{}));
+        });
+    });
+    m.def("relation_matvec_vjp",
+          [](const Context& context, const Array& f, const Array& g, const Array& v, const Array& grad,
+             const std::string& link, double scale, const Array& grad_f, const Array& grad_g,
+             const Array& grad_v, const Array& grad_scale) {
               run_gradient(context, f.dtype, [&]<class A>() {
-                  relation_matrix_vjp(context, relation_of<A>(f, g, nullptr, nullptr, scale), heads, grad,
-                                      grad_f.value_or(Array{}), grad_g.value_or(Array{}),
-                                      grad_scale.value_or(Array{}));
+                  relation_matvec_vjp(context, relation_of<A>(f, g, nullptr, nullptr, scale), v, grad,
+                                      link_named(link), grad_f, grad_g, grad_v, grad_scale);
               });
           });
-    m.def(
-        "attention_vjp",
-        [](const Context& context, const Array& f, const Array& g, const Array& v, const Maybe& mask,
-           const Limits& band, const Maybe& bias, const std::optional<double>& softcap, double scale,
-           const Array& out, const Array& lse, const Array& grad, const Maybe& grad_lse, const Array& grad_f,
-           const Array& grad_g, const Array& grad_v, const Array& grad_scale, const Ragged& ragged) {
-            run_gradient(context, f.dtype, [&]<class A>() {
-                Relation<A> features = relation_of<A>(f, g, nullptr, nullptr, scale);
-                features.segments = segments_of(ragged, f, g);
-                attention_vjp(context, features, v, scored_by(mask, band, bias, softcap, ragged), out, lse,
-                              grad, grad_lse.value_or(Array{}), grad_f, grad_g, grad_v, grad_scale);
-            });
-        });
+    m.def("attention_vjp",
+          [](const Context& context, const Array& f, const Array& g, const Array& v, const Maybe& mask,
+             const Limits& band, const Maybe& bias, const std::optional<double>& softcap, double scale,
+             const Array& out, const Array& lse, const Array& grad, const Maybe& grad_lse,
+             const Array& grad_f, const Array& grad_g, const Array& grad_v, const Maybe& grad_bias,
+             const Array& grad_scale, const Ragged& ragged) {
+              run_gradient(context, f.dtype, [&]<class A>() {
+                  Relation<A> features = relation_of<A>(f, g, nullptr, nullptr, scale);
+                  features.segments = segments_of(ragged, f, g);
+                  attention_vjp(context, features, v, scored_by(mask, band, bias, softcap, ragged), out, lse,
+                                grad, grad_lse.value_or(Array{}), grad_f, grad_g, grad_v,
+                                grad_bias.value_or(Array{}), grad_scale);
+              });
+          });
+    m.def("attention_scores_vjp",
+          [](const Context& context, const Array& f, const Array& g, const Maybe& mask, const Limits& band,
+             const Maybe& bias, const std::optional<double>& softcap, double scale, const Array& grad,
+             const Array& grad_f, const Array& grad_g, const Maybe& grad_bias, const Array& grad_scale) {
+              run_gradient(context, f.dtype, [&]<class A>() {
+                  attention_scores_vjp(context, relation_of<A>(f, g, nullptr, nullptr, scale),
+                                       scored_by(mask, band, bias, softcap), grad, grad_f, grad_g,
+                                       grad_bias.value_or(Array{}), grad_scale);
+              });
+          });
 }
 
 }  // namespace rk::cuda

@@ -67,9 +67,6 @@ class Engine(Protocol[A]):
     def precision(self, value: str | None, dtype: np.dtype) -> str | None:
         """Return how factors are multiplied, as the kernels name it; or raise ValueError."""
 
-    def check_link(self, operation: str, link: str) -> None:
-        """Raise ValueError if the kernels of an operation do not have a link."""
-
     def packed(self, phi: Map | None, precision: str | None = None) -> Any:
         """Return the weights of a map as kernels take them; None for the identity."""
 
@@ -125,10 +122,6 @@ class Processor(Engine[np.ndarray]):
     def empty_like(a: np.ndarray) -> np.ndarray:
         """Return a packed array of the shape and dtype of an output."""
         return empty("out", a.shape, a.dtype)
-
-    @staticmethod
-    def check_link(operation: str, link: str) -> None:
-        """Accept every link."""
 
     @staticmethod
     def packed(phi: Map | None, precision: str | None = None) -> Any:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import _core
 from ..arrays.engine import Engine, Map
 from ..arrays.half import HALVES
 from ..arrays.stand_ins import StandIn
@@ -37,24 +36,14 @@ KERNELS = {
     "feature_map_vjp": 3,
     "normalize_vjp": 1,
     "relation_matrix_vjp": 3,
+    "relation_matvec_vjp": 4,
     "attention_vjp": 5,
+    "attention_scores_vjp": 4,
 }
 
 
 # Operations of ragged batches: the segments are the last argument of their kernels, None without.
 _RAGGED = ("attention", "attention_vjp")
-
-
-# Arguments that kernels for devices do not take: their places, what messages call them, and what is expected.
-_REFUSED = {
-    "attention_vjp": {
-        15: ("of_bias", "False with a bias on a CUDA device, where its gradient is not computed")
-    },
-}
-
-
-# The links of each operation there, which are checked by `check_link` alone.
-_LINKS = {"relation_matvec": _core.LINKS}
 
 
 @functools.lru_cache(64)  # NumPy makes the name anew each time, which takes microseconds
@@ -127,12 +116,6 @@ class CudaEngine(DeviceMemory, Engine[StandIn]):
         """Return the arithmetic of the kernels."""
         return _arithmetic(value, self.element if self.element in HALVES else _name(dtype))
 
-    def check_link(self, operation: str, link: str) -> None:
-        """Raise ValueError for a link that is computed on the CPU only."""
-        links = _LINKS.get(operation, ("identity",))
-        if link not in links:
-            check.fail("link", f"one of {links} for arrays on a CUDA device", repr(link))
-
     def packed(self, phi: Map | None, precision: str | None = None) -> Any:
         """Return the weights of a map on this device."""
         return None if phi is None else mlps.packed(self, phi, precision or self.element)
@@ -151,11 +134,6 @@ class CudaEngine(DeviceMemory, Engine[StandIn]):
         outputs = arguments[-KERNELS[name] :]
         if all(isinstance(out, np.ndarray) and out.size == 0 for out in outputs if out is not None):
             return None
-        refused = _REFUSED.get(name, {})
-        for place, (argument, expected) in refused.items():
-            if arguments[place] is not None:
-                check.fail(argument, expected, True)
-        arguments = tuple(a for i, a in enumerate(arguments) if i not in refused)
         if name == "feature_map_vjp" and arguments[-1] is None:
             arguments = (*arguments[:-1], [])  # a map without biases has none to write
         self.started(name, (*arguments, *ragged), options)

@@ -321,9 +321,7 @@ def relation_matvec(
     sides = Sides(stand_in(x), stand_in(y), phi, psi)
     v, single = as_columns(v, y)
     check.same_dtype(("x", sides.x), ("v", stand_in(v)))
-    state = LinkedSum(
-        *Linked.of("relation_matvec", sides, link, scale, own_precision(precision, dtype, link))
-    )
+    state = LinkedSum(*Linked.of(sides, link, scale, own_precision(precision, dtype, link)))
     sides.leading(("v", stand_in(v), 2))
     (out,) = tree_of_states(
         "relation_matvec",

@@ -166,7 +166,7 @@ def relation_matrix(
     sides = Sides(stand_in(x), None if y is None else stand_in(other), phi, psi)
     h = check.heads(heads, sides.width)
     sides.leading()
-    how = Linked.of("relation_matrix", sides, link, scale, own_precision(precision, dtype, link))
+    how = Linked.of(sides, link, scale, own_precision(precision, dtype, link))
     tile = partial(ops.relation_matrix, link=how.link, scale=how.scale, heads=h, precision=how.precision)
     blocks = [(features(x, sides.phi, how.precision), ("i", "d"))]
     if not (sides.same_points and sides.one_map):

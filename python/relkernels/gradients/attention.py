@@ -56,8 +56,7 @@ def attention_vjp(
     result : tuple of ndarray, optional
         What `attention` returned for the same arguments with `return_lse`; None computes it again.
     of_bias : bool, default True
-        False leaves the gradient of the bias out, and saves its memory. With a bias on a CUDA device, only
-        False.
+        False leaves the gradient of the bias out, and saves its memory.
 
     Returns
     -------

@@ -208,7 +208,7 @@ def relation_matrix_vjp(
     sides = Sides(x, y, phi, psi)
     slope = check.floats("grad", grad)
     check.same_dtype(("x", sides.x), ("grad", slope))
-    how = Linked.of("relation_matrix_vjp", sides, link, scale)
+    how = Linked.of(sides, link, scale)
     h = check.heads(heads, sides.width)
     if of is not None:
         check.choice("of", of, ("x", "y"))
@@ -286,7 +286,7 @@ def relation_matvec_vjp(
     values, slope = check.floats("v", v, 1), check.floats("grad", grad, 1)
     vectors, single = as_columns(values, sides.y)
     check.same_dtype(("x", sides.x), ("v", values), ("grad", slope))
-    how = Linked.of("relation_matvec_vjp", sides, link, scale)
+    how = Linked.of(sides, link, scale)
     lead = sides.leading(("v", vectors, 2))
     expected = (*lead, sides.x.shape[-2], *(() if single else vectors.shape[-1:]))
     if slope.shape != expected:

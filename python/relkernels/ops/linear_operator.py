@@ -74,7 +74,7 @@ def as_linear_operator(
     from scipy.sparse.linalg import LinearOperator
 
     sides = Sides(_points("x", x), None if y is None else _points("y", y), phi, psi)
-    how = Linked.of("relation_matvec", sides, link, scale)
+    how = Linked.of(sides, link, scale)
     f, g = sides.features()
 
     def product(rows: np.ndarray, columns: np.ndarray, v: np.ndarray) -> np.ndarray:

@@ -34,8 +34,8 @@ class Linked(NamedTuple):
     precision: Any
 
     @classmethod
-    def of(cls, operation: str, sides: Sides, link: Any, scale: Any, precision: Any = None) -> Linked:
-        """Return the checked arguments of an operation."""
+    def of(cls, sides: Sides, link: Any, scale: Any, precision: Any = None) -> Linked:
+        """Return the checked arguments."""
         link = check.choice("link", link, LINKS)
         factor = check.scale(scale, sides.dtype)
         if link in LINKS_OF_DISTANCE:
@@ -46,9 +46,7 @@ class Linked(NamedTuple):
                 given = option(precision)
                 check.fail("precision", f"None with link {link!r}, of distances in the arrays' dtype", given)
             precision = None
-        engine = sides.engine
-        engine.check_link(operation, link)
-        return cls(link, factor, engine.precision(precision, sides.dtype))
+        return cls(link, factor, sides.engine.precision(precision, sides.dtype))
 
 
 def as_columns(v: A, y: A) -> tuple[A, bool]:

@@ -70,7 +70,7 @@ def relation_matrix(
            [11., 25.]])
     """
     sides = Sides(*mapped_sides(x, y, phi, psi, precision))
-    how = Linked.of("relation_matrix", sides, link, scale, precision)
+    how = Linked.of(sides, link, scale, precision)
     h = check.heads(heads, sides.width)
     engine = sides.engine
     lead = sides.leading()
@@ -156,7 +156,7 @@ def relation_matvec(
     values = check.floats("v", v, 1)
     vectors, single = as_columns(values, sides.y)
     check.same_dtype(("x", sides.x), ("v", values))
-    how = Linked.of("relation_matvec", sides, link, scale, precision)
+    how = Linked.of(sides, link, scale, precision)
     engine = sides.engine
     lead = sides.leading(("v", vectors, 2))
     shape = (*lead, sides.x.shape[-2], *(() if single else vectors.shape[-1:]))

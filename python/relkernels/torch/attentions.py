@@ -107,8 +107,7 @@ def attention(
     window : int or (int or None, int or None), optional
     align : {"upper_left", "lower_right"}, default "upper_left"
     bias : Tensor, optional
-        Its gradient is computed if it requires one, summed over the dimensions along which it is broadcast;
-        not on a CUDA device.
+        Its gradient is computed if it requires one, summed over the dimensions along which it is broadcast.
     softcap : float, optional
         As in `relkernels.attention`.
     enable_gqa : bool, default False
@@ -199,7 +198,7 @@ def attention_scores(
     Parameters
     ----------
     q, k, phi, psi, scale, mask, causal, window, align, bias, softcap
-        As in `attention`. There is no gradient on a CUDA device.
+        As in `attention`.
 
     Returns
     -------

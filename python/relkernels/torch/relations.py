@@ -54,7 +54,7 @@ def relation_matrix(
     psi : FeatureMap, optional
         Map of `y`; None, or `phi` itself, is `phi`.
     link : str, default "identity"
-        As in `relkernels.relation_matvec`. On a CUDA device only "identity".
+        As in `relkernels.relation_matvec`.
     scale : float or Tensor of one element, default 1.0
         Any finite number; at least 0 with a link of distances. A tensor's gradient is computed without
         storing the relation.
@@ -104,8 +104,7 @@ def relation_matvec(
     Parameters
     ----------
     x : Tensor of shape (..., n, d_x)
-        Float32 or float64, or 16-bit floats, which are computed in float32; on the CPU, or on a CUDA device,
-        where only `v` may require a gradient.
+        Float32 or float64, or 16-bit floats, which are computed in float32; on the CPU or on a CUDA device.
     y : Tensor of shape (..., m, d_y)
     v : Tensor of shape (..., m) or (..., m, c)
         A tensor of fewer dimensions than `y` is one vector (..., m) per relation; any other is (..., m, c).
