@@ -31,7 +31,6 @@ struct GradientWeigher {
     static constexpr bool kSoftmax = false, kScores = true;
     static constexpr float kForbidden = 0;
     const T *origin, *delta;
-    long last;
 
     template <class A, int G>
     RK_DEVICE void begin(const Parameters& q, const Place& place, long) {
