@@ -50,7 +50,7 @@ def mercer_sphere_series(coefficients: np.ndarray, dimension: int, degrees: int)
     >>> from relkernels.spectra import mercer_sphere_series
     >>> exponential = [1 / math.factorial(j) for j in range(60)]
     >>> mercer_sphere_series(exponential, 3, 25).values[[0, 1, 24]]  # exp(t): Bessel functions
-    array([1.17520119e+000, 3.67879441e-001, 8.42397139e-034])
+    array([1.17520119e+00, 3.67879441e-01, 1.72813513e-32])
     """
     a = check.numbers("coefficients", coefficients)
     if a.ndim != 1 or not len(a):
