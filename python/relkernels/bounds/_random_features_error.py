@@ -84,7 +84,7 @@ def random_features_error(
     array([0.4244, 0.1306, 0.0105, 0.0007])
     """
     activation = getattr(kernel, "activation", kernel) if not isinstance(kernel, Activation) else kernel
-    layers = check.integer("depth", depth, 1)
+    layers = check.integer("depth", depth, 1, 1_000_000)
     norm = non_negative("rkhs_norm", rkhs_norm, finite=False)
     count = check.integer("n_features", n_features, 0, 10**12)
     n = units.checked_dimension(dimension)
