@@ -67,7 +67,7 @@ static void mix_rows(const T* w, long w_row, long w_col, long rows, long count, 
                      long n, T* out, long out_row) {
     constexpr int kRows = 4, kVectors = 2;
     const auto block = [&]<int R>(long r, long j, long left) RK_LAMBDA_INLINE {
-        V<T> acc[R][kVectors];
+        V<T> acc[R][kVectors] = {};
         const auto each = [&](const auto& f) RK_LAMBDA_INLINE {
 #pragma GCC unroll 4
             for (int i = 0; i < R; ++i)
