@@ -91,6 +91,7 @@ DESCRIBED_APART = {
     "max_iter",
     "n_features",
     "n_negatives",
+    "normalize",
     "solver",
     "weight_decay",
 }

@@ -181,7 +181,7 @@ def contrastive_loss(
 
     The logits are ``exp(log_scale) * <phi(x_i), psi(y_j)>`` (Radford et al. 2021).
     """
-    own = np.arange(len(x))
+    own = np.arange(x.shape[0])
 
     def both_ways(f: np.ndarray, g: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         forth, forth_f, forth_g = _loss(f, g, (own, own), "softmax", count, count)
