@@ -17,6 +17,8 @@ import numpy as np
 
 from ..base import check
 
+# Coordinates that have one unit share a scale: the largest spread of this many, however many are used.
+SCALED_BY = 16
 # Nodes of the quadrature over the interval on which a sampled function, interpolated linearly, is integrated.
 _NODES = 512
 
@@ -45,7 +47,7 @@ class _Functions:
     def __init__(self, count: int, interval: tuple[float, float] | None) -> None:
         self.count, self.interval = count, interval
 
-    def basis(self, u: np.ndarray) -> np.ndarray:
+    def basis(self, u: np.ndarray, count: int) -> np.ndarray:
         """Return e_k at u in [0, 1], shape (count, len(u))."""
         raise NotImplementedError
 
@@ -75,24 +77,28 @@ class _Functions:
             self.interval_ = self.interval
         nodes, weights = np.polynomial.legendre.leggauss(_NODES)
         self.nodes_ = (nodes + 1) / 2
-        self.weighted_ = (self.basis(self.nodes_) * weights / 2).T
+        self.weighted_ = (self.basis(self.nodes_, max(self.count, SCALED_BY)) * weights / 2).T
 
     def __call__(self, objects: Sequence[Any]) -> np.ndarray:
         """Return the raw coordinates."""
+        return self.first(objects, self.count)
+
+    def first(self, objects: Sequence[Any], count: int) -> np.ndarray:
+        """Return the first raw coordinates, at most the larger of the number in use and `SCALED_BY`."""
         low, high = self.interval_
         t = low + (high - low) * self.nodes_
         values = np.stack([np.interp(t, g[:, 0], g[:, 1]) for g in self._grids(objects)])
-        return values @ self.weighted_
+        return values @ self.weighted_[:, :count]
 
 
 class Fourier(_Functions):
     """1, sqrt(2) cos(2 pi k u), sqrt(2) sin(2 pi k u)."""
 
-    def basis(self, u: np.ndarray) -> np.ndarray:
+    def basis(self, u: np.ndarray, count: int) -> np.ndarray:
         """Return the waves."""
-        k = (np.arange(self.count) + 1) // 2
+        k = (np.arange(count) + 1) // 2
         angle = 2 * np.pi * k[:, None] * u
-        odd = (np.arange(self.count) % 2 == 1)[:, None]
+        odd = (np.arange(count) % 2 == 1)[:, None]
         waves = np.sqrt(2) * np.where(odd, np.cos(angle), np.sin(angle))
         waves[0] = 1
         return waves
@@ -101,10 +107,10 @@ class Fourier(_Functions):
 class Legendre(_Functions):
     """Legendre polynomials, orthonormal on [0, 1]."""
 
-    def basis(self, u: np.ndarray) -> np.ndarray:
+    def basis(self, u: np.ndarray, count: int) -> np.ndarray:
         """Return the polynomials."""
-        k = np.arange(self.count)
-        return (np.polynomial.legendre.legvander(2 * u - 1, self.count - 1) * np.sqrt(2 * k + 1)).T
+        k = np.arange(count)
+        return (np.polynomial.legendre.legvander(2 * u - 1, count - 1) * np.sqrt(2 * k + 1)).T
 
 
 class Characteristic:
@@ -162,24 +168,31 @@ class Quantiles:
     unit, one_unit = False, True
 
     def __init__(self, count: int) -> None:
-        self.count = count
+        self.count, self.levels = count, self._first(count)
+
+    @staticmethod
+    def _first(count: int) -> np.ndarray:
         k = np.arange(1, count + 1)
         power = 2.0 ** np.floor(np.log2(k))
-        self.levels = (2 * (k - power) + 1) / (2 * power)
+        return (2 * (k - power) + 1) / (2 * power)
 
     def fit(self, objects: Sequence[Any], rng: np.random.RandomState) -> None:
         """Learn nothing."""
 
     def __call__(self, objects: Sequence[Any]) -> np.ndarray:
         """Return the raw coordinates."""
-        rows = []
+        return self.first(objects, self.count)
+
+    def first(self, objects: Sequence[Any], count: int) -> np.ndarray:
+        """Return the first raw coordinates."""
+        levels, rows = self._first(count), []
         for i, item in enumerate(objects):
             a = _samples(i, item, None)
             if a.shape[1] != 1:
                 check.fail(f"object {i}", "samples of one number each", f"shape {a.shape}")
             if len(a) < self.count:
                 check.fail(f"object {i}", f"at least {self.count} samples, as n_coordinates", len(a))
-            rows.append(np.quantile(a[:, 0], self.levels))
+            rows.append(np.quantile(a[:, 0], levels))
         return np.stack(rows)
 
 

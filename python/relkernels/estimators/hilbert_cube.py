@@ -13,7 +13,7 @@ from ..base import check
 from ..base.describe import described
 from ..base.random_state import RandomStateLike, legacy_generator
 from ..bounds.weights import tail_of_weights
-from .functionals import Callables, Characteristic, Fourier, Landmarks, Legendre, Quantiles
+from .functionals import SCALED_BY, Callables, Characteristic, Fourier, Landmarks, Legendre, Quantiles
 
 FAMILIES = ("fourier", "legendre", "characteristic", "quantiles", "kernel")
 
@@ -25,9 +25,9 @@ class HilbertCubeEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     networks on the first coordinates are universal for continuous functions on its compact sets (Galimberti,
     arXiv 2406.09310). After this transformer, any model of this package learns relations between such
     objects. Unbounded values are mapped to (0, 1) by ``1/2 + arctan((value - center) / scale) / pi``, with
-    the median and the spread of the training objects (of moments and quantiles, the largest spread so far, so
-    that small variations are not magnified). The map is injective: no information is lost. The coordinates
-    are one fixed sequence: the first of them do not depend on `n_coordinates`.
+    the median and the spread of the training objects (of moments and quantiles, the largest spread of the
+    first 16, so that small variations are not magnified). The map is injective: no information is lost. The
+    coordinates are one fixed sequence: the first of them do not depend on `n_coordinates`.
 
     Parameters
     ----------
@@ -149,14 +149,10 @@ class HilbertCubeEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         values = family(objects)
         self.center_, self.scale_ = np.zeros(values.shape[1]), np.ones(values.shape[1])
         if not family.unit:
-            self.center_ = np.median(values, axis=0)
-            spread = np.median(np.abs(values - self.center_), axis=0)
-            # The mean distance if most objects agree; any scale if all do. A coordinate with the same unit as
-            # those before it has at least their scale, so that small variations, such as the errors of the
-            # grids, are not magnified, and coordinates do not depend on how many there are.
-            spread = np.where(spread > 0, spread, np.abs(values - self.center_).mean(axis=0))
+            self.center_, spread = _center_and_spread(values)
             if family.one_unit:
-                spread = np.maximum.accumulate(spread)
+                # So that small variations, such as the errors of the grids, are not magnified.
+                spread = np.full_like(spread, _center_and_spread(family.first(objects, SCALED_BY))[1].max())
             self.scale_ = np.where(spread > 0, spread, 1.0)
         self.family_ = family
         self._n_features_out = values.shape[1]
@@ -186,3 +182,11 @@ class HilbertCubeEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         tags.input_tags.string = True
         tags.no_validation = True
         return tags
+
+
+def _center_and_spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the median of each coordinate and the median distance from it, or the mean if that is 0."""
+    center = np.median(values, axis=0)
+    distance = np.abs(values - center)
+    spread = np.median(distance, axis=0)
+    return center, np.where(spread > 0, spread, distance.mean(axis=0))
