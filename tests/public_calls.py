@@ -488,6 +488,7 @@ def _of_torch() -> dict[str, tuple[Callable[..., Any] | None, dict[str, Any]]]:
         "relkernels.torch.RelationAttention.forward": (attention.forward, attended),
         "relkernels.torch.RelationAttention.from_mlp": (None, maps),
         "relkernels.torch.attention": (None, {**attended, "phi": phi, "psi": psi}),
+        "relkernels.torch.scaled_dot_product_attention": (None, {"query": x, "key": y, "value": v}),
         "relkernels.torch.attention_scores": (None, {"q": x, "k": y, "phi": phi, "psi": psi}),
         "relkernels.torch.retrieve": (None, {"q": x, "keys": y, "k": 3, "phi": phi, "psi": psi}),
         "relkernels.torch.feature_map": (None, {"x": x, "mlp": phi}),

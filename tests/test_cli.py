@@ -244,7 +244,11 @@ def test_bash_completes(tmp_path, capsys):
     script.write_text(capsys.readouterr().out)
     assert completed(script, "relkernels", "") == list(COMMANDS)
     assert completed(script, "relkernels", "demo", "cr") == ["crossdomain"]
-    assert completed(script, "relkernels", "bench", "rel") == ["relation_matrix", "relation_matvec", "relational"]
+    assert completed(script, "relkernels", "bench", "rel") == [
+        "relation_matrix",
+        "relation_matvec",
+        "relational",
+    ]
     assert completed(script, "relkernels", "reproduce", "zo") == ["zonal"]
     assert "--plot" in completed(script, "relkernels", "bench", "--")
     (tmp_path / "pictures").mkdir()

@@ -112,6 +112,7 @@ def measure(piece: Row) -> list[Row]:
         (128,),
         n_features=24,
         activation="gelu",
+        standardize=False,  # the coordinates have one scale, which small ones keep
         solver="lbfgs",
         max_iter=piece["iterations"],
         tol=1e-12,

@@ -45,6 +45,18 @@ def constant(name: str, value: Any) -> Tensor:
     return tensor
 
 
+def device(value: Any) -> torch.device | None:
+    """Return a device, or None for PyTorch's default."""
+    if value is None or isinstance(value, torch.device):
+        return value
+    if not isinstance(value, str):
+        raise TypeError(f"device: expected a torch.device, its name or None, got {described(value)}")
+    try:
+        return torch.device(value)
+    except RuntimeError:
+        check.fail("device", "a torch.device or its name", described(value))
+
+
 def floats(name: str, value: Any, ndim: int = 2) -> Tensor:
     """Return `value` if it is a dense tensor of floats with `ndim` dimensions or more."""
     value = dense(name, value, f"a torch.Tensor of {_FLOATS}")

@@ -23,6 +23,9 @@ _NUMPY: dict[torch.dtype, np.dtype[Any]] = {
     torch.float64: np.dtype(np.float64),
 }
 
+# Arguments of `attention`, as PyTorch calls them.
+_PYTORCHS = {"q": "query", "k": "key", "v": "value", "mask": "attn_mask", "bias": "attn_mask"}
+
 
 @overload
 def attention(
@@ -276,9 +279,13 @@ def scaled_dot_product_attention(
         check.fail("attn_mask", "None with is_causal", _tensors.kind(attn_mask))
     added = isinstance(attn_mask, Tensor) and attn_mask.dtype.is_floating_point
     mask, bias = (None, attn_mask) if added else (attn_mask, None)
-    return attention(
-        query, key, value, causal=causal, mask=mask, bias=bias, scale=scale, enable_gqa=enable_gqa
-    )
+    try:
+        return attention(
+            query, key, value, causal=causal, mask=mask, bias=bias, scale=scale, enable_gqa=enable_gqa
+        )
+    except (TypeError, ValueError) as error:  # of attention's arguments, by other names
+        name, colon, rest = str(error).partition(":")
+        raise type(error)(_PYTORCHS.get(name, name) + colon + rest) from None
 
 
 def _attended(

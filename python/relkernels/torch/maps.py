@@ -91,7 +91,7 @@ class FeatureMap(nn.Module):
         if not isinstance(kind, torch.dtype) or kind not in (torch.float32, torch.float64):
             got = repr(kind) if isinstance(kind, torch.dtype) else described(kind)
             raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {got}")
-        made: dict[str, Any] = {"dtype": kind, "device": device}
+        made: dict[str, Any] = {"dtype": kind, "device": _tensors.device(device)}
         weights = [torch.empty(shape, **made) for shape in zip(sizes, sizes[1:], strict=False)]
         biases = [torch.empty(n, **made) for n in sizes[1:]] if check.flag("bias", bias) else None
         self._hold(weights, biases, resolve(activation), check.flag("normalize", normalize))
