@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ARCHITECTURES = ("sm_80", "sm_90a")
+ARCHITECTURES = ("sm_80", "sm_90a")  # of those, a build may have fewer
 
 # The most registers per thread and bytes of spills (stores and loads) that ptxas may report, for sm_80 and
 # for sm_90a. The first family that matches a kernel's name applies. Attention, its gradients and those of
@@ -48,6 +48,13 @@ def objects():
     return found
 
 
+def compiled_for():
+    """The architectures that most kernels are compiled for."""
+    from relkernels import _cuda
+
+    return set(_cuda.build_info()["architectures"]) & set(ARCHITECTURES)
+
+
 def demangled(names):
     done = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
@@ -72,7 +79,8 @@ def reports(objects):
 
 
 def test_registers_and_spills_stay_within_the_table(reports):
-    assert {architecture for architecture, *_ in reports} == set(ARCHITECTURES)
+    # One file is for sm_90a in every build.
+    assert {architecture for architecture, *_ in reports} == {*compiled_for(), "sm_90a"}
     unused = {pattern for pattern, _ in LIMITS}
     wrong = []
     for architecture, name, registers, spills in reports:
@@ -143,6 +151,8 @@ def expect(instructions, kernel, architecture, *operations):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_products_are_those_of_their_arithmetic(instructions, architecture):
+    if architecture not in compiled_for():
+        pytest.skip(f"built without {architecture}")
     for arithmetic, product in [
         ("Half<rk::cuda::bfloat16>", r"HMMA\.16816\.F32\.BF16"),
         ("Half<rk::cuda::float16>", r"HMMA\.16816\.F32$"),
@@ -187,4 +197,4 @@ def test_it_loads_without_a_driver_and_sees_no_device():
     done = subprocess.run([sys.executable, "-c", code], env=hidden, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("0 ")
-    assert all(architecture in done.stdout for architecture in ARCHITECTURES)
+    assert re.search("'sm_[0-9]+a?'", done.stdout)

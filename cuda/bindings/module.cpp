@@ -8,8 +8,10 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <iterator>
 #include <memory>
 #include <optional>
+#include <sstream>
 #include <string>
 #include <tuple>
 #include <variant>
@@ -218,7 +220,8 @@ py::dict build_info() {
 #else
     info["toolkit"] =
         std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
-    info["architectures"] = std::vector<std::string>{"sm_80", "sm_90a", "compute_80"};
+    std::istringstream names(RK_CUDA_ARCHITECTURES);
+    info["architectures"] = std::vector<std::string>(std::istream_iterator<std::string>(names), {});
 #endif
     return info;
 }

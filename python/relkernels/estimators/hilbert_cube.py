@@ -27,7 +27,8 @@ class HilbertCubeEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     objects. Unbounded values are mapped to (0, 1) by ``1/2 + arctan((value - center) / scale) / pi``, with
     the median and the spread of the training objects (of moments and quantiles, the largest spread of the
     first 16, so that small variations are not magnified). The map is injective: no information is lost. The
-    coordinates are one fixed sequence: the first of them do not depend on `n_coordinates`.
+    coordinates are one fixed sequence: the first of them do not depend on `n_coordinates`. Of moments and
+    quantiles they have one scale: use ``standardize=False`` in estimators that learn from many of them.
 
     Parameters
     ----------

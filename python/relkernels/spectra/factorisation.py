@@ -68,7 +68,7 @@ def gamma2(
     tolerance: float = 5e-4,
     max_steps: int = 1000,
 ) -> Gamma2:
-    """Return the factorisation norm of a relation on points: min max |phi(x_i)| max |psi(y_j)|.
+    """Return the factorisation norm of a relation on points: ``min max |phi(x_i)| max |psi(y_j)|``.
 
     For a positive semi-definite kernel it is max r(x, x). The norm over more points is at least as large: if
     it grows without limit, the relation is the inner product of no bounded feature maps.
