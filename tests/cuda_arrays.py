@@ -215,7 +215,7 @@ class Device:
 class EmulatedDevice(Device):
     """The kernels compiled for this processor, with a fiber for each thread: slow."""
 
-    size, examples = 260, 8
+    size, examples = 260, 5
     many = 131, 150
     backward = False
 

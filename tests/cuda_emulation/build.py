@@ -1,5 +1,6 @@
 """Build the CUDA sources as plain C++ for the emulated device, cached by the content of the sources."""
 
+import fcntl
 import hashlib
 import os
 import platform
@@ -37,10 +38,17 @@ def library(name: str, sources: list[Path], *, flags: tuple[str, ...] = ()) -> P
         state.update(path.name.encode() + path.read_bytes())
     built = Path(os.environ.get("RELKERNELS_BUILD_DIR") or ROOT / "build") / "cuda_emulation"
     target = built / state.hexdigest()[:16] / name
-    if target.exists():
-        return target
-    work = target.with_name(f"{name}.{os.getpid()}")
-    work.mkdir(parents=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.with_name(f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes of a test run, one compiles
+        if not target.exists():
+            _compile(command, sources, target)
+    return target
+
+
+def _compile(command: list[str | Path], sources: list[Path], target: Path) -> None:
+    work = target.with_name(f"{target.name}.{os.getpid()}")
+    work.mkdir()
 
     def compiled(source: Path) -> Path:
         out = work / f"{source.stem}.o"
@@ -51,11 +59,10 @@ def library(name: str, sources: list[Path], *, flags: tuple[str, ...] = ()) -> P
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compiled, sources))
-    linked = work / name
-    subprocess.run([compiler, "-shared", *objects, "-o", linked, "-pthread"], check=True)
-    linked.replace(target)  # atomically, in case two processes build the same
+    linked = work / target.name
+    subprocess.run([command[0], "-shared", *objects, "-o", linked, "-pthread"], check=True)
+    linked.replace(target)
     shutil.rmtree(work)
-    return target
 
 
 def module(name: str, sources: list[Path]) -> Path:
