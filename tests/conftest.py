@@ -8,13 +8,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 from relkernels import _core
 
-settings.register_profile(
-    "default",
-    max_examples=40,
-    deadline=None,
-    derandomize="CI" in os.environ,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+for profile, examples in (("default", 40), ("few", 12)):
+    settings.register_profile(
+        profile,
+        max_examples=examples,
+        deadline=None,
+        derandomize="CI" in os.environ,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
 settings.load_profile("default")
 
 
