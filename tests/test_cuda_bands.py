@@ -70,7 +70,7 @@ class Kernels:
     def attention_vjp(self, f, g, v, scale, mask, band, out, lse, grad):
         grads = [self.empty(a.shape, a.dtype) for a in (f, g, v, lse)]
         operands = f, g, v, mask, band, None, None, scale, out, lse, grad, None
-        self.call("attention_vjp", *operands, *grads, None)
+        self.call("attention_vjp", *operands, *grads[:3], None, grads[3], None)
         return grads
 
 
