@@ -194,7 +194,7 @@ def _bounds_of_error(piece: Row, norm: float, rms: float, centers: np.ndarray, c
     n, depth, activation, width = (piece[k] for k in ("dimension", "depth", "activation", "width"))
     options = {"dimension": n, "weight_std": WEIGHT}
     if depth > 1:  # the zero readout has the error rms
-        bound = bounds.random_features_error(activation, depth, norm, width, parts=[rms], **options)
+        bound = bounds.random_features_error(activation, depth, norm, width, parts=np.array([rms]), **options)
         return {"error_by_bound": bound.value}
     drawn = []
     for draw in range(min(piece["draws"], EXACT_DRAWS)):
