@@ -146,7 +146,8 @@ static void weighted_group(const T* p, const B* values, long values_row, long co
 
 template <class T>
 static void weighted_rows(const T* p, long p_row, const T* values, Storage storage, long values_row,
-                          long rows, long count, long width, T* acc, const Mask& mask, long i0, long j0) {
+                          long rows, long count, long width, T* acc, long acc_row, const Mask& mask, long i0,
+                          long j0) {
     constexpr int kWide = 8, kGroup = 4;
     as_stored(values, storage, [&]<class B>(const B* stored) RK_LAMBDA_INLINE {
         for (long i = 0; i < rows; ++i)
@@ -156,7 +157,7 @@ static void weighted_rows(const T* p, long p_row, const T* values, Storage stora
                 const auto group = wide                         ? weighted_group<T, B, kWide, true>
                                    : left >= kGroup * kLanes<T> ? weighted_group<T, B, kGroup, true>
                                                                 : weighted_group<T, B, kGroup, false>;
-                group(p + i * p_row, stored + c, values_row, count, left, acc + i * width + c, mask, i0 + i,
+                group(p + i * p_row, stored + c, values_row, count, left, acc + i * acc_row + c, mask, i0 + i,
                       j0);
                 c += (wide ? kWide : kGroup) * kLanes<T>;
             }

@@ -150,7 +150,8 @@ struct Products {
     // in place: the chains of product with accumulate, for at most 256 values. Values are stored in T or in
     // float16.
     void (*weighted_rows)(const T* p, long p_row, const T* values, Storage storage, long values_row,
-                          long rows, long count, long width, T* acc, const Mask& mask, long i0, long j0);
+                          long rows, long count, long width, T* acc, long acc_row, const Mask& mask, long i0,
+                          long j0);
 
     // C <- rows [first, first + rows) of x times a matrix B(k, j) = matrix[k * matrix_row + j], finished;
     // rows without entries are left alone if C accumulates. Chains as in product, over the entries of a row.

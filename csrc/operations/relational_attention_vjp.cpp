@@ -1,9 +1,8 @@
 // Gradients of relational attention (relational_attention.cpp), with A^l = act(Z^l) and upstream gradients dV
 // of the values, dR of the relations and dlse:
 //
-//   dP^a_ij = <dV_i^a, v_j^a> + sum_l dR_i^al A^l_ij,   D_i^a = <dV_i^a, values_i^a> + <dR_i^a,
-//   relations_i^a>
-//                                                               - dlse_i^a
+//   dP^a_ij = <dV_i^a, v_j^a> + sum_l dR_i^al A^l_ij
+//   D_i^a = <dV_i^a, values_i^a> + <dR_i^a, relations_i^a> - dlse_i^a
 //   dS^a = P^a (dP^a - D^a),   dq^a = scale dS^a k^a,   dk^a = scale dS^aT q^a,   dv^a = P^aT dV^a
 //   dZ^l_ij = act'(Z^l_ij) sum_a dR_i^al P^a_ij,   dq_rel^l = rel_scale dZ^l k_rel^l, and dk_rel^l alike
 //

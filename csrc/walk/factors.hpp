@@ -236,12 +236,9 @@ void add_weighted(const typename A::Value* p, long ld, const Tile<A>& t, std::si
     const TileOperand<A>& o = t.operands[operand];
     const Factor* values = o.data;
     if constexpr (!A::kConverts)
-        if (!o.packed) {
-            for (long i = 0; i < t.rows; ++i)
-                kernels<typename A::Value>().weighted_rows(p + i * ld, ld, values, o.storage, o.stride, 1,
-                                                           t.cols, width, acc + i * acc_row, mask, i, 0);
-            return;
-        }
+        if (!o.packed)
+            return kernels<typename A::Value>().weighted_rows(p, ld, values, o.storage, o.stride, t.rows,
+                                                              t.cols, width, acc, acc_row, mask, 0, 0);
     long stride = o.stride;
     Arena::Scope scratch;
     const Factor* a;

@@ -47,7 +47,7 @@ void multiply_in_place(const Strided<const T>& a, const Strided<const T>& b, lon
         std::fill_n(to, cols, T(0));
         for (long d = 0; d < depth; d += kChainDepth)
             k.weighted_rows(a.data + i * a.row + d, a.row, b.data + d * b.row, Storage::own, b.row, 1,
-                            std::min(kChainDepth, depth - d), cols, to, Mask{}, 0, 0);
+                            std::min(kChainDepth, depth - d), cols, to, cols, Mask{}, 0, 0);
         for (long j = 0; j < cols; ++j) {
             const T sum = to[j] + (bias ? bias[j] : T(0));
             to[j] = sum < floor ? floor : sum;
