@@ -68,15 +68,15 @@ def features(name: str, a: Any, ndim: int = 2) -> np.ndarray:
 
 
 def same_dtype(*named: tuple[str, Any]) -> None:
-    """All of the (name, array or MLP or None) pairs have one dtype."""
+    """All of the (name, array or MLP or None) pairs have one dtype; arrays may be of other libraries."""
     first_name, first = named[0]
     for name, other in named[1:]:
         if other is not None and other.dtype != first.dtype:
-            # Maps cannot be converted: the arrays must be.
-            convertible, dtype = (
-                (name, first.dtype) if isinstance(other, np.ndarray) else (first_name, other.dtype)
-            )
-            cast = f"{convertible}.astype(np.{dtype})"
+            cast = None
+            if isinstance(other, np.ndarray):
+                cast = f"{name}.astype(np.{first.dtype})"
+            elif isinstance(first, np.ndarray):  # maps cannot be converted: the arrays must be
+                cast = f"{first_name}.astype(np.{other.dtype})"
             different_dtype(name, first_name, str(first.dtype), str(other.dtype), cast)
 
 

@@ -14,7 +14,7 @@ from ..base import check
 from ..ops.allowed import Allowed, Window
 from ._operators import call, differentiable, like
 from ._tracing import index_dtype, result_of
-from .maps import Map, floats, points, same_dtype, widened
+from .maps import Map, floats, points, widened
 from .relations import both_features, factor
 
 
@@ -40,7 +40,7 @@ def _attended(
             raise TypeError(f"mask: expected an array of bool (True = may attend), got {mask.dtype}")
     if bias is not None:
         bias = floats("bias", bias, 0)
-        same_dtype(("q", q), ("bias", bias))
+        check.same_dtype(("q", q), ("bias", bias))
         bias = widened(bias)
     causal, window, align, softcap = scoring
     _, band, _ = Allowed(None, causal, window, align).limits()
@@ -112,7 +112,7 @@ def attention(
         q, k, phi, psi, scale, mask, bias, (causal, window, align, softcap)
     )
     values = floats("v", v)
-    same_dtype(("q", jnp.asarray(q)), ("v", values))
+    check.same_dtype(("q", jnp.asarray(q)), ("v", values))
     out, lse = _attention(options, f, g, widened(values), mask, bias, number)
     out = out.astype(values.dtype)
     return (out, lse) if check.flag("return_lse", return_lse) else out

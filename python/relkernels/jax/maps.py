@@ -46,14 +46,6 @@ def widened(a: Any) -> Any:
     return a.astype(jnp.float32) if a.dtype in (jnp.bfloat16, jnp.float16) else a
 
 
-def same_dtype(first: tuple[str, Any], *others: tuple[str, Any]) -> None:
-    """Refuse arrays that differ in dtype."""
-    name, a = first
-    for other, b in others:
-        if b.dtype != a.dtype:
-            raise TypeError(f"{other}: expected {a.dtype}, the dtype of {name}, got {b.dtype}")
-
-
 @jax.tree_util.register_pytree_node_class
 class MLP:
     """A multi-layer perceptron: `relkernels.MLP` as a pytree, whose leaves are its parameters.
@@ -198,7 +190,7 @@ def mapped(x_name: str, x: jax.Array, name: str, phi: Map | None) -> jax.Array:
         return _features(x_name, widened(x), phi, name)
     result = f"{name}({x_name})"
     features = points(result, phi(x))
-    same_dtype((x_name, x), (result, features))
+    check.same_dtype((x_name, x), (result, features))
     if features.shape[:-1] != x.shape[:-1]:
         leading = ", ".join(str(n) for n in x.shape[:-1])
         check.fail(result, f"shape ({leading}, d), one row for each of {x_name}", features.shape)
@@ -241,7 +233,7 @@ def _features(x_name: str, x: jax.Array, phi: MLP, name: str = "mlp") -> jax.Arr
     wide = widened(x)
     width = wide.shape[-1]
     for i, w in enumerate(weights):
-        same_dtype((x_name, wide), (f"{name}.weights[{i}]", w))
+        check.same_dtype((x_name, wide), (f"{name}.weights[{i}]", w))
         if w.ndim != 2 or (i > 0 and w.shape[0] != width):
             check.fail(f"{name}.weights[{i}]", f"shape ({width}, d)", w.shape)
         if w.shape[0] != width:
@@ -250,7 +242,7 @@ def _features(x_name: str, x: jax.Array, phi: MLP, name: str = "mlp") -> jax.Arr
     if biases and len(biases) != len(weights):
         check.fail(f"{name}.biases", f"one for each of the {len(weights)} weights", len(biases))
     for i, (b, w) in enumerate(zip(biases, weights, strict=False)):
-        same_dtype((x_name, wide), (f"{name}.biases[{i}]", b))
+        check.same_dtype((x_name, wide), (f"{name}.biases[{i}]", b))
         if b.shape != w.shape[1:]:
             check.fail(f"{name}.biases[{i}]", f"shape {w.shape[1:]}", b.shape)
     options = phi.activation, phi.normalize, len(weights)

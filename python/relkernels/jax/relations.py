@@ -16,7 +16,7 @@ from ..ops.links import LINKS, as_columns
 from ..ops.nngp import Recursion
 from ._operators import call, differentiable, like
 from ._tracing import result_of
-from .maps import Map, check_map, floats, mapped, points, same_dtype, widened
+from .maps import Map, check_map, floats, mapped, points, widened
 
 
 def both_features(
@@ -26,7 +26,7 @@ def both_features(
     x_name, y_name = names if y is not None else (names[0], names[0])
     x = points(x_name, x)
     other = x if y is None else points(y_name, y)
-    same_dtype((x_name, x), (y_name, other))
+    check.same_dtype((x_name, x), (y_name, other))
     same_map = psi is None or psi is phi
     phi, psi = check_map("phi", phi), check_map("psi", psi)
     f = mapped(x_name, x, "phi", phi)
@@ -169,7 +169,7 @@ def relation_matvec(
     """
     y, v = points("y", y), floats("v", v, 1)
     f, g = both_features(x, y, phi, psi)
-    same_dtype(("y", y), ("v", v))
+    check.same_dtype(("y", y), ("v", v))
     columns, single = as_columns(widened(v), y)
     out = _relation_matvec(check.choice("link", link, LINKS), f, g, columns, factor(scale, f.dtype))
     return (out[..., 0] if single else out).astype(v.dtype)
@@ -317,7 +317,7 @@ def nngp_kernel(
     """
     x = points("x", x)
     other = x if y is None else points("y", y)
-    same_dtype(("x", x), ("y", other))
+    check.same_dtype(("x", x), ("y", other))
     if x.shape[-1] != other.shape[-1]:
         check.fail("y", f"{x.shape[-1]} columns, as x has", other.shape)
     stds = {"weight_std": weight_std, "bias_std": bias_std}
