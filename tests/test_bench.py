@@ -338,6 +338,17 @@ def test_slopes_are_of_the_largest_sizes():
     assert plots.slope([4], [1.0]) is None
 
 
+def test_pictures_have_a_color_for_every_contestant(tmp_path):
+    pytest.importorskip("matplotlib")
+    from relkernels.plot.panels import save as save_panels
+
+    found = report()
+    timings = found.rows[0].race.timings  # of all rows
+    timings["another way"] = timings.pop("numpy")
+    save_panels(plots.panels(found)["feature_map"], str(tmp_path), "times")
+    assert "another way" in (tmp_path / "times.svg").read_text()
+
+
 # ---- the command -------------------------------------------------------------------------------
 
 

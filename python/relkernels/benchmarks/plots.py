@@ -25,9 +25,8 @@ _COLORS = {
     "faiss": 2,
     "keops": 3,
     "sklearn": 5,
-    "stored weights": 3,
-    "retrieve": 3,
 }
+_OTHER_WAY = 3  # of a contestant that is no library
 # Pictures that are not of a single family.
 _OTHERS = ("roofline", "threads")
 # A slope is fitted to this many of the largest sizes, where the overhead is negligible.
@@ -111,7 +110,7 @@ def _against_size(rows: list[Row], ax: Axes) -> None:
         exponent = slope(sizes, times)
         label = who if exponent is None else f"{who}, slope {exponent:.2f}"
         width = 2.4 if who == OURS else 1.2
-        series(ax, sizes, times, label, PALETTE[_COLORS[who]], linewidth=width)
+        series(ax, sizes, times, label, PALETTE[_COLORS.get(who, _OTHER_WAY)], linewidth=width)
     label_ticks(ax, {row.workload.size for row in rows}, most=6)
     finish(ax, rows[0].workload.axis, "seconds")
 
