@@ -7,6 +7,7 @@ target_sources(
           csrc/embed/gradients.cpp
           csrc/embed/feature_maps.cpp
           csrc/embed/nngp.cpp
+          csrc/embed/relational.cpp
           csrc/embed/relations.cpp
           csrc/embed/searches.cpp
           csrc/embed/loss.cpp

@@ -28,6 +28,7 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
 namespace relkernels {
@@ -226,6 +227,29 @@ template <class T>
 void attention(In<T> q, In<T> k, In<T> v, Map<T> phi, Map<T> psi, View<T> out, Out<T> lse = {},
                const AttentionOptions& options = {}, In<T> bias = {});
 
+// Functions on the relations of relational attention: an activation other than relu_power, or a link of inner
+// products.
+struct RelationalOptions {
+    using Function = std::variant<Activation, Link>;
+
+    std::optional<double> scale, rel_scale;  // by default 1 / sqrt(width) of q and of q_rel
+    Function rel_activation = Activation::identity;
+    Mask mask;  // broadcasts to (..., h, n, m)
+    bool causal = false;
+    Window window;
+    Align align = Align::upper_left;
+};
+
+// With the weights a_ij = softmax_j(scale <q_i, k_j>) of each of h heads, and R relations that all heads
+// share:
+//   relations_il <- sum_j a_ij f(rel_scale <q_rel_il, k_rel_jl>), values_i <- sum_j a_ij v_j
+// in memory O((n + m) (h d + R d_r)).  q (..., h, n, d), k (..., h, m, d), q_rel (..., R, n, d_r),
+// k_rel (..., R, m, d_r), v (..., h, m, d_v); relations (..., h, n, R), values (..., h, n, d_v) and lse
+// (..., h, n), which may be left out. A row with nothing to attend to is zero, its lse -inf.
+template <class T>
+void relational_attention(In<T> q, In<T> k, In<T> q_rel, In<T> k_rel, In<T> v, View<T> relations,
+                          Out<T> values, Out<T> lse = {}, const RelationalOptions& options = {});
+
 struct RetrieveOptions {
     Mask mask;
     Precision precision = Precision::full;
@@ -331,6 +355,21 @@ template <class T>
 MapGradients<T> attention_scores_vjp(In<T> q, In<T> k, In<T> grad, Map<T> phi, Map<T> psi, View<T> grad_q,
                                      View<T> grad_k, const AttentionOptions& options = {}, In<T> bias = {},
                                      Out<T> grad_bias = {});
+
+// Derivatives with respect to both scales.
+struct RelationalScales {
+    double scale = 0, rel_scale = 0;
+};
+
+// Gradients of sum(grad_relations * relations) + sum(grad_values * values) + sum(grad_lse * lse), what
+// relational_attention returns; scores and relations are computed again tile by tile. Each grad_q,
+// ... has the shape of its argument. grad_lse may be left out.
+template <class T>
+RelationalScales relational_attention_vjp(In<T> q, In<T> k, In<T> q_rel, In<T> k_rel, In<T> v,
+                                          In<T> grad_relations, In<T> grad_values, View<T> grad_q,
+                                          View<T> grad_k, View<T> grad_q_rel, View<T> grad_k_rel,
+                                          View<T> grad_v, const RelationalOptions& options = {},
+                                          In<T> grad_lse = {});
 
 enum class Loss { squared, logistic, hinge, softmax };
 

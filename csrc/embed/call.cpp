@@ -111,15 +111,41 @@ void Call::finite(const char* name, double value, double least, bool or_equal) c
          std::to_string(value));
 }
 
+double Call::parameter(Activation activation, const std::optional<double>& given) const {
+    if (activation == Activation::leaky_relu) {
+        if (given && !std::isfinite(*given)) fail("parameter", "a finite slope", std::to_string(*given));
+        return given.value_or(0.01);
+    }
+    if (activation == Activation::relu_power) {
+        if (!given) fail("parameter", "the exponent of relu_power", "none");
+        finite("parameter", *given, 0, false);
+        return *given;
+    }
+    if (given) fail("parameter", "none (for leaky_relu and relu_power)", std::to_string(*given));
+    return 0;
+}
+
+rk::Band Call::band(const Window& window, bool causal, Align align, std::int64_t n, std::int64_t m) const {
+    const long shift = align == Align::lower_right ? long(m - n) : 0;
+    rk::Band band;
+    for (const auto& [name, limit] : {std::pair("window.left", window.left), {"window.right", window.right}})
+        if (limit && *limit < 0) fail(name, "a number >= 0", std::to_string(*limit));
+    const auto bounded = [](std::int64_t limit) { return std::min(long(limit), rk::Band::kNoLimit / 2); };
+    if (window.left) band.least = shift - bounded(*window.left);
+    if (window.right) band.greatest = shift + bounded(*window.right);
+    if (causal) band.greatest = shift;
+    return band;
+}
+
 template <class T>
-T Call::scale(double value) const {
-    if (!std::isfinite(value)) fail("scale", "a finite number", std::to_string(value));
+T Call::scale(double value, const char* name) const {
+    if (!std::isfinite(value)) fail(name, "a finite number", std::to_string(value));
     if (std::abs(value) > double(std::numeric_limits<T>::max()))
-        fail("scale", "a number that float can hold", std::to_string(value));
+        fail(name, "a number that float can hold", std::to_string(value));
     return T(value);
 }
-template float Call::scale<float>(double) const;
-template double Call::scale<double>(double) const;
+template float Call::scale<float>(double, const char*) const;
+template double Call::scale<double>(double, const char*) const;
 
 template <class T>
 T Call::scale_of(Link link, double value, Precision precision) const {
@@ -191,16 +217,10 @@ Shape Attended<T>::shape(std::initializer_list<std::int64_t> core) const {
 
 template <class T>
 rk::Scoring<T> Attended<T>::scoring(const Call& call, const AttentionOptions& options) const {
+    // In a ragged batch the engine shifts the band by the difference of each segment's own numbers of rows.
     const bool from_last = options.align == Align::lower_right, ragged = !q_offsets.empty();
-    const long shift = from_last && !ragged ? long(m - n) : 0;
-    rk::Band band;
-    for (const auto& [name, limit] :
-         {std::pair("window.left", options.window.left), {"window.right", options.window.right}})
-        if (limit && *limit < 0) call.fail(name, "a number >= 0", std::to_string(*limit));
-    const auto bounded = [](std::int64_t limit) { return std::min(long(limit), rk::Band::kNoLimit / 2); };
-    if (options.window.left) band.least = shift - bounded(*options.window.left);
-    if (options.window.right) band.greatest = shift + bounded(*options.window.right);
-    if (options.causal) band.greatest = shift;
+    const rk::Band band =
+        call.band(options.window, options.causal, ragged ? Align::upper_left : options.align, n, m);
     const double cap = options.softcap.value_or(0);
     if (options.softcap && !(cap > 0 && std::isfinite(cap)))
         call.fail("softcap", "a finite number > 0", std::to_string(cap));

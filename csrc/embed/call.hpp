@@ -78,11 +78,15 @@ class Call {
     std::vector<std::int64_t> offsets(const char* name, const View<const std::int64_t>& given,
                                       std::int64_t rows) const;
     template <class T>
-    T scale(double value) const;
+    T scale(double value, const char* name = "scale") const;
     // The scale of a link: >= 0, and in full precision, for one of distances.
     template <class T>
     T scale_of(Link link, double value, Precision precision) const;
     void finite(const char* name, double value, double least, bool or_equal) const;
+    // The pairs that a causal rule and a window allow.
+    rk::Band band(const Window& window, bool causal, Align align, std::int64_t n, std::int64_t m) const;
+    // The parameter of an activation, or its default.
+    double parameter(Activation activation, const std::optional<double>& given) const;
     // The precision, if it is available for T.
     template <class T>
     Precision precision(Precision wanted) const {
@@ -132,9 +136,10 @@ rk::Array<T> array(const View<T>& view, const Shape& lead, std::size_t core, con
     return a;
 }
 
+// With the view's own leading dimensions.
 template <class T>
-rk::Array<T> array(const View<T>& view) {
-    return array(view, Shape(view.shape().begin(), view.shape().end() - 2), 2);
+rk::Array<T> array(const View<T>& view, std::size_t core = 2) {
+    return array(view, Shape(view.shape().begin(), view.shape().end() - std::ptrdiff_t(core)), core);
 }
 
 inline std::int64_t count(const Shape& shape) {
@@ -190,10 +195,7 @@ class Output {
         }
     }
     const View<T>& view() const { return own_ ? own_->view() : to_; }
-    rk::Array<T> array(std::size_t core) const {
-        const View<T>& v = view();
-        return detail::array(v, Shape(v.shape().begin(), v.shape().end() - std::ptrdiff_t(core)), core);
-    }
+    rk::Array<T> array(std::size_t core) const { return detail::array(view(), core); }
     void write_back() const {
         if (own_)
             for_each_pair(to_.shape(), own_->view().data(), own_->view().strides(), to_.data(), to_.strides(),

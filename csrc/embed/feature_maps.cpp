@@ -1,29 +1,8 @@
 // Feature maps of the public interface: Mlp, which owns the engine's packed weights, and feature_map.
-#include <cmath>
-
 #include "embed/call.hpp"
 #include "operations/operations.hpp"
 
 namespace relkernels {
-
-namespace {
-
-double parameter_of(const detail::Call& call, Activation a, const std::optional<double>& parameter) {
-    if (a == Activation::leaky_relu) {
-        if (parameter && !std::isfinite(*parameter))
-            call.fail("parameter", "a finite slope", std::to_string(*parameter));
-        return parameter.value_or(0.01);
-    }
-    if (a == Activation::relu_power) {
-        if (!parameter) call.fail("parameter", "the exponent of relu_power", "none");
-        call.finite("parameter", *parameter, 0, false);
-        return *parameter;
-    }
-    if (parameter) call.fail("parameter", "none (for leaky_relu and relu_power)", std::to_string(*parameter));
-    return 0;
-}
-
-}  // namespace
 
 template <class T>
 Mlp<T>::Mlp(const std::vector<View<const T>>& weights, const std::vector<View<const T>>& biases,
@@ -55,7 +34,7 @@ Mlp<T>::Mlp(const std::vector<View<const T>>& weights, const std::vector<View<co
     }
     if (!rk::is_member(activation))
         call.fail("activation", "one of the enumeration", std::to_string(int(activation)));
-    const T value = T(parameter_of(call, activation, parameter));
+    const T value = T(call.parameter(activation, parameter));
     impl_ = std::shared_ptr<const Impl>(new Impl{rk::Mlp<T>(w, b, activation, value, normalize), widths});
 }
 

@@ -11,13 +11,6 @@ namespace detail {
 namespace {
 
 template <class T>
-void copy(const View<const T>& from, const View<T>& into) {
-    if (count(into.shape()) > 0)
-        for_each_pair(into.shape(), from.data(), from.strides(), into.data(), into.strides(),
-                      [](const T& a, T& b) { b = a; });
-}
-
-template <class T>
 void add(std::vector<T>& into, const std::vector<T>& from) {
     for (std::size_t i = 0; i < from.size(); ++i) into[i] += from[i];
 }
@@ -54,21 +47,6 @@ MlpGradient<T> through(const View<const T>& x, const Mlp<T>& mlp, const View<con
     for (std::vector<T>& b : g.biases) to.biases.push_back(b.data());
     rk::feature_map_vjp<T>(array(x), Access::packed(mlp), array(grad), to);
     return g;
-}
-
-// The sum over leading dimensions that the shape lacks or has once.
-template <class T>
-Owned<T> summed_to(Owned<T>& grad, const Shape& shape) {
-    if (grad.view().shape() == shape) return std::move(grad);
-    Owned<T> total(shape);
-    const Shape& full = grad.view().shape();
-    Shape steps(full.size() - shape.size(), 0);
-    for (std::size_t i = 0; i < shape.size(); ++i)
-        steps.push_back(shape[i] == 1 ? 0 : total.view().strides()[i]);
-    if (count(full) > 0)
-        for_each_pair(full, grad.view().data(), grad.view().strides(), total.view().data(), steps,
-                      [](const T& from, T& into) { into += from; });
-    return total;
 }
 
 }  // namespace

@@ -1,14 +1,16 @@
 // What the tests of relkernels.hpp share: arrays in random layouts, maps with their definition in double, and
-// a comparison that counts failures.
+// checks that count failures.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <functional>
 #include <limits>
 #include <random>
 #include <relkernels.hpp>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -28,6 +30,16 @@ inline void expect(bool right, const std::string& what) {
 inline int finish() {
     if (failures == 0) std::puts("all right");
     return failures ? 1 : 0;
+}
+
+// The call throws this message.
+inline void refused(const std::function<void()>& call, const std::string& message) {
+    try {
+        call();
+        expect(false, "nothing was thrown, expected: " + message);
+    } catch (const std::invalid_argument& error) {
+        expect(error.what() == message, std::string("got: ") + error.what() + "\n  expected: " + message);
+    }
 }
 
 inline Int pick(Random& random, std::initializer_list<Int> values) {

@@ -1,17 +1,5 @@
 // What is wrong is named: function, argument, what was expected, what came.
-#include <functional>
-#include <stdexcept>
-
 #include "plain.hpp"
-
-static void refused(const std::function<void()>& call, const std::string& message) {
-    try {
-        call();
-        expect(false, "nothing was thrown, expected: " + message);
-    } catch (const std::invalid_argument& error) {
-        expect(error.what() == message, std::string("got: ") + error.what() + "\n  expected: " + message);
-    }
-}
 
 int main() {
     Random random(1);
