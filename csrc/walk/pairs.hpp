@@ -265,7 +265,9 @@ class PairWalk {
                         take(c);
                     }
                 };
-                if constexpr (Consumer::kOrderFree) {
+                // A chunk merged into the state of no columns is the chunk.
+                const bool direct = Consumer::kOrderFree || (first && chunks == 1);
+                if (direct) {
                     for_each_chunk([&](long c) { chunk(s, b, f, j, m, c, packed, state); });
                 } else {
                     Arena::Scope scratch;
