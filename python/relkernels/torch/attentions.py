@@ -176,7 +176,7 @@ def attention(
     both: tuple[Tensor, Tensor] = _attention.attention(
         f, g, v, mask, *options, terms, cap, q_offsets, k_offsets
     )
-    out, lse = both[0].to(q.dtype), both[1]
+    out, lse = _tensors.narrowed(both[0], q), both[1]
     if grouped:
         out, lse = out.flatten(-4, -3), lse.flatten(-3, -2)
     return (out, lse) if check.flag("return_lse", return_lse) else out
@@ -223,7 +223,7 @@ def attention_scores(
     allowed = Allowed(None, causal, window, align)
     f, g, scoring = _attended(q, k, phi, psi, scale, mask, allowed, bias, softcap)
     weights: Tensor = _attention.attention_scores(f, g, *scoring)
-    return weights.to(q.dtype)
+    return _tensors.narrowed(weights, q)
 
 
 def scaled_dot_product_attention(

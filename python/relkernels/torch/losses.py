@@ -79,7 +79,7 @@ def relation_loss(
     constants = [None if a is None else _constant(label, a, x) for label, a in optional.items()]
     factor, kind = _tensors.scale(scale, ("x", x)), check.choice("loss", loss, LOSSES)
     total: Tensor = _ops.relation_loss(f, g, factor, goal, *constants, kind)[0]
-    return total.to(x.dtype)
+    return _tensors.narrowed(total, x)
 
 
 def _constant(name: str, value: Any, x: Tensor) -> Tensor:

@@ -224,7 +224,7 @@ class FeatureMap(nn.Module):
         name, parameter = self.activation.name, self.activation.parameter
         weights, biases = ([_tensors.widened(a) for a in of] for of in (weights, biases))
         features = _feature_map.mapped(_tensors.widened(x), weights, biases, name, parameter, self.normalize)
-        return features.to(x.dtype)
+        return _tensors.narrowed(features, x)
 
     def get_extra_state(self) -> Tensor:
         """Return the rest of the state dict, the activation and `normalize`, as bytes of text."""
@@ -346,4 +346,4 @@ def feature_map(x: Tensor, mlp: Map) -> Tensor:
     torch.Size([3, 8])
     """
     x = _tensors.features("x", x)
-    return mapped("x", x, "mlp", check_map("mlp", mlp, optional=False)).to(x.dtype)
+    return _tensors.narrowed(mapped("x", x, "mlp", check_map("mlp", mlp, optional=False)), x)

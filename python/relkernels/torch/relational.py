@@ -138,5 +138,5 @@ def relational_attention(
     relations, values, lse = _relational.relational_attention(
         *wide, mask, causal, *window, align, factor, rel_factor, rel_activation
     )
-    found = relations.to(q.dtype), values.to(q.dtype)
+    found = _tensors.narrowed(relations, q), _tensors.narrowed(values, q)
     return (*found, lse) if wanted else found

@@ -86,7 +86,7 @@ def relation_matrix(
     f, g = both_features(x, y, phi, psi)
     link, h = check.choice("link", link, LINKS), check.heads(heads, f.shape[-1])
     relation: Tensor = _ops.relation_matrix(f, g, _tensors.scale(scale, ("x", x)), h, link)
-    return relation.to(x.dtype)
+    return _tensors.narrowed(relation, x)
 
 
 def relation_matvec(
@@ -146,5 +146,5 @@ def relation_matvec(
     _tensors.alike(("x", x), ("v", _tensors.floats("v", v, 1)))
     columns, single = as_columns(_tensors.widened(v), y)
     link = check.choice("link", link, LINKS)
-    out: Tensor = _ops.relation_matvec(f, g, columns, _tensors.scale(scale, ("x", x)), link).to(x.dtype)
-    return out[..., 0] if single else out
+    out = _ops.relation_matvec(f, g, columns, _tensors.scale(scale, ("x", x)), link)
+    return _tensors.narrowed(out[..., 0] if single else out, x)

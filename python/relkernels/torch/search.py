@@ -80,5 +80,5 @@ def retrieve(
         exclude = exclude[:, None] if exclude.ndim == 1 else exclude
     count = check.integer("k", k, 1, check.WIDEST)
     values, indices = _retrieval.retrieve(f, g, count, mask, exclude, check.flag("pad", pad))
-    values = values.to(q.dtype)
+    values = _tensors.narrowed(values, q)
     return (values[..., 0, :], indices[..., 0, :]) if single else (values, indices)
