@@ -15,7 +15,7 @@ from ..ops.attended import attend
 from ..ops.scoring import Scoring
 from ..ops.sides import Attended, spread
 from .results import AttentionGradients, AttentionScoresGradients
-from .vjp import summed_to, through_maps
+from .vjp import contiguous, summed_to, through_maps
 
 
 @operation("q", "k", "v", "grad", "mask", "bias", "q_offsets", "k_offsets", "grad_lse", "result")
@@ -219,8 +219,4 @@ def _checked_result(
             check.fail(name, f"shape {shape}, that of what attention returned", part.shape)
         parts.append(part)
     out, lse = parts
-    if not lse.flags.c_contiguous:
-        packed = a.engine.empty_like(lse)
-        a.engine.copy(packed, lse)
-        lse = packed
-    return out, lse
+    return out, contiguous(lse)

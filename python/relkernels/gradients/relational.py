@@ -12,7 +12,7 @@ from ..base.describe import described
 from ..ops.allowed import Allowed, Window
 from ..ops.relational import Related
 from .results import RelationalGradients
-from .vjp import summed_to
+from .vjp import contiguous, summed_to
 
 
 @operation("q", "k", "q_rel", "k_rel", "v", "grad_relations", "grad_values", "mask", "grad_lse", "result")
@@ -83,10 +83,11 @@ def relational_attention_vjp(
         if not isinstance(result, tuple) or len(result) != 3:
             got = f"a tuple of {len(result)}" if isinstance(result, tuple) else described(result)
             raise TypeError(f"result: expected a tuple of three arrays (relations, values, lse), got {got}")
-        found: Any = tuple(
+        relations, values, lse = (
             _checked(f"result[{i}]", a, shape, related)
             for i, (a, shape) in enumerate(zip(result, shapes, strict=True))
         )
+        found: Any = (relations, values, contiguous(lse))
     else:
         found = related.attend(True)
     engine, name = related.engine, "relational_attention_vjp"

@@ -25,6 +25,16 @@ def summed_to(grad: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return engine_of(grad).sum(grad, tuple(range(extra)) + stretched).reshape(shape)
 
 
+def contiguous(a: np.ndarray) -> np.ndarray:
+    """Return a packed copy of an array that is not contiguous."""
+    if a.flags.c_contiguous:
+        return a
+    engine = engine_of(a)
+    packed = engine.empty_like(a)
+    engine.copy(packed, a)
+    return packed
+
+
 def _through(x: np.ndarray, phi: MLP | None, grad: np.ndarray | None) -> tuple[Any, MLPGradient | None]:
     """Take a gradient with respect to the features of `x`, if there is one, back to `x` and to the map."""
     if grad is None:
