@@ -3,7 +3,7 @@
 #pragma once
 
 #include "operations.hpp"
-#include "weighted.cuh"
+#include "sum_weighted.cuh"
 
 namespace rk::cuda {
 

@@ -8,7 +8,7 @@
 
 #include "links.cuh"
 #include "product.cuh"
-#include "weighted.cuh"
+#include "sum_weighted.cuh"
 
 namespace rk::cuda {
 

@@ -11,58 +11,13 @@
 //                 the derivative of the soft cap there, and its second inner product; i is the row's number
 //                 in this thread
 //   write_sums(parameters, row, sums)   stores those further sums; row counts the rows of all items
-//
-// State of a row: max and sum (softmax) or the further sums, and the weighted sum of the values. States are
-// merged by merge_shares and combine: those of chunks within a block (merge) and those of blocks that share
-// rows (merge_parts), from left to right, so that the bits do not depend on which of the two happens.
-//
-// A row with a score of +inf has max = +inf, weights of NaN, and a log-sum-exp of +inf unless it also has a
-// NaN: its sum is +inf, or NaN.
 #pragma once
 
 #include "pairs.cuh"
 #include "scoring.hpp"
+#include "weighted_state.cuh"
 
 namespace rk::cuda {
-
-// The factor of a sum whose maximum was `max` when it is rescaled to `top`, a maximum that is no less.
-template <class Sum>
-RK_DEVICE Sum rescaling(Sum max, Sum top) {
-    if (max == Sum(kInfinity)) return Sum(1);
-    return exp(max - (top == Sum(-kInfinity) ? Sum(0) : top));
-}
-
-// The factors of two sums when both are rescaled to their common maximum.
-template <class Sum>
-struct Shares {
-    Sum max, first, second;
-};
-template <class Sum>
-RK_DEVICE Shares<Sum> merge_shares(Sum first, Sum second) {
-    const Sum top = first > second ? first : second;
-    return {top, rescaling(first, top), rescaling(second, top)};
-}
-template <class Sum>
-RK_DEVICE Sum combine(const Shares<Sum>& s, Sum first, Sum second) {
-    return first * s.first + second * s.second;
-}
-
-// Where results are written, and partial states until then: rows of `width` weighted sums, then two more
-// numbers: max and sum, or the further sums.
-template <class Sum>
-struct WeightedOut {
-    Strided out;
-    int width;   // of the values
-    Sum factor;  // of the results
-    Sum* lse;    // (items, rows), contiguous; may be null
-    Sum* state;  // null: all columns are one chunk
-    long rows, items;
-    int state_width;  // the weighted sums of a block of values and two more
-
-    RK_HOST_DEVICE long slot(long part, long value_block, long value_blocks, long item, long row) const {
-        return (((part * value_blocks + value_block) * items + item) * rows + row) * state_width;
-    }
-};
 
 template <class A, int G, int W, int ValueTiles, class Weigher>
 struct Weighted {
@@ -466,39 +421,5 @@ struct Weighted {
         if (to.lse) to.lse[item * to.rows + row] = sum == Sum(0) ? Sum(-kInfinity) : top + log(sum);
     }
 };
-
-// Runs a walk with a weighted consumer: cuts it and allocates its states.
-template <class A, int ValueTiles, class Weigher>
-void sum_weighted(const Context& context, Pairs<typename A::Factor>& p, WeightedOut<typename A::Sum> to,
-                  const Scorer<typename A::Sum>& scorer, double scale,
-                  const typename Weigher::Parameters& weigher) {
-    using Sum = typename A::Sum;
-    using Consumer = Weighted<A, 1, 4, ValueTiles, Weigher>;
-    constexpr int kValueWidth = ValueTiles * kTileColumns;
-    p.row_blocks = p.blocks_of(64);
-    p.value_blocks = ValueTiles ? unsigned(std::max(1L, ceil_div(to.width, long(kValueWidth)))) : 1;
-    to.rows = p.rows[0].count;
-    to.items = p.lead.items();
-    to.state_width = kValueWidth + 2;
-    to.state = nullptr;
-    const Grid grid = grid_of_chunks(long(p.row_blocks) * p.value_blocks * to.items, p.most_columns(),
-                                     context.multiprocessors);
-    if (grid.blocks == 0) return;
-    if (ceil_div(p.most_columns(), kTileColumns) > kChunkTiles)
-        to.state = context.take<Sum>(grid.parts * p.value_blocks * to.items * to.rows * to.state_width);
-    launch_walk<A, 1, 4, Consumer>(context, p, grid, {to, scorer, Sum(scale), grid.parts > 1, weigher});
-}
-
-// Values 128 columns at a time, if there are more than 64 and shared memory has room for them.
-template <class A, class Weigher, bool Wide>
-void sum_weighted_values(const Context& context, Pairs<typename A::Factor>& p,
-                         const WeightedOut<typename A::Sum>& to, const Scorer<typename A::Sum>& scorer,
-                         double scale, const typename Weigher::Parameters& weigher) {
-    if constexpr (Wide)
-        if (to.width > kTileColumns &&
-            walk_bytes<A, 1, 4, Weighted<A, 1, 4, 2, Weigher>>(p, {}, false) <= context.shared_bytes)
-            return sum_weighted<A, 2, Weigher>(context, p, to, scorer, scale, weigher);
-    sum_weighted<A, 1, Weigher>(context, p, to, scorer, scale, weigher);
-}
 
 }  // namespace rk::cuda
