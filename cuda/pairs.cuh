@@ -2,8 +2,8 @@
 //
 // A block of W warps owns 16 G W rows of an item of the batch and processes the columns 64 at a time. Rows,
 // columns and values are copied to shared memory asynchronously: a stage is 128 bytes of the depth
-// of every column (and of every row, if the rows' whole depth does not fit), and while one stage is
-// multiplied the next is being copied. The consumer receives a tile of R in registers.
+// of every column (and of every row, if the rows' whole depth does not fit or there is a series), and while
+// one stage is multiplied the next is being copied. The consumer receives a tile of R in registers.
 //
 //   consumer   kProducts      inner products of a pair: 1, or 2 (the gradients of attention)
 //              kValueTiles    values of a column, in tiles of 64: 0, 1 or 2
@@ -18,6 +18,12 @@
 //              finish()       writes the results of the rows, or the state if other blocks share the rows
 //              merge_threads(parameters), merge_parts(parameters, pairs, parts)   in a second launch: joins
 //                             the states of all parts in order and writes the results
+//              kSeries        optional, true: a pair also has a series of inner products, computed one after
+//                             the other after the last of the kProducts and before the first of two
+//              series()       their rows and columns
+//              members()      which of them this block needs
+//              begin_series(products, tile)                  is called before the first of a tile
+//              add(member, product, products, tile, staged)  folds one into the consumer or the products
 //
 // Sums over columns are cut into chunks of 2,048 (kChunkTiles) at fixed places and merged from left to
 // right, whether one block processes them all or each has its own block: the bits are the same.
@@ -52,6 +58,21 @@ struct Pairs {
     // The most columns that a row is compared with.
     long most_columns() const { return segments.ragged() ? segments.most_columns : columns[0].count; }
 };
+
+// Inner products of a pair beyond those of Pairs: product s is of rows and columns that begin s steps after
+// those of product 0.
+template <class F>
+struct Series {
+    Rows<F> rows, columns;
+    long row_step = 0, column_step = 0;  // elements
+    int count = 0;
+};
+
+template <class C>
+inline constexpr bool has_series = [] {
+    if constexpr (requires { C::kSeries; }) return C::kSeries;
+    return false;
+}();
 
 // The position of a block in the walk: its segment, and its first row there.
 struct Place {
@@ -122,24 +143,54 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p,
                 load_depth(memory + at.rows[k] + s * kDepthBytes, at.row_pitch[k], p.rows[k], rows[k],
                            place.rows, place.first_row, kBlockRows, long(s) * kDepthBytes);
 
-    const int steps = steps_of[0] + steps_of[1];
+    // Stages of the series: those of a member, and of all.
+    int member_steps = 0, first_member = 0, series_steps = 0;
+    if constexpr (has_series<C>) {
+        const Span members = consumer.members();
+        member_steps = int(ceil_div(consumer.series().rows.width * long(sizeof(F)), kDepthBytes));
+        first_member = int(members.begin);
+        series_steps = member_steps * int(members.end - members.begin);
+    }
+    const int steps = steps_of[0] + steps_of[1] + series_steps;
     // The arrays of two elements are indexed by constants only; otherwise the compiler puts them in local
     // memory.
-    const auto issue_side = [&](auto side, char* stage, long tile, int step) {
-        constexpr int k = decltype(side)::value;
+    const auto issue_sides = [&](const Rows<F>& of_rows, const F* row_item, const Rows<F>& of_columns,
+                                 const F* column_item, char* stage, long tile, int step) {
         const long from = long(step) * kDepthBytes;
-        load_depth(stage, kStagePitch, p.columns[k], columns[k], place.columns, tile * kTileColumns,
+        load_depth(stage, kStagePitch, of_columns, column_item, place.columns, tile * kTileColumns,
                    kTileColumns, from);
         if (!resident)
-            load_depth(stage + kTileColumns * kStagePitch, kStagePitch, p.rows[k], rows[k], place.rows,
+            load_depth(stage + kTileColumns * kStagePitch, kStagePitch, of_rows, row_item, place.rows,
                        place.first_row, kBlockRows, from);
     };
+    const auto issue_side = [&](auto side, char* stage, long tile, int step) {
+        constexpr int k = decltype(side)::value;
+        issue_sides(p.rows[k], rows[k], p.columns[k], columns[k], stage, tile, step);
+    };
+    const std::integral_constant<int, 0> first_product;
+    const std::integral_constant<int, kProducts - 1> last_product;
     const auto issue = [&](long tile, int step) {
         char* stage = memory + at.stage + (int(tile - first) * steps + step) % 2 * at.stage_bytes;
-        if (kProducts == 1 || step < steps_of[0])
-            issue_side(std::integral_constant<int, 0>{}, stage, tile, step);
-        else
-            issue_side(std::integral_constant<int, kProducts - 1>{}, stage, tile, step - steps_of[0]);
+        if constexpr (has_series<C>) {
+            const int before = steps_of[kProducts - 1];
+            if (step < before) {
+                issue_side(last_product, stage, tile, step);
+            } else if (step < before + series_steps) {
+                const Series<F>& s = consumer.series();
+                const long member = first_member + (step - before) / member_steps;
+                issue_sides(
+                    s.rows, s.rows.data + s.rows.lead.offset(p.lead, place.item) + member * s.row_step,
+                    s.columns,
+                    s.columns.data + s.columns.lead.offset(p.lead, place.item) + member * s.column_step,
+                    stage, tile, (step - before) % member_steps);
+            } else {
+                issue_side(first_product, stage, tile, step - before - series_steps);
+            }
+        } else if (kProducts == 1 || step < steps_of[0]) {
+            issue_side(first_product, stage, tile, step);
+        } else {
+            issue_side(last_product, stage, tile, step - steps_of[0]);
+        }
         if (C::kValueTiles && step == 0)
             load_values<A>(memory + at.values + int(tile - first) % 2 * at.values_bytes, C::kValueTiles,
                            p.values, values, place.columns, tile * kTileColumns,
@@ -147,44 +198,65 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p,
         commit_copies();
     };
 
-    typename A::Sum acc[kProducts][A::kRows * G][A::kColumns];
+    using Product = typename A::Sum[A::kRows * G][A::kColumns];
+    Product acc[kProducts];
     const int warp_row = 16 * G * warp_index();
+    // An inner product of `count` stages, which begin with number `first_step` of the tile. Rows that are
+    // resident begin at `rows_at`.
+    const auto multiply = [&](auto side, Product& sums, long tile, int first_step, int count, int features,
+                              long rows_at, long rows_pitch) {
+#pragma unroll
+        for (int i = 0; i < A::kRows * G; ++i)
+#pragma unroll
+            for (int j = 0; j < A::kColumns; ++j) sums[i][j] = 0;
+        for (int s = 0; s < count; ++s) {
+            const int step = first_step + s;
+            wait_copies<0>();
+            sync_block();  // the stage has arrived, and all warps have read the one before
+            if (step + 1 < steps)
+                issue(tile, step + 1);
+            else if (tile + 1 < last)
+                issue(tile + 1, 0);
+            const char* stage = memory + at.stage + (int(tile - first) * steps + step) % 2 * at.stage_bytes;
+            const char* a = resident ? memory + rows_at + warp_row * rows_pitch + s * kDepthBytes
+                                     : stage + (kTileColumns + warp_row) * kStagePitch;
+            const long a_pitch = resident ? rows_pitch : kStagePitch;
+            const int left = features - s * (kDepthBytes / int(sizeof(F)));
+            const int depth = min(kDepthBytes / int(sizeof(F)), int(round_up(left, A::kStep)));
+            const F *from = reinterpret_cast<const F*>(a), *to = reinterpret_cast<const F*>(stage);
+            const int from_pitch = int(a_pitch / long(sizeof(F))), to_pitch = kStagePitch / int(sizeof(F));
+            if constexpr (decltype(side)::value == 0)
+                A::template multiply<G>(sums, from, from_pitch, to, to_pitch, depth);
+            else
+                SecondProduct<A>::Type::template multiply<G>(sums, from, from_pitch, to, to_pitch, depth);
+        }
+    };
+    const auto multiply_side = [&](auto side, long tile, int first_step) {
+        constexpr int k = decltype(side)::value;
+        multiply(side, acc[k], tile, first_step, steps_of[k], width[k], at.rows[k], at.row_pitch[k]);
+    };
+
     if (first < last && steps > 0) issue(first, 0);  // products of points without features are zero
     for (long tile = first; tile < last; ++tile) {
-#pragma unroll
-        for (int k = 0; k < kProducts; ++k) {
-#pragma unroll
-            for (int i = 0; i < A::kRows * G; ++i)
-#pragma unroll
-                for (int j = 0; j < A::kColumns; ++j) acc[k][i][j] = 0;
-            for (int s = 0; s < steps_of[k]; ++s) {
-                const int step = s + (k ? steps_of[0] : 0);
-                wait_copies<0>();
-                sync_block();  // the stage has arrived, and all warps have read the one before
-                if (step + 1 < steps)
-                    issue(tile, step + 1);
-                else if (tile + 1 < last)
-                    issue(tile + 1, 0);
-                const char* stage =
-                    memory + at.stage + (int(tile - first) * steps + step) % 2 * at.stage_bytes;
-                const char* a = resident ? memory + at.rows[k] + warp_row * at.row_pitch[k] + s * kDepthBytes
-                                         : stage + (kTileColumns + warp_row) * kStagePitch;
-                const long a_pitch = resident ? at.row_pitch[k] : kStagePitch;
-                const int left = width[k] - s * (kDepthBytes / int(sizeof(F)));
-                const int depth = min(kDepthBytes / int(sizeof(F)), int(round_up(left, A::kStep)));
-                const F *from = reinterpret_cast<const F*>(a), *to = reinterpret_cast<const F*>(stage);
-                const int from_pitch = int(a_pitch / long(sizeof(F))),
-                          to_pitch = kStagePitch / int(sizeof(F));
-                if (k == 0)
-                    A::template multiply<G>(acc[k], from, from_pitch, to, to_pitch, depth);
-                else
-                    SecondProduct<A>::Type::template multiply<G>(acc[k], from, from_pitch, to, to_pitch,
-                                                                 depth);
+        char* const staged =
+            memory + at.staged + warp_row * SharedLayout::staged_pitch<A>() * sizeof(typename A::Sum);
+        if constexpr (has_series<C>) {
+            multiply_side(last_product, tile, 0);
+            int step = steps_of[kProducts - 1];
+            consumer.begin_series(acc, tile);
+            for (int member = 0; member * member_steps < series_steps; ++member) {
+                Product product;
+                multiply(first_product, product, tile, step, member_steps, consumer.series().rows.width, 0,
+                         0);
+                step += member_steps;
+                consumer.add(first_member + member, product, acc, tile, staged);
             }
+            if constexpr (kProducts == 2) multiply_side(first_product, tile, step);
+        } else {
+            multiply_side(first_product, tile, 0);
+            if constexpr (kProducts == 2) multiply_side(last_product, tile, steps_of[0]);
         }
-        consumer.accept(
-            acc, tile, memory + at.values + int(tile - first) % 2 * at.values_bytes,
-            memory + at.staged + warp_row * SharedLayout::staged_pitch<A>() * sizeof(typename A::Sum));
+        consumer.accept(acc, tile, memory + at.values + int(tile - first) % 2 * at.values_bytes, staged);
         if constexpr (!C::kOrderFree)
             if ((tile + 1) % kChunkTiles == 0 || tile + 1 == last) consumer.merge();
     }
@@ -248,7 +320,7 @@ void launch_walk(const Context& context, Pairs<typename A::Factor>& p, const Gri
                  const typename C::Parameters& parameters) {
     if (grid.blocks == 0) return;
     p.tiles_per_part = grid.tiles_per_part;
-    p.resident = walk_bytes<A, G, W, C>(p, parameters, true) <= context.shared_bytes;
+    p.resident = !has_series<C> && walk_bytes<A, G, W, C>(p, parameters, true) <= context.shared_bytes;
     for (int k = 0; k < C::kProducts; ++k)
         p.resident = p.resident && p.rows[k].width * long(sizeof(typename A::Factor)) <= kResidentBytes;
     const long bytes = walk_bytes<A, G, W, C>(p, parameters, p.resident);

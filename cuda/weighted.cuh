@@ -11,6 +11,11 @@
 //                 the derivative of the soft cap there, and its second inner product; i is the row's number
 //                 in this thread
 //   write_sums(parameters, row, sums)   stores those further sums; row counts the rows of all items
+//   kSeries       optional, true: parameters.series are further products of a pair (pairs.cuh), and
+//   add(parameters, member, product, second, row0, column0, staged)   adds one to the second inner product
+//   transform(parameters, product, staged)   turns a tile of the first one into what weigh takes as the score
+//
+// `staged`: a number of shared memory for each of this thread's pairs of a tile (relational.cuh).
 #pragma once
 
 #include "pairs.cuh"
@@ -26,7 +31,7 @@ struct Weighted {
     static constexpr int kProducts = Weigher::kProducts, kValueTiles = ValueTiles, kSums = Weigher::kSums;
     static_assert(kSums <= 2 && !(kSums && Weigher::kSoftmax));
     static constexpr int kRows = A::kRows * G, kStored = ValueTiles > 0 ? ValueTiles : 1;
-    static constexpr bool kOrderFree = false, kMerges = true;
+    static constexpr bool kOrderFree = false, kMerges = true, kSeries = has_series<Weigher>;
     struct Parameters {
         WeightedOut<Sum> to;
         Scorer<Sum> scorer;
@@ -81,9 +86,19 @@ struct Weighted {
         each_sum([](Sum& sum) { sum = 0; });
     }
 
+    RK_DEVICE const Series<Factor>& series() const { return q.weigher.series; }
+    RK_DEVICE Span members() const { return {0, q.weigher.series.count}; }
+    RK_DEVICE void begin_series(const Sum (&)[kProducts][kRows][A::kColumns], long) const {}
+    RK_DEVICE void add(int member, Sum (&product)[kRows][A::kColumns],
+                       Sum (&r)[kProducts][kRows][A::kColumns], long tile, char* staged) const {
+        weigher.template add<A>(q.weigher, member, product, r[1], row0, tile * kTileColumns,
+                                reinterpret_cast<Sum*>(staged));
+    }
+
     RK_DEVICE void accept(Sum (&r)[kProducts][kRows][A::kColumns], long tile, const char* values,
                           char* staged) {
         const long column0 = tile * kTileColumns;
+        if constexpr (kSeries) weigher.transform(q.weigher, r[0], reinterpret_cast<Sum*>(staged));
         bool masked =
             scored.mask != nullptr ||
             !q.scorer.mask.band.contains(place.first_row + scored.shift, 16 * G * W, column0, kTileColumns);
