@@ -69,10 +69,18 @@ RK_DEVICE Sum exponent_origin(Sum lse) {
     return lse == Sum(kInfinity) ? Sum(__builtin_nanf("")) : lse;
 }
 
-// The same for gradients, where a row that attended to nothing has weights of zero.
+// The same where a row that attended to nothing has weights of zero.
 template <class Sum>
 RK_DEVICE Sum gradient_origin(Sum lse) {
     return lse == Sum(-kInfinity) ? Sum(kInfinity) : exponent_origin(lse);
 }
+
+// grad_v <- P^T dO with P = exp(S - origin), the gradient of the values of attention (attention_vjp.cu). f
+// and g are the features, `grad` is dO, and origin is (items, queries).
+template <class A>
+void value_gradient(const Context& context, const Factors<typename A::Factor>& f,
+                    const Factors<typename A::Factor>& g, const Factors<typename A::Factor>& grad,
+                    const Scoring& scoring, const SegmentTable& segments, double scale,
+                    const typename A::Sum* origin, const Array& grad_v);
 
 }  // namespace rk::cuda

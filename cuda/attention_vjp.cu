@@ -125,6 +125,16 @@ void walk(const Context& context, const Side<F>& rows, const Side<F>& columns, c
 }  // namespace
 
 template <class A>
+void value_gradient(const Context& context, const Factors<typename A::Factor>& f,
+                    const Factors<typename A::Factor>& g, const Factors<typename A::Factor>& grad,
+                    const Scoring& scoring, const SegmentTable& segments, double scale,
+                    const typename A::Sum* origin, const Array& grad_v) {
+    walk<A, GradientWeigher<typename A::Sum, 1, false>>(context, {g, nullptr}, {f, nullptr}, grad,
+                                                        transposed(scoring), transposed(segments), scale, 1.0,
+                                                        {origin, origin, f.rows.count}, grad_v);
+}
+
+template <class A>
 void attention_vjp(const Context& context, const Relation<A>& relation, const Array& values,
                    const Scoring& scoring, const Array& out, const Array& lse, const Array& grad,
                    const Array& grad_lse, const Array& grad_f, const Array& grad_g, const Array& grad_v,
@@ -176,8 +186,7 @@ void attention_vjp(const Context& context, const Relation<A>& relation, const Ar
                                                 of_keys, scale, scale, q, to_g);
         add_parts<Sum>(context, to_g, grad_g);
         if (width > 0)
-            walk<A, GradientWeigher<Sum, 1, false>>(context, {of_g, nullptr}, {of_f, nullptr}, of_grad,
-                                                    by_key, of_keys, scale, 1.0, q, to_v);
+            value_gradient<A>(context, of_f, of_g, of_grad, scoring, segments, scale, origin, to_v);
         add_parts<Sum>(context, to_v, grad_v);
     }
     if (!grad_bias.empty()) {
@@ -194,5 +203,12 @@ void attention_vjp(const Context& context, const Relation<A>& relation, const Ar
                                 const Array&, const Array&, const Array&, const Array&);
 RK_INSTANTIATE(Fma<float>)
 RK_INSTANTIATE(Fma<double>)
+
+#define RK_INSTANTIATE_VALUES(T)                                                                         \
+    template void value_gradient<Fma<T>>(const Context&, const Factors<T>&, const Factors<T>&,           \
+                                         const Factors<T>&, const Scoring&, const SegmentTable&, double, \
+                                         const T*, const Array&);
+RK_INSTANTIATE_VALUES(float)
+RK_INSTANTIATE_VALUES(double)
 
 }  // namespace rk::cuda

@@ -43,6 +43,44 @@ template <class A>
 void attention(const Context& context, const Relation<A>& relation, const Array& values,
                const Scoring& scoring, const Array& out, const Array& lse);
 
+// The function on the relations of relational attention: a link of inner products, else an activation.
+struct RelationActivation {
+    bool is_link = false;
+    Link link = Link::identity;
+    Activation activation = Activation::identity;
+    double parameter = 0;
+
+    static RelationActivation named(const std::string& name, double parameter) {
+        for (const Named<Link>& row : kLinks)
+            if (name == row.name && !is_of_distance(row.value)) return {.is_link = true, .link = row.value};
+        return {.activation = activation_named(name), .parameter = parameter};
+    }
+    RK_HOST_DEVICE bool is_identity() const {
+        return is_link ? link == Link::identity : activation == Activation::identity;
+    }
+};
+
+// Arrays of equal leading dimensions: q and k (..., h, n or m, d), v (..., h, m, d_v), and q_rel and k_rel
+// (..., R, n or m, d_r).
+struct RelationalSides {
+    Array q, k, q_rel, k_rel, v;
+    double scale = 1, rel_scale = 1;
+    RelationActivation activation = {};
+
+    long heads() const { return q.dim(3); }
+    long relations() const { return q_rel.dim(3); }
+    long items() const { return q.batch(3); }
+};
+
+// (..., h, n, R), (..., h, n, d_v) and (..., h, n). lse is contiguous and may be absent.
+struct RelationalResult {
+    Array relations, values, lse;
+};
+
+template <class A>
+void relational_attention(const Context& context, const RelationalSides& sides, const Allowed& allowed,
+                          const RelationalResult& out);
+
 // The relation's scale is not applied.
 template <class A>
 void retrieve(const Context& context, const Relation<A>& relation, const Searchable& searchable,
@@ -101,6 +139,18 @@ void attention_vjp(const Context& context, const Relation<A>& relation, const Ar
                    const Scoring& scoring, const Array& out, const Array& lse, const Array& grad,
                    const Array& grad_lse, const Array& grad_f, const Array& grad_g, const Array& grad_v,
                    const Array& grad_bias, const Array& grad_scale);
+
+// Of the sides of relational attention, contiguous. scale (..., h, n) and rel_scale (..., R, n) receive each
+// row's part.
+struct RelationalGradient {
+    Array q, k, q_rel, k_rel, v, scale, rel_scale;
+};
+
+// Of `grad`, gradients with respect to `result`, which relational_attention returned.
+template <class A>
+void relational_attention_vjp(const Context& context, const RelationalSides& sides, const Allowed& allowed,
+                              const RelationalResult& result, const RelationalResult& grad,
+                              const RelationalGradient& to);
 
 // grad: of the shape of the scores.
 template <class A>

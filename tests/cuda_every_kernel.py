@@ -39,6 +39,11 @@ def run(dtype, precision=None):
         cuda.call("attention_scores", {"q": x, "k": y, **terms})
         ragged = {"q_offsets": np.array([0, n // 2, n]), "k_offsets": np.array([0, m, m])}
         cuda.call("attention", {"q": x, "k": y, "v": v, "return_lse": True, **ragged, **options})
+        if precision is None:
+            sides = {"q": x[None], "k": y[None], "v": v[None]}
+            sides |= {"q_rel": array(3, n, 5, dtype=dtype), "k_rel": array(3, m, 5, dtype=dtype)}
+            for activation in ("identity", "relu", "gelu"):
+                cuda.call("relational_attention", {**sides, "rel_activation": activation, "mask": mask})
         for k in {1, m}:
             cuda.call("retrieve", {"q": x, "keys": y, "k": k, "mask": mask, **options})
         ragged = {"q_offsets": np.array([0, 0, n]), "k_offsets": np.array([0, m // 2, m])}
@@ -68,6 +73,12 @@ def run(dtype, precision=None):
             more = {"grad": grad, "grad_lse": grad[:, 0]}
             cuda.call("attention_vjp", {"q": x, "k": y, "v": v, **more, **terms})
             cuda.call("attention_scores_vjp", {"q": x, "k": y, "grad": of_pairs, **terms})
+        by_head = cupy.asarray(rng.random((2, n, m)) < 0.7)
+        sides |= {"q": array(2, n, 6, dtype=dtype), "k": array(2, m, 6, dtype=dtype)}
+        above = {"grad_relations": array(2, n, 3, dtype=dtype), "grad_values": array(2, n, 7, dtype=dtype)}
+        for activation in ("identity", "relu", "gelu"):
+            how = {"rel_activation": activation, "mask": by_head}
+            cuda.call("relational_attention_vjp", {**sides, **above, **how})
         for link in rk.ops.LINKS:
             cuda.call("relation_matvec_vjp", {"x": x, "y": y, "v": v, "grad": grad, "link": link})
             cuda.call("relation_matrix_vjp", {"x": x, "y": y, "grad": of_pairs, "link": link})

@@ -15,16 +15,18 @@ ROOT = Path(__file__).parents[1]
 ARCHITECTURES = ("sm_80", "sm_90a")  # of those, a build may have fewer
 
 # The most registers per thread and bytes of spills (stores and loads) that ptxas may report, for sm_80 and
-# for sm_90a. The first family that matches a kernel's name applies. Attention, its gradients and those of
-# links of distances need more registers in float64 than a thread has.
+# for sm_90a. The first family that matches a kernel's name applies. Attention, relational attention, their
+# gradients and those of links of distances need more registers in float64 than a thread has.
 LIMITS = [
     (r"sm90::relation_matrix_kernel<", {"sm_90a": (96, 0)}),  # two blocks of 9 warps share a multiprocessor
     (r"walk_pairs<rk::cuda::Half<", {"sm_80": (248, 0), "sm_90a": (248, 0)}),
     (r"walk_pairs<rk::cuda::Tf32", {"sm_80": (224, 0), "sm_90a": (224, 0)}),
     (r"walk_pairs<[^,]*(Fma|Distances)<float>", {"sm_80": (255, 0), "sm_90a": (255, 0)}),
     (r"walk_pairs<.*LinkGradientWeigher<double, true, false>", {"sm_80": (255, 2000), "sm_90a": (255, 2000)}),
+    (r"walk_pairs<.*(Head|Relation)Weigher<double>", {"sm_80": (255, 2200), "sm_90a": (255, 2200)}),
+    (r"walk_pairs<[^,]*Fma<double>.*RelatedSums<", {"sm_80": (255, 400), "sm_90a": (255, 0)}),
     (r"walk_pairs<[^,]*(Fma|Distances)<double>.*Weighted<", {"sm_80": (255, 1200), "sm_90a": (255, 1200)}),
-    (r"walk_pairs<[^,]*Fma<double>.*StoreScoreGradient<", {"sm_80": (255, 0), "sm_90a": (255, 0)}),
+    (r"walk_pairs<[^,]*Fma<double>.*StoreScoreGradient<", {"sm_80": (255, 0), "sm_90a": (255, 16)}),
     (r"walk_pairs<[^,]*(Fma|Distances)<double>", {"sm_80": (208, 0), "sm_90a": (208, 0)}),
     (r"map_rows<", {"sm_80": (168, 0), "sm_90a": (168, 0)}),
     (r"", {"sm_80": (96, 0), "sm_90a": (96, 0)}),

@@ -21,6 +21,7 @@ from relkernels.torch import (  # noqa: E402
     _feature_map,
     _formulas,
     _ops,
+    _relational,
     _retrieval,
 )
 
@@ -47,7 +48,7 @@ def put(request, monkeypatch):
     for name, claim in claims.items():
         monkeypatch.setattr(_torch.KIND, name, claim, raising=False)
     monkeypatch.setattr(dispatch, "place_of", lambda name, a: kinds.Place("torch", (2, 0)))
-    for module in (_feature_map, _ops, _retrieval, _attention):
+    for module in (_feature_map, _ops, _relational, _retrieval, _attention):
         monkeypatch.setattr(module, "_given", lambda a: None if a is None else a.detach().resolve_neg())
     with in_place_of_the_extension(emulated_kernels()):
         yield lambda a: a
@@ -144,6 +145,28 @@ def test_bias_and_scores(shape, put):
 
     agree(rkt.attention_scores(q, k, **options), weights(), [q, k, bias])
     agree(rkt.attention(q, k, v, **options), weights() @ v, [q, k, v, bias])
+
+
+@pytest.mark.parametrize("activation", ["identity", "tanh"])
+def test_relational_attention(activation, put):
+    q, k, v = leaf(put, 2, 3, 9, 4), leaf(put, 1, 3, 15, 4), leaf(put, 1, 15, 5)
+    q_rel, k_rel = leaf(put, 2, 9, 6), leaf(put, 2, 2, 15, 6)
+    scale = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
+    mask = put(torch.rand(3, 9, 15) < 0.6)
+    options = {"rel_activation": activation, "scale": scale, "rel_scale": 0.3, "mask": mask}
+    *ours, lse = rkt.relational_attention(q, k, q_rel, k_rel, v, **options, return_lse=True)
+    assert lse.device == q.device
+    scores = (scale * q @ k.mT).masked_fill(~mask, -torch.inf)
+    related = 0.3 * q_rel @ k_rel.mT
+    related = torch.tanh(related) if activation == "tanh" else related
+    weights = scores.softmax(-1)
+    plain = [torch.einsum("...hij,...rij->...hir", weights, related), weights @ v]
+    sums = scores.logsumexp(-1)
+    agree(
+        torch.cat([*ours, lse[..., None]], -1),
+        torch.cat([*plain, sums[..., None]], -1),
+        [q, k, v, q_rel, k_rel, scale],
+    )
 
 
 def test_ragged_batches(put):

@@ -8,6 +8,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <array>
 #include <iterator>
 #include <memory>
 #include <optional>
@@ -87,7 +88,20 @@ void run(const Context& context, const std::string& arithmetic, const F& f) {
     with_arithmetic(arithmetic, f);
 }
 
-// The same for gradients, which are computed in the dtype of the arrays: float32 or float64.
+// The same with the arithmetic of the arrays' dtype.
+template <class F>
+void run_in(const Context& context, Dtype dtype, const F& f) {
+    const DeviceGuard guard(context.device);
+    switch (dtype) {
+        case Dtype::float32: return f.template operator()<Fma<float>>();
+        case Dtype::float64: return f.template operator()<Fma<double>>();
+        case Dtype::bfloat16: return f.template operator()<Half<bfloat16>>();
+        case Dtype::float16: return f.template operator()<Half<float16>>();
+        default: throw std::invalid_argument("expected an array of floats");
+    }
+}
+
+// The same for gradients: float32 or float64.
 template <class F>
 void run_gradient(const Context& context, Dtype dtype, const F& f) {
     const DeviceGuard guard(context.device);
@@ -147,6 +161,19 @@ Searchable searchable_by(const Maybe& mask, const Exclusions& excluded) {
         s.excluded = {ranges, columns, first};
     }
     return s;
+}
+
+// Arguments of relational attention: arrays in the order of the public function.
+RelationalSides relational_sides(const std::array<Array, 5>& sides, const std::string& activation,
+                                 double parameter, double scale, double rel_scale) {
+    const auto& [q, k, q_rel, k_rel, v] = sides;
+    return {q, k, q_rel, k_rel, v, scale, rel_scale, RelationActivation::named(activation, parameter)};
+}
+using Result = std::tuple<Array, Array, Maybe>;
+
+RelationalResult relational_result(const Result& result) {
+    const auto& [relations, values, lse] = result;
+    return {relations, values, lse.value_or(Array{})};
 }
 
 // What retrieve_above found, until it is written.
@@ -288,6 +315,17 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
                             lse.value_or(Array{}));
               });
           });
+    m.def("relational_attention", [](const Context& context, const Array& q, const Array& k,
+                                     const Array& q_rel, const Array& k_rel, const Array& v,
+                                     const std::string& activation, double parameter, double scale,
+                                     double rel_scale, const Maybe& mask, const Limits& band,
+                                     const Array& relations, const Array& values, const Maybe& lse) {
+        run_in(context, q.dtype, [&]<class A>() {
+            relational_attention<A>(
+                context, relational_sides({q, k, q_rel, k_rel, v}, activation, parameter, scale, rel_scale),
+                allowed_by(mask, band), {relations, values, lse.value_or(Array{})});
+        });
+    });
     m.def(
         "retrieve",
         [](const Context& context, const Array& q, const Array& keys, const MlpHandle* phi,
@@ -367,6 +405,20 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
                   attention_vjp(context, features, v, scored_by(mask, band, bias, softcap, ragged), out, lse,
                                 grad, grad_lse.value_or(Array{}), grad_f, grad_g, grad_v,
                                 grad_bias.value_or(Array{}), grad_scale);
+              });
+          });
+    m.def("relational_attention_vjp",
+          [](const Context& context, const Array& q, const Array& k, const Array& q_rel, const Array& k_rel,
+             const Array& v, const std::string& activation, double parameter, double scale, double rel_scale,
+             const Maybe& mask, const Limits& band, const Result& result, const Result& grad,
+             const std::array<Array, 5>& to, const Array& grad_scale, const Array& grad_rel_scale) {
+              run_gradient(context, q.dtype, [&]<class A>() {
+                  const auto& [to_q, to_k, to_q_rel, to_k_rel, to_v] = to;
+                  relational_attention_vjp<A>(
+                      context,
+                      relational_sides({q, k, q_rel, k_rel, v}, activation, parameter, scale, rel_scale),
+                      allowed_by(mask, band), relational_result(result), relational_result(grad),
+                      {to_q, to_k, to_q_rel, to_k_rel, to_v, grad_scale, grad_rel_scale});
               });
           });
     m.def("attention_scores_vjp",

@@ -30,8 +30,9 @@ def call(name: str, arguments: Mapping[str, Any]) -> Any:
     ----------
     name : str
         A function of the package: feature_map, normalize, relation_matrix, attention_scores, attention,
-        retrieve, retrieve_above, relation_matvec, feature_map_vjp, normalize_vjp, relation_matrix_vjp,
-        relation_matvec_vjp, attention_vjp or attention_scores_vjp.
+        relational_attention, retrieve, retrieve_above, relation_matvec, feature_map_vjp, normalize_vjp,
+        relation_matrix_vjp, relation_matvec_vjp, attention_vjp, attention_scores_vjp or
+        relational_attention_vjp.
     arguments : mapping
         Its arguments by name; those left out take their defaults. Arrays are of one kind (CuPy's, PyTorch's
         or JAX's) and on one device. Offsets of ragged batches may also be NumPy's; on the device they are

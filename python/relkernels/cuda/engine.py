@@ -30,6 +30,7 @@ KERNELS = {
     "relation_matrix": 1,
     "attention_scores": 1,
     "attention": 2,
+    "relational_attention": 3,
     "retrieve": 2,
     "retrieve_above": 1,
     "relation_matvec": 1,
@@ -39,6 +40,7 @@ KERNELS = {
     "relation_matvec_vjp": 4,
     "attention_vjp": 5,
     "attention_scores_vjp": 4,
+    "relational_attention_vjp": 3,
 }
 
 

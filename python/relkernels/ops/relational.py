@@ -111,7 +111,7 @@ class Related:
         *shapes_of_both, shape_of_lse = self.shapes()
         name = "relational_attention"
         relations, values = (self.engine.empty(name, shape, self.dtype) for shape in shapes_of_both)
-        lse = self.engine.empty(name, shape_of_lse, self.dtype) if want_lse else None
+        lse = self.engine.empty_sums(name, shape_of_lse, self.dtype) if want_lse else None
         self.engine.run(name, *self.arrays, *self.options, relations, values, lse)
         return relations, values, lse
 

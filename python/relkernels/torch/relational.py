@@ -73,8 +73,8 @@ def relational_attention(
     Parameters
     ----------
     q : Tensor of shape (..., h, n, d)
-        Float32 or float64, or 16-bit floats, which are computed in float32; on the CPU. A dimension of one
-        head, or of one relation, broadcasts as leading dimensions do.
+        Float32 or float64, or 16-bit floats, which are computed in float32; on the CPU or on a CUDA device.
+        A dimension of one head, or of one relation, broadcasts as leading dimensions do.
     k : Tensor of shape (..., h, m, d)
     q_rel : Tensor of shape (..., R, n, d_r)
     k_rel : Tensor of shape (..., R, m, d_r)
