@@ -49,6 +49,20 @@ def plain_gaussian(f, g, scale):
     return jnp.exp(-scale * squares / 2)
 
 
+# 2 heads and 3 relations; all heads have one matrix of values.
+def relational_sides(x, y):
+    q, k = jnp.stack([x, jnp.sin(x)], -3), jnp.stack([y, y**2], -3)
+    q_rel, k_rel = (jnp.stack([a, a + 1, jnp.cos(a)], -3)[..., :2] for a in (x, y))
+    return q, k, q_rel, k_rel, y[..., None, :, :]
+
+
+def plain_relational(q, k, q_rel, k_rel, v, scale, mask):
+    weights = jax.nn.softmax(jnp.where(mask, scale * q @ jnp.swapaxes(k, -1, -2), -jnp.inf), -1)
+    z = jnp.tanh(-scale * q_rel @ jnp.swapaxes(k_rel, -1, -2))
+    relations = (weights[..., :, None, :, :] * z[..., None, :, :, :]).sum(-1)
+    return jnp.swapaxes(relations, -1, -2), weights @ v
+
+
 MASK = jnp.tril(jnp.ones((5, 7), bool))
 
 # Functions of x (5, 3), y (7, 3), two maps, a scale and a bias (5, 7): ours, and the formula.
@@ -105,6 +119,28 @@ PAIRS = {
             x, y, phi, psi, scale=s, bias=b, softcap=2.0, causal=True
         ),
         lambda x, y, phi, psi, s, b: jax.nn.softmax(plain_scores(x, y, phi, psi, s, b, MASK), -1),
+    ),
+    "relational_attention": (
+        lambda x, y, phi, psi, s, b: jnp.concatenate(
+            rkj.relational_attention(
+                *relational_sides(x, y), rel_activation="tanh", scale=s, rel_scale=-s, mask=MASK
+            ),
+            -1,
+        ),
+        lambda x, y, phi, psi, s, b: jnp.concatenate(plain_relational(*relational_sides(x, y), s, MASK), -1),
+    ),
+    "lse of relational attention": (
+        lambda x, y, phi, psi, s, b: rkj.relational_attention(
+            *relational_sides(x, y), scale=s, return_lse=True, window=(None, 2)
+        )[2],
+        lambda x, y, phi, psi, s, b: jax.nn.logsumexp(
+            jnp.where(
+                jnp.tril(jnp.ones((5, 7), bool), 2),
+                s * relational_sides(x, y)[0] @ jnp.swapaxes(relational_sides(x, y)[1], -1, -2),
+                -jnp.inf,
+            ),
+            -1,
+        ),
     ),
     "relation_loss": (
         lambda x, y, phi, psi, s, b: rkj.relation_loss(x, y, b, phi, psi, scale=s),
@@ -236,6 +272,7 @@ def test_other_dtypes(dtype):
         lambda x, y: rkj.feature_map(x, phi),
         lambda x, y: rkj.retrieve(x, y, 2, phi)[0],
         lambda x, y: rkj.nngp_kernel(x, y),
+        lambda x, y: rkj.relational_attention(*(a[None] for a in (x, y, x, y, y)))[0],
     ):
         got, expected = function(x, y), function(*wide)
         assert got.dtype == dtype
@@ -316,6 +353,21 @@ BAD = [
     ("bias: expected a shape", ValueError, lambda x, y: rkj.attention(x, y, y, bias=jnp.ones((7, 5)))),
     ("window: expected", ValueError, lambda x, y: rkj.attention(x, y, y, window=-1)),
     ("softcap: expected", ValueError, lambda x, y: rkj.attention(x, y, y, softcap=0.0)),
+    (
+        "q_rel: expected 5 rows",
+        ValueError,
+        lambda x, y: rkj.relational_attention(x[None], y[None], y[None], y[None], y[None]),
+    ),
+    (
+        "rel_activation: expected one of",
+        ValueError,
+        lambda x, y: rkj.relational_attention(*relational_sides(x, y), rel_activation="cube"),
+    ),
+    (
+        "rel_scale: expected a finite",
+        ValueError,
+        lambda x, y: rkj.relational_attention(*relational_sides(x, y), rel_scale=np.nan),
+    ),
     ("k: expected at most 7", ValueError, lambda x, y: rkj.retrieve(x, y, 8)),
     ("loss: expected one of", ValueError, lambda x, y: rkj.relation_loss(x, y, jnp.ones((5, 7)), loss="l1")),
     ("y: expected 3 columns", ValueError, lambda x, y: rkj.nngp_kernel(x, y[:, :2])),

@@ -21,6 +21,7 @@ except ModuleNotFoundError as error:
 
 from .attentions import attention, attention_scores, retrieve
 from .maps import MLP, feature_map
+from .relational import relational_attention
 from .relations import nngp_kernel, relation_loss, relation_matrix, relation_matvec
 
 __all__ = [
@@ -32,5 +33,6 @@ __all__ = [
     "relation_loss",
     "relation_matrix",
     "relation_matvec",
+    "relational_attention",
     "retrieve",
 ]

@@ -28,16 +28,23 @@ class _Scoring(NamedTuple):
         return self._asdict()
 
 
+def mask_of(mask: Any) -> Any:
+    """Return a mask as an array of JAX, or None."""
+    if mask is None:
+        return None
+    mask = jnp.asarray(mask)
+    if mask.dtype != bool:
+        raise TypeError(f"mask: expected an array of bool (True = may attend), got {mask.dtype}")
+    return mask
+
+
 def _attended(
     q: Any, k: Any, phi: Any, psi: Any, scale: Any, mask: Any, bias: Any, scoring: tuple[Any, ...]
 ) -> tuple[Any, ...]:
     """Check what attention and its weights share: features of both sides, mask, bias, scale, options."""
     q, k = points("q", q), points("k", k)
     f, g = both_features(q, k, phi, psi, ("q", "k"))
-    if mask is not None:
-        mask = jnp.asarray(mask)
-        if mask.dtype != bool:
-            raise TypeError(f"mask: expected an array of bool (True = may attend), got {mask.dtype}")
+    mask = mask_of(mask)
     if bias is not None:
         bias = floats("bias", bias, 0)
         check.same_dtype(("q", q), ("bias", bias))

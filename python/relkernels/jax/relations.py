@@ -35,15 +35,15 @@ def both_features(
     return f, None if y is None else mapped(y_name, other, "phi", phi)
 
 
-def factor(value: Any, dtype: Any) -> jax.Array:
+def factor(value: Any, dtype: Any, name: str = "scale") -> jax.Array:
     """Return a finite factor as an array of no dimensions; the value of a traced one is checked later."""
     if isinstance(value, (jax.Array, jax.core.Tracer)):
         if value.size != 1 or not jnp.issubdtype(value.dtype, jnp.floating):
-            check.fail("scale", "a number or an array of one float", f"{value.dtype} of shape {value.shape}")
+            check.fail(name, "a number or an array of one float", f"{value.dtype} of shape {value.shape}")
         return value.reshape(()).astype(dtype)
-    number = check.real("scale", value)
+    number = check.real(name, value)
     if not math.isfinite(number):
-        check.fail("scale", "a finite number", repr(value))
+        check.fail(name, "a finite number", repr(value))
     return jnp.asarray(number, dtype)
 
 
