@@ -1,5 +1,7 @@
 """nngp_kernel equals its closed forms in 40 digits, its definition by quadrature, and wide networks."""
 
+import itertools
+
 import numpy as np
 import pytest
 import reference
@@ -243,6 +245,22 @@ def test_bounded_activations_at_huge_variances(activation):
     x = rng.standard_normal((5, 3))
     near, far = (rk.nngp_kernel(s * x, depth=1, activation=activation, weight_std=1.0) for s in (1e7, 1e140))
     np.testing.assert_allclose(far, near, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "silu", "softplus"])
+@pytest.mark.parametrize("scale", [1e20, 1e150])
+def test_rectifiers_at_huge_variances(activation, scale):
+    """Products of variances overflow at 1e150; the kernels are those of relu, which is the limit.
+
+    The derivative at equal points is free of cancellation, which would leave sqrt(variance) roundings. In the
+    second layer the angle is that of a rounded cosine: it is known to sqrt(eps).
+    """
+    x = scale * np.array([[1.0, 0.5], [1.0, 0.5], [-0.3, 1.0], [-1.0, -0.5], [1.0, 0.5000001]])
+    for kind in ("nngp", "ntk"):
+        for (depth, rtol), y in itertools.product(((1, 1e-12), (2, 1e-7)), (None, x * 0.7)):
+            found = rk.nngp_kernel(x, y, depth=depth, activation=activation, kind=kind)
+            limit = rk.nngp_kernel(x, y, depth=depth, activation="relu", kind=kind)
+            np.testing.assert_allclose(found, limit, rtol=rtol, atol=rtol * scale**2)
 
 
 @pytest.mark.parametrize("r", [0.05, 0.5, 0.75, 1.5, 2.5, 3.0, 7.0])

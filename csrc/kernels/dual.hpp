@@ -8,9 +8,8 @@
 // Homogeneous activations, a(tz) = t^n a(z) for t > 0: E = amplitude_p amplitude_q (1 - eta(theta)),
 // amplitude_p = sqrt(E[a(u)^2]); with J_n of Cho & Saul (2009), eta = 1 - J_n(theta) / J_n(0). The sine of
 // the next layer follows from eta. Others are smooth in c, where the sine may come from the cosine. Sources:
-// erf, Williams (1997); sin and cos, Rahimi & Recht (2007); gaussian, a
-// normal integral; gelu, Stein's lemma twice, with B = E[phi(u)
-// phi(v)] = 1 / (2 pi t):
+// erf, Williams (1997); sin and cos, Rahimi & Recht (2007); gaussian, a normal integral; gelu, Stein's lemma
+// twice, with B = E[phi(u) phi(v)] = 1 / (2 pi t):
 //   E[u Phi(u) v Phi(v)] = c E[Phi Phi] + B (pq - c^2 + c^2 (1/(1+p) + 1/(1+q))),
 //   E[Phi Phi] = 1/4 + atan2(c, t) / (2 pi),  t^2 = (1+p)(1+q) - c^2,
 // whose derivative by c is E[a' a'] (Price's theorem).
@@ -189,6 +188,9 @@ struct GeluDual {
     static constexpr bool kHomogeneous = false, kSeries = false, kKinks = false;
     RK_INLINE GeluDual(const NngpSpec&) {}
     RK_INLINE Vd means(const Marginal& p, const Marginal& q, Vd c, const Angle& t, Vd& slope) const {
+        const Id large = (p.variance > broadcast<double>(kLarge)) | (q.variance > broadcast<double>(kLarge));
+        Vd far{}, far_slope{};
+        if (any(large)) far = far_means(p, q, c, t, far_slope);
         const Vd gram = p.variance * q.variance * t.sin2;
         const Vd side2 = 1.0 + (p.variance + q.variance) + gram;
         const Vd side = sqrt(side2);
@@ -197,7 +199,21 @@ struct GeluDual {
         const Vd density = (0.5 / kPi) / side;
         const Vd weight = gram + c * c * k;
         slope = both + c * density * (weight / side2 + 2.0 * k - 1.0);
-        return c * both + density * weight;
+        slope = large ? far_slope : slope;
+        return large ? far : c * both + density * weight;
+    }
+
+    // With s^2 = c^2 / ((1+p)(1+q)) and side^2 = 1 - s^2 as a sum of positive terms, the derivative is free
+    // of the difference of nearly equal values above, which is multiplied by sqrt(p); no product overflows
+    // before c does.
+    static constexpr double kLarge = 1e4;
+    RK_INLINE static Vd far_means(const Marginal& p, const Marginal& q, Vd c, const Angle& t, Vd& slope) {
+        const NormalPair pair(p, q, t, 1);
+        const Vd rest_p = 1.0 / (1.0 + p.variance), rest_q = 1.0 / (1.0 + q.variance), k = rest_p + rest_q;
+        const Vd both = 0.25 + atan2(pair.cos, pair.side) * (0.5 / kPi);
+        const Vd density = pair.shrunk * (0.5 / kPi) / pair.side, roots = p.root * q.root;
+        slope = both + c * density * (k + rest_p * rest_q / (pair.side * pair.side));
+        return c * both + ((density * roots) * (roots * t.sin2) + (density * c) * (c * k));
     }
 };
 

@@ -55,7 +55,7 @@ static __attribute__((noinline)) void mixture_means(Activation activation, const
     const bool is_silu = activation == Activation::silu;
     const double scale = is_tanh ? 1.0 : 0.5, part = is_tanh ? 2 / kPi : 0.5 / kPi;
     const NormalUnits of_p(p, scale), of_q(q, scale);
-    const Vd gram = p.variance * q.variance * t.sin2;
+    const Vd roots = p.root * q.root;
     // Adds the terms of unit i of p and j of q, and of j and i: bit for bit the same if p and q are
     // exchanged.
     Vd values{}, slopes{};
@@ -72,7 +72,8 @@ static __attribute__((noinline)) void mixture_means(Activation activation, const
                     pair += c * (angle - s / (1.0 + side));
                     tilt += angle;
                 } else if (is_silu) {
-                    pair += c * angle + 2.0 * density * (gram + c * c * sum);
+                    pair +=
+                        c * angle + 2.0 * ((density * roots) * (roots * t.sin2) + (density * c) * (c * sum));
                     tilt += angle + 2.0 * c * density * (sum + product / side2);
                 } else {
                     pair += angle;
