@@ -19,7 +19,8 @@ from . import output, page
 
 SUMMARY = "measure the claims of the theory and compare them with the bounds"
 DESCRIPTION = (
-    "Run studies: symmetric and asymmetric relations, attention by preorders, random features, zonal "
+    "Run studies: symmetric and asymmetric relations, relations between two real tables, "
+    "attention by preorders, random features, zonal "
     "networks, relations between functions and measures, and the quality of the estimators at their "
     "defaults beside other methods. Each writes a CSV, pictures and a text with claim, measurement, criteria "
     'and verdict to DIR/NAME, and says "disagrees" where the measurement fails a criterion. An interrupted '

@@ -23,7 +23,16 @@ from threadpoolctl import threadpool_limits
 
 from .._core import __version__
 
-NAMES = ("symmetric", "asymmetric", "attention", "random-features", "zonal", "functional", "quality")
+NAMES = (
+    "symmetric",
+    "asymmetric",
+    "crossdomain",
+    "attention",
+    "random-features",
+    "zonal",
+    "functional",
+    "quality",
+)
 
 Row = dict[str, Any]
 
