@@ -258,7 +258,15 @@ def panels(rows: list[Row]) -> list[Panel]:
         features = [r["features"] for r in some]
         for key, label in lines.items():
             if key in some[0]:
-                error_against_width(features, [r[key] for r in some], label=label, slope=False, ax=ax)
+                error_against_width(
+                    features,
+                    [r[key] for r in some],
+                    label=label,
+                    slope=False,
+                    xlabel="features",
+                    ylabel="rms error on held-out rows",
+                    ax=ax,
+                )
         for style, (key, label) in zip(("--", ":"), levels.items(), strict=True):
             if key in some[0]:
                 ax.axhline(some[0][key], color="0.4", linestyle=style, label=label)
