@@ -140,6 +140,49 @@ def test_relational_cross_attention(activation, options):
         torch.testing.assert_close(m(x, symbols, **how, need_weights=True), (expected, a))
 
 
+def angles(width):
+    theta = torch.outer(torch.arange(N), 100.0 ** -torch.linspace(0, 1, width // 2)).double()
+    return {"freqs_cos": theta.cos(), "freqs_sin": theta.sin()}
+
+
+def rotated(x, how):
+    """Pairs of features as complex numbers, times those of the angles."""
+    turned = torch.view_as_complex(x.contiguous().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(turned * torch.complex(how["freqs_cos"], how["freqs_sin"])).flatten(-2)
+
+
+@pytest.mark.parametrize("kv", [2, 1])
+@pytest.mark.parametrize("ra_type", ["relational_attention", "rca"])
+def test_rotary_embeddings(ra_type, kv):
+    """Queries and keys of attention are rotated; relations and symbols are not."""
+    options = {"sa_kwargs": {"n_kv_heads": kv}, "ra_kwargs": {"n_kv_heads": kv}, "ra_type": ra_type}
+    m = rt.DualAttention(D, 2, 2, **options).double()
+    own, related = m.self_attention, m.relational_attention
+    x, symbols = inputs()
+    may, how = seen(None, True, None), angles(D // 4)
+
+    def rotated_weights(wq, wk):
+        q, k = rotated(heads(wq(x), 2), how), rotated(heads(wk(x), kv), how)
+        return weights(q, repeated(k, 2), own.head_dim**-0.5, may)
+
+    a = rotated_weights(own.wq, own.wk)
+    attended = own.wo((a @ repeated(heads(own.wv(x), kv), 2)).transpose(1, 2).flatten(-2))
+    if ra_type == "rca":
+        out = plain_symbols(related, rotated_weights(related.wq, related.wk), symbols, False)
+    else:
+        a = rotated_weights(related.wq_attn, related.wk_attn)
+        q, k = (heads(w(x), 2) for w in (related.wq_rel, related.wk_rel))
+        out = torch.einsum("bhij,brij,hdr->bihd", a, q @ k.mT / math.sqrt(related.rel_proj_dim), related.wr)
+        out = out + plain_symbols(related, a, symbols, False)
+    expected = torch.cat((attended, related.wo(out.flatten(-2))), -1)
+    same(m, m(x, symbols, is_causal=True, **how)[0], expected, (x, symbols))
+    torch.testing.assert_close(m(x, symbols, is_causal=True, need_weights=True, **how)[0], expected)
+    assert not torch.allclose(m(x, symbols, is_causal=True)[0], expected)
+    block = rt.DualAttentionBlock(D, 2, 2, norm_type="none", **options).double()
+    block.dual_attn, block.ff_block.linear2.weight.data[:], block.causal = m, 0, True
+    torch.testing.assert_close(block(x, symbols, **how), x + expected + block.ff_block.linear2.bias)
+
+
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("rel_dim", [1, 3])
 def test_multi_dimensional_relation(rel_dim, symmetric):
@@ -333,6 +376,11 @@ def test_bad_inputs():
         ),
         ({"is_causal": 1}, TypeError, "is_causal: expected True or False"),
         ({"need_weights": None}, TypeError, "need_weights: expected True or False"),
+        ({"freqs_cos": x[0, :, :3]}, TypeError, "freqs_sin: expected a torch.Tensor of .*, got NoneType"),
+        ({"freqs_cos": x[0], "freqs_sin": x[0]}, ValueError, r"freqs_cos: expected shape \(7, 3\)"),
+        ({"freqs_sin": 3}, TypeError, "freqs_cos: expected a torch.Tensor"),
     ]:
         with pytest.raises(error, match=message):
             m(**{"x": x, "symbols": x, **given})
+    with pytest.raises(ValueError, match="freqs_cos: expected None, as the width of queries, 3, is odd"):
+        rt.RelationalAttention(D, 8)(x, x, freqs_cos=x[0], freqs_sin=x[0])

@@ -52,6 +52,21 @@ class Heads(nn.Module):
         each = self.n_heads // self.n_kv_heads
         return heads if each == 1 or self.n_kv_heads == 1 else heads.repeat_interleave(each, -3)
 
+    def _turned(
+        self, q: Tensor, k: Tensor, freqs_cos: Tensor | None, freqs_sin: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return queries and keys with rotary embeddings of their positions, if there are any."""
+        if freqs_cos is None and freqs_sin is None:
+            return q, k
+        n, d = q.shape[-2:]
+        if d % 2:
+            check.fail("freqs_cos", f"None, as the width of queries, {d}, is odd", _tensors.kind(freqs_cos))
+        for name, a in (("freqs_cos", freqs_cos), ("freqs_sin", freqs_sin)):
+            shape = tuple(_tensors.floats(name, a).shape)
+            if shape != (n, d // 2):
+                check.fail(name, f"shape {(n, d // 2)}, an angle for each pair of features", shape)
+        return _rotated(q, freqs_cos, freqs_sin), _rotated(k, freqs_cos, freqs_sin)
+
     def _merged(self, heads: Tensor, wo: nn.Module) -> Tensor:
         """Return the output of heads (..., n_heads, n, d)."""
         out: Tensor = self.resid_dropout(wo(heads.transpose(-2, -3).flatten(-2)))
@@ -85,6 +100,14 @@ class Heads(nn.Module):
         each = symbols.unflatten(-1, (self.n_kv_heads, -1))
         of_queries = each.repeat_interleave(self.n_heads // self.n_kv_heads, -2)
         return torch.einsum("...hij,ijhd->...hid", weights, of_queries)
+
+
+def _rotated(x: Tensor, cosines: Any, sines: Any) -> Tensor:
+    """Return rows (..., n, d) whose pairs of features 2 i, 2 i + 1 are rotated by the angles (n, d / 2)."""
+    first, second = _tensors.widened(x).unflatten(-1, (-1, 2)).unbind(-1)
+    cosines, sines = cosines.to(first.dtype), sines.to(first.dtype)
+    rotated = torch.stack((first * cosines - second * sines, first * sines + second * cosines), -1)
+    return rotated.flatten(-2).to(x.dtype)
 
 
 def size(name: str, value: Any, least: int = 1) -> int:

@@ -51,12 +51,14 @@ class _SelfAttention(Heads):
         self.wo = nn.Linear(width, width, bias=check.flag("add_bias_out", add_bias_out))
 
     def forward(
-        self, x: Tensor, attn_mask: Any, is_causal: bool, key_padding_mask: Any, need_weights: bool
-    ) -> tuple[Tensor, Tensor | None]:
+        self, x: Tensor, attn_mask: Any, is_causal: bool, key_padding_mask: Any, need_weights: bool, *,
+        freqs_cos: Tensor | None, freqs_sin: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         causal, wanted = flags(is_causal, need_weights)
         x = self._points("x", x)
         mask = mask_of(attn_mask, key_padding_mask, x)
         q, k, v = self._of_queries(self.wq(x)), self._of_keys(self.wk(x)), self._of_keys(self.wv(x))
+        q, k = self._turned(q, k, freqs_cos, freqs_sin)
         if wanted or self._drops():
             weights = self._weights(q, k, self.attn_scale, mask, causal)
             return self._merged(weights @ v, self.wo), weights if wanted else None
@@ -164,15 +166,20 @@ class DualAttention(nn.Module):
         is_causal: bool = False,
         key_padding_mask: Tensor | None = None,
         need_weights: bool = False,
+        *,
+        freqs_cos: Tensor | None = None,
+        freqs_sin: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the output (b, n, d_model), and the weights of all heads if `need_weights`.
 
-        Masks are those of `RelationalAttention`. Weights are (b, heads, n, n), those of attention first.
+        Masks and rotary embeddings are those of `RelationalAttention`. Weights are (b, heads, n, n), those of
+        attention first.
         """
         how = attn_mask, is_causal, key_padding_mask, need_weights
-        found = [] if self.self_attention is None else [self.self_attention(x, *how)]
+        turn = {"freqs_cos": freqs_cos, "freqs_sin": freqs_sin}
+        found = [] if self.self_attention is None else [self.self_attention(x, *how, **turn)]
         if self.relational_attention is not None:
-            found.append(self.relational_attention(x, symbols, *how))
+            found.append(self.relational_attention(x, symbols, *how, **turn))
         outs, weights = zip(*found, strict=True)
         return torch.cat(outs, -1), torch.cat(weights, -3) if need_weights else None
 
@@ -275,13 +282,20 @@ class DualAttentionBlock(nn.Module):
         symbols: Tensor,
         attn_mask: Tensor | None = None,
         key_padding_mask: Tensor | None = None,
+        *,
+        freqs_cos: Tensor | None = None,
+        freqs_sin: Tensor | None = None,
     ) -> Tensor:
-        """Return the objects (b, n, d_model) after this block; masks are those of `RelationalAttention`."""
+        """Return the objects (b, n, d_model) after this block.
+
+        Masks and rotary embeddings are those of `RelationalAttention`.
+        """
         if _tensors.floats("x", x).shape[-1] != self.d_model:
             check.fail("x", f"last dimension {self.d_model}, d_model", tuple(x.shape))
 
         def attended(x: Tensor) -> Tensor:
-            out = self.dual_attn(x, symbols, attn_mask, self.causal, key_padding_mask)[0]
+            how = attn_mask, self.causal, key_padding_mask
+            out = self.dual_attn(x, symbols, *how, freqs_cos=freqs_cos, freqs_sin=freqs_sin)[0]
             dropped: Tensor = self.dropout(out)
             return dropped
 

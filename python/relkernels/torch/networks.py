@@ -127,12 +127,19 @@ class RelationalAttention(Heads):
         is_causal: bool = False,
         key_padding_mask: Tensor | None = None,
         need_weights: bool = False,
+        *,
+        freqs_cos: Tensor | None = None,
+        freqs_sin: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the output (b, n, n_heads * head_dim), and the attention weights if `need_weights`.
 
         In `attn_mask`, broadcast to (b, n_heads, n, n), True means that a pair may attend, as in
         ``torch.nn.functional.scaled_dot_product_attention``; in `key_padding_mask` (b, n), that an object is
         ignored, as in ``torch.nn.MultiheadAttention``. Weights are (b, n_heads, n, n).
+
+        `freqs_cos` and `freqs_sin`, both (n, key_dim / 2), are cosines and sines of the angles by which pairs
+        of features of the attention's queries and keys are rotated: rotary position embeddings. Relations
+        are not rotated.
         """
         causal, wanted = flags(is_causal, need_weights)
         x = self._points("x", x)
@@ -140,6 +147,7 @@ class RelationalAttention(Heads):
         symbols = self.wv(self._symbols(x.shape[-2], symbols, of_pairs))
         mask = mask_of(attn_mask, key_padding_mask, x)
         q, k = self._of_queries(self.wq_attn(x)), self._of_keys(self.wk_attn(x))
+        q, k = self._turned(q, k, freqs_cos, freqs_sin)
         q_rel, k_rel = (
             w(x).unflatten(-1, (self.n_relations, -1)).transpose(-2, -3) for w in (self.wq_rel, self.wk_rel)
         )
@@ -223,10 +231,14 @@ class RelationalCrossAttention(Heads):
         is_causal: bool = False,
         key_padding_mask: Tensor | None = None,
         need_weights: bool = False,
+        *,
+        freqs_cos: Tensor | None = None,
+        freqs_sin: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the output (b, n, n_heads * head_dim), and the relation if `need_weights`.
 
-        Masks are those of `RelationalAttention`. The relation is (b, n_heads, n, n).
+        Masks and rotary embeddings are those of `RelationalAttention`; the relation is computed from rotated
+        queries and keys. It is (b, n_heads, n, n).
         """
         causal, wanted = flags(is_causal, need_weights)
         x = self._points("x", x)
@@ -234,6 +246,7 @@ class RelationalCrossAttention(Heads):
         symbols = self.wv(self._symbols(x.shape[-2], symbols, of_pairs))
         mask = mask_of(attn_mask, key_padding_mask, x)
         q, k = self._of_queries(self.wq(x)), self._of_keys(self.wk(x))
+        q, k = self._turned(q, k, freqs_cos, freqs_sin)
         name, scale = self.activation, {"scale": self.attn_scale}
         weights = None
         if wanted or of_pairs or self._drops():
