@@ -21,12 +21,13 @@ DESCRIPTION = (
     "Learn relations from real data and evaluate them on held-out data. symmetric: which of 1,797 images "
     "show the same digit. crossdomain: find the bottom half of an image from its top half. preference: "
     "select the largest digit of a set, and predict travellers' choices. kernel: fit networks of increasing "
-    "width to a Gaussian kernel. Without a name, these four run. retrieval, only by name: exact retrieval "
-    "over keys on disk, block by block, with part of the result checked against a direct computation."
+    "width to a Gaussian kernel. Without a name, these four run. Only by name: relational, a relational "
+    "network and a Transformer that learn to match symbols (needs PyTorch); retrieval, exact retrieval over "
+    "keys on disk, block by block, with part of the result checked against a direct computation."
 )
 EXAMPLE = "relkernels demo --plot pictures"
 PARTS = ("symmetric", "crossdomain", "preference", "kernel")
-ON_DEMAND = ("retrieval",)
+ON_DEMAND = ("relational", "retrieval")
 # Options of retrieval only, with their defaults.
 _SIZES = {"rows": 5_000_000, "dim": 64, "queries": 256, "k": 10}
 
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         type=_part,
         metavar="part",
-        help=f"any of {', '.join(PARTS)}, {', '.join(ON_DEMAND)} (default: all but retrieval)",
+        help=f"any of {', '.join(PARTS)}, {', '.join(ON_DEMAND)} (default: {', '.join(PARTS)})",
     )
     parser.add_argument(
         "--json", action="store_true", help="print the figures as JSON instead (default: tables)"
@@ -96,6 +97,8 @@ def run(arguments: argparse.Namespace) -> int:
     output.check_paths(arguments, ("plot", "html"), arguments.parts, PARTS + ON_DEMAND)
     if arguments.plot is not None and importlib.util.find_spec("matplotlib") is None:
         raise ImportError(f"--plot needs matplotlib: {install('matplotlib')}")
+    if "relational" in arguments.parts and importlib.util.find_spec("torch") is None:
+        raise ImportError(f"the part relational needs PyTorch: {install('torch')}")
 
     if arguments.plot is not None:
         output.writable_directory(arguments.plot)  # fail before the work, not after it

@@ -25,6 +25,7 @@ def tables(part: str, results: Any) -> list[Table]:
         "crossdomain": _crossdomain,
         "preference": _preference,
         "kernel": _kernel,
+        "relational": _relational,
         "retrieval": _retrieval,
     }
     return known[part](results)
@@ -113,6 +114,41 @@ def _kernel(results: list[dict[str, Any]]) -> list[Table]:
     ]
     columns = ("hidden width", "largest error", "relative error", "seconds")
     return [_table("Gaussian kernel by <phi(x), phi(y)>, held-out pairs", columns, rows)]
+
+
+def _relational(results: dict[str, Any]) -> list[Table]:
+    names, steps = tuple(results["parameters"]), results["measured_steps"]
+    found = {(row["network"], row["examples"]): row for row in results["results"]}
+    counts = list(dict.fromkeys(count for _, count in found))
+    chance = [f"{results['chance']:.3f}"] * len(names)
+
+    def over_seeds(values: Sequence[float]) -> str:
+        return f"{sum(values) / len(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+    by_examples = [
+        (f"{count:,}", *(over_seeds(found[name, count]["accuracies"]) for name in names)) for count in counts
+    ]
+    by_steps = [
+        (
+            str(step),
+            *(over_seeds([curve[i] for curve in found[name, counts[-1]]["curves"]]) for name in names),
+        )
+        for i, step in enumerate(steps)
+    ]
+    facts = [
+        ("parameters", *(f"{results['parameters'][name]:,}" for name in names)),
+        ("learning rate", *(f"{results['learning_rates'][name]:g}" for name in names)),
+        ("seconds, both networks", f"{results['seconds']:.1f}", ""),
+    ]
+    seeds = len(results["results"][0]["accuracies"])
+    title = f"Match to sample: accuracy on held-out symbols, {steps[-1]} steps; mean (range) of {seeds} runs"
+    return [
+        _table(title, ("training examples", *names), [*by_examples, ("chance", *chance)]),
+        _table(
+            f"Match to sample: the same by training step, {counts[-1]:,} examples", ("step", *names), by_steps
+        ),
+        _table("Match to sample: the networks", ("", *names), facts),
+    ]
 
 
 def _retrieval(results: dict[str, Any]) -> list[Any]:
