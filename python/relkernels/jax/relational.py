@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-
 from .. import gradients, ops
 from ..base import check
 from ..ops.allowed import Allowed, Window
@@ -122,9 +120,8 @@ def _attend_on_host(
 
 
 def _attend_backward(o: _Relational, arrays: Any, out: Any, grad: Any) -> Any:
-    *sides, mask, scale, rel_scale = arrays
     given = (*arrays, *out, *grad)
-    result = like(*sides, scale, rel_scale)
+    result = like(*arrays[:5], *arrays[6:])  # all but the mask
     *grads, of_scale, of_rel_scale = call(_attend_vjp_on_host, result, (None,) * len(given), given, o=o)
     return *grads, None, of_scale, of_rel_scale
 
