@@ -8,7 +8,7 @@ One network has blocks of dual attention (`relkernels.torch.DualAttentionBlock`,
 a symbol for each position), the other PyTorch's `TransformerEncoderLayer`. Everything else is the same:
 embedding, positions, width, heads, depth, classifier, examples, batches, optimiser, number of steps and, by
 the width of the Transformer's hidden layers, the number of parameters. The learning rate of each network is
-the best of three on validation examples, whose symbols are also new.
+the best of three on validation examples, whose symbols are also new, after training on the most examples.
 """
 
 from __future__ import annotations
