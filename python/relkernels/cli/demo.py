@@ -1,4 +1,4 @@
-"""`relkernels demo`: learn and use relations on real data."""
+"""`relkernels demo`: learn relations from data and use them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from . import demo_tables, output, page
 
 SUMMARY = "learn relations between handwritten digits and preferences of travellers (minutes)"
 DESCRIPTION = (
-    "Learn relations from real data and evaluate them on held-out data. symmetric: which of 1,797 images "
+    "Learn relations from data and evaluate them on held-out data. symmetric: which of 1,797 images "
     "show the same digit. crossdomain: find the bottom half of an image from its top half. preference: "
     "select the largest digit of a set, and predict travellers' choices. kernel: fit networks of increasing "
     "width to a Gaussian kernel. Without a name, these four run. Only by name: relational, a relational "
@@ -151,5 +151,5 @@ def _page(studies: dict[str, Part], seconds: float, arguments: argparse.Namespac
         )
         for part, study in studies.items()
     ]
-    summary = f"Relations learned from real data, evaluated on held-out data. {seconds:.1f} seconds in total."
+    summary = f"Relations learned from data, evaluated on held-out data. {seconds:.1f} seconds in total."
     return page.Page("relkernels demo", summary, shlex.join(words), sections)
