@@ -7,6 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch", exc_type=ImportError)
 
+from relkernels import get_num_threads  # noqa: E402
 from relkernels.base.extras import install  # noqa: E402
 from relkernels.cli import demo, demo_tables  # noqa: E402
 from relkernels.cli.main import main  # noqa: E402
@@ -38,10 +39,12 @@ def test_the_networks_have_the_same_size():
 
 def test_figures_tables_and_pictures(monkeypatch, tmp_path, capsys):
     small(monkeypatch)
-    state = torch.get_rng_state()
+    state, threads = torch.get_rng_state(), (torch.get_num_threads(), get_num_threads())
     pictures, page = tmp_path / "pictures", tmp_path / "page.html"
     assert main(["demo", "relational", "--json", "--plot", str(pictures), "--html", str(page)]) == 0
     assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+    assert (torch.get_num_threads(), get_num_threads()) == threads
     figures = json.loads(capsys.readouterr().out)["relational"]
     assert [(row["network"], row["examples"]) for row in figures["results"]] == [
         (name, count) for count in (20, 40) for name in relational.NETWORKS

@@ -14,13 +14,15 @@ the best of three on validation examples, whose symbols are also new, after trai
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..config import get_num_threads, set_num_threads
 from ..torch import DualAttentionBlock, PositionalSymbolRetriever
 from .part import Part
 
@@ -136,7 +138,7 @@ def run(
 ) -> Part:
     """Train both networks on each number of examples, with several seeds; measure on held-out symbols."""
     begin = time.perf_counter()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _one_thread():
         figures = _study(report, examples, steps, seeds, n_held_out)
     figures["seconds"] = time.perf_counter() - begin
     return Part(
@@ -146,6 +148,19 @@ def run(
             "match_to_sample_steps.png": lambda: _draw_steps(figures),
         },
     )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one thread: in networks this small, threads would only wait for one another."""
+    of_torch, ours = torch.get_num_threads(), get_num_threads()
+    torch.set_num_threads(1)
+    set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(of_torch)
+        set_num_threads(ours)
 
 
 def _study(
