@@ -24,6 +24,7 @@ from .fitting.parameters import Parameters
 from .fitting.problems import blocks_of_pairs, drawn_pairs, matched_rows
 from .fitting.sampling import ObservedPairs
 from .fitting.spectral_start import schmidt_start
+from .fitting.starts import CONSTRUCTED, check_constructed, constructed_maps
 from .fitting.table_samples import TableSamples
 from .fitting.training import SOLVERS, ClosedForm, Problem
 from .fitting.unit_length import START, check_values
@@ -109,6 +110,12 @@ class AsymmetricRelation(
         Fraction of the rows held out for early stopping.
     warm_start : bool, default False
         Start each fit from the maps of the last one instead of random maps.
+    init : {"auto", "constructed"} or pair of MLPs, default "auto"
+        Where a solver starts. "auto": random maps or, for a dense R with the squared loss, the regression
+        described above. "constructed": the maps that interpolate R between rows of about equally spaced
+        values, one per hidden unit. They need tables of one column, one hidden layer of relus, and a dense R;
+        training from elsewhere often ends with larger errors. Two MLPs, such as `phi` and `psi` of
+        `bounds.neurons`, are themselves the start.
     random_state : int, Generator, RandomState or None, default None
         Seeds the initial weights, the order of the batches, the negatives and the validation split; an int
         makes a fit reproducible to the last bit.
@@ -194,6 +201,7 @@ class AsymmetricRelation(
         verbose: bool = False,
         standardize: bool = True,
         normalize: bool = False,
+        init: Any = "auto",
     ) -> None:
         self.hidden_widths = hidden_widths
         self.hidden_widths_psi = hidden_widths_psi
@@ -215,6 +223,7 @@ class AsymmetricRelation(
         self.verbose = verbose
         self.standardize = standardize
         self.normalize = normalize
+        self.init = init
 
     def fit(self, X: Any, y: Any, R: Any = None, sample_weight: Any = None) -> AsymmetricRelation:
         """Learn the relation between two tables.
@@ -287,12 +296,14 @@ class AsymmetricRelation(
             if settings["normalize"] and settings["loss"] == "squared":
                 check_values("R", R)
         settings["solver"] = self._solver_for(X, Y, R, settings)
+        check_constructed(settings, self.activation, (X, Y), not (R is None or sparse.issparse(R)))
         return TableSamples(X, Y, R, weight)
 
     def _solver_for(self, X: Any, Y: Any, R: Any, settings: dict[str, Any]) -> str:
         """Return the solver to use; refuse "als" with parameters that it does not have."""
         without: dict[str, tuple[Any, ...]] = {"loss": ("auto", "squared"), "n_negatives": ("auto",)}
         without |= {"early_stopping": (False,), "warm_start": (False,), "normalize": (False,)}
+        without["init"] = ("auto",)
         other = [name for name, values in without.items() if getattr(self, name) not in values]
         if not settings["auto_hidden"] and any(settings["hidden_widths"]):
             other.append("hidden_widths")
@@ -344,7 +355,9 @@ class AsymmetricRelation(
         self, samples: TableSamples, settings: dict[str, Any], rng: np.random.RandomState
     ) -> list[MLP]:
         phi, psi = super()._start(samples, settings, rng)
-        if samples.R is not None and settings["loss"] == "squared" and not sparse.issparse(samples.R):
+        if settings["init"] == CONSTRUCTED:
+            phi, psi = constructed_maps((phi, psi), samples.X, samples.Y, samples.R)
+        elif samples.R is not None and settings["loss"] == "squared" and not sparse.issparse(samples.R):
             phi, psi = schmidt_start(phi, psi, samples.X, samples.Y, samples.R, rng)
         return [phi, psi]
 

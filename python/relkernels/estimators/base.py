@@ -14,12 +14,12 @@ from sklearn.utils.validation import check_is_fitted
 from ..base import check
 from ..base.random_state import legacy_generator
 from ..gradients import LOSSES
-from ..maps.activations import resolve
 from ..maps.mlp import MLP
 from .files import SavedEstimator
 from .fitting.parameters import Parameters
 from .fitting.problems import Weight
 from .fitting.scaling import Scaling
+from .fitting.starts import check_maps, checked_init, trainable
 from .fitting.training import SOLVERS, Adam, ClosedForm, Fit, Problem, minimize
 from .fitting.unit_length import START, needs_temperature
 from .tables import check_sample_weight, validate_data
@@ -111,7 +111,9 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
     _losses: tuple[str, ...] = LOSSES
     _solvers: tuple[str, ...] = ("auto", *SOLVERS)
     _has_auto_decay = False
-    normalize: bool = False  # of estimators pickled before there was the parameter
+    # Of estimators pickled before there were these parameters.
+    normalize: bool = False
+    init: Any = "auto"
 
     def _settings(self) -> dict[str, Any]:
         """Check the parameters, and return them as `_learn` reads them.
@@ -138,6 +140,7 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
             "early_stopping": check.flag("early_stopping", self.early_stopping),
             "validation_fraction": fraction,
             "warm_start": check.flag("warm_start", self.warm_start),
+            "init": checked_init(self.init, 2 if hasattr(self, "hidden_widths_psi") else 1),
             "verbose": check.switch("verbose", self.verbose),
             "partial": False,
             "reset": True,
@@ -169,6 +172,7 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
             and solver == "auto"
             and settings["max_iter"] is None
             and not settings["early_stopping"]
+            and settings["init"] == "auto"
         )
         return settings
 
@@ -226,6 +230,7 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
             self.__dict__.pop("_rng", None)
         rng = self._generator(settings["partial"])
         known = self._known_maps(samples, settings)
+        first = self._given_maps(samples, settings) if known is None else known
         scalings = self._scalings(samples, settings, known)
         samples = samples.scaled(scalings)
 
@@ -246,10 +251,10 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
             self._finish(trained)
             return self
         training, held_out = self._split(samples, settings, rng)
-        if known is None:
+        if first is None:
             maps = self._start(training, settings, rng)
         else:
-            maps = [scaling.unfolded(mlp) for scaling, mlp in zip(scalings, known, strict=True)]
+            maps = [scaling.unfolded(mlp) for scaling, mlp in zip(scalings, first, strict=True)]
         parameters = Parameters(maps, self._start_numbers(maps, samples, settings, known is not None))
         problem = self._problem(parameters, training, settings)
         if held_out is not None:
@@ -283,21 +288,20 @@ class TrainedEstimator(SavedEstimator, BaseEstimator, Generic[S]):
         if not (settings["partial"] or settings["warm_start"]) or not hasattr(self, "phi_"):
             return None
         known: list[MLP] = [getattr(self, name) for name in _MAPS if hasattr(self, name)]
-        activation, dtype = resolve(self.activation), samples.tables[0].dtype
-        for name, mlp, widths in zip(_MAPS, known, map_widths(samples, settings), strict=False):
-            if settings["auto_hidden"]:
-                widths = (widths[0], *mlp.widths[1:-1], widths[-1])
-            if settings["auto_features"]:
-                widths = (*widths[:-1], mlp.widths[-1])
-            wanted = widths, activation, dtype, settings["normalize"]
-            if (mlp.widths, mlp.activation, mlp.dtype, mlp.normalize) != wanted:
-                normalized = ", normalized" if settings["normalize"] else ""
-                check.fail(
-                    "partial_fit" if settings["partial"] else "warm_start",
-                    f"parameters and tables that {name} fits, {mlp!r}",
-                    f"widths {widths}, {activation}, {dtype}{normalized}; fit a clone to begin anew",
-                )
+        self._check_maps("partial_fit" if settings["partial"] else "warm_start", known, samples, settings)
         return known
+
+    def _given_maps(self, samples: S, settings: dict[str, Any]) -> list[MLP] | None:
+        """Return the maps of `init`, or None; refuse those of other parameters or tables."""
+        if isinstance(settings["init"], str):
+            return None
+        given = [trainable(mlp, samples.tables[0].dtype) for mlp in settings["init"]]
+        self._check_maps("init", given, samples, settings)
+        return given
+
+    def _check_maps(self, argument: str, maps: Sequence[MLP], samples: S, settings: dict[str, Any]) -> None:
+        wanted = map_widths(samples, settings), self.activation, samples.tables[0].dtype
+        check_maps(argument, dict(zip(_MAPS, maps, strict=False)), *wanted, settings)
 
     def _start(self, samples: S, settings: dict[str, Any], rng: np.random.RandomState) -> list[MLP]:
         """Return the maps that a new fit starts from: random ones with features of about unit length."""

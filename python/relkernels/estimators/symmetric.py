@@ -26,6 +26,7 @@ from .fitting.object_samples import ObjectSamples
 from .fitting.parameters import Parameters
 from .fitting.problems import all_pairs, drawn_pairs
 from .fitting.sampling import LabelPairs, ObservedPairs, PairSampler, ValuePairs
+from .fitting.starts import CONSTRUCTED, check_constructed, constructed_map
 from .fitting.training import ClosedForm, Problem
 from .fitting.unit_length import check_cosines
 from .retrieval import RetrievalMixin
@@ -106,6 +107,12 @@ class SymmetricRelation(
         Fraction of the rows held out for early stopping.
     warm_start : bool, default False
         Start each fit from the maps of the last one instead of random maps.
+    init : {"auto", "constructed"} or MLP, default "auto"
+        Where a solver starts. "auto": a random map or, for values with the squared loss, the regression
+        described above. "constructed": the map that interpolates the values of the relation between equally
+        spaced knots, one per hidden unit. It needs X of one column, one hidden layer of relus, and y a kernel
+        or a matrix of values; training from elsewhere often ends with larger errors. An MLP, such as the
+        `phi` of `bounds.neurons`, is itself the start.
     random_state : int, Generator, RandomState or None, default None
         Seeds the initial weights, the order of the batches, the negatives and the validation split; an int
         makes a fit reproducible to the last bit.
@@ -186,6 +193,7 @@ class SymmetricRelation(
         verbose: bool = False,
         standardize: bool = True,
         normalize: bool = False,
+        init: Any = "auto",
     ) -> None:
         self.hidden_widths = hidden_widths
         self.n_features = n_features
@@ -206,6 +214,7 @@ class SymmetricRelation(
         self.verbose = verbose
         self.standardize = standardize
         self.normalize = normalize
+        self.init = init
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> SymmetricRelation:
         """Learn the relation.
@@ -271,13 +280,16 @@ class SymmetricRelation(
         samples = ObjectSamples(X, targets, weight, X)
         if self.loss == "auto" and not settings["partial"] and samples.n_classes > MOST_CLASSES:
             settings["loss"] = "softmax"
+        check_constructed(settings, self.activation, samples.tables, samples.gives_values)
         return samples
 
     def _start(
         self, samples: ObjectSamples, settings: dict[str, Any], rng: np.random.RandomState
     ) -> list[MLP]:
         (phi,) = super()._start(samples, settings, rng)
-        if settings["loss"] == "squared" and samples.gives_values:
+        if settings["init"] == CONSTRUCTED:
+            phi = constructed_map(phi, samples.X, samples.unscaled, samples.y)
+        elif settings["loss"] == "squared" and samples.gives_values:
             phi = samples.spectral_map(phi, rng)
         return [phi]
 

@@ -125,18 +125,30 @@ def interpolant(
     """
     s, t = (np.linspace(b[0, 0], b[0, 1], k + 1) for b, k in ((x, n), (y, m)))
     R = relation.at(s[:, None], t[:, None])
-    if lower:
-        R = lowered(lowered(R).T).T
+    return through(s, t, lowered(lowered(R).T).T if lower else R, one_map)
+
+
+def through(
+    s: np.ndarray, t: np.ndarray, R: np.ndarray, one_map: bool, n_features: int | None = None
+) -> tuple[MLP, MLP, float]:
+    """Return the maps with knots s and t whose inner products there are R, and their largest error there.
+
+    `n_features` leaves out the smallest terms of the factorisation of R.
+    """
     if one_map:
         values, vectors = np.linalg.eigh((R + R.T) / 2)
         kept = values > 1e-15 * values[-1]
+        if n_features is not None:
+            kept[:-n_features] = False
         A = B = vectors[:, kept] * np.sqrt(values[kept])
     else:
         left, values, right = np.linalg.svd(R, full_matrices=False)
         kept = values > 1e-15 * values[0]
+        if n_features is not None:
+            kept[n_features:] = False
         A, B = left[:, kept] * np.sqrt(values[kept]), right[kept].T * np.sqrt(values[kept])
     if not kept.any():
-        A, B = np.zeros((n + 1, 1)), np.zeros((m + 1, 1))
+        A, B = np.zeros((len(s), 1)), np.zeros((len(t), 1))
     phi = piecewise_linear(s, A)
     psi = phi if one_map else piecewise_linear(t, B)
     return phi, psi, float(np.abs(R - A @ B.T).max())
