@@ -6,7 +6,7 @@ import relkernels as rk
 from relkernels import bounds
 from relkernels.bounds import width_floors
 from relkernels.bounds.certificates.relations import relation_on_cells
-from relkernels.bounds.constructions import knots, quadrature, ridges
+from relkernels.bounds.constructions import knots, quadrature, ridges, trained
 
 
 def tanh(a, b):
@@ -161,6 +161,50 @@ def test_one_map_for_a_function():
     assert yes.certificate.certified
 
 
+def test_trained_networks_are_smaller_and_certified():
+    built, fewer = (bounds.neurons("laplace", 0.1, [(-1, 1)], train=train) for train in (False, True))
+    assert built.lower <= fewer.upper < built.upper
+    assert fewer.phi.n_neurons == fewer.upper
+    assert fewer.construction == "trained knots"
+    assert fewer.certificate.certified
+    x = np.linspace(-1, 1, 1001)[:, None]
+    assert error(lambda a, b: np.exp(-np.abs(a - b.T)), fewer, x, x) <= fewer.error == fewer.certificate.upper
+
+
+@pytest.mark.slow
+def test_training_halves_a_network_of_ridges():
+    count = bounds.neurons("gaussian", 0.3, [(-1, 1)] * 2, train=True)
+    assert count.upper <= 5  # 8 are built
+    x = np.clip(np.random.default_rng(1).uniform(-1.2, 1.2, (1500, 2)), -1, 1)
+    assert error(gaussian, count, x, x) <= count.error <= 0.3
+
+
+def test_units_without_effect_are_removed_first():
+    # x = relu(x) - relu(-x), with copies that have small output weights and a unit that is never active.
+    first = np.array([[1.0, -1.0, 1.0, -1.0, 1.0]])
+    phi = rk.MLP(
+        [first, np.array([[1.0], [-1.0], [1e-3], [0.0], [5.0]])], [np.array([0, 0, 0, 0, -3.0]), np.zeros(1)]
+    )
+    x = np.linspace(-1, 1, 50)[:, None]
+    (found,) = trained.without_units((phi,), (x,), 3)
+    assert found.widths == (1, 2, 1)
+    np.testing.assert_allclose(found(x), phi(x), atol=1e-4)
+    pair = trained.without_units((phi, phi), (x, x), 5)
+    assert sum(m.n_neurons for m in pair) == 5
+    np.testing.assert_allclose(pair[0](x) * pair[1](x), phi(x) ** 2, atol=1e-3)
+
+
+@pytest.mark.parametrize("one_map", [True, False])
+def test_training_ends_with_the_error_that_it_says(one_map):
+    x = np.linspace(-1, 1, 40)[:, None]
+    relation = relation_on_cells("relation", "gaussian", (1, 1), None, None, {})
+    start = tuple(rk.MLP.random([1, 4, 3], random_state=k, dtype="float64") for k in range(2 - one_map))
+    before = np.abs(start[0](x) @ start[-1](x).T - gaussian(x, x)).max()
+    maps, largest = trained.trained(relation, start, [x] * len(start), 0.2)
+    assert largest == pytest.approx(np.abs(maps[0](x) @ maps[-1](x).T - gaussian(x, x)).max(), abs=1e-12)
+    assert largest < before / 2
+
+
 def test_without_certificates():
     count = bounds.neurons("laplace", 0.1, [(-1, 1)], max_pairs=0)
     assert (count.upper, count.proved, count.certificate) == (20, 20, None)
@@ -176,6 +220,8 @@ def test_without_certificates():
         (("gaussian", 0.1, [(-1, np.inf)]), {}, "box"),
         (("gaussian", 0.1, [(-1, 1)]), {"dimension": 2}, "box"),
         (("gaussian", 0.1, [(-1, 1)]), {"maps": 2}, "maps"),
+        (("gaussian", 0.3, [(-1, 1)] * 3), {"train": True}, "train: .* 3 dimensions"),
+        (("gaussian", 0.3, [(-1, 1)]), {"train": True, "max_pairs": 0}, "train: .* max_pairs=0"),
         (("laplace", 0.1, [(-1, 1)] * 2), {}, "box"),
         ((tanh, 0.1, [(-1, 1)]), {}, "lipschitz"),
         ((tanh, 0.1, [(-1, 1)] * 2), {"lipschitz": 4.0}, "box"),

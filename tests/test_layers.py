@@ -15,7 +15,8 @@ LAYERS = [
     ["maps"],
     ["cuda"],
     ["ops", "spectra", "config", "samples"],
-    ["gradients", "states", "bounds", "metrics"],
+    ["gradients", "states", "metrics"],
+    ["bounds"],
     ["estimators", "torch", "jax", "plot"],
     ["dask", "demos", "studies", "benchmarks"],
     ["relkernels"],  # __init__.py

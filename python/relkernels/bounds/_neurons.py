@@ -2,13 +2,14 @@
 
 Upper bound: networks built by `constructions.knots` and `constructions.ridges`, whose proofs give the first
 count. Smaller networks of the same families are then tried in increasing order until `certify` bounds the
-error of one by eps. Lower bound: `width_floors`.
+error of one by eps; on request its units are pruned and trained (`constructions.trained`). Lower bound:
+`width_floors`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from ._certify import Certificate, boxes_of, certify
 from ._symmetric_floor import symmetric_floor
 from .bound import positive
 from .certificates.relations import Function, Periodic, Polynomial, Radial, RelationOnCells, relation_on_cells
-from .constructions import knots, quadrature, ridges
+from .constructions import knots, quadrature, ridges, trained
 from .width_floors import kink_floor, rank_floor
 
 # More dimensions have too many cells.
@@ -32,6 +33,8 @@ _RANDOM = 6
 _LOOSEST, _STEP = 4.0, 2 ** (1 / 12)
 # Networks whose error on a sample is closer to eps are not tried: they would take too many cells.
 _MARGIN = 0.98
+# Trained networks have this many times the pairs of cells of the others.
+_TRAINED = 4
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class NeuronCount:
     certificate : Certificate or None
         The bound by `certify`; None if `error` is that of the construction's proof.
     construction : str
-        "knots" or "ridges"; with "random" the proof holds with probability 0.99 over its random draws.
+        "knots" or "ridges"; with "random" the proof holds with probability 0.99 over its random draws, with
+        "trained" units were removed and the others trained.
     proved : float
         The count by the proofs of the constructions alone.
     floors : Mapping
@@ -201,6 +205,7 @@ def neurons(
     lipschitz: float | tuple[float, float] | None = None,
     curvature: float | None = None,
     max_pairs: int = 1 << 22,
+    train: bool = False,
     random_state: int = 0,
     **parameters: Any,
 ) -> NeuronCount:
@@ -225,6 +230,9 @@ def neurons(
     max_pairs : int, default 2**22
         Pairs of cells of all certificates, in up to two dimensions; one has at most a quarter. 0: counts
         by proofs alone.
+    train : bool, default False
+        Then remove units of the network and train the others, as long as the error is certified, with up to
+        4 `max_pairs` pairs of cells. In up to two dimensions; takes seconds in one and up to minutes in two.
     random_state : int, default 0
         Of the random directions in six and more dimensions.
     **parameters
@@ -261,6 +269,9 @@ def neurons(
         check.integer("max_pairs", max_pairs, 0),
         check.integer("random_state", random_state, 0),
     )
+    if check.flag("train", train) and (most_pairs == 0 or max(dimensions) > _MOST_CERTIFIED):
+        what = "max_pairs=0" if most_pairs == 0 else f"{max(dimensions)} dimensions"
+        check.fail("train", f"False with {what}: trained networks need certificates", True)
     is_function = isinstance(promised, Function)
     if maps is not None:
         check.integer("maps", maps, 1, 2)
@@ -304,22 +315,22 @@ def neurons(
 
     left = most_pairs
 
-    def certified(maps: Any) -> Certificate | None:
+    def bounded(maps: Sequence[MLP], part: float = 1 / 4) -> Certificate | None:
         nonlocal left
         if left <= 0:
             return None
         found = certify(
-            (maps[0], maps[1]),
+            (maps[0], maps[-1]),
             relation,
             boxes,
             lipschitz=lipschitz,
             curvature=curvature,
             eps=accuracy,
-            max_pairs=max(min(left, most_pairs // 4), 1),
+            max_pairs=max(min(left, int(part * most_pairs)), 1),
             **parameters,
         )
         left -= found.n_pairs
-        return found if found.certified else None
+        return found
 
     if most_pairs and max(dimensions) <= _MOST_CERTIFIED:
         limit = 1e9 if best is None else best.units
@@ -329,14 +340,24 @@ def neurons(
             tried = built.maps()[:2]
             if not _seems_close(question, *tried, accuracy):
                 continue
-            certificate = certified(tried)
-            if certificate is not None:
-                best, pair = built, list(tried)
+            found = bounded(tried)
+            if found is not None and found.certified:
+                best, pair, certificate = built, list(tried), found
                 break
         if certificate is None and pair is not None:
             left = max(left, most_pairs // 4)
-            certificate = certified(pair)
+            found = bounded(pair)
+            certificate = found if found is not None and found.certified else None
         if certificate is not None:
+            error = certificate.upper
+    if best is not None and pair is not None and train:
+        left = _TRAINED * most_pairs
+        kept = pair[:1] if one_map else pair
+        fewer = trained.smaller(promised, boxes, tuple(kept), accuracy, lower, bounded)
+        if fewer is not None:
+            units = sum(m.n_neurons for m in fewer.maps)
+            best = best._replace(units=units, name=f"trained {best.name}")
+            pair, certificate = [fewer.maps[0], fewer.maps[-1]], fewer.certificate
             error = certificate.upper
     if best is None:
         return NeuronCount(lower, math.inf, accuracy, None, None, math.inf, None, "none", math.inf, floors)
