@@ -199,6 +199,7 @@ def test_the_kept_verdicts_are_those_of_the_kept_rows(name):
     ("name", "words"),
     [
         ("symmetric", "114 of 120; not: polynomial D = 8 N = 8"),  # fits worse than zero
+        ("bounds", "26 of 30; not: gaussian l = 0.5 D = 2 eps = 0.1: 5, 66"),
         ("random-features", "0.0226 with 256, 0.0162 with 8"),
         ("zonal", "q = 2, r = 0.5: 0.66 < 0.75"),
         ("functional", "functions by fourier, 0.0332 with 24, 0.0186 with 4"),
@@ -214,6 +215,34 @@ def test_a_violated_bound_is_a_contradiction():
     rows[0]["ratio_max"] = 1.01
     verdict = study.study("attention").judge(rows)
     assert study.Outcome("attention", "", *verdict, rows, [], 0).contradicted
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "other"),
+    [
+        ("bounds", "pruned", "lower"),  # fewer units than any network needs
+        ("bounds", "built_error", "built_found"),  # a larger error than the certified one
+        ("symmetric", "certified_error", "sup_error"),
+        ("symmetric", "width", "neurons_at_least"),
+        ("asymmetric", "certified_error", "sup_error"),
+    ],
+)
+def test_a_certificate_that_is_exceeded_is_a_contradiction(name, column, other):
+    rows = recorded_rows(name)
+    row = next(r for r in rows if r.get(other, 0) > 0 and column in r)
+    row[column] = 0.9 * row[other]
+    verdict = study.study(name).judge(rows)
+    assert study.Outcome(name, "", *verdict, rows, [], 0).contradicted
+
+
+@pytest.mark.slow
+def test_counts_of_a_relation_are_in_order():
+    module = study.study("bounds")
+    piece = next(p for p in module.pieces(True) if p["relation"] == "order")
+    (row,) = module.measure(piece)
+    assert row["lower"] <= row["pruned"] <= row["built"] <= row["proved"] < row["barron_type"]
+    assert row["built_found"] <= row["built_error"] <= row["eps"]
+    assert row["pruned_error"] <= row["eps"]
 
 
 def test_the_duration_is_printed_before_the_work(monkeypatch, tmp_path, capsys):

@@ -19,17 +19,16 @@ from . import output, page
 
 SUMMARY = "measure the claims of the theory and compare them with the bounds"
 DESCRIPTION = (
-    "Run studies: symmetric and asymmetric relations, relations between two real tables, "
-    "attention by preorders, random features, zonal "
-    "networks, relations between functions and measures, and the quality of the estimators at their "
-    "defaults beside other methods. Each writes a CSV, pictures and a text with claim, measurement, criteria "
-    'and verdict to DIR/NAME, and says "disagrees" where the measurement fails a criterion. An interrupted '
-    "run resumes where it stopped. Exit code 1 if a measurement contradicts a bound that is proven for every "
-    "case. DIR/README.md shows all studies in DIR."
+    "Run studies: symmetric and asymmetric relations, relations between two real tables, bounds of the "
+    "number of neurons, attention by preorders, random features, zonal networks, relations between functions "
+    "and measures, and the quality of the estimators at their defaults beside other methods. Each writes a "
+    'CSV, pictures and a text with claim, measurement, criteria and verdict to DIR/NAME, and says "disagrees" '
+    "where the measurement fails a criterion. An interrupted run resumes where it stopped. Exit code 1 if a "
+    "measurement contradicts a bound that is proven for every case. DIR/README.md shows all studies in DIR."
 )
 EXAMPLE = "relkernels reproduce symmetric zonal --quick"
-# Duration of all studies, with --quick and without. With --quick they took 125 s of processor time.
-DURATION = {True: "1 to 3 minutes on 2 cores", False: "about 25 minutes on 2 cores"}
+# Duration of all studies, with --quick and without. With --quick they took 160 s of processor time.
+DURATION = {True: "1 to 3 minutes on 2 cores", False: "about 40 minutes on 2 cores"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -27,6 +27,7 @@ NAMES = (
     "symmetric",
     "asymmetric",
     "crossdomain",
+    "bounds",
     "attention",
     "random-features",
     "zonal",
