@@ -86,6 +86,7 @@ ESTIMATORS = [SymmetricRelation, AsymmetricRelation, PreferenceRetriever]
 DESCRIBED_APART = {
     "batch_size",
     "hidden_widths",
+    "init",
     "learning_rate",
     "loss",
     "max_iter",

@@ -110,12 +110,6 @@ class AsymmetricRelation(
         Fraction of the rows held out for early stopping.
     warm_start : bool, default False
         Start each fit from the maps of the last one instead of random maps.
-    init : {"auto", "constructed"} or pair of MLPs, default "auto"
-        Where a solver starts. "auto": random maps or, for a dense R with the squared loss, the regression
-        described above. "constructed": the maps that interpolate R between rows of about equally spaced
-        values, one per hidden unit. They need tables of one column, one hidden layer of relus, and a dense R;
-        training from elsewhere often ends with larger errors. Two MLPs, such as `phi` and `psi` of
-        `bounds.neurons`, are themselves the start.
     random_state : int, Generator, RandomState or None, default None
         Seeds the initial weights, the order of the batches, the negatives and the validation split; an int
         makes a fit reproducible to the last bit.
@@ -128,6 +122,12 @@ class AsymmetricRelation(
         Learn features of unit length, so that relation values are cosines. Matched rows are then fitted in
         closed form, too; values, which the squared loss requires to be from -1 to 1, by Adam. The losses
         "logistic" and "softmax" divide the cosines by a learned temperature.
+    init : {"auto", "constructed"} or pair of MLPs, default "auto"
+        Where a solver starts. "auto": random maps or, for a dense R with the squared loss, the regression
+        described above. "constructed": the maps that interpolate R between rows of about equally spaced
+        values, one per hidden unit. They need tables of one column, one hidden layer of relus, and a dense R;
+        training from elsewhere often ends with larger errors. Two MLPs, such as `phi` and `psi` of
+        `bounds.neurons`, are themselves the start.
 
     Attributes
     ----------

@@ -107,12 +107,6 @@ class SymmetricRelation(
         Fraction of the rows held out for early stopping.
     warm_start : bool, default False
         Start each fit from the maps of the last one instead of random maps.
-    init : {"auto", "constructed"} or MLP, default "auto"
-        Where a solver starts. "auto": a random map or, for values with the squared loss, the regression
-        described above. "constructed": the map that interpolates the values of the relation between equally
-        spaced knots, one per hidden unit. It needs X of one column, one hidden layer of relus, and y a kernel
-        or a matrix of values; training from elsewhere often ends with larger errors. An MLP, such as the
-        `phi` of `bounds.neurons`, is itself the start.
     random_state : int, Generator, RandomState or None, default None
         Seeds the initial weights, the order of the batches, the negatives and the validation split; an int
         makes a fit reproducible to the last bit.
@@ -125,6 +119,12 @@ class SymmetricRelation(
         Learn features of unit length, so that relation values are cosines. Values or a kernel are then fitted
         with the squared loss only if r(x, x) = 1 for all x. The losses "logistic" and "softmax" divide the
         cosines by a learned temperature.
+    init : {"auto", "constructed"} or MLP, default "auto"
+        Where a solver starts. "auto": a random map or, for values with the squared loss, the regression
+        described above. "constructed": the map that interpolates the values of the relation between equally
+        spaced knots, one per hidden unit. It needs X of one column, one hidden layer of relus, and y a kernel
+        or a matrix of values; training from elsewhere often ends with larger errors. An MLP, such as the
+        `phi` of `bounds.neurons`, is itself the start.
 
     Attributes
     ----------
