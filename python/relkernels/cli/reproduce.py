@@ -22,9 +22,10 @@ DESCRIPTION = (
     "Run studies: symmetric and asymmetric relations, relations between two real tables, bounds of the "
     "number of neurons, attention by preorders, random features, zonal networks, relations between functions "
     "and measures, and the quality of the estimators at their defaults beside other methods. Each writes a "
-    'CSV, pictures and a text with claim, measurement, criteria and verdict to DIR/NAME, and says "disagrees" '
-    "where the measurement fails a criterion. An interrupted run resumes where it stopped. Exit code 1 if a "
-    "measurement contradicts a bound that is proven for every case. DIR/README.md shows all studies in DIR."
+    "CSV, pictures and a text with claim, measurement, criteria and verdict to DIR/NAME, and says "
+    '"disagrees" where the measurement fails a criterion. An interrupted run resumes where it stopped. Exit '
+    "code 1 if a measurement contradicts a bound that is proven for every case. DIR/README.md shows all "
+    "studies in DIR."
 )
 EXAMPLE = "relkernels reproduce symmetric zonal --quick"
 # Duration of all studies, with --quick and without. With --quick they took 160 s of processor time.
