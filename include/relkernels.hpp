@@ -240,12 +240,11 @@ struct RelationalOptions {
     Align align = Align::upper_left;
 };
 
-// With the weights a_ij = softmax_j(scale <q_i, k_j>) of each of h heads, and R relations that all heads
-// share:
-//   relations_il <- sum_j a_ij f(rel_scale <q_rel_il, k_rel_jl>), values_i <- sum_j a_ij v_j
-// in memory O((n + m) (h d + R d_r)).  q (..., h, n, d), k (..., h, m, d), q_rel (..., R, n, d_r),
-// k_rel (..., R, m, d_r), v (..., h, m, d_v); relations (..., h, n, R), values (..., h, n, d_v) and lse
-// (..., h, n), which may be left out. A row with nothing to attend to is zero, its lse -inf.
+// relations_il <- sum_j a_ij f(rel_scale <q_rel_il, k_rel_jl>) and values_i <- sum_j a_ij v_j, with the
+// weights a_ij = softmax_j(scale <q_i, k_j>) of each of h heads, and R relations that all heads share; in
+// memory O((n + m) (h d + R d_r)).  q (..., h, n, d), k (..., h, m, d), q_rel (..., R, n, d_r), k_rel (...,
+// R, m, d_r), v (..., h, m, d_v), relations (..., h, n, R), values (..., h, n, d_v), lse
+// (..., h, n) or left out. A row with nothing to attend to is zero, its lse -inf.
 template <class T>
 void relational_attention(In<T> q, In<T> k, In<T> q_rel, In<T> k_rel, In<T> v, View<T> relations,
                           Out<T> values, Out<T> lse = {}, const RelationalOptions& options = {});

@@ -75,7 +75,7 @@ def same_dtype(*named: tuple[str, Any]) -> None:
             cast = None
             if isinstance(other, np.ndarray):
                 cast = f"{name}.astype(np.{first.dtype})"
-            elif isinstance(first, np.ndarray):  # maps cannot be converted: the arrays must be
+            elif isinstance(first.dtype, np.dtype):  # maps cannot be converted: the arrays must be
                 cast = f"{first_name}.astype(np.{other.dtype})"
             different_dtype(name, first_name, str(first.dtype), str(other.dtype), cast)
 
