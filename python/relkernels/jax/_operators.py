@@ -70,6 +70,11 @@ def _as(result: Any, found: Any) -> Any:
     return np.asarray(found, result.dtype).reshape(result.shape)
 
 
+def at_least(ndim: int, a: Any) -> Any:
+    """Return an array, or None, with leading dimensions of 1 up to `ndim` dimensions."""
+    return a if a is None or a.ndim >= ndim else a.reshape((*(1,) * (ndim - a.ndim), *a.shape))
+
+
 def like(*arrays: Any) -> tuple[Any, ...]:
     """Return the shapes and dtypes of arrays, those of their gradients."""
     return tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays)

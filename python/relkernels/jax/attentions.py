@@ -12,7 +12,7 @@ import numpy as np
 from .. import gradients, ops
 from ..base import check
 from ..ops.allowed import Allowed, Window
-from ._operators import call, differentiable, like
+from ._operators import at_least, call, differentiable, like
 from ._tracing import index_dtype, result_of
 from .maps import Map, floats, points, widened
 from .relations import both_features, factor
@@ -128,9 +128,7 @@ def attention(
 def _attend(o: _Scoring, f: Any, g: Any, v: Any, mask: Any, bias: Any, scale: Any) -> Any:
     arrays = {"q": f, "k": g, "v": v, "mask": mask, "bias": bias}
     result = result_of("attention", arrays, return_lse=True, **o.options())
-    given = tuple(
-        a if a is None or a.ndim > 1 else a.reshape((1, -1) if a.ndim else (1, 1)) for a in (mask, bias)
-    )
+    given = tuple(at_least(2, a) for a in (mask, bias))
     return call(_attend_on_host, result, (2, 2, 2, 2, 2, None), (f, g, v, *given, scale), o=o)
 
 
@@ -206,9 +204,7 @@ def attention_scores(
 
 def _scores(o: _Scoring, f: Any, g: Any, mask: Any, bias: Any, scale: Any) -> Any:
     result = result_of("attention_scores", {"q": f, "k": g, "mask": mask, "bias": bias}, **o.options())
-    given = tuple(
-        a if a is None or a.ndim > 1 else a.reshape((1, -1) if a.ndim else (1, 1)) for a in (mask, bias)
-    )
+    given = tuple(at_least(2, a) for a in (mask, bias))
     return call(_scores_on_host, result, (2, 2, 2, 2, None), (f, g, *given, scale), o=o)
 
 
@@ -300,9 +296,7 @@ def retrieve(
 
 def _find(o: _Search, f: Any, g: Any, mask: Any, exclude: Any) -> Any:
     result = result_of("retrieve", {"q": f, "keys": g, "mask": mask}, k=o.k, pad=o.pad)
-    if mask is not None and mask.ndim < 2:
-        mask = mask.reshape((1, -1) if mask.ndim else (1, 1))
-    return call(_find_on_host, result, (2, 2, 2, 2), (f, g, mask, exclude), o=o)
+    return call(_find_on_host, result, (2, 2, 2, 2), (f, g, at_least(2, mask), exclude), o=o)
 
 
 def _find_on_host(f: Any, g: Any, mask: Any, exclude: Any, o: _Search) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from .. import gradients, ops
 from ..base import check
 from ..ops.allowed import Allowed, Window
-from ._operators import call, differentiable, like
+from ._operators import at_least, call, differentiable, like
 from ._tracing import result_of
 from .attentions import mask_of
 from .maps import floats, widened
@@ -104,9 +104,7 @@ def _attend(
 ) -> Any:
     arrays = dict(zip(_NAMES, (q, k, q_rel, k_rel, v), strict=True)) | {"mask": mask}
     result = result_of("relational_attention", arrays, return_lse=True, **o.options())
-    if mask is not None and mask.ndim < 3:
-        mask = mask.reshape((*(1,) * (3 - mask.ndim), *mask.shape))
-    given = (q, k, q_rel, k_rel, v, mask, scale, rel_scale)
+    given = (q, k, q_rel, k_rel, v, at_least(3, mask), scale, rel_scale)
     return call(_attend_on_host, result, (3, 3, 3, 3, 3, 3, None, None), given, o=o)
 
 
