@@ -1,7 +1,8 @@
 """Relations between two spaces, on real tables: two maps beside the bound, the rank floor and other methods.
 
-The columns of a table are cut in two; each half is reduced to its leading principal components, in units in
-which all rows are in the cube [-1, 1]^D. x is a row of the first half, y a row of the second. Two relations:
+The columns of a table are cut in two; each half is reduced to the leading principal components of its
+training rows, in units in which all rows are in the cube [-1, 1]^D. x is a row of the first half, y a row of
+the second. Two relations:
 
 - "function": exp(-|Cx - y|^2 / (2 l^2)), C the ridge regression of the second half on the first, l the median
   distance of two rows y. It is a function on the cubes, so the bound applies.
@@ -21,7 +22,8 @@ from scipy.spatial.distance import cdist, pdist
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import NearestNeighbors
-from sklearn.preprocessing import scale
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from .. import bounds
 from ..estimators import AsymmetricRelation
@@ -89,16 +91,19 @@ def domains(table: str, rows: int) -> Domains:
     """Return the two spaces of a table; a third of the rows is held out."""
     halves = matched(table)
     order = np.random.default_rng(0).permutation(len(halves[0]))[:rows]
-    X, Y = (_cube(half[order]) for half in halves)
     cut = 2 * len(order) // 3
+    X, Y = (_cube(half[order], cut) for half in halves)
     train, test = np.arange(cut), np.arange(cut, len(order))
     carry = Ridge(fit_intercept=False).fit(X[train], Y[train]).coef_.T
     return Domains(X, Y, train, test, np.ascontiguousarray(carry), float(np.median(pdist(Y[train]))))
 
 
-def _cube(half: np.ndarray) -> np.ndarray:
-    leading = PCA(min(COMPONENTS, half.shape[1]), random_state=0).fit_transform(scale(half))
-    return leading / np.abs(leading).max()
+def _cube(half: np.ndarray, n_training: int) -> np.ndarray:
+    """Return leading components, those of the first rows; the unit alone depends on all rows."""
+    components = PCA(min(COMPONENTS, half.shape[1]), random_state=0)
+    leading = make_pipeline(StandardScaler(), components).fit(half[:n_training]).transform(half)
+    found: np.ndarray = leading / np.abs(leading).max()
+    return found
 
 
 def measure(piece: Row) -> list[Row]:
