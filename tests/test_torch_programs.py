@@ -16,6 +16,7 @@ import relkernels.torch as rkt  # noqa: E402
 from plain_torch import normal, plain_attention, plain_relation, smooth_map  # noqa: E402
 from relkernels import _core  # noqa: E402
 from relkernels.arrays.engine import Processor  # noqa: E402
+from relkernels.torch import _attention, _relational  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
@@ -246,6 +247,19 @@ def calls(monkeypatch):
         found.append(sum(a is not None for a in (of_x, *of_weights, *of_biases)))
         return of_map(*arguments)
 
+    def recorded(operator):
+        whole, name = operator._whole, operator._schema.name.partition("::")[2]
+
+        def call(*arguments):
+            result = whole(*arguments)
+            if result is not NotImplemented:
+                found.append(name)
+            return result
+
+        monkeypatch.setattr(operator, "_whole", call)
+
+    for operator in (_attention.attention_vjp, _relational.relational_attention_vjp):
+        recorded(operator)
     inner, of_map = Processor.run, _core.feature_map_backward
     monkeypatch.setattr(Processor, "run", staticmethod(run))
     monkeypatch.setattr(_core, "feature_map_backward", backward)

@@ -224,6 +224,7 @@ void register_operations(py::module_& m);
 void register_ordinary(py::module_& m);
 void register_gradients(py::module_& m);
 void register_system(py::module_& m);
+void register_tensors(py::module_& m);
 void register_ceilings(py::module_& m);
 
 }  // namespace rk::bindings

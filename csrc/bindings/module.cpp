@@ -29,6 +29,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     rk::bindings::register_nngp(m);
     rk::bindings::register_operations(m);
     rk::bindings::register_ordinary(m);
+    rk::bindings::register_tensors(m);
     rk::bindings::register_gradients(m);
     rk::bindings::register_ceilings(m);
 }

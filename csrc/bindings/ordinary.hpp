@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "bindings/conversions.hpp"
+#include "bindings/whole_calls.hpp"
 #include "operations/operations.hpp"
 
 namespace rk::bindings {
@@ -18,8 +19,6 @@ using NumpyArray = py::detail::PyArray_Proxy;
 
 // Where a larger result lies in memory, and whether there is room for it, is arrays/allocate.py's affair.
 inline constexpr long kLargest = 1L << 20;
-// Multiply-adds, some 10 microseconds, up to which it is not worth releasing the GIL.
-inline constexpr double kHoldsGil = 250e3;
 inline constexpr int kNew = -1;  // the place of an output that the caller cannot pass
 
 // What calls compare with, looked up once. The references are never dropped.
@@ -220,37 +219,11 @@ Array<T> matrix(const py::object& a, long rows, long cols) {
     return {reinterpret_cast<T*>(data), {rows, cols}, {rows > 1 ? cols : 0, cols > 1 ? 1 : 0}};
 }
 
-inline PyObject* not_ordinary() { return Py_NewRef(Py_NotImplemented); }
-
-template <class F>
-void run_kernel(double work, const F& f) {
-    if (work > kHoldsGil)
-        without_gil(f);
-    else
-        f();
-}
-
 // The result once f has run.
 template <class F>
 PyObject* computed(double work, py::object result, const F& f) {
     run_kernel(work, f);
     return result.release().ptr();
-}
-
-// What f returns; null, with Python's exception set, if it throws.
-template <class F>
-PyObject* raising_in_python(const F& f) {
-    try {
-        return f();
-    } catch (const Interrupted&) {  // the signal's exception is set
-    } catch (py::error_already_set& error) {
-        error.restore();
-    } catch (const std::bad_alloc& error) {
-        PyErr_SetString(PyExc_MemoryError, error.what());
-    } catch (const std::exception& error) {
-        PyErr_SetString(PyExc_RuntimeError, error.what());
-    }
-    return nullptr;
 }
 
 }  // namespace rk::bindings

@@ -67,6 +67,7 @@ void weighted_sum(const Team& team, const T* weights, long row, long col, const 
             for (long r = i; j0 + m == points.count && r < i + n; ++r) {
                 T* sum = out + r * out_row;
                 if (parts) parts[r] += product_with(own, r, sum);
+                if (scale == T(1)) continue;  // a twentieth of the time of 64 x 64 weights
                 for (long c = 0; c < width; ++c) sum[c] *= scale;
             }
         });

@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['ACTIVATIONS', 'DlpackTensor', 'Dual', 'FoundPairs', 'LINKS', 'LINKS_OF_DISTANCE', 'LOSSES', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_scores_vjp', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'encode_keys', 'feature_map', 'feature_map_backward', 'feature_map_forward', 'feature_map_vjp', 'find_openmp', 'get_num_threads', 'isa', 'measure_ceiling', 'narrow', 'nngp_diagonal', 'nngp_kernel', 'normalize', 'normalize_vjp', 'ordinary', 'philox', 'random_features', 'random_normals', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'relation_matvec_vjp', 'relational_attention', 'relational_attention_vjp', 'retrieve', 'retrieve_above', 'set_gradients_class', 'set_map_class', 'set_num_threads', 'sparse_feature_map', 'sparse_feature_map_vjp', 'use_openmp', 'vector_math']
+__all__: list[str] = ['ACTIVATIONS', 'DlpackTensor', 'Dual', 'FoundPairs', 'LINKS', 'LINKS_OF_DISTANCE', 'LOSSES', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_scores_vjp', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'encode_keys', 'feature_map', 'feature_map_backward', 'feature_map_forward', 'feature_map_vjp', 'find_openmp', 'get_num_threads', 'isa', 'measure_ceiling', 'narrow', 'nngp_diagonal', 'nngp_kernel', 'normalize', 'normalize_vjp', 'ordinary', 'philox', 'random_features', 'random_normals', 'read_tensors', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'relation_matvec_vjp', 'relational_attention', 'relational_attention_vjp', 'retrieve', 'retrieve_above', 'set_gradients_class', 'set_map_class', 'set_num_threads', 'sparse_feature_map', 'sparse_feature_map_vjp', 'use_openmp', 'vector_math', 'whole_operator']
 class DlpackTensor:
     """
     A tensor taken from a DLPack capsule, kept as long as this object.
@@ -125,6 +125,10 @@ def random_normals(key: typing.SupportsInt | typing.SupportsIndex, layer: typing
     """
     Weights (stream 0) or biases (stream 1) of a layer of random_features; columns of unit stride.
     """
+def read_tensors(tensor: typing.Any, parameter: typing.Any, grad_enabled: typing.Any, modes: tuple, forward_mode: typing.Any) -> bool:
+    """
+    Introduce PyTorch; False if its tensors cannot be read by C functions.
+    """
 def relation_loss(f: numpy.ndarray, g: numpy.ndarray, target: numpy.ndarray | None, labels_f: numpy.ndarray | None, labels_g: numpy.ndarray | None, weight: numpy.ndarray | None, row_scale: numpy.ndarray | None, loss: str, values: numpy.ndarray, grad_f: numpy.ndarray, grad_g: numpy.ndarray | None, scale: typing.SupportsFloat | typing.SupportsIndex = 1.0, grad_scale: numpy.ndarray | None = None) -> None:
     ...
 def relation_matrix(x: numpy.ndarray, y: numpy.ndarray | None, phi: Mlp, psi: Mlp, precision: str | None, link: str, scale: typing.SupportsFloat | typing.SupportsIndex, heads: typing.SupportsInt | typing.SupportsIndex, out: numpy.ndarray) -> None:
@@ -162,6 +166,10 @@ def use_openmp(use: bool) -> bool:
 def vector_math(name: str, x: numpy.ndarray, parameter: typing.SupportsFloat | typing.SupportsIndex, out: numpy.ndarray) -> None:
     """
     Elementwise function of the kernels by name, for tests: out <- name(x), contiguous arrays.
+    """
+def whole_operator(name: str) -> typing.Any:
+    """
+    The function that takes ordinary calls of an operator on tensors, or None.
     """
 ACTIVATIONS: dict = {'identity': (1.0, 1.0), 'relu': (2.0, 1.0), 'leaky_relu': (2.0, None), 'relu_power': (2.0, None), 'gelu': (2.0, 1.128904145185155), 'gelu_tanh': (2.0, 1.128993069), 'silu': (2.0, 1.099839321), 'tanh': (1.0, 1.0), 'sigmoid': (1.0, 0.25), 'softplus': (1.0, 1.0), 'erf': (1.0, 1.1283791670955126), 'sin': (1.0, 1.0), 'cos': (1.0, 1.0), 'gaussian': (1.0, 0.6065306597126335), 'sigma_1': (1.0, 1.0)}
 LINKS: tuple = ('identity', 'exp', 'relu', 'square', 'gaussian', 'matern12', 'matern32', 'matern52')

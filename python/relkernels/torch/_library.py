@@ -5,7 +5,8 @@ first request of a service that compiles nothing. The same registrations made th
 
 The dispatcher takes 200 us to reach a kernel registered from Python, and 500 us with a gradient. Calls that
 do not need it, because no mode or transform is active and all tensors are plain ones on the CPU, go straight
-to the kernel, with a gradient through a `torch.autograd.Function` that takes 30 us (`Operator`).
+to the kernel, with a gradient through a `torch.autograd.Function` (`Operator`). Ordinary ones among them are
+taken whole by the extension (`csrc/bindings/register_tensors.cpp`), in 3 us.
 
 Derivatives that have no kernel come from an operator's formula in differentiable operations (`_formulas`):
 
@@ -30,10 +31,21 @@ from torch._functorch.vmap import unwrap_batched
 from torch.autograd import forward_ad
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from .. import _core
 from ._threads import on_pytorch_threads
 
 _NAMESPACE = "relkernels"
 
+# Each is zero, False or None where operations run as they are called.
+_MODES = (
+    torch._C._len_torch_dispatch_stack,
+    torch._C._len_torch_function_stack,
+    torch._C._are_functorch_transforms_active,
+    torch._C._get_tracing_state,
+)
+
+# Whether the extension can read tensors by PyTorch's C functions; older versions have none.
+_READS_TENSORS = _core.read_tensors(Tensor, nn.Parameter, torch.is_grad_enabled, _MODES, forward_ad)
 
 # Operator -> its formula.
 _FORMULAS: dict[str, Callable[..., Any]] = {}
@@ -105,13 +117,13 @@ def is_plain(tensor: Tensor) -> bool:
 def is_eager() -> bool:
     """Whether operations run as they are called: no tracing, mode, transform or forward-mode derivative."""
     return not (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._len_torch_function_stack()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._get_tracing_state() is not None
-        or forward_ad._current_level >= 0
+        torch.compiler.is_compiling() or any(mode() for mode in _MODES) or forward_ad._current_level >= 0
     )
+
+
+def _not_ordinary(*arguments: Any) -> Any:
+    """Stand for the extension's function of an operator that has none."""
+    return NotImplemented
 
 
 class Operator:
@@ -121,11 +133,16 @@ class Operator:
         self.registered = registered
         self.leading = leading  # arguments with leading dimensions -> how many dimensions follow them
         self._schema = registered._schema
+        name = str(self._schema.name).partition("::")[2]
+        self._whole = (_core.whole_operator(name) if _READS_TENSORS else None) or _not_ordinary
         self._kernel = kernel
         self._function: Any = None
         self.gradient: Callable[..., Any] | None = None  # the formula of an operator that is a derivative
 
     def __call__(self, *arguments: Any) -> Any:
+        result = self.ordinary(*arguments)
+        if result is not NotImplemented:
+            return result
         if not is_eager():
             if self.gradient is not None and _is_transformed(arguments):
                 return self.gradient(*arguments)
@@ -141,21 +158,30 @@ class Operator:
             return self.registered(*arguments)
         return self._function.apply(*arguments)
 
+    def ordinary(self, *arguments: Any) -> Any:
+        """Return the result of an ordinary call, which needs no checks; NotImplemented for any other."""
+        if torch.compiler.is_compiling():
+            return NotImplemented
+        result = self._whole(*arguments)
+        if result is not True:
+            return result
+        return NotImplemented if self._function is None else self._function.apply(*arguments)
+
     def differentiate(self, backward: Callable[..., Any], setup_context: Callable[..., None]) -> None:
         """Set what direct calls with a gradient run."""
-        kernel = self._kernel
+        kernel, whole = self._kernel, self._whole
 
         class Direct(torch.autograd.Function):
             @staticmethod
             def forward(ctx: Any, *arguments: Any) -> Any:
-                output = kernel(*arguments)
+                output = whole(*arguments)
+                if output is NotImplemented:
+                    output = kernel(*arguments)
                 setup_context(ctx, arguments, output)
                 return output
 
-            @staticmethod
-            def backward(ctx: Any, *grads: Any) -> Any:
-                return backward(ctx, *grads)
-
+        # Not by a method that calls it: at small sizes a call of Python is part of the time.
+        Direct.backward = staticmethod(backward)  # type: ignore[method-assign]
         Direct.__name__ = Direct.__qualname__ = str(self._schema.name).replace("::", "_")
         self._function = Direct
 

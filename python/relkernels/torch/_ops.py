@@ -78,14 +78,16 @@ def _(f: Tensor, g: Tensor | None, scale: Tensor, heads: int, grad: Tensor, *res
 
 
 def _save_pairs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.heads, ctx.link = inputs
-    ctx.save_for_backward(*tensors)
+    f, g, scale, ctx.heads, ctx.link = inputs
+    ctx.save_for_backward(f, g, scale)
 
 
 def _pairs_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    needed = ctx.needs_input_grad[:3]
-    grads = relation_matrix_vjp(*ctx.saved_tensors, ctx.heads, grad, *needed, ctx.link)
-    return *(a if need else None for a, need in zip(grads, needed, strict=True)), None, None
+    f, g, scale = ctx.saved_tensors
+    of_f, of_g, of_scale, *_ = ctx.needs_input_grad
+    found = relation_matrix_vjp(f, g, scale, ctx.heads, grad, of_f, of_g, of_scale, ctx.link)
+    grad_f, grad_g, grad_scale = found
+    return grad_f if of_f else None, grad_g if of_g else None, grad_scale if of_scale else None, None, None
 
 
 differentiable(relation_matrix, _pairs_backward, _save_pairs, _formulas.relation_matrix)

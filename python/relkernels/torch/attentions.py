@@ -143,6 +143,11 @@ def attention(
     >>> attention(q, k, v, causal=True).shape
     torch.Size([2, 100, 16])
     """
+    if phi is None and psi is None and window is None and enable_gqa is False:
+        rest = _tensors.ordinary_scale(scale, q), bias, softcap, q_offsets, k_offsets
+        found = _attention.attention.ordinary(q, k, v, mask, causal, None, None, align, *rest)
+        if found is not NotImplemented and type(return_lse) is bool:
+            return found if return_lse else found[0]
     if is_jagged(q):
         for name, offsets in (("q_offsets", q_offsets), ("k_offsets", k_offsets)):
             if offsets is not None:

@@ -117,6 +117,12 @@ def relational_attention(
     >>> relations.shape, values.shape
     (torch.Size([1, 8, 100, 4]), torch.Size([1, 8, 100, 16]))
     """
+    if window is None:
+        factors = _tensors.ordinary_scale(scale, q), _tensors.ordinary_scale(rel_scale, q_rel)
+        how = mask, causal, None, None, align, *factors, rel_activation
+        found = _relational.relational_attention.ordinary(q, k, q_rel, k_rel, v, *how)
+        if found is not NotImplemented and type(return_lse) is bool:
+            return found if return_lse else found[:2]
     sides = {"q": q, "k": k, "q_rel": q_rel, "k_rel": k_rel, "v": v}
     for name, a in sides.items():
         _tensors.floats(name, a, 3)

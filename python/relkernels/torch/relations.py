@@ -83,6 +83,10 @@ def relation_matrix(
     >>> x.grad.tolist()
     [[2.0, 4.0], [6.0, 8.0]]
     """
+    if phi is None and psi is None:
+        found = _ops.relation_matrix.ordinary(x, y, _tensors.ordinary_scale(scale), heads, link)
+        if found is not NotImplemented:
+            return found
     f, g = both_features(x, y, phi, psi)
     link, h = check.choice("link", link, LINKS), check.heads(heads, f.shape[-1])
     relation: Tensor = _ops.relation_matrix(f, g, _tensors.scale(scale, ("x", x)), h, link)
