@@ -31,8 +31,10 @@ struct Format<float> {
     static constexpr int mantissa = 23, bias = 127;
     static constexpr float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
     static constexpr float ln2_high = 0x1.62e4p-1f, ln2_low = 0x1.7f7d1cp-20f;
-    static constexpr float exp_low = -104.0f, exp_high = 89.0f;       // exp is 0 below, inf above
+    static constexpr float exp_low = -104.0f, exp_high = 89.0f;  // exp is 0 from here on, inf from here on
     static constexpr float normal_low = -87.0f, normal_high = 88.0f;  // exp is neither subnormal nor infinite
+    static constexpr float subnormal_low = -87.34f;                   // exp is subnormal below, and rounded
+    static constexpr float least_power = 149, whole = 0x1p23f;        // 2^-149 is the least number
     static constexpr float smallest_normal = 0x1p-126f, denormal_scale = 0x1p25f;
     static constexpr int denormal_shift = 25;
     static constexpr float far = 11.0f;  // erfc of it underflows
@@ -44,6 +46,8 @@ struct Format<double> {
     static constexpr double ln2_high = 0x1.62e42feep-1, ln2_low = 0x1.a39ef35793c76p-33;
     static constexpr double exp_low = -746.0, exp_high = 710.0;
     static constexpr double normal_low = -708.0, normal_high = 709.0;
+    static constexpr double subnormal_low = -708.4;
+    static constexpr double least_power = 1074, whole = 0x1p52;
     static constexpr double smallest_normal = 0x1p-1022, denormal_scale = 0x1p54;
     static constexpr int denormal_shift = 54;
     static constexpr double far = 27.5;
@@ -117,23 +121,58 @@ RK_INLINE V<T> exp_minus_one_near_zero(V<T> r) {
     return fma(r * r, p, r);
 }
 
+// kScalesAtOnce: scale_by_power is one instruction, which overflows to infinity. is_exp_normal: exp of no
+// lane is subnormal or 0 nor, without such an instruction, infinite.
+#if defined(RK_ISA_AVX512)
+static constexpr bool kScalesAtOnce = true;
+template <class T>
+RK_INLINE bool is_exp_normal(V<T> x) {
+    return bits_not_at_most(x, broadcast<T>(Format<T>::normal_low)) == (1u << kLanes<T>)-1u;
+}
+#else
+static constexpr bool kScalesAtOnce = false;
+template <class T>
+RK_INLINE bool is_exp_normal(V<T> x) {
+    return all((x > broadcast<T>(Format<T>::normal_low)) & (x < broadcast<T>(Format<T>::normal_high)));
+}
+#endif
+
+// scale_by_power, 0 in some lanes and subnormal results in others: those are integers times the least number,
+// and are rounded to them as integers are, beside 2^mantissa.
+template <class T>
+RK_INLINE V<T> scale_down(V<T> x, V<T> k, I<T> n, I<T> zero, I<T> subnormal) {
+    using F = Format<T>;
+    k += subnormal ? broadcast<T>(F::least_power) : V<T>{};
+    n += subnormal & (I<T>{} + (int)F::least_power);
+    const V<T> scaled = scale_by_power<T>(x, k, n), whole = broadcast<T>(F::whole);
+    const I<T> number = (I<T>)(scaled + whole) - (I<T>)whole;
+    return zero ? V<T>{} : subnormal ? (V<T>)number : scaled;
+}
+
 // exp(x) = 2^k exp(r), k = round(x / ln 2) to a multiple of 1 / N, |r| <= ln 2 / 2N. N = 2^bits is the size
 // of a table that one instruction looks up, for the fraction of k, or 1 (Tang 1989).
 //
 // Where all results are normal, 2^k is made by adding k's integer part to the exponent of the table's value
 // or of the result: with clamping and two factors (scale_by_power), exp took 1.4 times as long on AVX2. The
 // results are the same, since scaling by a power of two is exact there.
+//
+// Intel's processors take 150 cycles for an instruction with a subnormal result, or one that would be without
+// rounding to 0, in any lane. Scores that a mask forbids are -inf, and values of a Gaussian kernel between
+// far points underflow: they would take ten times as long as others. So lanes whose result is 0 are set
+// aside, and subnormal results are made of integers.
 template <class T>
 RK_INLINE V<T> exp(V<T> x) {
     using F = Format<T>;
     constexpr int bits = kTableBits<T>, fraction = F::mantissa - bits;
-#if defined(RK_ISA_AVX512)
-    constexpr bool normal = false;  // one instruction scales, subnormal results included
-#else
-    const bool normal = all((x > broadcast<T>(F::normal_low)) & (x < broadcast<T>(F::normal_high)));
-#endif
-    if (__builtin_expect(!normal, 0))
-        x = min(broadcast<T>(F::exp_high), max(broadcast<T>(F::exp_low), x));  // NaN stays
+    const bool normal = is_exp_normal<T>(x);
+    I<T> zero{}, subnormal{};
+    if (__builtin_expect(!normal, 0)) {
+        zero = (I<T>)(x <= broadcast<T>(F::exp_low));
+        if (all(zero)) return V<T>{};
+        subnormal = (I<T>)(x <= broadcast<T>(F::subnormal_low)) & ~zero;
+        x = zero ? V<T>{} : x;
+    }
+    if (kScalesAtOnce || __builtin_expect(!normal, 0)) x = min(broadcast<T>(F::exp_high), x);  // NaN stays
     const V<T> magic = broadcast<T>(F::magic / (1 << bits));
     const V<T> shifted = fma(x, broadcast<T>(T(1.4426950408889634)), magic);  // k N in its low bits
     const V<T> k = shifted - magic;
@@ -141,21 +180,22 @@ RK_INLINE V<T> exp(V<T> x) {
     const V<T> part = exp_minus_one_near_zero<T>(r);
     const I<T> exponent = (I<T>)shifted << fraction;  // with k's fraction below it
     const I<T> n = ((I<T>)shifted - (I<T>)magic) >> bits;
+    V<T> power = part + T(1);
     if constexpr (bits > 0) {
         V<T> table{};
         for (int l = 0; l < 1 << bits; ++l) table[l] = T(kPowers[l << (4 - bits)]);
-        if (__builtin_expect(normal, 1)) {
+        if (!kScalesAtOnce && __builtin_expect(normal, 1)) {
             const V<T> less_fraction = (V<T>)((I<T>)table - (iota<T>() << fraction));
-            const V<T> power = (V<T>)((I<T>)lookup(less_fraction, (I<T>)shifted) + exponent);
+            power = (V<T>)((I<T>)lookup(less_fraction, (I<T>)shifted) + exponent);
             return fma(power, part, power);
         }
-        const V<T> power = lookup(table, (I<T>)shifted);
-        return scale_by_power<T>(fma(power, part, power), k, n);
+        power = lookup(table, (I<T>)shifted);
+        power = fma(power, part, power);
     } else {
-        const V<T> power = part + T(1);
         if (__builtin_expect(normal, 1)) return (V<T>)((I<T>)power + exponent);
-        return scale_by_power<T>(power, k, n);
     }
+    if (__builtin_expect(normal, 1)) return scale_by_power<T>(power, k, n);
+    return scale_down<T>(power, k, n, zero, subnormal);
 }
 
 // log(x) = k ln 2 + log(m), m in [sqrt(1/2), sqrt(2)); with f = m - 1 and s = f / (2 + f),

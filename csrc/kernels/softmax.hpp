@@ -150,7 +150,9 @@ static void softmax_accept(T* r, long ld, long rows, long cols, T* max, T* sum, 
             const T origin = exponent_origin(new_max[i]);
             const T infinite = origin == kInfinity<T> ? sum_with_infinity(r + i * ld, cols) : T(0);
             const T tile_sum = exponentiate_row(r + i * ld, cols, origin);
-            if (new_max[i] > max[i]) {
+            if (max[i] == -kInfinity<T>) {  // so far the sums have only zeros and NaN, which a factor leaves
+                max[i] = new_max[i];
+            } else if (new_max[i] > max[i]) {
                 const T correction = exp_one<T>(max[i] - origin);
                 sum[i] *= correction;
                 scale_row(acc + i * acc_row, width, correction);
