@@ -219,7 +219,7 @@ def test_unusual_options_are_left_to_python(rng):
         ((x, x), {"x": x}),
         ((x, x, None, None, 1.0), {}),
         ((), {}),
-        ((np.ones((600, 4), np.float32),) * 2, {}),  # a result of more than 1 MiB
+        ((np.ones((4100, 4), np.float32),) * 2, {}),  # a new result of more than 64 MiB
     ]:
         assert not taken("relation_matrix", *args, **options)
     for name, args, options in [
@@ -268,3 +268,20 @@ def test_functions_look_as_before(name):
     assert call.__doc__ == call.__wrapped__.__doc__
     assert pickle.loads(pickle.dumps(call)) is call
     assert _core.ordinary("nngp_kernel") is None
+
+
+def test_large_results_begin_on_a_cache_line():
+    x = np.ones((600, 4), np.float32)
+    r = rk.relation_matrix(x, x + 1)
+    assert r.ctypes.data % 64 == 0
+    assert r.flags.writeable
+    assert r.flags.c_contiguous
+    assert (r == 8).all()
+    view = r[1:]
+    del r
+    view += 1  # the memory lives as long as a view of it
+    assert (view == 9).all()
+    out = np.empty((4100, 4100), np.float32)  # of the caller's, of any size
+    many = np.ones((4100, 1), np.float32)
+    assert rk.relation_matrix(many, many, out=out) is out
+    assert (out == 1).all()

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <initializer_list>
 #include <limits>
 #include <new>
@@ -17,8 +18,9 @@ namespace rk::bindings {
 
 using NumpyArray = py::detail::PyArray_Proxy;
 
-// Where a larger result lies in memory, and whether there is room for it, is arrays/allocate.py's affair.
-inline constexpr long kLargest = 1L << 20;
+// As in arrays/allocate.py: larger new results begin on a cache line, and whether there is room for still
+// larger ones is looked at there.
+inline constexpr long kMedium = 1L << 20, kLarge = 64L << 20;
 inline constexpr int kNew = -1;  // the place of an output that the caller cannot pass
 
 // What calls compare with, looked up once. The references are never dropped.
@@ -154,23 +156,8 @@ class Arguments {
     // kNew, a new array.
     template <class V = T>
     py::object output(int at, std::initializer_list<int> inputs, std::initializer_list<long> shape) {
-        long bytes = sizeof(V);
-        for (const long size : shape) bytes *= std::min(size, kLargest);
-        require(bytes <= kLargest);
         if (!ordinary_) return {};
-        if (at == kNew || absent(at)) {
-            Py_intptr_t sizes[2] = {};
-            std::copy(shape.begin(), shape.end(), sizes);
-            PyObject* first = reinterpret_cast<const NumpyArray*>(given_[0])->descr;
-            PyObject* type = std::is_same_v<V, T> ? first : known.int64;
-            Py_INCREF(type);  // which the call steals
-            auto made = py::reinterpret_steal<py::object>(known.numpy->PyArray_NewFromDescr_(
-                known.numpy->PyArray_Type_, type, int(shape.size()), sizes, nullptr, nullptr, 0, nullptr));
-            if (made) return made;
-            PyErr_Clear();  // no memory: the Python function says so
-            require(false);
-            return {};
-        }
+        if (at == kNew || absent(at)) return made<V>(shape);
         const NumpyArray* a = numpy_array(at);
         require(ordinary_ && a->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_);
         require(ordinary_ && std::equal(a->dimensions, a->dimensions + a->nd, shape.begin(), shape.end()));
@@ -178,7 +165,7 @@ class Arguments {
         const auto apart = [&](int input) {
             if (absent(input)) return true;
             const NumpyArray* b = numpy_array(input);
-            return a->data + bytes <= b->data || b->data + bytes_of(b) <= a->data;
+            return a->data + bytes_of(a) <= b->data || b->data + bytes_of(b) <= a->data;
         };
         for (const int input : inputs) require(ordinary_ && apart(input));
         return py::reinterpret_borrow<py::object>(given_[at]);
@@ -187,6 +174,33 @@ class Arguments {
    private:
     Array<const T> fail() {
         ordinary_ = false;
+        return {};
+    }
+
+    template <class V>
+    py::object made(std::initializer_list<long> shape) {
+        long bytes = sizeof(V);
+        Py_intptr_t sizes[2] = {};
+        std::copy(shape.begin(), shape.end(), sizes);
+        for (const long size : shape) bytes *= std::min(size, kLarge);
+        require(bytes <= kLarge);
+        if (!ordinary_) return {};
+        void* memory = nullptr;
+        py::object owner;
+        if (bytes > kMedium) {
+            memory = std::aligned_alloc(64, std::size_t(round_up(bytes, 64)));
+            if (memory) owner = py::capsule(memory, std::free);
+        }
+        PyObject* first = reinterpret_cast<const NumpyArray*>(given_[0])->descr;
+        PyObject* type = std::is_same_v<V, T> ? first : known.int64;
+        Py_INCREF(type);  // which the call steals
+        auto result = py::reinterpret_steal<py::object>(known.numpy->PyArray_NewFromDescr_(
+            known.numpy->PyArray_Type_, type, int(shape.size()), sizes, nullptr, memory,
+            memory ? py::detail::npy_api::NPY_ARRAY_WRITEABLE_ : 0, nullptr));
+        if (result && owner) known.numpy->PyArray_SetBaseObject_(result.ptr(), owner.release().ptr());
+        if (result) return result;
+        PyErr_Clear();  // no memory: the Python function says so
+        require(false);
         return {};
     }
 

@@ -2,8 +2,8 @@
 // takes longer than a few rows do.
 //
 // A call is ordinary if its arrays are NumPy's own, float32 or float64, without gaps, not empty, of one
-// matrix each and at most kLargest bytes of result, its maps MLPs, and its options plain numbers, names and
-// flags. For any other call the functions here return NotImplemented, before anything is written, and the
+// matrix each and at most kLarge bytes of new results, its maps MLPs, and its options plain numbers, names
+// and flags. For any other call the functions here return NotImplemented, before anything is written, and the
 // Python function of the same name does the work or raises the error. Results are the same to the last bit:
 // the kernels are called with the same arguments.
 #include "bindings/ordinary.hpp"
