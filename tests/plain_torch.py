@@ -6,6 +6,9 @@ import torch
 from relkernels.torch import FeatureMap
 from torch.nn import functional as F  # noqa: N812
 
+# Whether PyTorch has `enable_gqa`, and right gradients of jagged tensors.
+SINCE_2_5 = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 5)
+
 
 def normal(*shape, dtype=torch.float64, grad=False):
     return torch.randn(*shape, dtype=dtype).requires_grad_(grad)

@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import relkernels.torch as rkt  # noqa: E402
+from plain_torch import SINCE_2_5  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
@@ -168,6 +169,8 @@ def test_parameters_on_a_device():
 
 @pytest.mark.parametrize("options", [{}, {"is_causal": True}, {"scale": 0.3}, {"enable_gqa": True}], ids=str)
 def test_sdpa_is_pytorchs(options):
+    if "enable_gqa" in options and not SINCE_2_5:
+        pytest.skip("PyTorch has no enable_gqa before 2.5")
     q, v = torch.randn(2, 4, 5, 8), torch.randn(2, 4, 7, 6)
     k = torch.randn(2, 4, 7, 8)
     if "enable_gqa" in options:

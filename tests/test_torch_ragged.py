@@ -6,6 +6,7 @@ import relkernels as rk
 
 torch = pytest.importorskip("torch")
 import relkernels.torch  # noqa: E402
+from plain_torch import SINCE_2_5  # noqa: E402
 
 SDPA = torch.nn.functional.scaled_dot_product_attention
 attention = relkernels.torch.attention
@@ -20,6 +21,7 @@ def gradients(out, *inputs):
     return torch.autograd.grad((out * weights).sum(), inputs)
 
 
+@pytest.mark.skipif(not SINCE_2_5, reason="PyTorch has no enable_gqa before 2.5")
 @pytest.mark.parametrize("mask_heads", [None, 0, 1, 6])
 def test_grouped_queries_are_those_of_pytorch(mask_heads):
     q, k, v = randn(2, 6, 7, 4), randn(2, 3, 9, 4), randn(2, 3, 9, 5)
@@ -82,6 +84,7 @@ def jagged(lengths, *shape):
     return torch.nested.nested_tensor(parts, layout=torch.jagged, requires_grad=True)
 
 
+@pytest.mark.skipif(not SINCE_2_5, reason="gradients of jagged tensors are wrong in PyTorch before 2.5")
 def test_jagged_tensors_are_those_of_pytorch():
     of_q, of_k = jagged([3, 1, 8], 2, 4), jagged([5, 2, 6], 2, 4)
     of_v = torch.nested.nested_tensor_from_jagged(

@@ -25,11 +25,10 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
-from torch._functorch.autograd_function import custom_function_call_vmap_helper
 from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 from torch._functorch.vmap import unwrap_batched
 from torch.autograd import forward_ad
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from .. import _core
 from ._threads import on_pytorch_threads
@@ -79,6 +78,10 @@ class _Library(torch.library.Library):
             def kernel(keyset: Any, *arguments: Any) -> Any:
                 if _needs_formula(arguments):
                     return _FORMULAS[name](*arguments)
+                if torch._C._are_functorch_transforms_active():  # which `fn` refuses before 2.5
+                    registered = getattr(getattr(torch.ops, _NAMESPACE), name).default
+                    with torch._C._AutoDispatchBelowAutograd():
+                        return registered.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
                 return fn(keyset, *arguments)
 
         # Not by super(): the documentation may be built without torch, and its stand-in has no such method.
@@ -104,13 +107,15 @@ def _untraced(kernel: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
-_PLAIN = torch._C._dispatch_keys(torch.empty(0, device="cpu")).raw_repr()
+# A number, or before 2.5 a text, that tells sets of keys apart.
+_keys_of: Callable[[Any], Any] = getattr(torch._C.DispatchKeySet, "raw_repr", repr)
+_PLAIN = _keys_of(torch._C._dispatch_keys(torch.empty(0, device="cpu")))
 
 
 def is_plain(tensor: Tensor) -> bool:
     """Whether the kernels can read this tensor: on the CPU, no subclass, no part of a transform."""
     return type(tensor) is nn.Parameter or (
-        type(tensor) is Tensor and torch._C._dispatch_keys(tensor).raw_repr() == _PLAIN
+        type(tensor) is Tensor and _keys_of(torch._C._dispatch_keys(tensor)) == _PLAIN
     )
 
 
@@ -300,15 +305,23 @@ def _with_formula(operator: Operator, formula: Callable[..., Any]) -> str:
     name = qualified.split("::")[-1]
     _FORMULAS[name] = formula
 
+    # What PyTorch's own rules for operators are made of, since 2.5 only.
+    below = torch._C.DispatchKeySet(torch._C.DispatchKey.FuncTorchBatched)
+
     def batched(keyset: Any, *arguments: Any) -> Any:
         interpreter: Any = retrieve_current_functorch_interpreter()
-        in_dims = unwrap_batched(arguments, interpreter.level())[1]
+        level = interpreter.level()
+        given, in_dims = unwrap_batched(arguments, level)
         if not _makes_leading(in_dims, operator.leading):
             return formula(*arguments)
-        return custom_function_call_vmap_helper(interpreter, leading, operator.registered, *arguments)
+        with torch._C._ExcludeDispatchKeyGuard(below):
+            if all(dim is None for dim in tree_flatten(in_dims)[0]):
+                return operator.registered(*arguments)
+            out = operator.registered(*leading(interpreter.batch_size(), in_dims, *given))
+        return tree_map(lambda a: torch._C._functorch._add_batch_dim(a, 0, level), out)
 
-    def leading(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
-        """Call the operator with the batch as the first of all leading dimensions."""
+    def leading(batch_size: int, in_dims: tuple[Any, ...], *arguments: Any) -> list[Any]:
+        """Return arguments with the batch as the first of all leading dimensions."""
         given = list(arguments)
         own = {
             i: given[i].ndim - (in_dims[i] is not None) - after
@@ -319,9 +332,8 @@ def _with_formula(operator: Operator, formula: Callable[..., Any]) -> str:
         for i, lead in own.items():
             a = given[i].unsqueeze(0) if in_dims[i] is None else given[i].movedim(in_dims[i], 0)
             given[i] = a.reshape(a.shape[0], *(1,) * (most - lead), *a.shape[1:])
-        given[0] = given[0].expand(info.batch_size, *given[0].shape[1:])  # where only others are batched
-        out = operator.registered(*given)
-        return out, tuple(0 for _ in out) if isinstance(out, tuple) else 0
+        given[0] = given[0].expand(batch_size, *given[0].shape[1:])  # where only others are batched
+        return given
 
     _LIBRARY.impl(name, batched, "FuncTorchBatched", with_keyset=True)
     return qualified

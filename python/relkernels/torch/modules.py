@@ -283,9 +283,9 @@ class RelationAttention(_Relation):
         bias: Tensor | None = None,
     ) -> Tensor:
         """Return the attended values: `attention` with this mask, bias and the module's maps and options."""
-        options: dict[str, Any] = {"causal": self.causal, "window": self.window, "align": self.align}
-        options |= {"mask": mask, "bias": bias, "softcap": self.softcap}
-        return attention(q, k, v, self.phi, self.psi, scale=self.scale, **options)
+        band: dict[str, Any] = {"causal": self.causal, "window": self.window, "align": self.align}
+        terms: dict[str, Any] = {"scale": self.scale, "mask": mask, "bias": bias, "softcap": self.softcap}
+        return attention(q, k, v, self.phi, self.psi, **band, **terms)
 
     def extra_repr(self) -> str:
         """Return the options in the module's representation."""
