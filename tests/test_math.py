@@ -156,6 +156,24 @@ def test_a_lane_depends_on_itself_alone(name, dtype, rng):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_exp_of_lanes_whose_results_underflow(dtype, rng):
+    """Subnormal results are made another way, and zeros set aside: whatever the other lanes are."""
+    info = np.finfo(dtype)
+    ends = {np.float32: (-104.0, -87.0), np.float64: (-746.0, -708.0)}[dtype]
+    few = np.array([ends[0], ends[1], -1e30, -np.inf, -2.0, np.log(float(info.tiny)), np.inf, np.nan])
+    x = np.concatenate([rng.uniform(*ends, 400), few, rng.uniform(ends[0] - 3, 3, 200)]).astype(dtype)
+    alone = np.array([run("exp", np.full(16, value, dtype))[0] for value in x])
+    order = rng.permutation(x.size)
+    np.testing.assert_array_equal(run("exp", x[order]), alone[order])
+    finite = np.isfinite(x)
+    unit = mpmath.mpf(float(info.smallest_subnormal))
+    for value, got in zip(x[finite].tolist(), alone[finite].tolist(), strict=True):
+        want = mpmath.exp(mpmath.mpf(value))
+        assert abs(got - want) <= 0.51 * unit + 2 * float(info.eps) * want
+    assert (alone[x <= ends[0]] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_tails_do_not_vanish(dtype):
     """gelu keeps its leading digits far to the left, because the two tails are computed separately."""
     x = np.linspace(-9, -3, 50).astype(dtype)
