@@ -15,7 +15,8 @@ pybind11_add_module(
   csrc/bindings/register_operations.cpp
   csrc/bindings/register_ordinary.cpp
   csrc/bindings/register_system.cpp
-  csrc/bindings/register_tensors.cpp)
+  csrc/bindings/register_tensors.cpp
+  csrc/bindings/register_xla.cpp)
 # One translation unit: each alone would compile pybind11's templates again, which is most of its time.
 set_target_properties(_core PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 0)
 target_include_directories(_core PRIVATE csrc)

@@ -226,5 +226,6 @@ void register_gradients(py::module_& m);
 void register_system(py::module_& m);
 void register_tensors(py::module_& m);
 void register_ceilings(py::module_& m);
+void register_xla(py::module_& m);
 
 }  // namespace rk::bindings

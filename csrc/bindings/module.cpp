@@ -32,4 +32,5 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     rk::bindings::register_tensors(m);
     rk::bindings::register_gradients(m);
     rk::bindings::register_ceilings(m);
+    rk::bindings::register_xla(m);
 }

@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['ACTIVATIONS', 'DlpackTensor', 'Dual', 'FoundPairs', 'LINKS', 'LINKS_OF_DISTANCE', 'LOSSES', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_scores_vjp', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'encode_keys', 'feature_map', 'feature_map_backward', 'feature_map_forward', 'feature_map_vjp', 'find_openmp', 'get_num_threads', 'isa', 'measure_ceiling', 'narrow', 'nngp_diagonal', 'nngp_kernel', 'normalize', 'normalize_vjp', 'ordinary', 'philox', 'random_features', 'random_normals', 'read_tensors', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'relation_matvec_vjp', 'relational_attention', 'relational_attention_vjp', 'retrieve', 'retrieve_above', 'set_gradients_class', 'set_map_class', 'set_num_threads', 'sparse_feature_map', 'sparse_feature_map_vjp', 'use_openmp', 'vector_math', 'whole_operator']
+__all__: list[str] = ['ACTIVATIONS', 'DlpackTensor', 'Dual', 'FoundPairs', 'LINKS', 'LINKS_OF_DISTANCE', 'LOSSES', 'Mlp', 'angle_octaves', 'angle_terms', 'attention', 'attention_scores', 'attention_scores_vjp', 'attention_vjp', 'available_isas', 'build_info', 'cpu_info', 'encode_keys', 'feature_map', 'feature_map_backward', 'feature_map_forward', 'feature_map_vjp', 'find_openmp', 'get_num_threads', 'isa', 'measure_ceiling', 'narrow', 'nngp_diagonal', 'nngp_kernel', 'normalize', 'normalize_vjp', 'ordinary', 'philox', 'random_features', 'random_normals', 'read_tensors', 'relation_loss', 'relation_matrix', 'relation_matrix_vjp', 'relation_matvec', 'relation_matvec_vjp', 'relational_attention', 'relational_attention_vjp', 'retrieve', 'retrieve_above', 'set_gradients_class', 'set_map_class', 'set_num_threads', 'sparse_feature_map', 'sparse_feature_map_vjp', 'use_openmp', 'vector_math', 'whole_operator', 'xla_handler']
 class DlpackTensor:
     """
     A tensor taken from a DLPack capsule, kept as long as this object.
@@ -170,6 +170,13 @@ def vector_math(name: str, x: numpy.ndarray, parameter: typing.SupportsFloat | t
 def whole_operator(name: str) -> typing.Any:
     """
     The function that takes ordinary calls of an operator on tensors, or None.
+    """
+def xla_handler(function: collections.abc.Callable, major: typing.SupportsInt | typing.SupportsIndex, minor: typing.SupportsInt | typing.SupportsIndex) -> typing.Any:
+    """
+    Return a handler of XLA's foreign function interface, None for a version that is not known here.
+    
+    It calls ``function(text, arguments, results)`` with the call's only attribute and with arrays over
+    XLA's memory, those of the results writable.
     """
 ACTIVATIONS: dict = {'identity': (1.0, 1.0), 'relu': (2.0, 1.0), 'leaky_relu': (2.0, None), 'relu_power': (2.0, None), 'gelu': (2.0, 1.128904145185155), 'gelu_tanh': (2.0, 1.128993069), 'silu': (2.0, 1.099839321), 'tanh': (1.0, 1.0), 'sigmoid': (1.0, 0.25), 'softplus': (1.0, 1.0), 'erf': (1.0, 1.1283791670955126), 'sin': (1.0, 1.0), 'cos': (1.0, 1.0), 'gaussian': (1.0, 0.6065306597126335), 'sigma_1': (1.0, 1.0)}
 LINKS: tuple = ('identity', 'exp', 'relu', 'square', 'gaussian', 'matern12', 'matern32', 'matern52')

@@ -1,73 +1,85 @@
-"""Functions on NumPy arrays as operations of JAX: callbacks, with batches and derivatives.
+"""Functions on NumPy arrays as operations of JAX, with batches and derivatives.
 
-`jax.pure_callback` copies arguments and results once. Under `jax.vmap` the batch becomes leading dimensions,
-which the kernels broadcast, or, where an argument has no leading dimensions or the result is a gradient, a
-loop over the batch.
+On the CPU, XLA calls them with arrays over its own memory, by its foreign function interface: arguments are
+not copied, and results are written in place or, by functions that return new arrays, copied once. On other
+devices, and if the interface has a version that is not known here, `jax.pure_callback` copies both.
+
+Under `jax.vmap` the batch becomes leading dimensions, which the kernels broadcast, or, where an argument has
+no leading dimensions or the result is a gradient, a loop over the batch.
 """
 
 from __future__ import annotations
 
 import functools
+import re
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
-# Function of NumPy arrays (or None) and options by name.
-Host = Callable[..., Any]
+from .. import _core
+from ._host import compute, computed, described
+
+_TARGET = "relkernels"
+
+
+def _version() -> tuple[int, int] | None:
+    """Return the version of XLA's interface, which only the header in jaxlib tells; None without it."""
+    try:
+        header = Path(f"{jax.ffi.include_dir()}/xla/ffi/api/c_api.h").read_text()
+    except OSError:
+        return None
+    major, minor = (re.search(rf"#define XLA_FFI_API_{part} (\d+)", header) for part in ("MAJOR", "MINOR"))
+    return (int(major[1]), int(minor[1])) if major and minor else None
+
+
+def _registered(version: tuple[int, int] | None) -> bool:
+    """Return whether XLA has our handler; one of another version would keep JAX from using the CPU at all."""
+    handler = _core.xla_handler(compute, *version) if version else None
+    if handler is None:
+        words = f"version {version[0]}.{version[1]}" if version else "the version"
+        warnings.warn(
+            f"relkernels.jax copies the arrays of each call: {words} of XLA's foreign function interface"
+            " is not known",
+            stacklevel=2,
+        )
+        return False
+    jax.ffi.register_ffi_target(_TARGET, handler, platform="cpu")
+    return True
+
+
+_IN_PLACE = _registered(_version())
 
 
 def call(
-    host: Host, result: Any, leading: tuple[int | None, ...], arrays: tuple[Any, ...], **options: Any
+    name: str, result: Any, leading: tuple[int | None, ...], arrays: tuple[Any, ...], /, **options: Any
 ) -> Any:
-    """Return what ``host(*arrays, **options)`` does, of the shapes and dtypes in `result`.
+    """Return what the function `name` of `hosted` computes, of the shapes and dtypes in `result`.
 
     `leading` has the number of dimensions that follow the leading ones of each array, or None for an array
     without any; with a None for an array that is batched, the batch is a loop.
     """
     ndims = tuple(None if a is None else a.ndim for a in arrays)
-    function = functools.partial(_on_host, functools.partial(host, **options), result, ndims, leading)
-    return jax.pure_callback(function, result, *arrays, vmap_method="expand_dims")
-
-
-def _on_host(
-    host: Host, result: Any, ndims: tuple[int | None, ...], leading: tuple[int | None, ...], *given: Any
-) -> Any:
-    arrays = [None if a is None else np.asarray(a) for a in given]
-    extra = max(a.ndim - n for a, n in zip(arrays, ndims, strict=True) if a is not None and n is not None)
-    if extra == 0:
-        return _as(result, host(*arrays))
-    batch = np.broadcast_shapes(*(a.shape[:extra] for a in arrays if a is not None))
-    whole = [None if a is None else np.broadcast_to(a, (*batch, *a.shape[extra:])) for a in arrays]
-    is_batched = [a is not None and any(size > 1 for size in a.shape[:extra]) for a in arrays]
-    if any(after is None and batched for after, batched in zip(leading, is_batched, strict=True)):
-        items = [_as(result, host(*(None if a is None else a[i] for a in whole))) for i in np.ndindex(*batch)]
-        return jax.tree.map(
-            lambda like, *each: np.reshape(np.array(each, like.dtype), (*batch, *like.shape)), result, *items
-        )
-    own = [
-        None if a is None or after is None else a.ndim - extra - after
-        for a, after in zip(whole, leading, strict=True)
-    ]
-    most = max(n for n in own if n is not None)
-    aligned: list[Any] = []
-    for a, n, first in zip(whole, own, arrays, strict=True):
-        if a is None or first is None:
-            aligned.append(None)
-        elif n is None:
-            aligned.append(first.reshape(first.shape[extra:]))
-        else:
-            aligned.append(a.reshape((*batch, *(1,) * (most - n), *a.shape[extra:])))
-    found = host(*aligned)
-    return _as(jax.tree.map(lambda s: jax.ShapeDtypeStruct((*batch, *s.shape), s.dtype), result), found)
-
-
-def _as(result: Any, found: Any) -> Any:
-    """Return what a function found as arrays of the expected shapes and dtypes."""
+    given = tuple(a for a in arrays if a is not None)
+    text = described(name, ndims, leading, options)
     if isinstance(result, tuple):
-        return tuple(_as(like, a) for like, a in zip(result, found, strict=True))
-    return np.asarray(found, result.dtype).reshape(result.shape)
+        return _called(text, result, *given)
+    return _called(text, (result,), *given)[0]
+
+
+# Compiled, so that calls outside of `jit` are neither traced nor compiled again.
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
+def _called(text: str, shapes: tuple[Any, ...], *given: Any) -> Any:
+    def copied(*given: Any) -> Any:
+        function = functools.partial(computed, text, shapes)
+        return jax.pure_callback(function, shapes, *given, vmap_method="expand_dims")
+
+    def in_place(*given: Any) -> Any:
+        return jax.ffi.ffi_call(_TARGET, shapes, vmap_method="expand_dims")(*given, call=text)
+
+    return jax.lax.platform_dependent(*given, cpu=in_place, default=copied) if _IN_PLACE else copied(*given)
 
 
 def at_least(ndim: int, a: Any) -> Any:

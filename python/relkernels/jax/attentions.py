@@ -12,8 +12,9 @@ import numpy as np
 from .. import gradients, ops
 from ..base import check
 from ..ops.allowed import Allowed, Window
+from ._host import hosted
 from ._operators import at_least, call, differentiable, like
-from ._tracing import index_dtype, result_of
+from ._tracing import result_of
 from .maps import Map, floats, points, widened
 from .relations import both_features, factor
 
@@ -129,29 +130,33 @@ def _attend(o: _Scoring, f: Any, g: Any, v: Any, mask: Any, bias: Any, scale: An
     arrays = {"q": f, "k": g, "v": v, "mask": mask, "bias": bias}
     result = result_of("attention", arrays, return_lse=True, **o.options())
     given = tuple(at_least(2, a) for a in (mask, bias))
-    return call(_attend_on_host, result, (2, 2, 2, 2, 2, None), (f, g, v, *given, scale), o=o)
+    return call("attention", result, (2, 2, 2, 2, 2, None), (f, g, v, *given, scale), **o.options())
 
 
-def _attend_on_host(f: Any, g: Any, v: Any, mask: Any, bias: Any, scale: Any, o: _Scoring) -> Any:
-    return ops.attention(f, g, v, mask=mask, bias=bias, scale=float(scale), return_lse=True, **o.options())
+@hosted("attention", in_place=True)
+def _attend_on_host(
+    f: Any, g: Any, v: Any, mask: Any, bias: Any, scale: Any, *, out: Any, **options: Any
+) -> None:
+    ops.attention(f, g, v, mask=mask, bias=bias, scale=float(scale), return_lse=True, out=out, **options)
 
 
 def _attend_backward(o: _Scoring, arrays: Any, out: Any, grad: Any) -> Any:
     f, g, v, _, bias, scale = arrays
     result = like(*(a for a in (f, g, v, bias, scale) if a is not None))
     given = (*arrays, *out, *grad)
-    found = call(_attend_vjp_on_host, result, (None,) * len(given), given, o=o)
+    found = call("attention_vjp", result, (None,) * len(given), given, **o.options())
     of_bias = None if bias is None else found[3]
     return *found[:3], None, of_bias, found[-1]
 
 
+@hosted("attention_vjp")
 def _attend_vjp_on_host(
     f: Any, g: Any, v: Any, mask: Any, bias: Any, scale: Any, out: Any, lse: Any, grad: Any, grad_lse: Any,
-    o: _Scoring,
+    **options: Any,
 ) -> Any:  # fmt: skip
     found = gradients.attention_vjp(
         f, g, v, grad, mask=mask, bias=bias, scale=float(scale), grad_lse=grad_lse, result=(out, lse),
-        **o.options(),
+        **options,
     )  # fmt: skip
     of_bias = () if bias is None else (found.grad_bias,)
     return found.grad_q, found.grad_k, found.grad_v, *of_bias, found.grad_scale
@@ -205,24 +210,24 @@ def attention_scores(
 def _scores(o: _Scoring, f: Any, g: Any, mask: Any, bias: Any, scale: Any) -> Any:
     result = result_of("attention_scores", {"q": f, "k": g, "mask": mask, "bias": bias}, **o.options())
     given = tuple(at_least(2, a) for a in (mask, bias))
-    return call(_scores_on_host, result, (2, 2, 2, 2, None), (f, g, *given, scale), o=o)
+    return call("attention_scores", result, (2, 2, 2, 2, None), (f, g, *given, scale), **o.options())
 
 
-def _scores_on_host(f: Any, g: Any, mask: Any, bias: Any, scale: Any, o: _Scoring) -> Any:
-    return ops.attention_scores(f, g, mask=mask, bias=bias, scale=float(scale), **o.options())
+@hosted("attention_scores", in_place=True)
+def _scores_on_host(f: Any, g: Any, mask: Any, bias: Any, scale: Any, *, out: Any, **options: Any) -> None:
+    ops.attention_scores(f, g, mask=mask, bias=bias, scale=float(scale), out=out, **options)
 
 
 def _scores_backward(o: _Scoring, arrays: Any, out: Any, grad: Any) -> Any:
     f, g, _, bias, scale = arrays
     result = like(*(a for a in (f, g, bias, scale) if a is not None))
-    found = call(_scores_vjp_on_host, result, (None,) * 6, (*arrays, grad), o=o)
+    found = call("attention_scores_vjp", result, (None,) * 6, (*arrays, grad), **o.options())
     return *found[:2], None, None if bias is None else found[2], found[-1]
 
 
-def _scores_vjp_on_host(f: Any, g: Any, mask: Any, bias: Any, scale: Any, grad: Any, o: _Scoring) -> Any:
-    found = gradients.attention_scores_vjp(
-        f, g, grad, mask=mask, bias=bias, scale=float(scale), **o.options()
-    )
+@hosted("attention_scores_vjp")
+def _scores_vjp_on_host(f: Any, g: Any, mask: Any, bias: Any, scale: Any, grad: Any, **options: Any) -> Any:
+    found = gradients.attention_scores_vjp(f, g, grad, mask=mask, bias=bias, scale=float(scale), **options)
     of_bias = () if bias is None else (found.grad_bias,)
     return found.grad_q, found.grad_k, *of_bias, found.grad_scale
 
@@ -296,12 +301,16 @@ def retrieve(
 
 def _find(o: _Search, f: Any, g: Any, mask: Any, exclude: Any) -> Any:
     result = result_of("retrieve", {"q": f, "keys": g, "mask": mask}, k=o.k, pad=o.pad)
-    return call(_find_on_host, result, (2, 2, 2, 2), (f, g, at_least(2, mask), exclude), o=o)
+    return call("retrieve", result, (2, 2, 2, 2), (f, g, at_least(2, mask), exclude), **o._asdict())
 
 
-def _find_on_host(f: Any, g: Any, mask: Any, exclude: Any, o: _Search) -> Any:
-    values, indices = ops.retrieve(f, g, o.k, mask=mask, exclude=exclude, pad=o.pad)
-    return values, indices.astype(index_dtype(indices.dtype))
+@hosted("retrieve", in_place=True)
+def _find_on_host(f: Any, g: Any, mask: Any, exclude: Any, *, out: Any, **options: Any) -> None:
+    values, indices = out
+    found = indices if indices.dtype == np.int64 else np.empty(indices.shape, np.int64)
+    ops.retrieve(f, g, mask=mask, exclude=exclude, out=(values, found), **options)
+    if found is not indices:
+        indices[...] = found
 
 
 def _find_backward(o: _Search, arrays: Any, out: Any, grad: Any) -> Any:

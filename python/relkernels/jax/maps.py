@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import astuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from .. import gradients, maps, ops
 from ..base import check
 from ..base.describe import described
 from ..maps.activations import Activation, resolve
+from ._host import hosted
 from ._operators import call, differentiable, like
 
 # What maps (..., n, d_in) to (..., n, d): an MLP of either kind, or a function.
@@ -245,35 +247,44 @@ def _features(x_name: str, x: jax.Array, phi: MLP, name: str = "mlp") -> jax.Arr
         check.same_dtype((x_name, wide), (f"{name}.biases[{i}]", b))
         if b.shape != w.shape[1:]:
             check.fail(f"{name}.biases[{i}]", f"shape {w.shape[1:]}", b.shape)
-    options = phi.activation, phi.normalize, len(weights)
+    options = _Options(astuple(phi.activation), phi.normalize, len(weights))
     return _feature_map(options, wide, *weights, *biases).astype(x.dtype)
 
 
-def _mlp(options: Any, parameters: tuple[Any, ...]) -> maps.MLP:
-    activation, normalize, layers = options
+class _Options(NamedTuple):
+    activation: tuple[str, float | None]
+    normalize: bool
+    layers: int
+
+
+def _mlp(
+    parameters: tuple[Any, ...], activation: tuple[str, float | None], normalize: bool, layers: int
+) -> maps.MLP:
     biases = list(parameters[layers:]) or None
-    return maps.MLP(list(parameters[:layers]), biases, activation, normalize=normalize)
+    return maps.MLP(list(parameters[:layers]), biases, Activation(*activation), normalize=normalize)
 
 
-def _forward(options: Any, x: Any, *parameters: Any) -> Any:
-    width = parameters[options[2] - 1].shape[1]
+def _forward(options: _Options, x: Any, *parameters: Any) -> Any:
+    width = parameters[options.layers - 1].shape[1]
     result = jax.ShapeDtypeStruct((*x.shape[:-1], width), x.dtype)
     leading = (2, *(None,) * len(parameters))
-    return call(_forward_on_host, result, leading, (x, *parameters), of=options)
+    return call("feature_map", result, leading, (x, *parameters), **options._asdict())
 
 
-def _forward_on_host(x: Any, *parameters: Any, of: Any) -> Any:
-    return ops.feature_map(x, _mlp(of, parameters))
+@hosted("feature_map", in_place=True)
+def _forward_on_host(x: Any, *parameters: Any, out: Any, **options: Any) -> None:
+    ops.feature_map(x, _mlp(parameters, **options), out=out)
 
 
-def _backward(options: Any, arrays: tuple[Any, ...], out: Any, grad: Any) -> Any:
+def _backward(options: _Options, arrays: tuple[Any, ...], out: Any, grad: Any) -> Any:
     leading = (None,) * (len(arrays) + 1)
-    return call(_backward_on_host, like(*arrays), leading, (*arrays, grad), of=options)
+    return call("feature_map_vjp", like(*arrays), leading, (*arrays, grad), **options._asdict())
 
 
-def _backward_on_host(x: Any, *rest: Any, of: Any) -> Any:
+@hosted("feature_map_vjp")
+def _backward_on_host(x: Any, *rest: Any, **options: Any) -> Any:
     *parameters, grad = rest
-    grad_x, gradient = gradients.feature_map_vjp(x, _mlp(of, tuple(parameters)), grad)
+    grad_x, gradient = gradients.feature_map_vjp(x, _mlp(tuple(parameters), **options), grad)
     return (grad_x, *gradient.weights, *(gradient.biases or ()))
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from .. import gradients, ops
 from ..base import check
 from ..ops.allowed import Allowed, Window
+from ._host import hosted
 from ._operators import at_least, call, differentiable, like
 from ._tracing import result_of
 from .attentions import mask_of
@@ -105,33 +106,36 @@ def _attend(
     arrays = dict(zip(_NAMES, (q, k, q_rel, k_rel, v), strict=True)) | {"mask": mask}
     result = result_of("relational_attention", arrays, return_lse=True, **o.options())
     given = (q, k, q_rel, k_rel, v, at_least(3, mask), scale, rel_scale)
-    return call(_attend_on_host, result, (3, 3, 3, 3, 3, 3, None, None), given, o=o)
+    return call("relational_attention", result, (3, 3, 3, 3, 3, 3, None, None), given, **o.options())
 
 
+@hosted("relational_attention")
 def _attend_on_host(
-    q: Any, k: Any, q_rel: Any, k_rel: Any, v: Any, mask: Any, scale: Any, rel_scale: Any, o: _Relational
+    q: Any, k: Any, q_rel: Any, k_rel: Any, v: Any, mask: Any, scale: Any, rel_scale: Any, **options: Any
 ) -> Any:
     return ops.relational_attention(
         q, k, q_rel, k_rel, v, mask=mask, scale=float(scale), rel_scale=float(rel_scale), return_lse=True,
-        **o.options(),
+        **options,
     )  # fmt: skip
 
 
 def _attend_backward(o: _Relational, arrays: Any, out: Any, grad: Any) -> Any:
     given = (*arrays, *out, *grad)
     result = like(*arrays[:5], *arrays[6:])  # all but the mask
-    *grads, of_scale, of_rel_scale = call(_attend_vjp_on_host, result, (None,) * len(given), given, o=o)
+    found = call("relational_attention_vjp", result, (None,) * len(given), given, **o.options())
+    *grads, of_scale, of_rel_scale = found
     return *grads, None, of_scale, of_rel_scale
 
 
+@hosted("relational_attention_vjp")
 def _attend_vjp_on_host(
     q: Any, k: Any, q_rel: Any, k_rel: Any, v: Any, mask: Any, scale: Any, rel_scale: Any,
     relations: Any, values: Any, lse: Any, grad_relations: Any, grad_values: Any, grad_lse: Any,
-    o: _Relational,
+    **options: Any,
 ) -> Any:  # fmt: skip
     found = gradients.relational_attention_vjp(
         q, k, q_rel, k_rel, v, grad_relations, grad_values, mask=mask, scale=float(scale),
-        rel_scale=float(rel_scale), grad_lse=grad_lse, result=(relations, values, lse), **o.options(),
+        rel_scale=float(rel_scale), grad_lse=grad_lse, result=(relations, values, lse), **options,
     )  # fmt: skip
     return *found, found.grad_scale, found.grad_rel_scale
 

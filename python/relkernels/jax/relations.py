@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import astuple
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from ..maps import Activation
 from ..ops import nngp
 from ..ops.links import LINKS, as_columns
 from ..ops.nngp import Recursion
+from ._host import hosted
 from ._operators import call, differentiable, like
 from ._tracing import result_of
 from .maps import Map, check_map, floats, mapped, points, widened
@@ -107,22 +109,23 @@ def relation_matrix(
 
 def _matrix(o: _Relation, f: Any, g: Any, scale: Any) -> Any:
     result = result_of("relation_matrix", {"x": f, "y": g}, link=o.link, heads=o.heads)
-    return call(_matrix_on_host, result, (2, 2, None), (f, g, scale), o=o)
+    return call("relation_matrix", result, (2, 2, None), (f, g, scale), **o._asdict())
 
 
-def _matrix_on_host(f: Any, g: Any, scale: Any, o: _Relation) -> Any:
-    return ops.relation_matrix(f, g, scale=float(scale), link=o.link, heads=o.heads)
+@hosted("relation_matrix", in_place=True)
+def _matrix_on_host(f: Any, g: Any, scale: Any, *, out: Any, **options: Any) -> None:
+    ops.relation_matrix(f, g, scale=float(scale), out=out, **options)
 
 
 def _matrix_backward(o: _Relation, arrays: Any, out: Any, grad: Any) -> Any:
-    found = call(
-        _matrix_vjp_on_host, like(*(a for a in arrays if a is not None)), (None,) * 4, (*arrays, grad), o=o
-    )
+    result = like(*(a for a in arrays if a is not None))
+    found = call("relation_matrix_vjp", result, (None,) * 4, (*arrays, grad), **o._asdict())
     return found if arrays[1] is not None else (found[0], None, found[1])
 
 
-def _matrix_vjp_on_host(f: Any, g: Any, scale: Any, grad: Any, o: _Relation) -> Any:
-    found = gradients.relation_matrix_vjp(f, g, grad, link=o.link, scale=float(scale), heads=o.heads)
+@hosted("relation_matrix_vjp")
+def _matrix_vjp_on_host(f: Any, g: Any, scale: Any, grad: Any, **options: Any) -> Any:
+    found = gradients.relation_matrix_vjp(f, g, grad, scale=float(scale), **options)
     sides = (a for a in (found.grad_x, found.grad_y) if a is not None)
     return *sides, found.grad_scale
 
@@ -177,20 +180,22 @@ def relation_matvec(
 
 def _matvec(link: str, f: Any, g: Any, v: Any, scale: Any) -> Any:
     result = result_of("relation_matvec", {"x": f, "y": g, "v": v}, link=link)
-    return call(_matvec_on_host, result, (2, 2, 2, None), (f, g, v, scale), link=link)
+    return call("relation_matvec", result, (2, 2, 2, None), (f, g, v, scale), link=link)
 
 
-def _matvec_on_host(f: Any, g: Any, v: Any, scale: Any, link: str) -> Any:
+@hosted("relation_matvec", in_place=True)
+def _matvec_on_host(f: Any, g: Any, v: Any, scale: Any, *, out: Any, link: str) -> None:
     lead = g.ndim - v.ndim
     columns = v.reshape((1,) * lead + v.shape) if lead > 0 else v  # fewer dimensions would be vectors
-    return ops.relation_matvec(f, g, columns, link=link, scale=float(scale))
+    ops.relation_matvec(f, g, columns, link=link, scale=float(scale), out=out)
 
 
 def _matvec_backward(link: str, arrays: Any, out: Any, grad: Any) -> Any:
-    return call(_matvec_vjp_on_host, like(*arrays), (None,) * 5, (*arrays, grad), link=link)
+    return call("relation_matvec_vjp", like(*arrays), (None,) * 5, (*arrays, grad), link=link)
 
 
-def _matvec_vjp_on_host(f: Any, g: Any, v: Any, scale: Any, grad: Any, link: str) -> Any:
+@hosted("relation_matvec_vjp")
+def _matvec_vjp_on_host(f: Any, g: Any, v: Any, scale: Any, grad: Any, *, link: str) -> Any:
     lead = g.ndim - v.ndim
     columns = v.reshape((1,) * lead + v.shape) if lead > 0 else v
     found = gradients.relation_matvec_vjp(f, g, columns, grad, link=link, scale=float(scale))
@@ -262,10 +267,11 @@ def relation_loss(
 def _loss(loss: str, f: Any, g: Any, scale: Any, *constants: Any) -> Any:
     given = (f, g, scale, *constants)
     found = (jax.ShapeDtypeStruct((), f.dtype), *like(*(a for a in (f, g, scale) if a is not None)))
-    return call(_loss_on_host, found, (None,) * len(given), given, loss=loss)
+    return call("relation_loss", found, (None,) * len(given), given, loss=loss)
 
 
-def _loss_on_host(f: Any, g: Any, scale: Any, rows: Any, columns: Any, weight: Any, loss: str) -> Any:
+@hosted("relation_loss")
+def _loss_on_host(f: Any, g: Any, scale: Any, rows: Any, columns: Any, weight: Any, *, loss: str) -> Any:
     target = rows if columns is None else (rows, columns)
     found = gradients.relation_loss(f, g, target, loss=loss, scale=float(scale), sample_weight=weight)
     sides = (a for a in (found.grad_x, found.grad_y) if a is not None)
@@ -320,11 +326,20 @@ def nngp_kernel(
     check.same_dtype(("x", x), ("y", other))
     if x.shape[-1] != other.shape[-1]:
         check.fail("y", f"{x.shape[-1]} columns, as x has", other.shape)
-    stds = {"weight_std": weight_std, "bias_std": bias_std}
-    options: dict[str, Any] = {"depth": depth, "activation": activation, "kind": kind, **stds}
-    Recursion(**options)  # refuses what is not as above
+    Recursion(depth, activation, weight_std, bias_std, kind)  # refuses what is not as above
+    act = activation if isinstance(activation, Activation) else Activation(activation)
     wide = widened(x)
     shape = shapes.relation(shapes.leading(x.shape, other.shape), x.shape[-2], other.shape[-2])
     given = wide, None if y is None else widened(other)
     result = jax.ShapeDtypeStruct(shape, wide.dtype)
-    return call(nngp.nngp_kernel, result, (2, 2), given, **options).astype(x.dtype)
+    k = call(
+        "nngp_kernel", result, (2, 2), given, depth=int(depth), activation=astuple(act),
+        weight_std=float(weight_std), bias_std=float(bias_std), kind=kind,
+    )  # fmt: skip
+    return k.astype(x.dtype)
+
+
+@hosted("nngp_kernel", in_place=True)
+def _nngp_on_host(x: Any, y: Any, *, out: Any, activation: tuple[str, float | None], **options: Any) -> None:
+    act = Activation(*activation) if activation[1] is not None else activation[0]
+    nngp.nngp_kernel(x, y, activation=act, out=out, **options)
