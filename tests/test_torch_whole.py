@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 import relkernels.torch as rkt  # noqa: E402
-from plain_torch import normal, smooth_map  # noqa: E402
+from plain_torch import normal, plain_attention, plain_relation, smooth_map  # noqa: E402
 from relkernels import _core  # noqa: E402
 from relkernels.torch import _attention, _library, _ops, _relational  # noqa: E402
 from torch import nn  # noqa: E402
@@ -247,6 +247,20 @@ def test_transforms_and_modes(whole):
     with torch.autograd.graph.saved_tensors_hooks(lambda a: a.clone(), lambda a: a):  # no mode: taken whole
         rkt.relation_matrix(x.requires_grad_())[0, 0].backward()
     assert x.grad is not None
+
+
+def test_batches_of_gradients():
+    """`is_grads_batched` gives the backward pass tensors of exactly the class Tensor that have no memory."""
+    x, y = normal(4, 3, grad=True), normal(5, 3, grad=True)
+    for ours, plain in (
+        (rkt.relation_matrix, plain_relation),
+        (lambda a, b: rkt.attention(a, b, b), lambda a, b: plain_attention(a, b, b)),
+    ):
+        r = ours(x, y)
+        above = normal(7, *r.shape)
+        found = torch.autograd.grad(r, (x, y), above, is_grads_batched=True)
+        expected = torch.autograd.grad(plain(x, y), (x, y), above, is_grads_batched=True)
+        torch.testing.assert_close(found, expected)
 
 
 def test_results_are_new_tensors_on_their_own_memory():
