@@ -33,19 +33,6 @@ class Whole:
         self.names, self.off = [], False
         for name, operator in OPERATORS.items():
             monkeypatch.setattr(operator, "_whole", self.recording(name, operator._whole))
-            if operator._function is not None:  # which holds the extension's function
-                monkeypatch.setattr(operator, "_function", None)
-                operator.differentiate(*self.rules(name))
-
-    @staticmethod
-    def rules(name):
-        module = {"attention": _attention, "relational_attention": _relational}.get(name, _ops)
-        backward, save = {
-            "relation_matrix": ("_pairs_backward", "_save_pairs"),
-            "attention": ("_attention_backward", "_save_attention"),
-            "relational_attention": ("_backward", "_save"),
-        }[name]
-        return getattr(module, backward), getattr(module, save)
 
     def recording(self, name, whole):
         def call(*arguments):

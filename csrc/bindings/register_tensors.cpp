@@ -127,40 +127,45 @@ Band band_in(Operands<T>& given) {
     return {-Band::kNoLimit, 0};
 }
 
-template <class Operation, class T>
-struct AttentionIn {
+// Gradients of attention take five products where attention takes two.
+constexpr double kVjpWork = 2.5;
+
+// Where the parameters of attention are, with which those of its gradient begin.
+struct AttentionPlaces {
+    enum { f, g, v, mask, causal, left, right, align, scale, bias, softcap, q_offsets, k_offsets, count };
+};
+
+template <class T>
+struct AttentionIn : private AttentionPlaces {
     Relation<T> relation;
     Array<const T> values;
     Scoring<T> scoring;
     long n = 0, m = 0;
 
     explicit AttentionIn(Operands<T>& given)
-        : relation(relation_in(given, Operation::f, Operation::g, Operation::scale)),
-          values(given.tensor(Operation::v)) {
-        for (const int at : {Operation::softcap, Operation::q_offsets, Operation::k_offsets})
-            given.require_absent(at);
-        given.require(!given.absent(Operation::g));
-        const Band band = band_in<Operation>(given);
-        const auto mask = given.template tensor_or_none<std::uint8_t>(Operation::mask);
-        const auto bias = given.tensor_or_none(Operation::bias);
+        : relation(relation_in(given, f, g, scale)), values(given.tensor(v)) {
+        for (const int at : {softcap, q_offsets, k_offsets}) given.require_absent(at);
+        given.require(!given.absent(g));
+        const Band band = band_in<AttentionPlaces>(given);
+        const auto allowed = given.template tensor_or_none<std::uint8_t>(mask);
+        const auto terms = given.tensor_or_none(bias);
         if (!given.ordinary() || !given.share_leading(2, relation.rows, values)) return;
         n = relation.rows.dim(2), m = relation.columns.dim(2);
         given.require(values.dim(2) == m);
-        scoring = {.allowed = {given.of_pairs(mask, relation.rows, n, m), band},
-                   .bias = given.of_pairs(bias, relation.rows, n, m)};
+        scoring = {.allowed = {given.of_pairs(allowed, relation.rows, n, m), band},
+                   .bias = given.of_pairs(terms, relation.rows, n, m)};
     }
     double work() const {
         return double(relation.rows.batch(2)) * relation.work(double(values.dim(1)) + scoring.work());
     }
 };
 
-struct Attention {
+struct Attention : AttentionPlaces {
     static constexpr const char* kName = "attention";
-    enum { f, g, v, mask, causal, left, right, align, scale, bias, softcap, q_offsets, k_offsets, count };
 
     template <class T>
     static PyObject* run(Operands<T>& given) {
-        const AttentionIn<Attention, T> in(given);
+        const AttentionIn<T> in(given);
         if (!given.ordinary()) return not_ordinary();
         if (given.needs_grad()) return Py_NewRef(Py_True);
         Array<T> out, lse;
@@ -173,33 +178,13 @@ struct Attention {
     }
 };
 
-struct AttentionVjp {
+struct AttentionVjp : AttentionPlaces {
     static constexpr const char* kName = "attention_vjp";
-    enum {
-        f,
-        g,
-        v,
-        mask,
-        causal,
-        left,
-        right,
-        align,
-        scale,
-        bias,
-        softcap,
-        q_offsets,
-        k_offsets,
-        out,
-        lse,
-        grad,
-        grad_lse,
-        of_bias,
-        count
-    };
+    enum { out = AttentionPlaces::count, lse, grad, grad_lse, of_bias, count };
 
     template <class T>
     static PyObject* run(Operands<T>& given) {
-        const AttentionIn<AttentionVjp, T> in(given);
+        const AttentionIn<T> in(given);
         given.require(!given.flag(of_bias));
         if (given.ordinary()) given.require_constant(scale);  // its gradient is left to Python
         const AttentionResult<T> found{given.tensor(out), given.tensor(lse, 1)};
@@ -219,29 +204,33 @@ struct AttentionVjp {
         const py::object of_columns = given.made_like(in.relation.columns, to.columns);
         const py::object of_values = given.made_like(in.values, to_values);
         if (!given.ordinary()) return not_ordinary();
-        run_kernel(2.5 * in.work(), [&] {
+        run_kernel(kVjpWork * in.work(), [&] {
             rk::attention_vjp<T>(in.relation, in.values, in.scoring, found, above, to, to_values, {});
         });
         return tuple_of({of_rows, of_columns, of_values, py::object(), py::object()});
     }
 };
 
-// The parameters of relational attention, without a mask.
-template <class Operation, class T>
+// The same of relational attention.
+struct RelationalPlaces {
+    enum { q, k, q_rel, k_rel, v, mask, causal, left, right, align, scale, rel_scale, rel_activation, count };
+};
+
+// Its parameters, without a mask.
+template <class T>
 struct RelationalIn {
+    using At = RelationalPlaces;
     RelationalSides<T> sides;
     Allowed allowed;
 
     explicit RelationalIn(Operands<T>& given)
-        : sides{given.tensor(Operation::q, 3),        given.tensor(Operation::k, 3),
-                given.tensor(Operation::q_rel, 3),    given.tensor(Operation::k_rel, 3),
-                given.tensor(Operation::v, 3),        T(given.factor(Operation::scale)),
-                T(given.factor(Operation::rel_scale))} {
-        given.require_absent(Operation::mask);
-        allowed.band = band_in<Operation>(given);
-        // The slope of leaky_relu is known to Python.
-        const std::string name(given.name(Operation::rel_activation));
-        given.require(name != "leaky_relu" && is_relation_activation(name));
+        : sides{given.tensor(At::q, 3),        given.tensor(At::k, 3), given.tensor(At::q_rel, 3),
+                given.tensor(At::k_rel, 3),    given.tensor(At::v, 3), T(given.factor(At::scale)),
+                T(given.factor(At::rel_scale))} {
+        given.require_absent(At::mask);
+        allowed.band = band_in<At>(given);
+        const std::string name(given.name(At::rel_activation));
+        given.require(is_without_parameter(name));
         const auto& [q, k, q_rel, k_rel, v, scale, rel_scale, activation] = sides;
         if (!given.ordinary() || !given.share_leading(2, q, k, v) || !given.share_leading(2, q_rel, k_rel) ||
             !given.share_leading(3, q, q_rel))
@@ -253,22 +242,22 @@ struct RelationalIn {
     }
     double work() const { return double(sides.q.batch(3)) * sides.work(); }
 
-    static bool is_relation_activation(const std::string& name) {
+    // Parameters of activations are known to Python.
+    static bool is_without_parameter(const std::string& name) {
         const auto is_named = [&](const auto& row) { return name == row.name; };
         const auto is_product = [&](const auto& row) { return is_named(row) && !is_of_distance(row.value); };
-        return name != "relu_power" &&
+        return name != "leaky_relu" && name != "relu_power" &&
                (std::any_of(std::begin(kLinks), std::end(kLinks), is_product) ||
                 std::any_of(std::begin(kActivations), std::end(kActivations), is_named));
     }
 };
 
-struct RelationalAttention {
+struct RelationalAttention : RelationalPlaces {
     static constexpr const char* kName = "relational_attention";
-    enum { q, k, q_rel, k_rel, v, mask, causal, left, right, align, scale, rel_scale, rel_activation, count };
 
     template <class T>
     static PyObject* run(Operands<T>& given) {
-        const RelationalIn<RelationalAttention, T> in(given);
+        const RelationalIn<T> in(given);
         if (!given.ordinary()) return not_ordinary();
         if (given.needs_grad()) return Py_NewRef(Py_True);
         const Array<const T>& rows = in.sides.q;
@@ -283,34 +272,13 @@ struct RelationalAttention {
     }
 };
 
-struct RelationalAttentionVjp {
+struct RelationalAttentionVjp : RelationalPlaces {
     static constexpr const char* kName = "relational_attention_vjp";
-    enum {
-        q,
-        k,
-        q_rel,
-        k_rel,
-        v,
-        mask,
-        causal,
-        left,
-        right,
-        align,
-        scale,
-        rel_scale,
-        rel_activation,
-        relations,
-        values,
-        lse,
-        grad_relations,
-        grad_values,
-        grad_lse,
-        count
-    };
+    enum { relations = RelationalPlaces::count, values, lse, grad_relations, grad_values, grad_lse, count };
 
     template <class T>
     static PyObject* run(Operands<T>& given) {
-        const RelationalIn<RelationalAttentionVjp, T> in(given);
+        const RelationalIn<T> in(given);
         if (given.ordinary()) given.require_constant(scale), given.require_constant(rel_scale);
         const RelationalResult<Array<const T>> found{given.tensor(relations), given.tensor(values),
                                                      given.tensor(lse, 1)};
@@ -336,7 +304,7 @@ struct RelationalAttentionVjp {
         if (!given.ordinary()) return not_ordinary();
         const Buffer<double> parts(sides.q.batch(2) * n), rel_parts(sides.q_rel.batch(2) * n);
         to.scale = parts.get(), to.rel_scale = rel_parts.get();
-        run_kernel(2.5 * in.work(),
+        run_kernel(kVjpWork * in.work(),
                    [&] { rk::relational_attention_vjp<T>(sides, in.allowed, found, above, to); });
         return tuple_of({grad_q, grad_k, grad_q_rel, grad_k_rel, grad_v, py::object(), py::object()});
     }

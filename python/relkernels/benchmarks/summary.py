@@ -24,8 +24,7 @@ _NEVER_MEASURED = {
     "avx2": "Its times are unknown.",
     "avx512": "In float32 and float64 it runs the same kernels as `avx512_bf16`.",
     "avx512_bf16": "In float32 and float64 it runs the same kernels as `avx512`.",
-    "amx": "Its bfloat16 products are tested by emulation only. In float32 and float64 it runs the same "
-    "kernels as `avx512_bf16`.",
+    "amx": "In float32 and float64 it runs the same kernels as `avx512_bf16`.",
     "neon": "Programs for Arm are tested in an emulator only.",
     "gpu": "See [GPU](#gpu).",
 }

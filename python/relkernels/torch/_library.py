@@ -174,14 +174,14 @@ class Operator:
 
     def differentiate(self, backward: Callable[..., Any], setup_context: Callable[..., None]) -> None:
         """Set what direct calls with a gradient run."""
-        kernel, whole = self._kernel, self._whole
+        operator = self
 
         class Direct(torch.autograd.Function):
             @staticmethod
             def forward(ctx: Any, *arguments: Any) -> Any:
-                output = whole(*arguments)
+                output = operator._whole(*arguments)
                 if output is NotImplemented:
-                    output = kernel(*arguments)
+                    output = operator._kernel(*arguments)
                 setup_context(ctx, arguments, output)
                 return output
 
