@@ -196,3 +196,13 @@ def test_damaged_sparse_matrices_are_refused():
     bad.data, bad.indices, bad.indptr = np.ones(1), np.array([9]), np.array([0, 1, 1, 1, 1, 1])
     with pytest.raises(ValueError, match="exclude: expected column indices from 0 to 5"):
         rk.retrieve(X, np.ones((6, 4), np.float32), 1, exclude=bad)
+
+
+def test_an_output_on_the_excluded_indices_is_refused():
+    keys = np.eye(4, dtype=np.float32)
+    exclude = np.arange(4)[:, None]
+    before, values = exclude.copy(), np.full((4, 1), 7, np.float32)
+    with pytest.raises(ValueError, match=r"out\[1\]: expected memory apart from exclude"):
+        rk.retrieve(keys, keys, 1, exclude=exclude, out=(values, exclude))
+    np.testing.assert_array_equal(exclude, before)
+    assert (values == 7).all()

@@ -116,9 +116,8 @@ def retrieve(
         found = min(count, int(np.diff(of_keys).max(initial=0)))
     lead = a.lead if a.single else (*a.lead, a.n)
     wanted = (((*lead, count), a.dtype), ((*lead, count), np.dtype(np.int64)))
-    to = PairDestination(
-        a.engine, "retrieve", "(values, indices)", wanted, out, *a.inputs, packed=(True, True)
-    )
+    inputs = [*a.inputs, ("exclude", exclude if isinstance(exclude, np.ndarray) else None)]
+    to = PairDestination(a.engine, "retrieve", "(values, indices)", wanted, out, *inputs, packed=(True, True))
     best: tuple[np.ndarray, ...] = to.arrays
     if found < count:
         # The kernels' state grows with k, so it is at most the number of keys.
