@@ -172,11 +172,14 @@ class Operator:
             return result
         return NotImplemented if self._function is None else self._function.apply(*arguments)
 
-    def differentiate(self, backward: Callable[..., Any], setup_context: Callable[..., None]) -> None:
+    def differentiate(self, gradients: Callable[..., Any], setup_context: Callable[..., None]) -> None:
         """Set what direct calls with a gradient run."""
         operator = self
 
         class Direct(torch.autograd.Function):
+            # Not a method that calls it: at small sizes a call of Python is part of the time.
+            backward = staticmethod(gradients)
+
             @staticmethod
             def forward(ctx: Any, *arguments: Any) -> Any:
                 output = operator._whole(*arguments)
@@ -185,8 +188,6 @@ class Operator:
                 setup_context(ctx, arguments, output)
                 return output
 
-        # Not by a method that calls it: at small sizes a call of Python is part of the time.
-        Direct.backward = staticmethod(backward)  # type: ignore[method-assign]
         Direct.__name__ = Direct.__qualname__ = str(self._schema.name).replace("::", "_")
         self._function = Direct
 
