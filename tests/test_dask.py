@@ -294,6 +294,17 @@ def test_attention(data, dtype, n, m, causal, seed):
     np.testing.assert_allclose(lse, expected_lse, rtol=tolerance, atol=tolerance)
 
 
+def test_a_bias_or_mask_of_one_axis_may_have_empty_blocks(rng):
+    q, k, v = rng.standard_normal((3, 5, 4))
+    bias, mask = rng.standard_normal(5), np.array([True, False, True, True, False])
+    lazy = rd.attention(q, k, v, bias=da.from_array(bias, chunks=((0, 5),)))
+    np.testing.assert_allclose(lazy, rk.attention(q, k, v, bias=bias), rtol=1e-13)
+    mask_blocks = da.from_array(mask, chunks=((0, 5),))
+    found = rd.retrieve_above(da.from_array(q, chunks=(2, 4)), k, 0.0, mask=mask_blocks).compute()
+    for a, b in zip((found.indptr, found.indices), rk.retrieve_above(q, k, 0.0, mask=mask), strict=False):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_attention_over_keys_of_one_block_is_that_in_memory(rng):
     q, k, v = rng.standard_normal((3, 50, 4))
     lazy = rd.attention(da.from_array(q, chunks=(20, 4)), k, v, causal=True, return_lse=True)

@@ -16,7 +16,7 @@ from ..ops.retrieval_above import row_thresholds
 from ..ops.scoring import Scoring
 from ..ops.sides import Attended
 from ..states.consumers import Above, State
-from .arrays import aligned, array, optional_array, stand_in, value, widened
+from .arrays import aligned, array, array_of_pairs, stand_in, value, widened
 from .excluded import excluded_array, excluded_block
 from .graphs import tree_of_states
 from .key_blocks import OfKeys
@@ -92,9 +92,7 @@ def retrieve_above(
         q, phi = mapped_queries(q, phi, psi, precision), None
     else:
         (q, keys), _, precision = widened(precision, ("q", q), ("keys", keys))
-    allowed = optional_array("mask", mask)
-    if allowed is not None and allowed.ndim < 2:
-        allowed = allowed.reshape((1,) * (2 - allowed.ndim) + allowed.shape)
+    allowed = array_of_pairs("mask", mask)
     shown = Scoring(Allowed(stand_in(allowed)))
     a = Attended(stand_in(q), stand_in(keys), None, phi, psi, 1.0, shown, precision, keys_name="keys")
     if isinstance(threshold, da.Array):

@@ -95,6 +95,15 @@ def optional_array(name: str, a: Any) -> da.Array | None:
     return None if a is None else array(name, a)
 
 
+def array_of_pairs(name: str, a: Any) -> da.Array | None:
+    """Return None for None, else an array with two last axes, of length 1 where `a` has none.
+
+    By indexing: Dask's `reshape` loses the blocks of an array that also has empty ones.
+    """
+    pairs = optional_array(name, a)
+    return pairs if pairs is None else pairs[(None,) * (2 - pairs.ndim)]
+
+
 def stand_in(a: da.Array | None) -> Any:
     """Return a NumPy array of this shape and dtype for the checks: one element, strides of 0."""
     return None if a is None else np.broadcast_to(np.zeros((), a.dtype), a.shape)

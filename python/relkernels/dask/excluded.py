@@ -31,7 +31,7 @@ def excluded_array(exclude: Any, q: da.Array, m: int, single: bool) -> da.Array 
         raise TypeError(f"exclude: expected an array of integer indices, got one of {lists.dtype}")
     given = lists.shape
     if single:
-        lists = lists.reshape((1, 1)) if lists.ndim == 0 else lists[..., None, :]
+        lists = lists[None, None] if lists.ndim == 0 else lists[..., None, :]
     elif lists.ndim == 1:
         lists = lists[:, None]
     if lists.ndim < 2 or lists.shape[-2] not in (1, n):

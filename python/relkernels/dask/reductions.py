@@ -16,17 +16,11 @@ from ..ops.links import Linked, as_columns
 from ..ops.scoring import Scoring
 from ..ops.sides import Attended, Sides
 from ..states.consumers import LinkedSum, SoftmaxAccumulate, State, TopK
-from .arrays import aligned, array, optional_array, own_precision, stand_in, value, widened
+from .arrays import aligned, array, array_of_pairs, optional_array, own_precision, stand_in, value, widened
 from .excluded import excluded_array, excluded_block
 from .graphs import tree_of_states
 from .key_blocks import OfKeys
 from .relations import features
-
-
-def _for_pairs(name: str, given: Any) -> da.Array | None:
-    """Return an array for pairs, or None, with its last two axes."""
-    a = optional_array(name, given)
-    return a if a is None or a.ndim > 1 else a.reshape((1,) * (2 - a.ndim) + a.shape)
 
 
 def retrieve(
@@ -94,7 +88,7 @@ def retrieve(
     else:
         (q, keys), dtype, precision = widened(precision, ("q", q), ("keys", keys))
     single = q.ndim == 1
-    allowed = optional_array("mask", mask) if single else _for_pairs("mask", mask)
+    allowed = optional_array("mask", mask) if single else array_of_pairs("mask", mask)
     a = Attended(
         stand_in(q),
         stand_in(keys),
@@ -114,7 +108,7 @@ def retrieve(
     if single:
         q = q[None]
         if allowed is not None:
-            allowed = _for_pairs("mask", allowed[..., None, :] if allowed.ndim else allowed)
+            allowed = array_of_pairs("mask", allowed[..., None, :] if allowed.ndim else allowed)
     lists = excluded_array(exclude, q, a.m, single)
     operands = [(q, ("i", "d")), (keys, ("j", "e"))]
     if allowed is not None:
@@ -222,11 +216,11 @@ def attention(
            [0.22, 0.22, 0.22, 0.35]])
     """
     named = [("q", array("q", q)), ("k", array("k", k)), ("v", array("v", v))]
-    terms = _for_pairs("bias", bias)
+    terms = array_of_pairs("bias", bias)
     if terms is not None:
         named.append(("bias", terms))
     (q, k, v, *wide), dtype, precision = widened(precision, *named)
-    allowed, terms = _for_pairs("mask", mask), wide[0] if wide else None
+    allowed, terms = array_of_pairs("mask", mask), wide[0] if wide else None
     shown = (stand_in(q), stand_in(k), stand_in(v))
     scoring = Scoring(Allowed(stand_in(allowed), causal, window, align), stand_in(terms), softcap)
     a = Attended(*shown, phi, psi, scale, scoring, precision)
