@@ -48,6 +48,7 @@ class Recorder:
     workspace: int = 0
     error: Exception | None = None
     capability: str = "9.0"
+    architectures: tuple = ("sm_80", "sm_90a")
     devices: int = 2
     Array, Context, Mlp = Array, Context, Mlp
 
@@ -76,7 +77,7 @@ class Recorder:
         }
 
     def build_info(self):
-        return {"toolkit": "13.0", "architectures": ["sm_80", "sm_90a"]}
+        return {"toolkit": "13.0", "architectures": list(self.architectures)}
 
     __hash__ = object.__hash__
 

@@ -175,3 +175,23 @@ def test_an_old_gpu_is_refused(recorder):
     recorder.capability = "7.5"
     with pytest.raises(RuntimeError, match=r"capability is 7\.5, the kernels need 8\.0"):
         cuda.call("relation_matrix", {"x": ones(5, 4)})
+
+
+@pytest.mark.parametrize(
+    ("capability", "built", "runs"),
+    [
+        ("8.0", ("sm_80",), True), ("8.9", ("sm_80",), True), ("8.0", ("sm_86",), False),
+        ("9.0", ("sm_80",), False), ("9.0", ("sm_80", "sm_90a"), True), ("9.0", ("compute_80",), True),
+        ("8.0", ("sm_90a",), False), ("10.0", ("sm_90a",), False), ("10.0", ("sm_90a", "compute_80"), True),
+        ("12.0", ("sm_100", "compute_90a"), False),
+    ],
+)  # fmt: skip
+def test_a_gpu_that_no_kernel_was_built_for_is_refused(recorder, capability, built, runs):
+    recorder.capability, recorder.architectures = capability, built
+    devices._missing_on.cache_clear()
+    if runs:
+        cuda.call("relation_matrix", {"x": ones(5, 4)})
+        return
+    names = ", ".join(built)
+    with pytest.raises(RuntimeError, match=rf"is {capability}, the kernels are built for {names}; to build"):
+        cuda.call("relation_matrix", {"x": ones(5, 4)})

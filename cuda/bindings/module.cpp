@@ -243,7 +243,7 @@ py::dict build_info() {
     py::dict info;
 #ifdef RK_CUDA_EMULATED
     info["toolkit"] = "none: emulated on the CPU";
-    info["architectures"] = std::vector<std::string>{};
+    info["architectures"] = std::vector<std::string>{"sm_80"};  // as the emulator's one GPU
 #else
     info["toolkit"] =
         std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);

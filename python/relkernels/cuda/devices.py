@@ -97,15 +97,38 @@ def require(operation: str, device: int) -> Any:
 
 @functools.cache  # every call checks, and the driver is slow to answer
 def _missing_on(device: int, extension: Any) -> str | None:
-    return _no_gpu() or _too_old(device)
+    return _no_gpu() or _no_kernels(device)
 
 
-def _too_old(device: int) -> str | None:
-    capability = extension().device_info(device)["compute_capability"]
-    if tuple(int(part) for part in capability.split(".")) >= LEAST_CAPABILITY:
+def _no_kernels(device: int) -> str | None:
+    named = extension().device_info(device)["compute_capability"]
+    major, minor = (int(part) for part in named.split("."))
+    if (major, minor) < LEAST_CAPABILITY:
+        least = ".".join(map(str, LEAST_CAPABILITY))
+        return f"its compute capability is {named}, the kernels need {least} or newer"
+    built = extension().build_info()["architectures"]
+    if any(_runs(kernels, (major, minor)) for kernels in built):
         return None
-    least = ".".join(map(str, LEAST_CAPABILITY))
-    return f"its compute capability is {capability}, the kernels need {least} or newer"
+    wanted = "90a" if (major, minor) == (9, 0) else f"{major}{minor}"
+    return (
+        f"its compute capability is {named}, the kernels are built for {', '.join(built)}; to build them: "
+        "pip install . -Ccmake.define.RELKERNELS_CUDA=ON "
+        f"-Ccmake.define.CMAKE_CUDA_ARCHITECTURES={wanted}-real"
+    )
+
+
+def _runs(kernels: str, capability: tuple[int, int]) -> bool:
+    """Return whether kernels for an architecture, such as "sm_80", run on a GPU.
+
+    Machine code (sm) runs on its major version from its minor version on, with a suffix on that version
+    alone; the driver compiles PTX (compute) for all newer ones.
+    """
+    kind, number = kernels.split("_")
+    digits = number.rstrip("a")
+    built = int(digits[:-1]), int(digits[-1])
+    if digits != number:
+        return built == capability
+    return built <= capability and (kind == "compute" or built[0] == capability[0])
 
 
 def state() -> str:
