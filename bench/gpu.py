@@ -1,4 +1,4 @@
-"""Run the workloads of relkernels.benchmarks that are for a GPU, or list them.
+"""Run the workloads of relkernels.benchmarks that are for a GPU, or list them, the most valuable first.
 
 python bench/gpu.py --dry-run                    # list the workloads, on any machine
 python bench/gpu.py --save bench                 # write bench/results/gpu.json and .md, and bench/RESULTS.md
@@ -22,11 +22,47 @@ from relkernels.benchmarks.workload import CEILING, OURS, Workload
 # Rates for the floors of a dry run: copies and bfloat16 as measured on an H200, the others from its data
 # sheet.
 NOMINAL = {"copy": 4.3e12, "bfloat16": 790e12, "float16": 790e12, "tf32": 494e12, "float32": 67e12}
+# The order of the runs, by series: a target of each kind of kernel first, so that a run that is cut short has
+# said something of each; then their variants.
+ORDER = (
+    "relation_matrix/asymmetric_bfloat16",
+    "attention/full_64_bfloat16",
+    "feature_map/relu_bfloat16",
+    "retrieve/queries_10000_float32",
+    "relational/relu_bfloat16",
+    "relation_matrix/sets_float32",
+    "attention/causal_128_bfloat16",
+    "attention/full_64_float32",
+    "relation_matrix/symmetric_bfloat16",
+    "relation_matvec/exp_float32",
+)
+# For the estimates: our calls take this many times their floor, peers about as long as ours, and a workload
+# and a contestant that is compiled take these seconds before the first call.
+SLOWER, PREPARATION, COMPILATION = 3.0, 2.0, 20.0
+
+
+def ordered(chosen: Sequence[Workload]) -> list[Workload]:
+    """Return the workloads with the series of ORDER first."""
+    series = [f"{w.family}/{w.series}" for w in chosen]
+    places = [ORDER.index(name) if name in ORDER else len(ORDER) for name in series]
+    return [w for _, w in sorted(zip(places, chosen, strict=True), key=lambda pair: pair[0])]
+
+
+def estimate(w: Workload) -> float:
+    """Return about how many seconds a workload takes on the GPU that the targets were set for."""
+    floor = w.floor(NOMINAL)
+    assert floor is not None
+    call = SLOWER * floor
+    samples = min(max(cuda.LEAST_SECONDS / call, cuda.LEAST_SAMPLES), cuda.MOST_SAMPLES)
+    compiled = COMPILATION * ("torch.compile" in w.contestants)
+    # Each contestant also runs to be compared, for its memory, and to warm up.
+    return PREPARATION + compiled + len(w.contestants) * call * (samples + 2 + cuda.ROUNDS_OF_WARMING)
 
 
 def dry_run(chosen: Sequence[Workload]) -> None:
     """List the workloads with their floors on the GPU that the targets were set for."""
-    print(f"{'workload':42} {'GFLOP':>10} {'GB':>8} {'floor, ms':>10}  contestants; targets")
+    print(f"{'workload':42} {'begins, s':>9} {'GFLOP':>10} {'GB':>8} {'floor, ms':>10}  contestants; targets")
+    begins = 2 * PREPARATION  # the ceilings
     for w in chosen:
         moved = (w.read + w.written) / NOMINAL["copy"]
         bound = "bytes" if moved > w.flops / NOMINAL[w.limit] else w.limit
@@ -35,10 +71,12 @@ def dry_run(chosen: Sequence[Workload]) -> None:
             for of, wanted in w.targets.items()
         ]
         print(
-            f"{w.name:42} {w.flops / 1e9:10,.0f} {(w.read + w.written) / 1e9:8.3f} "
+            f"{w.name:42} {begins:9.0f} {w.flops / 1e9:10,.0f} {(w.read + w.written) / 1e9:8.3f} "
             f"{w.floor(NOMINAL) * 1e3:10.3f}  ({bound}) {', '.join(w.contestants)}; "
             f"{', '.join(targets) or 'none'}"
         )
+        begins += estimate(w)
+    print(f"{'the end, about':42} {begins:9.0f}")
     rates = ", ".join(f"{name} {rate:.3g}" for name, rate in NOMINAL.items())
     print(f"Floors of an H200, not measured here: {rates} per second.")
 
@@ -102,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     try:
-        chosen = workloads(given.names, device="cuda")
+        chosen = ordered(workloads(given.names, device="cuda"))
     except ValueError as error:
         parser.error(str(error))
     if given.dry_run:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from relkernels.benchmarks.families import (
     gradients,
     relation_matrix,
     relation_matvec,
+    relational,
     retrieve,
     tensors,
 )
@@ -75,6 +77,7 @@ def test_every_target_has_a_workload():
         name = f"retrieve/queries_10000_{dtype}/10000000"
         assert targets[name] == {"matmul + topk (PyTorch)": 3.0}
         assert targets[f"relation_matrix/sets_{dtype}/4096"] == {"PyTorch": 3.0}
+        assert targets[f"relational/relu_{dtype}/4096"] == {"PyTorch": 3.0}
     assert BY_NAME["relation_matvec/exp_float32/1000000"].targets == {CEILING: 0.7}
 
 
@@ -103,6 +106,8 @@ SMALL = [
     retrieve.gpu_workload("bfloat16", 20, 100),
     relation_matvec.gpu_workload(60),
     gradients.gpu_attention(40, 2),
+    relational.gpu_workload("float32", 40, 8),
+    relational.gpu_workload("bfloat16", 40, 8),
 ]
 
 
@@ -292,6 +297,30 @@ def test_the_dry_run_lists_every_workload(script):
         for of, wanted in w.targets.items():
             assert (f"≥ {wanted:.0%} of ceiling" if of == CEILING else f"≥ {wanted:g} {of}") in line
     assert "not measured here" in done.stdout
+    # In the order of a run, each with the second at which it begins.
+    listed = [line.split() for line in done.stdout.splitlines() if line.split()[0] in BY_NAME]
+    assert [cells[0] for cells in listed] == [w.name for w in script.ordered(EVERY)]
+    begins = [float(cells[1]) for cells in listed]
+    assert begins == sorted(begins)
+
+
+def test_targets_of_each_kind_of_kernel_are_measured_first(script):
+    series = [f"{w.family}/{w.series}" for w in script.ordered(EVERY)]
+    assert series[: len(script.ORDER)] == list(script.ORDER)
+    assert sorted(series) == sorted(f"{w.family}/{w.series}" for w in EVERY)
+    assert all(w.targets for w in script.ordered(EVERY)[: len(script.ORDER)])
+
+
+def test_the_script_lists_build_tests_and_benchmarks():
+    command = ["bash", str(SCRIPT.with_name("gpu.sh")), "--dry-run"]
+    environment = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("0 s: build, about ")
+    (tests,) = [line.split() for line in done.stdout.splitlines() if line.startswith("tests/")]
+    assert len(tests) > 10
+    assert all((ROOT / test).is_file() for test in tests)
+    assert all(w.name in done.stdout for w in EVERY)
 
 
 @pytest.mark.skipif(cuda.available(), reason="there is a GPU")

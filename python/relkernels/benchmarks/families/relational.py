@@ -1,4 +1,7 @@
-"""Relational attention with 8 heads and 8 relations, forward and back, beside PyTorch's own operations."""
+"""Relational attention with 8 heads and 8 relations, forward and back, beside PyTorch's own operations.
+
+`gpu_workload` is for a GPU, with tensors on it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import numpy as np
 from ...gradients import relational_attention_vjp
 from ...ops import relational_attention
 from ..workload import OURS, Entry, Workload, points
+from . import tensors
 
 HEADS = RELATIONS = 8
 # Of queries, values and relations.
@@ -45,8 +49,9 @@ def _forward(sides: list[Any], activation: str) -> tuple[Any, Any]:
     import torch
 
     q, k, q_rel, k_rel, v = sides
-    weights = torch.softmax(q @ k.transpose(-1, -2) / D**0.5, dim=-1)
-    relations = q_rel @ k_rel.transpose(-1, -2) / D**0.5
+    scale = q.shape[-1] ** -0.5
+    weights = torch.softmax(q @ k.transpose(-1, -2) * scale, dim=-1)
+    relations = q_rel @ k_rel.transpose(-1, -2) * scale
     if activation != "identity":
         relations = getattr(torch, activation)(relations)
     return torch.einsum("hij,rij->hir", weights, relations), weights @ v
@@ -122,4 +127,43 @@ def _workload(series: str, size: int) -> Workload:
     )
 
 
-WORKLOADS = [_workload(series, size) for series in _CONTESTANTS for size in _SIZES]
+class GpuData(NamedTuple):
+    """q, k, q_rel, k_rel and v, each (8, n, d), on the device."""
+
+    sides: tuple[Any, ...]
+
+
+def gpu_with_relkernels(data: GpuData) -> Entry:
+    """Ours."""
+    return tensors.entry(lambda: tuple(relational_attention(*data.sides, rel_activation="relu")))
+
+
+def gpu_with_torch(data: GpuData) -> Entry:
+    """Store the scores and the relations."""
+    return tensors.entry(lambda: _forward(list(data.sides), "relu"))
+
+
+def gpu_workload(dtype: str, n: int = 4_096, d: int = 64) -> Workload:
+    """Return the workload of a dtype."""
+    width = tensors.SIZE[dtype]
+    return Workload(
+        device="cuda",
+        family="relational",
+        series=f"relu_{dtype}",
+        size=n,
+        title=f"relational attention, 8 heads and 8 relations of {d}, relu, n = {{size}}, {dtype}",
+        flops=2.0 * n**2 * (HEADS * 2 * d + RELATIONS * d + HEADS * RELATIONS),
+        read=1.0 * width * n * (3 * HEADS + 2 * RELATIONS) * d,
+        written=1.0 * width * n * HEADS * (d + RELATIONS),
+        limit=dtype,
+        data=lambda: GpuData(tuple(tensors.normal(8, n, d, dtype=dtype, seed=seed) for seed in range(5))),
+        contestants={OURS: gpu_with_relkernels, "PyTorch": gpu_with_torch},
+        targets={"PyTorch": 3.0},
+        tolerance=tensors.TOLERANCE[dtype],
+    )
+
+
+WORKLOADS = [
+    *(_workload(series, size) for series in _CONTESTANTS for size in _SIZES),
+    *(gpu_workload(dtype) for dtype in ("bfloat16", "float32")),
+]
