@@ -99,7 +99,7 @@ struct Lead {
 struct LeadStride {
     long step[kMaxLead] = {};
 
-    RK_HOST_DEVICE long offset(const Lead& lead, unsigned item) const {
+    RK_HOST_DEVICE_CALL long offset(const Lead& lead, unsigned item) const {
         long elements = 0;
         for (int i = lead.dims - 1; i >= 0; --i) {
             elements += long(item % lead.size[i]) * step[i];
@@ -148,26 +148,34 @@ inline std::vector<long> leading(const std::vector<long>& v, int core) {
     return {v.begin(), v.end() - std::min(core, int(v.size()))};
 }
 
-// ---- Elements of a dtype known at run time: a branch that all threads take alike.
+// ---- Elements of a dtype known at run time: a branch that all threads take alike. Only float64 arrays have
+// float64 sums.
 
-template <class Sum>
-RK_DEVICE Sum load_element(const void* data, Dtype dtype, long at) {
-    switch (dtype) {
-        case Dtype::float64: return Sum(static_cast<const double*>(data)[at]);
-        case Dtype::bfloat16: return Sum(widen(static_cast<const bfloat16*>(data)[at]));
-        case Dtype::float16: return Sum(widen(static_cast<const float16*>(data)[at]));
-        default: return Sum(static_cast<const float*>(data)[at]);
+// Calls f with an element of the dtype, whose value has no meaning.
+template <class Sum, class F>
+RK_DEVICE void with_element(Dtype dtype, const F& f) {
+    if constexpr (sizeof(Sum) == 8) {
+        f(double());
+    } else {
+        switch (dtype) {
+            case Dtype::bfloat16: return f(bfloat16());
+            case Dtype::float16: return f(float16());
+            default: return f(float());
+        }
     }
 }
 
 template <class Sum>
+RK_DEVICE Sum load_element(const void* data, Dtype dtype, long at) {
+    Sum value = 0;
+    with_element<Sum>(dtype,
+                      [&](auto element) { value = widen(static_cast<const decltype(element)*>(data)[at]); });
+    return value;
+}
+
+template <class Sum>
 RK_DEVICE void store_element(void* data, Dtype dtype, long at, Sum value) {
-    switch (dtype) {
-        case Dtype::float64: static_cast<double*>(data)[at] = double(value); break;
-        case Dtype::bfloat16: narrow(float(value), static_cast<bfloat16*>(data)[at]); break;
-        case Dtype::float16: narrow(float(value), static_cast<float16*>(data)[at]); break;
-        default: static_cast<float*>(data)[at] = float(value);
-    }
+    with_element<Sum>(dtype, [&](auto element) { narrow(value, static_cast<decltype(element)*>(data)[at]); });
 }
 
 }  // namespace rk::cuda

@@ -48,19 +48,18 @@ struct Attended {
     }
 };
 
-// Weights of attention: the scores themselves, until their maximum is known.
+// Weights of attention.
 struct SoftmaxWeigher {
     struct Parameters {};
     static constexpr int kProducts = 1, kSums = 0;
     static constexpr bool kSoftmax = true, kScores = true;
-    static constexpr float kForbidden = -kInfinity;
     template <class A, int G>
     RK_DEVICE void begin(const Parameters&, const Place&, long) {}
-    template <class Sum>
-    RK_DEVICE Sum weigh(const Parameters&, Sum s, Sum, Sum, int, long, long) const {
-        return s;
-    }
 };
+
+// lse (items, rows), contiguous <- log sum_j exp(S_ij), by a walk of its own (attention.cu).
+template <class A>
+void log_sum_exp(const Context& context, Attended<A>& a, double scale, typename A::Sum* lse);
 
 // What is subtracted from scores to get weights, from the log-sum-exp of their row: the weights of a row with
 // a score of +inf are NaN.

@@ -6,7 +6,7 @@ namespace rk::cuda {
 
 namespace {
 
-template <class A, int G, int W>
+template <class A, int G>
 struct StoreScores : Stateless {
     using Sum = typename A::Sum;
     static constexpr int kProducts = 1, kValueTiles = 0;
@@ -55,15 +55,14 @@ template <class A>
 void attention_scores(const Context& context, const Relation<A>& relation, const Scoring& scoring,
                       const Array& out) {
     using Sum = typename A::Sum;
-    using Consumer = StoreScores<A, 1, 4>;
+    using Consumer = StoreScores<A, 1>;
     if (out.dim(1) == 0 || out.dim(2) == 0 || out.batch(2) == 0) return;
     Attended<A> a(context, relation, {}, scoring, out);
     Sum* lse = context.take<Sum>(a.pairs.lead.items() * relation.rows.dim(2));
-    const WeightedOut<Sum> to = {a.out, 0, Sum(1), lse, nullptr, 0, 0, 0};
-    sum_weighted<A, 0, SoftmaxWeigher>(context, a.pairs, to, a.scorer, relation.scale, {});
+    log_sum_exp(context, a, relation.scale, lse);
     const Grid grid = grid_of_tiles(a.pairs.row_blocks * a.pairs.lead.items(), relation.columns.dim(2),
                                     context.multiprocessors);
-    launch_walk<A, 1, 4, Consumer>(context, a.pairs, grid, {a.out, a.scorer, Sum(relation.scale), lse});
+    launch_walk<A, 1, Consumer>(context, a.pairs, grid, {a.out, a.scorer, Sum(relation.scale), lse});
     check_launch("attention_scores");
 }
 

@@ -27,7 +27,6 @@ struct ScoresGradientWeigher {
     using Parameters = GradientParameters<T>;
     static constexpr int kProducts = 1, kSums = Delta ? 1 : 0;
     static constexpr bool kSoftmax = false, kScores = true;
-    static constexpr float kForbidden = 0;
     T sums[1][4];
     const T *grad, *lse, *delta;
 
@@ -74,8 +73,7 @@ void attention_scores_vjp(const Context& context, const Relation<A>& relation, c
         const GradientParameters<Sum> q = {lse, delta, n, n, a.pairs.lead, a.out};
         WeightedOut<Sum> to = result(a, grad_f, 1.0), none = to;
         none.width = 0;
-        none.lse = lse;
-        sum_weighted<A, 0, SoftmaxWeigher>(context, a.pairs, none, a.scorer, scale, {});
+        log_sum_exp(context, a, scale, lse);
         sum_weighted<A, 0, ScoresGradientWeigher<Sum, true, true>>(context, a.pairs, none, a.scorer, scale,
                                                                    q);
         sum_weighted<A, 1, ScoresGradientWeigher<Sum, true, false>>(context, a.pairs, to, a.scorer, scale, q);

@@ -29,7 +29,6 @@ struct GradientWeigher {
     using Parameters = GradientParameters<T>;
     static constexpr int kProducts = Products, kSums = 0;
     static constexpr bool kSoftmax = false, kScores = true;
-    static constexpr float kForbidden = 0;
     const T *origin, *delta;
 
     template <class A, int G>

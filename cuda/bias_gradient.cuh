@@ -50,7 +50,7 @@ struct BiasGradient {
 };
 
 // Writes dR (items, rows, columns), contiguous.
-template <class A, int G, int W, int Products>
+template <class A, int G, int Products>
 struct StoreScoreGradient : Stateless {
     using Sum = typename A::Sum;
     static constexpr int kProducts = Products, kValueTiles = 0;
@@ -197,8 +197,8 @@ void add_bias_part(const Context& context, const BiasGradient& call, double scal
     p.row_blocks = unsigned(ceil_div(rows, 64));
     const Grid grid = grid_of_tiles(long(p.row_blocks) * p.lead.items(), columns, context.multiprocessors);
     if (columns > 0)
-        launch_walk<A, 1, 4, StoreScoreGradient<A, 1, 4, Products>>(
-            context, p, grid, {pairs, scorer, Sum(scale), lse, delta, given});
+        launch_walk<A, 1, StoreScoreGradient<A, 1, Products>>(context, p, grid,
+                                                              {pairs, scorer, Sum(scale), lse, delta, given});
 
     PairSums<Sum> q = {.pairs = pairs,
                        .rows = rows,

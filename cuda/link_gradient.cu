@@ -27,7 +27,6 @@ struct LinkGradientWeigher {
     };
     static constexpr int kProducts = Given ? 1 : 2, kSums = Distance ? 2 : 0;
     static constexpr bool kSoftmax = false, kScores = false;
-    static constexpr float kForbidden = 0;
     T sums[2][4];
     const T* given;
 

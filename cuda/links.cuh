@@ -65,7 +65,7 @@ RK_DEVICE Sum root(Sum t, double factor) {
 
 // Of the links of distances or of the others: no kernel needs both.
 template <bool Distance, class Sum>
-RK_DEVICE Linked<Sum> linked_with_slope(Link link, Sum r) {
+RK_DEVICE Linked<Sum> value_and_slope(Link link, Sum r) {
     if constexpr (!Distance) {
         if (link == Link::exp) {
             const Sum e = exp(r);
@@ -93,8 +93,29 @@ RK_DEVICE Linked<Sum> linked_with_slope(Link link, Sum r) {
 }
 
 template <bool Distance, class Sum>
+RK_DEVICE_CALL Linked<Sum> call_with_slope(Link link, Sum r) {
+    return value_and_slope<Distance>(link, r);
+}
+template <bool Distance, class Sum>
+RK_DEVICE_CALL Sum call_for_value(Link link, Sum r) {
+    return value_and_slope<Distance>(link, r).value;
+}
+
+// Inlined where it is a few instructions for each of a thread's 32 pairs.
+template <bool Distance, class Sum>
+RK_DEVICE Linked<Sum> linked_with_slope(Link link, Sum r) {
+    if constexpr (Distance || sizeof(Sum) == 8)
+        return call_with_slope<Distance>(link, r);
+    else
+        return value_and_slope<Distance>(link, r);
+}
+
+template <bool Distance, class Sum>
 RK_DEVICE Sum linked(Link link, Sum r) {
-    return linked_with_slope<Distance>(link, r).value;
+    if constexpr (sizeof(Sum) == 8)
+        return call_for_value<Distance>(link, r);
+    else
+        return value_and_slope<Distance>(link, r).value;
 }
 
 }  // namespace rk::cuda

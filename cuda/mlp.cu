@@ -143,7 +143,7 @@ map_rows(const __grid_constant__ FusedMlp<A> net) {
 
 // ---- One layer at a time: a product, and a consumer that applies bias and activation
 
-template <class A, int G, int W>
+template <class A, int G>
 struct EndLayer : Stateless {
     using Sum = typename A::Sum;
     using Factor = typename A::Factor;
@@ -312,7 +312,7 @@ template <class A>
 void Mlp<A>::forward_by_layers(const Context& context, const Lead& lead, long rows, const Strided& x,
                                const Strided& out, long padded) const {
     using F = typename A::Factor;
-    using Consumer = EndLayer<A, 1, 4>;
+    using Consumer = EndLayer<A, 1>;
     const long total = rows * lead.items();
     long widest = layers_.front().weights.pitch;
     for (const Layer<A>& layer : layers_) widest = std::max(widest, padded_width<F>(layer.outputs));
@@ -340,8 +340,8 @@ void Mlp<A>::forward_by_layers(const Context& context, const Lead& lead, long ro
             q.out = {buffers[(l + 1) % 2], DtypeOf<F>::value, h.pitch, 1, {}};
             q.padded = h.pitch;
         }
-        launch_walk<A, 1, 4, Consumer>(
-            context, p, grid_of_tiles(p.row_blocks, layer.outputs, context.multiprocessors), q);
+        launch_walk<A, 1, Consumer>(context, p,
+                                    grid_of_tiles(p.row_blocks, layer.outputs, context.multiprocessors), q);
     }
 }
 

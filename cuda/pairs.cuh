@@ -1,9 +1,9 @@
 // The walk over pairs: tiles of features -> inner products -> consumer. Mirrors csrc/walk/pairs.hpp.
 //
-// A block of W warps owns 16 G W rows of an item of the batch and processes the columns 64 at a time. Rows,
-// columns and values are copied to shared memory asynchronously: a stage is 128 bytes of the depth
-// of every column (and of every row, if the rows' whole depth does not fit or there is a series), and while
-// one stage is multiplied the next is being copied. The consumer receives a tile of R in registers.
+// A block of 4 (or 2) warps owns 16 G rows a warp of an item of the batch and processes the columns 64 at a
+// time. Rows, columns and values are copied to shared memory asynchronously: a stage is 128 bytes of the
+// depth of every column (and of every row, if the rows' whole depth does not fit or there is a series), and
+// while one stage is multiplied the next is being copied. The consumer receives a tile of R in registers.
 //
 //   consumer   kProducts      inner products of a pair: 1, or 2 (the gradients of attention)
 //              kValueTiles    values of a column, in tiles of 64: 0, 1 or 2
@@ -13,8 +13,8 @@
 //              columns()      the range of columns that the block's rows use; the walk skips other tiles
 //              init()         begins with an empty state
 //              accept(products, tile, values, staged)   folds a tile of R, with its values, into the state
-//              merge()        at the end of a chunk of columns: joins its state to that of the chunks before
-//                             it, and begins the next with an empty state
+//              merge(more)    at the end of a chunk of columns: joins its state to that of the chunks before
+//                             it, and if there are more, begins the next with an empty state
 //              finish()       writes the results of the rows, or the state if other blocks share the rows
 //              merge_threads(parameters), merge_parts(parameters, pairs, parts)   in a second launch: joins
 //                             the states of all parts in order and writes the results
@@ -40,6 +40,7 @@
 namespace rk::cuda {
 
 inline constexpr int kChunkTiles = 32;
+inline constexpr int kMaxWarps = 4;  // of a block
 // Rows of at most this many bytes stay in shared memory for the whole walk, if they fit.
 inline constexpr int kResidentBytes = 1024;
 
@@ -50,6 +51,7 @@ struct Pairs {
     Rows<F> values;
     SegmentTable segments;
     unsigned row_blocks = 0, value_blocks = 1;
+    int warps = kMaxWarps;    // of a block
     long tiles_per_part = 0;  // of columns; the parts are the second dimension of the grid
     bool resident = false;
 
@@ -77,32 +79,33 @@ inline constexpr bool has_series = [] {
 // The position of a block in the walk: its segment, and its first row there.
 struct Place {
     unsigned item;
-    int value_block, part;
+    int value_block, part, block_rows;
     long row_begin, rows, column_begin, columns;  // where the segment begins, and its size
     long first_row;
 };
 
-template <class A, int G, int W, class C>
-RK_KERNEL(32 * W)
+template <class A, int G, class C>
+RK_KERNEL(32 * kMaxWarps)
 walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p,
            const __grid_constant__ typename C::Parameters parameters) {
     using F = typename A::Factor;
-    constexpr int kBlockRows = 16 * G * W;
+    const int block_rows = 16 * G * p.warps;
     constexpr int kProducts = C::kProducts;
 
     unsigned block = block_index();
     Place place;
     place.value_block = int(block % p.value_blocks);
     block /= p.value_blocks;
-    place.first_row = long(block % p.row_blocks) * kBlockRows;
+    place.first_row = long(block % p.row_blocks) * block_rows;
     place.item = block / p.row_blocks;
     place.part = int(block_row());
+    place.block_rows = block_rows;
     place.row_begin = place.column_begin = 0;
     place.rows = p.rows[0].count;
     place.columns = p.columns[0].count;
     if (p.segments.ragged()) {
-        const SegmentTable::Block found = p.segments.find(block % p.row_blocks, kBlockRows);
-        place.first_row = found.number * kBlockRows;
+        const SegmentTable::Block found = p.segments.find(block % p.row_blocks, block_rows);
+        place.first_row = found.number * block_rows;
         place.row_begin = found.rows.begin;
         place.rows = found.rows.end - found.rows.begin;
         place.column_begin = found.columns.begin;
@@ -112,7 +115,7 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p,
 
     const int width[2] = {p.rows[0].width, p.rows[1].width};
     const bool resident = p.resident;
-    const SharedLayout at = SharedLayout::of<A>(kBlockRows, width, kProducts, C::kValueTiles, resident);
+    const SharedLayout at = SharedLayout::of<A>(block_rows, width, kProducts, C::kValueTiles, resident);
     char* memory = shared_memory();
     const F *rows[2], *columns[2];
     int steps_of[2] = {0, 0};
@@ -141,7 +144,7 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p,
         for (int k = 0; k < kProducts; ++k)
             for (int s = 0; s < steps_of[k]; ++s)
                 load_depth(memory + at.rows[k] + s * kDepthBytes, at.row_pitch[k], p.rows[k], rows[k],
-                           place.rows, place.first_row, kBlockRows, long(s) * kDepthBytes);
+                           place.rows, place.first_row, block_rows, long(s) * kDepthBytes);
 
     // Stages of the series: those of a member, and of all.
     int member_steps = 0, first_member = 0, series_steps = 0;
@@ -161,7 +164,7 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p,
                    kTileColumns, from);
         if (!resident)
             load_depth(stage + kTileColumns * kStagePitch, kStagePitch, of_rows, row_item, place.rows,
-                       place.first_row, kBlockRows, from);
+                       place.first_row, block_rows, from);
     };
     const auto issue_side = [&](auto side, char* stage, long tile, int step) {
         constexpr int k = decltype(side)::value;
@@ -258,7 +261,7 @@ walk_pairs(const __grid_constant__ Pairs<typename A::Factor> p,
         }
         consumer.accept(acc, tile, memory + at.values + int(tile - first) % 2 * at.values_bytes, staged);
         if constexpr (!C::kOrderFree)
-            if ((tile + 1) % kChunkTiles == 0 || tile + 1 == last) consumer.merge();
+            if ((tile + 1) % kChunkTiles == 0 || tile + 1 == last) consumer.merge(tile + 1 < last);
     }
     consumer.finish();
 }
@@ -308,26 +311,26 @@ inline Grid grid_of_chunks(long row_blocks, long columns, int multiprocessors) {
 }
 
 // Bytes of shared memory that a block of the walk needs.
-template <class A, int G, int W, class C>
+template <class A, int G, class C>
 long walk_bytes(const Pairs<typename A::Factor>& p, const typename C::Parameters& parameters, bool resident) {
-    const int width[2] = {p.rows[0].width, p.rows[1].width};
-    return SharedLayout::of<A>(16 * G * W, width, C::kProducts, C::kValueTiles, resident).total +
-           C::shared_bytes(parameters, 16 * G * W);
+    const int width[2] = {p.rows[0].width, p.rows[1].width}, block_rows = 16 * G * p.warps;
+    return SharedLayout::of<A>(block_rows, width, C::kProducts, C::kValueTiles, resident).total +
+           C::shared_bytes(parameters, block_rows);
 }
 
-template <class A, int G, int W, class C>
+template <class A, int G, class C>
 void launch_walk(const Context& context, Pairs<typename A::Factor>& p, const Grid& grid,
                  const typename C::Parameters& parameters) {
     if (grid.blocks == 0) return;
     p.tiles_per_part = grid.tiles_per_part;
-    p.resident = !has_series<C> && walk_bytes<A, G, W, C>(p, parameters, true) <= context.shared_bytes;
+    p.resident = !has_series<C> && walk_bytes<A, G, C>(p, parameters, true) <= context.shared_bytes;
     for (int k = 0; k < C::kProducts; ++k)
         p.resident = p.resident && p.rows[k].width * long(sizeof(typename A::Factor)) <= kResidentBytes;
-    const long bytes = walk_bytes<A, G, W, C>(p, parameters, p.resident);
+    const long bytes = walk_bytes<A, G, C>(p, parameters, p.resident);
     if (bytes > context.shared_bytes)
         throw Error("the kernel needs " + std::to_string(bytes) +
                     " bytes of shared memory a block, this GPU has " + std::to_string(context.shared_bytes));
-    launch(walk_pairs<A, G, W, C>, grid.blocks, grid.parts, 32 * W, bytes, context.stream, p, parameters);
+    launch(walk_pairs<A, G, C>, grid.blocks, grid.parts, 32 * p.warps, bytes, context.stream, p, parameters);
     if constexpr (C::kMerges)
         if (grid.parts > 1)
             launch(merge_parts<A, C>, ceil_div(C::merge_threads(parameters), kMergeThreads), 1, kMergeThreads,

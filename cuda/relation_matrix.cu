@@ -11,10 +11,10 @@ namespace rk::cuda {
 namespace {
 
 // HasLink: values are links, chosen at run time.
-template <class A, int G, int W, bool HasLink>
+template <class A, int G, bool HasLink>
 struct Store : Stateless {
     using Sum = typename A::Sum;
-    static constexpr int kProducts = 1, kValueTiles = 0;
+    static constexpr int kProducts = 1, kValueTiles = 0, kRows = A::kRows * G;
     struct Parameters {
         Strided out;
         Sum scale;
@@ -34,31 +34,48 @@ struct Store : Stateless {
           count(p.columns[0].count),
           out(parameters.out.lead.offset(p.lead, place.item)) {}
     RK_DEVICE Span columns() const { return {q.symmetric ? first_row : 0, count}; }
-    RK_DEVICE void accept(Sum (&acc)[1][A::kRows * G][A::kColumns], long tile, const char*, char*) const {
-        const int lane = lane_index();
+    RK_DEVICE void accept(Sum (&acc)[1][kRows][A::kColumns], long tile, const char*, char*) const {
 #pragma unroll
-        for (int i = 0; i < A::kRows * G; ++i)
+        for (int i = 0; i < kRows; ++i)
 #pragma unroll
             for (int j = 0; j < A::kColumns; ++j) {
-                const long r = row0 + A::row_of(lane, i), c = tile * kTileColumns + A::column_of(lane, j);
-                if (r >= rows || c >= count || (q.symmetric && c < r)) continue;
-                Sum value = q.scale * acc[0][i][j];
-                if constexpr (HasLink) value = linked<has_distances<A>>(q.link, value);
-                store_element(q.out.data, q.out.dtype, out + r * q.out.row + c * q.out.column, value);
-                if (q.symmetric && c > r)
-                    store_element(q.out.data, q.out.dtype, out + c * q.out.row + r * q.out.column, value);
+                acc[0][i][j] *= q.scale;
+                if constexpr (HasLink) acc[0][i][j] = linked<has_distances<A>>(q.link, acc[0][i][j]);
             }
+        with_element<Sum>(q.out.dtype, [&](auto element) { write<decltype(element)>(acc[0], tile); });
+    }
+
+   private:
+    template <class T>
+    RK_DEVICE void write(const Sum (&values)[kRows][A::kColumns], long tile) const {
+        const int lane = lane_index();
+        const long c0 = tile * kTileColumns + A::column_of(lane, 0);
+        T* const to = static_cast<T*>(q.out.data) + out;
+#pragma unroll
+        for (int i = 0; i < kRows; ++i) {
+            const long r = row0 + A::row_of(lane, i);
+            if (r >= rows) continue;
+            T *const row = to + r * q.out.row + c0 * q.out.column, *const mirrored =
+                                                                       to + c0 * q.out.row + r * q.out.column;
+#pragma unroll
+            for (int j = 0; j < A::kColumns; ++j) {
+                // The columns of a thread lie as those of thread 0 do.
+                const long step = A::column_of(0, j), c = c0 + step;
+                if (c >= count || (q.symmetric && c < r)) continue;
+                narrow(values[i][j], row[step * q.out.column]);
+                if (q.symmetric && c > r) narrow(values[i][j], mirrored[step * q.out.row]);
+            }
+        }
     }
 };
 
-template <class A, int G, int W, bool HasLink>
+template <class A, int G, bool HasLink>
 void store(const Context& context, Pairs<typename A::Factor>& p, const Strided& out, double scale,
            bool symmetric, Link link) {
-    p.row_blocks = unsigned(ceil_div(p.rows[0].count, 16L * G * W));
+    p.row_blocks = unsigned(ceil_div(p.rows[0].count, 16L * G * p.warps));
     const Grid grid =
         grid_of_tiles(long(p.row_blocks) * p.lead.items(), p.columns[0].count, context.multiprocessors);
-    launch_walk<A, G, W, Store<A, G, W, HasLink>>(context, p, grid,
-                                                  {out, typename A::Sum(scale), symmetric, link});
+    launch_walk<A, G, Store<A, G, HasLink>>(context, p, grid, {out, typename A::Sum(scale), symmetric, link});
 }
 
 // Fuses the leading dimensions and chooses the shape of the blocks.
@@ -78,12 +95,10 @@ void store_products(const Context& context, const std::vector<long>& shape,
     if constexpr (sizeof(typename A::Factor) == 2 && !HasLink)
         if (relation_matrix_wgmma(context, p, to, scale, symmetric)) return;
     // Few rows: blocks of 32 rows, so that a batch of small relations wastes little. The bits are the same.
-    if (p.rows[0].count <= 32)
-        store<A, 1, 2, HasLink>(context, p, to, scale, symmetric, link);
-    else if constexpr (sizeof(typename A::Sum) == 8 || HasLink)
-        store<A, 1, 4, HasLink>(context, p, to, scale, symmetric, link);
-    else
-        store<A, 2, 4, HasLink>(context, p, to, scale, symmetric, link);
+    if (p.rows[0].count <= 32) p.warps = 2;
+    if constexpr (sizeof(typename A::Sum) == 4 && !HasLink)
+        if (p.rows[0].count > 32) return store<A, 2, HasLink>(context, p, to, scale, symmetric, link);
+    store<A, 1, HasLink>(context, p, to, scale, symmetric, link);
 }
 
 // The relation of one side with the other, or with itself, in the arithmetic P.

@@ -21,7 +21,6 @@ struct LinkWeigher {
     };
     static constexpr int kProducts = 1, kSums = 0;
     static constexpr bool kSoftmax = false, kScores = false;
-    static constexpr float kForbidden = 0;
     template <class A, int G>
     RK_DEVICE void begin(const Parameters&, const Place&, long) {}
     RK_DEVICE T weigh(const Parameters& q, T r, T, T, int, long, long) const {
@@ -31,7 +30,7 @@ struct LinkWeigher {
 
 // A single column: each thread adds up its columns of R; at the end of a chunk these sums are added over the
 // lanes of a row, then to the sum of the chunks before, in order.
-template <class A, int G, int W>
+template <class A, int G>
 struct LinkedDot {
     using Sum = typename A::Sum;
     static constexpr int kProducts = 1, kValueTiles = 0, kRows = A::kRows * G;
@@ -82,7 +81,7 @@ struct LinkedDot {
                 sum_[i] = fma(linked<has_distances<A>>(q.link, q.scale * acc[0][i][j]), value, sum_[i]);
         }
     }
-    RK_DEVICE void merge() {
+    RK_DEVICE void merge(bool) {
 #pragma unroll
         for (int i = 0; i < kRows; ++i) {
             Sum sum = sum_[i];
@@ -122,7 +121,7 @@ template <class P, class A>
 void multiply_linked(const Context& context, const Relation<A>& relation, const Array& values, Link link,
                      const Array& out) {
     using Sum = typename P::Sum;
-    using Dot = LinkedDot<P, 1, 4>;
+    using Dot = LinkedDot<P, 1>;
     const long width = values.dim(1);
     if (width > 1) {
         Attended<P> a(context, relation, values.dim(2) > 0 ? values : Array{}, {}, out);
@@ -139,8 +138,8 @@ void multiply_linked(const Context& context, const Relation<A>& relation, const 
     const long items = p.lead.items(), rows = p.rows[0].count;
     const Grid grid = grid_of_chunks(p.row_blocks * items, p.columns[0].count, context.multiprocessors);
     Sum* state = grid.parts > 1 ? context.take<Sum>(grid.parts * items * rows) : nullptr;
-    launch_walk<P, 1, 4, Dot>(
-        context, p, grid, {vector.rows.data, a.more, link, Sum(relation.scale), state, a.out, items, rows});
+    launch_walk<P, 1, Dot>(context, p, grid,
+                           {vector.rows.data, a.more, link, Sum(relation.scale), state, a.out, items, rows});
 }
 
 }  // namespace

@@ -41,7 +41,7 @@ RK_DEVICE void activate(const RelationActivation& act, Sum scale, Sum (&r)[Rows]
     if (act.is_identity())
         for_each_unrolled(r, [&](Sum z) { return scale * z; });
     else if (act.is_link && act.link == Link::relu)
-        for_each_unrolled(r, [&](Sum z) { return linked<false>(Link::relu, scale * z); });
+        for_each_unrolled(r, [&](Sum z) { return value_and_slope<false>(Link::relu, scale * z).value; });
     else
         for_each_staged(r, staged, [&](Sum z) {
             z *= scale;
@@ -53,7 +53,7 @@ RK_DEVICE void activate(const RelationActivation& act, Sum scale, Sum (&r)[Rows]
 template <class Sum, int Rows, int Columns>
 RK_DEVICE void differentiate(const RelationActivation& act, Sum scale, Sum (&r)[Rows][Columns], Sum* staged) {
     if (act.is_link && (act.link == Link::identity || act.link == Link::relu))
-        for_each_unrolled(r, [&](Sum z) { return linked_with_slope<false>(act.link, scale * z).slope; });
+        for_each_unrolled(r, [&](Sum z) { return value_and_slope<false>(act.link, scale * z).slope; });
     else
         for_each_staged(r, staged, [&](Sum z) {
             z *= scale;

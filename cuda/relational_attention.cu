@@ -20,13 +20,13 @@ namespace {
 
 constexpr int kGroup = 16;  // relations of a block; their sums are in shared memory
 
-template <class A, int G, int W>
+template <class A, int G>
 struct RelatedSums {
     using Sum = typename A::Sum;
     using Factor = typename A::Factor;
     static constexpr int kProducts = 1, kValueTiles = 0, kRows = A::kRows * G, kColumns = A::kColumns;
     static constexpr bool kOrderFree = false, kMerges = true, kSeries = true;
-    static constexpr int kBlockRows = 16 * G * W;
+    static constexpr int kBlockRows = 16 * G * kMaxWarps;
     static_assert(kRows * kColumns == 32);  // a bit of counted_ for each
     struct Parameters {
         Series<Factor> series;
@@ -118,7 +118,7 @@ struct RelatedSums {
         }
     }
     RK_DEVICE void accept(const Sum (&)[1][kRows][kColumns], long, const char*, char*) const {}
-    RK_DEVICE void merge() {
+    RK_DEVICE void merge(bool) {
         each_sum([&](int at, int) { totals[at] += sums[at]; });
         init();
     }
@@ -168,7 +168,7 @@ void sum_relations(const Context& context, const RelationalSides& sides, const A
                    const Array& lse, const Array& out) {
     using F = typename A::Factor;
     using Sum = typename A::Sum;
-    using Consumer = RelatedSums<A, 1, 4>;
+    using Consumer = RelatedSums<A, 1>;
     const Factors<F> q = factors<F>(context, sides.q), k = factors<F>(context, sides.k);
     const Factors<F> q_rel = factors<F>(context, sides.q_rel), k_rel = factors<F>(context, sides.k_rel);
     const std::vector<long> shape = leading(sides.q.shape, 2);
@@ -195,9 +195,9 @@ void sum_relations(const Context& context, const RelationalSides& sides, const A
     const Grid grid = grid_of_chunks(long(p.row_blocks) * p.value_blocks * items, p.most_columns(),
                                      context.multiprocessors);
     Sum* state = grid.parts > 1 ? context.take<Sum>(grid.parts * items * rows * series.count) : nullptr;
-    launch_walk<A, 1, 4, Consumer>(context, p, grid,
-                                   {series, mask, Sum(sides.scale), Sum(sides.rel_scale), sides.activation,
-                                    reinterpret_cast<const Sum*>(lse.data), to, state, items, rows});
+    launch_walk<A, 1, Consumer>(context, p, grid,
+                                {series, mask, Sum(sides.scale), Sum(sides.rel_scale), sides.activation,
+                                 reinterpret_cast<const Sum*>(lse.data), to, state, items, rows});
 }
 
 }  // namespace

@@ -62,7 +62,6 @@ struct HeadWeigher {
     using Parameters = GradientParameters<T>;
     static constexpr int kProducts = 2, kSums = 0;
     static constexpr bool kSoftmax = false, kScores = false, kSeries = true;
-    static constexpr float kForbidden = 0;
     const T *origin, *delta, *of_relations;
 
     template <class A, int G>
@@ -96,7 +95,6 @@ struct RelationWeigher {
     using Parameters = GradientParameters<T>;
     static constexpr int kProducts = 2, kSums = 0;
     static constexpr bool kSoftmax = false, kScores = false, kSeries = true;
-    static constexpr float kForbidden = 0;
     const T *origin, *of_relation;
     const std::uint8_t* mask;
 

@@ -122,7 +122,7 @@ RK_DEVICE void write_row(const Strided& values, const Strided& indices, long val
     }
 }
 
-template <class A, int G, int W>
+template <class A, int G>
 struct TopK {
     using Sum = typename A::Sum;
     using Key = typename KeyOf<Sum>::Key;
@@ -160,16 +160,16 @@ struct TopK {
           rows(at.rows),
           count(at.columns),
           searched(parameters.searched.of_item(pairs.lead, at.item)) {
-        constexpr int kBlock = 16 * G * W;
-        const int first = 16 * G * warp_index();
+        const int block_rows = place.block_rows, first = 16 * G * warp_index();
         buffers = reinterpret_cast<Entry<Sum>*>(memory) + first * kBuffer;
-        char* after = memory + kBlock * kBuffer * sizeof(Entry<Sum>);
+        char* after = memory + block_rows * kBuffer * sizeof(Entry<Sum>);
         worst = reinterpret_cast<Key*>(after) + first;
-        waiting = reinterpret_cast<int*>(after + kBlock * sizeof(Key)) + first;
-        current = reinterpret_cast<int*>(after + kBlock * (sizeof(Key) + 4)) + first;
+        waiting = reinterpret_cast<int*>(after + block_rows * sizeof(Key)) + first;
+        current = reinterpret_cast<int*>(after + block_rows * (sizeof(Key) + 4)) + first;
     }
     RK_DEVICE Span columns() const {
-        return q.searched.mask.band.columns_of(place.first_row, min(place.first_row + 16 * G * W, rows));
+        return q.searched.mask.band.columns_of(place.first_row,
+                                               min(place.first_row + place.block_rows, rows));
     }
     RK_DEVICE void init() {
         for (int r = lane_index(); r < 16 * G; r += 32) {
@@ -258,13 +258,13 @@ struct TopK {
     }
 };
 
-template <class A, int W>
+template <class A>
 void retrieve_in_blocks(const Context& context, Search<A>& search, int k, const Strided& values,
                         const Strided& indices) {
     using Sum = typename A::Sum;
-    using Consumer = TopK<A, 1, W>;
+    using Consumer = TopK<A, 1>;
     Pairs<typename A::Factor>& p = search.pairs;
-    p.row_blocks = p.blocks_of(16 * W);
+    p.row_blocks = p.blocks_of(16 * p.warps);
     const long items = p.lead.items(), rows = p.rows[0].count;
     // The result is exact however columns are cut. Parts of at least 4 k columns, since smaller ones would
     // mostly add entries to merge.
@@ -276,8 +276,8 @@ void retrieve_in_blocks(const Context& context, Search<A>& search, int k, const 
         grid.parts = std::max(1L, ceil_div(tiles, grid.tiles_per_part));
     }
     Entry<Sum>* lists = context.take<Entry<Sum>>(grid.parts * items * rows * 2 * k);
-    launch_walk<A, 1, W, Consumer>(context, p, grid,
-                                   {k, search.searched, lists, grid.parts > 1, values, indices, items, rows});
+    launch_walk<A, 1, Consumer>(context, p, grid,
+                                {k, search.searched, lists, grid.parts > 1, values, indices, items, rows});
 }
 
 }  // namespace
@@ -295,14 +295,11 @@ void retrieve(const Context& context, const Relation<A>& relation, const Searcha
     Strided best = strided(values), where = strided(indices);
     best.lead = leads[0];
     where.lead = leads[1];
-    // Blocks of 64 rows if shared memory has room for their buffers.
-    if constexpr (sizeof(typename A::Sum) == 4)
-        if (walk_bytes<A, 1, 4, TopK<A, 1, 4>>(search.pairs, {}, false) <= context.shared_bytes) {
-            retrieve_in_blocks<A, 4>(context, search, k, best, where);
-            check_launch("retrieve");
-            return;
-        }
-    retrieve_in_blocks<A, 2>(context, search, k, best, where);
+    // Blocks of 64 rows if shared memory has room for their buffers: those of float64 are twice as large.
+    if (sizeof(typename A::Sum) == 8 ||
+        walk_bytes<A, 1, TopK<A, 1>>(search.pairs, {}, false) > context.shared_bytes)
+        search.pairs.warps = 2;
+    retrieve_in_blocks<A>(context, search, k, best, where);
     check_launch("retrieve");
 }
 

@@ -11,7 +11,7 @@ namespace rk::cuda {
 
 namespace {
 
-template <class A, int G, int W, bool kWrites>
+template <class A, int G, bool kWrites>
 struct Above {
     using Sum = typename A::Sum;
     static constexpr int kProducts = 1, kValueTiles = 0, kRows = A::kRows * G;
@@ -51,14 +51,14 @@ struct Above {
           first_place((at.item * rows + row0) * parameters.parts + at.part),
           searched(parameters.searched.of_item(p.lead, at.item)),
           lead(p.lead) {
-        constexpr int kBlock = 16 * G * W;
         const int first = 16 * G * warp_index();
         found = reinterpret_cast<std::uint64_t*>(memory) + first;
-        next = reinterpret_cast<std::int64_t*>(memory) + kBlock + first;
-        bars = reinterpret_cast<Sum*>(memory + 2 * kBlock * sizeof(std::int64_t)) + first;
+        next = reinterpret_cast<std::int64_t*>(memory) + place.block_rows + first;
+        bars = reinterpret_cast<Sum*>(memory + 2 * place.block_rows * sizeof(std::int64_t)) + first;
     }
     RK_DEVICE Span columns() const {
-        return q.searched.mask.band.columns_of(place.first_row, min(place.first_row + 16 * G * W, rows));
+        return q.searched.mask.band.columns_of(place.first_row,
+                                               min(place.first_row + place.block_rows, rows));
     }
     RK_DEVICE void init() {
         const long thresholds = q.thresholds.lead.offset(lead, place.item);
@@ -138,8 +138,8 @@ void copy_from(const Context& context, const std::int64_t* from, long step, cons
 
 template <class A, bool kWrites>
 void walk(const Context& context, Pairs<typename A::Factor>& pairs, const Grid& grid,
-          const typename Above<A, 1, 4, kWrites>::Parameters& parameters) {
-    launch_walk<A, 1, 4, Above<A, 1, 4, kWrites>>(context, pairs, grid, parameters);
+          const typename Above<A, 1, kWrites>::Parameters& parameters) {
+    launch_walk<A, 1, Above<A, 1, kWrites>>(context, pairs, grid, parameters);
     check_launch("retrieve_above");
 }
 

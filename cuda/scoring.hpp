@@ -25,6 +25,18 @@ struct Score {
     Sum value, slope;
 };
 
+// cap(s) = c tanh(s / c), and its derivative.
+template <class Sum>
+struct Capped {
+    Sum value, slope;
+};
+template <class Sum>
+RK_DEVICE_CALL Capped<Sum> capped(Sum s, Sum c) {
+    // tanh'(z) = 4 e / (1 + e)^2, without cancellation for large z.
+    const Sum z = s / c, e = exp(Sum(-2) * fabs(z)), d = e + Sum(1);
+    return {tanh(z) * c, e * Sum(4) / (d * d)};
+}
+
 // A Scoring in the form that kernels read.
 template <class Sum>
 struct Scorer {
@@ -41,8 +53,6 @@ struct Scorer {
     LeadStride bias_lead;
     Sum cap = 0;
 
-    // Whether scores are the inner products.
-    RK_DEVICE bool plain() const { return bias == nullptr && cap == Sum(0); }
     RK_DEVICE Item of_item(const Lead& batch, unsigned item, long rows, long columns) const {
         return {mask.of_item(batch, item), bias_lead.offset(batch, item), mask.shift(rows, columns)};
     }
@@ -53,7 +63,7 @@ struct Scorer {
     RK_DEVICE bool allows(const Item& item, long i, long j) const {
         return in_mask(item, i, j) && (bias == nullptr || term(item, i, j) != Sum(-kInfinity));
     }
-    RK_DEVICE Score<Sum> score(const Item& item, Sum r, long i, long j) const {
+    RK_DEVICE_CALL Score<Sum> score(Item item, Sum r, long i, long j) const {
         Score<Sum> s = {in_mask(item, i, j), r, Sum(1)};
         if (bias && s.allowed) {
             const Sum b = term(item, i, j);
@@ -61,10 +71,9 @@ struct Scorer {
             s.value += b;
         }
         if (cap != Sum(0)) {
-            // tanh'(z) = 4 e / (1 + e)^2, without cancellation for large z.
-            const Sum z = s.value / cap, e = exp(Sum(-2) * fabs(z)), d = e + Sum(1);
-            s.value = tanh(z) * cap;
-            s.slope = e * Sum(4) / (d * d);
+            const Capped<Sum> c = capped(s.value, cap);
+            s.value = c.value;
+            s.slope = c.slope;
         }
         return s;
     }

@@ -12,7 +12,7 @@ void sum_weighted(const Context& context, Pairs<typename A::Factor>& p, Weighted
                   const Scorer<typename A::Sum>& scorer, double scale,
                   const typename Weigher::Parameters& weigher) {
     using Sum = typename A::Sum;
-    using Consumer = Weighted<A, 1, 4, ValueTiles, Weigher>;
+    using Consumer = Weighted<A, 1, ValueTiles, Weigher>;
     constexpr int kValueWidth = ValueTiles * kTileColumns;
     p.row_blocks = p.blocks_of(64);
     p.value_blocks = ValueTiles ? unsigned(std::max(1L, ceil_div(to.width, long(kValueWidth)))) : 1;
@@ -25,7 +25,7 @@ void sum_weighted(const Context& context, Pairs<typename A::Factor>& p, Weighted
     if (grid.blocks == 0) return;
     if (ceil_div(p.most_columns(), kTileColumns) > kChunkTiles)
         to.state = context.take<Sum>(grid.parts * p.value_blocks * to.items * to.rows * to.state_width);
-    launch_walk<A, 1, 4, Consumer>(context, p, grid, {to, scorer, Sum(scale), grid.parts > 1, weigher});
+    launch_walk<A, 1, Consumer>(context, p, grid, {to, scorer, Sum(scale), grid.parts > 1, weigher});
 }
 
 // Values 128 columns at a time, if there are more than 64 and shared memory has room for them.
@@ -35,7 +35,7 @@ void sum_weighted_values(const Context& context, Pairs<typename A::Factor>& p,
                          double scale, const typename Weigher::Parameters& weigher) {
     if constexpr (Wide)
         if (to.width > kTileColumns &&
-            walk_bytes<A, 1, 4, Weighted<A, 1, 4, 2, Weigher>>(p, {}, false) <= context.shared_bytes)
+            walk_bytes<A, 1, Weighted<A, 1, 2, Weigher>>(p, {}, false) <= context.shared_bytes)
             return sum_weighted<A, 2, Weigher>(context, p, to, scorer, scale, weigher);
     sum_weighted<A, 1, Weigher>(context, p, to, scorer, scale, weigher);
 }

@@ -4,12 +4,11 @@
 //   kProducts     inner products that it needs of a pair
 //   kSoftmax      its weights are exp(R - max), renormalized as the maximum grows
 //   kScores       whether a bias or a soft cap may make scores of the inner products
-//   kForbidden    the weight of a pair that may not attend
 //   kSums         further sums over the pairs of a row, at most 2: weigh adds to sums[k][i] of the weigher
 //   begin(parameters, place, row0)   reads what it needs of this thread's rows, which begin with row0
-//   weigh(parameters, s, slope, second, i, row, column)   the weight of pair (row, column) from its score,
-//                 the derivative of the soft cap there, and its second inner product; i is the row's number
-//                 in this thread
+//   weigh(parameters, s, slope, second, i, row, column)   unless kSoftmax: the weight of pair (row, column)
+//                 from its score, the derivative of the soft cap there, and its second inner product; i is
+//                 the row's number in this thread
 //   write_sums(parameters, row, sums)   stores those further sums; row counts the rows of all items
 //   kSeries       optional, true: parameters.series are further products of a pair (pairs.cuh), and
 //   add(parameters, member, product, second, row0, column0, staged)   adds one to the second inner product
@@ -24,7 +23,7 @@
 
 namespace rk::cuda {
 
-template <class A, int G, int W, int ValueTiles, class Weigher>
+template <class A, int G, int ValueTiles, class Weigher>
 struct Weighted {
     using Sum = typename A::Sum;
     using Factor = typename A::Factor;
@@ -47,10 +46,8 @@ struct Weighted {
     const long row0, rows, count;
     const typename Scorer<Sum>::Item scored;
     Weigher weigher;
-    Sum max_[kRows], sum_[kRows];                  // of this chunk
-    Sum run_max_[kRows], run_sum_[kRows];          // of the chunks before it
-    Sum acc_[kStored][A::kRows * G][A::kColumns];  // of this chunk
-    bool closed_ = false;
+    Sum max_[kRows], sum_[kRows], acc_[kStored][kRows][A::kColumns];  // of this chunk
+    bool joins_ = false;  // whether there is a state of chunks before it
 
     RK_DEVICE Weighted(const Parameters& parameters, const Pairs<Factor>& pairs, const Place& at, char*)
         : q(parameters),
@@ -61,15 +58,10 @@ struct Weighted {
           count(at.columns),
           scored(parameters.scorer.of_item(pairs.lead, at.item, rows, count)) {
         weigher.template begin<A, G>(q.weigher, place, row0);
-#pragma unroll
-        for (int i = 0; i < kRows; ++i) {
-            run_max_[i] = Sum(-kInfinity);
-            run_sum_[i] = 0;
-        }
     }
 
     RK_DEVICE Span columns() const {
-        const long end = min(place.first_row + 16 * G * W, rows);
+        const long end = min(place.first_row + place.block_rows, rows);
         return q.scorer.mask.band.columns_of(place.first_row + scored.shift, end + scored.shift);
     }
 
@@ -99,26 +91,40 @@ struct Weighted {
                           char* staged) {
         const long column0 = tile * kTileColumns;
         if constexpr (kSeries) weigher.transform(q.weigher, r[0], reinterpret_cast<Sum*>(staged));
+#pragma unroll
+        for (int i = 0; i < kRows; ++i)
+#pragma unroll
+            for (int j = 0; j < A::kColumns; ++j) r[0][i][j] *= q.scale;
         bool masked =
-            scored.mask != nullptr ||
-            !q.scorer.mask.band.contains(place.first_row + scored.shift, 16 * G * W, column0, kTileColumns);
-        if (!Weigher::kScores || q.scorer.plain())
-            weigh_products(r, column0, masked);
-        else if constexpr (Weigher::kScores)
-            masked = weigh_scores(r, column0) || masked;
+            scored.mask != nullptr || !q.scorer.mask.band.contains(place.first_row + scored.shift,
+                                                                   place.block_rows, column0, kTileColumns);
+        const bool biased = Weigher::kScores && q.scorer.bias != nullptr;
+        std::uint32_t allowed = kAllPairs;
+        if (masked || biased || column0 + kTileColumns > count) allowed = pairs_in_mask(column0);
+        if (biased) {
+            const std::uint32_t inside = allowed;
+            with_element<Sum>(q.scorer.bias_dtype,
+                              [&](auto element) { add_bias<decltype(element)>(r[0], column0, allowed); });
+            masked = any_in_block(allowed != inside) || masked;
+        }
+        weigh(r, column0, allowed);
         if constexpr (Weigher::kSoftmax) renormalize(r[0]);
         if constexpr (ValueTiles > 0) add_values(r[0], column0, masked, values, staged);
     }
 
-    RK_DEVICE void merge() {
+    RK_DEVICE void merge(bool more) {
         if constexpr (Weigher::kSoftmax)
 #pragma unroll
             for (int i = 0; i < kRows; ++i) sum_[i] = over_row(sum_[i]);
         each_sum([](Sum& sum) { sum = over_row(sum); });
-        if (q.to.state && !q.split) {
-            merge_into_state();
-            init();
-        }
+        if (!q.to.state || q.split) return;
+        if (joins_) add_state();
+        if (!more) return;
+        sync_warp();  // one thread of a row writes its max and sum, all read them
+        write_state();
+        sync_warp();
+        joins_ = true;
+        init();
     }
 
     RK_DEVICE void finish() {
@@ -175,7 +181,7 @@ struct Weighted {
     }
     // Calls f(k, sum) for those of this thread's row i, on one of the threads that have them.
     template <class F>
-    RK_DEVICE void each_sum_of(int i, const F& f) const {
+    RK_DEVICE void each_sum_of(int i, const F& f) {
         if constexpr (kSums > 0) {
             if (lane_index() % A::kRowLanes) return;
 #pragma unroll
@@ -201,47 +207,67 @@ struct Weighted {
         return exists(row, column) && q.scorer.allows(scored, row, column);
     }
 
-    // Turns the inner products of a tile into weights, if they are the scores. `masked`: some pairs may be
-    // forbidden.
-    RK_DEVICE void weigh_products(Sum (&r)[kProducts][kRows][A::kColumns], long column0, bool masked) {
-        const int lane = lane_index();
-        const bool edge = masked || column0 + kTileColumns > count;
+    // A bit for each of this thread's pairs of a tile, that of pair (i, j) being i kColumns + j.
+    static_assert(kRows * A::kColumns == 32);
+    static constexpr std::uint32_t kAllPairs = ~std::uint32_t(0);
+
+    // The pairs that exist and that the mask and the band allow. Not unrolled whole: it is code of its own,
+    // and eight loads at a time hide enough of the memory's latency.
+    RK_DEVICE std::uint32_t pairs_in_mask(long column0) const {
+        std::uint32_t inside = 0;
+#pragma unroll 1
+        for (int i = 0; i < kRows; ++i) {
+            const long row = row0 + A::row_of(lane_index(), i);
+#pragma unroll 8
+            for (int j = 0; j < A::kColumns; ++j) {
+                const long column = column0 + A::column_of(lane_index(), j);
+                const bool in = exists(row, column) && q.scorer.in_mask(scored, row, column);
+                inside |= std::uint32_t(in) << (i * A::kColumns + j);
+            }
+        }
+        return inside;
+    }
+
+    // Adds the bias, of dtype T, and takes the pairs that it forbids out of `allowed`.
+    template <class T>
+    RK_DEVICE void add_bias(Sum (&r)[kRows][A::kColumns], long column0, std::uint32_t& allowed) const {
+        const T* bias = static_cast<const T*>(q.scorer.bias) + scored.bias + row0 * q.scorer.bias_row +
+                        (column0 + A::column_of(lane_index(), 0)) * q.scorer.bias_column;
 #pragma unroll
         for (int i = 0; i < kRows; ++i) {
-            const long row = row0 + A::row_of(lane, i);
+            const T* of_row = bias + A::row_of(lane_index(), i) * q.scorer.bias_row;
 #pragma unroll
             for (int j = 0; j < A::kColumns; ++j) {
-                const long column = column0 + A::column_of(lane, j);
-                const bool counts = !edge || (exists(row, column) && q.scorer.in_mask(scored, row, column));
-                Sum& weight = r[0][i][j];
-                weight = counts ? weigher.weigh(q.weigher, q.scale * weight, Sum(1), r[kProducts - 1][i][j],
-                                                i, row, column)
-                                : Weigher::kForbidden;
+                const std::uint32_t bit = std::uint32_t(1) << (i * A::kColumns + j);
+                if (!(allowed & bit)) continue;
+                // The columns of a thread lie as those of thread 0 do.
+                const Sum term = Sum(widen(of_row[A::column_of(0, j) * q.scorer.bias_column]));
+                r[i][j] += term;
+                if (term == Sum(-kInfinity)) allowed &= ~bit;
             }
         }
     }
 
-    // The same with a bias or a cap. Returns whether the bias forbids a pair of the block's tile.
-    RK_DEVICE bool weigh_scores(Sum (&r)[kProducts][kRows][A::kColumns], long column0) {
-        const int lane = lane_index();
-        bool forbids = false;
+    // Turns the scores of a tile, before the cap, into weights; for softmax they remain scores.
+    RK_DEVICE void weigh(Sum (&r)[kProducts][kRows][A::kColumns], long column0, std::uint32_t allowed) {
+        const bool caps = Weigher::kScores && q.scorer.cap != Sum(0);
+        if (Weigher::kSoftmax && !caps && allowed == kAllPairs) return;
 #pragma unroll
         for (int i = 0; i < kRows; ++i) {
-            const long row = row0 + A::row_of(lane, i);
+            const long row = row0 + A::row_of(lane_index(), i);
 #pragma unroll
             for (int j = 0; j < A::kColumns; ++j) {
-                const long column = column0 + A::column_of(lane, j);
-                Sum& weight = r[0][i][j];
-                const bool inside = exists(row, column);
-                const Score<Sum> s = inside ? q.scorer.score(scored, q.scale * weight, row, column)
-                                            : Score<Sum>{false, Sum(0), Sum(0)};
-                forbids = forbids || (inside && !s.allowed);
-                weight = s.allowed ? weigher.weigh(q.weigher, s.value, s.slope, r[kProducts - 1][i][j], i,
-                                                   row, column)
-                                   : Weigher::kForbidden;
+                const bool counts = allowed >> (i * A::kColumns + j) & 1;
+                Capped<Sum> s = {r[0][i][j], Sum(1)};
+                if (caps) s = capped(s.value, q.scorer.cap);
+                if constexpr (Weigher::kSoftmax)
+                    r[0][i][j] = counts ? s.value : Sum(-kInfinity);
+                else
+                    r[0][i][j] = counts ? weigher.weigh(q.weigher, s.value, s.slope, r[kProducts - 1][i][j],
+                                                        i, row, column0 + A::column_of(lane_index(), j))
+                                        : Sum(0);
             }
         }
-        return any_in_block(forbids);
     }
 
     RK_DEVICE static Sum over_row(Sum value) {
@@ -304,7 +330,7 @@ struct Weighted {
     RK_DEVICE bool all_finite(const Factor* v) const {
         constexpr int kPitch = SharedLayout::value_pitch<A>(kStored);
         bool finite = true;
-        for (int e = thread_index(); e < kTileColumns * kTileColumns * kStored; e += 32 * W)
+        for (int e = thread_index(); e < kTileColumns * kTileColumns * kStored; e += block_threads())
             finite = finite &&
                      isfinite(widen(v[e / (kTileColumns * kStored) * kPitch + e % (kTileColumns * kStored)]));
         return finite;
@@ -347,39 +373,30 @@ struct Weighted {
                                       place.row_begin + row);
     }
 
-    // Merges this chunk into the state of the chunks before it. Only this thread accesses the state; max and
-    // sum stay in registers.
-    RK_DEVICE void merge_into_state() {
+    // Joins the state of the chunks before to that of this one.
+    RK_DEVICE void add_state() {
         each_row([&](int i, long row) {
-            Sum* state = state_of(row);
-            const Shares<Sum> s = merge_shares(run_max_[i], max_[i]);
+            const Sum* state = state_of(row);
+            const Sum* last = state + q.to.state_width - 2;
+            const Shares<Sum> s = Weigher::kSoftmax ? merge_shares(last[0], max_[i]) : Shares<Sum>{};
+            if constexpr (ValueTiles > 0)
 #pragma unroll
-            for (int b = 0; b < kStored; ++b)
+                for (int b = 0; b < kStored; ++b)
 #pragma unroll
-                for (int j = 0; j < A::kColumns; ++j) {
-                    Sum& kept = state[b * kTileColumns + A::value_column_of(lane_index(), j)];
-                    if constexpr (ValueTiles == 0) continue;
-                    if (!closed_)
-                        kept = acc_[b][i][j];
-                    else
-                        kept = Weigher::kSoftmax ? combine(s, kept, acc_[b][i][j]) : kept + acc_[b][i][j];
-                }
-            if (!closed_) {
-                run_max_[i] = max_[i];
-                run_sum_[i] = sum_[i];
-            } else if (Weigher::kSoftmax) {
-                run_max_[i] = s.max;
-                run_sum_[i] = combine(s, run_sum_[i], sum_[i]);
+                    for (int j = 0; j < A::kColumns; ++j) {
+                        const Sum before = state[b * kTileColumns + A::value_column_of(lane_index(), j)];
+                        Sum& sum = acc_[b][i][j];
+                        sum = Weigher::kSoftmax ? combine(s, before, sum) : before + sum;
+                    }
+            if (Weigher::kSoftmax) {
+                max_[i] = s.max;
+                sum_[i] = combine(s, last[1], sum_[i]);
             }
-            each_sum_of(i, [&](int k, Sum sum) {
-                Sum& kept = state[q.to.state_width - 2 + k];
-                kept = closed_ ? kept + sum : sum;
-            });
+            each_sum_of(i, [&](int k, Sum& sum) { sum = last[k] + sum; });
         });
-        closed_ = true;
     }
 
-    RK_DEVICE void write_state() const {
+    RK_DEVICE void write_state() {
         each_row([&](int i, long row) {
             Sum* state = state_of(row);
             if constexpr (ValueTiles > 0)
@@ -397,28 +414,24 @@ struct Weighted {
     }
 
     RK_DEVICE void write_result() {
-        const bool merged = q.to.state != nullptr;
         const long out = q.to.out.lead.offset(p.lead, place.item) + place.row_begin * q.to.out.row;
         each_row([&](int i, long row) {
-            const Sum top = merged ? run_max_[i] : max_[i], sum = merged ? run_sum_[i] : sum_[i];
             if constexpr (ValueTiles > 0)
 #pragma unroll
                 for (int b = 0; b < kStored; ++b)
 #pragma unroll
                     for (int j = 0; j < A::kColumns; ++j) {
-                        const int at = b * kTileColumns + A::value_column_of(lane_index(), j);
-                        const long c = long(place.value_block) * kStored * kTileColumns + at;
-                        if (c >= q.to.width) continue;
-                        const Sum value = !merged ? acc_[b][i][j] : closed_ ? state_of(row)[at] : Sum(0);
-                        write_value(q.to, out, row, c, value, sum);
+                        const long c = (long(place.value_block) * kStored + b) * kTileColumns +
+                                       A::value_column_of(lane_index(), j);
+                        if (c < q.to.width) write_value(q.to, out, row, c, acc_[b][i][j], sum_[i]);
                     }
             if (Weigher::kSoftmax && lane_index() % A::kRowLanes == 0 && place.value_block == 0)
-                write_lse(q.to, place.item, place.row_begin + row, top, sum);
+                write_lse(q.to, place.item, place.row_begin + row, max_[i], sum_[i]);
             if constexpr (kSums > 0) {
                 if (place.value_block) return;
                 Sum sums[kSums];
                 each_sum_of(i, [&](int k, Sum sum) {
-                    sums[k] = !merged ? sum : closed_ ? state_of(row)[q.to.state_width - 2 + k] : Sum(0);
+                    sums[k] = sum;
                     if (k == kSums - 1)
                         Weigher::write_sums(q.weigher, place.item * q.to.rows + place.row_begin + row, sums);
                 });
@@ -426,8 +439,8 @@ struct Weighted {
         });
     }
 
-    RK_DEVICE static void write_value(const WeightedOut<Sum>& to, long out, long row, long column, Sum value,
-                                      Sum sum) {
+    RK_DEVICE_CALL static void write_value(const WeightedOut<Sum>& to, long out, long row, long column,
+                                           Sum value, Sum sum) {
         if (Weigher::kSoftmax) value = sum == Sum(0) ? Sum(0) : value / sum;
         store_element(to.out.data, to.out.dtype, out + row * to.out.row + column * to.out.column,
                       value * to.factor);
