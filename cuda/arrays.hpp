@@ -99,8 +99,9 @@ struct Lead {
 struct LeadStride {
     long step[kMaxLead] = {};
 
-    RK_HOST_DEVICE_CALL long offset(const Lead& lead, unsigned item) const {
+    RK_HOST_DEVICE long offset(const Lead& lead, unsigned item) const {
         long elements = 0;
+#pragma unroll 1
         for (int i = lead.dims - 1; i >= 0; --i) {
             elements += long(item % lead.size[i]) * step[i];
             item /= lead.size[i];

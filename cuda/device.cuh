@@ -22,7 +22,6 @@
 // Functions that stay functions: code that is long or rare, and would otherwise be compiled again for each of
 // a thread's 32 pairs.
 #define RK_DEVICE_CALL __device__ __noinline__
-#define RK_HOST_DEVICE_CALL __host__ __device__ __noinline__
 #define RK_KERNEL(threads) __global__ void __launch_bounds__(threads, 1)
 
 namespace rk::cuda {

@@ -152,6 +152,19 @@ void relational_attention_vjp(const Context& context, const RelationalSides& sid
                               const RelationalResult& result, const RelationalResult& grad,
                               const RelationalGradient& to);
 
+// What relation_loss compares R (n, m) with: a matrix of targets, or labels of both sides (int64,
+// contiguous), equal for 1 and unequal for 0. weight (n, m) may be absent; all weights are times `factor`.
+// inverse_mass (n), for the softmax loss: one over the sum of a row's targets.
+struct PairTargets {
+    Array matrix, row_labels, column_labels, weight, inverse_mass;
+    double factor = 1;
+};
+
+// values (n) receives the loss of each row. grad_g may be absent.
+template <class A>
+void relation_loss(const Context& context, const Relation<A>& relation, const PairTargets& targets, Loss loss,
+                   const Array& values, const Array& grad_f, const Array& grad_g, const Array& grad_scale);
+
 // grad: of the shape of the scores.
 template <class A>
 void attention_scores_vjp(const Context& context, const Relation<A>& relation, const Scoring& scoring,

@@ -45,7 +45,8 @@ RK_DEVICE void activate(const RelationActivation& act, Sum scale, Sum (&r)[Rows]
     else
         for_each_staged(r, staged, [&](Sum z) {
             z *= scale;
-            return act.is_link ? linked<false>(act.link, z) : activate(act.activation, Sum(act.parameter), z);
+            return act.is_link ? value_and_slope<false>(act.link, z).value
+                               : activate(act.activation, Sum(act.parameter), z);
         });
 }
 
@@ -57,7 +58,7 @@ RK_DEVICE void differentiate(const RelationActivation& act, Sum scale, Sum (&r)[
     else
         for_each_staged(r, staged, [&](Sum z) {
             z *= scale;
-            return act.is_link ? linked_with_slope<false>(act.link, z).slope
+            return act.is_link ? value_and_slope<false>(act.link, z).slope
                                : activation_derivative(act.activation, Sum(act.parameter), z);
         });
 }

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import relkernels as rk
 from relkernels import cuda
-from relkernels.arrays.dispatch import OPERATIONS
+from relkernels.arrays.dispatch import OPERATIONS, replaced
 from relkernels.base.result import rebuilt
 from relkernels.cuda import devices, libraries
 from relkernels.cuda.engine import KERNELS
@@ -121,6 +121,9 @@ class Emulated(libraries.Kind):
     def any_nan(self, a):
         return bool((a.array != a.array).any())
 
+    def least(self, a):
+        return float(a.array.min())
+
     def stream(self, device):
         return self.current_stream
 
@@ -196,10 +199,12 @@ class Device:
 
     def bring(self, operation, arguments):
         """Copy the arrays among the arguments to the device."""
+
+        def there(label, value):
+            return self.put(value) if isinstance(value, np.ndarray) else value
+
         arrays = OPERATIONS[operation].names
-        return {
-            n: self.put(a) if n in arrays and isinstance(a, np.ndarray) else a for n, a in arguments.items()
-        }
+        return {n: replaced(n, a, there) if n in arrays else a for n, a in arguments.items()}
 
     def get(self, result):
         if isinstance(result, tuple):

@@ -383,4 +383,11 @@ def test_a_graph_cannot_capture_what_waits(recorder):
     ]:
         with pytest.raises(RuntimeError, match=rf"^relkernels.{name}: {words}.* a graph cannot capture$"):
             cuda.call(name, {"q": q, "keys": keys, **more})
+    for more in ({"loss": "softmax"}, {"target": put(lists)}, {"sample_weight": ones(5)}):
+        with pytest.raises(
+            RuntimeError, match=r"^relkernels.relation_loss: an argument is .* cannot capture$"
+        ):
+            cuda.call("relation_loss", {"x": q, "y": None, "target": ones(5, 5), **more})
     assert recorder.calls == []
+    cuda.call("relation_loss", {"x": q, "y": None, "target": ones(5, 5)})
+    assert len(recorder.calls) == 1

@@ -11,7 +11,15 @@ from cuda_arrays import emulated_kernels, in_place_of_the_extension
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 import relkernels.torch as rkt  # noqa: E402
-from plain_torch import agree, normal, plain_attention, plain_map, plain_relation, smooth_map  # noqa: E402
+from plain_torch import (  # noqa: E402
+    agree,
+    normal,
+    plain_attention,
+    plain_loss,
+    plain_map,
+    plain_relation,
+    smooth_map,
+)
 from relkernels import cuda  # noqa: E402
 from relkernels.arrays import dispatch, kinds  # noqa: E402
 from relkernels.torch import (  # noqa: E402
@@ -198,9 +206,18 @@ def test_modules_train(put):
     agree(relation.phi(x), plain_map(x, relation.phi), list(relation.phi.parameters()))
 
 
-def test_what_has_no_cuda_kernel_is_refused(put):
-    x = put(normal(6, 3))
-    with pytest.raises(
-        TypeError, match=r"x: expected an array in main memory, where relkernels\.relation_loss"
-    ):
-        rkt.relation_loss(x, None, put(torch.arange(6)))
+@pytest.mark.parametrize("loss", ["squared", "logistic", "hinge", "softmax"])
+@pytest.mark.parametrize("kind", ["labels", "pairs of labels", "matrix"])
+def test_relation_loss(kind, loss, put):
+    phi, scale = put(smooth_map([4, 8, 6])), put(torch.tensor(0.7, dtype=torch.float64)).requires_grad_()
+    x, y = leaf(put, 67, 4), leaf(put, 67 if kind == "labels" else 13, 4)
+    one, other = put(torch.arange(len(x)) % 3), put(torch.arange(len(y)) % 3)
+    target = {
+        "labels": one, "pairs of labels": (one, other), "matrix": put(normal(67, 13).abs().clamp(0.1, 1)),
+    }[kind]  # fmt: skip
+    second = None if kind == "labels" else y
+    weight = put(normal(67).abs())
+    value = rkt.relation_loss(x, second, target, phi, loss=loss, scale=scale, sample_weight=weight)
+    t = target if kind == "matrix" else (one[:, None] == (one if second is None else other)).to(x.dtype)
+    wanted = plain_loss(plain_relation(x, second, phi, scale=scale), t, loss, weight)
+    agree(value, wanted, [x, scale, *phi.parameters()] + ([] if second is None else [y]))

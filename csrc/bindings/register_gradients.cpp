@@ -205,8 +205,8 @@ void relational_attention_vjp(const py::array& q, const py::array& k, const py::
 
 void relation_loss(const py::array& f, const py::array& g, const Maybe& target, const Maybe& labels_f,
                    const Maybe& labels_g, const Maybe& weight, const Maybe& row_scale,
-                   const std::string& loss, const py::array& values, const py::array& grad_f,
-                   const Maybe& grad_g, double scale, const Maybe& grad_scale) {
+                   const std::string& loss, double scale, double factor, const py::array& values,
+                   const py::array& grad_f, const Maybe& grad_g, const Maybe& grad_scale) {
     with_dtype(f, [&]<class T>() {
         const auto features = features_of<T>(f, g, scale);
         const Loss kind = loss_named(loss);
@@ -225,9 +225,7 @@ void relation_loss(const py::array& f, const py::array& g, const Maybe& target, 
             targets.weight_row = w.step(2);
             targets.weight_col = w.step(1);
         }
-        const double terms =
-            double(features.rows.dim(2)) * (kind == Loss::softmax ? 1.0 : double(features.columns.dim(2)));
-        targets.uniform_weight = T(1.0 / terms);
+        targets.factor = T(factor);
         targets.inverse_mass = data_or_null<const T>(row_scale);
         double* value = view<double>(values).data;
         const auto to = gradient_in<T>(grad_f, grad_g, grad_scale);
@@ -265,8 +263,8 @@ void register_gradients(py::module_& m) {
           arg("mask"), arg("band"), arg("result"), arg("grad"), arg("to"), arg("grad_scale"),
           arg("grad_rel_scale"));
     m.def("relation_loss", &relation_loss, arg("f"), arg("g"), arg("target"), arg("labels_f"),
-          arg("labels_g"), arg("weight"), arg("row_scale"), arg("loss"), arg("values"), arg("grad_f"),
-          arg("grad_g"), arg("scale") = 1.0, arg("grad_scale") = py::none());
+          arg("labels_g"), arg("weight"), arg("row_scale"), arg("loss"), arg("scale"), arg("factor"),
+          arg("values"), arg("grad_f"), arg("grad_g"), arg("grad_scale"));
 }
 
 }  // namespace rk::bindings

@@ -80,7 +80,7 @@ LossResult<T> loss_of(const Call& call, const View<const T>& x, const View<const
     }
 
     const View<const T>& weight = options.sample_weight;
-    double total = 1;
+    double total = double(n) * (softmax ? 1.0 : double(m));  // of the weights of all terms
     if (!weight.absent()) {
         const bool rows = weight.ndim() == 1;
         if (softmax || rows)
@@ -103,7 +103,7 @@ LossResult<T> loss_of(const Call& call, const View<const T>& x, const View<const
                       "sum " + std::to_string(total));
         if (rows && !softmax) total *= double(m);
     }
-    pairs.uniform_weight = T(1.0 / (double(n) * (softmax ? 1.0 : double(m))));
+    pairs.factor = T(1 / total);
     std::vector<T> inverse_mass;
     for (std::size_t i = 0; i < mass.size(); ++i) {
         if (!(mass[i] > 0))
@@ -126,11 +126,8 @@ LossResult<T> loss_of(const Call& call, const View<const T>& x, const View<const
                           mirrored ? rk::Array<T>{} : detail::array(grad_g.view()), grad_scale.data()});
     if (mirrored) grad_g.data() = grad_f.data();
     LossResult<T> result;
-    result.value = detail::sum(values) / total;
-    result.scale = detail::sum(grad_scale) / total;
-    if (!weight.absent())
-        for (Owned<T>* grad : {&grad_f, &grad_g})
-            for (T& value : grad->data()) value *= T(1 / total);
+    result.value = detail::sum(values);
+    result.scale = detail::sum(grad_scale);
     Owned<T> grad_x(x.shape()), grad_y(other.shape());
     MapGradients<T> maps =
         Sides<T>{x, y, phi, psi, one_map}.back(grad_f, grad_g, grad_x.view(), grad_y.view());

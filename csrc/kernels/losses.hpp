@@ -48,9 +48,9 @@ RK_INLINE void loss_tile(T* r, long ld, long rows, long cols, const PairTargets<
             T* at = r + i * ld + j;
             const V<T> x = load_first(at, n);
             const V<T> target = targets_of<T>(t, i, j, n);
-            const V<T> w =
-                t.weight ? gather_first<T>(t.weight + i * t.weight_row + j * t.weight_col, t.weight_col, n)
-                         : broadcast<T>(t.uniform_weight);
+            V<T> w = broadcast<T>(t.factor);
+            if (t.weight)
+                w *= gather_first<T>(t.weight + i * t.weight_row + j * t.weight_col, t.weight_col, n);
             V<T> l, d;
             if constexpr (kind == Loss::squared) {
                 const V<T> difference = x - target;

@@ -71,9 +71,9 @@ struct PairTargets {
     long target_row = 0, target_col = 0;
     const std::int64_t* row_label = nullptr;
     const std::int64_t* col_label = nullptr;
-    const T* weight = nullptr;
+    const T* weight = nullptr;  // null: ones
     long weight_row = 0, weight_col = 0;
-    T uniform_weight = T(1);
+    T factor = T(1);  // of all weights
     // softmax only: log-sum-exp of each row and one over the sum of its targets.
     const T* lse = nullptr;
     const T* inverse_mass = nullptr;

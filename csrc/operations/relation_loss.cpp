@@ -117,8 +117,8 @@ void relation_loss(const Relation<T>& features, const PairTargets<T>& given, Los
         LossGradient<T>{rows, cols, targets, loss, scale, values, to.rows.data, to.columns.data, to.scale});
     if (loss == Loss::softmax)
         for (long i = 0; i < rows.count; ++i) {
-            const T w = targets.weight ? targets.weight[i * targets.weight_row] : targets.uniform_weight;
-            values[i] += double(w) * double(lse.get()[i]);
+            const T w = targets.weight ? targets.weight[i * targets.weight_row] : T(1);
+            values[i] += double(w * targets.factor) * double(lse.get()[i]);
         }
 }
 

@@ -421,6 +421,19 @@ PYBIND11_MODULE(RK_CUDA_MODULE, m, py::mod_gil_not_used()) {
                       {to_q, to_k, to_q_rel, to_k_rel, to_v, grad_scale, grad_rel_scale});
               });
           });
+    m.def("relation_loss", [](const Context& context, const Array& f, const Array& g, const Maybe& target,
+                              const Maybe& labels_f, const Maybe& labels_g, const Maybe& weight,
+                              const Maybe& row_scale, const std::string& loss, double scale, double factor,
+                              const Array& values, const Array& grad_f, const Maybe& grad_g,
+                              const Array& grad_scale) {
+        run_gradient(context, f.dtype, [&]<class A>() {
+            const auto given = [](const Maybe& a) { return a.value_or(Array{}); };
+            relation_loss(
+                context, relation_of<A>(f, g, nullptr, nullptr, scale),
+                {given(target), given(labels_f), given(labels_g), given(weight), given(row_scale), factor},
+                loss_named(loss), values, grad_f, given(grad_g), grad_scale);
+        });
+    });
     m.def("attention_scores_vjp",
           [](const Context& context, const Array& f, const Array& g, const Maybe& mask, const Limits& band,
              const Maybe& bias, const std::optional<double>& softcap, double scale, const Array& grad,

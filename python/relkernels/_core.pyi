@@ -129,7 +129,7 @@ def read_tensors(tensor: typing.Any, parameter: typing.Any, grad_enabled: typing
     """
     Introduce PyTorch; False if its tensors cannot be read by C functions.
     """
-def relation_loss(f: numpy.ndarray, g: numpy.ndarray, target: numpy.ndarray | None, labels_f: numpy.ndarray | None, labels_g: numpy.ndarray | None, weight: numpy.ndarray | None, row_scale: numpy.ndarray | None, loss: str, values: numpy.ndarray, grad_f: numpy.ndarray, grad_g: numpy.ndarray | None, scale: typing.SupportsFloat | typing.SupportsIndex = 1.0, grad_scale: numpy.ndarray | None = None) -> None:
+def relation_loss(f: numpy.ndarray, g: numpy.ndarray, target: numpy.ndarray | None, labels_f: numpy.ndarray | None, labels_g: numpy.ndarray | None, weight: numpy.ndarray | None, row_scale: numpy.ndarray | None, loss: str, scale: typing.SupportsFloat | typing.SupportsIndex, factor: typing.SupportsFloat | typing.SupportsIndex, values: numpy.ndarray, grad_f: numpy.ndarray, grad_g: numpy.ndarray | None, grad_scale: numpy.ndarray | None) -> None:
     ...
 def relation_matrix(x: numpy.ndarray, y: numpy.ndarray | None, phi: Mlp, psi: Mlp, precision: str | None, link: str, scale: typing.SupportsFloat | typing.SupportsIndex, heads: typing.SupportsInt | typing.SupportsIndex, out: numpy.ndarray) -> None:
     ...

@@ -28,7 +28,6 @@
 #define __grid_constant__
 #define RK_HOST_DEVICE inline
 #define RK_DEVICE inline
-#define RK_HOST_DEVICE_CALL inline
 #define RK_DEVICE_CALL inline
 #define RK_KERNEL(threads) void
 

@@ -79,6 +79,15 @@ class Engine(Protocol[A]):
     def any_nan(self, a: A) -> bool:
         """Return whether any element is NaN; waits for a device."""
 
+    def read(self, a: A) -> np.ndarray:
+        """Return the array in main memory; waits for a device."""
+
+    def row_sums(self, a: A) -> np.ndarray:
+        """Return the sums over the last of two axes, in main memory; waits for a device."""
+
+    def least(self, a: A) -> float:
+        """Return the least element, NaN if any is; waits for a device."""
+
     def run(self, name: str, *arguments: Any, **options: Any) -> Any:
         """Run a kernel.
 
@@ -137,6 +146,21 @@ class Processor(Engine[np.ndarray]):
     def any_nan(a: np.ndarray) -> bool:
         """Return whether any element is NaN."""
         return bool(np.isnan(a).any())
+
+    @staticmethod
+    def read(a: np.ndarray) -> np.ndarray:
+        """Return the array itself."""
+        return a
+
+    @staticmethod
+    def row_sums(a: np.ndarray) -> np.ndarray:
+        """Return the sums in float64."""
+        return a.sum(axis=1, dtype=np.float64)
+
+    @staticmethod
+    def least(a: np.ndarray) -> float:
+        """Return the least element."""
+        return float(a.min())
 
     @staticmethod
     def run(name: str, *arguments: Any, **options: Any) -> Any:

@@ -31,8 +31,8 @@ def call(name: str, arguments: Mapping[str, Any]) -> Any:
     name : str
         A function of the package: feature_map, normalize, relation_matrix, attention_scores, attention,
         relational_attention, retrieve, retrieve_above, relation_matvec, feature_map_vjp, normalize_vjp,
-        relation_matrix_vjp, relation_matvec_vjp, attention_vjp, attention_scores_vjp or
-        relational_attention_vjp.
+        relation_matrix_vjp, relation_matvec_vjp, attention_vjp, attention_scores_vjp,
+        relational_attention_vjp or relation_loss.
     arguments : mapping
         Its arguments by name; those left out take their defaults. Arrays are of one kind (CuPy's, PyTorch's
         or JAX's) and on one device. Offsets of ragged batches may also be NumPy's; on the device they are
@@ -150,7 +150,7 @@ def _element(name: str, found: Mapping[str, Description]) -> str:
     wanted = floats[first].element
     if any(a.element in HALVES for a in floats.values()):
         for n, a in floats.items():
-            if name.endswith("_vjp") and a.element in HALVES:
+            if (name.endswith("_vjp") or name == "relation_loss") and a.element in HALVES:
                 _not_floats(n, FLOATS, a)
             if a.element != wanted:
                 raise TypeError(f"{n}: expected {wanted}, the dtype of {first}, got {a.element}")

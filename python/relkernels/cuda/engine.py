@@ -41,6 +41,7 @@ KERNELS = {
     "attention_vjp": 5,
     "attention_scores_vjp": 4,
     "relational_attention_vjp": 3,
+    "relation_loss": 4,
 }
 
 
@@ -165,6 +166,11 @@ class CudaEngine(DeviceMemory, Engine[StandIn]):
         return self.stand_in(
             self.within_memory("a sum", a.nbytes, self.kind.add, self.array(a), self.array(b))
         )
+
+    def row_sums(self, a: StandIn) -> np.ndarray:
+        """Return the sums in the arrays' dtype, in main memory."""
+        sums: np.ndarray = self.read(self.sum(a, (1,)))[:, 0].astype(np.float64)
+        return sums
 
     def sum(self, a: StandIn, axes: tuple[int, ...]) -> StandIn:
         """Return the sum over axes, which stay as ones."""

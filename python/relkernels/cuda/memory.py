@@ -85,6 +85,18 @@ class DeviceMemory:
         self.refuse_capture("a threshold is checked on")
         return self.kind.any_nan(self.array(a))
 
+    def read(self, a: np.ndarray) -> np.ndarray:
+        """Return a copy of an array in main memory, where checks read it. One that is there is returned."""
+        if not isinstance(a, StandIn):
+            return a
+        self.refuse_capture("an argument is read from")
+        return self.kind.download(self.array(a))
+
+    def least(self, a: StandIn) -> float:
+        """Return the least element, which waits for the device."""
+        self.refuse_capture("an argument is checked on")
+        return self.kind.least(self.array(a))
+
     def refuse_capture(self, what: str) -> None:
         """Raise a RuntimeError if a graph captures the current stream."""
         if self.kind.capturing(self.device):

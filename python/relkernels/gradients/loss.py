@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import _core
 from ..arrays import Array, operation
-from ..arrays.engine import PROCESSOR
+from ..arrays.engine import Engine, engine_of
 from ..base import check
 from ..base.describe import described
 from ..maps.mlp import MLP
@@ -20,21 +20,25 @@ LOSSES = _core.LOSSES
 
 
 class _Targets(NamedTuple):
-    """What `_core.relation_loss` takes: a matrix of targets, or labels of both sides."""
+    """A matrix of targets, or labels of both sides, in main memory."""
 
     matrix: np.ndarray | None
     labels_x: np.ndarray | None
     labels_y: np.ndarray | None
 
-    def mass(self, n: int) -> np.ndarray:
-        """Sum of each row's targets."""
+    def mass(self, engine: Engine[Any]) -> np.ndarray:
+        """Sum of each row's targets, in main memory."""
         if self.matrix is not None:
-            return self.matrix.sum(axis=1, dtype=np.float64)
+            return engine.row_sums(self.matrix)
         assert self.labels_x is not None
         assert self.labels_y is not None
         values, counts = np.unique(self.labels_y, return_counts=True)
         at = np.minimum(np.searchsorted(values, self.labels_x), len(values) - 1)
         return np.where(values[at] == self.labels_x, counts[at], 0).astype(np.float64)
+
+    def where(self, engine: Engine[Any]) -> tuple[np.ndarray | None, ...]:
+        """Return the targets as kernels take them."""
+        return self.matrix, *(None if a is None else engine.upload(a) for a in (self.labels_x, self.labels_y))
 
 
 def _labels(name: str, labels: object, n: int) -> np.ndarray:
@@ -42,7 +46,7 @@ def _labels(name: str, labels: object, n: int) -> np.ndarray:
         raise TypeError(f"{name}: expected an array of integer labels, got {described(labels)}")
     if labels.shape != (n,):
         check.fail(name, f"labels of shape ({n},)", labels.shape)
-    return np.ascontiguousarray(labels, dtype=np.int64)
+    return np.ascontiguousarray(engine_of(labels).read(labels), dtype=np.int64)
 
 
 def _targets(target: object, x: np.ndarray, y: np.ndarray) -> _Targets:
@@ -68,18 +72,18 @@ def _pair_weights(weight: object, x: np.ndarray, m: int, loss: str) -> tuple[np.
     """Weights of the pairs as an (n, m) view, and their sum over the terms of the loss."""
     n = len(x)
     if weight is None:
-        return None, 1.0
+        return None, float(n) * (1 if loss == "softmax" else m)
     w = check.floats("sample_weight", weight, 1)
     check.same_dtype(("x", x), ("sample_weight", w))
     if w.shape != (n,) and (loss == "softmax" or w.shape != (n, m)):
         shapes = f"({n},)" if loss == "softmax" else f"({n},) or ({n}, {m})"
         check.fail("sample_weight", f"shape {shapes}", w.shape)
-    total = float(w.sum(dtype=np.float64))
-    if not (np.isfinite(total) and w.min() >= 0 and total > 0):
+    engine = engine_of(w)
+    total = float(engine.row_sums(w[:, None] if w.ndim == 1 else w).sum())
+    least = engine.least(w)
+    if not (np.isfinite(total) and least >= 0 and total > 0):
         check.fail(
-            "sample_weight",
-            "finite weights >= 0 with a positive sum",
-            f"minimum {w.min()}, sum {total}",
+            "sample_weight", "finite weights >= 0 with a positive sum", f"minimum {least}, sum {total}"
         )
     if w.ndim == 1:
         return np.broadcast_to(w[:, None], (n, m)), total * (1 if loss == "softmax" else m)
@@ -99,15 +103,16 @@ def feature_loss(
     Where `g` is `f` the gradients of both are parts of one: their sum counts. They may be one array.
     """
     n, m = len(f), len(g)
+    engine = engine_of(f)
     targets = _targets(target, f, g)
     weights, total = _pair_weights(sample_weight, f, m, loss)
     row_scale = None
     if loss == "softmax":
-        mass = targets.mass(n)
+        mass = targets.mass(engine)
         if not (mass > 0).all():
             row = int(np.argmin(mass > 0))
             check.fail("target", "a positive sum in every row", f"{mass[row]} in row {row}")
-        row_scale = (1 / mass).astype(f.dtype)
+        row_scale = engine.upload((1 / mass).astype(f.dtype))
     # Where loss and relation are symmetric, so is the derivative: both sides have one gradient.
     mirrored = (
         f is g
@@ -116,15 +121,13 @@ def feature_loss(
         and weights is None
         and loss != "softmax"
     )
-    values, parts = np.empty(n), np.empty(n)
-    grad_f = np.empty(f.shape, f.dtype)
-    grad_g = grad_f if mirrored else np.empty(g.shape, f.dtype)
-    written = values, grad_f, None if mirrored else grad_g
-    PROCESSOR.run("relation_loss", f, g, *targets, weights, row_scale, loss, *written, scale, parts)
-    if weights is not None:
-        grad_f *= f.dtype.type(1 / total)
-        grad_g *= f.dtype.type(1 / total)
-    return FeatureLoss(float(values.sum()) / total, grad_f, grad_g, float(parts.sum()) / total)
+    values, parts = (engine.empty_parts("relation_loss", (n,), f.dtype) for _ in range(2))
+    grad_f = engine.empty("relation_loss", f.shape, f.dtype)
+    grad_g = grad_f if mirrored else engine.empty("relation_loss", g.shape, f.dtype)
+    how = loss, scale, 1 / total
+    written = values, grad_f, None if mirrored else grad_g, parts
+    engine.run("relation_loss", f, g, *targets.where(engine), weights, row_scale, *how, *written)
+    return FeatureLoss(engine.total(values), grad_f, grad_g, engine.total(parts))
 
 
 @operation("x", "y", "target", "sample_weight")
@@ -205,6 +208,8 @@ def relation_loss(
     found = feature_loss(f, g, target, loss, sample_weight, factor)
     grad_g = found.grad_g
     if not sides.same_points and grad_g is found.grad_f:
-        grad_g = grad_g.copy()  # the gradients of x and of y are two arrays, even where y is x
+        # The gradients of x and of y are two arrays, even where y is x.
+        grad_g = sides.engine.empty_like(found.grad_f)
+        sides.engine.copy(grad_g, found.grad_f)
     grad_x, grad_y, grad_phi, grad_psi = through_maps(sides, found.grad_f, grad_g)
     return LossGradients(found.value, grad_phi, grad_psi, grad_x, grad_y, found.grad_scale)

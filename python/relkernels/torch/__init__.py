@@ -6,11 +6,11 @@ gradients of the inputs, of the scale and of every parameter; `scaled_dot_produc
 with PyTorch's signature. `FeatureMap`, `InnerProductRelation` and `RelationAttention` are modules that hold
 the parameters; `RelationalAttention`, `DualAttention` and modules of symbols are layers of relational
 networks. Tensors are float32 or float64, with any strides, on the CPU, where they are read and written
-without a copy, or on a CUDA device, where all but `relation_loss` and `relational_attention` compute,
-forward and backward. Bfloat16 and float16, also those of autocast, are computed in float32 and give results
-of their dtype. `torch.compile` and `torch.export` treat each operator as one node. `torch.vmap` makes the
-batch a leading dimension. Forward-mode derivatives, second derivatives and the derivatives of `torch.func`
-are computed by formulas in PyTorch's own operations, which store the relation.
+without a copy, or on a CUDA device, forward and backward. Bfloat16 and float16, also those of autocast, are
+computed in float32 and give results of their dtype. `torch.compile` and `torch.export` treat each operator
+as one node. `torch.vmap` makes the batch a leading dimension. Forward-mode derivatives, second derivatives
+and the derivatives of `torch.func` are computed by formulas in PyTorch's own operations, which store the
+relation.
 
 The kernels run on PyTorch's OpenMP threads, which spin for some milliseconds after each operation, and use at
 most `relkernels.get_num_threads` of them. They use the threads of relkernels instead if PyTorch has fewer

@@ -70,6 +70,9 @@ class Kind(Protocol):
     def any_nan(self, a: Any) -> bool:
         """Return whether any element is NaN; waits for it."""
 
+    def least(self, a: Any) -> float:
+        """Return the least element, NaN if any is; waits for it."""
+
     def stream(self, device: int) -> int:
         """Return the handle of the current stream."""
 

@@ -67,6 +67,9 @@ class _CuPy(Kind):
             return bool(((a.view(np.uint16) & 0x7FFF) > 0x7F80).any())
         return bool(cupy.isnan(a).any())
 
+    def least(self, a: Any) -> float:
+        return float(a.min())
+
     def stream(self, device: int) -> int:
         return cupy.cuda.get_current_stream(device).ptr
 

@@ -66,6 +66,9 @@ class _PyTorch(Kind):
     def any_nan(self, a: Any) -> bool:
         return bool(a.isnan().any())
 
+    def least(self, a: Any) -> float:
+        return float(a.min())
+
     def stream(self, device: int) -> int:
         return torch.cuda.current_stream(device).cuda_stream
 
