@@ -1,6 +1,7 @@
 // Attention weights, each written once: one walk computes the log-sum-exp of each row, a second writes
 // exp(S - lse). Mirrors csrc/operations/attention_scores.cpp.
 #include "attention.cuh"
+#include "scored_tile.cuh"
 
 namespace rk::cuda {
 
@@ -33,19 +34,40 @@ struct StoreScores : Stateless {
           lse(parameters.lse + place.item * p.rows[0].count) {}
     // All columns: pairs outside of the band are written, too (zeros).
     RK_DEVICE Span columns() const { return {0, count}; }
-    RK_DEVICE void accept(Sum (&acc)[1][A::kRows * G][A::kColumns], long tile, const char*, char*) const {
-        const int lane = lane_index();
+    RK_DEVICE void accept(Sum (&acc)[1][A::kRows][A::kColumns], long tile, const char*, char*) const {
+        const TileOfPairs here = {row0, tile * kTileColumns, rows, count};
 #pragma unroll
-        for (int i = 0; i < A::kRows * G; ++i)
+        for (int i = 0; i < A::kRows; ++i)
+#pragma unroll
+            for (int j = 0; j < A::kColumns; ++j) acc[0][i][j] *= q.scale;
+        // In a row with nothing to attend to, no pair is allowed.
+        std::uint32_t allowed = pairs_where<A>(
+            here, [&](long row, long column) { return q.scorer.in_mask(scored, row, column); });
+        add_bias<A>(q.scorer, scored, here, acc[0], allowed);
+        with_element<Sum>(q.out.dtype,
+                          [&](auto element) { write<decltype(element)>(acc[0], here, allowed); });
+    }
+
+   private:
+    template <class T>
+    RK_DEVICE void write(const Sum (&scores)[A::kRows][A::kColumns], const TileOfPairs& here,
+                         std::uint32_t allowed) const {
+#pragma unroll
+        for (int i = 0; i < A::kRows; ++i) {
+            const long r = row0 + A::row_of(lane_index(), i);
+            if (r >= rows) continue;
+            const Sum origin = exponent_origin(lse[r]);
+            T* row = static_cast<T*>(q.out.data) + out + r * q.out.row;
 #pragma unroll
             for (int j = 0; j < A::kColumns; ++j) {
-                const long r = row0 + A::row_of(lane, i), c = tile * kTileColumns + A::column_of(lane, j);
-                if (r >= rows || c >= count) continue;
-                // In a row with nothing to attend to, no pair is allowed.
-                const Score<Sum> s = q.scorer.score(scored, q.scale * acc[0][i][j], r, c);
-                const Sum weight = s.allowed ? exp(s.value - exponent_origin(lse[r])) : Sum(0);
-                store_element(q.out.data, q.out.dtype, out + r * q.out.row + c * q.out.column, weight);
+                const long c = here.column0 + A::column_of(lane_index(), j);
+                if (c >= count) continue;
+                Sum s = scores[i][j];
+                if (q.scorer.cap != Sum(0)) s = capped(s, q.scorer.cap).value;
+                narrow(allowed >> (i * A::kColumns + j) & 1 ? exp(s - origin) : Sum(0),
+                       row[c * q.out.column]);
             }
+        }
     }
 };
 

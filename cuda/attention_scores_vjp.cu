@@ -16,13 +16,14 @@ struct GradientParameters {
     const Sum* lse;
     Sum* delta;  // D; like lse (items, queries)
     long queries;
-    long rows;  // of the walk
+    long rows;      // of the walk
+    bool by_query;  // the queries are its rows, else its columns
     Lead lead;
     Strided grad;  // dA, transposed in the walk over keys
 };
 
 // The walk over queries or over keys, or (Delta) the one that computes D.
-template <class T, bool ByQuery, bool Delta>
+template <class T, bool Delta>
 struct ScoresGradientWeigher {
     using Parameters = GradientParameters<T>;
     static constexpr int kProducts = 1, kSums = Delta ? 1 : 0;
@@ -38,7 +39,7 @@ struct ScoresGradientWeigher {
     }
     RK_DEVICE T weigh(const Parameters& q, T s, T slope, T, int i, long row, long column) {
         row = min(row, q.rows - 1);  // the sums of rows past the edge are not written
-        const long query = ByQuery ? row : column;
+        const long query = q.by_query ? row : column;
         const T weight = exp(s - gradient_origin(lse[query]));
         const T given = grad[row * q.grad.row + column * q.grad.column];
         if (!Delta) return weight * (given - delta[query]) * slope;
@@ -70,21 +71,20 @@ void attention_scores_vjp(const Context& context, const Relation<A>& relation, c
     };
     if (items > 0 && n > 0) {
         Attended<A> a(context, relation, g, scoring, grad, leading(grad_f.stride, 2));
-        const GradientParameters<Sum> q = {lse, delta, n, n, a.pairs.lead, a.out};
+        const GradientParameters<Sum> q = {lse, delta, n, n, true, a.pairs.lead, a.out};
         WeightedOut<Sum> to = result(a, grad_f, 1.0), none = to;
         none.width = 0;
         log_sum_exp(context, a, scale, lse);
-        sum_weighted<A, 0, ScoresGradientWeigher<Sum, true, true>>(context, a.pairs, none, a.scorer, scale,
-                                                                   q);
-        sum_weighted<A, 1, ScoresGradientWeigher<Sum, true, false>>(context, a.pairs, to, a.scorer, scale, q);
+        sum_weighted<A, 0, ScoresGradientWeigher<Sum, true>>(context, a.pairs, none, a.scorer, scale, q);
+        sum_weighted<A, 1, ScoresGradientWeigher<Sum, false>>(context, a.pairs, to, a.scorer, scale, q);
         scale_gradient<Sum>(context, f, grad_f, scale, lse, grad_scale);
     }
     if (items > 0 && m > 0) {
         Attended<A> a(context, Relation<A>{g, f}, f, transposed(scoring), transposed(grad),
                       leading(grad_g.stride, 2));
-        sum_weighted<A, 1, ScoresGradientWeigher<Sum, false, false>>(
-            context, a.pairs, result(a, grad_g, scale), a.scorer, scale,
-            {lse, delta, n, m, a.pairs.lead, a.out});
+        sum_weighted<A, 1, ScoresGradientWeigher<Sum, false>>(context, a.pairs, result(a, grad_g, scale),
+                                                              a.scorer, scale,
+                                                              {lse, delta, n, m, false, a.pairs.lead, a.out});
     }
     if (!grad_bias.empty()) {
         Array by_row = f;  // its last dimension is not that of a row

@@ -20,11 +20,12 @@ template <class Sum>
 struct GradientParameters {
     const Sum *origin, *delta;  // of the queries, (items, queries): P = exp(S - origin), and D
     long queries;
+    bool by_query;  // the queries are the walk's rows (for dF), else its columns (for dG and dv)
 };
 
-// With two products dR, with one P; the queries are the walk's rows (for dF) or its columns (for dG and dv).
+// With two products dR, with one P.
 // What it needs of a query is read for each pair: float64 has no registers left to keep it in.
-template <class T, int Products, bool ByQuery>
+template <class T, int Products>
 struct GradientWeigher {
     using Parameters = GradientParameters<T>;
     static constexpr int kProducts = Products, kSums = 0;
@@ -33,12 +34,12 @@ struct GradientWeigher {
 
     template <class A, int G>
     RK_DEVICE void begin(const Parameters& q, const Place& place, long) {
-        const long first = place.item * q.queries + (ByQuery ? place.row_begin : place.column_begin);
+        const long first = place.item * q.queries + (q.by_query ? place.row_begin : place.column_begin);
         origin = q.origin + first;
         delta = q.delta + first;
     }
-    RK_DEVICE T weigh(const Parameters&, T s, T slope, T dp, int, long row, long column) const {
-        const long query = ByQuery ? row : column;
+    RK_DEVICE T weigh(const Parameters& q, T s, T slope, T dp, int, long row, long column) const {
+        const long query = q.by_query ? row : column;
         const T p = exp(s - origin[query]);
         return Products == 2 ? p * (dp - delta[query]) * slope : p;
     }
@@ -128,9 +129,9 @@ void value_gradient(const Context& context, const Factors<typename A::Factor>& f
                     const Factors<typename A::Factor>& g, const Factors<typename A::Factor>& grad,
                     const Scoring& scoring, const SegmentTable& segments, double scale,
                     const typename A::Sum* origin, const Array& grad_v) {
-    walk<A, GradientWeigher<typename A::Sum, 1, false>>(context, {g, nullptr}, {f, nullptr}, grad,
-                                                        transposed(scoring), transposed(segments), scale, 1.0,
-                                                        {origin, origin, f.rows.count}, grad_v);
+    walk<A, GradientWeigher<typename A::Sum, 1>>(context, {g, nullptr}, {f, nullptr}, grad,
+                                                 transposed(scoring), transposed(segments), scale, 1.0,
+                                                 {origin, origin, f.rows.count, false}, grad_v);
 }
 
 template <class A>
@@ -167,22 +168,22 @@ void attention_vjp(const Context& context, const Relation<A>& relation, const Ar
         launch(prepare_rows<Sum>, ceil_div(items * n, kDeltaThreads), 1, kDeltaThreads, 0, context.stream,
                rows);
     }
-    const GradientParameters<Sum> q = {origin, delta, n};
+    const GradientParameters<Sum> by_query = {origin, delta, n, true}, by_key = {origin, delta, n, false};
     const SegmentTable segments = table_of(context, relation.segments);
     using F = typename A::Factor;
     const Factors<F> of_f = factors<F>(context, f), of_g = factors<F>(context, g),
                      of_v = factors<F>(context, values), of_grad = factors<F>(context, grad);
     if (items * n > 0) {
-        walk<A, GradientWeigher<Sum, 2, true>>(context, {of_f, &of_grad}, {of_g, &of_v}, of_g, scoring,
-                                               segments, scale, 1.0, q, grad_f);
+        walk<A, GradientWeigher<Sum, 2>>(context, {of_f, &of_grad}, {of_g, &of_v}, of_g, scoring, segments,
+                                         scale, 1.0, by_query, grad_f);
         scale_gradient<Sum>(context, f, grad_f, scale, of_rows, grad_scale);
     }
     if (items * m > 0) {
-        const Scoring by_key = transposed(scoring);
-        const SegmentTable of_keys = transposed(segments);
+        const Scoring of_keys = transposed(scoring);
+        const SegmentTable key_segments = transposed(segments);
         const Array to_g = parts_of<Sum>(context, grad_g), to_v = parts_of<Sum>(context, grad_v);
-        walk<A, GradientWeigher<Sum, 2, false>>(context, {of_g, &of_v}, {of_f, &of_grad}, of_f, by_key,
-                                                of_keys, scale, scale, q, to_g);
+        walk<A, GradientWeigher<Sum, 2>>(context, {of_g, &of_v}, {of_f, &of_grad}, of_f, of_keys,
+                                         key_segments, scale, scale, by_key, to_g);
         add_parts<Sum>(context, to_g, grad_g);
         if (width > 0)
             value_gradient<A>(context, of_f, of_g, of_grad, scoring, segments, scale, origin, to_v);

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "attention.cuh"
+#include "scored_tile.cuh"
 
 namespace rk::cuda {
 
@@ -83,11 +84,19 @@ struct StoreScoreGradient : Stateless {
     }
     // All columns: pairs outside of the band are written, too (zeros).
     RK_DEVICE Span columns() const { return {0, count}; }
-    RK_DEVICE void accept(Sum (&acc)[Products][A::kRows * G][A::kColumns], long tile, const char*,
-                          char*) const {
+    RK_DEVICE void accept(Sum (&acc)[Products][A::kRows][A::kColumns], long tile, const char*, char*) const {
         const int lane = lane_index();
+        const TileOfPairs here = {row0, tile * kTileColumns, rows, count};
 #pragma unroll
-        for (int i = 0; i < A::kRows * G; ++i) {
+        for (int i = 0; i < A::kRows; ++i)
+#pragma unroll
+            for (int j = 0; j < A::kColumns; ++j) acc[0][i][j] *= q.scale;
+        std::uint32_t allowed = pairs_where<A>(
+            here, [&](long row, long column) { return q.scorer.in_mask(scored, row, column); });
+        add_bias<A>(q.scorer, scored, here, acc[0], allowed);
+        const bool caps = q.scorer.cap != Sum(0);
+#pragma unroll
+        for (int i = 0; i < A::kRows; ++i) {
             const long r = row0 + A::row_of(lane, i);
             if (r >= rows) continue;
             const Sum origin = gradient_origin(lse[r * q.lse.row]), subtracted = delta[r * q.delta.row];
@@ -95,9 +104,10 @@ struct StoreScoreGradient : Stateless {
             for (int j = 0; j < A::kColumns; ++j) {
                 const long c = tile * kTileColumns + A::column_of(lane, j);
                 if (c >= count) continue;
-                const Score<Sum> s = q.scorer.score(scored, q.scale * acc[0][i][j], r, c);
+                Capped<Sum> s = {acc[0][i][j], Sum(1)};
+                if (caps) s = capped(s.value, q.scorer.cap);
                 Sum value = 0;
-                if (s.allowed) {
+                if (allowed >> (i * A::kColumns + j) & 1) {
                     const Sum above =
                         Products == 2 ? acc[Products - 1][i][j] : given[r * q.given.row + c * q.given.column];
                     value = exp(s.value - origin) * (above - subtracted) * s.slope;

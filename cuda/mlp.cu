@@ -50,8 +50,8 @@ struct Cursor {
     }
 };
 
-template <class A, int W>
-RK_KERNEL(32 * W)
+template <class A>
+RK_KERNEL(32 * kMaxWarps)
 map_rows(const __grid_constant__ FusedMlp<A> net) {
     using F = typename A::Factor;
     using Sum = typename A::Sum;
@@ -61,10 +61,11 @@ map_rows(const __grid_constant__ FusedMlp<A> net) {
     const int lane = lane_index(), warp_row = 16 * warp_index();
     // A warp accesses the activations of its own rows only.
     char* memory = shared_memory();
-    char* activations[2] = {memory + warp_row * pitch, memory + (16 * W + warp_row) * pitch};
-    char* stages = memory + 2 * 16 * W * pitch;
+    const int block_rows = block_threads() / 2;  // 16 a warp
+    char* activations[2] = {memory + warp_row * pitch, memory + (block_rows + warp_row) * pitch};
+    char* stages = memory + 2 * block_rows * pitch;
     Sum* staged = reinterpret_cast<Sum*>(stages + 2 * kTileColumns * kStagePitch) + warp_row * kStagedPitch;
-    const unsigned first = block_index() * (16 * W) + unsigned(warp_row),
+    const unsigned first = block_index() * unsigned(block_rows) + unsigned(warp_row),
                    total = unsigned(net.lead.items()) * net.rows;
 
     const auto issue = [&](const Cursor<A>& at, int count) {
@@ -296,16 +297,9 @@ void Mlp<A>::forward_fused(const Context& context, const Lead& lead, long rows, 
         return fused_bytes<A>(int(16 * warps), net.widest) <= context.shared_bytes &&
                total > 16 * warps * context.multiprocessors / 2;
     };
-    const auto run = [&](auto kernel, int warps) {
-        launch(kernel, ceil_div(total, 16L * warps), 1, 32 * warps, fused_bytes<A>(16 * warps, net.widest),
-               context.stream, net);
-    };
-    if (suits(4))
-        run(map_rows<A, 4>, 4);
-    else if (suits(2))
-        run(map_rows<A, 2>, 2);
-    else
-        run(map_rows<A, 1>, 1);
+    const int warps = suits(kMaxWarps) ? kMaxWarps : suits(2) ? 2 : 1;
+    launch(map_rows<A>, ceil_div(total, 16L * warps), 1, 32 * warps, fused_bytes<A>(16 * warps, net.widest),
+           context.stream, net);
 }
 
 template <class A>

@@ -10,8 +10,8 @@ namespace rk::cuda {
 
 namespace {
 
-// HasLink: values are links, chosen at run time.
-template <class A, int G, bool HasLink>
+// With 32 rows to a warp, values are inner products; with 16 they may be links, chosen at run time.
+template <class A, int G>
 struct Store : Stateless {
     using Sum = typename A::Sum;
     static constexpr int kProducts = 1, kValueTiles = 0, kRows = A::kRows * G;
@@ -38,10 +38,13 @@ struct Store : Stateless {
 #pragma unroll
         for (int i = 0; i < kRows; ++i)
 #pragma unroll
-            for (int j = 0; j < A::kColumns; ++j) {
-                acc[0][i][j] *= q.scale;
-                if constexpr (HasLink) acc[0][i][j] = linked<has_distances<A>>(q.link, acc[0][i][j]);
-            }
+            for (int j = 0; j < A::kColumns; ++j) acc[0][i][j] *= q.scale;
+        if (G == 1 && q.link != Link::identity)
+#pragma unroll
+            for (int i = 0; i < kRows; ++i)
+#pragma unroll
+                for (int j = 0; j < A::kColumns; ++j)
+                    acc[0][i][j] = linked<has_distances<A>>(q.link, acc[0][i][j]);
         with_element<Sum>(q.out.dtype, [&](auto element) { write<decltype(element)>(acc[0], tile); });
     }
 
@@ -69,17 +72,17 @@ struct Store : Stateless {
     }
 };
 
-template <class A, int G, bool HasLink>
+template <class A, int G>
 void store(const Context& context, Pairs<typename A::Factor>& p, const Strided& out, double scale,
            bool symmetric, Link link) {
     p.row_blocks = unsigned(ceil_div(p.rows[0].count, 16L * G * p.warps));
     const Grid grid =
         grid_of_tiles(long(p.row_blocks) * p.lead.items(), p.columns[0].count, context.multiprocessors);
-    launch_walk<A, G, Store<A, G, HasLink>>(context, p, grid, {out, typename A::Sum(scale), symmetric, link});
+    launch_walk<A, G, Store<A, G>>(context, p, grid, {out, typename A::Sum(scale), symmetric, link});
 }
 
 // Fuses the leading dimensions and chooses the shape of the blocks.
-template <class A, bool HasLink>
+template <class A>
 void store_products(const Context& context, const std::vector<long>& shape,
                     const Factors<typename A::Factor>& f, const Factors<typename A::Factor>& g,
                     const Array& out, double scale, bool symmetric, Link link) {
@@ -92,17 +95,19 @@ void store_products(const Context& context, const std::vector<long>& shape,
     p.columns[0].lead = steps[1];
     Strided to = strided(out);
     to.lead = steps[2];
-    if constexpr (sizeof(typename A::Factor) == 2 && !HasLink)
-        if (relation_matrix_wgmma(context, p, to, scale, symmetric)) return;
+    const bool plain = link == Link::identity;
+    if constexpr (sizeof(typename A::Factor) == 2)
+        if (plain && relation_matrix_wgmma(context, p, to, scale, symmetric)) return;
     // Few rows: blocks of 32 rows, so that a batch of small relations wastes little. The bits are the same.
-    if (p.rows[0].count <= 32) p.warps = 2;
-    if constexpr (sizeof(typename A::Sum) == 4 && !HasLink)
-        if (p.rows[0].count > 32) return store<A, 2, HasLink>(context, p, to, scale, symmetric, link);
-    store<A, 1, HasLink>(context, p, to, scale, symmetric, link);
+    const bool few = p.rows[0].count <= 32;
+    if (few) p.warps = 2;
+    if constexpr (sizeof(typename A::Sum) == 4 && !has_distances<A>)
+        if (plain && !few) return store<A, 2>(context, p, to, scale, symmetric, link);
+    store<A, 1>(context, p, to, scale, symmetric, link);
 }
 
 // The relation of one side with the other, or with itself, in the arithmetic P.
-template <class P, bool HasLink, class A>
+template <class P, class A>
 void store_relation(const Context& context, const Relation<A>& relation, Link link, long heads,
                     const Array& out) {
     using F = typename P::Factor;
@@ -117,7 +122,7 @@ void store_relation(const Context& context, const Relation<A>& relation, Link li
         g = symmetric ? f : split_heads(context, g, shape, width, heads);
         shape.push_back(heads);
     }
-    store_products<P, HasLink>(context, shape, f, g, out, relation.scale, symmetric, link);
+    store_products<P>(context, shape, f, g, out, relation.scale, symmetric, link);
 }
 
 }  // namespace
@@ -126,12 +131,10 @@ template <class A>
 void relation_matrix(const Context& context, const Relation<A>& relation, Link link, long heads,
                      const Array& out) {
     if (out.dim(1) == 0 || out.dim(2) == 0 || out.batch(2) == 0) return;
-    if (link == Link::identity)
-        store_relation<A, false>(context, relation, link, heads, out);
-    else if (is_of_distance(link))
-        store_relation<Distances<typename A::Sum>, true>(context, relation, link, heads, out);
+    if (is_of_distance(link))
+        store_relation<Distances<typename A::Sum>>(context, relation, link, heads, out);
     else
-        store_relation<A, true>(context, relation, link, heads, out);
+        store_relation<A>(context, relation, link, heads, out);
     check_launch("relation_matrix");
 }
 
@@ -163,8 +166,8 @@ void multiply(const Context& context, const Array& a, const Array& b, double sca
     for (long first = 0; first < a.dim(2); first += slab) {
         const long count = std::min(slab, a.dim(2) - first);
         const Factors<F> rows = factors<F>(reusing, row_slab(a, first, count));
-        store_products<A, false>(context, shape, rows, columns, row_slab(c, first, count), scale, false,
-                                 Link::identity);
+        store_products<A>(context, shape, rows, columns, row_slab(c, first, count), scale, false,
+                          Link::identity);
     }
     check_launch(call);
 }

@@ -85,24 +85,20 @@ struct RelatedSums {
         each_sum([&](int at, int) { sums[at] = 0; });
     }
     RK_DEVICE void begin_series(const Sum (&r)[1][kRows][kColumns], long tile) {
-        counted_ = 0;
+        counted_ = pairs_where<A>(TileOfPairs{row0, tile * kTileColumns, q.rows, p.columns[0].count},
+                                  [&](long row, long column) { return q.mask.allows(mask, row, column); });
 #pragma unroll
         for (int i = 0; i < kRows; ++i)
 #pragma unroll
-            for (int j = 0; j < kColumns; ++j) {
-                const long row = row0 + A::row_of(lane_index(), i);
-                const long column = tile * kTileColumns + A::column_of(lane_index(), j);
-                const bool counts =
-                    row < q.rows && column < p.columns[0].count && q.mask.allows(mask, row, column);
-                weights_[i][j] = counts ? exp(q.scale * r[0][i][j] - origin_[i]) : Sum(0);
-                counted_ |= std::uint32_t(counts) << (i * kColumns + j);
-            }
+            for (int j = 0; j < kColumns; ++j)
+                weights_[i][j] =
+                    counted_ >> (i * kColumns + j) & 1 ? exp(q.scale * r[0][i][j] - origin_[i]) : Sum(0);
     }
     RK_DEVICE void add(int member, Sum (&r)[kRows][kColumns], const Sum (&)[1][kRows][kColumns], long,
                        char*) {
         activate(q.activation, q.rel_scale, r, staged);
         // Forbidden pairs are left out, not multiplied by zero.
-        if (counted_ != ~std::uint32_t(0))
+        if (counted_ != kAllPairs)
 #pragma unroll
             for (int e = 0; e < kRows * kColumns; ++e)
                 if (!(counted_ >> e & 1)) r[e / kColumns][e % kColumns] = 0;

@@ -18,14 +18,7 @@ inline Scoring transposed(const Scoring& s) {
     return {transposed(s.allowed), s.bias.empty() ? s.bias : transposed(s.bias), s.cap};
 }
 
-// A score, and the derivative of the cap there. Neither is valid if the pair is not allowed.
-template <class Sum>
-struct Score {
-    bool allowed;
-    Sum value, slope;
-};
-
-// cap(s) = c tanh(s / c), and its derivative.
+// The cap of a score s, c tanh(s / c), and its derivative.
 template <class Sum>
 struct Capped {
     Sum value, slope;
@@ -62,20 +55,6 @@ struct Scorer {
     // A bias of -inf forbids a pair.
     RK_DEVICE bool allows(const Item& item, long i, long j) const {
         return in_mask(item, i, j) && (bias == nullptr || term(item, i, j) != Sum(-kInfinity));
-    }
-    RK_DEVICE_CALL Score<Sum> score(Item item, Sum r, long i, long j) const {
-        Score<Sum> s = {in_mask(item, i, j), r, Sum(1)};
-        if (bias && s.allowed) {
-            const Sum b = term(item, i, j);
-            s.allowed = b != Sum(-kInfinity);
-            s.value += b;
-        }
-        if (cap != Sum(0)) {
-            const Capped<Sum> c = capped(s.value, cap);
-            s.value = c.value;
-            s.slope = c.slope;
-        }
-        return s;
     }
 
    private:

@@ -18,7 +18,7 @@
 #pragma once
 
 #include "pairs.cuh"
-#include "scoring.hpp"
+#include "scored_tile.cuh"
 #include "weighted_state.cuh"
 
 namespace rk::cuda {
@@ -99,12 +99,14 @@ struct Weighted {
             scored.mask != nullptr || !q.scorer.mask.band.contains(place.first_row + scored.shift,
                                                                    place.block_rows, column0, kTileColumns);
         const bool biased = Weigher::kScores && q.scorer.bias != nullptr;
+        const TileOfPairs here = {row0, column0, rows, count};
         std::uint32_t allowed = kAllPairs;
-        if (masked || biased || column0 + kTileColumns > count) allowed = pairs_in_mask(column0);
+        if (masked || biased || column0 + kTileColumns > count)
+            allowed = pairs_where<A>(
+                here, [&](long row, long column) { return q.scorer.in_mask(scored, row, column); });
         if (biased) {
             const std::uint32_t inside = allowed;
-            with_element<Sum>(q.scorer.bias_dtype,
-                              [&](auto element) { add_bias<decltype(element)>(r[0], column0, allowed); });
+            add_bias<A>(q.scorer, scored, here, r[0], allowed);
             masked = any_in_block(allowed != inside) || masked;
         }
         weigh(r, column0, allowed);
@@ -202,50 +204,8 @@ struct Weighted {
         Weigher::write_sums(q.weigher, item * q.to.rows + row, sums);
     }
 
-    RK_DEVICE bool exists(long row, long column) const { return row < rows && column < count; }
     RK_DEVICE bool allows(long row, long column) const {
-        return exists(row, column) && q.scorer.allows(scored, row, column);
-    }
-
-    // A bit for each of this thread's pairs of a tile, that of pair (i, j) being i kColumns + j.
-    static_assert(kRows * A::kColumns == 32);
-    static constexpr std::uint32_t kAllPairs = ~std::uint32_t(0);
-
-    // The pairs that exist and that the mask and the band allow. Not unrolled whole: it is code of its own,
-    // and eight loads at a time hide enough of the memory's latency.
-    RK_DEVICE std::uint32_t pairs_in_mask(long column0) const {
-        std::uint32_t inside = 0;
-#pragma unroll 1
-        for (int i = 0; i < kRows; ++i) {
-            const long row = row0 + A::row_of(lane_index(), i);
-#pragma unroll 8
-            for (int j = 0; j < A::kColumns; ++j) {
-                const long column = column0 + A::column_of(lane_index(), j);
-                const bool in = exists(row, column) && q.scorer.in_mask(scored, row, column);
-                inside |= std::uint32_t(in) << (i * A::kColumns + j);
-            }
-        }
-        return inside;
-    }
-
-    // Adds the bias, of dtype T, and takes the pairs that it forbids out of `allowed`.
-    template <class T>
-    RK_DEVICE void add_bias(Sum (&r)[kRows][A::kColumns], long column0, std::uint32_t& allowed) const {
-        const T* bias = static_cast<const T*>(q.scorer.bias) + scored.bias + row0 * q.scorer.bias_row +
-                        (column0 + A::column_of(lane_index(), 0)) * q.scorer.bias_column;
-#pragma unroll
-        for (int i = 0; i < kRows; ++i) {
-            const T* of_row = bias + A::row_of(lane_index(), i) * q.scorer.bias_row;
-#pragma unroll
-            for (int j = 0; j < A::kColumns; ++j) {
-                const std::uint32_t bit = std::uint32_t(1) << (i * A::kColumns + j);
-                if (!(allowed & bit)) continue;
-                // The columns of a thread lie as those of thread 0 do.
-                const Sum term = Sum(widen(of_row[A::column_of(0, j) * q.scorer.bias_column]));
-                r[i][j] += term;
-                if (term == Sum(-kInfinity)) allowed &= ~bit;
-            }
-        }
+        return row < rows && column < count && q.scorer.allows(scored, row, column);
     }
 
     // Turns the scores of a tile, before the cap, into weights; for softmax they remain scores.

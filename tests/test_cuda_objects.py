@@ -26,7 +26,7 @@ LIMITS = [
     (r"walk_pairs<.*(Head|Relation)Weigher<double>", {"sm_80": (255, 3400), "sm_90a": (255, 3400)}),
     (r"walk_pairs<[^,]*Fma<double>.*RelatedSums<", {"sm_80": (255, 400), "sm_90a": (255, 0)}),
     (r"walk_pairs<[^,]*(Fma|Distances)<double>.*Weighted<", {"sm_80": (255, 1200), "sm_90a": (255, 1200)}),
-    (r"walk_pairs<[^,]*Fma<double>.*StoreScoreGradient<", {"sm_80": (255, 0), "sm_90a": (255, 16)}),
+    (r"walk_pairs<[^,]*Fma<double>.*StoreScoreGradient<", {"sm_80": (255, 160), "sm_90a": (255, 160)}),
     (r"walk_pairs<[^,]*(Fma|Distances)<double>", {"sm_80": (208, 0), "sm_90a": (208, 0)}),
     (r"map_rows<", {"sm_80": (168, 0), "sm_90a": (168, 0)}),
     (r"", {"sm_80": (96, 0), "sm_90a": (96, 0)}),
