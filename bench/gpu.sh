@@ -16,8 +16,8 @@ python=${PYTHON:-python3}
 # The files of tests, the operations that most others build on first.
 tests="tests/test_cuda.py tests/test_cuda_vjp.py tests/test_cuda_promises.py tests/test_cuda_host.py
     tests/test_cuda_refusals.py tests/test_cuda_search.py tests/test_cuda_scoring.py tests/test_cuda_relational.py
-    tests/test_cuda_links.py tests/test_cuda_bands.py tests/test_cuda_grouped.py tests/test_cuda_ragged.py
-    tests/test_cuda_normalize.py tests/test_cuda_torch.py tests/test_cuda_gpu.py tests/test_torch_cuda.py"
+    tests/test_cuda_links.py tests/test_cuda_loss.py tests/test_cuda_bands.py tests/test_cuda_grouped.py
+    tests/test_cuda_ragged.py tests/test_cuda_normalize.py tests/test_cuda_torch.py tests/test_cuda_gpu.py tests/test_torch_cuda.py"
 if [ "${1:-}" = --dry-run ]; then
     processors=$(nproc)
     # Processor seconds of a build for one architecture, and the longest file, on a Xeon of 2023.
