@@ -24,7 +24,7 @@ LIMITS = [
     (r"walk_pairs<[^,]*(Fma|Distances)<float>", {"sm_80": (255, 0), "sm_90a": (255, 0)}),
     (r"walk_pairs<.*LinkGradientWeigher<double, true, false>", {"sm_80": (255, 2000), "sm_90a": (255, 2000)}),
     (r"walk_pairs<.*(Head|Relation)Weigher<double>", {"sm_80": (255, 3400), "sm_90a": (255, 3400)}),
-    (r"walk_pairs<[^,]*Fma<double>.*RelatedSums<", {"sm_80": (255, 400), "sm_90a": (255, 0)}),
+    (r"walk_pairs<[^,]*Fma<double>.*RelatedSums<", {"sm_80": (255, 400), "sm_90a": (255, 400)}),
     (r"walk_pairs<[^,]*(Fma|Distances)<double>.*Weighted<", {"sm_80": (255, 1200), "sm_90a": (255, 1200)}),
     (r"walk_pairs<[^,]*Fma<double>.*StoreScoreGradient<", {"sm_80": (255, 160), "sm_90a": (255, 160)}),
     (r"walk_pairs<[^,]*(Fma|Distances)<double>", {"sm_80": (208, 0), "sm_90a": (208, 0)}),
