@@ -1,7 +1,7 @@
 // Multi-layer perceptrons on a device: weights packed for one arithmetic, and the forward pass. Mirrors
 // csrc/walk/mlp.hpp.
 //
-// A block takes 16 W rows through all layers. Their activations stay in shared memory, in two alternating
+// A block takes 16 rows a warp through all layers. Their activations stay in shared memory, in two alternating
 // buffers, while weights are streamed in tiles of 64 outputs and 128 bytes of depth. Nets whose activations
 // do not fit, or of more than kMaxLayers layers, are computed layer by layer through global memory (mlp.cu).
 //

@@ -187,7 +187,8 @@ def test_an_old_gpu_is_refused(recorder):
         ("8.0", ("sm_80",), True), ("8.9", ("sm_80",), True), ("8.0", ("sm_86",), False),
         ("9.0", ("sm_80",), False), ("9.0", ("sm_80", "sm_90a"), True), ("9.0", ("compute_80",), True),
         ("8.0", ("sm_90a",), False), ("10.0", ("sm_90a",), False), ("10.0", ("sm_90a", "compute_80"), True),
-        ("12.0", ("sm_100", "compute_90a"), False),
+        ("12.0", ("sm_100", "compute_90a"), False), ("10.3", ("sm_100f",), True),
+        ("12.0", ("sm_100f",), False), ("12.0", ("native",), True),
     ],
 )  # fmt: skip
 def test_a_gpu_that_no_kernel_was_built_for_is_refused(recorder, capability, built, runs):

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import importlib
 import importlib.util
+import re
 from typing import Any
 
 from .._core import build_info
@@ -120,15 +121,18 @@ def _no_kernels(device: int) -> str | None:
 def _runs(kernels: str, capability: tuple[int, int]) -> bool:
     """Return whether kernels for an architecture, such as "sm_80", run on a GPU.
 
-    Machine code (sm) runs on its major version from its minor version on, with a suffix on that version
-    alone; the driver compiles PTX (compute) for all newer ones.
+    Machine code (sm) runs on its major version from its minor version on, with the suffix "a" on that
+    version alone; the driver compiles PTX (compute) without a suffix for all newer ones. Of CMake's "native"
+    and "all" nothing is known.
     """
-    kind, number = kernels.split("_")
-    digits = number.rstrip("a")
-    built = int(digits[:-1]), int(digits[-1])
-    if digits != number:
+    named = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", kernels)
+    if named is None:
+        return True
+    kind, major, minor, suffix = named.groups()
+    built = int(major), int(minor)
+    if suffix == "a":
         return built == capability
-    return built <= capability and (kind == "compute" or built[0] == capability[0])
+    return built <= capability and (built[0] == capability[0] or (kind == "compute" and not suffix))
 
 
 def state() -> str:
