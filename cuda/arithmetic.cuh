@@ -32,6 +32,15 @@ struct alignas(sizeof(T) * N) Pack {
     T v[N];
 };
 
+// What `f` returns for each value of a tile, r <- f(r).
+template <class Sum, int Rows, int Columns, class F>
+RK_DEVICE void for_each_unrolled(Sum (&r)[Rows][Columns], const F& f) {
+#pragma unroll
+    for (int i = 0; i < Rows; ++i)
+#pragma unroll
+        for (int j = 0; j < Columns; ++j) r[i][j] = f(r[i][j]);
+}
+
 // The arithmetic of the second inner product of a pair.
 template <class A>
 struct SecondProduct {

@@ -101,7 +101,9 @@ struct LeadStride {
 
     RK_HOST_DEVICE long offset(const Lead& lead, unsigned item) const {
         long elements = 0;
+#ifdef __CUDA_ARCH__  // the host's compiler does not know the pragma
 #pragma unroll 1
+#endif
         for (int i = lead.dims - 1; i >= 0; --i) {
             elements += long(item % lead.size[i]) * step[i];
             item /= lead.size[i];

@@ -36,14 +36,8 @@ struct StoreScores : Stateless {
     RK_DEVICE Span columns() const { return {0, count}; }
     RK_DEVICE void accept(Sum (&acc)[1][A::kRows][A::kColumns], long tile, const char*, char*) const {
         const TileOfPairs here = {row0, tile * kTileColumns, rows, count};
-#pragma unroll
-        for (int i = 0; i < A::kRows; ++i)
-#pragma unroll
-            for (int j = 0; j < A::kColumns; ++j) acc[0][i][j] *= q.scale;
         // In a row with nothing to attend to, no pair is allowed.
-        std::uint32_t allowed = pairs_where<A>(
-            here, [&](long row, long column) { return q.scorer.in_mask(scored, row, column); });
-        add_bias<A>(q.scorer, scored, here, acc[0], allowed);
+        const std::uint32_t allowed = make_scores<A>(q.scorer, scored, here, q.scale, acc[0]);
         with_element<Sum>(q.out.dtype,
                           [&](auto element) { write<decltype(element)>(acc[0], here, allowed); });
     }

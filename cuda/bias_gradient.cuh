@@ -87,13 +87,7 @@ struct StoreScoreGradient : Stateless {
     RK_DEVICE void accept(Sum (&acc)[Products][A::kRows][A::kColumns], long tile, const char*, char*) const {
         const int lane = lane_index();
         const TileOfPairs here = {row0, tile * kTileColumns, rows, count};
-#pragma unroll
-        for (int i = 0; i < A::kRows; ++i)
-#pragma unroll
-            for (int j = 0; j < A::kColumns; ++j) acc[0][i][j] *= q.scale;
-        std::uint32_t allowed = pairs_where<A>(
-            here, [&](long row, long column) { return q.scorer.in_mask(scored, row, column); });
-        add_bias<A>(q.scorer, scored, here, acc[0], allowed);
+        const std::uint32_t allowed = make_scores<A>(q.scorer, scored, here, q.scale, acc[0]);
         const bool caps = q.scorer.cap != Sum(0);
 #pragma unroll
         for (int i = 0; i < A::kRows; ++i) {

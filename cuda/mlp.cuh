@@ -1,9 +1,10 @@
 // Multi-layer perceptrons on a device: weights packed for one arithmetic, and the forward pass. Mirrors
 // csrc/walk/mlp.hpp.
 //
-// A block takes 16 rows a warp through all layers. Their activations stay in shared memory, in two alternating
-// buffers, while weights are streamed in tiles of 64 outputs and 128 bytes of depth. Nets whose activations
-// do not fit, or of more than kMaxLayers layers, are computed layer by layer through global memory (mlp.cu).
+// A block takes 16 rows a warp through all layers. Their activations stay in shared memory, in two
+// alternating buffers, while weights are streamed in tiles of 64 outputs and 128 bytes of depth. Nets whose
+// activations do not fit, or of more than kMaxLayers layers, are computed layer by layer through global
+// memory (mlp.cu).
 //
 // With `normalize`, phi(x) is divided by its length, in a second launch; the features before that are in the
 // workspace, in the dtype of the sums. Zero stays zero.

@@ -35,16 +35,9 @@ struct Store : Stateless {
           out(parameters.out.lead.offset(p.lead, place.item)) {}
     RK_DEVICE Span columns() const { return {q.symmetric ? first_row : 0, count}; }
     RK_DEVICE void accept(Sum (&acc)[1][kRows][A::kColumns], long tile, const char*, char*) const {
-#pragma unroll
-        for (int i = 0; i < kRows; ++i)
-#pragma unroll
-            for (int j = 0; j < A::kColumns; ++j) acc[0][i][j] *= q.scale;
+        for_each_unrolled(acc[0], [&](Sum product) { return q.scale * product; });
         if (G == 1 && q.link != Link::identity)
-#pragma unroll
-            for (int i = 0; i < kRows; ++i)
-#pragma unroll
-                for (int j = 0; j < A::kColumns; ++j)
-                    acc[0][i][j] = linked<has_distances<A>>(q.link, acc[0][i][j]);
+            for_each_unrolled(acc[0], [&](Sum r) { return linked<has_distances<A>>(q.link, r); });
         with_element<Sum>(q.out.dtype, [&](auto element) { write<decltype(element)>(acc[0], tile); });
     }
 

@@ -27,14 +27,6 @@ RK_DEVICE void for_each_staged(Sum (&r)[Rows][Columns], Sum* staged, const F& f)
         for (int j = 0; j < Columns; ++j) r[i][j] = staged[32 * (i * Columns + j)];
 }
 
-template <class Sum, int Rows, int Columns, class F>
-RK_DEVICE void for_each_unrolled(Sum (&r)[Rows][Columns], const F& f) {
-#pragma unroll
-    for (int i = 0; i < Rows; ++i)
-#pragma unroll
-        for (int j = 0; j < Columns; ++j) r[i][j] = f(r[i][j]);
-}
-
 // The relations of a tile from inner products: r <- act(scale r).
 template <class Sum, int Rows, int Columns>
 RK_DEVICE void activate(const RelationActivation& act, Sum scale, Sum (&r)[Rows][Columns], Sum* staged) {

@@ -35,6 +35,12 @@ RK_DEVICE std::uint32_t pairs_where(const TileOfPairs& tile, const F& allows) {
     return pairs;
 }
 
+template <class A, class Sum>
+RK_DEVICE std::uint32_t pairs_in_mask(const Scorer<Sum>& scorer, const typename Scorer<Sum>::Item& item,
+                                      const TileOfPairs& tile) {
+    return pairs_where<A>(tile, [&](long row, long column) { return scorer.in_mask(item, row, column); });
+}
+
 template <class A, class T, class Sum>
 RK_DEVICE void add_bias_of(const Scorer<Sum>& scorer, const T* bias, const TileOfPairs& tile,
                            Sum (&r)[A::kRows][A::kColumns], std::uint32_t& allowed) {
@@ -64,6 +70,16 @@ RK_DEVICE void add_bias(const Scorer<Sum>& scorer, const typename Scorer<Sum>::I
         add_bias_of<A>(scorer, static_cast<const decltype(element)*>(scorer.bias) + item.bias, tile, r,
                        allowed);
     });
+}
+
+// Makes the products of a tile scores before the cap, and returns the pairs that may attend.
+template <class A, class Sum>
+RK_DEVICE std::uint32_t make_scores(const Scorer<Sum>& scorer, const typename Scorer<Sum>::Item& item,
+                                    const TileOfPairs& tile, Sum scale, Sum (&r)[A::kRows][A::kColumns]) {
+    for_each_unrolled(r, [&](Sum product) { return scale * product; });
+    std::uint32_t allowed = pairs_in_mask<A>(scorer, item, tile);
+    add_bias<A>(scorer, item, tile, r, allowed);
+    return allowed;
 }
 
 }  // namespace rk::cuda

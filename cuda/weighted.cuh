@@ -91,10 +91,7 @@ struct Weighted {
                           char* staged) {
         const long column0 = tile * kTileColumns;
         if constexpr (kSeries) weigher.transform(q.weigher, r[0], reinterpret_cast<Sum*>(staged));
-#pragma unroll
-        for (int i = 0; i < kRows; ++i)
-#pragma unroll
-            for (int j = 0; j < A::kColumns; ++j) r[0][i][j] *= q.scale;
+        for_each_unrolled(r[0], [&](Sum product) { return q.scale * product; });
         bool masked =
             scored.mask != nullptr || !q.scorer.mask.band.contains(place.first_row + scored.shift,
                                                                    place.block_rows, column0, kTileColumns);
@@ -102,8 +99,7 @@ struct Weighted {
         const TileOfPairs here = {row0, column0, rows, count};
         std::uint32_t allowed = kAllPairs;
         if (masked || biased || column0 + kTileColumns > count)
-            allowed = pairs_where<A>(
-                here, [&](long row, long column) { return q.scorer.in_mask(scored, row, column); });
+            allowed = pairs_in_mask<A>(q.scorer, scored, here);
         if (biased) {
             const std::uint32_t inside = allowed;
             add_bias<A>(q.scorer, scored, here, r[0], allowed);
