@@ -19,6 +19,10 @@ tests="tests/test_cuda.py tests/test_cuda_vjp.py tests/test_cuda_promises.py tes
     tests/test_cuda_links.py tests/test_cuda_loss.py tests/test_cuda_bands.py tests/test_cuda_grouped.py
     tests/test_cuda_ragged.py tests/test_cuda_normalize.py tests/test_cuda_torch.py tests/test_cuda_gpu.py tests/test_torch_cuda.py"
 if [ "${1:-}" = --dry-run ]; then
+    if ! "$python" -c 'import relkernels' 2>/dev/null; then
+        echo "The list of benchmarks needs relkernels: pip install . (PYTHON names another interpreter)" >&2
+        exit 1
+    fi
     processors=$(nproc)
     # Processor seconds of a build for one architecture, and the longest file, on a Xeon of 2023.
     build=$((360 / processors + 25))

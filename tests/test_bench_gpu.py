@@ -321,6 +321,11 @@ def test_the_script_lists_build_tests_and_benchmarks():
     assert len(tests) > 10
     assert all((ROOT / test).is_file() for test in tests)
     assert all(w.name in done.stdout for w in EVERY)
+    without = {**os.environ, "PYTHON": "false"}  # an interpreter that has no relkernels
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=without)
+    assert done.returncode == 1
+    assert done.stderr.startswith("The list of benchmarks needs relkernels: pip install . ")
+    assert done.stdout == ""
 
 
 @pytest.mark.skipif(cuda.available(), reason="there is a GPU")
